@@ -1,0 +1,83 @@
+/**
+ * What this node holds: names (tags) and blobs, as containerd, an OCI image layout or a test keeps them.
+ *
+ * A blob is listed and opened only once it is complete and verified; downloads under way are `inProgress`.
+ */
+import type { Descriptor } from "@spegel-ts/oci/Descriptor"
+import type { Digest } from "@spegel-ts/oci/Digest"
+import type { Reference } from "@spegel-ts/oci/Reference"
+import { Context, Data, type Effect, type Scope, type Stream } from "effect"
+import type { FileHandle } from "node:fs/promises"
+
+/** The store answered, and it does not hold `content` (a digest or a name). */
+export class ContentNotFound extends Data.TaggedError("ContentNotFound")<{ readonly content: string }> {
+  override get message() {
+    return `${this.content} is not held by this node`
+  }
+}
+
+/** The store could not be asked. `operation` says what was tried, `hint` what a person can do about it. */
+export class StoreUnavailable extends Data.TaggedError("StoreUnavailable")<{
+  readonly operation: string
+  readonly hint: string
+  readonly cause?: unknown
+}> {
+  override get message() {
+    return `${this.operation}: ${this.hint}`
+  }
+}
+
+/** An image name held by this node. The reference has a tag and no digest. */
+export interface Name {
+  readonly reference: Reference
+  readonly digest: Digest
+}
+
+/** One difference to the set of what is held. `Resync` means that differences were lost: list again. */
+export type ContentChange = Data.TaggedEnum<{
+  BlobAdded: { readonly digest: Digest }
+  BlobRemoved: { readonly digest: Digest }
+  NameAdded: Name
+  NameRemoved: { readonly reference: Reference }
+  Resync: {}
+}>
+export const ContentChange = Data.taggedEnum<ContentChange>()
+
+/** A download under way. Its bytes are not verified yet. `size` is the total that it will have, in bytes. */
+export interface Ingest {
+  readonly digest: Digest
+  readonly path: string
+  readonly size: number
+  readonly written: number
+}
+
+/**
+ * The bytes of a held blob. A `File`'s handle is closed with the scope it was opened in; its bytes are
+ * `[0, size)`. Only immutable (committed) blobs are ever opened.
+ */
+export type BlobSource = Data.TaggedEnum<{
+  File: { readonly handle: FileHandle; readonly size: number }
+  Bytes: { readonly bytes: Uint8Array; readonly size: number }
+}>
+export const BlobSource = Data.taggedEnum<BlobSource>()
+
+/** What this node holds. Every layer of this service passes `ContentStoreConformance`. */
+export class ContentStore extends Context.Service<ContentStore, {
+  /** The digest that a name with a tag points to now. */
+  readonly resolve: (reference: Reference) => Effect.Effect<Digest, ContentNotFound | StoreUnavailable>
+  /** Size in bytes and media type; manifests are recognised by their content, other blobs are octet streams. */
+  readonly describe: (digest: Digest) => Effect.Effect<Descriptor, ContentNotFound | StoreUnavailable>
+  /** The bytes of a complete blob. */
+  readonly open: (digest: Digest) => Effect.Effect<BlobSource, ContentNotFound | StoreUnavailable, Scope.Scope>
+  /** Names held now, in no particular order. */
+  readonly names: Stream.Stream<Name, StoreUnavailable>
+  /** Digests of complete blobs held now, in no particular order. */
+  readonly digests: Stream.Stream<Digest, StoreUnavailable>
+  /**
+   * Differences from the moment of subscription on. Begins with `Resync` once the subscription is in place, so
+   * that listing after it misses nothing; never ends by itself.
+   */
+  readonly changes: Stream.Stream<ContentChange, StoreUnavailable>
+  /** Downloads under way at this moment. */
+  readonly inProgress: Stream.Stream<Ingest, StoreUnavailable>
+}>()("@spegel-ts/content/ContentStore") {}
