@@ -1,0 +1,9 @@
+import { defineConfig } from "rolldown"
+
+/** One ESM file that runs with Node alone; what is imported on demand becomes a chunk beside it. */
+export default defineConfig({
+  input: { main: "apps/spegel/src/main.ts" },
+  platform: "node",
+  resolve: { conditionNames: ["source", "node", "import", "default"] },
+  output: { dir: "apps/spegel/bundle", format: "esm", cleanDir: true, sourcemap: false, minify: "dce-only" }
+})
