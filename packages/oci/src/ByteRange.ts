@@ -1,0 +1,55 @@
+/** The `Range` header for one range of bytes (RFC 9110, section 14). */
+import { Data, Option, Result } from "effect"
+
+/** Bytes `[start, end)`: `end` is exclusive, unlike on the wire. Never empty. */
+export interface ByteRange {
+  readonly start: number
+  readonly end: number
+}
+
+/** The range lies beyond the end of `size` bytes: status 416. */
+export class RangeNotSatisfiable extends Data.TaggedError("RangeNotSatisfiable")<{ readonly size: number }> {
+  override get message() {
+    return `the range lies outside the ${this.size} bytes`
+  }
+}
+
+const oneRange = /^bytes=[ \t]*(?:([0-9]{1,19})-([0-9]{0,19})|-([0-9]{1,19}))[ \t]*$/i
+
+/**
+ * The range asked of a representation of `size` bytes. A server may ignore what it does not support (section 14.2):
+ * other units, several ranges and malformed headers give none, i.e. the whole.
+ */
+export const parse = (
+  header: string | undefined,
+  size: number
+): Result.Result<Option.Option<ByteRange>, RangeNotSatisfiable> => {
+  const match = header === undefined ? null : oneRange.exec(header)
+  if (match === null) return Result.succeed(Option.none())
+  const [, first, last, suffix] = match
+  if (suffix !== undefined) {
+    const length = Number(suffix)
+    return length === 0 || size === 0
+      ? Result.fail(new RangeNotSatisfiable({ size }))
+      : Result.succeed(Option.some({ start: Math.max(0, size - length), end: size }))
+  }
+  // Both are digits here. Compared as integers of any size: two huge ones must not collapse into one double.
+  if (last && BigInt(last) < BigInt(first ?? "")) return Result.succeed(Option.none())
+  const start = Number(first)
+  if (start >= size) return Result.fail(new RangeNotSatisfiable({ size }))
+  return Result.succeed(Option.some({ start, end: last ? Math.min(Number(last) + 1, size) : size }))
+}
+
+/** The first byte position of an open-ended range (`bytes=N-`), the only form in which containerd resumes. */
+export const openStart = (header: string | undefined): Option.Option<number> => {
+  const match = header === undefined ? null : oneRange.exec(header)
+  return match?.[1] === undefined || match[2] !== "" || !Number.isSafeInteger(Number(match[1]))
+    ? Option.none()
+    : Option.some(Number(match[1]))
+}
+
+/** The `Content-Range` of a 206 answer. */
+export const contentRange = (range: ByteRange, size: number): string => `bytes ${range.start}-${range.end - 1}/${size}`
+
+/** The `Content-Range` of a 416 answer. */
+export const unsatisfiedRange = (size: number): string => `bytes */${size}`

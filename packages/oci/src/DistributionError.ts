@@ -1,0 +1,48 @@
+/** Errors as registries tell them (OCI distribution specification 1.1, "Error codes"). */
+import { Data } from "effect"
+
+export type Code =
+  | "BLOB_UNKNOWN"
+  | "DENIED"
+  | "DIGEST_INVALID"
+  | "MANIFEST_INVALID"
+  | "MANIFEST_UNKNOWN"
+  | "NAME_INVALID"
+  | "NAME_UNKNOWN"
+  | "RANGE_INVALID"
+  | "TAG_INVALID"
+  | "TOOMANYREQUESTS"
+  | "UNAUTHORIZED"
+  | "UNAVAILABLE"
+  | "UNSUPPORTED"
+
+export class DistributionError extends Data.TaggedError("DistributionError")<{
+  readonly code: Code
+  /** HTTP status. */
+  readonly status: number
+  readonly message: string
+}> {
+  /** The JSON body that the specification gives errors. */
+  body(): string {
+    return JSON.stringify({ errors: [{ code: this.code, message: this.message }] })
+  }
+}
+
+const constructor = (code: Code, status: number) => (message: string): DistributionError =>
+  new DistributionError({ code, status, message })
+
+export const blobUnknown = constructor("BLOB_UNKNOWN", 404)
+export const manifestUnknown = constructor("MANIFEST_UNKNOWN", 404)
+export const nameUnknown = constructor("NAME_UNKNOWN", 404)
+export const nameInvalid = constructor("NAME_INVALID", 400)
+export const digestInvalid = constructor("DIGEST_INVALID", 400)
+/** Not in the OCI list; the code that distribution/distribution gives a malformed tag. */
+export const tagInvalid = constructor("TAG_INVALID", 400)
+/** Not in the OCI list; the code that distribution/distribution gives a 416. */
+export const rangeInvalid = constructor("RANGE_INVALID", 416)
+export const unauthorized = constructor("UNAUTHORIZED", 401)
+export const tooManyRequests = constructor("TOOMANYREQUESTS", 429)
+/** Known to the specification, not offered by a read-only mirror. */
+export const unsupported = constructor("UNSUPPORTED", 405)
+/** Not in the OCI list; for a node that cannot serve now (probes, admission). */
+export const unavailable = constructor("UNAVAILABLE", 503)

@@ -1,0 +1,227 @@
+/**
+ * Requests of the OCI distribution API (specification 1.1), read once into one value per endpoint. The `end-N` numbers
+ * are those of the specification's endpoint table.
+ */
+import { Data, Option, Result } from "effect"
+import * as Digest from "./Digest.ts"
+import * as DistributionError from "./DistributionError.ts"
+import { isRegistry, isRepository, isTag } from "./Grammar.ts"
+
+/** What a manifest is asked by. */
+export type ManifestReference = Data.TaggedEnum<{
+  Tag: { readonly tag: string }
+  Digest: { readonly digest: Digest.Digest }
+}>
+export const ManifestReference = Data.taggedEnum<ManifestReference>()
+
+interface Content {
+  readonly method: "GET" | "HEAD"
+  readonly repository: string
+  /** Registry host of `?ns=`, which containerd sends to every mirror. */
+  readonly namespace: Option.Option<string>
+  /** True when a peer asks (`X-Spegel-Mirrored: true`): answered from local content only. */
+  readonly mirrored: boolean
+  /** The `Range` header as it came. */
+  readonly range: string | undefined
+}
+
+export type DistributionRequest = Data.TaggedEnum<{
+  /** end-1: `GET /v2/` */
+  Ping: { readonly method: "GET" | "HEAD" }
+  /** end-2: `GET|HEAD /v2/<name>/blobs/<digest>` */
+  Blob: Content & { readonly digest: Digest.Digest }
+  /** end-3: `GET|HEAD /v2/<name>/manifests/<reference>` */
+  Manifest: Content & { readonly reference: ManifestReference }
+  /** end-8a, end-8b: `GET /v2/<name>/tags/list?n=<integer>&last=<tag>` */
+  TagsList: {
+    readonly method: "GET" | "HEAD"
+    readonly repository: string
+    readonly namespace: Option.Option<string>
+    readonly n: Option.Option<number>
+    readonly last: Option.Option<string>
+  }
+  /** end-12a: `GET /v2/<name>/referrers/<digest>` */
+  Referrers: {
+    readonly method: "GET" | "HEAD"
+    readonly repository: string
+    readonly namespace: Option.Option<string>
+    readonly digest: Digest.Digest
+  }
+}>
+export const DistributionRequest = Data.taggedEnum<DistributionRequest>()
+
+/** An HTTP request as far as the API looks at it. Header names are lower case, `url` is the request target. */
+export interface HttpRequest {
+  readonly method: string
+  readonly url: string
+  readonly headers: Readonly<Record<string, string | ReadonlyArray<string> | undefined>>
+}
+
+/** Header by which one mirror tells another that it is asking for itself. */
+export const mirroredHeader = "x-spegel-mirrored"
+
+/** Longer than any legal request: 255 characters of name, a sha512 digest and a query. */
+const maxUrlLength = 8192
+
+type Parsed = Result.Result<DistributionRequest, DistributionError.DistributionError>
+
+const headerValue = (value: string | ReadonlyArray<string> | undefined): string | undefined =>
+  typeof value === "object" ? value[0] : value
+
+const decodePath = (path: string): Option.Option<string> => {
+  try {
+    return Option.some(decodeURIComponent(path))
+  } catch {
+    return Option.none()
+  }
+}
+
+const parseNamespace = (
+  query: URLSearchParams
+): Result.Result<Option.Option<string>, DistributionError.DistributionError> => {
+  const [namespace, ...more] = query.getAll("ns")
+  if (namespace === undefined) return Result.succeed(Option.none())
+  return more.length === 0 && isRegistry(namespace)
+    ? Result.succeed(Option.some(namespace))
+    : Result.fail(
+      DistributionError.nameInvalid("?ns= must be given once and be a registry host, with or without a port")
+    )
+}
+
+const parseCount = (
+  text: string | null
+): Result.Result<Option.Option<number>, DistributionError.DistributionError> => {
+  if (text === null) return Result.succeed(Option.none())
+  return /^[0-9]{1,9}$/.test(text)
+    ? Result.succeed(Option.some(Number(text)))
+    : Result.fail(DistributionError.nameInvalid("?n= must be a number of tags, such as 100"))
+}
+
+const invalidDigest = Result.fail(
+  DistributionError.digestInvalid("a digest is sha256: and 64, or sha512: and 128 lower-case hexadecimal digits")
+)
+
+/** `/v2/<name>/<endpoint>/<last>`, read from the right: a name may contain any endpoint's word. */
+const endpoint = /^\/v2\/(?<name>.+)\/(?<endpoint>manifests|blobs|tags|referrers)\/(?<last>[^/]+)$/
+const uploads = /^\/v2\/.+\/blobs\/uploads(?:\/[^/]*)?$/
+
+/** Reads a request. The error is the answer: its status, code and body are what the client gets. */
+export const parse = (http: HttpRequest): Parsed => {
+  if (http.url.length > maxUrlLength) {
+    return Result.fail(DistributionError.nameInvalid(`the URL is longer than ${maxUrlLength} characters`))
+  }
+  const mark = http.url.indexOf("?")
+  const decoded = decodePath(mark === -1 ? http.url : http.url.slice(0, mark))
+  if (Option.isNone(decoded)) {
+    return Result.fail(DistributionError.nameInvalid("the path has a broken percent-encoding"))
+  }
+  const path = decoded.value
+  const known = path === "/v2" || path.startsWith("/v2/")
+  if (!known) return Result.fail(DistributionError.nameUnknown("this is a registry: all its paths begin with /v2/"))
+
+  const { method } = http
+  if (method !== "GET" && method !== "HEAD") {
+    return Result.fail(
+      DistributionError.unsupported(`this is a read-only mirror: it answers GET and HEAD, not ${method}`)
+    )
+  }
+  if (path === "/v2" || path === "/v2/") return Result.succeed(DistributionRequest.Ping({ method }))
+  if (uploads.test(path)) {
+    return Result.fail(DistributionError.unsupported("this is a read-only mirror: it takes no uploads"))
+  }
+
+  const groups = endpoint.exec(path)?.groups as { name: string; endpoint: string; last: string } | undefined
+  if (groups === undefined) {
+    return Result.fail(DistributionError.nameUnknown("no endpoint of the distribution API has this path"))
+  }
+  const repository = groups.name
+  if (!isRepository(repository)) {
+    return Result.fail(
+      DistributionError.nameInvalid("a name is lower-case words joined by / . _ or -, at most 255 characters")
+    )
+  }
+  const query = new URLSearchParams(mark === -1 ? "" : http.url.slice(mark + 1))
+  const parsedNamespace = parseNamespace(query)
+  if (Result.isFailure(parsedNamespace)) return Result.fail(parsedNamespace.failure)
+  const namespace = parsedNamespace.success
+  const content: Content = {
+    method,
+    repository,
+    namespace,
+    mirrored: headerValue(http.headers[mirroredHeader])?.toLowerCase() === "true",
+    range: headerValue(http.headers["range"])
+  }
+  const digest = Digest.fromString(groups.last)
+
+  switch (groups.endpoint) {
+    case "blobs":
+      return Option.isNone(digest)
+        ? invalidDigest
+        : Result.succeed(DistributionRequest.Blob({ ...content, digest: digest.value }))
+    case "referrers":
+      return Option.isNone(digest)
+        ? invalidDigest
+        : Result.succeed(DistributionRequest.Referrers({ method, repository, namespace, digest: digest.value }))
+    case "manifests": {
+      if (Option.isSome(digest)) {
+        const reference = ManifestReference.Digest({ digest: digest.value })
+        return Result.succeed(DistributionRequest.Manifest({ ...content, reference }))
+      }
+      if (groups.last.includes(":")) return invalidDigest
+      return isTag(groups.last)
+        ? Result.succeed(
+          DistributionRequest.Manifest({ ...content, reference: ManifestReference.Tag({ tag: groups.last }) })
+        )
+        : Result.fail(DistributionError.tagInvalid("a tag is 1 to 128 letters, digits, dots, dashes or underscores"))
+    }
+    default: {
+      if (groups.last !== "list") {
+        return Result.fail(DistributionError.nameUnknown("no endpoint of the distribution API has this path"))
+      }
+      const n = parseCount(query.get("n"))
+      if (Result.isFailure(n)) return Result.fail(n.failure)
+      const last = Option.fromNullishOr(query.get("last"))
+      if (Option.isSome(last) && !isTag(last.value)) {
+        return Result.fail(DistributionError.tagInvalid("?last= must be a tag"))
+      }
+      return Result.succeed(DistributionRequest.TagsList({ method, repository, namespace, n: n.success, last }))
+    }
+  }
+}
+
+const printQuery = (parameters: ReadonlyArray<readonly [string, Option.Option<string>]>): string => {
+  const given = parameters.flatMap(([name, value]) =>
+    Option.isNone(value) ? [] : [`${name}=${encodeURIComponent(value.value)}`]
+  )
+  return given.length === 0 ? "" : `?${given.join("&")}`
+}
+
+const printContent = (content: Content, path: string): HttpRequest => ({
+  method: content.method,
+  url: `/v2/${content.repository}/${path}${printQuery([["ns", content.namespace]])}`,
+  headers: {
+    ...(content.mirrored ? { [mirroredHeader]: "true" } : {}),
+    ...(content.range === undefined ? {} : { range: content.range })
+  }
+})
+
+/** The request as a client sends it; `parse` reads it back as it was. */
+export const print: (request: DistributionRequest) => HttpRequest = DistributionRequest.$match({
+  Ping: ({ method }) => ({ method, url: "/v2/", headers: {} }),
+  Blob: (request) => printContent(request, `blobs/${request.digest}`),
+  Manifest: (request) =>
+    printContent(
+      request,
+      `manifests/${request.reference._tag === "Tag" ? request.reference.tag : request.reference.digest}`
+    ),
+  TagsList: ({ last, method, n, namespace, repository }) => ({
+    method,
+    url: `/v2/${repository}/tags/list${printQuery([["ns", namespace], ["n", Option.map(n, String)], ["last", last]])}`,
+    headers: {}
+  }),
+  Referrers: ({ digest, method, namespace, repository }) => ({
+    method,
+    url: `/v2/${repository}/referrers/${digest}${printQuery([["ns", namespace]])}`,
+    headers: {}
+  })
+})

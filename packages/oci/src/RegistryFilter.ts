@@ -1,0 +1,46 @@
+/** Which images the mirror handles: a list of registries, and regular expressions that leave names out. */
+import { Data, Result } from "effect"
+import { isRegistry } from "./Grammar.ts"
+import * as Reference from "./Reference.ts"
+
+/** True when the mirror handles the image. */
+export type RegistryFilter = (reference: Reference.Reference) => boolean
+
+/** A mirrored registry that is neither a host nor a URL of one. */
+export class InvalidRegistry extends Data.TaggedError("InvalidRegistry")<{ readonly registry: string }> {
+  override get message() {
+    return `${
+      JSON.stringify(this.registry)
+    } is no registry: expected a host such as docker.io or a URL such as https://registry.example:5000`
+  }
+}
+
+/** The registry host that a flag names, as a host or as a URL without path, query and credentials. */
+export const registryHost = (registry: string): Result.Result<string, InvalidRegistry> => {
+  const host = /^https?:\/\/([^/]+)\/?$/.exec(registry)?.[1] ?? registry
+  return isRegistry(host) ? Result.succeed(host) : Result.fail(new InvalidRegistry({ registry }))
+}
+
+/** Handles everything. */
+export const all: RegistryFilter = () => true
+
+/**
+ * `mirroredRegistries` empty means all. A regular expression that matches `registry/repository:tag` (without `:tag`
+ * where a digest is asked) leaves the image out, as in Spegel: `:latest$` leaves all latest tags to upstream.
+ */
+export const make = (options: {
+  readonly mirroredRegistries: ReadonlyArray<string>
+  readonly registryFilters: ReadonlyArray<RegExp>
+}): Result.Result<RegistryFilter, InvalidRegistry> =>
+  Result.map(Result.all(options.mirroredRegistries.map(registryHost)), (hosts) => {
+    const mirrored = new Set(hosts)
+    // A global or sticky expression keeps a position between calls.
+    const filters = options.registryFilters.map((filter) =>
+      new RegExp(filter.source, filter.flags.replace(/[gy]/g, ""))
+    )
+    return (reference) => {
+      if (mirrored.size > 0 && !mirrored.has(reference.registry)) return false
+      const name = Reference.name(reference)
+      return !filters.some((filter) => filter.test(name))
+    }
+  })
