@@ -1,0 +1,161 @@
+/** What every layer of `ContentStore` must do, as tests to run over a layer. Needs vitest; import it from tests only. */
+import { assert, describe, it } from "@effect/vitest"
+import type { Descriptor } from "@spegel-ts/oci/Descriptor"
+import * as Digest from "@spegel-ts/oci/Digest"
+import * as MediaType from "@spegel-ts/oci/MediaType"
+import * as Reference from "@spegel-ts/oci/Reference"
+import { Effect, type Layer, Queue, Result, type Scope, Stream } from "effect"
+import { type BlobSource, type ContentChange, ContentStore } from "./ContentStore.ts"
+
+/** How the suite fills a store: as its owner would (containerd, a client that writes a layout). */
+export interface ContentFixture {
+  /** Stores an image of one config and one layer under `reference`; gives what it consists of. */
+  readonly addImage: (reference: Reference.Reference, seed: string) => Effect.Effect<ImageFixture>
+  /** Removes the name and everything that only it kept. */
+  readonly removeImage: (reference: Reference.Reference) => Effect.Effect<void>
+}
+
+export interface ImageFixture {
+  readonly manifest: Descriptor
+  readonly layer: { readonly digest: Digest.Digest; readonly bytes: Uint8Array }
+}
+
+/** All bytes of an opened blob. */
+export const readAll = (source: BlobSource): Effect.Effect<Uint8Array> =>
+  source._tag === "Bytes"
+    ? Effect.succeed(source.bytes)
+    : Effect.promise(async () => {
+      const buffer = Buffer.alloc(source.size)
+      await source.handle.read(buffer, 0, source.size, 0)
+      return buffer
+    })
+
+/** Runs the suite; `make` builds a fresh store and the fixture that fills it. */
+export const contentStoreConformance = <E>(
+  name: string,
+  make: Effect.Effect<
+    { readonly layer: Layer.Layer<ContentStore, E>; readonly fixture: ContentFixture },
+    E,
+    Scope.Scope
+  >
+) => {
+  const test = (
+    title: string,
+    body: (fixture: ContentFixture) => Effect.Effect<void, unknown, ContentStore | Scope.Scope>
+  ) =>
+    it.live(title, () =>
+      Effect.gen(function*() {
+        const { fixture, layer } = yield* make
+        yield* body(fixture).pipe(Effect.provide(layer))
+      }))
+
+  const reference = (text: string) => Result.getOrThrow(Reference.parse(text))
+  const v1 = reference("registry.example:5000/team/app:v1")
+  const v2 = reference("registry.example:5000/team/app:v2")
+  const absent = Digest.ofBytes(Buffer.from("never stored"))
+
+  /** Waits until a change of `tag` (for which `matches`) is seen. */
+  const awaitChange = <Tag extends ContentChange["_tag"]>(
+    queue: Queue.Dequeue<ContentChange>,
+    tag: Tag,
+    matches: (change: Extract<ContentChange, { _tag: Tag }>) => boolean
+  ): Effect.Effect<void> =>
+    Effect.gen(function*() {
+      const change = yield* Queue.take(queue)
+      if (change._tag === tag && matches(change as Extract<ContentChange, { _tag: Tag }>)) return
+      yield* awaitChange(queue, tag, matches)
+    })
+
+  const subscribe = Effect.gen(function*() {
+    const store = yield* ContentStore
+    const queue = yield* Queue.unbounded<ContentChange>()
+    yield* store.changes.pipe(Stream.runForEach((change) => Queue.offer(queue, change)), Effect.forkScoped)
+    yield* awaitChange(queue, "Resync", () => true)
+    return queue
+  })
+
+  describe(`ContentStore of ${name}`, { timeout: 60_000 }, () => {
+    test("resolves, describes and opens what it holds", (fixture) =>
+      Effect.gen(function*() {
+        const store = yield* ContentStore
+        const image = yield* fixture.addImage(v1, "one")
+        assert.strictEqual(yield* store.resolve(v1), image.manifest.digest)
+
+        const manifest = yield* store.describe(image.manifest.digest)
+        assert.strictEqual(manifest.size, image.manifest.size)
+        assert.strictEqual(manifest.mediaType, image.manifest.mediaType)
+
+        const layer = yield* store.describe(image.layer.digest)
+        assert.strictEqual(layer.mediaType, MediaType.octetStream)
+        const source = yield* store.open(image.layer.digest)
+        assert.strictEqual(source.size, image.layer.bytes.length)
+        assert.deepStrictEqual(Digest.ofBytes(yield* readAll(source)), image.layer.digest)
+      }))
+
+    test("lists names and digests", (fixture) =>
+      Effect.gen(function*() {
+        const store = yield* ContentStore
+        const image = yield* fixture.addImage(v1, "one")
+        yield* fixture.addImage(v2, "two")
+        const names = yield* Stream.runCollect(store.names)
+        assert.deepStrictEqual(
+          names.map((name) => Reference.print(name.reference)).toSorted(),
+          [Reference.print(v1), Reference.print(v2)]
+        )
+        const digests = new Set(yield* Stream.runCollect(store.digests))
+        assert.isTrue(digests.has(image.manifest.digest) && digests.has(image.layer.digest))
+      }))
+
+    test("says what it does not hold", () =>
+      Effect.gen(function*() {
+        const store = yield* ContentStore
+        const errors = [
+          yield* Effect.flip(store.resolve(v1)),
+          yield* Effect.flip(store.describe(absent)),
+          yield* Effect.flip(Effect.scoped(store.open(absent)))
+        ]
+        assert.deepStrictEqual(errors.map((error) => error._tag), [
+          "ContentNotFound",
+          "ContentNotFound",
+          "ContentNotFound"
+        ])
+        assert.include(errors[0]?.message, "registry.example:5000/team/app:v1")
+      }))
+
+    test("tells what comes and goes", (fixture) =>
+      Effect.gen(function*() {
+        const changes = yield* subscribe
+        const image = yield* fixture.addImage(v1, "one")
+        // Blobs and names have sources of their own: their order among each other is not promised.
+        const names = yield* subscribe
+        yield* awaitChange(changes, "BlobAdded", (change) => change.digest === image.layer.digest)
+        yield* fixture.removeImage(v1)
+        yield* awaitChange(names, "NameRemoved", (change) => Reference.print(change.reference) === Reference.print(v1))
+        yield* awaitChange(changes, "BlobRemoved", (change) => change.digest === image.layer.digest)
+        const store = yield* ContentStore
+        assert.strictEqual((yield* Effect.flip(store.resolve(v1)))._tag, "ContentNotFound")
+      }))
+
+    test("moves a tag", (fixture) =>
+      Effect.gen(function*() {
+        const store = yield* ContentStore
+        yield* fixture.addImage(v1, "one")
+        const changes = yield* subscribe
+        const moved = yield* fixture.addImage(v1, "two")
+        yield* awaitChange(changes, "NameAdded", (change) => change.digest === moved.manifest.digest)
+        assert.strictEqual(yield* store.resolve(v1), moved.manifest.digest)
+      }))
+
+    test("keeps an open blob readable when it is removed", (fixture) =>
+      Effect.gen(function*() {
+        const store = yield* ContentStore
+        const image = yield* fixture.addImage(v1, "one")
+        const changes = yield* subscribe
+        const source = yield* store.open(image.layer.digest)
+        yield* fixture.removeImage(v1)
+        yield* awaitChange(changes, "BlobRemoved", (change) => change.digest === image.layer.digest)
+        assert.deepStrictEqual(Digest.ofBytes(yield* readAll(source)), image.layer.digest)
+        assert.strictEqual((yield* Effect.flip(Effect.scoped(store.open(image.layer.digest))))._tag, "ContentNotFound")
+      }))
+  })
+}
