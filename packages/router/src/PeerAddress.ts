@@ -1,0 +1,39 @@
+/** IP addresses of peers: which to announce, which to believe. Everything a peer says of itself is untrusted. */
+import { type Multiaddr, multiaddr } from "@multiformats/multiaddr"
+import { Option } from "effect"
+import { BlockList, isIP, isIPv4 } from "node:net"
+
+const loopback = new BlockList()
+loopback.addSubnet("127.0.0.0", 8, "ipv4")
+loopback.addAddress("::1", "ipv6")
+
+/** Never a peer: unspecified, link-local (with the clouds' metadata service), multicast, broadcast. */
+const unusable = new BlockList()
+unusable.addSubnet("0.0.0.0", 8, "ipv4")
+unusable.addSubnet("169.254.0.0", 16, "ipv4")
+unusable.addSubnet("224.0.0.0", 3, "ipv4")
+unusable.addAddress("::", "ipv6")
+unusable.addSubnet("fe80::", 10, "ipv6")
+unusable.addSubnet("ff00::", 8, "ipv6")
+unusable.addSubnet("fd00:ec2::", 32, "ipv6")
+
+const family = (ip: string) => isIPv4(ip) ? "ipv4" : "ipv6"
+
+export const isLoopback = (ip: string): boolean => isIP(ip) !== 0 && loopback.check(ip, family(ip))
+
+/** Whether a peer may have this address; loopback counts only for a node that listens on loopback itself. */
+export const isUsable = (ip: string, options: { readonly loopback: boolean }): boolean =>
+  isIP(ip) !== 0 && !unusable.check(ip, family(ip)) && (options.loopback || !isLoopback(ip))
+
+/** The IP literal of a TCP multiaddr; none for names, other transports and relayed addresses. */
+export const ipOf = (address: Multiaddr): Option.Option<string> => {
+  const [host, transport, ...rest] = address.getComponents()
+  const plain = rest.every(({ name }) => name === "p2p")
+  return plain && (host?.name === "ip4" || host?.name === "ip6") && transport?.name === "tcp"
+    ? Option.fromUndefinedOr(host.value)
+    : Option.none()
+}
+
+/** The multiaddr of a TCP socket. */
+export const ofSocket = (ip: string, port: number): Multiaddr =>
+  multiaddr(`/${isIPv4(ip) ? "ip4" : "ip6"}/${ip}/tcp/${port}`)

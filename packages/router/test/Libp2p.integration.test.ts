@@ -1,0 +1,102 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Bootstrap from "@spegel-ts/router/Bootstrap"
+import * as Libp2p from "@spegel-ts/router/Libp2p"
+import { Router } from "@spegel-ts/router/Router"
+import { routerConformance } from "@spegel-ts/router/RouterConformance"
+import { Context, Effect, Layer, Option, Result } from "effect"
+import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises"
+import { createServer } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+
+/** A port that is free on all of 127.0.0.0/8 at this moment. */
+const freePort = Effect.callback<number>((resume) => {
+  const server = createServer().listen(0, () => {
+    const address = server.address()
+    server.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
+  })
+})
+
+const start = (host: string, port: number, options?: { readonly dataDir?: string; readonly peers?: Array<string> }) =>
+  Effect.map(
+    Layer.build(Layer.fresh(
+      Libp2p.layer({
+        host: Option.some(host),
+        port,
+        dataDir: Option.fromUndefinedOr(options?.dataDir),
+        registryPort: 5000
+      }).pipe(
+        Layer.provide(Bootstrap.layer(Result.getOrThrow(Bootstrap.fromStatic(options?.peers ?? []))))
+      )
+    )),
+    (context) => Context.get(context, Router)
+  )
+
+const temporary = Effect.acquireRelease(
+  Effect.promise(() => mkdtemp(join(tmpdir(), "router-"))),
+  (directory) => Effect.promise(() => rm(directory, { recursive: true, force: true }))
+)
+
+routerConformance(
+  "over libp2p",
+  Effect.gen(function*() {
+    const port = yield* freePort
+    const peers = [`127.0.0.2:${port}`]
+    return [
+      yield* start("127.0.0.2", port, { peers }),
+      yield* start("127.0.0.3", port, { peers }),
+      yield* start("127.0.0.4", port, { peers })
+    ] as const
+  })
+)
+
+describe("Libp2p", () => {
+  it.live("says that its port is in use", () =>
+    Effect.gen(function*() {
+      const port = yield* freePort
+      yield* start("127.0.0.2", port)
+      const error = yield* Effect.flip(start("127.0.0.2", port))
+      assert.strictEqual(error._tag, "RouterListenFailed")
+      assert.include(error.message, `127.0.0.2:${port}: the port is in use`)
+    }))
+
+  it.live("keeps its identity in the data directory, readable by its owner alone", () =>
+    Effect.gen(function*() {
+      const dataDir = yield* temporary
+      const port = yield* freePort
+      const id = Effect.scoped(Effect.flatMap(start("127.0.0.2", port, { dataDir }), (router) => router.self))
+      const before = yield* id
+      const after = yield* id
+      assert.strictEqual(before.id, after.id)
+      const path = join(dataDir, "private.key")
+      assert.strictEqual((yield* Effect.promise(() => stat(path))).mode & 0o777, 0o600)
+      assert.include(yield* Effect.promise(() => readFile(path, "utf8")), "-----BEGIN PRIVATE KEY-----")
+    }))
+
+  it.live("refuses a key file that is no key", () =>
+    Effect.gen(function*() {
+      const dataDir = yield* temporary
+      const path = join(dataDir, "private.key")
+      yield* Effect.promise(() => writeFile(path, "not a key"))
+      const error = yield* Effect.flip(start("127.0.0.2", yield* freePort, { dataDir }))
+      assert.strictEqual(error._tag, "IdentityUnusable")
+      assert.include(error.message, path)
+    }))
+
+  it.live("leaves no socket behind", () =>
+    Effect.gen(function*() {
+      const sockets = Effect.sync(() =>
+        process.getActiveResourcesInfo().filter((name) => name === "TCPSocketWrap" || name === "TCPServerWrap").length
+      )
+      const before = yield* sockets
+      const port = yield* freePort
+      yield* Effect.scoped(Effect.gen(function*() {
+        yield* start("127.0.0.2", port)
+        yield* start("127.0.0.3", port, { peers: [`127.0.0.2:${port}`] })
+        yield* Effect.sleep("300 millis")
+        assert.isAbove(yield* sockets, before)
+      }))
+      yield* Effect.sleep("100 millis")
+      assert.strictEqual(yield* sockets, before)
+    }))
+})
