@@ -41,9 +41,10 @@ export const layer = (options: { readonly network: Network; readonly self: Peer 
           }),
         withdraw: (keys) => Effect.sync(() => withdraw(keys)),
         lookup: (key, { count }) =>
-          Stream.suspend(() => Stream.fromIterable(others().filter(({ id }) => providers.get(key)?.has(id)))).pipe(
-            Stream.take(count)
-          ),
+          Stream.suspend(() => {
+            const holders = [...providers.get(key) ?? []].filter((id) => id !== self.id)
+            return Stream.fromIterable(holders.flatMap((id) => members.get(id) ?? []))
+          }).pipe(Stream.take(count)),
         ready: Effect.succeed(true),
         peers: Effect.sync(others),
         self: Effect.succeed(self)

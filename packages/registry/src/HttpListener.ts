@@ -1,0 +1,106 @@
+/**
+ * An HTTP server with the limits that a mirror needs: it outlives containerd's idle connections, bounds what a client
+ * can send, and lets running answers finish when it stops.
+ */
+import * as DistributionError from "@spegel-ts/oci/DistributionError"
+import { Data, type Duration, Effect, FiberSet, Option, type Scope } from "effect"
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
+import type { AddressInfo, Socket } from "node:net"
+
+/** The address cannot be listened on. */
+export class ListenFailed extends Data.TaggedError("ListenFailed")<{
+  readonly address: string
+  readonly reason: string
+}> {
+  override get message() {
+    return `cannot listen on ${this.address}: ${this.reason}`
+  }
+}
+
+/** Answers one request by ending `response`, or by destroying it. Interrupted when the client goes away. */
+export type Handler = (request: IncomingMessage, response: ServerResponse) => Effect.Effect<void>
+
+export interface ListenOptions {
+  /** IP to listen on; none means all of them. */
+  readonly host: Option.Option<string>
+  /** 0 takes a free one. */
+  readonly port: number
+  readonly handler: Handler
+  /** How long running requests may go on when the scope closes. */
+  readonly grace: Duration.Duration
+}
+
+const maxHeaderSize = 16 * 1024
+const maxConnections = 4096
+/** containerd keeps idle connections for 30 s; closing earlier would race with its next request. */
+const keepAliveTimeout = 65_000
+
+const reasonOf = (error: NodeJS.ErrnoException): string => {
+  switch (error.code) {
+    case "EADDRINUSE":
+      return "the port is in use; stop its owner or choose another"
+    case "EACCES":
+      return "not permitted; ports below 1024 need the NET_BIND_SERVICE capability"
+    case "EADDRNOTAVAIL":
+      return "this host does not have the address"
+    default:
+      return error.message
+  }
+}
+
+/** Requests that the parser refuses never reach the handler; they are told why all the same. */
+const answerBrokenRequest = (error: NodeJS.ErrnoException, socket: Socket) => {
+  if (!socket.writable || error.code === "ECONNRESET") return socket.destroy()
+  const tooLarge = error.code === "HPE_HEADER_OVERFLOW"
+  const body = DistributionError.nameInvalid(
+    tooLarge ? `the request's headers are larger than ${maxHeaderSize} bytes` : "the request is not valid HTTP/1.1"
+  ).body()
+  const status = tooLarge ? "431 Request Header Fields Too Large" : "400 Bad Request"
+  socket.end(
+    `HTTP/1.1 ${status}\r\ncontent-type: application/json\r\ncontent-length: ${
+      Buffer.byteLength(body)
+    }\r\nconnection: close\r\n\r\n${body}`
+  )
+}
+
+/** Listens while the scope is open; gives the port. Closing waits `grace` for running requests, then cuts them off. */
+export const listen = Effect.fn("HttpListener.listen")(
+  function*(options: ListenOptions): Effect.fn.Return<{ readonly port: number }, ListenFailed, Scope.Scope> {
+    const { grace, handler, host, port } = options
+    // The order of these two is that of their ends, reversed: the server stops taking requests, then they end.
+    const requests = yield* FiberSet.make<void>()
+    const run = yield* FiberSet.runtime(requests)()
+
+    const server = createServer(
+      { keepAliveTimeout, headersTimeout: 10_000, requestTimeout: 0, maxHeaderSize, noDelay: true },
+      (request, response) => {
+        const fiber = run(handler(request, response))
+        response.once("close", () => {
+          if (!response.writableFinished) fiber.interruptUnsafe()
+        })
+      }
+    )
+    server.maxConnections = maxConnections
+    server.on("clientError", (error, socket) => {
+      answerBrokenRequest(error, socket as Socket)
+    })
+
+    yield* Effect.acquireRelease(
+      Effect.callback<void, ListenFailed>((resume) => {
+        const address = `${Option.getOrElse(host, () => "")}:${port}`
+        server.once("error", (error) => resume(Effect.fail(new ListenFailed({ address, reason: reasonOf(error) }))))
+        server.listen({ port, ...(Option.isSome(host) ? { host: host.value } : {}) }, () => resume(Effect.void))
+      }),
+      () =>
+        Effect.gen(function*() {
+          const closed = Effect.callback<void>((resume) => {
+            server.close(() => resume(Effect.void))
+          })
+          server.closeIdleConnections()
+          yield* Effect.raceFirst(closed, FiberSet.awaitEmpty(requests)).pipe(Effect.timeoutOption(grace))
+          server.closeAllConnections()
+        })
+    )
+    return { port: (server.address() as AddressInfo).port }
+  }
+)

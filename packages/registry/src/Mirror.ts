@@ -1,0 +1,292 @@
+/**
+ * The resolve policy: who is asked for content that this node lacks, how long, how often, and what happens when a peer
+ * fails. Every failure has a tag, and the tag decides the next step.
+ *
+ * The policy: wait `resolveTimeout` for the lookup to name a peer while nothing is in flight, try at most
+ * `resolveRetries` peers, give each `firstByteTimeout` to send its first body byte. A peer that fails in the body is
+ * replaced by the next at the byte reached.
+ */
+import { openStart } from "@spegel-ts/oci/ByteRange"
+import * as Digest from "@spegel-ts/oci/Digest"
+import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
+import * as MediaType from "@spegel-ts/oci/MediaType"
+import * as Reference from "@spegel-ts/oci/Reference"
+import * as ContentKey from "@spegel-ts/router/ContentKey"
+import type { Peer } from "@spegel-ts/router/Peer"
+import { Router } from "@spegel-ts/router/Router"
+import { Cause, Duration, Effect, Option, Queue, Result, Schedule, type Scope, Stream } from "effect"
+import { createHash, type Hash } from "node:crypto"
+import {
+  ContentCorrupted,
+  type MirrorError,
+  type PeerError,
+  PeerNotFound,
+  PeerRefused,
+  PeerStalled,
+  ResolveTimeout
+} from "./MirrorError.ts"
+import { type ByteSink, type PeerResponse, PeerTransport } from "./PeerTransport.ts"
+import { parseContentRange } from "./ResponseHead.ts"
+
+export interface MirrorOptions {
+  /** How long to wait for a peer to be found while none is being asked. */
+  readonly resolveTimeout: Duration.Duration
+  /** How many peers may be tried for one request. */
+  readonly resolveRetries: number
+  /** How long a peer may take to send the first byte of a body. */
+  readonly firstByteTimeout: Duration.Duration
+  /** Bodies to this size in bytes are verified before any of them is answered. */
+  readonly maxBufferedSize: number
+}
+
+export type ContentRequest = Extract<DistributionRequest.DistributionRequest, { readonly _tag: "Blob" | "Manifest" }>
+
+/** Content that peers have and will send. */
+export interface MirroredContent {
+  readonly peer: Peer
+  readonly digest: Digest.Digest
+  readonly mediaType: string
+  /** Size of the whole in bytes. */
+  readonly size: number
+  /** Offset of the first byte that `body` gives. */
+  readonly start: number
+  readonly body: MirroredBody
+  /** Peers tried in vain and why. */
+  readonly tried: ReadonlyArray<string>
+}
+
+export type MirroredBody =
+  | { readonly _tag: "Verified"; readonly bytes: Uint8Array }
+  | {
+    readonly _tag: "Stream"
+    /** Fails when no peer is left that can go on; the last bytes are given only if the digest is right. */
+    readonly relay: (sink: ByteSink) => Effect.Effect<void, MirrorError | ContentCorrupted>
+  }
+
+export interface Mirror {
+  /** The content asked for, from a peer. Everything that it opens closes with the scope. */
+  readonly fetch: (
+    request: ContentRequest,
+    name: Reference.Reference
+  ) => Effect.Effect<MirroredContent, MirrorError, Scope.Scope>
+}
+
+/** What a peer's answer says that it is sending. */
+interface Offer {
+  readonly peer: Peer
+  readonly response: PeerResponse
+  readonly digest: Digest.Digest
+  readonly mediaType: string
+  readonly size: number
+  readonly start: number
+}
+
+const nameOf = (peer: Peer) => `peer ${peer.addresses[0] ?? peer.id}`
+
+/** The digest or tag that a request asks for: what it is advertised under. */
+export const contentOf = (request: ContentRequest, name: Reference.Reference): string =>
+  request._tag === "Blob"
+    ? request.digest
+    : request.reference._tag === "Digest"
+    ? request.reference.digest
+    : Reference.name(name)
+
+export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
+  const router = yield* Router
+  const transport = yield* PeerTransport
+  const { firstByteTimeout, maxBufferedSize, resolveRetries, resolveTimeout } = options
+
+  /** Asks one peer from `start` on. */
+  const ask = Effect.fn("Mirror.ask")(function*(request: ContentRequest, peer: Peer, start: number) {
+    yield* Effect.annotateCurrentSpan({ "peer.id": peer.id, "peer.address": peer.addresses[0] ?? "", start })
+    // A HEAD promises what a GET will give, so it is a GET that has to succeed.
+    const printed = DistributionRequest.print({
+      ...request,
+      method: request._tag === "Manifest" ? "GET" : request.method,
+      mirrored: true,
+      range: start === 0 ? undefined : `bytes=${start}-`
+    })
+    const refused = (reason: string) => new PeerRefused({ peer: nameOf(peer), reason })
+    const response = yield* transport.request({
+      ...printed,
+      address: peer.addresses[0] ?? "",
+      port: peer.registryPort
+    }).pipe(Effect.timeoutOrElse({
+      duration: firstByteTimeout,
+      orElse: () =>
+        Effect.fail(new PeerStalled({ peer: nameOf(peer), waitedMillis: Duration.toMillis(firstByteTimeout) }))
+    }))
+    if (response.status !== (start === 0 ? 200 : 206)) return yield* refused(`answered ${response.status}`)
+    const size = start === 0
+      ? response.contentLength
+      : yield* Effect.fromResult(parseContentRange(response.headers.get("content-range"))).pipe(
+        Effect.filterOrFail((range) => range.start === start && range.end === range.size - 1),
+        Effect.map((range) => range.size),
+        Effect.mapError(() => refused("answered with another range than asked"))
+      )
+    if (response.contentLength !== size - start) return yield* refused("answered with a wrong Content-Length")
+    return { peer, response, size, start, ...(yield* identify(request, response, refused)) } satisfies Offer
+  })
+
+  /** Reads the whole body of an offer and checks its digest. */
+  const verify = Effect.fn("Mirror.verify")(function*(offer: Offer) {
+    const bytes = Buffer.allocUnsafe(offer.size)
+    let filled = 0
+    yield* offer.response.relay({
+      write: (chunk) => {
+        filled += chunk.copy(bytes, filled)
+        return true
+      }
+    })
+    if (digestOf(offer.digest, createHash(Digest.algorithm(offer.digest)).update(bytes)) !== offer.digest) {
+      return yield* new ContentCorrupted({ peer: nameOf(offer.peer), content: offer.digest })
+    }
+    return bytes
+  })
+
+  const fetch = Effect.fn("Mirror.fetch")(function*(request: ContentRequest, name: Reference.Reference) {
+    const content = contentOf(request, name)
+    const tried: Array<string> = []
+    const peers = yield* Queue.bounded<Peer, Cause.Done>(Math.max(1, resolveRetries))
+    yield* router.lookup(ContentKey.make(content), { count: resolveRetries }).pipe(
+      Stream.catch((error) => Stream.fromEffect(Effect.logDebug(error.message)).pipe(Stream.drain)),
+      Stream.runIntoQueue(peers),
+      Effect.forkScoped
+    )
+    let left = resolveRetries
+
+    const nextPeer = Effect.suspend(() => left-- > 0 ? Queue.take(peers) : Effect.fail(Cause.Done())).pipe(
+      Effect.mapError(() => new PeerNotFound({ content, tried })),
+      Effect.timeoutOrElse({
+        duration: resolveTimeout,
+        orElse: () =>
+          Effect.fail(new ResolveTimeout({ content, waitedMillis: Duration.toMillis(resolveTimeout), tried }))
+      })
+    )
+    const isPeerError = (error: PeerError | MirrorError): error is PeerError =>
+      error._tag !== "PeerNotFound" && error._tag !== "ResolveTimeout"
+
+    /** Tries peer after peer with `use`; a peer's failure is noted, and the next one's turn comes at once. */
+    const tryPeers = <A>(use: (peer: Peer) => Effect.Effect<A, PeerError, Scope.Scope>) =>
+      nextPeer.pipe(
+        Effect.flatMap((peer) =>
+          use(peer).pipe(Effect.tapError((error) =>
+            Effect.suspend(() => {
+              tried.push(error.message)
+              return error._tag === "ContentCorrupted"
+                ? Effect.logWarning(error.message)
+                : Effect.logDebug(error.message)
+            })
+          ))
+        ),
+        Effect.retry({ schedule: Schedule.recurs(resolveRetries), while: isPeerError }),
+        Effect.catchIf(isPeerError, () => Effect.fail(new PeerNotFound({ content, tried })))
+      )
+
+    const start = request._tag === "Manifest" ? 0 : Option.getOrElse(openStart(request.range), () => 0)
+
+    return yield* tryPeers(Effect.fnUntraced(function*(peer) {
+      const offer = yield* ask(request, peer, start)
+      const found = { peer, digest: offer.digest, mediaType: offer.mediaType, size: offer.size, tried }
+      if (request._tag === "Blob" && request.method === "HEAD") {
+        return { ...found, start: 0, body: { _tag: "Verified", bytes: new Uint8Array() } } satisfies MirroredContent
+      }
+      if (offer.size <= maxBufferedSize || request._tag === "Manifest") {
+        if (offer.size > maxBufferedSize) {
+          return yield* new PeerRefused({ peer: nameOf(peer), reason: `a manifest of ${offer.size} bytes` })
+        }
+        // A part cannot be verified: the whole is small.
+        const whole = start === 0 ? offer : yield* ask(request, peer, 0)
+        const bytes = yield* verify(whole)
+        return {
+          ...found,
+          start,
+          body: { _tag: "Verified", bytes: bytes.subarray(start) }
+        } satisfies MirroredContent
+      }
+      return {
+        ...found,
+        start,
+        body: {
+          _tag: "Stream",
+          relay: (sink) => relayFrom(offer, verifyingSink(offer, sink))
+        }
+      } satisfies MirroredContent
+    }))
+
+    /** Relays an offer; where it breaks, another peer goes on at the byte reached. */
+    function relayFrom(
+      offer: Offer,
+      sink: VerifyingSink
+    ): Effect.Effect<void, MirrorError | ContentCorrupted, never> {
+      return Effect.scoped(Effect.gen(function*() {
+        const outcome = yield* Effect.raceFirst(offer.response.relay(sink), sink.corrupted(offer.peer)).pipe(
+          Effect.result
+        )
+        if (Result.isSuccess(outcome)) return
+        const error = outcome.failure
+        tried.push(error.message)
+        if (error._tag === "ContentCorrupted") return yield* error
+        yield* Effect.logInfo(`${error.message}: going on at byte ${sink.offset()} of ${content} with another peer`)
+        const next = yield* tryPeers((peer) =>
+          ask(request, peer, sink.offset()).pipe(Effect.filterOrFail(
+            ({ size }) => size === offer.size,
+            () => new PeerRefused({ peer: nameOf(peer), reason: "has it in another size" })
+          ))
+        )
+        yield* relayFrom(next, sink)
+      }))
+    }
+  })
+
+  return { fetch } satisfies Mirror
+})
+
+/** Digest and media type of an answer: what was asked for, or, for a tag, what the peer says that it points to. */
+const identify = (
+  request: ContentRequest,
+  response: PeerResponse,
+  refused: (reason: string) => PeerRefused
+): Effect.Effect<{ readonly digest: Digest.Digest; readonly mediaType: string }, PeerRefused> => {
+  if (request._tag === "Blob") return Effect.succeed({ digest: request.digest, mediaType: MediaType.octetStream })
+  const mediaType = response.headers.get("content-type") ?? ""
+  if (!MediaType.isManifest(mediaType)) return Effect.fail(refused(`a manifest of type ${mediaType || "unknown"}`))
+  if (request.reference._tag === "Digest") return Effect.succeed({ digest: request.reference.digest, mediaType })
+  const digest = Digest.fromString(response.headers.get("docker-content-digest") ?? "")
+  return Option.isSome(digest)
+    ? Effect.succeed({ digest: digest.value, mediaType })
+    : Effect.fail(refused("a tag without Docker-Content-Digest"))
+}
+
+const digestOf = (digest: Digest.Digest, hash: Hash): string => `${Digest.algorithm(digest)}:${hash.digest("hex")}`
+
+/** Passes bytes on while hashing them, and the last of them only if the digest is right. */
+interface VerifyingSink extends ByteSink {
+  /** The byte of the whole that comes next. */
+  readonly offset: () => number
+  /** Fails once the digest has turned out wrong; `peer` is who sent the end. */
+  readonly corrupted: (peer: Peer) => Effect.Effect<never, ContentCorrupted>
+}
+
+const verifyingSink = (offer: Offer, sink: ByteSink): VerifyingSink => {
+  // Bytes before the start are the client's own; it verifies the whole.
+  const hash = offer.start === 0 ? createHash(Digest.algorithm(offer.digest)) : undefined
+  let offset = offer.start
+  let onWrong = () => {}
+  return {
+    offset: () => offset,
+    corrupted: (peer) =>
+      Effect.callback((resume) => {
+        onWrong = () => resume(Effect.fail(new ContentCorrupted({ peer: nameOf(peer), content: offer.digest })))
+      }),
+    write: (chunk, resume) => {
+      hash?.update(chunk)
+      offset += chunk.length
+      if (offset === offer.size && hash !== undefined && digestOf(offer.digest, hash) !== offer.digest) {
+        onWrong()
+        return false
+      }
+      return sink.write(chunk, resume)
+    }
+  }
+}

@@ -1,0 +1,72 @@
+/** Why content did not come from a peer. The tag decides what happens next: another peer, or upstream. */
+import { Data } from "effect"
+
+/** Nobody (more) is known to hold the content: upstream is next. */
+export class PeerNotFound extends Data.TaggedError("PeerNotFound")<{
+  readonly content: string
+  /** What became of the peers that were tried, oldest first. */
+  readonly tried: ReadonlyArray<string>
+}> {
+  override get message() {
+    return this.tried.length === 0
+      ? `no peer has ${this.content}`
+      : `no peer could serve ${this.content} (${this.tried.join("; ")})`
+  }
+}
+
+/** No peer was found within the resolve timeout: upstream is next. */
+export class ResolveTimeout extends Data.TaggedError("ResolveTimeout")<{
+  readonly content: string
+  readonly waitedMillis: number
+  readonly tried: ReadonlyArray<string>
+}> {
+  override get message() {
+    const tried = this.tried.length === 0 ? "" : ` (${this.tried.join("; ")})`
+    return `no peer with ${this.content} was found in ${this.waitedMillis} ms${tried}`
+  }
+}
+
+/** The connection could not be made, or broke: another peer is next. */
+export class PeerUnreachable extends Data.TaggedError("PeerUnreachable")<{
+  readonly peer: string
+  readonly reason: string
+}> {
+  override get message() {
+    return `${this.peer}: ${this.reason}`
+  }
+}
+
+/** The peer is connected and sends nothing: another peer is next. */
+export class PeerStalled extends Data.TaggedError("PeerStalled")<{
+  readonly peer: string
+  readonly waitedMillis: number
+}> {
+  override get message() {
+    return `${this.peer}: no byte for ${this.waitedMillis} ms`
+  }
+}
+
+/** The peer answered, but not with the content: another peer is next. */
+export class PeerRefused extends Data.TaggedError("PeerRefused")<{
+  readonly peer: string
+  readonly reason: string
+}> {
+  override get message() {
+    return `${this.peer}: ${this.reason}`
+  }
+}
+
+/** The peer's bytes are not those of the digest: another peer is next, as long as none of them was passed on. */
+export class ContentCorrupted extends Data.TaggedError("ContentCorrupted")<{
+  readonly peer: string
+  readonly content: string
+}> {
+  override get message() {
+    return `${this.peer}: sent wrong bytes for ${this.content}`
+  }
+}
+
+/** Failures of one peer, after which another may do. */
+export type PeerError = PeerUnreachable | PeerStalled | PeerRefused | ContentCorrupted
+
+export type MirrorError = PeerNotFound | ResolveTimeout

@@ -1,0 +1,76 @@
+/** The registry's metrics, under Spegel's names. Label sets are bound once, and there is a bound on how many. */
+import { Effect, Metric } from "effect"
+
+const durationBoundaries = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
+const sizeBoundaries = [100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000]
+
+const mirrorRequests = Metric.counter("spegel_mirror_requests_total", {
+  description: "Requests for content that this node lacked, by whether a peer served them",
+  incremental: true
+})
+const lastSuccess = Metric.gauge("spegel_mirror_last_success_timestamp_seconds", {
+  description: "When a peer last served a request of this node"
+})
+const requestDuration = Metric.histogram("http_request_duration_seconds", {
+  description: "How long requests took, body included",
+  boundaries: durationBoundaries
+})
+const responseSize = Metric.histogram("http_response_size_bytes", {
+  description: "Size of response bodies",
+  boundaries: sizeBoundaries
+})
+const inflight = Metric.gauge("http_requests_inflight", { description: "Requests being answered" })
+
+/** Values of a label beyond this many are counted together, so that a client cannot make series without end. */
+const maxSeries = 200
+
+const bound = <Input, State>(metric: Metric.Metric<Input, State>) => {
+  const series = new Map<string, Metric.Metric<Input, State>>()
+  return (attributes: Record<string, string>): Metric.Metric<Input, State> => {
+    const key = JSON.stringify(attributes)
+    const known = series.get(key)
+    if (known !== undefined) return known
+    const full = series.size >= maxSeries
+    const made = Metric.withAttributes(
+      metric,
+      full ? Object.fromEntries(Object.keys(attributes).map((name) => [name, "other"])) : attributes
+    )
+    if (!full) series.set(key, made)
+    return made
+  }
+}
+
+const mirrorRequestsBy = bound(mirrorRequests)
+const requestDurationBy = bound(requestDuration)
+const responseSizeBy = bound(responseSize)
+const inflightBy = bound(inflight)
+
+/** Counts a mirrored request: `hit` when a peer served it. */
+export const mirrored = (registry: string, hit: boolean, timeMillis: number): Effect.Effect<void> =>
+  Effect.andThen(
+    Metric.update(mirrorRequestsBy({ registry, cache: hit ? "hit" : "miss" }), 1),
+    hit ? Metric.update(lastSuccess, timeMillis / 1000) : Effect.void
+  )
+
+/** Counts an answered request. */
+export const answered = (request: {
+  readonly handler: string
+  readonly method: string
+  readonly status: number
+  readonly millis: number
+  readonly bytes: number
+}): Effect.Effect<void> => {
+  const labels = { handler: request.handler, method: request.method, code: String(request.status) }
+  return Effect.andThen(
+    Metric.update(requestDurationBy(labels), request.millis / 1000),
+    Metric.update(responseSizeBy(labels), request.bytes)
+  )
+}
+
+/** Counts `effect` as a request being answered. */
+export const counted = (handler: string) => <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.acquireUseRelease(
+    Metric.modify(inflightBy({ handler }), 1),
+    () => effect,
+    () => Metric.modify(inflightBy({ handler }), -1)
+  )

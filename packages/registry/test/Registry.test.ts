@@ -1,0 +1,340 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Digest from "@spegel-ts/oci/Digest"
+import * as MediaType from "@spegel-ts/oci/MediaType"
+import * as Reference from "@spegel-ts/oci/Reference"
+import * as ContentKey from "@spegel-ts/router/ContentKey"
+import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { Duration, Effect, Option, Redacted, Result } from "effect"
+import { createServer, type Socket } from "node:net"
+import { startNode } from "./TestNode.ts"
+
+const ns = "registry.example"
+const reference = Result.getOrThrow(Reference.parse(`${ns}/team/app:v1`))
+const blob = Buffer.from("a small layer ".repeat(100))
+const blobDigest = Digest.ofBytes(blob)
+/** Larger than what is verified before it is answered. */
+const large = Buffer.alloc(6 * 1024 * 1024, "spegel")
+const largeDigest = Digest.ofBytes(large)
+const manifest = Buffer.from(JSON.stringify({
+  schemaVersion: 2,
+  mediaType: MediaType.imageManifest,
+  config: { mediaType: MediaType.imageConfig, digest: blobDigest, size: blob.length },
+  layers: []
+}))
+const manifestDigest = Digest.ofBytes(manifest)
+
+const get = (url: string, init?: RequestInit) =>
+  Effect.promise(async (signal) => {
+    const response = await fetch(url, { signal, ...init })
+    return {
+      status: response.status,
+      headers: response.headers,
+      body: Buffer.from(await response.arrayBuffer().catch(() => new ArrayBuffer()))
+    }
+  })
+
+const error = (body: Buffer) =>
+  (JSON.parse(body.toString()) as { errors: [{ code: string; message: string }] }).errors[0]
+
+/** A node that holds everything and has advertised it. */
+const startHolder = Effect.fnUntraced(function*(network: MemoryRouter.Network, address: string) {
+  const node = yield* startNode(network, address)
+  yield* Effect.forEach([blob, large, manifest], node.content.put)
+  yield* node.content.tag(reference, manifestDigest)
+  yield* node.router.advertise(
+    [blobDigest, largeDigest, manifestDigest, Reference.name(reference)].map(ContentKey.make)
+  )
+  return node
+})
+
+/** A peer that holds `digest` by its own word, and answers each connection as `behave` says. */
+const startFalsePeer = Effect.fnUntraced(function*(
+  network: MemoryRouter.Network,
+  address: string,
+  behave: (socket: Socket) => void,
+  ...digests: ReadonlyArray<string>
+) {
+  const sockets = new Set<Socket>()
+  const server = yield* Effect.acquireRelease(
+    Effect.callback<ReturnType<typeof createServer>>((resume) => {
+      const server = createServer((socket) => {
+        sockets.add(socket)
+        socket.on("error", () => {})
+        socket.once("data", () => behave(socket))
+      }).listen(0, address, () => resume(Effect.succeed(server)))
+    }),
+    (server) =>
+      Effect.sync(() => {
+        sockets.forEach((socket) => socket.destroy())
+        server.close()
+      })
+  )
+  const bound = server.address()
+  const id = `a-false-${address}`
+  network.members.set(id, {
+    id,
+    addresses: [address],
+    registryPort: typeof bound === "object" && bound !== null ? bound.port : 0
+  })
+  for (const digest of digests) {
+    const key = ContentKey.make(digest)
+    // In front of the honest holders.
+    network.providers.set(key, new Set([id, ...(network.providers.get(key) ?? [])]))
+  }
+})
+
+describe("Registry, own content", () => {
+  const withHolder = Effect.suspend(() => startHolder(MemoryRouter.network(), "127.0.0.2"))
+
+  it.live("answers manifests and blobs with their type, length and digest; HEAD as GET", () =>
+    Effect.gen(function*() {
+      const { url } = yield* withHolder
+      for (
+        const [path, bytes, mediaType, digest] of [
+          [`/v2/team/app/manifests/v1?ns=${ns}`, manifest, MediaType.imageManifest, manifestDigest],
+          [`/v2/team/app/manifests/${manifestDigest}?ns=${ns}`, manifest, MediaType.imageManifest, manifestDigest],
+          [`/v2/team/app/blobs/${blobDigest}?ns=${ns}`, blob, MediaType.octetStream, blobDigest]
+        ] as const
+      ) {
+        const full = yield* get(url + path)
+        const head = yield* get(url + path, { method: "HEAD" })
+        assert.deepStrictEqual([full.status, head.status], [200, 200])
+        assert.isTrue(full.body.equals(bytes))
+        assert.strictEqual(head.body.length, 0)
+        for (const { headers } of [full, head]) {
+          assert.strictEqual(headers.get("content-type"), mediaType)
+          assert.strictEqual(headers.get("content-length"), String(bytes.length))
+          assert.strictEqual(headers.get("docker-content-digest"), digest)
+        }
+      }
+    }))
+
+  it.live("serves single, open-ended and suffix ranges, and 416 beyond the end", () =>
+    Effect.gen(function*() {
+      const { url } = yield* withHolder
+      const ranged = (range: string) => get(`${url}/v2/team/app/blobs/${blobDigest}?ns=${ns}`, { headers: { range } })
+      for (
+        const [range, start, end] of [
+          ["bytes=0-", 0, blob.length],
+          ["bytes=10-19", 10, 20],
+          ["bytes=1000-", 1000, blob.length],
+          ["bytes=-5", blob.length - 5, blob.length]
+        ] as const
+      ) {
+        const { body, headers, status } = yield* ranged(range)
+        assert.strictEqual(status, 206)
+        assert.strictEqual(headers.get("content-range"), `bytes ${start}-${end - 1}/${blob.length}`)
+        assert.isTrue(body.equals(blob.subarray(start, end)))
+      }
+      const beyond = yield* ranged(`bytes=${blob.length}-`)
+      assert.strictEqual(beyond.status, 416)
+      assert.strictEqual(beyond.headers.get("content-range"), `bytes */${blob.length}`)
+      assert.strictEqual(error(beyond.body).code, "RANGE_INVALID")
+    }))
+
+  it.live("without ?ns= serves digests, and tags whose registry can be told", () =>
+    Effect.gen(function*() {
+      const { content, url } = yield* withHolder
+      assert.strictEqual((yield* get(`${url}/v2/any/name/manifests/${manifestDigest}`)).status, 200)
+      assert.strictEqual((yield* get(`${url}/v2/team/app/manifests/v1`)).status, 200)
+      assert.strictEqual((yield* get(`${url}/v2/${ns}/team/app/manifests/v1`)).status, 200)
+      assert.deepStrictEqual(JSON.parse(String((yield* get(`${url}/v2/team/app/tags/list`)).body)), {
+        name: "team/app",
+        tags: ["v1"]
+      })
+
+      yield* content.tag({ registry: "other.example", repository: "team/app", tag: "v1" }, manifestDigest)
+      const ambiguous = yield* get(`${url}/v2/team/app/manifests/v1`)
+      assert.strictEqual(ambiguous.status, 404)
+      assert.include(error(ambiguous.body).message, "other.example and registry.example")
+      assert.strictEqual((yield* get(`${url}/v2/team/app/tags/list`)).status, 404)
+      assert.strictEqual((yield* get(`${url}/v2/team/app/tags/list?ns=${ns}`)).status, 200)
+    }))
+
+  it.live("lists tags by the page", () =>
+    Effect.gen(function*() {
+      const { content, url } = yield* withHolder
+      yield* Effect.forEach(["v2", "v3"], (tag) => content.tag({ ...reference, tag }, manifestDigest))
+      const first = yield* get(`${url}/v2/team/app/tags/list?ns=${ns}&n=2`)
+      assert.deepStrictEqual(JSON.parse(String(first.body)).tags, ["v1", "v2"])
+      const next = /<(.+)>; rel="next"/.exec(first.headers.get("link") ?? "")?.[1]
+      const second = yield* get(url + next)
+      assert.deepStrictEqual(JSON.parse(String(second.body)).tags, ["v3"])
+      assert.isNull(second.headers.get("link"))
+    }))
+
+  it.live("asks for credentials only where they are configured", () =>
+    Effect.gen(function*() {
+      const { url } = yield* startNode(MemoryRouter.network(), "127.0.0.2", {
+        basicAuth: Option.some({ username: "user", password: Redacted.make("secret") })
+      })
+      const without = yield* get(`${url}/v2/`)
+      assert.strictEqual(without.status, 401)
+      assert.match(without.headers.get("www-authenticate") ?? "", /^Basic /)
+      const basic = (text: string) => ({ headers: { authorization: `Basic ${Buffer.from(text).toString("base64")}` } })
+      assert.strictEqual((yield* get(`${url}/v2/`, basic("user:wrong"))).status, 401)
+      assert.strictEqual((yield* get(`${url}/v2/`, basic("user:secret"))).status, 200)
+      assert.strictEqual((yield* get(`${url}/livez`)).status, 200)
+    }))
+})
+
+describe("Registry, content of peers", () => {
+  it.live("relays manifests, tags, small and large blobs, and says so in the ledger", () =>
+    Effect.gen(function*() {
+      const network = MemoryRouter.network()
+      yield* startHolder(network, "127.0.0.2")
+      const { ledger, url } = yield* startNode(network, "127.0.0.3")
+      for (
+        const [path, bytes] of [
+          ["manifests/v1", manifest],
+          [`manifests/${manifestDigest}`, manifest],
+          [`blobs/${blobDigest}`, blob],
+          [`blobs/${largeDigest}`, large]
+        ] as const
+      ) {
+        const { body, headers, status } = yield* get(`${url}/v2/team/app/${path}?ns=${ns}`)
+        assert.strictEqual(status, 200, path)
+        assert.isTrue(body.equals(bytes), path)
+        assert.strictEqual(headers.get("docker-content-digest"), Digest.ofBytes(bytes))
+      }
+      const head = yield* get(`${url}/v2/team/app/manifests/v1?ns=${ns}`, { method: "HEAD" })
+      assert.strictEqual(head.headers.get("content-length"), String(manifest.length))
+      assert.strictEqual(head.headers.get("content-type"), MediaType.imageManifest)
+      yield* Effect.sleep("20 millis")
+      const events = yield* ledger.recent
+      assert.deepStrictEqual(new Set(events.map(({ source }) => source)), new Set(["node-127.0.0.2"]))
+      assert.strictEqual(events.length, 5)
+    }))
+
+  it.live("answers 200 to bytes=0- and 206 where a client resumes", () =>
+    Effect.gen(function*() {
+      const network = MemoryRouter.network()
+      yield* startHolder(network, "127.0.0.2")
+      const { url } = yield* startNode(network, "127.0.0.3")
+      for (const [digest, bytes] of [[blobDigest, blob], [largeDigest, large]] as const) {
+        const at = (range: string) => get(`${url}/v2/team/app/blobs/${digest}?ns=${ns}`, { headers: { range } })
+        assert.strictEqual((yield* at("bytes=0-")).status, 200)
+        const resumed = yield* at("bytes=100-")
+        assert.strictEqual(resumed.status, 206)
+        assert.strictEqual(resumed.headers.get("content-range"), `bytes 100-${bytes.length - 1}/${bytes.length}`)
+        assert.isTrue(resumed.body.equals(bytes.subarray(100)))
+      }
+    }))
+
+  it.live("answers 404 with a reason when nobody has it, or a peer asks, or it is filtered", () =>
+    Effect.gen(function*() {
+      const network = MemoryRouter.network()
+      yield* startHolder(network, "127.0.0.2")
+      const { url } = yield* startNode(network, "127.0.0.3", { filter: ({ tag }) => tag !== "latest" })
+      const absent = Digest.ofBytes(Buffer.from("absent"))
+      const nobody = yield* get(`${url}/v2/team/app/blobs/${absent}?ns=${ns}`)
+      assert.strictEqual(nobody.status, 404)
+      assert.strictEqual(error(nobody.body).code, "BLOB_UNKNOWN")
+      assert.include(error(nobody.body).message, `no peer has ${absent}; containerd continues with the upstream`)
+
+      const mirrored = yield* get(`${url}/v2/team/app/blobs/${blobDigest}?ns=${ns}`, {
+        headers: { "x-spegel-mirrored": "true" }
+      })
+      assert.strictEqual(mirrored.status, 404)
+      assert.strictEqual((yield* get(`${url}/v2/team/app/blobs/${blobDigest}`)).status, 404)
+      const filtered = yield* get(`${url}/v2/team/app/manifests/latest?ns=${ns}`)
+      assert.include(error(filtered.body).message, "left to the upstream registry")
+    }))
+
+  const faults: ReadonlyArray<readonly [string, (socket: Socket) => void]> = [
+    ["refuses with 404", (socket) => socket.end("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")],
+    ["fails with 500", (socket) => socket.end("HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n")],
+    ["closes at once", (socket) => socket.destroy()],
+    ["resets at once", (socket) => socket.resetAndDestroy()],
+    ["never answers", () => {}],
+    [
+      "sends a head and nothing more",
+      (socket) => socket.write(`HTTP/1.1 200 OK\r\ncontent-length: ${large.length}\r\n\r\n`)
+    ],
+    ["speaks no HTTP", (socket) => socket.end("SSH-2.0-OpenSSH\r\n\r\n")],
+    ["sends a chunked body", (socket) => socket.end("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n")],
+    ["closes in the body", (socket) =>
+      socket.end(
+        Buffer.concat([
+          Buffer.from(`HTTP/1.1 200 OK\r\ncontent-length: ${large.length}\r\n\r\n`),
+          large.subarray(0, 1e6)
+        ])
+      )],
+    ["resets in the body", (socket) =>
+      socket.write(
+        Buffer.concat([
+          Buffer.from(`HTTP/1.1 200 OK\r\ncontent-length: ${large.length}\r\n\r\n`),
+          large.subarray(0, 1e6)
+        ]),
+        () => setTimeout(() => socket.resetAndDestroy(), 20)
+      )],
+    ["stalls in the body", (socket) =>
+      socket.write(
+        Buffer.concat([
+          Buffer.from(`HTTP/1.1 200 OK\r\ncontent-length: ${large.length}\r\n\r\n`),
+          large.subarray(0, 1e6)
+        ])
+      )]
+  ]
+  for (const [fault, behave] of faults) {
+    it.live(`a peer that ${fault} is replaced by the next, without the client noticing`, () =>
+      Effect.gen(function*() {
+        const network = MemoryRouter.network()
+        yield* startHolder(network, "127.0.0.2")
+        yield* startFalsePeer(network, "127.0.0.4", behave, largeDigest)
+        const { ledger, url } = yield* startNode(network, "127.0.0.3", { firstByteTimeout: Duration.millis(200) })
+        const { body, status } = yield* get(`${url}/v2/team/app/blobs/${largeDigest}?ns=${ns}`)
+        assert.strictEqual(status, 200)
+        assert.isTrue(body.equals(large))
+        yield* Effect.sleep("20 millis")
+        assert.include((yield* ledger.recent)[0]?.reasons.join(), "127.0.0.4")
+      }))
+  }
+
+  it.live("wrong bytes of a small blob never reach the client", () =>
+    Effect.gen(function*() {
+      const network = MemoryRouter.network()
+      yield* startHolder(network, "127.0.0.2")
+      yield* startFalsePeer(network, "127.0.0.4", (socket) =>
+        socket.end(
+          `HTTP/1.1 200 OK\r\ncontent-length: ${blob.length}\r\n\r\n${"x".repeat(blob.length)}`
+        ), blobDigest)
+      const { url } = yield* startNode(network, "127.0.0.3")
+      const { body, status } = yield* get(`${url}/v2/team/app/blobs/${blobDigest}?ns=${ns}`)
+      assert.strictEqual(status, 200)
+      assert.isTrue(body.equals(blob))
+    }))
+
+  it.live("wrong bytes of a large blob are never completed", () =>
+    Effect.gen(function*() {
+      const network = MemoryRouter.network()
+      yield* startFalsePeer(network, "127.0.0.4", (socket) =>
+        socket.end(
+          Buffer.concat([
+            Buffer.from(`HTTP/1.1 200 OK\r\ncontent-length: ${large.length}\r\n\r\n`),
+            Buffer.alloc(large.length, "x")
+          ])
+        ), largeDigest)
+      const { url } = yield* startNode(network, "127.0.0.3")
+      const { body } = yield* get(`${url}/v2/team/app/blobs/${largeDigest}?ns=${ns}`)
+      assert.isBelow(body.length, large.length)
+    }))
+
+  it.live("when nobody is left in the body, the connection ends early", () =>
+    Effect.gen(function*() {
+      const network = MemoryRouter.network()
+      yield* startFalsePeer(network, "127.0.0.4", (socket) =>
+        socket.end(
+          Buffer.concat([
+            Buffer.from(`HTTP/1.1 200 OK\r\ncontent-length: ${large.length}\r\n\r\n`),
+            large.subarray(0, 1e6)
+          ])
+        ), largeDigest)
+      const { ledger, url } = yield* startNode(network, "127.0.0.3")
+      const { body } = yield* get(`${url}/v2/team/app/blobs/${largeDigest}?ns=${ns}`)
+      assert.isBelow(body.length, large.length)
+      yield* Effect.sleep("20 millis")
+      const [event] = yield* ledger.recent
+      assert.strictEqual(event?.status, 0)
+    }))
+})

@@ -1,0 +1,45 @@
+import { MemoryContent } from "@spegel-ts/content/MemoryStore"
+import * as MemoryStore from "@spegel-ts/content/MemoryStore"
+import * as HttpListener from "@spegel-ts/registry/HttpListener"
+import * as PeerTransport from "@spegel-ts/registry/PeerTransport"
+import * as PullLedger from "@spegel-ts/registry/PullLedger"
+import { defaults, Registry, type RegistryOptions } from "@spegel-ts/registry/Registry"
+import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { Router } from "@spegel-ts/router/Router"
+import { Context, Duration, Effect, Layer, Option } from "effect"
+
+/** A mirror on a real socket, with content in memory and a router shared with other test nodes. */
+export const startNode = Effect.fnUntraced(function*(
+  network: MemoryRouter.Network,
+  address: string,
+  options?: Partial<RegistryOptions> & { readonly stallTimeout?: Duration.Duration }
+) {
+  const port = yield* Effect.sync(() => nextPort++)
+  const self = { id: `node-${address}`, addresses: [address], registryPort: port }
+  const context = yield* Layer.build(Layer.fresh(
+    Registry.layer({ ...defaults, resolveTimeout: Duration.seconds(2), ...options }).pipe(
+      Layer.provideMerge(Layer.mergeAll(
+        MemoryStore.layer,
+        MemoryRouter.layer({ network, self }),
+        PeerTransport.layer({ stallTimeout: options?.stallTimeout ?? Duration.millis(300) }),
+        PullLedger.layer
+      ))
+    )
+  ))
+  yield* HttpListener.listen({
+    host: Option.some(address),
+    port,
+    handler: Context.get(context, Registry).handler,
+    grace: Duration.seconds(1)
+  })
+  return {
+    url: `http://${address}:${port}`,
+    address,
+    port,
+    content: Context.get(context, MemoryContent),
+    router: Context.get(context, Router),
+    ledger: Context.get(context, PullLedger.PullLedger)
+  }
+})
+
+let nextPort = 21_000 + (process.pid % 500) * 20
