@@ -1,0 +1,94 @@
+/** A real containerd daemon with its own root, state and socket, stopped and removed with the scope. */
+import { Data, Effect, Schedule } from "effect"
+import { execFile, spawn } from "node:child_process"
+import { existsSync } from "node:fs"
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+
+/** A command of the daemon's client failed. */
+export class CommandFailed extends Data.TaggedError("CommandFailed")<{
+  readonly command: string
+  readonly output: string
+}> {
+  override get message() {
+    return `${this.command}: ${this.output}`
+  }
+}
+
+/** Why a daemon cannot be started here; undefined where it can. CI must be able to. */
+export const missingPrerequisite = (): string | undefined => {
+  const reason = process.getuid?.() !== 0
+    ? "needs root"
+    : existsSync("/usr/bin/containerd")
+    ? undefined
+    : "needs containerd (Debian package containerd)"
+  if (reason !== undefined && process.env["CI"] === "true") throw new Error(`CI lacks a prerequisite: ${reason}`)
+  return reason
+}
+
+export const run = (command: string, ...args: ReadonlyArray<string>): Effect.Effect<string, CommandFailed> =>
+  Effect.callback((resume) => {
+    const child = execFile(command, args, { maxBuffer: 64 * 1024 * 1024 }, (error, stdout, stderr) =>
+      resume(
+        error === null
+          ? Effect.succeed(stdout)
+          : Effect.fail(new CommandFailed({ command: [command, ...args].join(" "), output: stderr || error.message }))
+      ))
+    return Effect.sync(() => child.kill("SIGKILL"))
+  })
+
+export interface ContainerdOptions {
+  /** Binary to run. Default: Debian's. */
+  readonly containerd?: string
+  /** Directory of hosts.toml files for the CRI; without it the CRI plugin is off. */
+  readonly configPath?: string
+}
+
+export const start = Effect.fnUntraced(function*(options?: ContainerdOptions) {
+  const directory = yield* Effect.acquireRelease(
+    Effect.promise(() => mkdtemp(join(tmpdir(), "containerd-"))),
+    (directory) => Effect.promise(() => rm(directory, { recursive: true, force: true, maxRetries: 5 }))
+  )
+  const socket = join(directory, "s", "c.sock")
+  const root = join(directory, "root")
+  const cri = options?.configPath === undefined
+    ? `disabled_plugins = ["io.containerd.grpc.v1.cri"]`
+    : `[plugins."io.containerd.grpc.v1.cri"]\nstream_server_port = "0"\n` +
+      `[plugins."io.containerd.grpc.v1.cri".containerd]\nsnapshotter = "native"\n` +
+      `[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "${options.configPath}"`
+  yield* Effect.promise(async () => {
+    await mkdir(join(directory, "s"))
+    await writeFile(join(directory, "config.toml"), `version = 2\noom_score = 0\n${cri}\n`)
+  })
+  const args = ["--config", join(directory, "config.toml"), "--root", root, "--state", join(directory, "state")]
+
+  const ctr = (...command: ReadonlyArray<string>) =>
+    run("ctr", "--address", socket, "--namespace", "k8s.io", ...command)
+
+  /** Starts the process and waits until it answers; gives the effect that kills it. */
+  const launch = Effect.gen(function*() {
+    const child = spawn(options?.containerd ?? "containerd", [...args, "--address", socket, "--log-level", "error"], {
+      stdio: "ignore"
+    })
+    const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()))
+    yield* ctr("version").pipe(Effect.retry({ schedule: Schedule.spaced("50 millis"), times: 400 }))
+    return Effect.promise(() => {
+      child.kill("SIGKILL")
+      return exited
+    })
+  })
+  let kill = yield* Effect.acquireRelease(launch, () => Effect.suspend(() => kill))
+
+  return {
+    directory,
+    socket,
+    contentPath: join(root, "io.containerd.content.v1.content"),
+    ctr,
+    /** Kills the daemon and starts it again on the same root. */
+    restart: Effect.gen(function*() {
+      yield* kill
+      kill = yield* launch
+    })
+  }
+})
