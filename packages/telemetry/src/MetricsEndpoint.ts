@@ -1,0 +1,34 @@
+/**
+ * What `/metrics` answers: the metrics that the packages keep with Effect, and those of the process (CPU, memory, event
+ * loop) from prom-client, in the Prometheus text format 0.0.4.
+ */
+import { Context, Effect, Layer } from "effect"
+import { PrometheusMetrics } from "effect/observability"
+import { collectDefaultMetrics, Registry } from "prom-client"
+
+export class MetricsEndpoint extends Context.Service<MetricsEndpoint, {
+  readonly contentType: string
+  readonly render: Effect.Effect<string>
+}>()("@spegel-ts/telemetry/MetricsEndpoint") {
+  static readonly layer: Layer.Layer<MetricsEndpoint> = Layer.effect(
+    this,
+    Effect.gen(function*() {
+      const registry = yield* Effect.acquireRelease(
+        Effect.sync(() => {
+          const registry = new Registry()
+          collectDefaultMetrics({ register: registry })
+          return registry
+        }),
+        (registry) => Effect.sync(() => registry.clear())
+      )
+      return {
+        contentType: registry.contentType,
+        render: Effect.gen(function*() {
+          const own = yield* PrometheusMetrics.format()
+          const process = yield* Effect.promise(() => registry.metrics())
+          return `${own}\n${process}`
+        })
+      }
+    })
+  )
+}
