@@ -1,0 +1,104 @@
+/** What `spegel registry` runs: store, router, tracker and registry, composed, with their two listeners. */
+import { ContainerdClient } from "@spegel-ts/containerd/ContainerdClient"
+import * as ContainerdStore from "@spegel-ts/containerd/ContainerdStore"
+import * as OciLayout from "@spegel-ts/content/OciLayout"
+import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
+import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
+import * as HttpListener from "@spegel-ts/registry/HttpListener"
+import * as PeerTransport from "@spegel-ts/registry/PeerTransport"
+import * as PullLedger from "@spegel-ts/registry/PullLedger"
+import { defaults, Registry } from "@spegel-ts/registry/Registry"
+import * as Bootstrap from "@spegel-ts/router/Bootstrap"
+import * as Libp2p from "@spegel-ts/router/Libp2p"
+import { StateTracker } from "@spegel-ts/state-tracker/StateTracker"
+import { MetricsEndpoint } from "@spegel-ts/telemetry/MetricsEndpoint"
+import { Duration, Effect, Layer, Option } from "effect"
+import * as AdminHandler from "./AdminHandler.ts"
+import * as BasicAuthFiles from "./BasicAuthFiles.ts"
+import { type ListenAddress, print } from "./ListenAddress.ts"
+import { version } from "./Version.ts"
+
+/** Where this node's content is. */
+export type StoreSettings =
+  | { readonly _tag: "Containerd"; readonly socket: string; readonly namespace: string; readonly contentPath: string }
+  | { readonly _tag: "OciLayout"; readonly root: string; readonly create: boolean }
+
+export interface DaemonSettings {
+  readonly store: StoreSettings
+  readonly registryAddr: ListenAddress
+  readonly routerAddr: ListenAddress
+  readonly metricsAddr: ListenAddress
+  readonly dataDir: string
+  readonly bootstrap: typeof Bootstrap.Bootstrap.Service
+  readonly filter: RegistryFilter
+  readonly resolveTags: boolean
+  readonly mirrorResolveTimeout: Duration.Duration
+  readonly mirrorResolveRetries: number
+  readonly debugWebEnabled: boolean
+  readonly basicAuthDir: string
+  readonly shutdownGrace: Duration.Duration
+}
+
+const stallTimeout = Duration.seconds(2)
+
+const storeLayer = (store: StoreSettings) => {
+  if (store._tag === "Containerd") {
+    return ContainerdStore.layer({ contentPath: store.contentPath }).pipe(
+      Layer.provide(ContainerdClient.layer({ socket: store.socket, namespace: store.namespace }))
+    )
+  }
+  return store.create
+    ? Layer.unwrap(Effect.as(OciLayoutWriter.make({ root: store.root }), OciLayout.layer({ root: store.root })))
+    : OciLayout.layer({ root: store.root })
+}
+
+/** Runs until interrupted; then running bodies are finished within the grace, and everything is closed. */
+export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
+  const basicAuth = yield* BasicAuthFiles.load(settings.basicAuthDir)
+  const { filter, resolveTags, shutdownGrace: grace } = settings
+
+  const router = Libp2p.layer({
+    ...settings.routerAddr,
+    dataDir: Option.some(settings.dataDir),
+    registryPort: settings.registryAddr.port
+  }).pipe(Layer.provide(Bootstrap.layer(settings.bootstrap)))
+  const services = Layer.mergeAll(
+    Registry.layer({
+      ...defaults,
+      resolveTimeout: settings.mirrorResolveTimeout,
+      resolveRetries: settings.mirrorResolveRetries,
+      resolveTags,
+      filter,
+      basicAuth
+    }),
+    StateTracker.layer({ filter })
+  ).pipe(
+    Layer.provideMerge(Layer.mergeAll(router, PeerTransport.layer({ stallTimeout }), PullLedger.layer)),
+    // The store is what is most often missing: it is asked first, before any port is taken.
+    Layer.provideMerge(storeLayer(settings.store)),
+    Layer.provideMerge(MetricsEndpoint.layer)
+  )
+
+  yield* Effect.gen(function*() {
+    const registry = yield* Registry
+    const tracker = yield* StateTracker
+    yield* HttpListener.listen({
+      ...settings.metricsAddr,
+      handler: yield* AdminHandler.make({ debug: settings.debugWebEnabled }),
+      grace: Duration.zero
+    })
+    yield* Effect.forkScoped(tracker.run)
+    yield* HttpListener.listen({ ...settings.registryAddr, handler: registry.handler, grace })
+    yield* Effect.logInfo("running").pipe(Effect.annotateLogs({
+      version,
+      registry: print(settings.registryAddr),
+      router: print(settings.routerAddr),
+      metrics: print(settings.metricsAddr)
+    }))
+    yield* Effect.never
+  }).pipe(
+    Effect.scoped,
+    Effect.provide(services),
+    Effect.onInterrupt(() => Effect.logInfo("stopped"))
+  )
+})

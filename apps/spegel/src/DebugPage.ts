@@ -1,0 +1,81 @@
+/** What a person sees at `/debug/web/`: this node, its peers, what it advertises and what its last pulls came to. */
+import type { PullEvent } from "@spegel-ts/registry/PullLedger"
+import type { Peer, PeerFacts } from "@spegel-ts/router/Peer"
+import type { Snapshot } from "@spegel-ts/state-tracker/StateTracker"
+
+export interface DebugFacts {
+  readonly version: string
+  readonly ready: boolean
+  readonly self: Peer
+  readonly peers: ReadonlyArray<PeerFacts>
+  readonly snapshot: Snapshot
+  readonly pulls: ReadonlyArray<PullEvent>
+}
+
+const escapes = new Map([["&", "&amp;"], ["<", "&lt;"], [">", "&gt;"], ["\"", "&quot;"], ["'", "&#39;"]])
+const escape = (text: string): string => text.replace(/[&<>"']/g, (character) => escapes.get(character) ?? "")
+
+const table = (head: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<string | number>>, none: string) => {
+  const row = (tag: string, cells: ReadonlyArray<string | number>) =>
+    `<tr>${cells.map((cell) => `<${tag}>${escape(String(cell))}</${tag}>`).join("")}</tr>`
+  return rows.length === 0
+    ? `<p>${escape(none)}</p>`
+    : `<table><thead>${row("th", head)}</thead><tbody>${rows.map((cells) => row("td", cells)).join("")}</tbody></table>`
+}
+
+const size = (bytes: number): string =>
+  bytes < 1024
+    ? `${bytes} B`
+    : bytes < 1024 ** 2
+    ? `${(bytes / 1024).toFixed(1)} KiB`
+    : `${(bytes / 1024 ** 2).toFixed(1)} MiB`
+
+const style =
+  `body{font:14px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#1d2433;background:#fff}
+h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}table{border-collapse:collapse;width:100%}
+th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #e3e6ec;vertical-align:top;word-break:break-word}
+th{color:#5a6478;font-weight:600}code{font-size:13px}.no{color:#b3261e}.yes{color:#1b7f3b}
+@media(prefers-color-scheme:dark){body{color:#e4e7ee;background:#14171f}th{color:#9aa4b8}th,td{border-color:#2a3040}}`
+
+/** The page, complete and without scripts; it loads itself again every five seconds. */
+export const render = (facts: DebugFacts): string => {
+  const { peers, pulls, ready, self, snapshot, version } = facts
+  const advertised = [...snapshot.tags].map(([registry, tags]) => [registry, snapshot.images.get(registry) ?? 0, tags])
+  return `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5">
+<meta name="viewport" content="width=device-width"><title>spegel-ts ${
+    escape(self.addresses[0] ?? "")
+  }</title><style>${style}</style></head><body>
+<h1>spegel-ts ${escape(version)} <span class="${ready ? "yes" : "no"}">${ready ? "ready" : "not ready"}</span></h1>
+<p><code>${escape(self.id)}</code> at ${
+    escape(self.addresses.join(", ") || "no announced address")
+  }, registry port ${self.registryPort}</p>
+<h2>Advertised</h2><p>${snapshot.digests} digests</p>
+${table(["Registry", "Images", "Tags"], advertised, "No image names are held.")}
+<h2>Peers (${peers.length})</h2>
+${
+    table(
+      ["Id", "Addresses", "Agent"],
+      peers.map((peer) => [peer.id, peer.addresses.join(", "), peer.agent ?? ""]),
+      "No peers are connected: this node serves what it holds, and everything else comes from upstream."
+    )
+  }
+<h2>Last requests</h2>
+${
+    table(
+      ["Time", "Request", "Registry", "Content", "Served by", "Status", "Size", "ms", "Why"],
+      pulls.slice(0, 100).map((pull) => [
+        new Date(pull.time).toISOString(),
+        pull.method,
+        pull.registry,
+        pull.content,
+        pull.source,
+        pull.status,
+        size(pull.bytes),
+        pull.millis,
+        pull.reasons.join("; ")
+      ]),
+      "Nothing was asked for yet."
+    )
+  }
+</body></html>`
+}

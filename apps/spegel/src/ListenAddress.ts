@@ -1,0 +1,30 @@
+/** Addresses to listen on, as Go writes them: `:5000`, `127.0.0.1:5000`, `[::1]:5000`. */
+import { Option } from "effect"
+import { isIP } from "node:net"
+import { textSchema } from "./Flags.ts"
+
+export interface ListenAddress {
+  /** IP literal; none means all addresses. */
+  readonly host: Option.Option<string>
+  readonly port: number
+}
+
+const parse = (text: string): Option.Option<ListenAddress> => {
+  const match = /^(?:\[([^\]]+)\]|([^:[\]]*)):(\d{1,5})$/.exec(text)
+  if (match === null || Number(match[3]) > 65_535) return Option.none()
+  const host = match[1] ?? match[2] ?? ""
+  if (host !== "" && isIP(host) === 0) return Option.none()
+  return Option.some({ host: host === "" ? Option.none() : Option.some(host), port: Number(match[3]) })
+}
+
+export const print = ({ host, port }: ListenAddress): string =>
+  Option.match(host, {
+    onNone: () => `:${port}`,
+    onSome: (host) => isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`
+  })
+
+export const ListenAddress = textSchema<ListenAddress>({
+  expected: "an address to listen on, such as :5000, 10.0.0.7:5000 or [::1]:5000",
+  parse,
+  print
+})

@@ -1,0 +1,25 @@
+/** Flags that more than one command has. */
+import { registryHost } from "@spegel-ts/oci/RegistryFilter"
+import { Option, Result, Schema } from "effect"
+import { many, one, textSchema } from "../Flags.ts"
+
+export const containerdRegistryConfigPath = one({
+  name: "containerd-registry-config-path",
+  environment: "CONTAINERD_REGISTRY_CONFIG_PATH",
+  description: "Directory of containerd's hosts.toml files: its config_path",
+  schema: Schema.NonEmptyString,
+  fallback: "/etc/containerd/certs.d",
+  metavar: "DIR"
+})
+
+export const mirroredRegistries = many({
+  name: "mirrored-registries",
+  environment: "MIRRORED_REGISTRIES",
+  description: "Registry to mirror, as host or URL; all of them where none is given",
+  schema: textSchema<string>({
+    expected: "a registry such as docker.io or https://registry.example:5000",
+    parse: (text) => Result.isSuccess(registryHost(text)) ? Option.some(text) : Option.none(),
+    print: (registry) => registry
+  }),
+  metavar: "REGISTRY"
+})
