@@ -6,6 +6,7 @@ import { Cause, Console, Effect, Exit, Layer, type LogLevel, Option } from "effe
 import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli"
 import { writeSync } from "node:fs"
 import { configuration } from "./commands/configuration.ts"
+import { demo } from "./commands/demo.ts"
 import { registry } from "./commands/registry.ts"
 import { version as versionCommand } from "./commands/version.ts"
 import { expandLists, one, textSchema } from "./Flags.ts"
@@ -42,7 +43,7 @@ const listFlags = new Set([
 const spegel = Command.make("spegel").pipe(
   Command.withSharedFlags({ logLevel }),
   Command.withDescription("Stateless, cluster-local, peer-to-peer mirror of OCI registries"),
-  Command.withSubcommands([registry, configuration, versionCommand]),
+  Command.withSubcommands([registry, configuration, demo, versionCommand]),
   Command.provide(({ logLevel }) =>
     Logging.layer({ minimumLevel: logLevel, write: (line) => writeSync(process.stderr.fd, line) })
   )

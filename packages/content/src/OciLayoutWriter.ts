@@ -37,6 +37,8 @@ export interface OciLayoutWriter {
     digest: Digest.Digest,
     size: number
   ) => Effect.Effect<IngestWriter, StoreUnavailable, Scope.Scope>
+  /** The bytes of a committed blob. */
+  readonly read: (digest: Digest.Digest) => Effect.Effect<Uint8Array, StoreUnavailable>
   /** Points a name with a tag to a manifest, replacing what it pointed to. */
   readonly tag: (reference: Reference.Reference, descriptor: Descriptor) => Effect.Effect<void, StoreUnavailable>
   /** Removes a name; its blobs stay. */
@@ -125,6 +127,10 @@ export const make = Effect.fn("OciLayoutWriter.make")(function*(options: { reado
 
   return {
     ingest,
+    read: (digest) => {
+      const path = join(blobs, Digest.hex(digest))
+      return tryWrite(path, () => readFile(path))
+    },
     tag: Effect.fn("OciLayoutWriter.tag")((reference, descriptor) =>
       editIndex((manifests) => [
         ...without(reference)(manifests),

@@ -1,0 +1,71 @@
+/** A real OCI image for the demo: a config and layers that are tar archives of noise, the same in each run. */
+import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
+import { Descriptor } from "@spegel-ts/oci/Descriptor"
+import * as Digest from "@spegel-ts/oci/Digest"
+import * as MediaType from "@spegel-ts/oci/MediaType"
+import type { Reference } from "@spegel-ts/oci/Reference"
+import { Effect } from "effect"
+import { packTar } from "modern-tar"
+import { createCipheriv } from "node:crypto"
+import { arch } from "node:os"
+
+/** Bytes that do not compress, from a cipher's key stream. */
+export const noise = (seed: number, size: number): Uint8Array => {
+  const key = Buffer.alloc(16)
+  key.writeUInt32BE(seed)
+  return createCipheriv("aes-128-ctr", key, Buffer.alloc(16)).update(Buffer.alloc(size))
+}
+
+const architectures = new Map([["x64", "amd64"], ["arm64", "arm64"]])
+
+export interface DemoImage {
+  readonly reference: Reference
+  readonly manifest: Descriptor
+  /** Bytes of manifest, config and layers. */
+  readonly bytes: number
+}
+
+/** Writes the image into a layout, layer by layer, so that no more than one is in memory. */
+export const write = Effect.fn("DemoImage.write")(function*(options: {
+  readonly writer: OciLayoutWriter.OciLayoutWriter
+  readonly reference: Reference
+  readonly layers: number
+  readonly layerSize: number
+}) {
+  const { layerSize, layers, reference, writer } = options
+
+  const store = Effect.fnUntraced(function*(mediaType: string, bytes: Uint8Array) {
+    const digest = Digest.ofBytes(bytes)
+    const ingest = yield* writer.ingest(digest, bytes.length)
+    yield* ingest.write(bytes)
+    yield* ingest.commit
+    return new Descriptor({ mediaType, digest, size: bytes.length })
+  }, Effect.scoped)
+
+  const layerDescriptors = yield* Effect.forEach(
+    Array.from({ length: layers }, (_, index) => index),
+    Effect.fnUntraced(function*(index) {
+      const body = noise(index, layerSize)
+      const header = { name: `layer-${index}.bin`, size: body.length, type: "file" as const, mtime: new Date(0) }
+      return yield* store(MediaType.imageLayer, yield* Effect.promise(() => packTar([{ header, body }])))
+    })
+  )
+  const json = (value: unknown) => Buffer.from(JSON.stringify(value))
+  const config = yield* store(
+    MediaType.imageConfig,
+    json({
+      architecture: architectures.get(arch()) ?? arch(),
+      os: "linux",
+      config: {},
+      // The layers are not compressed: their digests are those of the archives themselves.
+      rootfs: { type: "layers", diff_ids: layerDescriptors.map(({ digest }) => digest) }
+    })
+  )
+  const manifest = yield* store(
+    MediaType.imageManifest,
+    json({ schemaVersion: 2, mediaType: MediaType.imageManifest, config, layers: layerDescriptors })
+  )
+  yield* writer.tag(reference, manifest)
+  const bytes = [manifest, config, ...layerDescriptors].reduce((sum, { size }) => sum + size, 0)
+  return { reference, manifest, bytes } satisfies DemoImage
+})

@@ -1,0 +1,151 @@
+/**
+ * Pulls an image into an OCI layout as containerd pulls one: each object is asked of the mirror first and of the
+ * upstream registry last, an early end of a body is resumed with a range, and what does not have its digest is not kept.
+ */
+import type { IngestWriter, OciLayoutWriter } from "@spegel-ts/content/OciLayoutWriter"
+import { Descriptor } from "@spegel-ts/oci/Descriptor"
+import * as Digest from "@spegel-ts/oci/Digest"
+import * as Manifest from "@spegel-ts/oci/Manifest"
+import type { Reference } from "@spegel-ts/oci/Reference"
+import { Data, Effect, Option } from "effect"
+
+/** No host had the object. */
+export class PullFailed extends Data.TaggedError("PullFailed")<{
+  readonly content: string
+  /** What each host said, in the order in which they were asked. */
+  readonly reasons: ReadonlyArray<string>
+}> {
+  override get message() {
+    return `pulling ${this.content} failed: ${this.reasons.join("; ")}`
+  }
+}
+
+/** Which host of the pull gave the object. */
+export type Host = "mirror" | "upstream"
+
+export interface PulledObject {
+  readonly kind: string
+  readonly descriptor: Descriptor
+  /** The host that sent its last byte. */
+  readonly host: Host
+  readonly millis: number
+}
+
+export interface Progress {
+  readonly kind: string
+  readonly written: number
+  readonly size: number
+}
+
+export interface PullOptions {
+  readonly writer: OciLayoutWriter
+  readonly mirror: string
+  readonly upstream: string
+  readonly reference: Reference
+  readonly tag: string
+  readonly onProgress: (progress: Progress) => void
+}
+
+/** A failed request or a broken body; the next host is asked. */
+class HostFailed extends Data.TaggedError("HostFailed")<{ readonly reason: string }> {}
+
+const maxResumes = 16
+
+const request = (url: string, init: RequestInit) =>
+  Effect.tryPromise({
+    try: (signal) => fetch(url, { ...init, signal }),
+    catch: (cause) => new HostFailed({ reason: `${new URL(url).host}: ${String(cause)}` })
+  })
+
+const errorOf = (url: string, response: Response) =>
+  Effect.promise(() => response.text().catch(() => "")).pipe(
+    Effect.flatMap((body) =>
+      Effect.fail(new HostFailed({ reason: `${new URL(url).host} answered ${response.status} ${body}` }))
+    )
+  )
+
+/** Writes a body as it comes, until it ends or breaks off: what is missing then is asked for with a range. */
+const drain = (response: Response, ingest: IngestWriter, onWritten: (written: number) => void) =>
+  Effect.gen(function*() {
+    const reader = response.body?.getReader()
+    for (;;) {
+      const part = yield* Effect.promise(async () => reader?.read().catch(() => undefined))
+      if (part?.value === undefined) return
+      yield* ingest.write(part.value)
+      onWritten(yield* ingest.written)
+    }
+  })
+
+/** Pulls everything that the reference names; gives each object with where it came from. */
+export const pull = Effect.fn("PullClient.pull")(function*(options: PullOptions) {
+  const { mirror, onProgress, reference, tag, upstream, writer } = options
+  const { registry, repository } = reference
+  const hosts: ReadonlyArray<readonly [Host, string]> = [["mirror", mirror], ["upstream", upstream]]
+  const urlOf = (base: string, path: string) => `${base}/v2/${repository}/${path}?ns=${encodeURIComponent(registry)}`
+
+  /** Asks host after host until one does. */
+  const fromHosts = <A, E>(content: string, use: (host: Host, base: string) => Effect.Effect<A, HostFailed | E>) =>
+    Effect.gen(function*() {
+      const reasons: Array<string> = []
+      for (const [host, base] of hosts) {
+        const result = yield* use(host, base).pipe(
+          Effect.map(Option.some),
+          Effect.catchTag("HostFailed", (error) => {
+            reasons.push((error as HostFailed).reason)
+            return Effect.succeed(Option.none<A>())
+          })
+        )
+        if (Option.isSome(result)) return result.value
+      }
+      return yield* new PullFailed({ content, reasons })
+    })
+
+  const resolve = fromHosts(`${repository}:${tag}`, (_host, base) =>
+    Effect.gen(function*() {
+      const url = urlOf(base, `manifests/${tag}`)
+      const response = yield* request(url, { method: "HEAD" })
+      if (!response.ok) return yield* errorOf(url, response)
+      const digest = Digest.fromString(response.headers.get("docker-content-digest") ?? "")
+      const mediaType = response.headers.get("content-type")
+      const size = Number(response.headers.get("content-length"))
+      if (Option.isNone(digest) || mediaType === null || !(size > 0)) {
+        return yield* new HostFailed({ reason: `${new URL(url).host} answered HEAD without digest, type or length` })
+      }
+      return new Descriptor({ digest: digest.value, mediaType, size })
+    }))
+
+  const fetchObject = Effect.fnUntraced(function*(kind: string, path: "blobs" | "manifests", descriptor: Descriptor) {
+    const { digest, size } = descriptor
+    const started = performance.now()
+    const ingest = yield* writer.ingest(digest, size)
+    const attempt = (host: Host, base: string) =>
+      Effect.gen(function*() {
+        const url = urlOf(base, `${path}/${digest}`)
+        for (let resumes = 0; resumes < maxResumes; resumes++) {
+          const from = yield* ingest.written
+          const response = yield* request(url, from === 0 ? {} : { headers: { range: `bytes=${from}-` } })
+          if (response.status !== (from === 0 ? 200 : 206)) return yield* errorOf(url, response)
+          yield* drain(response, ingest, (written) => onProgress({ kind, written, size }))
+          if ((yield* ingest.written) >= size) return host
+        }
+        return yield* new HostFailed({ reason: `${new URL(url).host} kept breaking off` })
+      })
+    const host = yield* fromHosts(digest, attempt)
+    yield* ingest.commit
+    return { kind, descriptor, host, millis: performance.now() - started } satisfies PulledObject
+  }, Effect.scoped)
+
+  const manifest = yield* resolve
+  const pulledManifest = yield* fetchObject("manifest", "manifests", manifest)
+  const bytes = yield* writer.read(manifest.digest)
+  const [config, ...layers] = Manifest.children(yield* Effect.fromResult(Manifest.parse(bytes)))
+  const pulledConfig = config === undefined ? [] : [yield* fetchObject("config", "blobs", config)]
+  // containerd fetches three layers at once.
+  const pulledLayers = yield* Effect.forEach(
+    layers,
+    (layer, index) => fetchObject(`layer ${index + 1}`, "blobs", layer),
+    { concurrency: 3 }
+  )
+  yield* writer.tag({ ...reference, tag }, manifest)
+  return [pulledManifest, ...pulledConfig, ...pulledLayers]
+})
