@@ -79,7 +79,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
     Layer.provideMerge(MetricsEndpoint.layer)
   )
 
-  yield* Effect.gen(function*() {
+  return yield* Effect.gen(function*() {
     const registry = yield* Registry
     const tracker = yield* StateTracker
     yield* HttpListener.listen({
@@ -95,7 +95,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
       router: print(settings.routerAddr),
       metrics: print(settings.metricsAddr)
     }))
-    yield* Effect.never
+    return yield* Effect.never
   }).pipe(
     Effect.scoped,
     Effect.provide(services),

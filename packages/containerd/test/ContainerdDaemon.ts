@@ -16,13 +16,14 @@ export class CommandFailed extends Data.TaggedError("CommandFailed")<{
   }
 }
 
-/** Why a daemon cannot be started here; undefined where it can. CI must be able to. */
-export const missingPrerequisite = (): string | undefined => {
+/** What a test needs and this machine lacks; undefined where nothing is. CI must lack nothing. */
+export const missingPrerequisite = (...programs: ReadonlyArray<string>): string | undefined => {
+  const lacking = ["containerd", "ctr", ...programs].filter((program) => !existsSync(`/usr/bin/${program}`))
   const reason = process.getuid?.() !== 0
     ? "needs root"
-    : existsSync("/usr/bin/containerd")
-    ? undefined
-    : "needs containerd (Debian package containerd)"
+    : lacking.length > 0
+    ? `needs ${lacking.join(", ")} from Debian's packages`
+    : undefined
   if (reason !== undefined && process.env["CI"] === "true") throw new Error(`CI lacks a prerequisite: ${reason}`)
   return reason
 }
@@ -78,7 +79,9 @@ export const start = Effect.fnUntraced(function*(options?: ContainerdOptions) {
       return exited
     })
   })
-  let kill = yield* Effect.acquireRelease(launch, () => Effect.suspend(() => kill))
+  let kill: Effect.Effect<void> = Effect.void
+  yield* Effect.addFinalizer(() => kill)
+  kill = yield* Effect.uninterruptible(launch)
 
   return {
     directory,

@@ -35,7 +35,7 @@ const importImage = Effect.fnUntraced(function*(daemon: Daemon, reference: Refer
 
 const storeOf = ({ contentPath, socket }: Pick<Daemon, "contentPath" | "socket">) =>
   ContainerdStore.layer({ contentPath }).pipe(
-    Layer.provide(ContainerdClient.layer({ socket, namespace: "k8s.io" }))
+    Layer.provideMerge(ContainerdClient.layer({ socket, namespace: "k8s.io" }))
   )
 
 const missing = ContainerdDaemon.missingPrerequisite()
@@ -81,10 +81,7 @@ describe.skipIf(missing !== undefined)(`containerd${missing === undefined ? "" :
         const image = yield* importImage(daemon, v1, "one")
         assert.strictEqual((yield* Queue.take(events))._tag, "ImageChanged")
         assert.strictEqual(yield* store.resolve(v1), image.manifest.digest)
-      }).pipe(
-        Effect.provide(storeOf(daemon)),
-        Effect.provide(ContainerdClient.layer({ socket: daemon.socket, namespace: "k8s.io" }))
-      )
+      }).pipe(Effect.provide(storeOf(daemon)))
     }), 60_000)
 
   it.live("says what is wrong with a socket or a content directory", () =>

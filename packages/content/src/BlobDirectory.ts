@@ -118,17 +118,12 @@ export const make = Effect.fn("BlobDirectory.make")(function*(options: { readonl
   )
 
   const digests = Stream.fromIterableEffect(
-    Effect.tryPromise({
-      try: () => readdir(blobs),
-      catch: (cause) => cause
-    }).pipe(
-      Effect.catch((cause) =>
-        isMissing(cause)
-          ? Effect.succeed<ReadonlyArray<string>>([])
-          : Effect.fail(new StoreUnavailable({ operation: "list blobs", hint: `${blobs} ${codeOf(cause)}`, cause }))
-      ),
-      Effect.map((names) => names.filter((name) => encodedSha256.test(name)).map(digestOfName))
-    )
+    tryFile("list blobs", blobs, () =>
+      readdir(blobs).catch((cause: unknown) => {
+        // A new node has no blobs yet.
+        if (isMissing(cause)) return []
+        throw cause
+      })).pipe(Effect.map((names) => names.filter((name) => encodedSha256.test(name)).map(digestOfName)))
   )
 
   const inProgress = Stream.fromIterableEffect(

@@ -31,10 +31,10 @@ export const readAll = (source: BlobSource): Effect.Effect<Uint8Array> =>
     })
 
 /** Runs the suite; `make` builds a fresh store and the fixture that fills it. */
-export const contentStoreConformance = <E>(
+export const contentStoreConformance = <E, E2>(
   name: string,
   make: Effect.Effect<
-    { readonly layer: Layer.Layer<ContentStore, E>; readonly fixture: ContentFixture },
+    { readonly layer: Layer.Layer<ContentStore, E2>; readonly fixture: ContentFixture },
     E,
     Scope.Scope
   >

@@ -52,7 +52,7 @@ const readIndex = Effect.fnUntraced(function*(path: string, size: number) {
     try: () => readFile(path, "utf8"),
     catch: () => corrupt(path, "may not be read by this user")
   })
-  return yield* Schema.decodeUnknownEffect(LayoutIndex)(text).pipe(
+  return yield* Schema.decodeEffect(LayoutIndex)(text).pipe(
     Effect.map(namesOf),
     Effect.mapError((error) => corrupt(path, `is no image index (${error.message.split("\n").join(" ")})`))
   )

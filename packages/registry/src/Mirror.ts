@@ -218,7 +218,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
     function relayFrom(
       offer: Offer,
       sink: VerifyingSink
-    ): Effect.Effect<void, MirrorError | ContentCorrupted, never> {
+    ): Effect.Effect<void, MirrorError | ContentCorrupted> {
       return Effect.scoped(Effect.gen(function*() {
         const outcome = yield* Effect.raceFirst(offer.response.relay(sink), sink.corrupted(offer.peer)).pipe(
           Effect.result

@@ -1,6 +1,6 @@
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as Reference from "@spegel-ts/oci/Reference"
-import { Console, Effect, Option, Schedule, Schema } from "effect"
+import { Console, Effect, Option, Schedule, type Schema } from "effect"
 import { Command, Flag } from "effect/cli"
 import { join } from "node:path"
 import * as ContainerdNode from "../demo/ContainerdNode.ts"
@@ -51,24 +51,22 @@ const showBar = (line: string) => {
 const endBar = () => showBar("")
 
 /** Waits until a node can have every object of the image from its peers. */
-const waitUntilFound = (node: DemoCluster.DemoNode, image: DemoImage.DemoImage, digests: ReadonlyArray<string>) => {
+const waitUntilFound = (node: DemoCluster.DemoNode, image: DemoImage.DemoImage) => {
   const { registry, repository } = image.reference
   const head = (path: string) =>
     Effect.promise((signal) =>
       fetch(`${node.registry}/v2/${repository}/${path}?ns=${encodeURIComponent(registry)}`, { method: "HEAD", signal })
         .then((response) => response.ok, () => false)
     )
-  const paths = [`manifests/${image.reference.tag}`, ...digests.map((digest) => `blobs/${digest}`)]
+  const paths = [
+    `manifests/${image.reference.tag}`,
+    ...image.objects.map(({ descriptor }) => `blobs/${descriptor.digest}`)
+  ]
   return Effect.forEach(paths, head).pipe(
     Effect.map((found) => found.every((ok) => ok)),
     Effect.repeat({ schedule: Schedule.spaced("50 millis"), until: (found) => found }),
     Effect.timeoutOption("20 seconds")
   )
-}
-
-interface NodePull {
-  readonly rows: ReadonlyArray<DemoReport.ReportRow>
-  readonly digests: ReadonlyArray<string>
 }
 
 const pullEmbedded = Effect.fnUntraced(function*(
@@ -99,16 +97,13 @@ const pullEmbedded = Effect.fnUntraced(function*(
     const source = pulls.find(({ content, method }) => method === "GET" && content === descriptor.digest)?.source ?? ""
     return `peer ${peers.get(source) ?? source}`
   }
-  return {
-    rows: objects.map((object) => ({
-      node: node.name,
-      kind: object.kind,
-      bytes: object.descriptor.size,
-      servedBy: servedBy(object),
-      millis: object.millis
-    })),
-    digests: objects.map(({ descriptor }) => descriptor.digest)
-  } satisfies NodePull
+  return objects.map((object): DemoReport.ReportRow => ({
+    node: node.name,
+    kind: object.kind,
+    bytes: object.descriptor.size,
+    servedBy: servedBy(object),
+    millis: object.millis
+  }))
 })
 
 /** containerd tells nothing of its requests; the mirror's ledger has those it answered, and upstream answered the rest. */
@@ -121,19 +116,19 @@ const pullWithContainerd = Effect.fnUntraced(function*(
   yield* ContainerdNode.pull(node, upstream, Reference.print(image.reference))
   endBar()
   const peers = yield* NodeFacts.addressesOfPeers(node.metrics)
-  const pulls = (yield* NodeFacts.pulls(node.metrics)).toReversed().filter(({ content, method }) =>
-    method === "GET" && content.startsWith("sha256:")
-  )
-  return {
-    rows: pulls.map(({ bytes, content, millis, source, status }) => ({
+  const pulls = yield* NodeFacts.pulls(node.metrics)
+  return image.objects.map(({ descriptor, kind }): DemoReport.ReportRow => {
+    const pull = pulls.find(({ content, method }) => method === "GET" && content === descriptor.digest)
+    const fromPeer = pull !== undefined && pull.source !== "none"
+    return {
       node: node.name,
-      kind: content.slice(0, 19),
-      bytes: status === 404 ? 0 : bytes,
-      servedBy: source === "none" ? "upstream" : `peer ${peers.get(source) ?? source}`,
-      millis
-    })),
-    digests: pulls.map(({ content }) => content)
-  } satisfies NodePull
+      kind,
+      bytes: descriptor.size,
+      servedBy: fromPeer ? `peer ${peers.get(pull.source) ?? pull.source}` : "upstream",
+      // Only the mirror's time is known: of what upstream served, the time until it said no.
+      millis: pull?.millis ?? 0
+    }
+  })
 })
 
 type DemoOptions = Command.Command.Config.Infer<typeof flags>
@@ -166,15 +161,13 @@ const run = Effect.fnUntraced(function*(options: DemoOptions) {
     const started = performance.now()
     const pulled = yield* pull(node, image, upstream.url)
     millis += performance.now() - started
-    rows.push(...pulled.rows)
+    rows.push(...pulled)
     yield* Console.log(
-      `${node.name} has it after ${
-        (performance.now() - started).toFixed(0)
-      } ms`
+      `${node.name} has it after ${(performance.now() - started).toFixed(0)} ms`
     )
     const next = nodes[index + 1]
     // Advertising takes a moment, and in a cluster pulls on different nodes are further apart than here.
-    if (next !== undefined) yield* waitUntilFound(next, image, pulled.digests)
+    if (next !== undefined) yield* waitUntilFound(next, image)
   }
 
   const upstreamBytes = yield* NodeFacts.bytesServed(upstream.metrics)
@@ -192,7 +185,7 @@ const run = Effect.fnUntraced(function*(options: DemoOptions) {
   )
   if (options.keep) {
     yield* Console.log("\nRunning until Ctrl-C.")
-    yield* Effect.never
+    return yield* Effect.never
   }
   if (options.json) yield* Console.log(JSON.stringify(summary))
 }, Effect.scoped)

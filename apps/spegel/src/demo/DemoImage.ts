@@ -1,5 +1,5 @@
 /** A real OCI image for the demo: a config and layers that are tar archives of noise, the same in each run. */
-import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
+import type * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import { Descriptor } from "@spegel-ts/oci/Descriptor"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
@@ -20,8 +20,9 @@ const architectures = new Map([["x64", "amd64"], ["arm64", "arm64"]])
 
 export interface DemoImage {
   readonly reference: Reference
-  readonly manifest: Descriptor
-  /** Bytes of manifest, config and layers. */
+  /** Manifest, config and layers, in the order in which a client fetches them. */
+  readonly objects: ReadonlyArray<{ readonly kind: string; readonly descriptor: Descriptor }>
+  /** Bytes of all of them. */
   readonly bytes: number
 }
 
@@ -66,6 +67,11 @@ export const write = Effect.fn("DemoImage.write")(function*(options: {
     json({ schemaVersion: 2, mediaType: MediaType.imageManifest, config, layers: layerDescriptors })
   )
   yield* writer.tag(reference, manifest)
-  const bytes = [manifest, config, ...layerDescriptors].reduce((sum, { size }) => sum + size, 0)
-  return { reference, manifest, bytes } satisfies DemoImage
+  const objects = [
+    { kind: "manifest", descriptor: manifest },
+    { kind: "config", descriptor: config },
+    ...layerDescriptors.map((descriptor, index) => ({ kind: `layer ${index + 1}`, descriptor }))
+  ]
+  const bytes = objects.reduce((sum, { descriptor }) => sum + descriptor.size, 0)
+  return { reference, objects, bytes } satisfies DemoImage
 })

@@ -1,0 +1,164 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber, Schedule } from "effect"
+import { get, type IncomingMessage } from "node:http"
+import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
+import * as Node from "./Node.ts"
+import * as Upstream from "./Upstream.ts"
+
+const missing = ContainerdDaemon.missingPrerequisite("docker-registry", "skopeo")
+const mebibyte = 1024 * 1024
+
+const cluster = Effect.fnUntraced(function*(count: number) {
+  const upstream = yield* Upstream.start
+  const ports = yield* Node.ports
+  const nodes: Array<Node.Node> = []
+  for (let index = 1; index <= count; index++) nodes.push(yield* Node.start(index, ports, upstream.host))
+  const [first, second, third] = nodes
+  if (first === undefined || second === undefined) return yield* Effect.die(new Error("at least two nodes"))
+  return { upstream, nodes, first, second, third }
+})
+
+type Image = Effect.Success<ReturnType<Effect.Success<typeof Upstream.start>["push"]>>
+
+/** Waits until `node` can have every object of the image from its peers. */
+const untilFound = (node: Node.Node, upstream: string, image: Image) => {
+  const heads = [
+    `manifests/${image.reference.tag}`,
+    ...image.objects.map(({ descriptor }) => `blobs/${descriptor.digest}`)
+  ]
+  return Effect.forEach(
+    heads,
+    (path) =>
+      Effect.tryPromise(() => fetch(`${node.url}/v2/team/app/${path}?ns=${upstream}`, { method: "HEAD" })).pipe(
+        Effect.filterOrFail((response) => response.ok, (response) => `${path}: ${response.status}`)
+      )
+  ).pipe(Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 200 }))
+}
+
+const body = (url: string) =>
+  Effect.callback<IncomingMessage, Error>((resume) => {
+    get(url, (response) => resume(Effect.succeed(response))).on("error", (error) => resume(Effect.fail(error)))
+  })
+
+describe.skipIf(missing !== undefined)(`a cluster${missing === undefined ? "" : ` (skipped: ${missing})`}`, () => {
+  it.live("nodes 2 and 3 pull an image of 4 x 64 MiB without a blob byte from upstream", () =>
+    Effect.gen(function*() {
+      const { first, second, third, upstream } = yield* cluster(3)
+      const image = yield* upstream.push({ tag: "v1", layers: 4, layerSize: 64 * mebibyte })
+      yield* first.pull(image.name)
+      assert.isAtLeast(upstream.state.blobBytes, 4 * 64 * mebibyte)
+      upstream.state.blobBytes = 0
+      yield* untilFound(second, upstream.host, image)
+      yield* second.pullByCri(image.name)
+      yield* third?.pull(image.name) ?? Effect.die("no third node")
+      assert.strictEqual(upstream.state.blobBytes, 0)
+      // containerd commits nothing whose digest is wrong: what it lists, it has verified.
+      const content = yield* second.containerd.ctr("content", "ls")
+      for (const { descriptor } of image.objects) assert.include(content, descriptor.digest)
+    }), 240_000)
+
+  it.live(
+    "a tag pulled while everything runs resolves on another node with upstream down",
+    () =>
+      Effect.gen(function*() {
+        const { first, second, upstream } = yield* cluster(2)
+        const image = yield* upstream.push({ tag: "v2", layers: 2, layerSize: mebibyte })
+        yield* first.pullByCri(image.name)
+        yield* untilFound(second, upstream.host, image)
+        upstream.state.down = true
+        yield* second.pullByCri(image.name)
+        const images = yield* second.containerd.ctr("images", "ls", "-q")
+        assert.include(images, image.name)
+      }),
+    120_000
+  )
+
+  it.live(
+    "the pull succeeds from upstream with an empty mirror, with all peers dead, and with the mirror dead",
+    () =>
+      Effect.gen(function*() {
+        const { first, second, upstream } = yield* cluster(2)
+        const push = (tag: string) => upstream.push({ tag, layers: 2, layerSize: 2 * mebibyte })
+
+        const empty = yield* push("empty")
+        yield* second.pull(empty.name)
+
+        const orphaned = yield* push("orphaned")
+        yield* first.pull(orphaned.name)
+        yield* untilFound(second, upstream.host, orphaned)
+        first.mirror.child.kill("SIGKILL")
+        yield* first.mirror.finished
+        yield* second.pullByCri(orphaned.name)
+
+        const alone = yield* push("alone")
+        second.mirror.child.kill("SIGKILL")
+        yield* second.mirror.finished
+        yield* second.pullByCri(alone.name)
+        yield* second.remove(alone.name)
+        yield* second.pull(alone.name)
+      }),
+    120_000
+  )
+
+  it.live("a mirror that dies in the middle of a body costs the pull nothing but time", () =>
+    Effect.gen(function*() {
+      const { first, second, upstream } = yield* cluster(2)
+      const image = yield* upstream.push({ tag: "dies", layers: 1, layerSize: 256 * mebibyte })
+      yield* first.pull(image.name)
+      yield* untilFound(second, upstream.host, image)
+      upstream.state.blobBytes = 0
+      const pulling = yield* Effect.forkScoped(second.pullByCri(image.name))
+      // The ingest is under way once its file has grown.
+      yield* second.containerd.ctr("content", "active").pipe(
+        Effect.filterOrFail((active) => /layer-sha256\S+\s+[1-9]/.test(active), () => "not yet"),
+        Effect.retry({ schedule: Schedule.spaced("5 millis"), times: 2000 })
+      )
+      second.mirror.child.kill("SIGKILL")
+      yield* Fiber.join(pulling)
+      assert.isBelow(upstream.state.blobBytes, 256 * mebibyte)
+    }), 120_000)
+
+  it.live("skopeo reads an image from a node's registry", () =>
+    Effect.gen(function*() {
+      const { first, upstream } = yield* cluster(2)
+      const image = yield* upstream.push({ tag: "v1", layers: 2, layerSize: mebibyte })
+      yield* first.pull(image.name)
+      const directory = yield* Upstream.temporary
+      // A registry's port cannot stand in a repository's name, so the second name has a registry without one.
+      yield* first.containerd.ctr("images", "tag", image.name, "registry.example/other/app:v1")
+      for (const [index, name] of ["team/app", "registry.example/other/app"].entries()) {
+        const source = `docker://${new URL(first.url).host}/${name}`
+        const skopeo = (command: string, ...args: ReadonlyArray<string>) =>
+          ContainerdDaemon.run("skopeo", command, ...args)
+        const tags = yield* skopeo("list-tags", "--tls-verify=false", source)
+        assert.deepStrictEqual(JSON.parse(tags).Tags, ["v1"])
+        const inspected = yield* skopeo("inspect", "--tls-verify=false", `${source}:v1`)
+        assert.strictEqual(JSON.parse(inspected).Digest, image.objects[0]?.descriptor.digest)
+        yield* skopeo("copy", "--src-tls-verify=false", `${source}:v1`, `oci:${directory}/copy-${index}:v1`)
+      }
+    }), 120_000)
+
+  it.live("SIGTERM lets a running body finish, and ends with code 0 and nothing left", () =>
+    Effect.gen(function*() {
+      const { first, upstream } = yield* cluster(2)
+      const image = yield* upstream.push({ tag: "v1", layers: 1, layerSize: 64 * mebibyte })
+      yield* first.pull(image.name)
+      const layer = image.objects.at(-1)?.descriptor
+      const response = yield* body(`${first.url}/v2/team/app/blobs/${layer?.digest}?ns=${upstream.host}`)
+      response.pause()
+      first.mirror.child.kill("SIGTERM")
+      yield* Effect.sleep("1 second")
+      assert.isNull(first.mirror.child.exitCode)
+      const refused = yield* Effect.flip(body(`${first.url}/v2/`))
+      assert.include(refused.message, "ECONNREFUSED")
+      const received = yield* Effect.promise(async () => {
+        let bytes = 0
+        for await (const chunk of response) bytes += (chunk as Buffer).length
+        return bytes
+      })
+      assert.strictEqual(received, layer?.size)
+      assert.strictEqual((yield* first.mirror.finished).code, 0)
+      const sockets = yield* ContainerdDaemon.run("ss", "-Htlnp")
+      assert.notInclude(sockets, `pid=${first.mirror.child.pid},`)
+    }), 120_000)
+})

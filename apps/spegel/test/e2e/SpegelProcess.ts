@@ -1,0 +1,49 @@
+/** The `spegel` command as a child process, from source. */
+import { Effect, Schedule } from "effect"
+import { spawn } from "node:child_process"
+import { fileURLToPath } from "node:url"
+
+const main = fileURLToPath(new URL("../../src/main.ts", import.meta.url))
+
+export interface Finished {
+  readonly code: number | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/** Starts it; it is killed with the scope if it still runs. */
+export const start = Effect.fnUntraced(function*(
+  args: ReadonlyArray<string>,
+  environment: Readonly<Record<string, string>> = {}
+) {
+  const output = { stdout: "", stderr: "" }
+  const child = yield* Effect.acquireRelease(
+    Effect.sync(() => {
+      const child = spawn(process.execPath, ["--conditions=source", main, ...args], {
+        stdio: ["ignore", "pipe", "pipe"],
+        env: { ...process.env, ...environment }
+      })
+      child.stdout.on("data", (bytes: Buffer) => output.stdout += bytes.toString())
+      child.stderr.on("data", (bytes: Buffer) => output.stderr += bytes.toString())
+      return child
+    }),
+    (child) => Effect.sync(() => child.kill("SIGKILL"))
+  )
+  const finished = Effect.callback<Finished>((resume) => {
+    const finish = () => resume(Effect.sync(() => ({ code: child.exitCode, ...output })))
+    if (child.exitCode !== null || child.signalCode !== null) return finish()
+    child.once("close", finish)
+  })
+  return { child, output, finished }
+})
+
+/** Runs it to its end. */
+export const run = (args: ReadonlyArray<string>, environment?: Readonly<Record<string, string>>) =>
+  Effect.scoped(Effect.flatMap(start(args, environment), ({ finished }) => finished))
+
+/** Waits until a mirror says that it is ready. */
+export const untilReady = (url: string) =>
+  Effect.tryPromise((signal) => fetch(`${url}/readyz`, { signal })).pipe(
+    Effect.filterOrFail((response) => response.ok, () => "not ready" as const),
+    Effect.retry({ schedule: Schedule.spaced("50 millis"), times: 400 })
+  )
