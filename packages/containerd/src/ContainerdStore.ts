@@ -13,7 +13,7 @@ import {
 } from "@spegel-ts/content/ContentStore"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import * as Reference from "@spegel-ts/oci/Reference"
-import { Effect, Layer, Option, PubSub, Result, Stream } from "effect"
+import { Effect, Layer, Option, PubSub, Result, Schedule, Stream } from "effect"
 import {
   ContainerdClient,
   type ContainerdFailed,
@@ -33,10 +33,14 @@ export interface ContainerdStoreOptions {
 const unavailable = (operation: string) => (cause: ContainerdUnavailable | ContainerdFailed) =>
   new StoreUnavailable({ operation, hint: cause.message, cause })
 
-/** An image record is a name when it has a registry and a tag: not `name@sha256:...`, not CRI's `sha256:<config>`. */
+/**
+ * An image record is a name when it has a registry and a tag: not `name@sha256:...`, not CRI's `sha256:<config>`, and
+ * not a short form that a person made with `ctr`, which no pull asks for.
+ */
 const toName = (image: { readonly name: string; readonly digest: Digest.Digest }): Option.Option<Name> => {
   const reference = Reference.parse(image.name)
-  return Result.isSuccess(reference) && reference.success.tag !== undefined && reference.success.digest === undefined
+  return Result.isSuccess(reference) && reference.success.tag !== undefined &&
+      Reference.name(reference.success) === image.name
     ? Option.some({ reference: reference.success, digest: image.digest })
     : Option.none()
 }
@@ -88,7 +92,10 @@ export const layer = (
         Stream.runForEach((event) => {
           switch (event._tag) {
             case "Subscribed":
-              return Effect.catch(list, (error) => Effect.logWarning(error.message))
+              return list.pipe(
+                Effect.retry({ schedule: Schedule.spaced("200 millis"), times: 10 }),
+                Effect.catch((error) => Effect.logWarning(error.message))
+              )
             case "ImageRemoved":
               return Effect.sync(() => remove(event.name))
             case "ImageChanged":
@@ -116,7 +123,6 @@ export const layer = (
             Effect.catchTag(["ContainerdUnavailable", "ContainerdFailed"], (error) =>
               Effect.fail(unavailable("look up an image")(error)))
           )
-          put(image)
           return image.digest
         }),
         names: Stream.suspend(() =>

@@ -5,7 +5,8 @@
  * Order is meaning in this file: hosts are tried as their tables stand, and a root key such as `server` that comes after
  * a table belongs to that table. So the block goes behind the root keys and in front of the first table.
  */
-import { Option } from "effect"
+import { Option, Result } from "effect"
+import { parse } from "smol-toml"
 
 export interface MirrorHost {
   /** URL of the mirror, `http://127.0.0.1:5000`. */
@@ -36,11 +37,11 @@ const table = ({ authorization, resolveTags, url }: MirrorHost): string => {
   return lines.join("\n")
 }
 
-const block = (hosts: ReadonlyArray<MirrorHost>): string => `${begin}\n${hosts.map(table).join("\n")}\n${end}\n`
+const block = (lines: ReadonlyArray<string>): string => `${begin}\n${lines.join("\n")}\n${end}\n`
 
 /** The file for a registry that nothing was configured for. Without `server` containerd takes the registry itself. */
 export const create = (server: Option.Option<string>, hosts: ReadonlyArray<MirrorHost>): string =>
-  (Option.isSome(server) ? `server = ${quote(server.value)}\n\n` : "") + block(hosts)
+  block([...Option.toArray(Option.map(server, (url) => `server = ${quote(url)}\n`)), ...hosts.map(table)])
 
 /** Whether the text has our block. */
 export const hasBlock = (text: string): boolean => text.includes(`${begin}\n`)
@@ -52,19 +53,18 @@ export const removeBlock = (text: string): string => {
   return from === -1 || to === -1 ? text : text.slice(0, from) + text.slice(to + end.length + 1)
 }
 
-/** Offset of the first line that begins a table, or the length where none does. Multi-line strings are skipped. */
+/** Whether containerd takes the text; it ignores a file that is no TOML or has a table twice, and says so only in its log. */
+export const isValid = (text: string): boolean => Result.isSuccess(Result.try(() => parse(text)))
+
+/**
+ * Offset of the first line that begins a table, or the length where none does. A line inside an array or a string can
+ * look the same, but what stands before it is no TOML by itself.
+ */
 const firstTable = (text: string): number => {
-  let offset = 0
-  let inString: string | undefined
-  for (const line of text.split(/(?<=\n)/)) {
-    if (inString === undefined && /^\s*\[/.test(line)) return offset
-    for (const [delimiter] of line.matchAll(/"""|'''/g)) {
-      if (inString === undefined) inString = delimiter
-      else if (inString === delimiter) inString = undefined
-    }
-    offset += line.length
+  for (const { index } of text.matchAll(/^[ \t]*\[/gm)) {
+    if (isValid(text.slice(0, index))) return index
   }
-  return offset
+  return text.length
 }
 
 /** The text with our hosts in front of all others; a block that it has already is replaced. */
@@ -72,5 +72,5 @@ export const prepend = (text: string, hosts: ReadonlyArray<MirrorHost>): string 
   const without = removeBlock(text)
   const at = firstTable(without)
   const before = without.slice(0, at)
-  return `${before}${before === "" || before.endsWith("\n") ? "" : "\n"}${block(hosts)}${without.slice(at)}`
+  return `${before}${before === "" || before.endsWith("\n") ? "" : "\n"}${block(hosts.map(table))}${without.slice(at)}`
 }

@@ -7,7 +7,6 @@ import { Data, Effect, Option, Redacted, Result } from "effect"
 import { randomUUID } from "node:crypto"
 import { access, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { parse as parseToml } from "smol-toml"
 import * as HostsToml from "./HostsToml.ts"
 
 /** The configuration was not written, or not all of it; `path` says how far it came. */
@@ -71,10 +70,19 @@ const writeAtomically = (path: string, text: string): Effect.Effect<void, Config
 const serverOf = (registry: string, host: string): string =>
   host === "docker.io" ? "https://registry-1.docker.io" : /^https?:\/\//.test(registry) ? registry : `https://${host}`
 
-/** The directory that containerd looks for first, as it writes a host with a port. */
-const directoryOf = (host: string): string => {
+/** Spellings of a registry's directory, as containerd looks for them: the first that exists hides the other. */
+const directoriesOf = (host: string): ReadonlyArray<string> => {
   const match = /^(.+):([0-9]+)$/.exec(host)
-  return match === null ? host : `${match[1]}_${match[2]}_`
+  return match === null ? [host] : [`${match[1]}_${match[2]}_`, host]
+}
+
+/** The directory in use, or the one to make. */
+const directoryOf = (configPath: string, host: string): Effect.Effect<string> => {
+  const directories = directoriesOf(host)
+  return Effect.findFirst(
+    directories,
+    (directory) => Effect.promise(() => access(join(configPath, directory)).then(() => true, () => false))
+  ).pipe(Effect.map(Option.getOrElse(() => directories[0] ?? host)))
 }
 
 /** Writes the configuration; again and again with the same result. */
@@ -96,10 +104,7 @@ export const write = Effect.fn("MirrorConfiguration.write")(function*(options: M
         }))
       ).pipe(
         Effect.flatMap(({ host, server }) =>
-          // Both spellings are legal; one that is there already is the one in use.
-          tryFile(configPath, () => access(join(configPath, host)).then(() => host, () => directoryOf(host))).pipe(
-            Effect.map((directory) => ({ directory, server }))
-          )
+          Effect.map(directoryOf(configPath, host), (directory) => ({ directory, server }))
         )
       ))
 
@@ -109,19 +114,23 @@ export const write = Effect.fn("MirrorConfiguration.write")(function*(options: M
       const backup = join(configPath, directory, backupName)
       yield* tryFile(path, () => mkdir(join(configPath, directory), { recursive: true }))
       const existing = yield* readIfThere(path)
-      const foreign = Option.filter(existing, (text) => HostsToml.removeBlock(text).trim() !== "")
-      const ours = Option.exists(existing, HostsToml.hasBlock)
+      const foreign = Option.filter(Option.map(existing, HostsToml.removeBlock), (text) => text.trim() !== "")
       if (Option.isNone(foreign)) return yield* writeAtomically(path, HostsToml.create(server, hosts))
-      if (prependExisting) {
-        yield* Effect.try({
-          try: () => parseToml(foreign.value),
-          catch: (cause) =>
-            new ConfigurationFailed({ path, reason: `is no TOML, mend or remove it first (${String(cause)})` })
-        })
-        return yield* writeAtomically(path, HostsToml.prepend(foreign.value, hosts))
+      if (!prependExisting) {
+        yield* writeAtomically(backup, foreign.value)
+        return yield* writeAtomically(path, HostsToml.create(server, hosts))
       }
-      if (!ours) yield* writeAtomically(backup, foreign.value)
-      yield* writeAtomically(path, HostsToml.create(server, hosts))
+      if (!HostsToml.isValid(foreign.value)) {
+        return yield* new ConfigurationFailed({ path, reason: "is no TOML, mend or remove it first" })
+      }
+      const text = HostsToml.prepend(foreign.value, hosts)
+      if (!HostsToml.isValid(text)) {
+        return yield* new ConfigurationFailed({
+          path,
+          reason: `has one of ${mirrorTargets.join(", ")} as a host already, remove it there first`
+        })
+      }
+      yield* writeAtomically(path, text)
     }), { discard: true })
   return registries.map(({ directory }) => join(configPath, directory, "hosts.toml"))
 })

@@ -43,6 +43,15 @@ describe("HostsToml", () => {
     assert.strictEqual(HostsToml.prepend(once, [mirror]), once)
   })
 
+  it("does not take a line of an array or a string for a table", () => {
+    const text =
+      `client = [\n  ["/etc/cert.pem", "/etc/key.pem"]\n]\nnote = '''\n[no table]\n''' # it's \"\"\"\nserver = "https://registry.example"\n`
+    const toml = parse(HostsToml.prepend(`${text}[host."https://cache.example"]\n`, [mirror]))
+    assert.deepStrictEqual(toml["client"], [["/etc/cert.pem", "/etc/key.pem"]])
+    assert.strictEqual(toml["server"], "https://registry.example")
+    assert.deepStrictEqual(Object.keys(toml["host"] as object), ["http://127.0.0.1:5000", "https://cache.example"])
+  })
+
   it("asks for tags only where it may, and carries credentials", () => {
     const text = HostsToml.create(Option.none(), [
       { ...mirror, resolveTags: false, authorization: Option.some(`Basic "x"`) }
@@ -110,6 +119,50 @@ describe("MirrorConfiguration", () => {
       yield* MirrorConfiguration.write(options(configPath))
       assert.notInclude(yield* read(configPath, "_default", "hosts.toml"), "cache.example")
       assert.strictEqual(yield* read(configPath, "_default", "hosts.toml.spegel-backup"), foreign)
+    }))
+
+  it.effect("keeps a copy of what it stood in front of before it replaces it", () =>
+    Effect.gen(function*() {
+      const configPath = yield* temporary
+      yield* Effect.promise(async () => {
+        await mkdir(join(configPath, "registry.example"))
+        await writeFile(join(configPath, "registry.example", "hosts.toml"), foreign)
+      })
+      const mirrored = { ...options(configPath), mirroredRegistries: ["https://registry.example"] }
+      yield* MirrorConfiguration.write({ ...mirrored, prependExisting: true })
+      yield* MirrorConfiguration.write(mirrored)
+      yield* MirrorConfiguration.write({ ...mirrored, mirroredRegistries: ["http://registry.example"] })
+      assert.strictEqual(yield* read(configPath, "registry.example", "hosts.toml.spegel-backup"), foreign)
+    }))
+
+  it.effect("writes to the directory that containerd reads where both spellings exist", () =>
+    Effect.gen(function*() {
+      const configPath = yield* temporary
+      yield* Effect.promise(async () => {
+        await mkdir(join(configPath, "registry.example:5000"))
+      })
+      const mirrored = { ...options(configPath), mirroredRegistries: ["http://registry.example:5000"] }
+      assert.deepStrictEqual(yield* MirrorConfiguration.write(mirrored), [
+        join(configPath, "registry.example:5000", "hosts.toml")
+      ])
+      yield* Effect.promise(() => mkdir(join(configPath, "registry.example_5000_")))
+      assert.deepStrictEqual(yield* MirrorConfiguration.write(mirrored), [
+        join(configPath, "registry.example_5000_", "hosts.toml")
+      ])
+    }))
+
+  it.effect("does not write a file with a host twice, which containerd would ignore", () =>
+    Effect.gen(function*() {
+      const configPath = yield* temporary
+      const path = join(configPath, "_default", "hosts.toml")
+      const text = `[host."http://127.0.0.1:5000"]\ncapabilities = ["pull"]\n`
+      yield* Effect.promise(async () => {
+        await mkdir(join(configPath, "_default"))
+        await writeFile(path, text)
+      })
+      const error = yield* Effect.flip(MirrorConfiguration.write({ ...options(configPath), prependExisting: true }))
+      assert.include(error.message, "http://127.0.0.1:5000")
+      assert.strictEqual(yield* read(path), text)
     }))
 
   it.effect("names a file that is no TOML, and leaves it alone", () =>

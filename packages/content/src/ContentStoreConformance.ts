@@ -31,11 +31,11 @@ export const readAll = (source: BlobSource): Effect.Effect<Uint8Array> =>
     })
 
 /** Runs the suite; `make` builds a fresh store and the fixture that fills it. */
-export const contentStoreConformance = <E, E2>(
+export const contentStoreConformance = (
   name: string,
   make: Effect.Effect<
-    { readonly layer: Layer.Layer<ContentStore, E2>; readonly fixture: ContentFixture },
-    E,
+    { readonly layer: Layer.Layer<ContentStore, unknown>; readonly fixture: ContentFixture },
+    unknown,
     Scope.Scope
   >
 ) => {

@@ -71,6 +71,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
   const store = yield* ContentStore
   const router = yield* Router
   const ledger = yield* PullLedger
+  yield* RegistryMetrics.initialise
   const local = yield* LocalContent.make
   const mirror = yield* Mirror.make(options)
 

@@ -45,6 +45,9 @@ const requestDurationBy = bound(requestDuration)
 const responseSizeBy = bound(responseSize)
 const inflightBy = bound(inflight)
 
+/** Makes the series that alerts ask for, so that they are there before anything happened. */
+export const initialise: Effect.Effect<void> = Metric.update(lastSuccess, 0)
+
 /** Counts a mirrored request: `hit` when a peer served it. */
 export const mirrored = (registry: string, hit: boolean, timeMillis: number): Effect.Effect<void> =>
   Effect.andThen(

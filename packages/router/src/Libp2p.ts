@@ -23,6 +23,7 @@ import * as Identity from "./Identity.ts"
 import type { Peer, PeerFacts } from "./Peer.ts"
 import * as PeerAddress from "./PeerAddress.ts"
 import { Router, RouterNotReady } from "./Router.ts"
+import { resolved } from "./RouterMetrics.ts"
 
 /** The address cannot be listened on. */
 export class RouterListenFailed extends Data.TaggedError("RouterListenFailed")<{
@@ -123,10 +124,13 @@ const bootstrapForever = (host: Host, bootstrap: typeof Bootstrap.Service, joine
   const dial = (text: string) =>
     Effect.try(() => multiaddr(text)).pipe(
       Effect.flatMap((address) =>
-        isSelf(address) ? Effect.void : Effect.tryPromise((signal) => host.dial(address, { signal }))
+        isSelf(address) ? Effect.void : Effect.tryPromise({
+          try: (signal) => host.dial(address, { signal }),
+          catch: (cause) => cause
+        })
       ),
       Effect.timeout(dialTimeout),
-      Effect.catch((error) => Effect.logDebug(`bootstrap: ${text} did not answer`, error))
+      Effect.catch((error) => Effect.logDebug(`bootstrap: ${text} did not answer: ${String(error)}`))
     )
   const round = bootstrap.addresses.pipe(
     Effect.flatMap(Effect.forEach(dial, { concurrency: 8, discard: true })),
@@ -250,7 +254,7 @@ export const layer = (
           }, { discard: true })
         ),
         lookup: (key, { count }) =>
-          Stream.unwrap(whenReady(Effect.sync(() => distinct(lookup(key)).pipe(Stream.take(count))))),
+          Stream.unwrap(whenReady(Effect.sync(() => distinct(resolved(lookup(key))).pipe(Stream.take(count))))),
         ready: Effect.sync(() => joined),
         peers: Effect.sync(() => host.getPeers().flatMap(factsOf)),
         self: Effect.sync(() => ({

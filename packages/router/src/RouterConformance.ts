@@ -7,9 +7,9 @@ import type { Router } from "./Router.ts"
 type RouterService = typeof Router.Service
 
 /** Runs the suite; `make` starts a network of three routers, stopped with the scope. */
-export const routerConformance = <E>(
+export const routerConformance = (
   name: string,
-  make: Effect.Effect<readonly [RouterService, RouterService, RouterService], E, Scope.Scope>
+  make: Effect.Effect<readonly [RouterService, RouterService, RouterService], unknown, Scope.Scope>
 ) => {
   const key = ContentKey.make("sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
   const tag = ContentKey.make("registry.example:5000/team/app:v1")

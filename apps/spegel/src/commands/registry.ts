@@ -281,7 +281,7 @@ export const registry = Command.make(
       mirroredRegistries: flags.mirroredRegistries,
       registryFilters: flags.resolveLatestTag ? flags.registryFilters : [...flags.registryFilters, /:latest$/]
     }))
-    yield* Daemon.run({
+    return yield* Daemon.run({
       ...flags,
       store: storeSettings(flags),
       bootstrap: yield* bootstrapOf(flags),
