@@ -3,7 +3,7 @@
  * of containerd). Where the configuration went depends on its version: `plugins.cri` (1),
  * `plugins."io.containerd.grpc.v1.cri"` (2) and `plugins."io.containerd.cri.v1.images"` (3).
  */
-import { Data, Effect, Option, Result } from "effect"
+import { Data, Effect, Option, Result, Stream } from "effect"
 import { glob, readFile, stat } from "node:fs/promises"
 import { dirname, isAbsolute, join, resolve } from "node:path"
 import { parse as parseToml, type TomlTable, type TomlValue } from "smol-toml"
@@ -126,10 +126,10 @@ const readTable = (path: string): Effect.Effect<TomlTable, ConfigUnreadable> =>
 
 const importsOf = (path: string, table: TomlTable): Effect.Effect<ReadonlyArray<string>, ConfigUnreadable> =>
   Effect.forEach(stringsOf(table["imports"]), (pattern) =>
-    Effect.tryPromise({
-      try: () => Array.fromAsync(glob(isAbsolute(pattern) ? pattern : join(dirname(path), pattern))),
-      catch: (cause) => new ConfigUnreadable({ path, reason: `import ${pattern}: ${String(cause)}` })
-    })).pipe(Effect.map((found) => found.flatMap((paths) => paths.toSorted())))
+    Stream.runCollect(Stream.fromAsyncIterable(
+      glob(isAbsolute(pattern) ? pattern : join(dirname(path), pattern)),
+      (cause) => new ConfigUnreadable({ path, reason: `import ${pattern}: ${String(cause)}` })
+    ))).pipe(Effect.map((found) => found.flatMap((paths) => paths.toSorted())))
 
 /** Reads the file at `path` and what it imports. */
 export const read = Effect.fn("ContainerdConfig.read")(function*(path: string) {

@@ -45,7 +45,7 @@ describe("HostsToml", () => {
 
   it("does not take a line of an array or a string for a table", () => {
     const text =
-      `client = [\n  ["/etc/cert.pem", "/etc/key.pem"]\n]\nnote = '''\n[no table]\n''' # it's \"\"\"\nserver = "https://registry.example"\n`
+      `client = [\n  ["/etc/cert.pem", "/etc/key.pem"]\n]\nnote = '''\n[no table]\n''' # it's """\nserver = "https://registry.example"\n`
     const toml = parse(HostsToml.prepend(`${text}[host."https://cache.example"]\n`, [mirror]))
     assert.deepStrictEqual(toml["client"], [["/etc/cert.pem", "/etc/key.pem"]])
     assert.strictEqual(toml["server"], "https://registry.example")
