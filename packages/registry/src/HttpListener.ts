@@ -72,8 +72,25 @@ export const listen = Effect.fn("HttpListener.listen")(
     const run = yield* FiberSet.runtime(requests)()
 
     const server = createServer(
-      { keepAliveTimeout, headersTimeout: 10_000, requestTimeout: 0, maxHeaderSize, noDelay: true },
+      {
+        keepAliveTimeout,
+        headersTimeout: 10_000,
+        requestTimeout: 0,
+        maxHeaderSize,
+        noDelay: true,
+        requireHostHeader: false
+      },
       (request, response) => {
+        // RFC 9112, section 3.2. Node would answer it without a body.
+        if (request.headers.host === undefined && request.httpVersion === "1.1") {
+          const body = DistributionError.nameInvalid("the request has no Host header").body()
+          response.writeHead(400, {
+            "content-type": "application/json",
+            "content-length": Buffer.byteLength(body),
+            connection: "close"
+          }).end(body)
+          return
+        }
         const fiber = run(handler(request, response))
         response.once("close", () => {
           if (!response.writableFinished) fiber.interruptUnsafe()

@@ -1,0 +1,54 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as DemoReport from "@spegel-ts/spegel/demo/DemoReport"
+import { Effect, Schedule } from "effect"
+import { readdirSync } from "node:fs"
+import { tmpdir } from "node:os"
+import * as ContainerdDaemon from "../../../packages/containerd/test/ContainerdDaemon.ts"
+import * as SpegelProcess from "./e2e/SpegelProcess.ts"
+
+const leftovers = () => readdirSync(tmpdir()).filter((name) => name.startsWith("spegel-demo-"))
+const processes = ContainerdDaemon.run("ps", "-eo", "args=").pipe(
+  Effect.map((text) => text.split("\n").filter((line) => line.includes("spegel-demo-")))
+)
+
+describe("spegel demo", { timeout: 60_000 }, () => {
+  it.live("takes one image from upstream for three nodes, and leaves nothing behind", () =>
+    Effect.gen(function*() {
+      const before = leftovers()
+      const { code, stderr, stdout } = yield* SpegelProcess.run(["demo", "--json", "--layers=2", "--layer-size=5"])
+      assert.strictEqual(code, 0, stderr)
+      const summary = JSON.parse(stdout.trim().split("\n").at(-1) ?? "")
+      assert.strictEqual(summary.nodes, 3)
+      assert.strictEqual(summary.upstreamBytes, summary.imageBytes)
+      assert.strictEqual(summary.peerBytes, 2 * summary.imageBytes)
+      assert.match(stdout, /node 3\s+layer 2\s+5\.0 MiB\s+peer 127\.0\.0\./)
+      assert.deepStrictEqual(leftovers(), before)
+    }))
+
+  it.live("stops everything on Ctrl-C", () =>
+    Effect.gen(function*() {
+      const before = leftovers()
+      const { child, finished, output } = yield* SpegelProcess.start(["demo", "--keep", "--layers=1", "--layer-size=1"])
+      yield* Effect.sync(() => output.stdout).pipe(
+        Effect.repeat({
+          schedule: Schedule.spaced("50 millis"),
+          until: (text) => text.includes("Running until Ctrl-C")
+        })
+      )
+      assert.isNotEmpty(yield* processes)
+      child.kill("SIGINT")
+      assert.strictEqual((yield* finished).code, 0)
+      assert.deepStrictEqual(yield* processes, [])
+      assert.deepStrictEqual(leftovers(), before)
+    }))
+})
+
+describe("DemoReport", () => {
+  it("aligns its table and fits a terminal", () => {
+    const row = { node: "node 1", kind: "layer 1", bytes: 16 * 1024 * 1024, servedBy: "peer 127.0.0.2", millis: 100 }
+    const lines = DemoReport.table([row, { ...row, kind: "manifest", bytes: 500 }]).split("\n")
+    assert.deepStrictEqual(lines.map((line) => line.length <= 80), [true, true, true, true])
+    assert.match(lines[2] ?? "", /16\.0 MiB {2}peer 127\.0\.0\.2 {2}100 {2}168 MB\/s$/)
+    assert.isAtMost(DemoReport.bar("node 1", "layer 4", 1e9, 2e9, 100).length, 80)
+  })
+})

@@ -1,0 +1,111 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
+import { Option, Result, Schema } from "effect"
+
+const digest = `sha256:${"0123456789abcdef".repeat(4)}`
+const parse = (method: string, url: string, headers: DistributionRequest.HttpRequest["headers"] = {}) =>
+  DistributionRequest.parse({ method, url, headers })
+const read = (method: string, url: string, headers?: DistributionRequest.HttpRequest["headers"]) =>
+  Result.getOrThrow(parse(method, url, headers))
+const refused = (method: string, url: string) => {
+  const { code, status } = Result.getOrThrow(Result.flip(parse(method, url)))
+  return [status, code]
+}
+
+const text = (pattern: RegExp) => Schema.String.pipe(Schema.check(Schema.isPattern(pattern)))
+const Name = text(/^(?:[a-z0-9]{1,5}|blobs|manifests|tags|list)(?:\/(?:[a-z0-9]{1,5}|blobs|manifests|tags)){0,3}$/)
+const Tag = text(/^[A-Za-z0-9_][A-Za-z0-9._-]{0,12}$/)
+const Method = Schema.Literals(["GET", "HEAD"])
+const Namespace = text(/^[a-z]{1,6}\.example(?::[1-9][0-9]{3})?$/)
+/** Close enough to a name, a tag or a digest to be taken for one by a careless parser. */
+const Near = Schema.Union([text(/^[a-cA-C0-9._/:%-]{0,14}$/), text(/^sha256:[0-9a-fA-F]{63,65}$/), Schema.String])
+const Range = text(/^bytes=[0-9]{1,4}-$/)
+
+describe("DistributionRequest", () => {
+  it.prop("parse reads what print wrote", [Method, Name, Tag, Namespace, Range, Schema.Boolean], ([
+    method,
+    repository,
+    tag,
+    ns,
+    range,
+    flag
+  ]) => {
+    const namespace = flag ? Option.some(ns) : Option.none<string>()
+    const content = { method, repository, namespace, mirrored: flag, range: flag ? range : undefined }
+    const value = Option.getOrThrow(Result.getSuccess(parse("GET", `/v2/x/blobs/${digest}`)))
+    if (value._tag !== "Blob") throw new Error("no blob")
+    const requests = [
+      DistributionRequest.DistributionRequest.Ping({ method }),
+      DistributionRequest.DistributionRequest.Blob({ ...content, digest: value.digest }),
+      DistributionRequest.DistributionRequest.Manifest({
+        ...content,
+        reference: DistributionRequest.ManifestReference.Tag({ tag })
+      }),
+      DistributionRequest.DistributionRequest.Manifest({
+        ...content,
+        reference: DistributionRequest.ManifestReference.Digest({ digest: value.digest })
+      }),
+      DistributionRequest.DistributionRequest.TagsList({
+        method,
+        repository,
+        namespace,
+        n: flag ? Option.some(7) : Option.none(),
+        last: flag ? Option.some(tag) : Option.none()
+      }),
+      DistributionRequest.DistributionRequest.Referrers({ method, repository, namespace, digest: value.digest })
+    ]
+    for (const request of requests) {
+      assert.deepStrictEqual(
+        Result.getOrThrow(DistributionRequest.parse(DistributionRequest.print(request))),
+        request
+      )
+    }
+  })
+
+  it.prop("nothing outside the grammar is read", [Near, Near], ([name, last]) => {
+    const component = "[a-z0-9]+(?:(?:\\.|_|__|-+)[a-z0-9]+)*"
+    const grammar = new RegExp(
+      `^/v2/${component}(?:/${component})*/(?:manifests/[A-Za-z0-9_][A-Za-z0-9._-]{0,127}|(?:manifests|blobs|referrers)/sha(?:256:[0-9a-f]{64}|512:[0-9a-f]{128})|tags/list)$`
+    )
+    for (const kind of ["manifests", "blobs", "tags", "referrers"]) {
+      const path = `/v2/${name}/${kind}/${last}`
+      const url = encodeURI(path.toWellFormed()).replaceAll("?", "%3F")
+      if (Result.isSuccess(parse("GET", url))) assert.match(path, grammar)
+    }
+  })
+
+  it("reads what containerd sends", () => {
+    const request = read("GET", `/v2/library/nginx/manifests/${digest}?ns=docker.io`, {
+      "x-spegel-mirrored": "true",
+      range: "bytes=5-"
+    })
+    assert.deepInclude(request, {
+      _tag: "Manifest",
+      repository: "library/nginx",
+      namespace: Option.some("docker.io"),
+      mirrored: true,
+      range: "bytes=5-"
+    })
+    const withPort = read("HEAD", "/v2/team/app/manifests/v1?ns=registry.example%3A5000")
+    assert.deepInclude(withPort, { namespace: Option.some("registry.example:5000") })
+  })
+
+  it("gives each mistake the code that the specification has for it", () => {
+    assert.deepStrictEqual(refused("GET", "/"), [404, "NAME_UNKNOWN"])
+    assert.deepStrictEqual(refused("GET", "/v2/a"), [404, "NAME_UNKNOWN"])
+    assert.deepStrictEqual(refused("GET", "/v2/UPPER/manifests/v1"), [400, "NAME_INVALID"])
+    assert.deepStrictEqual(refused("GET", "/v2/a/../b/manifests/v1"), [400, "NAME_INVALID"])
+    assert.deepStrictEqual(refused("GET", "/v2/a/manifests/%"), [400, "NAME_INVALID"])
+    assert.deepStrictEqual(refused("GET", "/v2/a/manifests/v1?ns=/etc"), [400, "NAME_INVALID"])
+    assert.deepStrictEqual(refused("GET", "/v2/a/manifests/v1?ns=a.b&ns=c.d"), [400, "NAME_INVALID"])
+    assert.deepStrictEqual(refused("GET", `/v2/${"a/".repeat(200)}b/manifests/v1`), [400, "NAME_INVALID"])
+    assert.deepStrictEqual(refused("GET", `/v2/a/manifests/${"v".repeat(9000)}`), [400, "NAME_INVALID"])
+    assert.deepStrictEqual(refused("GET", "/v2/a/manifests/.v1"), [400, "TAG_INVALID"])
+    assert.deepStrictEqual(refused("GET", "/v2/a/blobs/sha256:abc"), [400, "DIGEST_INVALID"])
+    assert.deepStrictEqual(refused("GET", "/v2/a/manifests/sha256:abc"), [400, "DIGEST_INVALID"])
+    assert.deepStrictEqual(refused("GET", "/v2/a/tags/list?n=many"), [400, "NAME_INVALID"])
+    assert.deepStrictEqual(refused("PUT", "/v2/a/manifests/v1"), [405, "UNSUPPORTED"])
+    assert.deepStrictEqual(refused("POST", "/v2/a/blobs/uploads/"), [405, "UNSUPPORTED"])
+    assert.deepStrictEqual(refused("GET", "/v2/a/blobs/uploads/1"), [405, "UNSUPPORTED"])
+  })
+})

@@ -1,0 +1,70 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Digest from "@spegel-ts/oci/Digest"
+import * as Manifest from "@spegel-ts/oci/Manifest"
+import * as MediaType from "@spegel-ts/oci/MediaType"
+import * as RegistryFilter from "@spegel-ts/oci/RegistryFilter"
+import { Option, Result, Schema } from "effect"
+
+const bytes = (value: unknown) => Buffer.from(JSON.stringify(value))
+const descriptor = { mediaType: MediaType.imageLayer, digest: Digest.ofBytes(Buffer.from("x")), size: 1 }
+
+describe("Manifest", () => {
+  it("knows manifests by what they say, else by their shape", () => {
+    for (
+      const [document, expected] of [
+        [{ schemaVersion: 2, mediaType: MediaType.dockerManifest }, Option.some(MediaType.dockerManifest)],
+        [{ schemaVersion: 2, manifests: [] }, Option.some(MediaType.imageIndex)],
+        [{ schemaVersion: 2, config: descriptor, layers: [] }, Option.some(MediaType.imageManifest)],
+        [{ schemaVersion: 1, config: descriptor, layers: [] }, Option.none()],
+        [{ schemaVersion: 2, mediaType: "text/html", layers: [] }, Option.none()],
+        [{ architecture: "amd64" }, Option.none()],
+        ["text", Option.none()]
+      ] as const
+    ) {
+      assert.deepStrictEqual(MediaType.ofManifest(bytes(document)), expected)
+    }
+    assert.deepStrictEqual(MediaType.ofManifest(Buffer.from("{")), Option.none())
+  })
+
+  it("lists what a manifest names, the config first", () => {
+    const config = { ...descriptor, mediaType: MediaType.imageConfig }
+    const manifest = Result.getOrThrow(Manifest.parse(bytes({ schemaVersion: 2, config, layers: [descriptor] })))
+    assert.deepStrictEqual(Manifest.children(manifest).map(({ mediaType }) => mediaType), [
+      MediaType.imageConfig,
+      MediaType.imageLayer
+    ])
+  })
+
+  it("says where a manifest goes wrong", () => {
+    const wrong = { schemaVersion: 2, config: { ...descriptor, size: -1 }, layers: [] }
+    assert.include(Result.getOrThrow(Result.flip(Manifest.parse(bytes(wrong)))).message, "size")
+    assert.include(Result.getOrThrow(Result.flip(Manifest.parse(Buffer.from("no")))).message, "neither")
+  })
+
+  it.prop("any bytes give a manifest or an error, never a crash", [Schema.Uint8Array], ([any]) => {
+    Manifest.parse(any)
+  })
+})
+
+describe("RegistryFilter", () => {
+  it("takes hosts and URLs, and leaves out what a regular expression matches", () => {
+    const filter = Result.getOrThrow(RegistryFilter.make({
+      mirroredRegistries: ["https://docker.io", "registry.example:5000"],
+      registryFilters: [/:latest$/g]
+    }))
+    const handles = (registry: string, tag?: string) =>
+      filter({ registry, repository: "a/b", ...(tag === undefined ? {} : { tag }) })
+    assert.deepStrictEqual([handles("docker.io", "v1"), handles("registry.example:5000"), handles("ghcr.io")], [
+      true,
+      true,
+      false
+    ])
+    // Twice: a global expression must not remember where it stopped.
+    assert.deepStrictEqual([handles("docker.io", "latest"), handles("docker.io", "latest")], [false, false])
+  })
+
+  it("names a registry that is none", () => {
+    const error = Result.flip(RegistryFilter.make({ mirroredRegistries: ["https://a/b"], registryFilters: [] }))
+    assert.include(Result.getOrThrow(error).message, "https://a/b")
+  })
+})

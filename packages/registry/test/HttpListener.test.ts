@@ -1,0 +1,76 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as HttpListener from "@spegel-ts/registry/HttpListener"
+import { Deferred, Duration, Effect, Exit, Fiber, Latch, Option, Scope } from "effect"
+
+const get = (port: number) => Effect.tryPromise((signal) => fetch(`http://127.0.0.2:${port}/`, { signal }))
+
+const listen = (handler: HttpListener.Handler, grace: Duration.Duration) =>
+  HttpListener.listen({ host: Option.some("127.0.0.2"), port: 0, handler, grace })
+
+describe("HttpListener", () => {
+  it.live("lets running requests finish when it stops, and takes no new ones", () =>
+    Effect.gen(function*() {
+      const started = yield* Deferred.make<void>()
+      const mayEnd = yield* Latch.make()
+      const scope = yield* Scope.make()
+      const { port } = yield* listen((_request, response) =>
+        Deferred.succeed(started, undefined).pipe(
+          Effect.andThen(mayEnd.await),
+          Effect.andThen(Effect.sync(() => response.end("whole")))
+        ), Duration.seconds(10)).pipe(Scope.provide(scope))
+
+      const request = yield* Effect.forkChild(get(port))
+      yield* Deferred.await(started)
+      const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void))
+      yield* Effect.sleep("50 millis")
+      yield* Effect.flip(get(port))
+      assert.isUndefined(closing.pollUnsafe())
+
+      yield* mayEnd.open
+      const response = yield* Fiber.join(request)
+      assert.strictEqual(yield* Effect.promise(() => response.text()), "whole")
+      yield* Fiber.join(closing)
+    }))
+
+  it.live("cuts off what has not ended within the grace", () =>
+    Effect.gen(function*() {
+      const started = yield* Deferred.make<void>()
+      const interrupted = yield* Deferred.make<void>()
+      const scope = yield* Scope.make()
+      const { port } = yield* listen(() =>
+        Deferred.succeed(started, undefined).pipe(
+          Effect.andThen(Effect.never),
+          Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
+        ), Duration.millis(50)).pipe(Scope.provide(scope))
+      const request = yield* Effect.forkChild(Effect.flip(get(port)))
+      yield* Deferred.await(started)
+      yield* Scope.close(scope, Exit.void)
+      yield* Deferred.await(interrupted)
+      yield* Fiber.join(request)
+    }))
+
+  it.live("interrupts a request whose client has gone", () =>
+    Effect.gen(function*() {
+      const started = yield* Deferred.make<void>()
+      const interrupted = yield* Deferred.make<void>()
+      const { port } = yield* listen(() =>
+        Deferred.succeed(started, undefined).pipe(
+          Effect.andThen(Effect.never),
+          Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
+        ), Duration.zero)
+      const request = yield* Effect.forkChild(get(port))
+      yield* Deferred.await(started)
+      yield* Fiber.interrupt(request)
+      yield* Deferred.await(interrupted)
+    }))
+
+  it.live("says what is wrong with an address", () =>
+    Effect.gen(function*() {
+      const { port } = yield* listen(() => Effect.void, Duration.zero)
+      const options = { host: Option.some("127.0.0.2"), port, handler: () => Effect.void, grace: Duration.zero }
+      const taken = yield* Effect.flip(HttpListener.listen(options))
+      assert.include(taken.message, `127.0.0.2:${port}: the port is in use`)
+      const foreign = yield* Effect.flip(HttpListener.listen({ ...options, host: Option.some("192.0.2.1") }))
+      assert.include(foreign.message, "this host does not have the address")
+    }))
+})
