@@ -109,6 +109,7 @@ describe("Registry", { timeout: 120_000 }, () => {
           path,
           path,
           path,
+          `/v2/a/blobs/${digest}`,
           "/v2/",
           "/v2",
           "/",
