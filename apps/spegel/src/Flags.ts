@@ -1,5 +1,5 @@
 /** Flags whose value comes from the command line, else from the environment, else from a default. */
-import { Config, Effect, Option, Schema, SchemaIssue, SchemaTransformation } from "effect"
+import { Config, Effect, type Option, Schema, SchemaIssue, SchemaTransformation } from "effect"
 import { Flag } from "effect/cli"
 
 const describe = (text: string, environment: string, fallback: string) =>
@@ -65,10 +65,9 @@ export const textSchema = <A>(options: {
     Schema.declare((value): value is A => value !== undefined),
     SchemaTransformation.transformEffect<A, string>({
       decode: (text, parseOptions) =>
-        Option.match(options.parse(text), {
-          onSome: (value) => Effect.succeed(value),
-          onNone: () => Effect.fail(new SchemaIssue.InvalidValue({ expected: options.expected }, text, parseOptions))
-        }),
+        Effect.fromOption(options.parse(text)).pipe(
+          Effect.mapError(() => new SchemaIssue.InvalidValue({ expected: options.expected }, text, parseOptions))
+        ),
       encode: (value) => Effect.succeed(options.print(value))
     })
   ))

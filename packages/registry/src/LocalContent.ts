@@ -3,7 +3,7 @@
  * complete. Without one, as skopeo, crane and curl ask, a digest is enough; a tag is found when the name begins with a
  * registry host, or when exactly one registry holds the name and tag.
  */
-import { type ContentNotFound, ContentStore, type Name, type StoreUnavailable } from "@spegel-ts/content/ContentStore"
+import { ContentNotFound, ContentStore, type Name, type StoreUnavailable } from "@spegel-ts/content/ContentStore"
 import type { Descriptor } from "@spegel-ts/oci/Descriptor"
 import type { Digest } from "@spegel-ts/oci/Digest"
 import * as DistributionError from "@spegel-ts/oci/DistributionError"
@@ -18,6 +18,10 @@ export interface RepositoryName {
   readonly namespace: Option.Option<string>
   readonly repository: string
 }
+
+/** None for what is not held. */
+export const ifHeld = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.catchIf(Effect.asSome(effect), (error) => error instanceof ContentNotFound, () => Effect.succeedNone)
 
 /** The complete name where it can be told without asking what is held. */
 export const complete = (name: RepositoryName): Option.Option<Reference> => {
@@ -93,9 +97,6 @@ export const make = Effect.gen(function*() {
 
     /** What is held under a digest, if it is. */
     describe: (digest: Digest): Effect.Effect<Option.Option<Descriptor>, StoreUnavailable> =>
-      store.describe(digest).pipe(
-        Effect.map(Option.some),
-        Effect.catchTag("ContentNotFound", () => Effect.succeed(Option.none()))
-      )
+      ifHeld(store.describe(digest))
   }
 })

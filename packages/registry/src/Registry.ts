@@ -171,17 +171,11 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
       ? Option.some(request.digest)
       : request.reference._tag === "Digest"
       ? Option.some(request.reference.digest)
-      : yield* local.resolve(request, request.reference.tag).pipe(
-        Effect.map(Option.some),
-        Effect.catchTag("ContentNotFound", () => Effect.succeed(Option.none()))
-      )
+      : yield* LocalContent.ifHeld(local.resolve(request, request.reference.tag))
     const held = Option.isSome(digest) ? yield* local.describe(digest.value) : Option.none()
     if (Option.isSome(held)) {
       // Between the two it may have been collected: then it is as if it had not been held.
-      const served = yield* serveLocal(request, held.value, response).pipe(
-        Effect.map(Option.some),
-        Effect.catchTag("ContentNotFound", () => Effect.succeed(Option.none()))
-      )
+      const served = yield* LocalContent.ifHeld(serveLocal(request, held.value, response))
       if (Option.isSome(served)) return served.value
     }
 
@@ -318,7 +312,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
         Effect.andThen(
           Effect.logError("a request failed unexpectedly", defect),
           failed(response)(DistributionError.unavailable("spegel-ts: unexpected failure; see the mirror's log"))
-        ).pipe(Effect.catch(() => Effect.succeed<Answer>({ status: 0, bytes: 0, source: "none", reasons: [] })))
+        ).pipe(Effect.orElseSucceed((): Answer => ({ status: 0, bytes: 0, source: "none", reasons: [] })))
       ),
       RegistryMetrics.counted(handlerName)
     )

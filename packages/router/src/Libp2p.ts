@@ -47,6 +47,13 @@ export interface Libp2pOptions {
   readonly refreshInterval?: Duration.Duration
 }
 
+/** A bootstrap address did not lead to a peer. */
+class DialFailed extends Data.TaggedError("DialFailed")<{ readonly reason: string }> {
+  override get message() {
+    return this.reason
+  }
+}
+
 const multihashSha256 = 0x12
 const codecRaw = 0x55
 const provideConcurrency = 8
@@ -126,11 +133,11 @@ const bootstrapForever = (host: Host, bootstrap: typeof Bootstrap.Service, joine
       Effect.flatMap((address) =>
         isSelf(address) ? Effect.void : Effect.tryPromise({
           try: (signal) => host.dial(address, { signal }),
-          catch: (cause) => cause
+          catch: (cause) => new DialFailed({ reason: String(cause) })
         })
       ),
       Effect.timeout(dialTimeout),
-      Effect.catch((error) => Effect.logDebug(`bootstrap: ${text} did not answer: ${String(error)}`))
+      Effect.catch((error) => Effect.logDebug(`bootstrap: ${text} did not answer: ${error.message}`))
     )
   const round = bootstrap.addresses.pipe(
     Effect.flatMap(Effect.forEach(dial, { concurrency: 8, discard: true })),

@@ -89,10 +89,10 @@ export const pull = Effect.fn("PullClient.pull")(function*(options: PullOptions)
       const reasons: Array<string> = []
       for (const [host, base] of hosts) {
         const result = yield* use(host, base).pipe(
-          Effect.map(Option.some),
+          Effect.asSome,
           Effect.catchTag("HostFailed", (error) => {
             reasons.push((error as HostFailed).reason)
-            return Effect.succeed(Option.none<A>())
+            return Effect.succeedNone
           })
         )
         if (Option.isSome(result)) return result.value
