@@ -5,21 +5,21 @@
 import { noise } from "@chainsafe/libp2p-noise"
 import { yamux } from "@chainsafe/libp2p-yamux"
 import { identify } from "@libp2p/identify"
-import type { IdentifyResult, Libp2p as Host, PeerInfo } from "@libp2p/interface"
-import { kadDHT, passthroughMapper } from "@libp2p/kad-dht"
+import type { IdentifyResult, Libp2p as Host, PeerId } from "@libp2p/interface"
 import { ping } from "@libp2p/ping"
 import { tcp } from "@libp2p/tcp"
 import { tls } from "@libp2p/tls"
 import { type Multiaddr, multiaddr } from "@multiformats/multiaddr"
-import { Data, Duration, Effect, Layer, Option, Queue, Schedule, type Scope, Stream } from "effect"
+import { Data, Duration, Effect, Layer, Option, Queue, Schedule, Stream } from "effect"
 import { createLibp2p } from "libp2p"
-import { CID } from "multiformats/cid"
-import { create as createMultihash } from "multiformats/hashes/digest"
+import { base58btc } from "multiformats/bases/base58"
 import { createHash } from "node:crypto"
 import { networkInterfaces } from "node:os"
 import { Bootstrap } from "./Bootstrap.ts"
 import type { ContentKey } from "./ContentKey.ts"
 import * as Identity from "./Identity.ts"
+import { type Environment, Kademlia, type Provider, textOf } from "./kademlia/Kademlia.ts"
+import * as Libp2pTransport from "./kademlia/Libp2pTransport.ts"
 import type { Peer, PeerFacts } from "./Peer.ts"
 import * as PeerAddress from "./PeerAddress.ts"
 import { Router, RouterNotReady } from "./Router.ts"
@@ -54,15 +54,12 @@ class DialFailed extends Data.TaggedError("DialFailed")<{ readonly reason: strin
   }
 }
 
-const multihashSha256 = 0x12
-const codecRaw = 0x55
-const provideConcurrency = 8
 const dialTimeout = Duration.seconds(5)
 const rebootstrapInterval = Duration.minutes(30)
 
-/** CIDv1(raw, sha2-256 of the key's text): what Go Spegel looks for. */
-export const cidOf = (key: ContentKey): CID =>
-  CID.createV1(codecRaw, createMultihash(multihashSha256, createHash("sha256").update(key).digest()))
+/** The DHT key: the multihash (sha2-256) of the key's text, as in Go Spegel. */
+export const dhtKey = (key: ContentKey): Uint8Array =>
+  Buffer.concat([Uint8Array.of(0x12, 0x20), createHash("sha256").update(key).digest()])
 
 const listenAddresses = (host: Option.Option<string>): ReadonlyArray<string> => {
   if (Option.isSome(host)) return [host.value]
@@ -106,13 +103,7 @@ const makeHost = Effect.fnUntraced(function*(options: Libp2pOptions, loopback: b
           },
           services: {
             identify: identify(),
-            ping: ping(),
-            dht: kadDHT({
-              protocol: "/spegel/kad/1.0.0",
-              clientMode: false,
-              allowQueryWithZeroPeers: true,
-              peerInfoMapper: passthroughMapper
-            })
+            ping: ping()
           }
         }),
       catch: listenFailed
@@ -125,7 +116,7 @@ const makeHost = Effect.fnUntraced(function*(options: Libp2pOptions, loopback: b
 /** Dials what the bootstrap sources give, now and whenever nobody is left; `joined` is called after each round. */
 const bootstrapForever = (host: Host, bootstrap: typeof Bootstrap.Service, joined: () => void) => {
   const isSelf = (address: Multiaddr) => {
-    const own = host.getMultiaddrs().map((own) => own.decapsulate("/p2p").toString())
+    const own = host.getMultiaddrs().map((own) => PeerAddress.withoutId(own).toString())
     return address.toString().includes(host.peerId.toString()) || own.includes(address.toString())
   }
   const dial = (text: string) =>
@@ -165,122 +156,156 @@ export const layer = (
       const bootstrap = yield* Bootstrap
       const loopback = Option.exists(options.host, PeerAddress.isLoopback)
       const host = yield* makeHost(options, loopback)
-      const { dht } = host.services
-      const own = new Set<ContentKey>()
-      const agents = new Map<string, string>()
-      let joined = false
-
-      const toPeer = (info: PeerInfo): Option.Option<Peer> => {
-        const addresses = info.multiaddrs.flatMap((address) => {
-          const ip = PeerAddress.ipOf(address)
-          return Option.isSome(ip) && PeerAddress.isUsable(ip.value, { loopback }) ? [ip.value] : []
-        })
-        return addresses.length === 0 || info.id.equals(host.peerId)
-          ? Option.none()
-          : Option.some({
-            id: info.id.toString(),
-            addresses: [...new Set(addresses)],
-            registryPort: options.registryPort
+      const idBytes = host.peerId.toMultihash().bytes
+      const transport = Libp2pTransport.make(host, () => ({ id: idBytes, addresses: announced() }))
+      const announced = () => host.getMultiaddrs().map((address) => PeerAddress.withoutId(address).bytes)
+      const kademlia = new Kademlia({
+        self: { id: host.peerId.toString(), idBytes },
+        registryPort: options.registryPort,
+        environment,
+        transport,
+        ttlMillis: recordLife,
+        refreshMillis: Duration.toMillis(options.refreshInterval ?? Duration.minutes(9))
+      })
+      yield* Effect.acquireRelease(
+        Effect.promise(async () => {
+          await transport.serve({
+            answer: (from, message) => kademlia.answer(from, message),
+            note: (from, message) => kademlia.note(from, message)
           })
-      }
+          kademlia.start()
+        }),
+        () => Effect.andThen(Effect.sync(() => kademlia.stop()), Effect.sleep(goodbyeTime))
+      )
+      yield* followHost(host, kademlia, loopback)
 
-      const provide = (keys: Iterable<ContentKey>) =>
-        Effect.forEach(keys, (key) =>
-          Effect.tryPromise(async (signal) => {
-            for await (const _event of dht.provide(cidOf(key), { signal })) {
-              if (signal.aborted) return
-            }
-          }).pipe(Effect.catch((error) => Effect.logDebug(`providing ${key} failed`, error))), {
-          concurrency: provideConcurrency,
-          discard: true
-        })
-
+      let joined = false
+      yield* Effect.forkScoped(bootstrapForever(host, bootstrap, () => {
+        joined = true
+      }))
       const whenReady = <A>(effect: Effect.Effect<A>): Effect.Effect<A, RouterNotReady> =>
         Effect.suspend(() =>
           joined ? effect : Effect.fail(new RouterNotReady({ reason: "no bootstrap peer was asked yet" }))
         )
 
-      // A record is kept by whoever was known when it was provided: newcomers get theirs here.
-      yield* Stream.callback<void>((queue) =>
-        Effect.acquireRelease(
-          Effect.sync(() => {
-            const onIdentify = ({ detail }: CustomEvent<IdentifyResult>) => {
-              agents.set(detail.peerId.toString(), detail.agentVersion ?? "unknown")
-              Queue.offerUnsafe(queue, undefined)
-            }
-            host.addEventListener("peer:identify", onIdentify)
-            return onIdentify
-          }),
-          (onIdentify) => Effect.sync(() => host.removeEventListener("peer:identify", onIdentify))
-        ), { bufferSize: 1, strategy: "sliding" }).pipe(
-          Stream.debounce("500 millis"),
-          Stream.runForEach(() => provide([...own])),
-          Effect.forkScoped
-        )
-      yield* provide([...own]).pipe(
-        Effect.delay(options.refreshInterval ?? Duration.minutes(9)),
-        Effect.forever,
-        Effect.forkScoped
-      )
-      yield* Effect.forkScoped(bootstrapForever(host, bootstrap, () => {
-        joined = true
-      }))
-
-      const lookup = (key: ContentKey) =>
-        Stream.unwrap(Effect.gen(function*() {
-          const controller = yield* abortController
-          return Stream.fromAsyncIterable(
-            dht.findProviders(cidOf(key), { signal: controller.signal }),
-            (cause) => new RouterNotReady({ reason: String(cause) })
-          )
-        })).pipe(
-          Stream.map((event) =>
-            event.name === "PROVIDER" ? event.providers.flatMap((info) => Option.toArray(toPeer(info))) : []
-          ),
-          Stream.flattenIterable,
-          // A query that fails has found nobody more.
-          Stream.catch(() => Stream.empty)
-        )
-
-      const factsOf = (id: ReturnType<Host["getPeers"]>[number]): ReadonlyArray<PeerFacts> => {
-        const connections = host.getConnections(id)
-        const peer = toPeer({ id, multiaddrs: connections.map(({ remoteAddr }) => remoteAddr) })
-        const agent = agents.get(id.toString())
-        return Option.isNone(peer) ? [] : [{ ...peer.value, ...(agent === undefined ? {} : { agent }) }]
+      const ipsOf = (addresses: ReadonlyArray<Uint8Array>): ReadonlyArray<string> => {
+        const ips = addresses.flatMap((address) => {
+          const ip = Option.flatMap(PeerAddress.fromBytes(address), PeerAddress.ipOf)
+          return Option.toArray(Option.filter(ip, (ip) => PeerAddress.isUsable(ip, { loopback })))
+        })
+        return [...new Set(ips)]
+      }
+      const toPeer = ({ addresses, id, registryPort }: Provider): Option.Option<Peer> => {
+        const ips = ipsOf(addresses)
+        return ips.length === 0
+          ? Option.none()
+          : Option.some({ id, addresses: ips, registryPort: registryPort ?? options.registryPort })
       }
 
+      const lookup = (key: ContentKey, count: number) =>
+        Stream.callback<Peer>((queue) =>
+          Effect.andThen(
+            Effect.promise(() => {
+              let left = count
+              return kademlia.lookup(dhtKey(key), (provider) => {
+                const peer = toPeer(provider)
+                if (Option.isSome(peer)) {
+                  Queue.offerUnsafe(queue, peer.value)
+                  left--
+                }
+                return left > 0
+              })
+            }),
+            Queue.end(queue)
+          )
+        )
+
       return Router.of({
-        advertise: Effect.fn("Libp2p.advertise")((keys) => {
-          for (const key of keys) own.add(key)
-          return whenReady(provide(keys))
-        }),
-        withdraw: Effect.fn("Libp2p.withdraw")((keys) =>
-          Effect.forEach(keys, (key) => {
-            own.delete(key)
-            return Effect.promise(() => dht.cancelReprovide(cidOf(key)).catch(() => undefined))
-          }, { discard: true })
+        advertise: Effect.fn("Libp2p.advertise")((keys) =>
+          Effect.andThen(
+            Effect.promise(() => kademlia.advertise(keys.map(dhtKey))),
+            whenReady(Effect.void)
+          )
         ),
-        lookup: (key, { count }) =>
-          Stream.unwrap(whenReady(Effect.sync(() => distinct(resolved(lookup(key))).pipe(Stream.take(count))))),
+        withdraw: Effect.fn("Libp2p.withdraw")((keys) => Effect.sync(() => kademlia.withdraw(keys.map(dhtKey)))),
+        lookup: (key, { count }) => Stream.unwrap(whenReady(Effect.sync(() => resolved(lookup(key, count))))),
         ready: Effect.sync(() => joined),
-        peers: Effect.sync(() => host.getPeers().flatMap(factsOf)),
+        peers: Effect.sync(() =>
+          [...kademlia.members.values()].flatMap((member) =>
+            Option.toArray(Option.map(toPeer(member), (peer): PeerFacts => ({
+              ...peer,
+              roundTripMillis: member.roundTrip,
+              ...(member.lastHeard === 0 ? {} : { lastHeardMillis: performance.timeOrigin + member.lastHeard }),
+              ...(member.agent === undefined ? {} : { agent: member.agent })
+            })))
+          )
+        ),
         self: Effect.sync(() => ({
           id: host.peerId.toString(),
-          addresses: host.getMultiaddrs().flatMap((address) => Option.toArray(PeerAddress.ipOf(address))),
+          addresses: ipsOf(announced()),
           registryPort: options.registryPort
         }))
       })
     })
   )
 
-/** Aborted when the scope closes. */
-const abortController: Effect.Effect<AbortController, never, Scope.Scope> = Effect.acquireRelease(
-  Effect.sync(() => new AbortController()),
-  (controller) => Effect.sync(() => controller.abort())
-)
+/** Time that a goodbye has to leave this host. */
+const goodbyeTime = Duration.millis(100)
+const recordLife = 10 * 60_000
 
-const distinct = <E>(peers: Stream.Stream<Peer, E>): Stream.Stream<Peer, E> =>
-  Stream.suspend(() => {
-    const seen = new Set<string>()
-    return Stream.filter(peers, ({ id }) => !seen.has(id) && Boolean(seen.add(id)))
-  })
+const idTexts = new Map<string, string>()
+const maxIdTexts = 10_000
+
+const environment: Environment = {
+  now: () => performance.now(),
+  random: Math.random,
+  after: (millis, run) => {
+    const timer = setTimeout(run, millis)
+    return () => clearTimeout(timer)
+  },
+  // Base 58 is slow, and the same few ids come again and again.
+  idText: (bytes) => {
+    const key = textOf(bytes)
+    const known = idTexts.get(key)
+    if (known !== undefined) return known
+    if (idTexts.size >= maxIdTexts) idTexts.clear()
+    const text = base58btc.baseEncode(bytes)
+    idTexts.set(key, text)
+    return text
+  }
+}
+
+/** Tells the core who connects, as what, and who goes. */
+const followHost = (host: Host, kademlia: Kademlia, loopback: boolean) => {
+  const onIdentify = ({ detail }: CustomEvent<IdentifyResult>) => {
+    if (!detail.protocols.includes(Libp2pTransport.kademliaProtocol)) return
+    const remote = PeerAddress.ipOf(detail.connection.remoteAddr)
+    const claimed = detail.listenAddrs.filter((address) =>
+      Option.exists(PeerAddress.ipOf(address), (ip) => PeerAddress.isUsable(ip, { loopback }))
+    )
+    // Where it comes from is a fact, where it says that it is is a claim.
+    const isRemote = (address: Multiaddr) =>
+      Option.exists(PeerAddress.ipOf(address), (ip) => Option.isSome(remote) && ip === remote.value)
+    kademlia.connected({
+      id: detail.peerId.toString(),
+      idBytes: detail.peerId.toMultihash().bytes,
+      addresses: [...claimed.filter(isRemote), ...claimed.filter((address) => !isRemote(address))].map(
+        (address) => PeerAddress.withoutId(address).bytes
+      ),
+      agent: detail.agentVersion,
+      ours: detail.protocols.includes(Libp2pTransport.notesProtocol)
+    })
+  }
+  const onDisconnect = ({ detail }: CustomEvent<PeerId>) => kademlia.disconnected(detail.toString())
+  return Effect.acquireRelease(
+    Effect.sync(() => {
+      host.addEventListener("peer:identify", onIdentify)
+      host.addEventListener("peer:disconnect", onDisconnect)
+    }),
+    () =>
+      Effect.sync(() => {
+        host.removeEventListener("peer:identify", onIdentify)
+        host.removeEventListener("peer:disconnect", onDisconnect)
+      })
+  )
+}

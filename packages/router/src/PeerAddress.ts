@@ -34,6 +34,20 @@ export const ipOf = (address: Multiaddr): Option.Option<string> => {
     : Option.none()
 }
 
+const p2pCode = 421
+
+/** The address alone, without the peer id that may stand behind it. */
+export const withoutId = (address: Multiaddr): Multiaddr => address.decapsulateCode(p2pCode)
+
+/** A multiaddr from its binary form; none where the bytes are none. */
+export const fromBytes = (bytes: Uint8Array): Option.Option<Multiaddr> => {
+  try {
+    return Option.some(multiaddr(bytes))
+  } catch {
+    return Option.none()
+  }
+}
+
 /** The multiaddr of a TCP socket. */
 export const ofSocket = (ip: string, port: number): Multiaddr =>
   multiaddr(`/${isIPv4(ip) ? "ip4" : "ip6"}/${ip}/tcp/${port}`)

@@ -1,0 +1,104 @@
+import { noise } from "@chainsafe/libp2p-noise"
+import { yamux } from "@chainsafe/libp2p-yamux"
+import { assert, describe, it } from "@effect/vitest"
+import { identify } from "@libp2p/identify"
+import { kadDHT, passthroughMapper } from "@libp2p/kad-dht"
+import { ping } from "@libp2p/ping"
+import { tcp } from "@libp2p/tcp"
+import { tls } from "@libp2p/tls"
+import { multiaddr } from "@multiformats/multiaddr"
+import * as Bootstrap from "@spegel-ts/router/Bootstrap"
+import * as ContentKey from "@spegel-ts/router/ContentKey"
+import * as Libp2p from "@spegel-ts/router/Libp2p"
+import { Router } from "@spegel-ts/router/Router"
+import { Context, Effect, Layer, Option, Result, Schedule, Stream } from "effect"
+import { createLibp2p } from "libp2p"
+import { CID } from "multiformats/cid"
+import * as Digest from "multiformats/hashes/digest"
+import { type AddressInfo, createServer } from "node:net"
+
+const freePort = Effect.callback<number>((resume) => {
+  const server = createServer().listen(0, () => {
+    const { port } = server.address() as AddressInfo
+    server.close(() => resume(Effect.succeed(port)))
+  })
+})
+
+/** A peer of the reference implementation, which knows nothing of our own protocol. */
+const startStock = (address: string, port: number, encrypters: "noise" | "tls") =>
+  Effect.acquireRelease(
+    Effect.promise(() =>
+      createLibp2p({
+        addresses: { listen: [`/ip4/${address}/tcp/${port}`] },
+        transports: [tcp()],
+        connectionEncrypters: [encrypters === "noise" ? noise() : tls()],
+        streamMuxers: [yamux()],
+        connectionMonitor: { enabled: false },
+        services: {
+          identify: identify(),
+          ping: ping(),
+          dht: kadDHT({
+            protocol: "/spegel/kad/1.0.0",
+            clientMode: false,
+            allowQueryWithZeroPeers: true,
+            peerInfoMapper: passthroughMapper
+          })
+        }
+      })
+    ),
+    (host) => Effect.promise(() => Promise.resolve(host.stop())).pipe(Effect.timeoutOption("2 seconds"))
+  )
+
+const startOurs = (address: string, port: number, peer: string) =>
+  Effect.map(
+    Layer.build(Layer.fresh(
+      Libp2p.layer({ host: Option.some(address), port, dataDir: Option.none(), registryPort: 5000 }).pipe(
+        Layer.provide(Bootstrap.layer(Result.getOrThrow(Bootstrap.fromStatic([peer]))))
+      )
+    )),
+    (context) => Context.get(context, Router)
+  )
+
+describe("one network with the reference implementation", { timeout: 60_000 }, () => {
+  for (const encrypters of ["noise", "tls"] as const) {
+    it.live(`over ${encrypters}: each finds what the other provides`, () =>
+      Effect.gen(function*() {
+        const port = yield* freePort
+        const stock = yield* startStock("127.0.0.2", port, encrypters)
+        const a = yield* startOurs("127.0.0.3", port, `127.0.0.2:${port}`)
+        const b = yield* startOurs("127.0.0.4", port, `127.0.0.2:${port}`)
+        const ids = yield* Effect.forEach([a, b], (router) => Effect.map(router.self, ({ id }) => id))
+        yield* Effect.promise(() => stock.dial(multiaddr(`/ip4/127.0.0.3/tcp/${port}`)))
+        yield* Effect.all([a.peers, b.peers]).pipe(
+          Effect.filterOrFail((peers) => peers.every(({ length }) => length === 2), () => "not all known"),
+          Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 100 })
+        )
+
+        const ours = ContentKey.make("registry.example/ours:v1")
+        const theirs = ContentKey.make("registry.example/theirs:v1")
+        const cid = (key: ContentKey.ContentKey) => CID.createV1(0x55, Digest.decode(Libp2p.dhtKey(key)))
+        yield* a.advertise([ours])
+        yield* Effect.promise(async () => {
+          for await (const _event of stock.services.dht.provide(cid(theirs), { signal: AbortSignal.timeout(10_000) })) {
+            // Driven to its end.
+          }
+        })
+
+        const found = yield* Effect.promise(async () => {
+          const providers = new Set<string>()
+          for await (
+            const event of stock.services.dht.findProviders(cid(ours), { signal: AbortSignal.timeout(10_000) })
+          ) {
+            if (event.name === "PROVIDER") { for (const { id } of event.providers) providers.add(id.toString()) }
+            if (providers.size > 0) break
+          }
+          return [...providers]
+        })
+        assert.deepStrictEqual(found, [ids[0]])
+        for (const router of [a, b]) {
+          const peers = yield* Stream.runCollect(router.lookup(theirs, { count: 3 }))
+          assert.deepStrictEqual(peers.map(({ id }) => id), [stock.peerId.toString()])
+        }
+      }))
+  }
+})
