@@ -167,11 +167,13 @@ export const make = (
               await stream.onDrain()
             }
           }
-          stream.resume()
+          busy = false
+          // What came meanwhile is delivered within this call.
+          if (stream.readStatus === "paused") stream.resume()
         } catch (error) {
+          busy = false
           stream.abort(error instanceof Error ? error : new Error(String(error)))
         }
-        busy = false
       }
       stream.addEventListener("message", ({ data }) => {
         try {

@@ -1,0 +1,82 @@
+/** `npm run bench -- router`: figures of the router, beside the stock DHT in the same run. */
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { Console, Effect } from "effect"
+import { Command, Flag } from "effect/cli"
+import { type Figures, measure, type Plan } from "./router/measure.ts"
+
+const ours: Plan = {
+  rounds: 3,
+  lookups: 300,
+  keysToProvide: 10_000,
+  fillers: 4,
+  keysPerSecondUnderLoad: 2000,
+  joinLimitMillis: 120_000
+}
+
+/** The stock DHT needs 200 ms of CPU a key: it gets fewer, and less time. */
+const stock: Plan = {
+  rounds: 1,
+  lookups: 30,
+  keysToProvide: 20,
+  fillers: 1,
+  keysPerSecondUnderLoad: 10,
+  joinLimitMillis: 15_000
+}
+
+const row = (
+  name: string,
+  { concurrent10Ms, firstProviderMs, joinMs, missMs, provide, rssMiBPerNode, underLoadMs }: Figures
+) =>
+  [
+    name.padEnd(10),
+    ...[firstProviderMs, concurrent10Ms, missMs, underLoadMs].map(({ p50, p99 }) => `${p50} / ${p99}`.padStart(16)),
+    String(joinMs ?? "-").padStart(8),
+    `${provide.keys} in ${provide.wallMs} ms, ${provide.clusterCpuMsPerKey} ms`.padStart(32),
+    `${rssMiBPerNode} MiB`.padStart(10)
+  ].join("  ")
+
+const router = Command.make("router", {
+  nodes: Flag.Int("nodes").pipe(Flag.withDescription("Nodes of the cluster"), Flag.withDefault(30)),
+  port: Flag.Int("port").pipe(Flag.withDescription("Port of all nodes"), Flag.withDefault(25_801)),
+  withoutStock: Flag.Boolean("without-stock").pipe(
+    Flag.withDescription("Leave the stock DHT out"),
+    Flag.withDefault(false)
+  ),
+  json: Flag.Boolean("json").pipe(
+    Flag.withDescription("Print the figures as one JSON object on the last line"),
+    Flag.withDefault(false)
+  )
+}, ({ json, nodes, port, withoutStock }) =>
+  Effect.gen(function*() {
+    yield* Console.log(
+      `${nodes} nodes, ${
+        (ours.fillers + ours.rounds) * ours.keysToProvide
+      } keys; ms as p50 / p99, medians of ${ours.rounds} rounds\n`
+    )
+    const head = [
+      "",
+      "first provider",
+      "ten at once",
+      "nobody has it",
+      "under load",
+      "join",
+      "provide, CPU a key",
+      "RSS a node"
+    ]
+    const widths = [10, 16, 16, 16, 16, 8, 32, 10]
+    yield* Console.log(head.map((title, column) => title.padStart(widths[column] ?? 0)).join("  "))
+    const figures = yield* Effect.promise(() => measure("spegel-ts", nodes, port, ours))
+    yield* Console.log(row("spegel-ts", figures))
+    const yardstick = withoutStock ? undefined : yield* Effect.promise(() => measure("stock", nodes, port + 1, stock))
+    if (yardstick !== undefined) yield* Console.log(row("stock", yardstick))
+    if (json) yield* Console.log(JSON.stringify({ ...figures, stock: yardstick ?? null }))
+  })).pipe(Command.withDescription("Lookups, provide and join of a cluster on this machine"))
+
+Command.make("bench").pipe(
+  Command.withDescription("Benchmarks of spegel-ts"),
+  Command.withSubcommands([router]),
+  Command.run({ version: "0.1.0" }),
+  Effect.provide(NodeServices.layer),
+  NodeRuntime.runMain
+)
