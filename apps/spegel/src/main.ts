@@ -65,8 +65,16 @@ const presenter: CliOutput.Presenter = {
       : CliOutput.defaultPresenter.present(event)
 }
 
+// A closed terminal ends the demo as Ctrl-C does.
+process.once("SIGHUP", () => process.kill(process.pid, "SIGTERM"))
+
 Command.runWith(spegel, { version })(expandLists(process.argv.slice(2), listFlags)).pipe(
-  Effect.tapError((error) => error._tag === "ShowHelp" ? Effect.void : complain(error.message)),
+  Effect.tapCause((cause) =>
+    Cause.hasInterruptsOnly(cause) ? Effect.void : Option.match(Cause.findErrorOption(cause), {
+      onNone: () => complain(`unexpected failure: ${Cause.pretty(cause)}`),
+      onSome: (error) => error._tag === "ShowHelp" ? Effect.void : complain(error.message)
+    })
+  ),
   Effect.provide(Layer.mergeAll(
     NodeServices.layer,
     CliOutput.layerPresenter(presenter),

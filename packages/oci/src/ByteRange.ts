@@ -14,11 +14,12 @@ export class RangeNotSatisfiable extends Data.TaggedError("RangeNotSatisfiable")
   }
 }
 
-const oneRange = /^bytes=[ \t]*(?:([0-9]{1,19})-([0-9]{0,19})|-([0-9]{1,19}))[ \t]*$/i
+const oneRange = /^bytes=[ \t]*(?:([0-9]+)-([0-9]*)|-([0-9]+))[ \t]*$/i
 
 /**
  * The range asked of a representation of `size` bytes. A server may ignore what it does not support (section 14.2):
- * other units, several ranges and malformed headers give none, i.e. the whole.
+ * other units, several ranges and malformed headers give none, i.e. the whole. So does a suffix of an empty
+ * representation: it is satisfiable (section 14.1.2), but no `Content-Range` can say so.
  */
 export const parse = (
   header: string | undefined,
@@ -29,9 +30,8 @@ export const parse = (
   const [, first, last, suffix] = match
   if (suffix !== undefined) {
     const length = Number(suffix)
-    return length === 0 || size === 0
-      ? Result.fail(new RangeNotSatisfiable({ size }))
-      : Result.succeed(Option.some({ start: Math.max(0, size - length), end: size }))
+    if (length === 0) return Result.fail(new RangeNotSatisfiable({ size }))
+    return Result.succeed(size === 0 ? Option.none() : Option.some({ start: Math.max(0, size - length), end: size }))
   }
   // Both are digits here. Compared as integers of any size: two huge ones must not collapse into one double.
   if (last && BigInt(last) < BigInt(first ?? "")) return Result.succeed(Option.none())

@@ -102,8 +102,8 @@ const invalidDigest = Result.fail(
 )
 
 /** `/v2/<name>/<endpoint>/<last>`, read from the right: a name may contain any endpoint's word. */
-const endpoint = /^\/v2\/(?<name>.+)\/(?<endpoint>manifests|blobs|tags|referrers)\/(?<last>[^/]+)$/
-const uploads = /^\/v2\/.+\/blobs\/uploads(?:\/[^/]*)?$/
+const endpoint = /^\/v2\/(?<name>.*)\/(?<endpoint>manifests|blobs|tags|referrers)\/(?<last>[^/]+)$/s
+const uploads = /^\/v2\/.+\/blobs\/uploads(?:\/[^/]*)?$/s
 
 /** Reads a request. The error is the answer: its status, code and body are what the client gets. */
 export const parse = (http: HttpRequest): Parsed => {

@@ -18,8 +18,9 @@ import { networkInterfaces } from "node:os"
 import { Bootstrap } from "./Bootstrap.ts"
 import type { ContentKey } from "./ContentKey.ts"
 import * as Identity from "./Identity.ts"
-import { type Environment, Kademlia, type Provider, textOf } from "./kademlia/Kademlia.ts"
+import { Kademlia, type Provider } from "./kademlia/Kademlia.ts"
 import * as Libp2pTransport from "./kademlia/Libp2pTransport.ts"
+import { type Environment, textOf } from "./kademlia/Protocol.ts"
 import type { Peer, PeerFacts } from "./Peer.ts"
 import * as PeerAddress from "./PeerAddress.ts"
 import { Router, RouterNotReady } from "./Router.ts"
@@ -98,8 +99,8 @@ const makeHost = Effect.fnUntraced(function*(options: Libp2pOptions, loopback: b
           connectionMonitor: { enabled: false },
           connectionManager: {
             maxConnections: 300,
-            inboundConnectionThreshold: 100,
-            maxIncomingPendingConnections: 50
+            inboundConnectionThreshold: 200,
+            maxIncomingPendingConnections: 128
           },
           services: {
             identify: identify(),
@@ -157,10 +158,11 @@ export const layer = (
       const loopback = Option.exists(options.host, PeerAddress.isLoopback)
       const host = yield* makeHost(options, loopback)
       const idBytes = host.peerId.toMultihash().bytes
-      const transport = Libp2pTransport.make(host, () => ({ id: idBytes, addresses: announced() }))
       const announced = () => host.getMultiaddrs().map((address) => PeerAddress.withoutId(address).bytes)
+      const transport = Libp2pTransport.make(host, () => ({ id: idBytes, addresses: announced() }))
       const kademlia = new Kademlia({
         self: { id: host.peerId.toString(), idBytes },
+        addresses: announced,
         registryPort: options.registryPort,
         environment,
         transport,

@@ -42,6 +42,8 @@ export interface ClusterNode {
 }
 
 export interface Cluster {
+  /** When the nodes were told to start. */
+  readonly startedAt: number
   readonly nodes: ReadonlyArray<ClusterNode>
   /** Peers that each node knows. */
   readonly peers: () => Promise<ReadonlyArray<number>>
@@ -69,12 +71,16 @@ export const start = async (implementation: Implementation, count: number, port:
     for (const { child } of workers) child.kill("SIGKILL")
   }
   try {
+    // Processes first, then nodes: what joins is a cluster, not a start of programs.
+    await Promise.all(workers.map(({ ask }) => ask({ _tag: "Peers" })))
+    const startedAt = performance.now()
     const ids = await Promise.all(
       workers.map(({ ask }, index) =>
         ask({ _tag: "Start", implementation, addresses: parts[index] ?? [], port, bootstrap: addresses[0] ?? "" })
       )
     )
     return {
+      startedAt,
       nodes: workers.flatMap(({ ask }, index) =>
         (ids[index] ?? []).map((id, node) => ({
           id,

@@ -62,7 +62,12 @@ const startStock = async (address: string, port: number, bootstrap: string): Pro
       })
     }
   })
-  if (address !== bootstrap) await host.dial(multiaddr(`/ip4/${bootstrap}/tcp/${port}`))
+  // All start at once: the first node may not listen yet.
+  for (let tries = address === bootstrap ? 50 : 0; host.getPeers().length === 0 && tries < 50; tries++) {
+    await host.dial(multiaddr(`/ip4/${bootstrap}/tcp/${port}`)).catch(() =>
+      new Promise((resolve) => setTimeout(resolve, 200))
+    )
+  }
   const cid = (key: string) => CID.createV1(0x55, Digest.decode(Libp2p.dhtKey(ContentKey.make(key))))
   return {
     id: host.peerId.toString(),

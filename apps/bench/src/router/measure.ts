@@ -35,6 +35,12 @@ export interface Plan {
   readonly joinLimitMillis: number
 }
 
+/** A key, and who provides it: that node would not find itself. */
+interface Held {
+  readonly key: string
+  readonly holder: Cluster.ClusterNode
+}
+
 const replication = 20
 
 const percentiles = (millis: ReadonlyArray<number>): Percentiles => {
@@ -63,29 +69,30 @@ export const measure = async (
   port: number,
   plan: Plan
 ): Promise<Figures> => {
-  const started = performance.now()
   const cluster = await Cluster.start(implementation, count, port)
+  const started = cluster.startedAt
   try {
     let joinMs: number | null = null
     while (joinMs === null && performance.now() - started < plan.joinLimitMillis) {
       if ((await cluster.peers()).every((peers) => peers >= count - 1)) joinMs = Math.round(performance.now() - started)
-      else await sleep(100)
+      else await sleep(count * 5)
     }
     // Connections are still being made for a while after everybody is known.
     await sleep(count * 100)
 
     const positions = cluster.nodes.map((node) => ({ node, position: positionOf(base58btc.baseDecode(node.id)) }))
-    const askersOf = (key: string): ReadonlyArray<Cluster.ClusterNode> => {
+    const askersOf = ({ holder, key }: Held): ReadonlyArray<Cluster.ClusterNode> => {
       const keepers = new Set(closest(positionOf(dhtKey(ContentKey.make(key))), positions, replication + 1))
-      return positions.filter((node) => !keepers.has(node)).map(({ node }) => node)
+      return positions.filter((at) => !keepers.has(at) && at.node !== holder).map(({ node }) => node)
     }
     const nodeAt = (index: number) => cluster.nodes[index % cluster.nodes.length] as Cluster.ClusterNode
 
-    const held: Array<string> = []
+    const held: Array<Held> = []
     for (let filler = 0; filler < plan.fillers; filler++) {
       const batch = keys(`fill-${filler}`, plan.keysToProvide)
-      held.push(...batch)
-      await nodeAt(filler * 7 + 1).provide(batch)
+      const holder = nodeAt(filler * 7 + 1)
+      held.push(...batch.map((key) => ({ key, holder })))
+      await holder.provide(batch)
     }
 
     const provided: Array<{ wallMs: number; cpuMs: number }> = []
@@ -93,10 +100,11 @@ export const measure = async (
       const batch = keys(`provide-${round}`, plan.keysToProvide)
       const before = await cluster.usage()
       const begun = performance.now()
-      await nodeAt(round * 5 + 2).provide(batch)
+      const holder = nodeAt(round * 5 + 2)
+      await holder.provide(batch)
       const wallMs = performance.now() - begun
       provided.push({ wallMs, cpuMs: (await cluster.usage()).cpuMillis - before.cpuMillis })
-      held.push(...batch)
+      held.push(...batch.map((key) => ({ key, holder })))
     }
 
     let failed = 0
@@ -104,10 +112,11 @@ export const measure = async (
     const lookUp = async (round: number, concurrency: number, lookups: number) => {
       const byAsker = new Map<Cluster.ClusterNode, Array<string>>()
       for (let index = 0; index < lookups; index++) {
-        const key = held[(index * 7919 + round * 104_729) % held.length] ?? ""
-        const askers = askersOf(key)
-        const asker = askers[index % Math.max(1, Math.min(askers.length, 3))] ?? nodeAt(index)
-        byAsker.set(asker, [...byAsker.get(asker) ?? [], key])
+        const wanted = held[(index * 7919 + round * 104_729) % held.length] as Held
+        const askers = askersOf(wanted)
+        const others = cluster.nodes.filter((node) => node !== wanted.holder)
+        const asker = askers[index % Math.max(1, Math.min(askers.length, 3))] ?? others[index % others.length]
+        if (asker !== undefined) byAsker.set(asker, [...byAsker.get(asker) ?? [], wanted.key])
       }
       const millis: Array<number> = []
       for (const [asker, batch] of byAsker) millis.push(...await asker.find(batch, concurrency))
@@ -124,9 +133,9 @@ export const measure = async (
       return percentiles(millis)
     }
     const underLoad = async (round: number) => {
-      let loading = true
-      const load = (async () => {
-        for (let second = 0; loading; second++) {
+      const load = { running: true }
+      const loaded = (async () => {
+        for (let second = 0; load.running; second++) {
           const begun = performance.now()
           await nodeAt(3).provide(
             keys(`load-${round}-${second}`, Math.max(1, Math.ceil(plan.keysPerSecondUnderLoad / 10)))
@@ -135,8 +144,8 @@ export const measure = async (
         }
       })()
       const result = await lookUp(round + 100, 1, plan.lookups)
-      loading = false
-      await load
+      load.running = false
+      await loaded
       return result
     }
 

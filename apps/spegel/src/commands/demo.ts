@@ -125,8 +125,7 @@ const pullWithContainerd = Effect.fnUntraced(function*(
       kind,
       bytes: descriptor.size,
       servedBy: fromPeer ? `peer ${peers.get(pull.source) ?? pull.source}` : "upstream",
-      // Only the mirror's time is known: of what upstream served, the time until it said no.
-      millis: pull?.millis ?? 0
+      millis: fromPeer ? pull.millis : undefined
     }
   })
 })
@@ -167,7 +166,9 @@ const run = Effect.fnUntraced(function*(options: DemoOptions) {
     )
     const next = nodes[index + 1]
     // Advertising takes a moment, and in a cluster pulls on different nodes are further apart than here.
-    if (next !== undefined) yield* waitUntilFound(next, image)
+    if (next !== undefined && Option.isNone(yield* waitUntilFound(next, image))) {
+      yield* Console.log(`${next.name} cannot find all of it at its peers yet; it pulls all the same`)
+    }
   }
 
   const upstreamBytes = yield* NodeFacts.bytesServed(upstream.metrics)
@@ -183,11 +184,9 @@ const run = Effect.fnUntraced(function*(options: DemoOptions) {
   yield* Console.log(
     nodes.map(({ metrics, name }) => `${name}  ${metrics}/debug/web/  ${metrics}/metrics`).join("\n")
   )
-  if (options.keep) {
-    yield* Console.log("\nRunning until Ctrl-C.")
-    return yield* Effect.never
-  }
+  if (options.keep) yield* Console.log("\nRunning until Ctrl-C.")
   if (options.json) yield* Console.log(JSON.stringify(summary))
+  if (options.keep) return yield* Effect.never
 }, Effect.scoped)
 
 export const demo = Command.make("demo", flags, run).pipe(

@@ -53,7 +53,8 @@ export const start = Effect.fn("DemoProcess.start")(function*({ args, command, n
         Effect.andThen(ended),
         Effect.timeoutOrElse({
           duration: "5 seconds",
-          orElse: () => Effect.andThen(Effect.sync(() => child.kill("SIGKILL")), ended)
+          // With all that it has started itself.
+          orElse: () => Effect.andThen(Effect.sync(() => process.kill(-(child.pid ?? 0), "SIGKILL")), ended)
         })
       )
     }

@@ -5,7 +5,8 @@ export interface ReportRow {
   readonly kind: string
   readonly bytes: number
   readonly servedBy: string
-  readonly millis: number
+  /** Unknown where the client does not tell: containerd's pulls from upstream pass the mirror by. */
+  readonly millis: number | undefined
 }
 
 export interface Summary {
@@ -42,8 +43,8 @@ export const table = (rows: ReadonlyArray<ReportRow>): string => {
     kind,
     mebi(bytes),
     servedBy,
-    millis.toFixed(0),
-    speed(bytes, millis)
+    millis?.toFixed(0) ?? "",
+    millis === undefined ? "" : speed(bytes, millis)
   ])
   const widths = head.map((title, column) => Math.max(title.length, ...cells.map((row) => (row[column] ?? "").length)))
   const right = new Set([2, 4, 5])

@@ -1,5 +1,5 @@
 /** What the demo reads back from its running nodes: metrics and the last requests, over HTTP as anybody would. */
-import { Effect, Schema } from "effect"
+import { Data, Effect, Schema } from "effect"
 
 const Pulls = Schema.Array(Schema.Struct({
   method: Schema.String,
@@ -12,13 +12,28 @@ const Pulls = Schema.Array(Schema.Struct({
 
 const Peers = Schema.Array(Schema.Struct({ id: Schema.String, addresses: Schema.Array(Schema.String) }))
 
-const get = (url: string): Effect.Effect<Response> => Effect.promise((signal) => fetch(url, { signal }))
+/** A node of the demo does not answer, or not as it should. */
+export class NodeUnreachable extends Data.TaggedError("NodeUnreachable")<{
+  readonly url: string
+  readonly reason: string
+}> {
+  override get message() {
+    return `${this.url} does not answer (${this.reason}); the node has stopped, or is not what it was`
+  }
+}
 
-const json = <A, I>(url: string, schema: Schema.Codec<A, I>): Effect.Effect<A> =>
+const get = (url: string): Effect.Effect<string, NodeUnreachable> =>
+  Effect.tryPromise({
+    try: (signal) => fetch(url, { signal }).then((response) => response.text()),
+    catch: (cause) => new NodeUnreachable({ url, reason: String(cause) })
+  })
+
+const json = <A, I>(url: string, schema: Schema.Codec<A, I>): Effect.Effect<A, NodeUnreachable> =>
   get(url).pipe(
-    Effect.flatMap((response) => Effect.promise(() => response.json())),
-    Effect.flatMap(Schema.decodeUnknownEffect(schema)),
-    Effect.orDie
+    Effect.flatMap(Schema.decodeUnknownEffect(Schema.fromJsonString(schema))),
+    Effect.mapError((error) =>
+      error._tag === "NodeUnreachable" ? error : new NodeUnreachable({ url, reason: error.message })
+    )
   )
 
 /** The last requests of a node, the newest first. */
@@ -32,9 +47,8 @@ export const addressesOfPeers = (metrics: string) =>
   )
 
 /** Body bytes that a node sent in answer to GETs of manifests and blobs, by its own count. */
-export const bytesServed = (metrics: string): Effect.Effect<number> =>
+export const bytesServed = (metrics: string): Effect.Effect<number, NodeUnreachable> =>
   get(`${metrics}/metrics`).pipe(
-    Effect.flatMap((response) => Effect.promise(() => response.text())),
     Effect.map((text) => {
       let bytes = 0
       for (const [, labels = "", value] of text.matchAll(/^http_response_size_bytes_sum\{([^}]*)\} (\S+)$/gm)) {

@@ -7,7 +7,7 @@ import { Descriptor } from "@spegel-ts/oci/Descriptor"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as Manifest from "@spegel-ts/oci/Manifest"
 import type { Reference } from "@spegel-ts/oci/Reference"
-import { Data, Effect, Option } from "effect"
+import { Data, Duration, Effect, Option } from "effect"
 
 /** No host had the object. */
 export class PullFailed extends Data.TaggedError("PullFailed")<{
@@ -50,12 +50,17 @@ export interface PullOptions {
 class HostFailed extends Data.TaggedError("HostFailed")<{ readonly reason: string }> {}
 
 const maxResumes = 16
+/** As containerd 2.3 waits for a head; longer than any mirror should need for the next byte. */
+const silence = Duration.seconds(30)
 
 const request = (url: string, init: RequestInit) =>
   Effect.tryPromise({
     try: (signal) => fetch(url, { ...init, signal }),
     catch: (cause) => new HostFailed({ reason: `${new URL(url).host}: ${String(cause)}` })
-  })
+  }).pipe(Effect.timeoutOrElse({
+    duration: silence,
+    orElse: () => Effect.fail(new HostFailed({ reason: `${new URL(url).host} did not answer` }))
+  }))
 
 const errorOf = (url: string, response: Response) =>
   Effect.promise(() => response.text().catch(() => "")).pipe(
@@ -69,7 +74,9 @@ const drain = (response: Response, ingest: IngestWriter, onWritten: (written: nu
   Effect.gen(function*() {
     const reader = response.body?.getReader()
     for (;;) {
-      const part = yield* Effect.promise(async () => reader?.read().catch(() => undefined))
+      const part = yield* Effect.promise(async () => reader?.read().catch(() => undefined)).pipe(
+        Effect.timeoutOrElse({ duration: silence, orElse: () => Effect.undefined })
+      )
       if (part?.value === undefined) return
       yield* ingest.write(part.value)
       onWritten(yield* ingest.written)

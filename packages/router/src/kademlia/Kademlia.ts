@@ -8,44 +8,23 @@
 import { closest, positionOf } from "./Distance.ts"
 import { type Member, Members } from "./Members.ts"
 import { type Message, MessageType, type WirePeer } from "./Message.ts"
+import { OwnKeys } from "./OwnKeys.ts"
+import {
+  empty,
+  type Environment,
+  message,
+  NoteType,
+  replication,
+  RequestFailed,
+  textOf,
+  type Transport
+} from "./Protocol.ts"
 import { ProviderStore } from "./ProviderStore.ts"
-
-/** Messages of our own protocol, for what Kademlia lacks: `key` is a port, a key, or nothing. */
-export const NoteType = { hello: 100, withdraw: 101, goodbye: 102 } as const
-
-/** A request got no answer. Unreachable: no connection either, nobody is there. */
-export class RequestFailed extends Error {
-  override readonly name = "RequestFailed"
-  readonly unreachable: boolean
-  constructor(reason: string, options: { readonly unreachable: boolean }) {
-    super(reason)
-    this.unreachable = options.unreachable
-  }
-}
-
-/** How messages travel. Requests on one pair of peers are answered in order. */
-export interface Transport {
-  /** Rejects with `RequestFailed`. */
-  readonly request: (member: Member, message: Message, timeoutMillis: number) => Promise<Message>
-  /** Hands over that this node provides `keys`; resolves when the peer has them. Rejects with `RequestFailed`. */
-  readonly provide: (member: Member, keys: ReadonlyArray<Uint8Array>) => Promise<void>
-  /** Sends messages of our own protocol, without an answer and without a failure. */
-  readonly tell: (member: Member, messages: ReadonlyArray<Message>) => void
-}
-
-export interface Environment {
-  /** Milliseconds on a clock that does not jump. */
-  readonly now: () => number
-  /** From 0 to 1. */
-  readonly random: () => number
-  /** Calls back after a while; gives what cancels it. */
-  readonly after: (millis: number, run: () => void) => () => void
-  /** Text form of a peer id. */
-  readonly idText: (id: Uint8Array) => string
-}
 
 export interface KademliaOptions {
   readonly self: { readonly id: string; readonly idBytes: Uint8Array }
+  /** Multiaddrs that this node announces now. */
+  readonly addresses: () => ReadonlyArray<Uint8Array>
   readonly registryPort: number
   readonly environment: Environment
   readonly transport: Transport
@@ -55,8 +34,6 @@ export interface KademliaOptions {
   readonly refreshMillis: number
 }
 
-/** Who keeps a record. */
-const replication = 20
 /** Who is asked for one: a miss is certain when these have answered. */
 const askAtOnce = 3
 const maxAsked = 8
@@ -65,27 +42,20 @@ const foreignTtlMillis = 20 * 60_000
 const graceMillis = 60_000
 const tickMillis = 5000
 const silenceMillis = 15_000
+const minQueryMillis = 50
+const maxQueryMillis = 400
 const pingsAtOnce = 8
-const provideAtOnce = 8
-const keysPerTurn = 64
 const newcomerMillis = 500
 const newsMillis = 100
 const probeMillis = 125
+const verifyDelayMillis = 1000
+const verifyTimeoutMillis = 5000
+const minPauseMillis = 10
+const pauseShare = 4
+/** A ping may take as long as a busy node needs; a lookup does not wait for it. */
+const pingTimeoutMillis = 1000
 const maxHelloPeers = 50
 const sweptPerTick = 20_000
-
-const empty: Uint8Array = new Uint8Array()
-
-export const textOf = (key: Uint8Array): string =>
-  Buffer.from(key.buffer, key.byteOffset, key.length).toString("latin1")
-const bytesOf = (key: string): Uint8Array => Buffer.from(key, "latin1")
-
-const message = (
-  type: number,
-  key: Uint8Array,
-  closer: ReadonlyArray<WirePeer> = [],
-  providers: ReadonlyArray<WirePeer> = []
-) => ({ type, key, closer, providers }) satisfies Message
 
 const toWire = ({ addresses, idBytes }: Member): WirePeer => ({ id: idBytes, addresses })
 
@@ -102,22 +72,28 @@ export class Kademlia {
   readonly store = new ProviderStore()
   readonly #options: KademliaOptions
   readonly #self: { readonly position: Uint8Array; readonly id: string }
-  /** Keys that this node provides, with the time at which they were handed out. */
-  readonly #own = new Map<string, number>()
+  readonly #ownKeys: OwnKeys
   readonly #cancels = new Set<() => void>()
   #newcomers: Array<Member> = []
   #news: Array<Member> = []
   #unverified: Array<Member> = []
-  #verifying = 0
+  #verifying = false
   #stopped = false
 
   constructor(options: KademliaOptions) {
     this.#options = options
     this.#self = { position: positionOf(options.self.idBytes), id: options.self.id }
+    this.#ownKeys = new OwnKeys({
+      ...options,
+      members: this.members,
+      heard: (member) => this.#heard(member),
+      failed: (member, error) => this.#failed(member, error),
+      after: (millis, run) => this.#after(millis, run)
+    })
   }
 
   get ownKeys(): number {
-    return this.#own.size
+    return this.#ownKeys.size
   }
 
   /** Begins to look after members and records. */
@@ -202,18 +178,28 @@ export class Kademlia {
     this.#verify()
   }
 
+  /**
+   * Gets to know members that others told of, one after the other, with pauses in proportion to what it costs: when a
+   * whole cluster starts, the first connections of all come before the many between all.
+   */
   #verify(): void {
-    while (this.#verifying < 4) {
-      const member = this.#unverified.shift()
-      if (member === undefined) return
-      if (member.lastHeard > 0) continue
-      this.#verifying++
-      void this.#request(member, message(MessageType.ping, empty), 5000).catch(() => this.#evict(member, false))
-        .finally(() => {
-          this.#verifying--
-          this.#verify()
-        })
+    if (this.#verifying) return
+    this.#verifying = true
+    const next = async () => {
+      let member = this.#unverified.shift()
+      while (member !== undefined && member.lastHeard > 0) member = this.#unverified.shift()
+      if (member === undefined) {
+        this.#verifying = false
+        return
+      }
+      const unheard = member
+      const begun = this.#now()
+      await this.#request(unheard, message(MessageType.ping, empty), verifyTimeoutMillis).catch(() =>
+        this.#evict(unheard, false)
+      )
+      this.#after(minPauseMillis + pauseShare * (this.#now() - begun), () => void next())
     }
+    this.#after(verifyDelayMillis * (1 + this.#options.environment.random()), () => void next())
   }
 
   #hello(peers: ReadonlyArray<Member>): ReadonlyArray<Message> {
@@ -246,7 +232,7 @@ export class Kademlia {
       case MessageType.findNode:
         return message(type, key, this.#closestHeard(key))
       case MessageType.getProviders:
-        return message(type, key, this.#closestHeard(key), this.#localProviders(textOf(key)).map(toWire))
+        return message(type, key, this.#closestHeard(key), this.#providersOf(textOf(key)))
       case MessageType.addProvider: {
         const own = providers.some(({ addresses, id }) =>
           addresses.length > 0 && this.#options.environment.idText(id) === from
@@ -287,6 +273,14 @@ export class Kademlia {
     }
   }
 
+  /** Providers to tell others of: this node itself is one of those asked, and may be the holder. */
+  #providersOf(key: string): ReadonlyArray<WirePeer> {
+    const others = this.#localProviders(key).map(toWire)
+    return this.#ownKeys.has(key)
+      ? [{ id: this.#options.self.idBytes, addresses: this.#options.addresses() }, ...others]
+      : others
+  }
+
   #closestHeard(key: Uint8Array): ReadonlyArray<WirePeer> {
     return this.members.closest(positionOf(key), replication).filter(({ lastHeard }) => lastHeard > 0).map(toWire)
   }
@@ -323,7 +317,7 @@ export class Kademlia {
       for (let member = candidates.shift(); member !== undefined; member = candidates.shift()) {
         if (!wanted) return
         try {
-          const { closer, providers } = await this.#request(member, message(MessageType.getProviders, key))
+          const { closer, providers } = await this.#query(member, message(MessageType.getProviders, key))
           const heard = ({ id }: { readonly id: string }) => this.members.get(id)?.lastHeard ?? 0
           providers.map(({ addresses, id }) => ({ addresses, id: this.#options.environment.idText(id) }))
             .toSorted((a, b) => heard(b) - heard(a))
@@ -347,59 +341,22 @@ export class Kademlia {
       .some((keeper) => keeper.position === this.#self.position)
   }
 
-  // --- provide ------------------------------------------------------------------------------------------------
+  // --- own keys -----------------------------------------------------------------------------------------------
 
   /** Adds keys to what this node provides, and hands them out to their keepers. */
-  async advertise(keys: ReadonlyArray<Uint8Array>): Promise<void> {
-    const now = this.#now()
-    const texts = keys.map(textOf)
-    for (const key of texts) this.#own.set(key, now)
-    await this.#handOut(texts)
+  advertise(keys: ReadonlyArray<Uint8Array>): Promise<void> {
+    return this.#ownKeys.advertise(keys)
   }
 
   /** Stops providing keys; peers of our kind forget them at once. */
   withdraw(keys: ReadonlyArray<Uint8Array>): void {
-    for (const key of keys) this.#own.delete(textOf(key))
-    for (const member of this.members.values()) {
-      if (member.ours && member.lastHeard > 0) {
-        this.#options.transport.tell(member, keys.map((key) => message(NoteType.withdraw, key)))
-      }
-    }
-  }
-
-  /** Groups keys by keeper, so that each peer is sent all of its keys together. */
-  async #handOut(keys: ReadonlyArray<string>, only?: ReadonlySet<Member>): Promise<void> {
-    const batches = new Map<Member, Array<Uint8Array>>()
-    for (const [index, key] of keys.entries()) {
-      // Lookups go on meanwhile.
-      if (index % keysPerTurn === keysPerTurn - 1) await this.#turn()
-      const bytes = bytesOf(key)
-      for (const keeper of this.members.closest(positionOf(bytes), replication)) {
-        if (only !== undefined && !only.has(keeper)) continue
-        const batch = batches.get(keeper)
-        if (batch === undefined) batches.set(keeper, [bytes])
-        else batch.push(bytes)
-      }
-    }
-    const work = [...batches]
-    const send = async () => {
-      for (let next = work.pop(); next !== undefined; next = work.pop()) {
-        const [member, batch] = next
-        try {
-          await this.#options.transport.provide(member, batch)
-          this.#heard(member)
-        } catch (error) {
-          this.#failed(member, error)
-        }
-      }
-    }
-    await Promise.all(Array.from({ length: provideAtOnce }, send))
+    this.#ownKeys.withdraw(keys)
   }
 
   #provideToNewcomers(): void {
     const newcomers = new Set(this.#newcomers)
     this.#newcomers = []
-    void this.#handOut([...this.#own.keys()], newcomers)
+    this.#ownKeys.handToNewcomers(newcomers)
   }
 
   // --- time ---------------------------------------------------------------------------------------------------
@@ -407,14 +364,14 @@ export class Kademlia {
   #tick(): void {
     const now = this.#now()
     this.store.sweep(now / 1000, sweptPerTick)
-    this.#refresh(now)
+    this.#ownKeys.refresh(now)
     const silent = [...this.members.values()].filter(({ lastHeard }) =>
       lastHeard > 0 && now - lastHeard > silenceMillis
     )
     const work = [...silent, ...this.members.dueForRetry(now, 4)]
     const ping = async () => {
       for (let member = work.pop(); member !== undefined; member = work.pop()) {
-        await this.#request(member, message(MessageType.ping, empty)).catch(() => undefined)
+        await this.#ping(member)
       }
     }
     for (let pings = 0; pings < pingsAtOnce; pings++) void ping()
@@ -426,22 +383,35 @@ export class Kademlia {
     }
   }
 
-  /** Keys are due at times of their own, spread over a fifth of the interval. */
-  #refresh(now: number): void {
-    const due: Array<string> = []
-    for (const [key, since] of this.#own) {
-      const spread = 0.8 + 0.2 * (key.charCodeAt(key.length - 1) / 256)
-      if (now - since > this.#options.refreshMillis * spread) due.push(key)
+  /**
+   * Asks a member for a lookup, with a time limit of four times what it usually needs. One that is late may be busy: it is
+   * pinged before it counts as silent.
+   */
+  async #query(member: Member, query: Message): Promise<Message> {
+    try {
+      return await this.#options.transport.request(
+        member,
+        query,
+        Math.min(maxQueryMillis, Math.max(minQueryMillis, 4 * member.roundTrip))
+      )
+    } catch (error) {
+      // Slower next time: one late answer must not make every later one late.
+      member.roundTrip = Math.min(maxQueryMillis / 4, 2 * member.roundTrip)
+      if (error instanceof RequestFailed && error.unreachable) this.#evict(member, true)
+      else void this.#ping(member)
+      throw error
     }
-    for (const key of due) this.#own.set(key, now)
-    if (due.length > 0) void this.#handOut(due)
   }
 
-  /** Asks a member, with a time limit of four times what it usually needs, and draws the conclusions. */
+  async #ping(member: Member): Promise<void> {
+    await this.#request(member, message(MessageType.ping, empty)).catch(() => undefined)
+  }
+
+  /** Asks a member and draws the conclusions. */
   async #request(member: Member, message: Message, timeoutMillis?: number): Promise<Message> {
     const sent = this.#now()
     try {
-      const limit = timeoutMillis ?? Math.min(1000, Math.max(50, 4 * member.roundTrip))
+      const limit = timeoutMillis ?? pingTimeoutMillis
       const answer = await this.#options.transport.request(member, message, limit)
       member.roundTrip = 0.8 * member.roundTrip + 0.2 * (this.#now() - sent)
       this.#heard(member)
@@ -454,17 +424,11 @@ export class Kademlia {
 
   #failed(member: Member, error: unknown): void {
     member.timeouts++
-    // Slower next time: one late answer must not make every later one late.
-    member.roundTrip = Math.min(250, 2 * member.roundTrip)
     if ((error instanceof RequestFailed && error.unreachable) || member.timeouts >= 2) this.#evict(member, true)
   }
 
   #now(): number {
     return this.#options.environment.now()
-  }
-
-  #turn(): Promise<void> {
-    return new Promise((resolve) => this.#after(0, resolve))
   }
 
   #collect(list: Array<Member>, member: Member, millis: number, run: () => void): void {

@@ -6,9 +6,9 @@ import type { Connection, Libp2p as Host, Stream } from "@libp2p/interface"
 import { multiaddr } from "@multiformats/multiaddr"
 import * as PeerAddress from "../PeerAddress.ts"
 import { FrameSplitter } from "./FrameSplitter.ts"
-import { RequestFailed, type Transport } from "./Kademlia.ts"
 import type { Member } from "./Members.ts"
 import { decode, encodeFrame, type Message, MessageType } from "./Message.ts"
+import { RequestFailed, type Transport } from "./Protocol.ts"
 
 /** The DHT protocol of Spegel's network, in Go and here. */
 export const kademliaProtocol = "/spegel/kad/1.0.0"

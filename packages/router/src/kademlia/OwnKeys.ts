@@ -1,0 +1,112 @@
+/**
+ * What this node provides, and the care for its records: handed out in batches, one for each member that is to keep them,
+ * to newcomers when they come, and again before they expire.
+ */
+import { positionOf } from "./Distance.ts"
+import type { Member, Members } from "./Members.ts"
+import { bytesOf, type Environment, message, NoteType, replication, textOf, type Transport } from "./Protocol.ts"
+
+export interface OwnKeysOptions {
+  readonly members: Members
+  readonly transport: Transport
+  readonly environment: Environment
+  readonly refreshMillis: number
+  readonly heard: (member: Member) => void
+  readonly failed: (member: Member, error: unknown) => void
+  /** Calls back later, unless the node has stopped by then. */
+  readonly after: (millis: number, run: () => void) => void
+}
+
+const membersAtOnce = 8
+/** Keys that are assigned before others have a turn: lookups go on meanwhile. */
+const keysPerTurn = 64
+const retryMillis = 1000
+
+export class OwnKeys {
+  /** Keys with the time at which they were handed out. */
+  readonly #keys = new Map<string, number>()
+  readonly #options: OwnKeysOptions
+  constructor(options: OwnKeysOptions) {
+    this.#options = options
+  }
+
+  get size(): number {
+    return this.#keys.size
+  }
+
+  has(key: string): boolean {
+    return this.#keys.has(key)
+  }
+
+  async advertise(keys: ReadonlyArray<Uint8Array>): Promise<void> {
+    const now = this.#options.environment.now()
+    const texts = keys.map(textOf)
+    for (const key of texts) this.#keys.set(key, now)
+    await this.#handOut(texts)
+  }
+
+  withdraw(keys: ReadonlyArray<Uint8Array>): void {
+    for (const key of keys) this.#keys.delete(textOf(key))
+    const withdrawals = keys.map((key) => message(NoteType.withdraw, key))
+    for (const member of this.#options.members.values()) {
+      if (member.ours && member.lastHeard > 0) this.#options.transport.tell(member, withdrawals)
+    }
+  }
+
+  /** Gives newcomers the keys that they are to keep. */
+  handToNewcomers(newcomers: ReadonlySet<Member>): void {
+    void this.#handOut([...this.#keys.keys()], newcomers)
+  }
+
+  /** Hands out again what is due. Keys are due at times of their own, spread over a fifth of the interval. */
+  refresh(now: number): void {
+    const due: Array<string> = []
+    for (const [key, since] of this.#keys) {
+      const spread = 0.8 + 0.2 * (key.charCodeAt(key.length - 1) / 256)
+      if (now - since > this.#options.refreshMillis * spread) due.push(key)
+    }
+    for (const key of due) this.#keys.set(key, now)
+    if (due.length > 0) void this.#handOut(due)
+  }
+
+  async #handOut(keys: ReadonlyArray<string>, only?: ReadonlySet<Member>): Promise<void> {
+    const { after, failed, heard, members, transport } = this.#options
+    const again: Array<string> = []
+    const work = [...await this.#byKeeper(keys, only)]
+    const send = async () => {
+      for (let next = work.pop(); next !== undefined; next = work.pop()) {
+        const [member, batch] = next
+        try {
+          await transport.provide(member, batch)
+          heard(member)
+        } catch (error) {
+          failed(member, error)
+          if (members.get(member.id) === member) again.push(...batch.map(textOf))
+        }
+      }
+    }
+    await Promise.all(Array.from({ length: membersAtOnce }, send))
+    // A keeper that was too busy gets its keys a moment later; one that is gone has been evicted.
+    if (again.length === 0) return
+    after(retryMillis, () => void this.#handOut([...new Set(again)].filter((key) => this.#keys.has(key))))
+  }
+
+  /** Groups keys by keeper, so that each peer is sent all of its keys together. */
+  async #byKeeper(
+    keys: ReadonlyArray<string>,
+    only: ReadonlySet<Member> | undefined
+  ): Promise<Map<Member, Array<Uint8Array>>> {
+    const batches = new Map<Member, Array<Uint8Array>>()
+    for (const [index, key] of keys.entries()) {
+      if (index % keysPerTurn === keysPerTurn - 1) await new Promise<void>((resolve) => this.#options.after(0, resolve))
+      const bytes = bytesOf(key)
+      for (const keeper of this.#options.members.closest(positionOf(bytes), replication)) {
+        if (only !== undefined && !only.has(keeper)) continue
+        const batch = batches.get(keeper)
+        if (batch === undefined) batches.set(keeper, [bytes])
+        else batch.push(bytes)
+      }
+    }
+    return batches
+  }
+}
