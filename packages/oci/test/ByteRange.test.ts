@@ -19,6 +19,9 @@ describe("ByteRange", () => {
       const parsed = ByteRange.parse(header, size)
       if (header.startsWith(`bytes=${first}-${last}`) && last < first && !header.endsWith("-")) {
         assert.deepStrictEqual(parsed, Result.succeed(Option.none()))
+      } else if (header.startsWith("bytes=-") && last > 0 && size === 0) {
+        // Section 14.1.2: a suffix is satisfiable unless its length is zero, even where there is nothing to select.
+        assert.deepStrictEqual(parsed, Result.succeed(Option.none()))
       } else if (selected.length === 0) {
         assert.isTrue(Result.isFailure(parsed), header)
       } else {
@@ -48,7 +51,17 @@ describe("ByteRange", () => {
 
   it("does not lose the order of huge positions", () => {
     assert.deepStrictEqual(range("bytes=9007199254740993-9007199254740992", 10), Option.none())
-    assert.isTrue(Result.isFailure(ByteRange.parse("bytes=9999999999999999999-", 10)))
+    for (const digits of [19, 20, 400]) {
+      const huge = "9".repeat(digits)
+      assert.isTrue(Result.isFailure(ByteRange.parse(`bytes=${huge}-`, 10)))
+      assert.deepStrictEqual(range(`bytes=4-${huge}`, 10), Option.some({ start: 4, end: 10 }))
+      assert.deepStrictEqual(range(`bytes=-${huge}`, 10), Option.some({ start: 0, end: 10 }))
+    }
+  })
+
+  it("writes Content-Range as the RFC's examples do (section 14.4)", () => {
+    assert.strictEqual(ByteRange.contentRange({ start: 42, end: 1234 }, 1234), "bytes 42-1233/1234")
+    assert.strictEqual(ByteRange.unsatisfiedRange(1234), "bytes */1234")
   })
 
   it("finds where a client resumes", () => {

@@ -17,6 +17,8 @@ describe("Manifest", () => {
         [{ schemaVersion: 2, config: descriptor, layers: [] }, Option.some(MediaType.imageManifest)],
         [{ schemaVersion: 1, config: descriptor, layers: [] }, Option.none()],
         [{ schemaVersion: 2, mediaType: "text/html", layers: [] }, Option.none()],
+        [{ schemaVersion: 2, mediaType: 5, manifests: [] }, Option.none()],
+        [{ schemaVersion: 2, config: null, layers: [] }, Option.none()],
         [{ architecture: "amd64" }, Option.none()],
         ["text", Option.none()]
       ] as const
@@ -24,6 +26,32 @@ describe("Manifest", () => {
       assert.deepStrictEqual(MediaType.ofManifest(bytes(document)), expected)
     }
     assert.deepStrictEqual(MediaType.ofManifest(Buffer.from("{")), Option.none())
+  })
+
+  it("takes no document for a manifest and an index at once (CVE-2021-41190)", () => {
+    const image = { config: descriptor, layers: [] }
+    for (
+      const document of [
+        { ...image, manifests: [] },
+        { layers: [], manifests: [] },
+        { mediaType: MediaType.imageIndex, ...image },
+        { mediaType: MediaType.imageIndex, manifests: [], config: descriptor },
+        { mediaType: MediaType.imageManifest, ...image, manifests: [] },
+        { mediaType: MediaType.dockerManifest, ...image, fsLayers: [] }
+      ]
+    ) {
+      const written = bytes({ schemaVersion: 2, ...document })
+      assert.deepStrictEqual(MediaType.ofManifest(written), Option.none(), written.toString())
+      assert.isTrue(Result.isFailure(Manifest.parse(written)))
+    }
+  })
+
+  it("reads JSON with white space around it, to 4 MiB", () => {
+    const index = (size: number) => Buffer.from(" \r\n\t{\"schemaVersion\":2,\"manifests\":[]}".padEnd(size))
+    assert.deepStrictEqual(MediaType.ofManifest(index(0)), Option.some(MediaType.imageIndex))
+    assert.deepStrictEqual(MediaType.ofManifest(index(MediaType.maxManifestSize)), Option.some(MediaType.imageIndex))
+    assert.deepStrictEqual(MediaType.ofManifest(index(MediaType.maxManifestSize + 1)), Option.none())
+    assert.deepStrictEqual(MediaType.ofManifest(Buffer.from(" \n")), Option.none())
   })
 
   it("lists what a manifest names, the config first", () => {

@@ -1,0 +1,34 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as DistributionError from "@spegel-ts/oci/DistributionError"
+
+describe("DistributionError", () => {
+  it("writes the body that the specification gives errors", () => {
+    const error = DistributionError.blobUnknown("no peer has \"it\"", { digest: "sha256:abc" })
+    assert.deepStrictEqual(JSON.parse(error.body()), {
+      errors: [{ code: "BLOB_UNKNOWN", message: "no peer has \"it\"", detail: { digest: "sha256:abc" } }]
+    })
+    // The detail is optional, and then absent.
+    assert.strictEqual(
+      DistributionError.denied("no").body(),
+      "{\"errors\":[{\"code\":\"DENIED\",\"message\":\"no\"}]}"
+    )
+  })
+
+  it("gives each code its status", () => {
+    const { denied, manifestInvalid, rangeInvalid, tooManyRequests, unauthorized, unsupported } = DistributionError
+    assert.deepStrictEqual(
+      [manifestInvalid, unauthorized, denied, unsupported, rangeInvalid, tooManyRequests].map((make) => {
+        const { code, status } = make("")
+        return [status, code]
+      }),
+      [
+        [400, "MANIFEST_INVALID"],
+        [401, "UNAUTHORIZED"],
+        [403, "DENIED"],
+        [405, "UNSUPPORTED"],
+        [416, "RANGE_INVALID"],
+        [429, "TOOMANYREQUESTS"]
+      ]
+    )
+  })
+})
