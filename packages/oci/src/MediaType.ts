@@ -26,17 +26,13 @@ export const isManifest = (mediaType: string): boolean => manifests.has(mediaTyp
 /** Registries must accept manifests to 4 MiB (distribution specification); nothing larger is taken for one. */
 export const maxManifestSize = 4 * 1024 * 1024
 
-/** Tells JSON objects from layers without decoding megabytes of them. */
-const beginsObject = (bytes: Uint8Array): boolean =>
-  bytes.find((byte) => byte !== 0x20 && byte !== 0x09 && byte !== 0x0a && byte !== 0x0d) === 0x7b
-
 /**
  * The media type of a manifest, from its bytes: what its `mediaType` says, else what its shape is (the field is
  * optional in OCI manifests). None for anything that is no manifest, and for a document that reads as a manifest and as
  * an index at once (CVE-2021-41190), which containerd refuses too.
  */
 export const ofManifest = (bytes: Uint8Array): Option.Option<string> => {
-  if (bytes.length > maxManifestSize || !beginsObject(bytes)) return Option.none()
+  if (bytes.length > maxManifestSize || bytes[0] !== 0x7b /* { */) return Option.none()
   let document: unknown
   try {
     document = JSON.parse(new TextDecoder().decode(bytes))
