@@ -11,7 +11,7 @@ export interface Finished {
   readonly stderr: string
 }
 
-/** Starts it; it is killed with the scope if it still runs. */
+/** Starts it; it is killed with the scope if it still runs, and gone when the scope is closed. */
 export const start = Effect.fnUntraced(function*(
   args: ReadonlyArray<string>,
   environment: Readonly<Record<string, string>> = {}
@@ -27,7 +27,12 @@ export const start = Effect.fnUntraced(function*(
       child.stderr.on("data", (bytes: Buffer) => output.stderr += bytes.toString())
       return child
     }),
-    (child) => Effect.sync(() => child.kill("SIGKILL"))
+    (child) =>
+      Effect.callback<void>((resume) => {
+        if (child.exitCode !== null || child.signalCode !== null) return resume(Effect.void)
+        child.once("close", () => resume(Effect.void))
+        child.kill("SIGKILL")
+      })
   )
   const finished = Effect.callback<Finished>((resume) => {
     const finish = () => resume(Effect.sync(() => ({ code: child.exitCode, ...output })))

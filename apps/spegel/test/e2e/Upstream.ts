@@ -68,10 +68,11 @@ export const start = Effect.gen(function*() {
     Effect.retry({ schedule: Schedule.spaced("50 millis"), times: 200 })
   )
 
+  // A request reads `GET /v2/... bytes=1024-`; the range is empty where the whole object is asked for.
   const state = { down: false, blobBytes: 0, requests: [] as Array<string> }
   const proxy = createServer((incoming, outgoing) => {
     if (state.down) return incoming.socket.destroy()
-    state.requests.push(`${incoming.method} ${incoming.url}`)
+    state.requests.push(`${incoming.method} ${incoming.url} ${incoming.headers.range ?? ""}`)
     const forwarded = request(
       { host: address, port, method: incoming.method, path: incoming.url, headers: incoming.headers },
       (response) => {
