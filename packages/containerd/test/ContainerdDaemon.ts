@@ -1,7 +1,7 @@
 /** A real containerd daemon with its own root, state and socket, stopped and removed with the scope. */
 import { Data, Effect, Schedule } from "effect"
 import { execFile, spawn } from "node:child_process"
-import { existsSync } from "node:fs"
+import { existsSync, readFileSync } from "node:fs"
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -16,11 +16,20 @@ export class CommandFailed extends Data.TaggedError("CommandFailed")<{
   }
 }
 
+/** Root in a container lacks it as a rule; containerd mounts each layer that it unpacks. */
+const mayMount = (): boolean => {
+  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "0"
+  const sysAdmin = 1n << 21n
+  return (BigInt(`0x${effective}`) & sysAdmin) !== 0n
+}
+
 /** What a test needs and this machine lacks; undefined where nothing is. CI must lack nothing. */
 export const missingPrerequisite = (...programs: ReadonlyArray<string>): string | undefined => {
   const lacking = ["containerd", "ctr", ...programs].filter((program) => !existsSync(`/usr/bin/${program}`))
   const reason = process.getuid?.() !== 0
     ? "needs root"
+    : !mayMount()
+    ? "needs CAP_SYS_ADMIN, to mount (a container has to be privileged)"
     : lacking.length > 0
     ? `needs ${lacking.join(", ")} from Debian's packages`
     : undefined
