@@ -3,10 +3,11 @@ import { Descriptor } from "@spegel-ts/oci/Descriptor"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import * as Reference from "@spegel-ts/oci/Reference"
-import { Context, Effect, Layer, Option, PubSub, Stream } from "effect"
+import { Context, Effect, Layer, Option, Stream } from "effect"
+import * as ChangeFeed from "./ChangeFeed.ts"
 import { BlobSource, ContentChange, ContentNotFound, ContentStore, type Name } from "./ContentStore.ts"
 
-/** Changes what the `ContentStore` beside it holds. */
+/** Changes what the `ContentStore` beside it holds; only what makes a difference is told as a change. */
 export class MemoryContent extends Context.Service<MemoryContent, {
   readonly put: (bytes: Uint8Array) => Effect.Effect<Digest.Digest>
   readonly remove: (digest: Digest.Digest) => Effect.Effect<void>
@@ -18,7 +19,7 @@ export class MemoryContent extends Context.Service<MemoryContent, {
 export const layer: Layer.Layer<ContentStore | MemoryContent> = Layer.effectContext(Effect.gen(function*() {
   const blobs = new Map<Digest.Digest, Uint8Array>()
   const names = new Map<string, Name>()
-  const changes = yield* PubSub.unbounded<ContentChange>()
+  const { changes, publish } = yield* ChangeFeed.make()
 
   const blob = (digest: Digest.Digest) =>
     Effect.fromOption(Option.fromUndefinedOr(blobs.get(digest))).pipe(
@@ -41,36 +42,36 @@ export const layer: Layer.Layer<ContentStore | MemoryContent> = Layer.effectCont
         })),
     open: (digest) =>
       Effect.map(Effect.suspend(() => blob(digest)), (bytes) => BlobSource.Bytes({ bytes, size: bytes.length })),
-    names: Stream.suspend(() => Stream.fromIterable(names.values())),
-    digests: Stream.suspend(() => Stream.fromIterable(blobs.keys())),
-    changes: Stream.unwrap(Effect.map(
-      PubSub.subscribe(changes),
-      (subscription) => Stream.concat(Stream.make(ContentChange.Resync()), Stream.fromSubscription(subscription))
-    )),
+    names: Stream.suspend(() => Stream.fromIterable([...names.values()])),
+    digests: Stream.suspend(() => Stream.fromIterable([...blobs.keys()])),
+    changes,
     inProgress: Stream.empty
   })
 
   const content = MemoryContent.of({
     put: (bytes) =>
-      Effect.suspend(() => {
+      Effect.sync(() => {
         const digest = Digest.ofBytes(bytes)
-        blobs.set(digest, bytes)
-        return Effect.as(PubSub.publish(changes, ContentChange.BlobAdded({ digest })), digest)
+        if (!blobs.has(digest)) {
+          blobs.set(digest, bytes)
+          publish(ContentChange.BlobAdded({ digest }))
+        }
+        return digest
       }),
     remove: (digest) =>
-      Effect.suspend(() => {
-        blobs.delete(digest)
-        return Effect.asVoid(PubSub.publish(changes, ContentChange.BlobRemoved({ digest })))
+      Effect.sync(() => {
+        if (blobs.delete(digest)) publish(ContentChange.BlobRemoved({ digest }))
       }),
     tag: (reference, digest) =>
-      Effect.suspend(() => {
-        names.set(Reference.name(reference), { reference, digest })
-        return Effect.asVoid(PubSub.publish(changes, ContentChange.NameAdded({ reference, digest })))
+      Effect.sync(() => {
+        const name = Reference.name(reference)
+        if (names.get(name)?.digest === digest) return
+        names.set(name, { reference, digest })
+        publish(ContentChange.NameAdded({ reference, digest }))
       }),
     untag: (reference) =>
-      Effect.suspend(() => {
-        names.delete(Reference.name(reference))
-        return Effect.asVoid(PubSub.publish(changes, ContentChange.NameRemoved({ reference })))
+      Effect.sync(() => {
+        if (names.delete(Reference.name(reference))) publish(ContentChange.NameRemoved({ reference }))
       })
   })
   return Context.make(ContentStore, store).pipe(Context.add(MemoryContent, content))

@@ -1,0 +1,53 @@
+/**
+ * Tells any number of subscribers of changes that a store notices itself, in bounded memory: a subscriber that falls
+ * too far behind is told to list again.
+ */
+import { Effect, Latch, PubSub, Stream } from "effect"
+import { ContentChange } from "./ContentStore.ts"
+
+export interface ChangeFeed {
+  /** Never waits. */
+  readonly publish: (change: ContentChange) => void
+  /** What is published from the subscription on, after a first `Resync`. */
+  readonly changes: Stream.Stream<ContentChange>
+  /** The same together with `others`, which begin with a `Resync` of their own: that one comes first of all. */
+  readonly changesWith: <E>(others: Stream.Stream<ContentChange, E>) => Stream.Stream<ContentChange, E>
+}
+
+/** Changes kept for the slowest subscriber. */
+const defaultCapacity = 4096
+
+export const make = Effect.fnUntraced(function*(options?: { readonly capacity?: number }) {
+  const published = yield* PubSub.sliding<readonly [position: number, change: ContentChange]>(
+    options?.capacity ?? defaultCapacity
+  )
+  let next = 0
+
+  const subscribe = Effect.map(PubSub.subscribe(published), (subscription) => {
+    let expected = next
+    return Stream.fromSubscription(subscription).pipe(
+      Stream.map(([position, change]): ReadonlyArray<ContentChange> => {
+        const isWhole = position === expected
+        expected = position + 1
+        return isWhole ? [change] : [ContentChange.Resync(), change]
+      }),
+      Stream.flattenIterable
+    )
+  })
+
+  return {
+    publish: (change) => {
+      PubSub.publishUnsafe(published, [next++, change])
+    },
+    changes: Stream.unwrap(Effect.map(
+      subscribe,
+      (stream) => Stream.concat(Stream.make(ContentChange.Resync()), stream)
+    )),
+    changesWith: (others) =>
+      Stream.unwrap(Effect.gen(function*() {
+        const own = yield* subscribe
+        const begun = yield* Latch.make(false)
+        return Stream.merge(others, Stream.unwrap(Effect.as(begun.await, own))).pipe(Stream.tap(() => begun.open))
+      }))
+  } satisfies ChangeFeed
+})
