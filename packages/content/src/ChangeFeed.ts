@@ -7,7 +7,7 @@ import { ContentChange } from "./ContentStore.ts"
 
 export interface ChangeFeed {
   /** Never waits. */
-  readonly publish: (change: ContentChange) => void
+  readonly publish: (change: ContentChange) => Effect.Effect<void>
   /** What is published from the subscription on, after a first `Resync`. */
   readonly changes: Stream.Stream<ContentChange>
   /** The same together with `others`, which begin with a `Resync` of their own: that one comes first of all. */
@@ -36,9 +36,8 @@ export const make = Effect.fnUntraced(function*(options?: { readonly capacity?: 
   })
 
   return {
-    publish: (change) => {
-      PubSub.publishUnsafe(published, [next++, change])
-    },
+    // Not `publishUnsafe`, which drops the newest when it is full: no later position would tell of that.
+    publish: (change) => Effect.suspend(() => Effect.asVoid(PubSub.publish(published, [next++, change]))),
     changes: Stream.unwrap(Effect.map(
       subscribe,
       (stream) => Stream.concat(Stream.make(ContentChange.Resync()), stream)

@@ -4,7 +4,8 @@ import type { Descriptor } from "@spegel-ts/oci/Descriptor"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import * as Reference from "@spegel-ts/oci/Reference"
-import { Effect, type Layer, Queue, Result, Schedule, type Scope, Stream } from "effect"
+import { Effect, type Layer, Option, Queue, Result, Schedule, type Scope, Stream } from "effect"
+import { readdir, readFile, readlink } from "node:fs/promises"
 import { type BlobSource, type ContentChange, ContentStore } from "./ContentStore.ts"
 
 /** How the suite fills a store: as its owner would (containerd, a client that writes a layout). */
@@ -29,6 +30,17 @@ export const readAll = (source: BlobSource): Effect.Effect<Uint8Array> =>
       await source.handle.read(buffer, 0, source.size, 0)
       return buffer
     })
+
+/** Files and directories that this process watches by inotify; none where the system has no inotify. */
+const inotifyWatches = Effect.promise(async () => {
+  let count = 0
+  for (const fd of await readdir("/proc/self/fd").catch(() => [])) {
+    const target = await readlink(`/proc/self/fd/${fd}`).catch(() => "")
+    if (!target.includes("inotify")) continue
+    count += (await readFile(`/proc/self/fdinfo/${fd}`, "utf8")).match(/^inotify wd:/gm)?.length ?? 0
+  }
+  return count
+})
 
 /** Runs the suite; `make` builds a fresh store and the fixture that fills it. */
 export const contentStoreConformance = (
@@ -159,6 +171,36 @@ export const contentStoreConformance = (
         yield* awaitChange(changes, "BlobRemoved", (change) => change.digest === image.layer.digest)
         assert.deepStrictEqual(Digest.ofBytes(yield* readAll(source)), image.layer.digest)
         assert.strictEqual((yield* Effect.flip(Effect.scoped(store.open(image.layer.digest))))._tag, "ContentNotFound")
+      }))
+
+    test("begins with a resync, for each of several subscribers, and tells all of them", (fixture) =>
+      Effect.gen(function*() {
+        const store = yield* ContentStore
+        const first = yield* Stream.runHead(store.changes)
+        assert.strictEqual(Option.getOrThrow(first)._tag, "Resync")
+        const subscribers = yield* Effect.forEach(Array.from({ length: 3 }), () => subscribe)
+        const image = yield* fixture.addImage(v1, "one")
+        yield* Effect.forEach(
+          subscribers,
+          (queue) => awaitChange(queue, "BlobAdded", (change) => change.digest === image.layer.digest),
+          { concurrency: "unbounded" }
+        )
+      }))
+
+    test("closes an opened blob with its scope", (fixture) =>
+      Effect.gen(function*() {
+        const store = yield* ContentStore
+        const image = yield* fixture.addImage(v1, "one")
+        const source = yield* Effect.scoped(store.open(image.layer.digest))
+        // Node gives a closed handle the descriptor -1.
+        if (source._tag === "File") assert.strictEqual(source.handle.fd, -1)
+      }))
+
+    test("leaves no watcher when its subscribers have gone", () =>
+      Effect.gen(function*() {
+        const before = yield* inotifyWatches
+        yield* Effect.scoped(Effect.forEach(Array.from({ length: 3 }), () => subscribe))
+        assert.strictEqual(yield* inotifyWatches, before)
       }))
   })
 }

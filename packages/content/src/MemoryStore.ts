@@ -49,30 +49,25 @@ export const layer: Layer.Layer<ContentStore | MemoryContent> = Layer.effectCont
   })
 
   const content = MemoryContent.of({
-    put: (bytes) =>
-      Effect.sync(() => {
-        const digest = Digest.ofBytes(bytes)
-        if (!blobs.has(digest)) {
-          blobs.set(digest, bytes)
-          publish(ContentChange.BlobAdded({ digest }))
-        }
-        return digest
-      }),
-    remove: (digest) =>
-      Effect.sync(() => {
-        if (blobs.delete(digest)) publish(ContentChange.BlobRemoved({ digest }))
-      }),
-    tag: (reference, digest) =>
-      Effect.sync(() => {
-        const name = Reference.name(reference)
-        if (names.get(name)?.digest === digest) return
-        names.set(name, { reference, digest })
-        publish(ContentChange.NameAdded({ reference, digest }))
-      }),
-    untag: (reference) =>
-      Effect.sync(() => {
-        if (names.delete(Reference.name(reference))) publish(ContentChange.NameRemoved({ reference }))
-      })
+    put: Effect.fnUntraced(function*(bytes) {
+      const digest = Digest.ofBytes(bytes)
+      if (blobs.has(digest)) return digest
+      blobs.set(digest, bytes)
+      yield* publish(ContentChange.BlobAdded({ digest }))
+      return digest
+    }),
+    remove: Effect.fnUntraced(function*(digest) {
+      if (blobs.delete(digest)) yield* publish(ContentChange.BlobRemoved({ digest }))
+    }),
+    tag: Effect.fnUntraced(function*(reference, digest) {
+      const name = Reference.name(reference)
+      if (names.get(name)?.digest === digest) return
+      names.set(name, { reference, digest })
+      yield* publish(ContentChange.NameAdded({ reference, digest }))
+    }),
+    untag: Effect.fnUntraced(function*(reference) {
+      if (names.delete(Reference.name(reference))) yield* publish(ContentChange.NameRemoved({ reference }))
+    })
   })
   return Context.make(ContentStore, store).pipe(Context.add(MemoryContent, content))
 }))

@@ -5,12 +5,14 @@
  */
 import { Descriptor } from "@spegel-ts/oci/Descriptor"
 import * as Reference from "@spegel-ts/oci/Reference"
-import { Effect, Layer, Option, PubSub, Queue, Result, Schema, Stream } from "effect"
-import { watch } from "node:fs"
-import { readFile, stat } from "node:fs/promises"
+import { Effect, Layer, Option, Result, Schema, Semaphore, Stream } from "effect"
+import { stat } from "node:fs/promises"
 import { join } from "node:path"
 import * as BlobDirectory from "./BlobDirectory.ts"
+import * as ChangeFeed from "./ChangeFeed.ts"
 import { ContentChange, ContentNotFound, ContentStore, type Name, StoreUnavailable } from "./ContentStore.ts"
+import { readSmall } from "./internal/BoundedFile.ts"
+import { isMissing, tryFile, unavailable } from "./internal/FileFailure.ts"
 
 /** `index.json` of a layout. */
 export const LayoutIndex = Schema.fromJsonString(Schema.Struct({
@@ -20,22 +22,28 @@ export const LayoutIndex = Schema.fromJsonString(Schema.Struct({
 }))
 
 /** Annotations that may hold an image's name, the more specific first. */
-const nameAnnotations = ["io.containerd.image.name", "org.opencontainers.image.ref.name"]
+export const nameAnnotations = ["io.containerd.image.name", "org.opencontainers.image.ref.name"] as const
 
-const maxIndexSize = 4 * 1024 * 1024
+/** `index.json` may have this many bytes. */
+export const maxIndexSize = 4 * 1024 * 1024
+
+/** The name that an entry of `index.json` has by its annotations. */
+export const nameOf = (annotations: Readonly<Record<string, unknown>> = {}): Option.Option<Reference.Reference> => {
+  for (const annotation of nameAnnotations) {
+    const text = annotations[annotation]
+    // A bare tag such as `v1` would read as docker.io/library/v1.
+    if (typeof text !== "string" || !text.includes("/")) continue
+    const reference = Reference.parse(text)
+    if (Result.isSuccess(reference) && reference.success.tag !== undefined) return Option.some(reference.success)
+  }
+  return Option.none()
+}
 
 const namesOf = (index: typeof LayoutIndex.Type): ReadonlyMap<string, Name> => {
   const names = new Map<string, Name>()
   for (const { annotations, digest } of index.manifests) {
-    for (const annotation of nameAnnotations) {
-      const text = annotations?.[annotation]
-      // A bare tag such as `v1` would read as docker.io/library/v1.
-      if (text === undefined || !text.includes("/")) continue
-      const reference = Reference.parse(text)
-      if (Result.isFailure(reference) || reference.success.tag === undefined) continue
-      names.set(Reference.name(reference.success), { reference: reference.success, digest })
-      break
-    }
+    const reference = nameOf(annotations)
+    if (Option.isSome(reference)) names.set(Reference.name(reference.value), { reference: reference.value, digest })
   }
   return names
 }
@@ -46,65 +54,75 @@ const corrupt = (path: string, reason: string) =>
     hint: `${path} ${reason}; restore it, or remove it together with the images it lists`
   })
 
-const readIndex = Effect.fnUntraced(function*(path: string, size: number) {
-  if (size > maxIndexSize) return yield* corrupt(path, `is larger than ${maxIndexSize} bytes`)
-  const text = yield* Effect.tryPromise({
-    try: () => readFile(path, "utf8"),
-    catch: () => corrupt(path, "may not be read by this user")
+const readIndex = Effect.fnUntraced(function*(path: string) {
+  const bytes = yield* Effect.tryPromise({
+    try: () => readSmall(path, maxIndexSize),
+    catch: (cause) => unavailable("read the image layout", path)(cause)
   })
-  return yield* Schema.decodeEffect(LayoutIndex)(text).pipe(
+  if (bytes === undefined) return yield* corrupt(path, `is no file of at most ${maxIndexSize} bytes`)
+  return yield* Schema.decodeEffect(LayoutIndex)(bytes.toString("utf8")).pipe(
     Effect.map(namesOf),
     Effect.mapError((error) => corrupt(path, `is no image index (${error.message.split("\n").join(" ")})`))
   )
 })
 
+/** What tells one version of a file from the next: it is replaced by a rename, or written in place. */
+const versionOf = (path: string) =>
+  tryFile("read the image layout", path, () =>
+    stat(path, { bigint: true }).then(
+      ({ ctimeNs, ino, mtimeNs, size }) => Option.some(`${ino} ${mtimeNs} ${ctimeNs} ${size}`),
+      (cause: unknown) => {
+        if (isMissing(cause)) return Option.none<string>()
+        throw cause
+      }
+    ))
+
 /**
  * The layout at `root`, which must exist; a missing `index.json` is an empty one. Fails where `index.json` is corrupt
- * at the start; when it is damaged later, the names read last stay in force and a warning says so.
+ * at the start; when it is damaged later, the names read last stay in force and a warning says so, once.
  */
 export const layer = (options: { readonly root: string }): Layer.Layer<ContentStore, StoreUnavailable> =>
   Layer.effect(
     ContentStore,
     Effect.gen(function*() {
-      const directory = yield* BlobDirectory.make(options)
       const path = join(options.root, "index.json")
-      const changes = yield* PubSub.unbounded<ContentChange>()
+      const feed = yield* ChangeFeed.make()
+      const oneAtATime = yield* Semaphore.make(1)
       let names: ReadonlyMap<string, Name> = new Map()
-      let version = ""
+      let seen: string | undefined = undefined
 
-      /** Reads `index.json` again if it was replaced, and tells what is different. */
-      const refresh = Effect.gen(function*() {
-        const stats = yield* Effect.promise(() => stat(path).catch(() => undefined))
-        const current = stats === undefined ? "" : `${stats.ino} ${stats.mtimeMs} ${stats.size}`
-        if (current === version) return
+      /** Reads `index.json` where it is not the version read last, and tells what is different. */
+      const refresh = oneAtATime.withPermits(1)(Effect.gen(function*() {
+        const version = Option.getOrElse(yield* versionOf(path), () => "")
+        if (version === seen) return
+        // A damaged version is read once, not on each request.
+        seen = version
         const before = names
-        const after = stats === undefined ? new Map<string, Name>() : yield* readIndex(path, stats.size)
-        names = after
-        version = current
+        names = version === "" ? new Map<string, Name>() : yield* readIndex(path)
         for (const [name, { reference }] of before) {
-          if (!after.has(name)) PubSub.publishUnsafe(changes, ContentChange.NameRemoved({ reference }))
+          if (!names.has(name)) yield* feed.publish(ContentChange.NameRemoved({ reference }))
         }
-        for (const [name, entry] of after) {
-          if (before.get(name)?.digest !== entry.digest) {
-            PubSub.publishUnsafe(changes, ContentChange.NameAdded(entry))
-          }
+        for (const [name, entry] of names) {
+          if (before.get(name)?.digest !== entry.digest) yield* feed.publish(ContentChange.NameAdded(entry))
+        }
+      }))
+      const keepLast = Effect.catch((error: StoreUnavailable) =>
+        Effect.logWarning(`${error.message}: names keep their last good state`)
+      )
+      const directory = yield* BlobDirectory.make({
+        root: options.root,
+        file: {
+          name: "index.json",
+          // An event says more than times do, whose clock is coarse: two versions within a tick may look the same.
+          changed: Effect.suspend(() => {
+            seen = undefined
+            return keepLast(refresh)
+          })
         }
       })
       yield* refresh
       // Asked for on each use, since inotify tells of a rename a moment after it has happened.
-      const current = refresh.pipe(
-        Effect.catch((error) => Effect.logWarning(`${error.message}: names keep their last good state`)),
-        Effect.map(() => names)
-      )
-      yield* Stream.callback<void>((queue) =>
-        Effect.acquireRelease(
-          Effect.sync(() =>
-            watch(options.root, { persistent: false }, (_event, name) => {
-              if (name === "index.json" || name === null) Queue.offerUnsafe(queue, undefined)
-            })
-          ),
-          (watcher) => Effect.sync(() => watcher.close())
-        ), { bufferSize: 1, strategy: "sliding" }).pipe(Stream.runForEach(() => current), Effect.forkScoped)
+      const current = Effect.map(keepLast(refresh), () => names)
 
       return ContentStore.of({
         ...directory,
@@ -115,10 +133,7 @@ export const layer = (options: { readonly root: string }): Layer.Layer<ContentSt
           return entry.value.digest
         }),
         names: Stream.fromIterableEffect(Effect.map(current, (names) => names.values())),
-        changes: Stream.unwrap(Effect.map(
-          PubSub.subscribe(changes),
-          (subscription) => Stream.merge(directory.changes, Stream.fromSubscription(subscription))
-        ))
+        changes: feed.changesWith(directory.changes)
       })
     })
   )

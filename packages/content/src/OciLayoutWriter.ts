@@ -5,47 +5,59 @@
 import { Descriptor } from "@spegel-ts/oci/Descriptor"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as Reference from "@spegel-ts/oci/Reference"
-import { Data, Effect, Schema, type Scope, Semaphore } from "effect"
+import { Data, Effect, Option, Schema, type Scope, Semaphore } from "effect"
 import { createHash, randomUUID } from "node:crypto"
-import { mkdir, open, readFile, rename, rm, writeFile } from "node:fs/promises"
+import { chmod, mkdir, open, readFile, rename, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { StoreUnavailable } from "./ContentStore.ts"
-import { LayoutIndex } from "./OciLayout.ts"
+import { readSmall } from "./internal/BoundedFile.ts"
+import { codeOf } from "./internal/FileFailure.ts"
+import { LayoutIndex, maxIndexSize, nameAnnotations, nameOf } from "./OciLayout.ts"
 
-/** The bytes written are not what the digest says; nothing was kept. */
+/** The bytes written are not those of the digest and size that were announced; nothing was kept. */
 export class DigestMismatch extends Data.TaggedError("DigestMismatch")<{
   readonly expected: Digest.Digest
   readonly actual: string
+  readonly size: number
   readonly written: number
 }> {
   override get message() {
-    return `expected ${this.expected}, but the ${this.written} bytes written have ${this.actual}`
+    return `expected ${this.size} bytes of ${this.expected}, but the ${this.written} bytes written have ${this.actual}`
   }
 }
 
 /** One blob being written; gone with its scope unless committed. */
 export interface IngestWriter {
+  /** Appends. After a failure the ingest is spoilt and cannot be committed, nor can it be written to once it was. */
   readonly write: (bytes: Uint8Array) => Effect.Effect<void, StoreUnavailable>
   /** Bytes written so far. */
   readonly written: Effect.Effect<number>
+  /** Makes it a blob, if it is what was announced. Once only. */
   readonly commit: Effect.Effect<void, DigestMismatch | StoreUnavailable>
 }
 
 export interface OciLayoutWriter {
-  /** Starts a blob of `size` bytes. */
+  /** Starts a blob of `size` bytes. Of sha256 only: no other digests are read from a layout. */
   readonly ingest: (
     digest: Digest.Digest,
     size: number
   ) => Effect.Effect<IngestWriter, StoreUnavailable, Scope.Scope>
   /** The bytes of a committed blob. */
   readonly read: (digest: Digest.Digest) => Effect.Effect<Uint8Array, StoreUnavailable>
-  /** Points a name with a tag to a manifest, replacing what it pointed to. */
+  /** Points a name with a tag to a manifest, replacing what it pointed to; all else in the index stays as it is. */
   readonly tag: (reference: Reference.Reference, descriptor: Descriptor) => Effect.Effect<void, StoreUnavailable>
   /** Removes a name; its blobs stay. */
   readonly untag: (reference: Reference.Reference) => Effect.Effect<void, StoreUnavailable>
 }
 
-const nameAnnotation = "org.opencontainers.image.ref.name"
+const [containerdName, nameAnnotation] = nameAnnotations
+
+const refused = (hint: string) => new StoreUnavailable({ operation: "write the image layout", hint })
+
+/** An index as it stands in the file, with whatever fields others have put there. */
+interface RawIndex {
+  readonly manifests: ReadonlyArray<{ readonly annotations?: Readonly<Record<string, unknown>> }>
+}
 
 const tryWrite = <A>(path: string, run: () => Promise<A>): Effect.Effect<A, StoreUnavailable> =>
   Effect.tryPromise({
@@ -54,49 +66,68 @@ const tryWrite = <A>(path: string, run: () => Promise<A>): Effect.Effect<A, Stor
       new StoreUnavailable({ operation: "write the image layout", hint: `${path}: ${String(cause)}`, cause })
   })
 
-/** Opens the layout at `root` for writing; makes an empty one where there is none. */
+/**
+ * Opens the layout at `root` for writing; makes an empty one where there is none. One writer at a time: `index.json`
+ * is read, changed and replaced, so a second process could undo a change.
+ */
 export const make = Effect.fn("OciLayoutWriter.make")(function*(options: { readonly root: string }) {
   const { root } = options
   const blobs = join(root, "blobs", "sha256")
   const indexPath = join(root, "index.json")
   const oneAtATime = yield* Semaphore.make(1)
 
-  const writeIndex = (manifests: ReadonlyArray<Descriptor>) => {
-    const temporary = join(root, `.index.${randomUUID()}`)
-    return Schema.encodeEffect(LayoutIndex)({ schemaVersion: 2, manifests }).pipe(
-      Effect.orDie,
-      Effect.flatMap((text) =>
-        tryWrite(indexPath, async () => {
-          await writeFile(temporary, text)
-          await rename(temporary, indexPath)
-        })
-      )
-    )
-  }
-  const readIndex = tryWrite(indexPath, () => readFile(indexPath, "utf8")).pipe(
-    Effect.flatMap(Schema.decodeUnknownEffect(LayoutIndex)),
-    Effect.mapError((cause) =>
-      new StoreUnavailable({ operation: "write the image layout", hint: `${indexPath}: ${cause.message}`, cause })
-    )
-  )
-  const editIndex = (edit: (manifests: ReadonlyArray<Descriptor>) => ReadonlyArray<Descriptor>) =>
-    oneAtATime.withPermits(1)(Effect.flatMap(readIndex, (index) => writeIndex(edit(index.manifests))))
-  const without = (reference: Reference.Reference) => (manifests: ReadonlyArray<Descriptor>) =>
-    manifests.filter(({ annotations }) => annotations?.[nameAnnotation] !== Reference.name(reference))
+  const pathOf = (digest: Digest.Digest) =>
+    Digest.algorithm(digest) === "sha256"
+      ? Effect.succeed(join(blobs, Digest.hex(digest)))
+      : Effect.fail(refused(`${digest} is no sha256 digest, and no other can be kept`))
 
+  const writeIndex = Effect.fnUntraced(function*(index: RawIndex) {
+    const text = JSON.stringify(index)
+    if (Buffer.byteLength(text) > maxIndexSize) {
+      return yield* refused(`${indexPath} would be larger than ${maxIndexSize} bytes; remove names that are not needed`)
+    }
+    const temporary = join(root, `.index.${randomUUID()}`)
+    yield* tryWrite(indexPath, async () => {
+      await writeFile(temporary, text)
+      await rename(temporary, indexPath)
+    }).pipe(Effect.onError(() => Effect.promise(() => rm(temporary, { force: true }))))
+  })
+  const readIndex = Effect.gen(function*() {
+    const bytes = yield* tryWrite(indexPath, () => readSmall(indexPath, maxIndexSize))
+    if (bytes === undefined) return yield* refused(`${indexPath} is no file of at most ${maxIndexSize} bytes`)
+    const text = bytes.toString("utf8")
+    yield* Effect.mapError(Schema.decodeEffect(LayoutIndex)(text), (error) => refused(`${indexPath}: ${error.message}`))
+    return JSON.parse(text) as RawIndex
+  })
+  const editManifests = (edit: (manifests: RawIndex["manifests"]) => RawIndex["manifests"]) =>
+    oneAtATime.withPermits(1)(
+      Effect.flatMap(readIndex, (index) => writeIndex({ ...index, manifests: edit(index.manifests) }))
+    )
+  const without = (reference: Reference.Reference) => (manifests: RawIndex["manifests"]) =>
+    manifests.filter(({ annotations }) =>
+      !Option.exists(nameOf(annotations), (held) => Reference.name(held) === Reference.name(reference))
+    )
+
+  /** Makes a file of the layout where there is none. */
+  const createFile = (name: string, text: string) =>
+    tryWrite(join(root, name), () =>
+      writeFile(join(root, name), text, { flag: "wx" }).catch((cause: unknown) => {
+        if (codeOf(cause) !== "EEXIST") throw cause
+      }))
   yield* tryWrite(root, async () => {
     await mkdir(blobs, { recursive: true })
     await mkdir(join(root, "ingest"), { recursive: true })
-    await writeFile(join(root, "oci-layout"), JSON.stringify({ imageLayoutVersion: "1.0.0" }))
   })
-  const isNew = yield* Effect.promise(() => readFile(indexPath).then(() => false, () => true))
-  if (isNew) yield* writeIndex([])
+  yield* createFile("oci-layout", JSON.stringify({ imageLayoutVersion: "1.0.0" }))
+  yield* createFile("index.json", JSON.stringify({ schemaVersion: 2, manifests: [] }))
 
   const ingest = Effect.fnUntraced(function*(digest: Digest.Digest, size: number) {
+    const path = yield* pathOf(digest)
     const directory = join(root, "ingest", randomUUID())
     const data = join(directory, "data")
-    const hash = createHash(Digest.algorithm(digest))
+    const hash = createHash("sha256")
     let written = 0
+    let state: "open" | "spoilt" | "done" = "open"
     yield* Effect.acquireRelease(
       tryWrite(directory, async () => {
         await mkdir(directory)
@@ -106,40 +137,59 @@ export const make = Effect.fn("OciLayoutWriter.make")(function*(options: { reado
       () => Effect.promise(() => rm(directory, { recursive: true, force: true }))
     )
     const file = yield* Effect.acquireRelease(
-      tryWrite(data, () => open(data, "w", 0o644)),
+      tryWrite(data, () => open(data, "wx", 0o644)),
       (file) => Effect.promise(() => file.close())
+    )
+    const whileOpen = Effect.suspend(() =>
+      state === "open"
+        ? Effect.void
+        : Effect.fail(refused(`${data} ${state === "done" ? "is committed already" : "could not be written before"}`))
     )
     return {
       written: Effect.sync(() => written),
-      write: (bytes) =>
-        tryWrite(data, async () => {
-          hash.update(bytes)
-          await file.writeFile(bytes)
-          written += bytes.length
-        }),
+      write: Effect.fnUntraced(function*(bytes) {
+        yield* whileOpen
+        if (written + bytes.length > size) {
+          state = "spoilt"
+          return yield* refused(`${data}: more than the ${size} bytes announced for ${digest}`)
+        }
+        // An interrupted or failed write leaves an unknown number of bytes.
+        state = "spoilt"
+        yield* tryWrite(data, () => file.writeFile(bytes))
+        hash.update(bytes)
+        written += bytes.length
+        state = "open"
+      }),
       commit: Effect.gen(function*() {
-        const actual = `${Digest.algorithm(digest)}:${hash.digest("hex")}`
-        if (actual !== digest) return yield* new DigestMismatch({ expected: digest, actual, written })
-        yield* tryWrite(data, () => rename(data, join(blobs, Digest.hex(digest))))
+        yield* whileOpen
+        state = "done"
+        const actual = `sha256:${hash.digest("hex")}`
+        if (actual !== digest || written !== size) {
+          return yield* new DigestMismatch({ expected: digest, actual, size, written })
+        }
+        yield* tryWrite(data, async () => {
+          await chmod(data, 0o444)
+          await rename(data, path)
+        })
       })
     } satisfies IngestWriter
   })
 
   return {
     ingest,
-    read: (digest) => {
-      const path = join(blobs, Digest.hex(digest))
-      return tryWrite(path, () => readFile(path))
-    },
-    tag: Effect.fn("OciLayoutWriter.tag")((reference, descriptor) =>
-      editIndex((manifests) => [
-        ...without(reference)(manifests),
-        new Descriptor({
-          ...descriptor,
-          annotations: { ...descriptor.annotations, [nameAnnotation]: Reference.name(reference) }
-        })
-      ])
-    ),
-    untag: Effect.fn("OciLayoutWriter.untag")((reference) => editIndex(without(reference)))
+    read: (digest) => Effect.flatMap(pathOf(digest), (path) => tryWrite(path, () => readFile(path))),
+    tag: Effect.fn("OciLayoutWriter.tag")(function*(reference, descriptor) {
+      const { [containerdName]: _, ...annotations } = descriptor.annotations ?? {}
+      const entry = yield* Effect.orDie(
+        Schema.encodeEffect(Descriptor)(
+          new Descriptor({
+            ...descriptor,
+            annotations: { ...annotations, [nameAnnotation]: Reference.name(reference) }
+          })
+        )
+      )
+      yield* editManifests((manifests) => [...without(reference)(manifests), entry])
+    }),
+    untag: Effect.fn("OciLayoutWriter.untag")((reference) => editManifests(without(reference)))
   } satisfies OciLayoutWriter
 })

@@ -5,8 +5,8 @@ import * as OciLayout from "@spegel-ts/content/OciLayout"
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as Reference from "@spegel-ts/oci/Reference"
-import { Effect, Layer, Result, Stream } from "effect"
-import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises"
+import { Effect, Layer, Logger, Result, Stream } from "effect"
+import { mkdtemp, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { testImage } from "./TestImage.ts"
@@ -68,17 +68,63 @@ describe("OciLayout", () => {
       assert.notInclude(error.message, "\n")
     }))
 
-  it.live("keeps its names when the index is damaged later", () =>
+  it.live("keeps its names when the index is damaged later, warns once, and goes on when it is whole", () =>
     Effect.gen(function*() {
       const root = yield* temporary
       const writer = yield* OciLayoutWriter.make({ root })
       const { descriptor } = testImage("one")
       yield* writer.tag(reference, descriptor)
+      const index = join(root, "index.json")
+      const whole = yield* Effect.promise(() => readFile(index, "utf8"))
+      const warnings: Array<unknown> = []
       yield* Effect.gen(function*() {
         const store = yield* ContentStore
-        yield* Effect.promise(() => writeFile(join(root, "index.json"), "{"))
-        assert.strictEqual(yield* store.resolve(reference), descriptor.digest)
-      }).pipe(Effect.provide(OciLayout.layer({ root })))
+        yield* Effect.promise(() => writeFile(index, "{"))
+        for (let times = 0; times < 5; times++) assert.strictEqual(yield* store.resolve(reference), descriptor.digest)
+        assert.strictEqual(warnings.length, 1)
+        assert.include(String(warnings[0]), index)
+        yield* Effect.promise(() => writeFile(index, whole.replaceAll("app:v1", "app:v2")))
+        assert.strictEqual((yield* Effect.flip(store.resolve(reference)))._tag, "ContentNotFound")
+      }).pipe(
+        Effect.provide([
+          OciLayout.layer({ root }),
+          Logger.layer([Logger.make(({ message }) => warnings.push(message))])
+        ])
+      )
+    }))
+
+  it.live("takes as names what is a full reference with a tag", () =>
+    Effect.gen(function*() {
+      const root = yield* temporary
+      const { descriptor: { digest, mediaType, size } } = testImage("one")
+      const entry = (annotations: Record<string, string>) => ({ digest, mediaType, size, annotations })
+      const refName = "org.opencontainers.image.ref.name"
+      const manifests = [
+        entry({ [refName]: "v1" }),
+        entry({ [refName]: "v2", "io.containerd.image.name": "docker.io/library/one:v2" }),
+        entry({ [refName]: "registry.example/three:v3" }),
+        entry({ [refName]: "registry.example/untagged" }),
+        entry({ [refName]: "no//reference" }),
+        { digest, mediaType, size }
+      ]
+      yield* Effect.promise(() => writeFile(join(root, "index.json"), JSON.stringify({ schemaVersion: 2, manifests })))
+      const store = yield* Effect.provide(ContentStore, OciLayout.layer({ root }))
+      const names = yield* Stream.runCollect(store.names)
+      assert.deepStrictEqual(names.map((name) => Reference.name(name.reference)), [
+        "docker.io/library/one:v2",
+        "registry.example/three:v3"
+      ])
+    }))
+
+  it.live("refuses an index that is too large", () =>
+    Effect.gen(function*() {
+      const root = yield* temporary
+      yield* Effect.promise(async () => {
+        await writeFile(join(root, "index.json"), "")
+        await truncate(join(root, "index.json"), OciLayout.maxIndexSize + 1)
+      })
+      const error = yield* Effect.flip(Layer.build(OciLayout.layer({ root })))
+      assert.include(error.message, "is no file of at most 4194304 bytes")
     }))
 
   it.live("names a root that does not exist", () =>
