@@ -5,7 +5,7 @@
 import { noise } from "@chainsafe/libp2p-noise"
 import { yamux } from "@chainsafe/libp2p-yamux"
 import { identify } from "@libp2p/identify"
-import type { IdentifyResult, Libp2p as Host, PeerId } from "@libp2p/interface"
+import type { ConnectionGater, IdentifyResult, Libp2p as Host, PeerId } from "@libp2p/interface"
 import { ping } from "@libp2p/ping"
 import { tcp } from "@libp2p/tcp"
 import { tls } from "@libp2p/tls"
@@ -18,13 +18,15 @@ import { networkInterfaces } from "node:os"
 import { Bootstrap } from "./Bootstrap.ts"
 import type { ContentKey } from "./ContentKey.ts"
 import * as Identity from "./Identity.ts"
+import { economise, Gate } from "./kademlia/ConnectionRules.ts"
 import { Kademlia, type Provider } from "./kademlia/Kademlia.ts"
 import * as Libp2pTransport from "./kademlia/Libp2pTransport.ts"
-import { type Environment, textOf } from "./kademlia/Protocol.ts"
+import { isKnown } from "./kademlia/Members.ts"
+import { empty, type Environment, message, NoteType, textOf } from "./kademlia/Protocol.ts"
 import type { Peer, PeerFacts } from "./Peer.ts"
 import * as PeerAddress from "./PeerAddress.ts"
 import { Router, RouterNotReady } from "./Router.ts"
-import { resolved } from "./RouterMetrics.ts"
+import { publish, resolved } from "./RouterMetrics.ts"
 
 /** The address cannot be listened on. */
 export class RouterListenFailed extends Data.TaggedError("RouterListenFailed")<{
@@ -57,6 +59,7 @@ class DialFailed extends Data.TaggedError("DialFailed")<{ readonly reason: strin
 
 const dialTimeout = Duration.seconds(5)
 const rebootstrapInterval = Duration.minutes(30)
+const economyInterval = Duration.seconds(10)
 
 /** The DHT key: the multihash (sha2-256) of the key's text, as in Go Spegel. */
 export const dhtKey = (key: ContentKey): Uint8Array =>
@@ -68,7 +71,12 @@ const listenAddresses = (host: Option.Option<string>): ReadonlyArray<string> => 
   return hasIpv6 ? ["0.0.0.0", "::"] : ["0.0.0.0"]
 }
 
-const makeHost = Effect.fnUntraced(function*(options: Libp2pOptions, loopback: boolean) {
+/** Streams of one connection: ours needs two each way. */
+const maxStreams = 32
+/** Connections that are held; in a larger network others are made when they are needed. */
+const heldConnections = 128
+
+const makeHost = Effect.fnUntraced(function*(options: Libp2pOptions, loopback: boolean, gater: ConnectionGater) {
   const privateKey = yield* Identity.load(options.dataDir)
   const addresses = listenAddresses(options.host).map((ip) => PeerAddress.ofSocket(ip, options.port))
   const listenFailed = (cause: unknown) => {
@@ -95,11 +103,13 @@ const makeHost = Effect.fnUntraced(function*(options: Libp2pOptions, loopback: b
           },
           transports: [tcp()],
           connectionEncrypters: [noise(), tls()],
-          streamMuxers: [yamux()],
+          streamMuxers: [yamux({ maxInboundStreams: maxStreams, maxOutboundStreams: maxStreams })],
+          connectionGater: gater,
           connectionMonitor: { enabled: false },
           connectionManager: {
-            maxConnections: 300,
+            maxConnections: 2 * heldConnections,
             inboundConnectionThreshold: 200,
+            inboundUpgradeTimeout: 3000,
             maxIncomingPendingConnections: 128
           },
           services: {
@@ -156,7 +166,8 @@ export const layer = (
     Effect.gen(function*() {
       const bootstrap = yield* Bootstrap
       const loopback = Option.exists(options.host, PeerAddress.isLoopback)
-      const host = yield* makeHost(options, loopback)
+      const gate = new Gate()
+      const host = yield* makeHost(options, loopback, gate.gater)
       const idBytes = host.peerId.toMultihash().bytes
       const announced = () => host.getMultiaddrs().map((address) => PeerAddress.withoutId(address).bytes)
       const transport = Libp2pTransport.make(host, () => ({ id: idBytes, addresses: announced() }))
@@ -164,7 +175,7 @@ export const layer = (
         self: { id: host.peerId.toString(), idBytes },
         addresses: announced,
         registryPort: options.registryPort,
-        environment,
+        environment: environmentOf(loopback),
         transport,
         ttlMillis: recordLife,
         refreshMillis: Duration.toMillis(options.refreshInterval ?? Duration.minutes(9))
@@ -173,13 +184,30 @@ export const layer = (
         Effect.promise(async () => {
           await transport.serve({
             answer: (from, message) => kademlia.answer(from, message),
-            note: (from, message) => kademlia.note(from, message)
+            note: (from, message) => kademlia.note(from, message),
+            onViolation: (connection) => gate.violated(connection)
           })
           kademlia.start()
         }),
         () => Effect.andThen(Effect.sync(() => kademlia.stop()), Effect.sleep(goodbyeTime))
       )
       yield* followHost(host, kademlia, loopback)
+      yield* publish(() => ({ kademlia: kademlia.counts, transport: transport.counts() }))
+      yield* Effect.forkScoped(Effect.repeat(
+        Effect.sync(() => {
+          const neighbours = new Set(kademlia.neighbours().map(({ id }) => id))
+          economise(host, {
+            bound: heldConnections,
+            isNeighbour: (id) => neighbours.has(id),
+            lastUsed: transport.lastUsed,
+            rest: (id) => {
+              const member = kademlia.members.get(id)
+              if (member?.ours === true) transport.tell(member, [message(NoteType.rest, empty)])
+            }
+          })
+        }),
+        Schedule.spaced(economyInterval)
+      ))
 
       let joined = false
       yield* Effect.forkScoped(bootstrapForever(host, bootstrap, () => {
@@ -192,8 +220,7 @@ export const layer = (
 
       const ipsOf = (addresses: ReadonlyArray<Uint8Array>): ReadonlyArray<string> => {
         const ips = addresses.flatMap((address) => {
-          const ip = Option.flatMap(PeerAddress.fromBytes(address), PeerAddress.ipOf)
-          return Option.toArray(Option.filter(ip, (ip) => PeerAddress.isUsable(ip, { loopback })))
+          return Option.toArray(Option.filter(ipOfBytes(address), (ip) => PeerAddress.isUsable(ip, { loopback })))
         })
         return [...new Set(ips)]
       }
@@ -233,7 +260,7 @@ export const layer = (
         lookup: (key, { count }) => Stream.unwrap(whenReady(Effect.sync(() => resolved(lookup(key, count))))),
         ready: Effect.sync(() => joined),
         peers: Effect.sync(() =>
-          [...kademlia.members.values()].flatMap((member) =>
+          [...kademlia.members.values()].filter(isKnown).flatMap((member) =>
             Option.toArray(Option.map(toPeer(member), (peer): PeerFacts => ({
               ...peer,
               roundTripMillis: member.roundTrip,
@@ -258,8 +285,15 @@ const recordLife = 10 * 60_000
 const idTexts = new Map<string, string>()
 const maxIdTexts = 10_000
 
-const environment: Environment = {
+const ipOfBytes = (address: Uint8Array): Option.Option<string> =>
+  Option.flatMap(PeerAddress.fromBytes(address), PeerAddress.ipOf)
+
+const environmentOf = (loopback: boolean): Environment => ({
   now: () => performance.now(),
+  wallClock: Date.now,
+  usable: (addresses) =>
+    addresses.filter((address) => Option.exists(ipOfBytes(address), (ip) => PeerAddress.isUsable(ip, { loopback }))),
+  siteOf: ([first]) => first === undefined ? "" : Option.getOrElse(ipOfBytes(first), () => ""),
   random: Math.random,
   after: (millis, run) => {
     const timer = setTimeout(run, millis)
@@ -275,7 +309,7 @@ const environment: Environment = {
     idTexts.set(key, text)
     return text
   }
-}
+})
 
 /** Tells the core who connects, as what, and who goes. */
 const followHost = (host: Host, kademlia: Kademlia, loopback: boolean) => {

@@ -1,11 +1,37 @@
-/** The router's metrics, under Spegel's names. */
-import { Clock, Effect, Metric, Stream } from "effect"
+/** The router's metrics, under Spegel's names where it has them. */
+import { Clock, Effect, Metric, Schedule, type Scope, Stream } from "effect"
+import type { KademliaCounts } from "./kademlia/Kademlia.ts"
+import type { TransportCounts } from "./kademlia/Libp2pTransport.ts"
+
+const attributes = { router: "libp2p" }
 
 const resolveDuration = Metric.histogram("spegel_resolve_duration_seconds", {
   description: "How long it took to find the first peer with a key, or to know that there is none",
   boundaries: [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5],
-  attributes: { router: "libp2p" }
+  attributes
 })
+const peers = Metric.gauge("spegel_router_peers", { description: "Members of the network known here", attributes })
+const records = Metric.gauge("spegel_router_records", {
+  description: "Provider records kept for the network",
+  attributes
+})
+const ownKeys = Metric.gauge("spegel_router_own_keys", { description: "Keys that this node provides", attributes })
+const evictions = Metric.counter("spegel_router_evictions_total", {
+  description: "Members taken out because they did not answer",
+  incremental: true,
+  attributes
+})
+const bytesSent = Metric.counter("spegel_router_sent_bytes_total", {
+  description: "Bytes of requests and notes to peers, without transport",
+  incremental: true,
+  attributes
+})
+const requests = (type: string, outcome: string) =>
+  Metric.counter("spegel_router_requests_total", {
+    description: "Requests to peers by type and outcome",
+    incremental: true,
+    attributes: { ...attributes, type, outcome }
+  })
 
 /** Measures a lookup up to its first peer, or up to its end where it finds none. */
 export const resolved = <A, E, R>(lookup: Stream.Stream<A, E, R>): Stream.Stream<A, E, R> =>
@@ -21,3 +47,33 @@ export const resolved = <A, E, R>(lookup: Stream.Stream<A, E, R>): Stream.Stream
     })
     return lookup.pipe(Stream.tap(() => count), Stream.onEnd(count))
   }))
+
+const publishInterval = "5 seconds"
+
+/** Publishes what the core and its transport count, every few seconds while the scope is open: counting itself is free. */
+export const publish = (
+  read: () => { readonly kademlia: KademliaCounts; readonly transport: TransportCounts }
+): Effect.Effect<void, never, Scope.Scope> => {
+  const published = new Map<string, number>()
+  /** What has been added to a count since it was last published. */
+  const growth = (name: string, total: number) => {
+    const before = published.get(name) ?? 0
+    published.set(name, total)
+    return total - before
+  }
+  const once = Effect.suspend(() => {
+    const { kademlia, transport } = read()
+    return Effect.all([
+      Metric.update(peers, kademlia.members),
+      Metric.update(records, kademlia.records),
+      Metric.update(ownKeys, kademlia.ownKeys),
+      Metric.update(evictions, growth("evictions", kademlia.evictions)),
+      Metric.update(bytesSent, growth("bytes", transport.bytesSent)),
+      ...[...transport.requests].map(([name, total]) => {
+        const [type = "", outcome = ""] = name.split(" ")
+        return Metric.update(requests(type, outcome), growth(name, total))
+      })
+    ], { discard: true })
+  })
+  return Effect.asVoid(Effect.forkScoped(Effect.repeat(once, Schedule.spaced(publishInterval))))
+}

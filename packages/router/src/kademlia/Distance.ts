@@ -17,14 +17,16 @@ export const compare = (target: Position, a: Position, b: Position): number => {
   return 0
 }
 
-/** The `count` items closest to `target`, the closest first. Few of many: no full sort. */
+/** The `count` items closest to `target` of those that pass, the closest first. Few of many: no full sort. */
 export const closest = <A extends { readonly position: Position }>(
   target: Position,
   items: Iterable<A>,
-  count: number
+  count: number,
+  passes: (item: A) => boolean = () => true
 ): Array<A> => {
   const found: Array<A> = []
   for (const item of items) {
+    if (!passes(item)) continue
     const last = found[count - 1]
     if (last !== undefined && compare(target, item.position, last.position) >= 0) continue
     let at = Math.min(found.length, count - 1)

@@ -1,14 +1,12 @@
-/**
- * Carries the DHT's messages over a libp2p host: one long-lived stream a peer and protocol, on which requests follow each
- * other without waiting, and the answering side with its bounds.
- */
-import type { Connection, Libp2p as Host, Stream } from "@libp2p/interface"
+/** Carries the DHT's messages over a libp2p host: one long-lived stream a peer and protocol, opened when it is needed. */
+import type { Connection, Libp2p as Host } from "@libp2p/interface"
 import { multiaddr } from "@multiformats/multiaddr"
 import * as PeerAddress from "../PeerAddress.ts"
-import { FrameSplitter } from "./FrameSplitter.ts"
+import { Channel } from "./Channel.ts"
 import type { Member } from "./Members.ts"
-import { decode, encodeFrame, type Message, MessageType } from "./Message.ts"
-import { RequestFailed, type Transport } from "./Protocol.ts"
+import { encodeFrame, type Message, MessageType, type WirePeer } from "./Message.ts"
+import { empty, message, RequestFailed, type Transport } from "./Protocol.ts"
+import * as ServedStream from "./ServedStream.ts"
 
 /** The DHT protocol of Spegel's network, in Go and here. */
 export const kademliaProtocol = "/spegel/kad/1.0.0"
@@ -17,59 +15,22 @@ export const notesProtocol = "/spegel-ts/router/1.0.0"
 
 const openTimeoutMillis = 5000
 const keysPerFrameBatch = 100
-/** Frames of one peer that are answered before everybody else has a turn. */
-const framesPerTurn = 64
 const maxInboundStreams = 8
-/** Go closes a stream that is idle for 60 s, js-libp2p one of 10 s; ours may rest, and is opened again on demand. */
-const inactivityTimeout = 120_000
 
-interface Pending {
-  readonly resolve: (message: Message) => void
-  readonly reject: (error: RequestFailed) => void
+/** Requests so far by what was asked and what came of it, and the bytes of their frames. */
+export interface TransportCounts {
+  readonly requests: ReadonlyMap<string, number>
+  readonly bytesSent: number
 }
 
-const closed = () => new RequestFailed("the stream was closed", { unreachable: false })
-
-/** The asking side of one stream. */
-class Channel {
-  readonly #stream: Stream
-  readonly #splitter = new FrameSplitter()
-  /** Requests in the order of their answers; one that nobody waits for any more keeps its place. */
-  readonly #pending: Array<Pending> = []
-  constructor(stream: Stream, onClose: () => void) {
-    this.#stream = stream
-    stream.inactivityTimeout = inactivityTimeout
-    stream.addEventListener("message", ({ data }) => {
-      try {
-        for (const frame of this.#splitter.push(data.subarray())) this.#pending.shift()?.resolve(decode(frame))
-      } catch (error) {
-        stream.abort(error instanceof Error ? error : new Error(String(error)))
-      }
-    })
-    const end = () => {
-      onClose()
-      for (const { reject } of this.#pending.splice(0)) reject(closed())
-    }
-    stream.addEventListener("close", end)
-    stream.addEventListener("remoteCloseWrite", end)
-  }
-
-  request(frame: Uint8Array): Promise<Message> {
-    return new Promise((resolve, reject) => {
-      this.#pending.push({ resolve, reject })
-      void this.send(frame).catch(() => reject(closed()))
-    })
-  }
-
-  async send(frame: Uint8Array): Promise<void> {
-    if (this.#stream.status !== "open") throw closed()
-    if (!this.#stream.send(frame)) await this.#stream.onDrain()
-  }
-}
+const typeNames = new Map<number, string>(Object.entries(MessageType).map(([name, type]) => [type, name]))
 
 const isRefused = (error: unknown): boolean =>
   /ECONNREFUSED|EHOSTUNREACH|ENETUNREACH/.test(String(error)) ||
   (error instanceof AggregateError && error.errors.length > 0 && error.errors.every(isRefused))
+
+const asFailure = (error: unknown): RequestFailed =>
+  error instanceof RequestFailed ? error : new RequestFailed(String(error), { unreachable: isRefused(error) })
 
 const within = <A>(millis: number, promise: Promise<A>): Promise<A> =>
   new Promise((resolve, reject) => {
@@ -85,15 +46,19 @@ export interface Libp2pTransport extends Transport {
   readonly serve: (handlers: {
     readonly answer: (from: string, message: Message) => Message | undefined
     readonly note: (from: string, message: Message) => void
+    readonly onViolation: (connection: Connection) => void
   }) => Promise<void>
+  /** When a peer was last asked something, in milliseconds since the epoch; 0 where it never was. */
+  readonly lastUsed: (id: string) => number
+  readonly counts: () => TransportCounts
 }
 
 /** `self` gives this node as it is written in provider records. */
-export const make = (
-  host: Host,
-  self: () => { readonly id: Uint8Array; readonly addresses: ReadonlyArray<Uint8Array> }
-): Libp2pTransport => {
+export const make = (host: Host, self: () => WirePeer): Libp2pTransport => {
   const channels = new Map<string, Promise<Channel>>()
+  const used = new Map<string, number>()
+  const requests = new Map<string, number>()
+  let bytesSent = 0
 
   const connect = async (member: Member): Promise<Connection> => {
     const open = host.getConnections().find(({ remotePeer, status }) =>
@@ -103,127 +68,104 @@ export const make = (
     const addresses = member.addresses.map((address) =>
       PeerAddress.withoutId(multiaddr(address)).encapsulate(`/p2p/${member.id}`)
     )
-    try {
-      return await host.dial(addresses, { signal: AbortSignal.timeout(openTimeoutMillis) })
-    } catch (error) {
-      throw new RequestFailed(String(error), { unreachable: isRefused(error) })
-    }
+    return host.dial(addresses, { signal: AbortSignal.timeout(openTimeoutMillis) })
   }
 
   const channelTo = (member: Member, protocol: string): Promise<Channel> => {
     const name = `${member.id} ${protocol}`
     const known = channels.get(name)
     if (known !== undefined) return known
+    const forget = () => {
+      if (channels.get(name) === opening) channels.delete(name)
+    }
     const opening = connect(member).then(async (connection) => {
       const stream = await connection.newStream(protocol, { signal: AbortSignal.timeout(openTimeoutMillis) })
-      return new Channel(stream, () => channels.delete(name))
+      return new Channel(stream, forget)
     })
     channels.set(name, opening)
-    opening.catch(() => channels.delete(name))
+    opening.catch(forget)
     return opening
   }
 
   /** A stream may have been closed for being idle: that is not the peer's fault, and it is opened once more. */
   const onChannel = async <A>(member: Member, protocol: string, use: (channel: Channel) => Promise<A>): Promise<A> => {
-    const name = `${member.id} ${protocol}`
-    const reused = channels.has(name)
+    const reused = channels.get(`${member.id} ${protocol}`)
     try {
-      return await use(await channelTo(member, protocol))
-    } catch (error) {
-      if (!reused) {
-        throw error instanceof RequestFailed
-          ? error
-          : new RequestFailed(String(error), { unreachable: false })
+      try {
+        return await use(await channelTo(member, protocol))
+      } catch (error) {
+        if (reused === undefined) throw error
+        if (channels.get(`${member.id} ${protocol}`) === reused) channels.delete(`${member.id} ${protocol}`)
+        return await use(await channelTo(member, protocol))
       }
-      channels.delete(name)
-      return use(await channelTo(member, protocol))
+    } catch (error) {
+      throw asFailure(error)
     }
   }
 
-  const barrier = encodeFrame({ type: MessageType.ping, key: new Uint8Array(), closer: [], providers: [] })
+  const count = (type: number, outcome: string) => {
+    const name = `${typeNames.get(type) ?? "note"} ${outcome}`
+    requests.set(name, (requests.get(name) ?? 0) + 1)
+  }
 
-  const serveStream =
-    (handle: (from: string, message: Message) => Message | undefined) => (stream: Stream, connection: Connection) => {
-      const from = connection.remotePeer.toString()
-      const splitter = new FrameSplitter()
-      const waiting: Array<Uint8Array> = []
-      let busy = false
-      stream.inactivityTimeout = inactivityTimeout
-
-      const work = async () => {
-        busy = true
-        try {
-          for (let frames = 0; waiting.length > 0; frames++) {
-            if (frames === framesPerTurn) {
-              frames = 0
-              stream.pause()
-              await new Promise((resolve) => setImmediate(resolve))
-            }
-            const frame = waiting.shift()
-            const answer = frame === undefined ? undefined : handle(from, decode(frame))
-            if (answer !== undefined && !stream.send(encodeFrame(answer))) {
-              // Who does not read its answers is not read either.
-              stream.pause()
-              await stream.onDrain()
-            }
-          }
-          busy = false
-          // What came meanwhile is delivered within this call.
-          if (stream.readStatus === "paused") stream.resume()
-        } catch (error) {
-          busy = false
-          stream.abort(error instanceof Error ? error : new Error(String(error)))
-        }
-      }
-      stream.addEventListener("message", ({ data }) => {
-        try {
-          waiting.push(...splitter.push(data.subarray()))
-        } catch (error) {
-          return stream.abort(error instanceof Error ? error : new Error(String(error)))
-        }
-        if (!busy) void work()
-      })
-      stream.addEventListener("remoteCloseWrite", () => {
-        void stream.close().catch(() => undefined)
-      })
+  /** Counts a request, and gives up waiting for it after a while. */
+  const ask = async <A>(member: Member, type: number, millis: number, use: (channel: Channel) => Promise<A>) => {
+    used.set(member.id, Date.now())
+    try {
+      const answer = await within(millis, onChannel(member, kademliaProtocol, use))
+      count(type, "answered")
+      return answer
+    } catch (error) {
+      count(type, error instanceof RequestFailed && error.unreachable ? "unreachable" : "failed")
+      throw error
     }
+  }
+
+  const barrier = encodeFrame(message(MessageType.ping, empty))
 
   return {
-    request: (member, message, timeoutMillis) =>
-      within(timeoutMillis, onChannel(member, kademliaProtocol, (channel) => channel.request(encodeFrame(message)))),
+    request: (member, message, timeoutMillis) => {
+      const frame = encodeFrame(message)
+      bytesSent += frame.length
+      return ask(member, message.type, timeoutMillis, (channel) => channel.request(frame))
+    },
 
     provide: (member, keys) =>
-      within(
-        openTimeoutMillis + keys.length,
-        onChannel(member, kademliaProtocol, async (channel) => {
-          const providers = [self()]
-          for (let from = 0; from < keys.length; from += keysPerFrameBatch) {
-            const frames = keys.slice(from, from + keysPerFrameBatch).map((key) =>
-              encodeFrame({ type: MessageType.addProvider, key, closer: [], providers })
+      ask(member, MessageType.addProvider, openTimeoutMillis + keys.length, async (channel) => {
+        const providers = [self()]
+        for (let from = 0; from < keys.length; from += keysPerFrameBatch) {
+          const frames = Buffer.concat(
+            keys.slice(from, from + keysPerFrameBatch).map((key) =>
+              encodeFrame(message(MessageType.addProvider, key, [], providers))
             )
-            await channel.send(Buffer.concat(frames))
-            await channel.request(barrier)
-          }
-        })
-      ),
+          )
+          bytesSent += frames.length
+          await channel.send(frames)
+          await channel.request(barrier)
+        }
+      }),
 
     tell: (member, messages) => {
       const frames = Buffer.concat(messages.map(encodeFrame))
+      bytesSent += frames.length
       // What is told is no promise: a peer that misses it learns by the life of the records.
-      void onChannel(member, notesProtocol, (channel) => channel.send(frames)).catch(() => undefined)
+      void onChannel(member, notesProtocol, (channel) => channel.send(frames)).then(
+        () => count(-1, "sent"),
+        () => count(-1, "failed")
+      )
     },
 
-    serve: async ({ answer, note }) => {
+    serve: async ({ answer, note, onViolation }) => {
       const options = { maxInboundStreams, maxOutboundStreams: maxInboundStreams }
-      await host.handle(kademliaProtocol, serveStream(answer), options)
-      await host.handle(
-        notesProtocol,
-        serveStream((from, message) => {
-          note(from, message)
-          return undefined
-        }),
-        options
-      )
-    }
+      const noted = (from: string, message: Message) => {
+        note(from, message)
+        return undefined
+      }
+      await host.handle(kademliaProtocol, ServedStream.serve({ handle: answer, onViolation }), options)
+      await host.handle(notesProtocol, ServedStream.serve({ handle: noted, onViolation }), options)
+    },
+
+    lastUsed: (id) => used.get(id) ?? 0,
+    counts: () => ({ requests, bytesSent })
   }
 }

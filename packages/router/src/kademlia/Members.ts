@@ -1,19 +1,34 @@
-/**
- * Who is in the network. Up to some hundreds of nodes everybody knows everybody, so that a lookup asks the right nodes in
- * its first round. Nobody is passed on to others who was not heard.
- */
+/** The table of who is in the network: everybody, up to a bound, since a lookup then asks the right ones at once. */
 import { closest, type Position, positionOf } from "./Distance.ts"
+
+/** A peer as it is told of: nothing here is believed before it was heard or vouched for. */
+export interface PeerRecord {
+  readonly id: string
+  readonly idBytes: Uint8Array
+  readonly addresses: ReadonlyArray<Uint8Array>
+}
 
 export interface Member {
   readonly id: string
   readonly idBytes: Uint8Array
   readonly position: Position
+  /** Where it counts among the identities of one address. */
+  readonly site: string
   /** Multiaddrs in binary, the one to try first in front. */
   addresses: ReadonlyArray<Uint8Array>
-  /** Milliseconds since the epoch; 0 for a member that others told of and that was never heard. */
+  /** Milliseconds on the core's clock; 0 for a member that others told of and that was never heard. */
   lastHeard: number
+  /** When it was heard for the first time. */
+  since: number
+  /** Who told of it first, and whether another one has since: one peer's word alone counts for little. */
+  voucher: string | undefined
+  vouched: boolean
   /** Timeouts in a row. */
   timeouts: number
+  /** Did not answer the last request in time, and was not heard since. */
+  late: boolean
+  /** Has closed its connection to spare it, and is there all the same. */
+  resting: boolean
   /** Smoothed round trip in milliseconds. */
   roundTrip: number
   /** Speaks our own protocol. */
@@ -29,7 +44,9 @@ interface Evicted {
   backoff: number
 }
 
-export const maxMembers = 5000
+export const maxMembers = 10_000
+/** A peer with many names is one peer: identities that one address may bring in. */
+const maxMembersOfSite = 16
 const firstBackoff = 5000
 const maxBackoff = 60_000
 /** The evicted are tried again for this long, so that a healed partition merges by itself. */
@@ -38,9 +55,21 @@ const maxEvicted = 1000
 
 const initialRoundTrip = 50
 
+/** Whether a member counts: it was heard, or two others told of it. */
+export const isKnown = ({ lastHeard, vouched }: Member): boolean => lastHeard > 0 || vouched
+
 export class Members {
   readonly #members = new Map<string, Member>()
   readonly #evicted = new Map<string, Evicted>()
+  readonly #sites = new Map<string, number>()
+  readonly #siteOf: (addresses: ReadonlyArray<Uint8Array>) => string
+  /** Differs between two nodes that have heard different members. */
+  fingerprint = 0
+
+  /** `siteOf` names the place of a peer from its addresses, of which each may hold a few only. */
+  constructor(siteOf: (addresses: ReadonlyArray<Uint8Array>) => string) {
+    this.#siteOf = siteOf
+  }
 
   get size(): number {
     return this.#members.size
@@ -54,33 +83,54 @@ export class Members {
     return this.#members.values()
   }
 
+  /** The members that count and lie closest to `target`. */
   closest(target: Position, count: number): Array<Member> {
-    return closest(target, this.#members.values(), count)
+    return closest(target, this.#members.values(), count, isKnown)
   }
 
-  /** Adds a peer that was heard, or renews it; true where it was not a member before. */
-  heard(
-    peer: { readonly id: string; readonly idBytes: Uint8Array; readonly addresses: ReadonlyArray<Uint8Array> },
-    now: number
-  ): { readonly member: Member; readonly isNew: boolean } {
-    this.#evicted.delete(peer.id)
+  /** Adds a peer that was heard, or renews it; none where too many others come from the same place. */
+  heard(peer: PeerRecord, now: number): { readonly member: Member; readonly isNew: boolean } | undefined {
+    const evicted = this.#evicted.get(peer.id)?.member
     const known = this.#members.get(peer.id)
-    const member = known ?? this.#make(peer)
+    if (known === undefined && !this.#enter(peer)) return undefined
+    this.#evicted.delete(peer.id)
+    const member = known ?? this.#make(peer, evicted)
     const isNew = member.lastHeard === 0
+    if (isNew) {
+      member.since = now
+      this.fingerprint ^= mark(member)
+    }
     if (peer.addresses.length > 0) member.addresses = peer.addresses
     member.lastHeard = now
     member.timeouts = 0
+    member.late = false
     this.#members.set(peer.id, member)
     return { member, isNew }
   }
 
-  /** Notes a peer that another told of; true where it is news. */
-  told(
-    peer: { readonly id: string; readonly idBytes: Uint8Array; readonly addresses: ReadonlyArray<Uint8Array> }
-  ): boolean {
-    if (this.#members.has(peer.id) || this.#evicted.has(peer.id) || this.#members.size >= maxMembers) return false
-    this.#members.set(peer.id, this.#make(peer))
-    return true
+  /** A peer that was evicted has sent something: it is there after all. */
+  evictedAs(id: string): Member | undefined {
+    return this.#evicted.get(id)?.member
+  }
+
+  /** Notes a peer that `voucher` told of; gives it where it is news. */
+  told(peer: PeerRecord, voucher: string, now: number): Member | undefined {
+    const known = this.#members.get(peer.id)
+    if (known !== undefined) {
+      if (known.voucher !== voucher) known.vouched = true
+      return undefined
+    }
+    const evicted = this.#evicted.get(peer.id)
+    if (evicted !== undefined) {
+      // Somebody has heard it again: its turn is now, but not more often than the first time.
+      evicted.retryAt = Math.min(evicted.retryAt, Math.max(now, evicted.retryAt - evicted.backoff + firstBackoff))
+      return undefined
+    }
+    if (this.#members.size >= maxMembers || !this.#enter(peer)) return undefined
+    const member = this.#make(peer)
+    member.voucher = voucher
+    this.#members.set(peer.id, member)
+    return member
   }
 
   /** Takes a peer out; it is tried again now and then unless it has said goodbye. */
@@ -88,6 +138,8 @@ export class Members {
     const member = this.#members.get(id)
     if (member === undefined) return undefined
     this.#members.delete(id)
+    this.#leave(member)
+    if (member.lastHeard > 0) this.fingerprint ^= mark(member)
     // Nobody can vouch for a peer that was never heard.
     if (options.retry && member.lastHeard > 0 && this.#evicted.size < maxEvicted) {
       this.#evicted.set(id, { member, since: now, retryAt: now + firstBackoff, backoff: firstBackoff })
@@ -109,18 +161,41 @@ export class Members {
     return due
   }
 
-  #make({ addresses, id, idBytes }: Pick<Member, "addresses" | "id" | "idBytes">): Member {
+  #enter({ addresses }: PeerRecord): boolean {
+    const site = this.#siteOf(addresses)
+    const there = this.#sites.get(site) ?? 0
+    if (there >= maxMembersOfSite) return false
+    this.#sites.set(site, there + 1)
+    return true
+  }
+
+  #leave({ site }: Member): void {
+    const left = (this.#sites.get(site) ?? 1) - 1
+    if (left === 0) this.#sites.delete(site)
+    else this.#sites.set(site, left)
+  }
+
+  #make({ addresses, id, idBytes }: PeerRecord, before?: Member): Member {
     return {
       id,
       idBytes,
       position: positionOf(idBytes),
+      site: this.#siteOf(addresses),
       addresses,
       lastHeard: 0,
+      since: 0,
+      voucher: undefined,
+      vouched: false,
       timeouts: 0,
+      late: false,
+      resting: false,
       roundTrip: initialRoundTrip,
-      ours: false,
-      registryPort: undefined,
-      agent: undefined
+      ours: before?.ours ?? false,
+      registryPort: before?.registryPort,
+      agent: before?.agent
     }
   }
 }
+
+/** A number that stands for a member in the fingerprint. */
+const mark = ({ position }: Member): number => Buffer.from(position.buffer, position.byteOffset, 4).readInt32BE()

@@ -3,16 +3,15 @@
  * to newcomers when they come, and again before they expire.
  */
 import { positionOf } from "./Distance.ts"
-import type { Member, Members } from "./Members.ts"
+import type { Member } from "./Members.ts"
+import type { Membership } from "./Membership.ts"
 import { bytesOf, type Environment, message, NoteType, replication, textOf, type Transport } from "./Protocol.ts"
 
 export interface OwnKeysOptions {
-  readonly members: Members
+  readonly membership: Membership
   readonly transport: Transport
   readonly environment: Environment
   readonly refreshMillis: number
-  readonly heard: (member: Member) => void
-  readonly failed: (member: Member, error: unknown) => void
   /** Calls back later, unless the node has stopped by then. */
   readonly after: (millis: number, run: () => void) => void
 }
@@ -48,7 +47,7 @@ export class OwnKeys {
   withdraw(keys: ReadonlyArray<Uint8Array>): void {
     for (const key of keys) this.#keys.delete(textOf(key))
     const withdrawals = keys.map((key) => message(NoteType.withdraw, key))
-    for (const member of this.#options.members.values()) {
+    for (const member of this.#options.membership.members.values()) {
       if (member.ours && member.lastHeard > 0) this.#options.transport.tell(member, withdrawals)
     }
   }
@@ -58,19 +57,22 @@ export class OwnKeys {
     void this.#handOut([...this.#keys.keys()], newcomers)
   }
 
-  /** Hands out again what is due. Keys are due at times of their own, spread over a fifth of the interval. */
-  refresh(now: number): void {
+  /**
+   * Hands out again what is due. Keys are due at times of their own, spread over a fifth of the interval. `all`: others
+   * may have forgotten this node meanwhile.
+   */
+  refresh(now: number, all: boolean): void {
     const due: Array<string> = []
     for (const [key, since] of this.#keys) {
       const spread = 0.8 + 0.2 * (key.charCodeAt(key.length - 1) / 256)
-      if (now - since > this.#options.refreshMillis * spread) due.push(key)
+      if (all || now - since > this.#options.refreshMillis * spread) due.push(key)
     }
     for (const key of due) this.#keys.set(key, now)
     if (due.length > 0) void this.#handOut(due)
   }
 
   async #handOut(keys: ReadonlyArray<string>, only?: ReadonlySet<Member>): Promise<void> {
-    const { after, failed, heard, members, transport } = this.#options
+    const { after, membership, transport } = this.#options
     const again: Array<string> = []
     const work = [...await this.#byKeeper(keys, only)]
     const send = async () => {
@@ -78,10 +80,10 @@ export class OwnKeys {
         const [member, batch] = next
         try {
           await transport.provide(member, batch)
-          heard(member)
+          membership.heard(member)
         } catch (error) {
-          failed(member, error)
-          if (members.get(member.id) === member) again.push(...batch.map(textOf))
+          membership.failed(member, error)
+          if (membership.members.get(member.id) === member) again.push(...batch.map(textOf))
         }
       }
     }
@@ -100,7 +102,7 @@ export class OwnKeys {
     for (const [index, key] of keys.entries()) {
       if (index % keysPerTurn === keysPerTurn - 1) await new Promise<void>((resolve) => this.#options.after(0, resolve))
       const bytes = bytesOf(key)
-      for (const keeper of this.#options.members.closest(positionOf(bytes), replication)) {
+      for (const keeper of this.#options.membership.members.closest(positionOf(bytes), replication)) {
         if (only !== undefined && !only.has(keeper)) continue
         const batch = batches.get(keeper)
         if (batch === undefined) batches.set(keeper, [bytes])

@@ -2,8 +2,12 @@
 import type { Member } from "./Members.ts"
 import type { Message, WirePeer } from "./Message.ts"
 
-/** Messages of our own protocol, for what Kademlia lacks: `key` is a port, a key, or nothing. */
-export const NoteType = { hello: 100, withdraw: 101, goodbye: 102 } as const
+/**
+ * Messages of our own protocol, for what Kademlia lacks. `key` is: in a hello the registry port and the fingerprint of the
+ * members that were heard (2 and 4 bytes, the most significant first), in a withdrawal the key, else nothing. A node that
+ * rests closes a connection to spare it.
+ */
+export const NoteType = { hello: 100, withdraw: 101, goodbye: 102, rest: 103 } as const
 
 /** A request got no answer. Unreachable: no connection either, nobody is there. */
 export class RequestFailed extends Error {
@@ -26,14 +30,20 @@ export interface Transport {
 }
 
 export interface Environment {
-  /** Milliseconds on a clock that does not jump. */
+  /** Milliseconds on a clock that does not jump, and that may stand still while the machine is suspended. */
   readonly now: () => number
+  /** Milliseconds on a clock that may jump, and goes on meanwhile. */
+  readonly wallClock: () => number
   /** From 0 to 1. */
   readonly random: () => number
   /** Calls back after a while; gives what cancels it. */
   readonly after: (millis: number, run: () => void) => () => void
   /** Text form of a peer id. */
   readonly idText: (id: Uint8Array) => string
+  /** Those of the addresses that a peer may claim. */
+  readonly usable: (addresses: ReadonlyArray<Uint8Array>) => ReadonlyArray<Uint8Array>
+  /** Names the place that a peer's addresses lead to. */
+  readonly siteOf: (addresses: ReadonlyArray<Uint8Array>) => string
 }
 
 /** How many members keep a record: the closest to its key. */

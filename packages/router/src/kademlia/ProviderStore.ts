@@ -6,12 +6,16 @@
 /** One peer may fill no more than its share. */
 const maxRecordsOfPeer = 100_000
 const maxProvidersOfKey = 64
+/** What many peers may fill together: 16 MiB. */
+const maxRecords = 400_000
 
 export class ProviderStore {
   /** Key to [peer number, time of expiry in seconds, ...]. */
   readonly #records = new Map<string, Array<number>>()
   readonly #numbers = new Map<string, number>()
-  readonly #peers: Array<{ readonly id: string; count: number }> = []
+  readonly #peers: Array<{ id: string; count: number }> = []
+  /** Numbers of peers that have no record left. */
+  readonly #free: Array<number> = []
   #size = 0
   #sweep: IterableIterator<[string, Array<number>]> | undefined
 
@@ -26,8 +30,9 @@ export class ProviderStore {
     const owner = this.#peers[number]
     const records = this.#records.get(key)
     if (owner === undefined) return false
+    const full = owner.count >= maxRecordsOfPeer || this.#size >= maxRecords
     if (records === undefined) {
-      if (owner.count >= maxRecordsOfPeer) return false
+      if (full) return this.#refuse(number)
       this.#records.set(key, [number, expiry])
       owner.count++
       this.#size++
@@ -39,7 +44,7 @@ export class ProviderStore {
         return true
       }
     }
-    if (owner.count >= maxRecordsOfPeer) return false
+    if (full) return this.#refuse(number)
     // The oldest makes room.
     if (records.length >= 2 * maxProvidersOfKey) this.#removeAt(key, records, 0)
     records.push(number, expiry)
@@ -94,8 +99,23 @@ export class ProviderStore {
   #numberOf(peer: string): number {
     const known = this.#numbers.get(peer)
     if (known !== undefined) return known
-    this.#numbers.set(peer, this.#peers.length)
-    return this.#peers.push({ id: peer, count: 0 }) - 1
+    const number = this.#free.pop() ?? this.#peers.length
+    this.#numbers.set(peer, number)
+    this.#peers[number] = { id: peer, count: 0 }
+    return number
+  }
+
+  /** Peers come and go: a number is used again when its last record is gone. */
+  #releaseIfUnused(number: number): void {
+    const peer = this.#peers[number]
+    if (peer === undefined || peer.count > 0) return
+    this.#numbers.delete(peer.id)
+    this.#free.push(number)
+  }
+
+  #refuse(number: number): false {
+    this.#releaseIfUnused(number)
+    return false
   }
 
   #indexOf(records: ReadonlyArray<number>, peer: string): number {
@@ -107,10 +127,12 @@ export class ProviderStore {
   }
 
   #removeAt(key: string, records: Array<number>, index: number): void {
-    const owner = this.#peers[records[index] ?? -1]
+    const number = records[index] ?? -1
+    const owner = this.#peers[number]
     if (owner !== undefined) owner.count--
     this.#size--
     records.splice(index, 2)
     if (records.length === 0) this.#records.delete(key)
+    this.#releaseIfUnused(number)
   }
 }

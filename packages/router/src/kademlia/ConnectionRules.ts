@@ -1,0 +1,105 @@
+/** Which connections are taken and which are kept: bounds for peers that misbehave, and economy among those that do not. */
+import type { Connection, ConnectionGater, Libp2p as Host, MultiaddrConnection, PeerId } from "@libp2p/interface"
+import { Option } from "effect"
+import * as PeerAddress from "../PeerAddress.ts"
+
+/** Handshakes that one address may have under way: the rest of the places is for the others. */
+const maxPendingOfAddress = 16
+/** The first violation costs the stream, the next one the connection and the right to come back for a while. */
+const violationsAllowed = 1
+const banMillis = 10 * 60_000
+const maxOffenders = 1000
+/** Two nodes that dial each other at the same time have two connections for a moment, and may be using both. */
+const surplusGraceMillis = 5000
+
+interface Offender {
+  violations: number
+  bannedUntil: number
+}
+
+/** Refuses peers that broke the protocol more than once, and addresses that fill the waiting room. */
+export class Gate {
+  readonly #offenders = new Map<string, Offender>()
+  readonly #pending = new Map<string, Set<MultiaddrConnection>>()
+
+  /** What the host asks before it goes on with a connection. */
+  readonly gater: ConnectionGater = {
+    denyInboundConnection: (connection) => !this.#enter(connection),
+    denyInboundEncryptedConnection: (peer, connection) => {
+      this.#leave(connection)
+      return this.#isBanned(peer)
+    },
+    denyOutboundEncryptedConnection: (peer) => this.#isBanned(peer)
+  }
+
+  /** Notes that a peer broke the protocol. */
+  violated(connection: Connection): void {
+    const id = connection.remotePeer.toString()
+    const offender = this.#offenders.get(id) ?? { violations: 0, bannedUntil: 0 }
+    offender.violations++
+    if (this.#offenders.size < maxOffenders) this.#offenders.set(id, offender)
+    if (offender.violations <= violationsAllowed) return
+    offender.violations = 0
+    offender.bannedUntil = performance.now() + banMillis
+    connection.abort(new Error("the peer broke the protocol repeatedly"))
+  }
+
+  #isBanned(peer: PeerId): boolean {
+    const offender = this.#offenders.get(peer.toString())
+    return offender !== undefined && offender.bannedUntil > performance.now()
+  }
+
+  #enter(connection: MultiaddrConnection): boolean {
+    const address = Option.getOrElse(PeerAddress.ipOf(connection.remoteAddr), () => "")
+    const pending = this.#pending.get(address) ?? new Set()
+    if (pending.size >= maxPendingOfAddress) return false
+    this.#pending.set(address, pending.add(connection))
+    connection.addEventListener("close", () => this.#leave(connection), { once: true })
+    return true
+  }
+
+  #leave(connection: MultiaddrConnection): void {
+    const address = Option.getOrElse(PeerAddress.ipOf(connection.remoteAddr), () => "")
+    const pending = this.#pending.get(address)
+    pending?.delete(connection)
+    if (pending?.size === 0) this.#pending.delete(address)
+  }
+}
+
+/** Connections of one pair beyond the first: the one that the smaller id opened stays, so that both sides agree. */
+const surplusOf = (self: string, connections: ReadonlyArray<Connection>): ReadonlyArray<Connection> => {
+  const opener = ({ direction, remotePeer }: Connection) => direction === "outbound" ? self : remotePeer.toString()
+  return connections.toSorted((a, b) =>
+    opener(a) < opener(b) ? -1 : opener(a) > opener(b) ? 1 : a.timeline.open - b.timeline.open
+  ).slice(1)
+}
+
+export interface EconomyOptions {
+  /** Connections that are held; beyond it only those of neighbours and those lately used stay. */
+  readonly bound: number
+  readonly isNeighbour: (id: string) => boolean
+  /** When a peer was last asked something, in milliseconds since the epoch; 0 where it never was. */
+  readonly lastUsed: (id: string) => number
+  /** Tells a peer that its connection is closed to spare it. */
+  readonly rest: (id: string) => void
+}
+
+/** Closes surplus connections of pairs, and the longest unused ones beyond the bound. */
+export const economise = (host: Host, { bound, isNeighbour, lastUsed, rest }: EconomyOptions): void => {
+  const byPeer = Map.groupBy(
+    host.getConnections().filter(({ status }) => status === "open"),
+    ({ remotePeer }) => remotePeer.toString()
+  )
+  const close = (connection: Connection) => void connection.close().catch(() => undefined)
+  const now = Date.now()
+  for (const connections of byPeer.values()) {
+    if (connections.length < 2 || connections.some(({ timeline }) => now - timeline.open < surplusGraceMillis)) continue
+    surplusOf(host.peerId.toString(), connections).forEach(close)
+  }
+  const spare = [...byPeer.keys()].filter((id) => !isNeighbour(id)).toSorted((a, b) => lastUsed(a) - lastUsed(b))
+  for (const id of spare.slice(0, Math.max(0, byPeer.size - bound))) {
+    rest(id)
+    // The word goes first.
+    setTimeout(() => byPeer.get(id)?.forEach(close), 100)
+  }
+}

@@ -1,0 +1,94 @@
+/** Asks the members closest to a key who provides it, and does not wait for those that are slow. */
+import type { Member } from "./Members.ts"
+import type { Membership } from "./Membership.ts"
+import { MessageType, type WirePeer } from "./Message.ts"
+import { message, replication } from "./Protocol.ts"
+import type { Environment } from "./Protocol.ts"
+
+/** Who is asked at once, and how many must have answered before "nobody has it" is certain. */
+const askAtOnce = 3
+const maxAsked = 8
+/** When another one is asked beside those that have not answered: twice what the slowest usually needs, within these. */
+const minHedgeMillis = 8
+const maxHedgeMillis = 15
+/** However many do not answer. */
+const maxLookupMillis = 400
+/** A newcomer may not have been handed its share of the records yet. */
+const settlingMillis = 2000
+
+export interface LookupOptions {
+  readonly membership: Membership
+  readonly environment: Environment
+  /** Calls back later; gives what cancels it. */
+  readonly after: (millis: number, run: () => void) => () => void
+}
+
+/** The smaller, the sooner a member is asked: all of them are to keep the key's records. */
+const rank = ({ lastHeard, late, since }: Member, now: number): number =>
+  late ? 3 : lastHeard === 0 ? 2 : now - since < settlingMillis ? 1 : 0
+
+/**
+ * Asks until three have answered or `onProviders` returns false, which means that it wants no more. Resolves then, or when
+ * nobody is left to ask.
+ */
+export const lookup = (
+  { after, environment, membership }: LookupOptions,
+  key: Uint8Array,
+  position: Uint8Array,
+  onProviders: (providers: ReadonlyArray<WirePeer>) => boolean
+): Promise<void> =>
+  new Promise((resolve) => {
+    const started = environment.now()
+    const candidates = membership.members.closest(position, replication)
+      .map((member) => ({ member, rank: rank(member, started) }))
+      .toSorted((a, b) => a.rank - b.rank)
+      .map(({ member }) => member)
+    let asked = 0
+    let asking = 0
+    let answered = 0
+    let done = false
+    let cancelHedge: () => void = () => undefined
+
+    const finish = () => {
+      done = true
+      cancelHedge()
+      cancelDeadline()
+      resolve()
+    }
+    const cancelDeadline = after(maxLookupMillis, finish)
+
+    const settle = () => {
+      if (done) return
+      if (answered >= askAtOnce) return finish()
+      while (asking + answered < askAtOnce && ask());
+      if (asking === 0) finish()
+    }
+    const hedge = (member: Member) => {
+      cancelHedge()
+      cancelHedge = after(Math.min(maxHedgeMillis, Math.max(minHedgeMillis, 2 * member.roundTrip)), () => {
+        if (!done) ask()
+      })
+    }
+    const ask = (): boolean => {
+      const member = asked < maxAsked ? candidates.shift() : undefined
+      if (member === undefined) return false
+      asked++
+      asking++
+      hedge(member)
+      membership.query(member, message(MessageType.getProviders, key)).then(
+        ({ closer, providers }) => {
+          answered++
+          const news = membership.told(closer, member.id)
+          // Who has just joined knows few, and learns of those that are to keep the key while it asks.
+          candidates.push(...news)
+          if (!done && providers.length > 0 && !onProviders(providers)) finish()
+        },
+        () => undefined
+      ).finally(() => {
+        asking--
+        settle()
+      })
+      return true
+    }
+    settle()
+  })

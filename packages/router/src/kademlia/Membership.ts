@@ -1,0 +1,339 @@
+/**
+ * Keeps the table of members true: gets to know those that others tell of, tells others of newcomers, and finds out who
+ * has gone.
+ */
+import { closest, positionOf } from "./Distance.ts"
+import { isKnown, type Member, Members, type PeerRecord } from "./Members.ts"
+import { type Message, MessageType, type WirePeer } from "./Message.ts"
+import { empty, type Environment, message, NoteType, replication, RequestFailed, type Transport } from "./Protocol.ts"
+
+export interface MembershipOptions {
+  readonly self: { readonly id: string; readonly idBytes: Uint8Array }
+  readonly registryPort: number
+  readonly environment: Environment
+  readonly transport: Transport
+  /** Calls back later, unless the node has stopped by then. */
+  readonly after: (millis: number, run: () => void) => void
+  /** A member was heard for the first time. */
+  readonly onNewcomer: (member: Member) => void
+}
+
+const silenceMillis = 15_000
+const pingsAtOnce = 8
+const retriesAtOnce = 8
+const newsMillis = 100
+/** Who hears news from this node; the others hear it from others. */
+const newsReaders = 6
+const probeMillis = 125
+const verifyDelayMillis = 500
+const verifyTimeoutMillis = 5000
+const minPauseMillis = 10
+const pauseShare = 4
+/** A ping may take as long as a busy node needs; a lookup does not wait for it. */
+const pingTimeoutMillis = 1000
+/** Deadline of a lookup's request: four times what the member usually needs, within these. */
+const minQueryMillis = 50
+const maxQueryMillis = 400
+const maxHelloPeers = 50
+/** Lists of all members that are sent in a second. */
+const maxListsPerSecond = 50
+/** Up to here everybody is pinged; in a larger network each looks after its own region. */
+const pingEverybodyUpTo = 128
+
+const toWire = ({ addresses, idBytes }: Member): WirePeer => ({ id: idBytes, addresses })
+
+export class Membership {
+  readonly members: Members
+  /** Members that were taken out because they did not answer. */
+  evictions = 0
+  readonly #options: MembershipOptions
+  readonly #position: Uint8Array
+  #news: Array<Member> = []
+  #unverified: Array<Member> = []
+  #verifying = false
+  #lists = { second: 0, sent: 0 }
+
+  constructor(options: MembershipOptions) {
+    this.#options = options
+    this.members = new Members(options.environment.siteOf)
+    this.#position = positionOf(options.self.idBytes)
+  }
+
+  /** Members that were heard, the closest to `target` first. */
+  closestHeard(target: Uint8Array): ReadonlyArray<WirePeer> {
+    return closest(target, this.members.values(), replication, ({ lastHeard }) => lastHeard > 0).map(toWire)
+  }
+
+  /** The members whose keys are this node's too. */
+  neighbours(): ReadonlyArray<Member> {
+    return this.members.closest(this.#position, replication)
+  }
+
+  /** Whether this node is among those that are to keep the records of a key. */
+  isKeeper(target: Uint8Array): boolean {
+    if (this.members.size < replication) return true
+    const self = { position: this.#position }
+    return closest(target, [self, ...this.members.closest(target, replication)], replication)
+      .some((keeper) => keeper.position === this.#position)
+  }
+
+  // --- who comes ----------------------------------------------------------------------------------------------
+
+  /** A peer has connected and said who it is. */
+  connected(peer: PeerRecord & { readonly agent: string | undefined; readonly ours: boolean }): void {
+    if (peer.id === this.#options.self.id) return
+    const heard = this.members.heard(peer, this.#now())
+    if (heard === undefined) return
+    const { isNew, member } = heard
+    member.agent = peer.agent
+    member.ours = peer.ours
+    member.resting = false
+    if (isNew) this.#welcome(member)
+    if (member.ours) this.#options.transport.tell(member, [this.#hello([])])
+    else if (isNew) {
+      // A peer that is let into the tables of others asks for itself first, and this one may be new to it.
+      void this.request(member, message(MessageType.findNode, this.#options.self.idBytes))
+        .then(({ closer }) => this.told(closer, member.id), () => undefined)
+    }
+  }
+
+  /** A peer has sent something. */
+  heardFrom(id: string): Member | undefined {
+    const member = this.members.get(id) ?? this.members.evictedAs(id)
+    if (member !== undefined) this.heard(member)
+    return member
+  }
+
+  heard(member: Member): void {
+    const heard = this.members.heard(member, this.#now())
+    if (heard?.isNew === true) this.#welcome(heard.member)
+  }
+
+  #welcome(member: Member): void {
+    this.#options.onNewcomer(member)
+    this.#news.push(member)
+    if (this.#news.length === 1) this.#options.after(newsMillis, () => this.#spreadNews())
+  }
+
+  /** `voucher` told of these; gives those that are news. They are passed on to others when they were heard. */
+  told(peers: ReadonlyArray<WirePeer>, voucher: string): ReadonlyArray<Member> {
+    const news: Array<Member> = []
+    for (const { addresses, id: idBytes } of peers) {
+      const id = this.#options.environment.idText(idBytes)
+      if (id === this.#options.self.id || id === voucher) continue
+      const known = this.members.get(id)
+      if (known !== undefined && isKnown(known)) continue
+      const usable = this.#options.environment.usable(addresses)
+      if (usable.length === 0) continue
+      // Copied: the views would keep whole frames alive.
+      const peer = { id, idBytes: idBytes.slice(), addresses: usable.map((address) => address.slice()) }
+      const member = this.members.told(peer, voucher, this.#now())
+      if (member !== undefined) news.push(member)
+    }
+    this.#unverified.push(...news)
+    this.#verify()
+    return news
+  }
+
+  /**
+   * Gets to know members that others told of, one after the other, with pauses in proportion to what it costs: when a
+   * whole cluster starts, the first connections of all come before the many between all.
+   */
+  #verify(): void {
+    if (this.#verifying || this.#unverified.length === 0) return
+    this.#verifying = true
+    const next = async () => {
+      let member = this.#unverified.shift()
+      while (member !== undefined && (member.lastHeard > 0 || this.#isFar(member))) member = this.#unverified.shift()
+      if (member === undefined) {
+        this.#verifying = false
+        return
+      }
+      const unheard = member
+      const begun = this.#now()
+      await this.request(unheard, message(MessageType.ping, empty), verifyTimeoutMillis).catch(() =>
+        this.#evict(unheard, { retry: false })
+      )
+      this.#options.after(minPauseMillis + pauseShare * (this.#now() - begun), () => void next())
+    }
+    this.#options.after(verifyDelayMillis * (1 + this.#options.environment.random()), () => void next())
+  }
+
+  /** In a large network only the neighbours of a peer look after it, and others when they need it. */
+  #isFar(member: Member): boolean {
+    return this.members.size > pingEverybodyUpTo && isKnown(member) && !this.neighbours().includes(member)
+  }
+
+  // --- news ---------------------------------------------------------------------------------------------------
+
+  #hello(peers: ReadonlyArray<Member>): Message {
+    const key = Buffer.alloc(6)
+    key.writeUInt16BE(this.#options.registryPort)
+    key.writeInt32BE(this.members.fingerprint ^ positionMark(this.#position), 2)
+    return message(NoteType.hello, key, peers.map(toWire))
+  }
+
+  #spreadNews(): void {
+    const news = this.#news
+    this.#news = []
+    const readers = this.#speakers().filter((member) => !news.includes(member))
+    const hello = this.#hellos(news)
+    for (let told = 0; told < newsReaders && readers.length > 0; told++) {
+      const [reader] = readers.splice(Math.floor(this.#options.environment.random() * readers.length), 1)
+      if (reader !== undefined) this.#options.transport.tell(reader, hello)
+    }
+  }
+
+  #hellos(peers: ReadonlyArray<Member>): ReadonlyArray<Message> {
+    const messages: Array<Message> = []
+    for (let from = 0; from < peers.length; from += maxHelloPeers) {
+      messages.push(this.#hello(peers.slice(from, from + maxHelloPeers)))
+    }
+    return messages
+  }
+
+  /** Takes a hello; a peer that has heard others than this node is told of all. */
+  hello(from: string, { closer, key }: Message): void {
+    const member = this.heardFrom(from)
+    if (member === undefined || key.length !== 6) return
+    const view = Buffer.from(key.buffer, key.byteOffset, key.length)
+    member.ours = true
+    member.registryPort = view.readUInt16BE()
+    const theirs = view.readInt32BE(2)
+    this.told(closer, from)
+    const mine = this.members.fingerprint ^ positionMark(this.#position)
+    // News is no question: two nodes that differ would answer each other for ever.
+    if (closer.length > 0 || theirs === mine || !this.#mayList()) return
+    const others = [...this.members.values()].filter((other) => other.lastHeard > 0 && other !== member)
+    if (others.length > 0) this.#options.transport.tell(member, this.#hellos(others))
+  }
+
+  #mayList(): boolean {
+    const second = Math.floor(this.#now() / 1000)
+    if (second !== this.#lists.second) this.#lists = { second, sent: 0 }
+    return this.#lists.sent++ < maxListsPerSecond
+  }
+
+  /** Members of our kind that were heard. */
+  #speakers(): Array<Member> {
+    return [...this.members.values()].filter(({ lastHeard, ours }) => ours && lastHeard > 0)
+  }
+
+  // --- who goes -----------------------------------------------------------------------------------------------
+
+  /** The connection to a peer has ended: it is gone, unless it rests or answers. */
+  disconnected(id: string): void {
+    const member = this.members.get(id)
+    if (member === undefined || member.resting) return
+    const probe = () => this.#options.transport.request(member, message(MessageType.ping, empty), probeMillis)
+    void probe().catch(probe).then(() => this.heard(member), () => this.#evict(member, { retry: true }))
+  }
+
+  /** A member has said that it stops. */
+  left(id: string): void {
+    this.members.evict(id, this.#now(), { retry: false })
+  }
+
+  /** A member closes its connection to spare it. */
+  rests(id: string): void {
+    const member = this.members.get(id)
+    if (member !== undefined) member.resting = true
+  }
+
+  #evict(member: Member, options: { readonly retry: boolean }): void {
+    if (this.members.get(member.id) !== member) return
+    this.evictions++
+    this.members.evict(member.id, this.#now(), options)
+  }
+
+  failed(member: Member, error: unknown): void {
+    member.timeouts++
+    member.late = true
+    if ((error instanceof RequestFailed && error.unreachable) || member.timeouts >= 2) {
+      this.#evict(member, { retry: true })
+    }
+  }
+
+  /** Looks after those that were silent, and tries some of those that went. `awoke`: nobody was heard for a while. */
+  tick(awoke: boolean): void {
+    const now = this.#now()
+    const everybody = this.members.size <= pingEverybodyUpTo
+    const watched = everybody ? [...this.members.values()] : this.neighbours()
+    const silent = watched.filter(({ lastHeard }) => lastHeard > 0 && (awoke || now - lastHeard > silenceMillis))
+    const work = [...silent, ...this.members.dueForRetry(now, retriesAtOnce)]
+    const ping = async () => {
+      for (let member = work.pop(); member !== undefined; member = work.pop()) await this.ping(member)
+    }
+    for (let pings = 0; pings < pingsAtOnce; pings++) void ping()
+    this.#compare()
+  }
+
+  /** Compares notes with somebody, so that who missed some news hears of it. */
+  #compare(): void {
+    const speakers = this.#speakers()
+    const somebody = speakers[Math.floor(this.#options.environment.random() * speakers.length)]
+    if (somebody !== undefined) this.#options.transport.tell(somebody, [this.#hello([])])
+    // Members that nobody of our kind tells of are found by looking where this node lies.
+    const [neighbour] = this.members.closest(this.#position, 1)
+    if (neighbour !== undefined && !neighbour.ours) {
+      void this.request(neighbour, message(MessageType.findNode, this.#options.self.idBytes))
+        .then(({ closer }) => this.told(closer, neighbour.id), () => undefined)
+    }
+  }
+
+  // --- requests -----------------------------------------------------------------------------------------------
+
+  /** Pings a member; one that is silent is asked a second time before it counts as gone. */
+  async ping(member: Member): Promise<void> {
+    const once = () => this.request(member, message(MessageType.ping, empty))
+    await once().catch(() => this.members.get(member.id) === member ? once() : undefined).catch(() => undefined)
+  }
+
+  /**
+   * Asks a member for a lookup, with a time limit of four times what it usually needs. One that is late may be busy: it is
+   * pinged before it counts as silent.
+   */
+  async query(member: Member, query: Message): Promise<Message> {
+    const sent = this.#now()
+    const limit = Math.min(maxQueryMillis, Math.max(minQueryMillis, 4 * member.roundTrip))
+    try {
+      const answer = await this.#options.transport.request(member, query, limit)
+      this.#measured(member, sent)
+      return answer
+    } catch (error) {
+      // Slower next time: one late answer must not make every later one late.
+      member.roundTrip = Math.min(maxQueryMillis / 4, 2 * member.roundTrip)
+      if (error instanceof RequestFailed && error.unreachable) this.#evict(member, { retry: true })
+      else if (!member.late) {
+        member.late = true
+        void this.ping(member)
+      }
+      throw error
+    }
+  }
+
+  /** Asks a member and draws the conclusions. */
+  async request(member: Member, message: Message, timeoutMillis = pingTimeoutMillis): Promise<Message> {
+    const sent = this.#now()
+    try {
+      const answer = await this.#options.transport.request(member, message, timeoutMillis)
+      this.#measured(member, sent)
+      return answer
+    } catch (error) {
+      this.failed(member, error)
+      throw error
+    }
+  }
+
+  #measured(member: Member, sent: number): void {
+    member.roundTrip = 0.8 * member.roundTrip + 0.2 * (this.#now() - sent)
+    this.heard(member)
+  }
+
+  #now(): number {
+    return this.#options.environment.now()
+  }
+}
+
+const positionMark = (position: Uint8Array): number =>
+  Buffer.from(position.buffer, position.byteOffset, 4).readInt32BE()
