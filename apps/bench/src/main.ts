@@ -3,6 +3,7 @@ import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Console, Effect } from "effect"
 import { Command, Flag } from "effect/cli"
+import { type Bar, partition, restarts, thirdLost, visibility } from "./router/faults.ts"
 import { type Figures, measure, type Plan } from "./router/measure.ts"
 
 const ours: Plan = {
@@ -73,9 +74,41 @@ const router = Command.make("router", {
     if (json) yield* Console.log(JSON.stringify({ ...figures, stock: yardstick ?? null }))
   })).pipe(Command.withDescription("Lookups, provide and join of a cluster on this machine"))
 
+const bar = ({ bound, name, unit, value }: Bar) =>
+  `${value <= bound ? "met   " : "MISSED"}  ${name.padEnd(60)}  ${
+    value.toFixed(value < 100 && unit !== "" ? 1 : 0).padStart(8)
+  } ${unit} (at most ${bound})`
+
+const faults = Command.make("router-faults", {
+  nodes: Flag.Int("nodes").pipe(Flag.withDescription("Nodes of the cluster, a process each"), Flag.withDefault(30)),
+  port: Flag.Int("port").pipe(Flag.withDescription("Port of all nodes"), Flag.withDefault(25_811)),
+  json: Flag.Boolean("json").pipe(
+    Flag.withDescription("Print the figures as one JSON object on the last line"),
+    Flag.withDefault(false)
+  )
+}, ({ json, nodes, port }) =>
+  Effect.gen(function*() {
+    const scenarios = [
+      () => visibility(nodes, port),
+      () => thirdLost(nodes, port + 1, "SIGSTOP"),
+      () => thirdLost(nodes, port + 2, "SIGKILL"),
+      () => restarts(20, port + 3),
+      () => partition(port + 4)
+    ]
+    const bars: Array<Bar> = []
+    for (const scenario of scenarios) {
+      const measured = yield* Effect.promise(scenario)
+      yield* Effect.forEach(measured, (measuredBar) => Console.log(bar(measuredBar)))
+      bars.push(...measured)
+    }
+    if (json) yield* Console.log(JSON.stringify({ nodes, bars }))
+  })).pipe(
+    Command.withDescription("Nodes that come, go, freeze, restart and lose each other, against the router's bars")
+  )
+
 Command.make("bench").pipe(
   Command.withDescription("Benchmarks of spegel-ts"),
-  Command.withSubcommands([router]),
+  Command.withSubcommands([router, faults]),
   Command.run({ version: "0.1.0" }),
   Effect.provide(NodeServices.layer),
   NodeRuntime.runMain

@@ -21,7 +21,6 @@ import * as Identity from "./Identity.ts"
 import { economise, Gate } from "./kademlia/ConnectionRules.ts"
 import { Kademlia, type Provider } from "./kademlia/Kademlia.ts"
 import * as Libp2pTransport from "./kademlia/Libp2pTransport.ts"
-import { isKnown } from "./kademlia/Members.ts"
 import { empty, type Environment, message, NoteType, textOf } from "./kademlia/Protocol.ts"
 import type { Peer, PeerFacts } from "./Peer.ts"
 import * as PeerAddress from "./PeerAddress.ts"
@@ -260,7 +259,7 @@ export const layer = (
         lookup: (key, { count }) => Stream.unwrap(whenReady(Effect.sync(() => resolved(lookup(key, count))))),
         ready: Effect.sync(() => joined),
         peers: Effect.sync(() =>
-          [...kademlia.members.values()].filter(isKnown).flatMap((member) =>
+          [...kademlia.members.values()].flatMap((member) =>
             Option.toArray(Option.map(toPeer(member), (peer): PeerFacts => ({
               ...peer,
               roundTripMillis: member.roundTrip,

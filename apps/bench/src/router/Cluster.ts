@@ -1,7 +1,7 @@
 /** The benchmark's cluster: processes with a few nodes each, all on one port of addresses of their own. */
-import { type ChildProcess, fork } from "node:child_process"
+import { type ChildProcess, spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
-import type { Implementation } from "./NodeUnderTest.ts"
+import type { Implementation, Located } from "./NodeUnderTest.ts"
 import type { Answers, Command } from "./worker.ts"
 
 const worker = fileURLToPath(new URL("./worker.ts", import.meta.url))
@@ -11,8 +11,10 @@ interface Worker {
   readonly ask: <Tag extends Command["_tag"]>(command: Extract<Command, { _tag: Tag }>) => Promise<Answers[Tag]>
 }
 
-const startWorker = (): Worker => {
-  const child = fork(worker, { execArgv: ["--conditions=source"] })
+const startWorker = (namespace: string | undefined): Worker => {
+  const command = [process.execPath, "--conditions=source", worker]
+  const [program = "", ...args] = namespace === undefined ? command : ["ip", "netns", "exec", namespace, ...command]
+  const child = spawn(program, args, { stdio: ["ignore", "inherit", "inherit", "ipc"] })
   const waiting = new Map<number, { resolve: (answer: never) => void; reject: (error: Error) => void }>()
   let next = 0
   child.on("message", ({ answer, error, id }: { id: number; answer: never; error?: string }) => {
@@ -21,6 +23,8 @@ const startWorker = (): Worker => {
     if (error === undefined) asker?.resolve(answer)
     else asker?.reject(new Error(error))
   })
+  // A worker that was killed says nothing more; who asks it hears of that.
+  child.on("error", () => undefined)
   child.on("exit", (code) => {
     for (const { reject } of waiting.values()) reject(new Error(`a worker ended with code ${code}`))
   })
@@ -30,7 +34,9 @@ const startWorker = (): Worker => {
       new Promise((resolve, reject) => {
         const id = next++
         waiting.set(id, { resolve, reject })
-        child.send({ id, command })
+        child.send({ id, command }, (error) => {
+          if (error !== null) reject(error)
+        })
       })
   }
 }
@@ -39,6 +45,16 @@ export interface ClusterNode {
   readonly id: string
   readonly provide: (keys: ReadonlyArray<string>) => Promise<null>
   readonly find: (keys: ReadonlyArray<string>, concurrency: number) => Promise<ReadonlyArray<number>>
+  /** Looks keys up at once, to the end, and notes when `holder` was named. */
+  readonly locate: (keys: ReadonlyArray<string>, holder: string) => Promise<ReadonlyArray<Located>>
+  readonly withdraw: (keys: ReadonlyArray<string>) => Promise<null>
+  /** Ends the node as SIGTERM would. */
+  readonly stop: () => Promise<null>
+  /** Ends it, starts it with the same identity, and provides `keys`. */
+  readonly restart: (keys: ReadonlyArray<string>) => Promise<null>
+  readonly peers: () => Promise<number>
+  /** Sends its whole process a signal. */
+  readonly signal: (signal: NodeJS.Signals) => void
 }
 
 export interface Cluster {
@@ -52,15 +68,28 @@ export interface Cluster {
   readonly stop: () => Promise<void>
 }
 
-const nodesPerProcess = 10
+export interface ClusterOptions {
+  readonly implementation: Implementation
+  readonly addresses: ReadonlyArray<string>
+  readonly port: number
+  readonly nodesPerProcess: number
+  /** Network namespace of an address; none is the one of this process. */
+  readonly namespaceOf?: (address: string) => string
+  readonly dataDir?: string
+}
+
+/** Addresses of loopback, one a node. */
+export const loopbackAddresses = (count: number): ReadonlyArray<string> =>
+  Array.from({ length: count }, (_, index) => `127.9.${index >> 7}.${(index & 127) + 1}`)
 
 /** Starts all nodes at once; the first one is where the others begin. */
-export const start = async (implementation: Implementation, count: number, port: number): Promise<Cluster> => {
-  const addresses = Array.from({ length: count }, (_, index) => `127.9.${index >> 7}.${(index & 127) + 1}`)
+export const start = async (options: ClusterOptions): Promise<Cluster> => {
+  const { addresses, namespaceOf, nodesPerProcess } = options
+  const count = addresses.length
   const workers: Array<Worker> = []
   const parts: Array<ReadonlyArray<string>> = []
   for (let from = 0; from < count; from += nodesPerProcess) {
-    workers.push(startWorker())
+    workers.push(startWorker(namespaceOf?.(addresses[from] ?? "")))
     parts.push(addresses.slice(from, from + nodesPerProcess))
   }
   const stop = async () => {
@@ -76,16 +105,29 @@ export const start = async (implementation: Implementation, count: number, port:
     const startedAt = performance.now()
     const ids = await Promise.all(
       workers.map(({ ask }, index) =>
-        ask({ _tag: "Start", implementation, addresses: parts[index] ?? [], port, bootstrap: addresses[0] ?? "" })
+        ask({
+          _tag: "Start",
+          implementation: options.implementation,
+          addresses: parts[index] ?? [],
+          port: options.port,
+          bootstrap: addresses[0] ?? "",
+          ...(options.dataDir === undefined ? {} : { dataDir: options.dataDir })
+        })
       )
     )
     return {
       startedAt,
-      nodes: workers.flatMap(({ ask }, index) =>
+      nodes: workers.flatMap(({ ask, child }, index) =>
         (ids[index] ?? []).map((id, node) => ({
           id,
           provide: (keys) => ask({ _tag: "Provide", node, keys }),
-          find: (keys, concurrency) => ask({ _tag: "Find", node, keys, concurrency })
+          find: (keys, concurrency) => ask({ _tag: "Find", node, keys, concurrency }),
+          locate: (keys, holder) => ask({ _tag: "Locate", node, keys, holder }),
+          withdraw: (keys) => ask({ _tag: "Withdraw", node, keys }),
+          stop: () => ask({ _tag: "StopNode", node }),
+          restart: (keys) => ask({ _tag: "RestartNode", node, keys }),
+          peers: async () => (await ask({ _tag: "Peers" }))[node] ?? 0,
+          signal: (signal) => void child.kill(signal)
         } satisfies ClusterNode))
       ),
       peers: async () => (await Promise.all(workers.map(({ ask }) => ask({ _tag: "Peers" })))).flat(),

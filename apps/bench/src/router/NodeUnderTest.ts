@@ -14,8 +14,25 @@ import { Context, Effect, Exit, Layer, Option, Result, Scope, Stream } from "eff
 import { createLibp2p } from "libp2p"
 import { CID } from "multiformats/cid"
 import * as Digest from "multiformats/hashes/digest"
+import { join } from "node:path"
 
 export type Implementation = "spegel-ts" | "stock"
+
+/** A lookup of a key: when the holder that was asked for was named, and when all was said, in milliseconds. */
+export interface Located {
+  readonly foundMillis: number | null
+  readonly totalMillis: number
+  /** Whether anybody was named. */
+  readonly any: boolean
+}
+
+export interface NodeOptions {
+  readonly implementation: Implementation
+  readonly address: string
+  readonly port: number
+  readonly bootstrap: string
+  readonly dataDir?: string
+}
 
 export interface NodeUnderTest {
   readonly id: string
@@ -23,12 +40,21 @@ export interface NodeUnderTest {
   readonly provide: (keys: ReadonlyArray<string>) => Promise<void>
   /** Whether somebody provides the key; resolves at the first one found, or when it is sure that there is none. */
   readonly find: (key: string) => Promise<boolean>
+  readonly locate: (key: string, holder: string) => Promise<Located>
+  readonly withdraw: (keys: ReadonlyArray<string>) => Promise<void>
   readonly stop: () => Promise<void>
 }
 
-const startOurs = async (address: string, port: number, bootstrap: string): Promise<NodeUnderTest> => {
+const notMeasured = () => Promise.reject(new Error("only our own router is measured so"))
+
+const startOurs = async ({ address, bootstrap, dataDir, port }: NodeOptions): Promise<NodeUnderTest> => {
   const scope = await Effect.runPromise(Scope.make())
-  const layer = Libp2p.layer({ host: Option.some(address), port, dataDir: Option.none(), registryPort: 5000 }).pipe(
+  const layer = Libp2p.layer({
+    host: Option.some(address),
+    port,
+    dataDir: Option.fromUndefinedOr(dataDir === undefined ? undefined : join(dataDir, address)),
+    registryPort: 5000
+  }).pipe(
     Layer.provide(Bootstrap.layer(Result.getOrThrow(Bootstrap.fromStatic([`${bootstrap}:${port}`]))))
   )
   const router = Context.get(await Effect.runPromise(Layer.buildWithScope(Layer.fresh(layer), scope)), Router)
@@ -39,11 +65,25 @@ const startOurs = async (address: string, port: number, bootstrap: string): Prom
     provide: (keys) => Effect.runPromise(router.advertise(keys.map(ContentKey.make))),
     find: (key) =>
       Effect.runPromise(Effect.map(Stream.runHead(router.lookup(ContentKey.make(key), { count: 3 })), Option.isSome)),
+    locate: async (key, holder) => {
+      const started = performance.now()
+      let foundMillis: number | null = null
+      let any = false
+      await Effect.runPromise(
+        Stream.runForEach(router.lookup(ContentKey.make(key), { count: 20 }), (peer) =>
+          Effect.sync(() => {
+            any = true
+            if (peer.id === holder) foundMillis ??= performance.now() - started
+          }))
+      )
+      return { foundMillis, any, totalMillis: performance.now() - started }
+    },
+    withdraw: (keys) => Effect.runPromise(router.withdraw(keys.map(ContentKey.make))),
     stop: () => Effect.runPromise(Scope.close(scope, Exit.void))
   }
 }
 
-const startStock = async (address: string, port: number, bootstrap: string): Promise<NodeUnderTest> => {
+const startStock = async ({ address, bootstrap, port }: NodeOptions): Promise<NodeUnderTest> => {
   const host = await createLibp2p({
     addresses: { listen: [`/ip4/${address}/tcp/${port}`] },
     transports: [tcp()],
@@ -84,13 +124,11 @@ const startStock = async (address: string, port: number, bootstrap: string): Pro
       for await (const event of events) if (event.name === "PROVIDER" && event.providers.length > 0) return true
       return false
     },
+    locate: notMeasured,
+    withdraw: notMeasured,
     stop: () => Promise.resolve(host.stop())
   }
 }
 
-export const start = (
-  implementation: Implementation,
-  address: string,
-  port: number,
-  bootstrap: string
-): Promise<NodeUnderTest> => (implementation === "stock" ? startStock : startOurs)(address, port, bootstrap)
+export const start = (options: NodeOptions): Promise<NodeUnderTest> =>
+  (options.implementation === "stock" ? startStock : startOurs)(options)

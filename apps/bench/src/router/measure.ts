@@ -69,7 +69,12 @@ export const measure = async (
   port: number,
   plan: Plan
 ): Promise<Figures> => {
-  const cluster = await Cluster.start(implementation, count, port)
+  const cluster = await Cluster.start({
+    implementation,
+    addresses: Cluster.loopbackAddresses(count),
+    port,
+    nodesPerProcess: 10
+  })
   const started = cluster.startedAt
   try {
     let joinMs: number | null = null

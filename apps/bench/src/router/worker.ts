@@ -1,5 +1,5 @@
 /** A process of the benchmark with several nodes, driven by messages of its parent. */
-import { type Implementation, type NodeUnderTest, start } from "./NodeUnderTest.ts"
+import { type Implementation, type Located, type NodeUnderTest, start } from "./NodeUnderTest.ts"
 
 export type Command =
   | {
@@ -8,10 +8,16 @@ export type Command =
     readonly addresses: ReadonlyArray<string>
     readonly port: number
     readonly bootstrap: string
+    /** Where identities are kept; none keeps them in memory. */
+    readonly dataDir?: string
   }
   | { readonly _tag: "Peers" }
   | { readonly _tag: "Provide"; readonly node: number; readonly keys: ReadonlyArray<string> }
   | { readonly _tag: "Find"; readonly node: number; readonly keys: ReadonlyArray<string>; readonly concurrency: number }
+  | { readonly _tag: "Locate"; readonly node: number; readonly keys: ReadonlyArray<string>; readonly holder: string }
+  | { readonly _tag: "Withdraw"; readonly node: number; readonly keys: ReadonlyArray<string> }
+  | { readonly _tag: "StopNode"; readonly node: number }
+  | { readonly _tag: "RestartNode"; readonly node: number; readonly keys: ReadonlyArray<string> }
   | { readonly _tag: "Usage" }
   | { readonly _tag: "Stop" }
 
@@ -22,11 +28,17 @@ export interface Answers {
   readonly Provide: null
   /** Milliseconds of each lookup; negative where it did not find the key. */
   readonly Find: ReadonlyArray<number>
+  readonly Locate: ReadonlyArray<Located>
+  readonly Withdraw: null
+  readonly StopNode: null
+  readonly RestartNode: null
   readonly Usage: { readonly cpuMillis: number; readonly rssBytes: number }
   readonly Stop: null
 }
 
 const nodes: Array<NodeUnderTest> = []
+/** How to start each node again. */
+const starts: Array<() => Promise<NodeUnderTest>> = []
 
 const nodeAt = (index: number): NodeUnderTest => {
   const node = nodes[index]
@@ -52,11 +64,8 @@ const find = async (node: NodeUnderTest, keys: ReadonlyArray<string>, concurrenc
 const run = async (command: Command): Promise<Answers[Command["_tag"]]> => {
   switch (command._tag) {
     case "Start":
-      nodes.push(
-        ...await Promise.all(
-          command.addresses.map((address) => start(command.implementation, address, command.port, command.bootstrap))
-        )
-      )
+      starts.push(...command.addresses.map((address) => () => start({ ...command, address })))
+      nodes.push(...await Promise.all(starts.map((startNode) => startNode())))
       return nodes.map(({ id }) => id)
     case "Peers":
       return Promise.all(nodes.map((node) => node.peers()))
@@ -65,6 +74,22 @@ const run = async (command: Command): Promise<Answers[Command["_tag"]]> => {
       return null
     case "Find":
       return find(nodeAt(command.node), command.keys, command.concurrency)
+    case "Locate":
+      return Promise.all(command.keys.map((key) => nodeAt(command.node).locate(key, command.holder)))
+    case "Withdraw":
+      await nodeAt(command.node).withdraw(command.keys)
+      return null
+    case "StopNode":
+      await nodeAt(command.node).stop()
+      return null
+    case "RestartNode": {
+      await nodeAt(command.node).stop()
+      const restarted = await starts[command.node]?.()
+      if (restarted === undefined) throw new Error(`no node ${command.node}`)
+      nodes[command.node] = restarted
+      await restarted.provide(command.keys)
+      return null
+    }
     case "Usage": {
       const { system, user } = process.cpuUsage()
       return { cpuMillis: (system + user) / 1000, rssBytes: process.memoryUsage.rss() }
@@ -75,9 +100,12 @@ const run = async (command: Command): Promise<Answers[Command["_tag"]]> => {
   }
 }
 
+process.on("disconnect", () => process.exit(0))
+const reply = (answer: object) => void process.send?.(answer, () => undefined)
+
 process.on("message", ({ command, id }: { readonly command: Command; readonly id: number }) => {
   run(command).then(
-    (answer) => process.send?.({ id, answer }),
-    (error: unknown) => process.send?.({ id, error: String(error) })
+    (answer) => reply({ id, answer }),
+    (error: unknown) => reply({ id, error: String(error) })
   )
 })

@@ -34,6 +34,7 @@ const tickMillis = 5000
 /** A tick that is late by so much was held up: by a stopped process or a suspended machine. */
 const awokeMillis = 10_000
 const newcomerMillis = 500
+const newToNetworkMillis = 10_000
 const sweptPerTick = 20_000
 
 /** A provider that a lookup has found. */
@@ -129,7 +130,12 @@ export class Kademlia {
       case MessageType.findNode:
         return message(type, key, this.#membership.closestHeard(positionOf(key)))
       case MessageType.getProviders:
-        return message(type, key, this.#membership.closestHeard(positionOf(key)), this.#providersOf(textOf(key)))
+        return message(
+          type,
+          key,
+          this.#knowsEnough(sender) ? [] : this.#membership.closestHeard(positionOf(key)),
+          this.#providersOf(textOf(key))
+        )
       case MessageType.addProvider: {
         const own = providers.some(({ addresses, id }) =>
           addresses.length > 0 && this.#options.environment.idText(id) === from
@@ -161,6 +167,12 @@ export class Kademlia {
       default:
         throw new RangeError(`no note has type ${note.type}`)
     }
+  }
+
+  /** One of our kind that joined a while ago hears of members by other ways: twenty of them an answer is most of its cost. */
+  #knowsEnough(sender: Member | undefined): boolean {
+    return sender !== undefined && sender.ours && sender.lastHeard > 0 &&
+      this.#now() - sender.since > newToNetworkMillis
   }
 
   /** Providers to tell others of: this node itself is one of those asked, and may be the holder. */

@@ -22,8 +22,10 @@ const silenceMillis = 15_000
 const pingsAtOnce = 8
 const retriesAtOnce = 8
 const newsMillis = 100
-/** Who hears news from this node; the others hear it from others. */
-const newsReaders = 6
+/** Who hears news from this node, where others know it too; they hear it from others. */
+const newsReaders = 4
+/** Who hears of a peer that came to this node first. */
+const freshNewsReaders = 128
 const probeMillis = 125
 const verifyDelayMillis = 500
 const verifyTimeoutMillis = 5000
@@ -173,14 +175,22 @@ export class Membership {
     return message(NoteType.hello, key, peers.map(toWire))
   }
 
+  /** Nobody told of a peer that came here first: all are to hear of it. Of others a few, lest all tell all of all. */
   #spreadNews(): void {
     const news = this.#news
     this.#news = []
-    const readers = this.#speakers().filter((member) => !news.includes(member))
-    const hello = this.#hellos(news)
-    for (let told = 0; told < newsReaders && readers.length > 0; told++) {
+    const fresh = news.filter(({ voucher }) => voucher === undefined)
+    this.#tellSome(fresh, freshNewsReaders)
+    this.#tellSome(news.filter((member) => !fresh.includes(member)), newsReaders)
+  }
+
+  #tellSome(news: ReadonlyArray<Member>, count: number): void {
+    const hellos = this.#hellos(news)
+    // Those that came together are news to each other.
+    const readers = this.#speakers()
+    for (let told = 0; told < count && readers.length > 0 && hellos.length > 0; told++) {
       const [reader] = readers.splice(Math.floor(this.#options.environment.random() * readers.length), 1)
-      if (reader !== undefined) this.#options.transport.tell(reader, hello)
+      if (reader !== undefined) this.#options.transport.tell(reader, hellos)
     }
   }
 
