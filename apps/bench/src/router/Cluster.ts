@@ -82,7 +82,7 @@ export interface ClusterOptions {
 export const loopbackAddresses = (count: number): ReadonlyArray<string> =>
   Array.from({ length: count }, (_, index) => `127.9.${index >> 7}.${(index & 127) + 1}`)
 
-/** Starts all nodes at once; the first one is where the others begin. */
+/** Starts all nodes at once; the first three are where the others begin. */
 export const start = async (options: ClusterOptions): Promise<Cluster> => {
   const { addresses, namespaceOf, nodesPerProcess } = options
   const count = addresses.length
@@ -110,7 +110,7 @@ export const start = async (options: ClusterOptions): Promise<Cluster> => {
           implementation: options.implementation,
           addresses: parts[index] ?? [],
           port: options.port,
-          bootstrap: addresses[0] ?? "",
+          bootstrap: addresses.slice(0, 3),
           ...(options.dataDir === undefined ? {} : { dataDir: options.dataDir })
         })
       )

@@ -10,7 +10,7 @@ import * as Bootstrap from "@spegel-ts/router/Bootstrap"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as Libp2p from "@spegel-ts/router/Libp2p"
 import { Router } from "@spegel-ts/router/Router"
-import { Context, Effect, Exit, Layer, Option, Result, Scope, Stream } from "effect"
+import { Context, Effect, Exit, Layer, Option, Result, Schedule, Scope, Stream } from "effect"
 import { createLibp2p } from "libp2p"
 import { CID } from "multiformats/cid"
 import * as Digest from "multiformats/hashes/digest"
@@ -30,7 +30,7 @@ export interface NodeOptions {
   readonly implementation: Implementation
   readonly address: string
   readonly port: number
-  readonly bootstrap: string
+  readonly bootstrap: ReadonlyArray<string>
   readonly dataDir?: string
 }
 
@@ -55,14 +55,21 @@ const startOurs = async ({ address, bootstrap, dataDir, port }: NodeOptions): Pr
     dataDir: Option.fromUndefinedOr(dataDir === undefined ? undefined : join(dataDir, address)),
     registryPort: 5000
   }).pipe(
-    Layer.provide(Bootstrap.layer(Result.getOrThrow(Bootstrap.fromStatic([`${bootstrap}:${port}`]))))
+    Layer.provide(Bootstrap.layer(Result.getOrThrow(Bootstrap.fromStatic(bootstrap.map((peer) => `${peer}:${port}`)))))
   )
   const router = Context.get(await Effect.runPromise(Layer.buildWithScope(Layer.fresh(layer), scope)), Router)
   const { id } = await Effect.runPromise(router.self)
   return {
     id,
     peers: () => Effect.runPromise(Effect.map(router.peers, ({ length }) => length)),
-    provide: (keys) => Effect.runPromise(router.advertise(keys.map(ContentKey.make))),
+    // A node that has just started provides as soon as it has asked its first peer.
+    provide: (keys) =>
+      Effect.runPromise(
+        Effect.retry(router.advertise(keys.map(ContentKey.make)), {
+          schedule: Schedule.spaced("10 millis"),
+          times: 1000
+        })
+      ),
     find: (key) =>
       Effect.runPromise(Effect.map(Stream.runHead(router.lookup(ContentKey.make(key), { count: 3 })), Option.isSome)),
     locate: async (key, holder) => {
@@ -103,8 +110,9 @@ const startStock = async ({ address, bootstrap, port }: NodeOptions): Promise<No
     }
   })
   // All start at once: the first node may not listen yet.
-  for (let tries = address === bootstrap ? 50 : 0; host.getPeers().length === 0 && tries < 50; tries++) {
-    await host.dial(multiaddr(`/ip4/${bootstrap}/tcp/${port}`)).catch(() =>
+  const [first = ""] = bootstrap
+  for (let tries = address === first ? 50 : 0; host.getPeers().length === 0 && tries < 50; tries++) {
+    await host.dial(multiaddr(`/ip4/${first}/tcp/${port}`)).catch(() =>
       new Promise((resolve) => setTimeout(resolve, 200))
     )
   }

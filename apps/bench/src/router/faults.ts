@@ -163,30 +163,35 @@ export const restarts = async (count: number, port: number): Promise<ReadonlyArr
     const keysOf = (index: number) => [`pair:${index}`, `pair:${(index + count / 2) % count}`]
     await Promise.all(cluster.nodes.map((node, index) => node.provide(keysOf(index))))
     let restarting = -1
+    let running = true
     let failed = 0
     let asked = 0
-    const state = { running: true }
-    const lookups = (async () => {
-      for (let index = 0; state.running; index++) {
+    const lookUp = async () => {
+      for (let index = 0; running; index++) {
+        await sleep(5)
         const asker = (index * 7) % count
         if (asker === restarting) continue
         // The asker would not find itself, and the other of the pair may be the one that restarts.
         const key = (asker + 1 + index % (count / 2 - 1)) % count
-        const [located] = await at(cluster.nodes, asker).locate([`pair:${key}`], "")
+        const located = await at(cluster.nodes, asker).locate([`pair:${key}`], "").catch(() => undefined)
         if (asker === restarting) continue
         asked++
-        if (located?.any !== true) failed++
-        await sleep(5)
+        if (located?.[0]?.any !== true) failed++
       }
-    })()
-    for (const [index, node] of cluster.nodes.entries()) {
-      restarting = index
-      await node.restart(keysOf(index))
-      restarting = -1
-      await sleep(500)
     }
-    state.running = false
-    await lookups
+    const roll = async () => {
+      try {
+        for (const [index, node] of cluster.nodes.entries()) {
+          restarting = index
+          await node.restart(keysOf(index))
+          restarting = -1
+          await sleep(500)
+        }
+      } finally {
+        running = false
+      }
+    }
+    await Promise.all([roll(), lookUp()])
 
     await Promise.all(cluster.nodes.map((node, index) => node.restart(keysOf(index))))
     let failedAfter = 0

@@ -7,7 +7,7 @@ export type Command =
     readonly implementation: Implementation
     readonly addresses: ReadonlyArray<string>
     readonly port: number
-    readonly bootstrap: string
+    readonly bootstrap: ReadonlyArray<string>
     /** Where identities are kept; none keeps them in memory. */
     readonly dataDir?: string
   }

@@ -194,8 +194,9 @@ export class Kademlia {
     this.#contact(b.id) - this.#contact(a.id)
 
   #contact(id: string): number {
+    if (this.members.evictedAs(id) !== undefined) return -1
     const member = this.members.get(id)
-    return member === undefined ? 0 : member.late ? 1 : member.lastHeard
+    return member === undefined ? 0 : member.late ? -1 : member.lastHeard
   }
 
   // --- keys ---------------------------------------------------------------------------------------------------
@@ -224,10 +225,7 @@ export class Kademlia {
     }
     await lookup(options, key, position, (providers) => {
       const named = providers.map(({ addresses, id }) => ({ addresses, id: this.#options.environment.idText(id) }))
-      // What was found out here about a peer that has gone is newer than a record.
-      for (const { addresses, id } of named.toSorted(this.#lastHeardFirst)) {
-        if (this.members.evictedAs(id) === undefined) found(id, addresses)
-      }
+      for (const { addresses, id } of named.toSorted(this.#lastHeardFirst)) found(id, addresses)
       return wanted
     })
   }

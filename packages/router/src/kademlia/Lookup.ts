@@ -45,6 +45,7 @@ export const lookup = (
       .map(({ member }) => member)
     let asked = 0
     let asking = 0
+    /** Answers that count: that a newcomer has no record says little. */
     let answered = 0
     let done = false
     let cancelHedge: () => void = () => undefined
@@ -77,7 +78,7 @@ export const lookup = (
       hedge(member)
       membership.query(member, message(MessageType.getProviders, key)).then(
         ({ closer, providers }) => {
-          answered++
+          if (providers.length > 0 || environment.now() - member.since > settlingMillis) answered++
           const news = membership.told(closer, member.id)
           // Who has just joined knows few, and learns of those that are to keep the key while it asks.
           candidates.push(...news)

@@ -40,6 +40,8 @@ export interface Member {
 interface Evicted {
   readonly member: Member
   readonly since: number
+  /** It has said that it stops: what still comes from it is old. */
+  readonly left: boolean
   retryAt: number
   backoff: number
 }
@@ -90,11 +92,11 @@ export class Members {
 
   /** Adds a peer that was heard, or renews it; none where too many others come from the same place. */
   heard(peer: PeerRecord, now: number): { readonly member: Member; readonly isNew: boolean } | undefined {
-    const evicted = this.#evicted.get(peer.id)?.member
+    const before = this.#evicted.get(peer.id)?.member
     const known = this.#members.get(peer.id)
     if (known === undefined && !this.#enter(peer)) return undefined
     this.#evicted.delete(peer.id)
-    const member = known ?? this.#make(peer, evicted)
+    const member = known ?? this.#make(peer, before)
     const isNew = member.lastHeard === 0
     if (isNew) {
       member.since = now
@@ -108,9 +110,10 @@ export class Members {
     return { member, isNew }
   }
 
-  /** A peer that was evicted has sent something: it is there after all. */
+  /** A peer that was taken out although it had not said that it stops: it may be there after all. */
   evictedAs(id: string): Member | undefined {
-    return this.#evicted.get(id)?.member
+    const evicted = this.#evicted.get(id)
+    return evicted?.left === true ? undefined : evicted?.member
   }
 
   /** Notes a peer that `voucher` told of; gives it where it is news. */
@@ -133,8 +136,8 @@ export class Members {
     return member
   }
 
-  /** Takes a peer out; it is tried again now and then unless it has said goodbye. */
-  evict(id: string, now: number, options: { readonly retry: boolean }): Member | undefined {
+  /** Takes a peer out; with `retry` it is tried again now and then. `left`: it has said that it stops. */
+  evict(id: string, now: number, options: { readonly retry: boolean; readonly left?: boolean }): Member | undefined {
     const member = this.#members.get(id)
     if (member === undefined) return undefined
     this.#members.delete(id)
@@ -142,7 +145,8 @@ export class Members {
     if (member.lastHeard > 0) this.fingerprint ^= mark(member)
     // Nobody can vouch for a peer that was never heard.
     if (options.retry && member.lastHeard > 0 && this.#evicted.size < maxEvicted) {
-      this.#evicted.set(id, { member, since: now, retryAt: now + firstBackoff, backoff: firstBackoff })
+      const left = options.left ?? false
+      this.#evicted.set(id, { member, since: now, left, retryAt: now + firstBackoff, backoff: firstBackoff })
     }
     return member
   }

@@ -239,9 +239,9 @@ export class Membership {
     void probe().catch(probe).then(() => this.heard(member), () => this.#evict(member, { retry: true }))
   }
 
-  /** A member has said that it stops. */
+  /** A member has said that it stops; it may come back at the same place. */
   left(id: string): void {
-    this.members.evict(id, this.#now(), { retry: false })
+    this.members.evict(id, this.#now(), { retry: true, left: true })
   }
 
   /** A member closes its connection to spare it. */

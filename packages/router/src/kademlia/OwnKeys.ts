@@ -46,10 +46,12 @@ export class OwnKeys {
 
   withdraw(keys: ReadonlyArray<Uint8Array>): void {
     for (const key of keys) this.#keys.delete(textOf(key))
-    const withdrawals = keys.map((key) => message(NoteType.withdraw, key))
-    for (const member of this.#options.membership.members.values()) {
-      if (member.ours && member.lastHeard > 0) this.#options.transport.tell(member, withdrawals)
-    }
+    for (const member of this.#options.membership.members.values()) this.#tellWithdrawn(member, keys)
+  }
+
+  #tellWithdrawn(member: Member, keys: ReadonlyArray<Uint8Array>): void {
+    if (!member.ours || member.lastHeard === 0 || keys.length === 0) return
+    this.#options.transport.tell(member, keys.map((key) => message(NoteType.withdraw, key)))
   }
 
   /** Gives newcomers the keys that they are to keep. */
@@ -74,13 +76,16 @@ export class OwnKeys {
   async #handOut(keys: ReadonlyArray<string>, only?: ReadonlySet<Member>): Promise<void> {
     const { after, membership, transport } = this.#options
     const again: Array<string> = []
-    const work = [...await this.#byKeeper(keys, only)]
+    // The closest to a key are asked for it first, and get it first.
+    const work = (await this.#byKeeper(keys, only)).entries()
     const send = async () => {
-      for (let next = work.pop(); next !== undefined; next = work.pop()) {
-        const [member, batch] = next
+      for (const [member, assigned] of work) {
+        const batch = assigned.filter((key) => this.#keys.has(textOf(key)))
         try {
           await transport.provide(member, batch)
           membership.heard(member)
+          // Withdrawn meanwhile: that word may have been the faster one.
+          this.#tellWithdrawn(member, batch.filter((key) => !this.#keys.has(textOf(key))))
         } catch (error) {
           membership.failed(member, error)
           if (membership.members.get(member.id) === member) again.push(...batch.map(textOf))
