@@ -4,6 +4,7 @@ import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Console, Effect } from "effect"
 import { Command, Flag } from "effect/cli"
 import { type Bar, partition, restarts, thirdLost, visibility } from "./router/faults.ts"
+import { hostile } from "./router/hostile.ts"
 import { type Figures, measure, type Plan } from "./router/measure.ts"
 
 const ours: Plan = {
@@ -106,9 +107,22 @@ const faults = Command.make("router-faults", {
     Command.withDescription("Nodes that come, go, freeze, restart and lose each other, against the router's bars")
   )
 
+const underAttack = Command.make("router-hostile", {
+  port: Flag.Int("port").pipe(Flag.withDescription("Port of all nodes"), Flag.withDefault(25_821))
+}, ({ port }) =>
+  Effect.gen(function*() {
+    const { assaults, bars } = yield* Effect.promise(() => hostile(port))
+    for (const { attack, p99Millis, rssMiB } of assaults) {
+      yield* Console.log(
+        `${attack.padEnd(66)}  p99 ${p99Millis.toFixed(1).padStart(6)} ms  ${rssMiB.toFixed(1).padStart(6)} MiB`
+      )
+    }
+    yield* Effect.forEach(bars, (measured) => Console.log(bar(measured)))
+  })).pipe(Command.withDescription("What an honest peer notices while others break the rules"))
+
 Command.make("bench").pipe(
   Command.withDescription("Benchmarks of spegel-ts"),
-  Command.withSubcommands([router, faults]),
+  Command.withSubcommands([router, faults, underAttack]),
   Command.run({ version: "0.1.0" }),
   Effect.provide(NodeServices.layer),
   NodeRuntime.runMain

@@ -262,7 +262,7 @@ export const layer = (
           [...kademlia.members.values()].flatMap((member) =>
             Option.toArray(Option.map(toPeer(member), (peer): PeerFacts => ({
               ...peer,
-              roundTripMillis: member.roundTrip,
+              ...(member.roundTrip === undefined ? {} : { roundTripMillis: member.roundTrip }),
               ...(member.lastHeard === 0 ? {} : { lastHeardMillis: performance.timeOrigin + member.lastHeard }),
               ...(member.agent === undefined ? {} : { agent: member.agent })
             })))

@@ -15,14 +15,7 @@ import { Context, Effect, Layer, Option, Result, Schedule, Stream } from "effect
 import { createLibp2p } from "libp2p"
 import { CID } from "multiformats/cid"
 import * as Digest from "multiformats/hashes/digest"
-import { type AddressInfo, createServer } from "node:net"
-
-const freePort = Effect.callback<number>((resume) => {
-  const server = createServer().listen(0, () => {
-    const { port } = server.address() as AddressInfo
-    server.close(() => resume(Effect.succeed(port)))
-  })
-})
+import { freePort } from "./FreePort.ts"
 
 /** A peer of the reference implementation, which knows nothing of our own protocol. */
 const startStock = (address: string, port: number, encrypters: "noise" | "tls") =>

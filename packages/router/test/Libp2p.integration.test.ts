@@ -5,17 +5,9 @@ import { Router } from "@spegel-ts/router/Router"
 import { routerConformance } from "@spegel-ts/router/RouterConformance"
 import { Context, Effect, Layer, Option, Result } from "effect"
 import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises"
-import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-
-/** A port that is free on all of 127.0.0.0/8 at this moment. */
-const freePort = Effect.callback<number>((resume) => {
-  const server = createServer().listen(0, () => {
-    const address = server.address()
-    server.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
-  })
-})
+import { freePort } from "./FreePort.ts"
 
 const start = (
   host: string | undefined,

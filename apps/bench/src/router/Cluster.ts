@@ -12,7 +12,7 @@ interface Worker {
 }
 
 const startWorker = (namespace: string | undefined): Worker => {
-  const command = [process.execPath, "--conditions=source", worker]
+  const command = [process.execPath, "--conditions=source", "--max-semi-space-size=2", worker]
   const [program = "", ...args] = namespace === undefined ? command : ["ip", "netns", "exec", namespace, ...command]
   const child = spawn(program, args, { stdio: ["ignore", "inherit", "inherit", "ipc"] })
   const waiting = new Map<number, { resolve: (answer: never) => void; reject: (error: Error) => void }>()
@@ -53,6 +53,8 @@ export interface ClusterNode {
   /** Ends it, starts it with the same identity, and provides `keys`. */
   readonly restart: (keys: ReadonlyArray<string>) => Promise<null>
   readonly peers: () => Promise<number>
+  /** Resident memory of its process. */
+  readonly rssBytes: () => Promise<number>
   /** Sends its whole process a signal. */
   readonly signal: (signal: NodeJS.Signals) => void
 }
@@ -127,6 +129,7 @@ export const start = async (options: ClusterOptions): Promise<Cluster> => {
           stop: () => ask({ _tag: "StopNode", node }),
           restart: (keys) => ask({ _tag: "RestartNode", node, keys }),
           peers: async () => (await ask({ _tag: "Peers" }))[node] ?? 0,
+          rssBytes: async () => (await ask({ _tag: "Usage" })).rssBytes,
           signal: (signal) => void child.kill(signal)
         } satisfies ClusterNode))
       ),

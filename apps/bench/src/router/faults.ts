@@ -16,7 +16,7 @@ export interface Bar {
   readonly unit: string
 }
 
-const sleep = (millis: number) => new Promise((resolve) => setTimeout(resolve, millis))
+export const sleep = (millis: number) => new Promise((resolve) => setTimeout(resolve, millis))
 
 const at = <A>(items: ReadonlyArray<A>, index: number): A => {
   const item = items[index]
@@ -24,13 +24,13 @@ const at = <A>(items: ReadonlyArray<A>, index: number): A => {
   return item
 }
 
-const p99 = (values: ReadonlyArray<number>): number => {
+export const p99 = (values: ReadonlyArray<number>): number => {
   const sorted = values.toSorted((a, b) => a - b)
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * 0.99))] ?? 0
 }
 
 /** Milliseconds until `done`; the limit where it never is. */
-const until = async (done: () => Promise<boolean>, limitMillis: number): Promise<number> => {
+export const until = async (done: () => Promise<boolean>, limitMillis: number): Promise<number> => {
   const begun = performance.now()
   while (!await done()) {
     if (performance.now() - begun > limitMillis) return limitMillis
@@ -163,11 +163,11 @@ export const restarts = async (count: number, port: number): Promise<ReadonlyArr
     const keysOf = (index: number) => [`pair:${index}`, `pair:${(index + count / 2) % count}`]
     await Promise.all(cluster.nodes.map((node, index) => node.provide(keysOf(index))))
     let restarting = -1
-    let running = true
+    const state = { running: true }
     let failed = 0
     let asked = 0
     const lookUp = async () => {
-      for (let index = 0; running; index++) {
+      for (let index = 0; state.running; index++) {
         await sleep(5)
         const asker = (index * 7) % count
         if (asker === restarting) continue
@@ -188,7 +188,7 @@ export const restarts = async (count: number, port: number): Promise<ReadonlyArr
           await sleep(500)
         }
       } finally {
-        running = false
+        state.running = false
       }
     }
     await Promise.all([roll(), lookUp()])

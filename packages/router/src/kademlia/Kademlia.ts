@@ -134,7 +134,7 @@ export class Kademlia {
           type,
           key,
           this.#knowsEnough(sender) ? [] : this.#membership.closestHeard(positionOf(key)),
-          this.#providersOf(textOf(key))
+          this.#providersOf(key)
         )
       case MessageType.addProvider: {
         const own = providers.some(({ addresses, id }) =>
@@ -143,7 +143,8 @@ export class Kademlia {
         // For itself a peer may speak, for others not.
         if (own) {
           const ttl = sender?.ours === false ? foreignTtlMillis : this.#options.ttlMillis + graceMillis
-          this.store.add(textOf(key), from, (this.#now() + ttl) / 1000)
+          const stored = this.store.add(key, from, (this.#now() + ttl) / 1000)
+          if (!stored) throw new RangeError("a peer provides more keys than it may")
         }
         return undefined
       }
@@ -158,7 +159,7 @@ export class Kademlia {
       case NoteType.hello:
         return this.#membership.hello(from, note)
       case NoteType.withdraw:
-        return this.store.remove(textOf(note.key), from)
+        return this.store.remove(note.key, from)
       case NoteType.goodbye:
         this.store.removePeer(from)
         return this.#membership.left(from)
@@ -176,14 +177,14 @@ export class Kademlia {
   }
 
   /** Providers to tell others of: this node itself is one of those asked, and may be the holder. */
-  #providersOf(key: string): ReadonlyArray<WirePeer> {
+  #providersOf(key: Uint8Array): ReadonlyArray<WirePeer> {
     const others = this.#localProviders(key).map(({ addresses, idBytes }) => ({ id: idBytes, addresses }))
-    return this.#ownKeys.has(key)
+    return this.#ownKeys.has(textOf(key))
       ? [{ id: this.#options.self.idBytes, addresses: this.#options.addresses() }, ...others]
       : others
   }
 
-  #localProviders(key: string): ReadonlyArray<Member> {
+  #localProviders(key: Uint8Array): ReadonlyArray<Member> {
     return this.store.get(key, this.#now() / 1000)
       .flatMap((id) => this.members.get(id) ?? [])
       .toSorted(this.#lastHeardFirst)
@@ -214,7 +215,7 @@ export class Kademlia {
       seen.add(id)
       wanted = onFound({ id, addresses, registryPort: this.members.get(id)?.registryPort })
     }
-    const local = this.#localProviders(textOf(key))
+    const local = this.#localProviders(key)
     for (const { addresses, id } of local) found(id, addresses)
     // A node that is to keep the key's records keeps all of them, and where nobody is silent they are true.
     if (!wanted || (local.some(({ late }) => !late) && this.#membership.isKeeper(position))) return

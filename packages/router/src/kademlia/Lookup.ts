@@ -1,5 +1,5 @@
 /** Asks the members closest to a key who provides it, and does not wait for those that are slow. */
-import type { Member } from "./Members.ts"
+import { type Member, roundTripOf } from "./Members.ts"
 import type { Membership } from "./Membership.ts"
 import { MessageType, type WirePeer } from "./Message.ts"
 import { message, replication } from "./Protocol.ts"
@@ -24,25 +24,33 @@ export interface LookupOptions {
 }
 
 /** The smaller, the sooner a member is asked: all of them are to keep the key's records. */
-const rank = ({ lastHeard, late, since }: Member, now: number): number =>
-  late ? 3 : lastHeard === 0 ? 2 : now - since < settlingMillis ? 1 : 0
+const rank = ({ lastHeard, since }: Member, now: number): number =>
+  lastHeard === 0 ? 2 : now - since < settlingMillis ? 1 : 0
+
+/** Who is asked, in this order. Those that are late are left out, unless there is nobody else. */
+const candidatesOf = ({ environment, membership }: LookupOptions, position: Uint8Array): Array<Member> => {
+  const now = environment.now()
+  const keepers = membership.members.closest(position, replication)
+  const prompt = keepers.filter(({ late }) => !late)
+  return (prompt.length > 0 ? prompt : keepers)
+    .map((member) => ({ member, rank: rank(member, now) }))
+    .toSorted((a, b) => a.rank - b.rank)
+    .map(({ member }) => member)
+}
 
 /**
  * Asks until three have answered or `onProviders` returns false, which means that it wants no more. Resolves then, or when
  * nobody is left to ask.
  */
 export const lookup = (
-  { after, environment, membership }: LookupOptions,
+  options: LookupOptions,
   key: Uint8Array,
   position: Uint8Array,
   onProviders: (providers: ReadonlyArray<WirePeer>) => boolean
 ): Promise<void> =>
   new Promise((resolve) => {
-    const started = environment.now()
-    const candidates = membership.members.closest(position, replication)
-      .map((member) => ({ member, rank: rank(member, started) }))
-      .toSorted((a, b) => a.rank - b.rank)
-      .map(({ member }) => member)
+    const { after, environment, membership } = options
+    const candidates = candidatesOf(options, position)
     let asked = 0
     let asking = 0
     /** Answers that count: that a newcomer has no record says little. */
@@ -61,12 +69,12 @@ export const lookup = (
     const settle = () => {
       if (done) return
       if (answered >= askAtOnce) return finish()
-      while (asking + answered < askAtOnce && ask());
+      for (let missing = askAtOnce - asking - answered; missing > 0 && ask(); missing--);
       if (asking === 0) finish()
     }
     const hedge = (member: Member) => {
       cancelHedge()
-      cancelHedge = after(Math.min(maxHedgeMillis, Math.max(minHedgeMillis, 2 * member.roundTrip)), () => {
+      cancelHedge = after(Math.min(maxHedgeMillis, Math.max(minHedgeMillis, 2 * roundTripOf(member))), () => {
         if (!done) ask()
       })
     }

@@ -25,12 +25,12 @@ export interface Member {
   vouched: boolean
   /** Timeouts in a row. */
   timeouts: number
-  /** Did not answer the last request in time, and was not heard since. */
+  /** Did not answer the last request in time. What it sends by itself is no answer. */
   late: boolean
   /** Has closed its connection to spare it, and is there all the same. */
   resting: boolean
-  /** Smoothed round trip in milliseconds. */
-  roundTrip: number
+  /** Smoothed round trip in milliseconds; none before the first answer. */
+  roundTrip: number | undefined
   /** Speaks our own protocol. */
   ours: boolean
   registryPort: number | undefined
@@ -51,11 +51,15 @@ export const maxMembers = 10_000
 const maxMembersOfSite = 16
 const firstBackoff = 5000
 const maxBackoff = 60_000
+/** Between two tries of a peer that sends something. */
+const minPause = 1000
 /** The evicted are tried again for this long, so that a healed partition merges by itself. */
 const forgetAfter = 3_600_000
 const maxEvicted = 1000
 
-const initialRoundTrip = 50
+/** What a member that was never measured is taken to need, in milliseconds. */
+const usualRoundTrip = 50
+export const roundTripOf = ({ roundTrip }: Member): number => roundTrip ?? usualRoundTrip
 
 /** Whether a member counts: it was heard, or two others told of it. */
 export const isKnown = ({ lastHeard, vouched }: Member): boolean => lastHeard > 0 || vouched
@@ -90,6 +94,11 @@ export class Members {
     return closest(target, this.#members.values(), count, isKnown)
   }
 
+  /** A peer that may become a member. */
+  candidate(peer: PeerRecord): Member {
+    return this.#make(peer)
+  }
+
   /** Adds a peer that was heard, or renews it; none where too many others come from the same place. */
   heard(peer: PeerRecord, now: number): { readonly member: Member; readonly isNew: boolean } | undefined {
     const before = this.#evicted.get(peer.id)?.member
@@ -104,10 +113,16 @@ export class Members {
     }
     if (peer.addresses.length > 0) member.addresses = peer.addresses
     member.lastHeard = now
-    member.timeouts = 0
-    member.late = false
     this.#members.set(peer.id, member)
     return { member, isNew }
+  }
+
+  /** Whether a peer that was taken out has its turn to be tried again, which it then has had. */
+  takeTurn(id: string, now: number): Member | undefined {
+    const evicted = this.#evicted.get(id)
+    if (evicted === undefined || evicted.left || evicted.retryAt - evicted.backoff + minPause > now) return undefined
+    evicted.retryAt = now + evicted.backoff
+    return evicted.member
   }
 
   /** A peer that was taken out although it had not said that it stops: it may be there after all. */
@@ -193,7 +208,7 @@ export class Members {
       timeouts: 0,
       late: false,
       resting: false,
-      roundTrip: initialRoundTrip,
+      roundTrip: undefined,
       ours: before?.ours ?? false,
       registryPort: before?.registryPort,
       agent: before?.agent

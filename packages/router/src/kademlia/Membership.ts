@@ -3,7 +3,7 @@
  * has gone.
  */
 import { closest, positionOf } from "./Distance.ts"
-import { isKnown, type Member, Members, type PeerRecord } from "./Members.ts"
+import { isKnown, type Member, Members, type PeerRecord, roundTripOf } from "./Members.ts"
 import { type Message, MessageType, type WirePeer } from "./Message.ts"
 import { empty, type Environment, message, NoteType, replication, RequestFailed, type Transport } from "./Protocol.ts"
 
@@ -81,28 +81,36 @@ export class Membership {
 
   // --- who comes ----------------------------------------------------------------------------------------------
 
-  /** A peer has connected and said who it is. */
+  /** A peer has connected and said who it is: it is a member when it has answered. */
   connected(peer: PeerRecord & { readonly agent: string | undefined; readonly ours: boolean }): void {
     if (peer.id === this.#options.self.id) return
-    const heard = this.members.heard(peer, this.#now())
-    if (heard === undefined) return
-    const { isNew, member } = heard
-    member.agent = peer.agent
-    member.ours = peer.ours
-    member.resting = false
-    if (isNew) this.#welcome(member)
-    if (member.ours) this.#options.transport.tell(member, [this.#hello([])])
-    else if (isNew) {
-      // A peer that is let into the tables of others asks for itself first, and this one may be new to it.
-      void this.request(member, message(MessageType.findNode, this.#options.self.idBytes))
-        .then(({ closer }) => this.told(closer, member.id), () => undefined)
+    const candidate = this.members.get(peer.id) ?? this.members.candidate(peer)
+    const accept = () => {
+      const heard = this.members.heard(peer, this.#now())
+      if (heard === undefined) return
+      const { isNew, member } = heard
+      member.agent = peer.agent
+      member.ours = peer.ours
+      member.resting = false
+      if (isNew) this.#welcome(member)
+      if (member.ours) this.#options.transport.tell(member, [this.#hello([])])
     }
+    // Go lets those into its table that look for themselves, and answers with others.
+    const question = peer.ours
+      ? message(MessageType.ping, empty)
+      : message(MessageType.findNode, this.#options.self.idBytes)
+    void this.#options.transport.request(candidate, question, verifyTimeoutMillis).then(({ closer }) => {
+      accept()
+      this.told(closer, peer.id)
+    }, () => undefined)
   }
 
-  /** A peer has sent something. */
+  /** A peer has sent something. One that was taken out is tried again: it is there, but may not answer. */
   heardFrom(id: string): Member | undefined {
-    const member = this.members.get(id) ?? this.members.evictedAs(id)
-    if (member !== undefined) this.heard(member)
+    const member = this.members.get(id)
+    if (member !== undefined && member.lastHeard > 0) this.heard(member)
+    const evicted = this.members.takeTurn(id, this.#now())
+    if (evicted !== undefined) void this.ping(evicted)
     return member
   }
 
@@ -269,7 +277,9 @@ export class Membership {
     const now = this.#now()
     const everybody = this.members.size <= pingEverybodyUpTo
     const watched = everybody ? [...this.members.values()] : this.neighbours()
-    const silent = watched.filter(({ lastHeard }) => lastHeard > 0 && (awoke || now - lastHeard > silenceMillis))
+    const silent = watched.filter(({ lastHeard, late }) =>
+      lastHeard > 0 && (awoke || late || now - lastHeard > silenceMillis)
+    )
     const work = [...silent, ...this.members.dueForRetry(now, retriesAtOnce)]
     const ping = async () => {
       for (let member = work.pop(); member !== undefined; member = work.pop()) await this.ping(member)
@@ -305,14 +315,14 @@ export class Membership {
    */
   async query(member: Member, query: Message): Promise<Message> {
     const sent = this.#now()
-    const limit = Math.min(maxQueryMillis, Math.max(minQueryMillis, 4 * member.roundTrip))
+    const limit = Math.min(maxQueryMillis, Math.max(minQueryMillis, 4 * roundTripOf(member)))
     try {
       const answer = await this.#options.transport.request(member, query, limit)
       this.#measured(member, sent)
       return answer
     } catch (error) {
       // Slower next time: one late answer must not make every later one late.
-      member.roundTrip = Math.min(maxQueryMillis / 4, 2 * member.roundTrip)
+      member.roundTrip = Math.min(maxQueryMillis / 4, 2 * roundTripOf(member))
       if (error instanceof RequestFailed && error.unreachable) this.#evict(member, { retry: true })
       else if (!member.late) {
         member.late = true
@@ -336,7 +346,10 @@ export class Membership {
   }
 
   #measured(member: Member, sent: number): void {
-    member.roundTrip = 0.8 * member.roundTrip + 0.2 * (this.#now() - sent)
+    const took = this.#now() - sent
+    member.roundTrip = member.roundTrip === undefined ? took : 0.8 * member.roundTrip + 0.2 * took
+    member.timeouts = 0
+    member.late = false
     this.heard(member)
   }
 

@@ -2,38 +2,96 @@ import { assert, describe, it } from "@effect/vitest"
 import { closest, compare, positionOf } from "@spegel-ts/router/kademlia/Distance"
 import { ProviderStore } from "@spegel-ts/router/kademlia/ProviderStore"
 import { Schema } from "effect"
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
+
+const key = (name: number | string): Uint8Array =>
+  Buffer.concat([Uint8Array.of(0x12, 0x20), positionOf(Buffer.from(`${name}`))])
 
 describe("ProviderStore", () => {
   it("gives who provides a key until the record expires, is withdrawn, or its peer goes", () => {
     const store = new ProviderStore()
-    store.add("key", "a", 100)
-    store.add("key", "b", 200)
-    store.add("key", "a", 150)
-    store.add("other", "a", 200)
-    assert.deepStrictEqual([store.get("key", 0), store.size], [["a", "b"], 3])
-    assert.deepStrictEqual(store.get("key", 150), ["b"])
-    store.remove("key", "b")
-    assert.deepStrictEqual(store.get("key", 0), ["a"])
+    store.add(key("key"), "a", 100)
+    store.add(key("key"), "b", 200)
+    store.add(key("key"), "a", 150)
+    store.add(key("other"), "a", 200)
+    assert.deepStrictEqual([store.get(key("key"), 0), store.size], [["a", "b"], 3])
+    assert.deepStrictEqual(store.get(key("key"), 150), ["b"])
+    store.remove(key("key"), "b")
+    assert.deepStrictEqual(store.get(key("key"), 0), ["a"])
     store.removePeer("a")
-    assert.deepStrictEqual([store.get("key", 0), store.get("other", 0), store.size], [[], [], 0])
+    assert.deepStrictEqual([store.get(key("key"), 0), store.get(key("other"), 0), store.size], [[], [], 0])
+  })
+
+  it("keeps keys that are no multihash apart", () => {
+    const store = new ProviderStore()
+    store.add(Buffer.from("one"), "a", 1)
+    store.add(new Uint8Array(), "b", 1)
+    assert.deepStrictEqual([store.get(Buffer.from("one"), 0), store.get(new Uint8Array(), 0)], [["a"], ["b"]])
   })
 
   it("drops what has expired, a few keys at a time", () => {
     const store = new ProviderStore()
-    for (let key = 0; key < 100; key++) store.add(String(key), "a", key)
+    for (let name = 0; name < 100; name++) store.add(key(name), "a", name)
     for (let sweeps = 0; sweeps < 12; sweeps++) store.sweep(50, 10)
     assert.strictEqual(store.size, 49)
   })
 
-  it("bounds what one peer and one key may take", () => {
+  it("bounds what one peer, one key and all together may take", () => {
     const store = new ProviderStore()
     let taken = 0
-    for (let key = 0; key < 100_010; key++) taken += store.add(String(key), "greedy", 1e9) ? 1 : 0
+    for (let name = 0; name < 100_010; name++) taken += store.add(key(name), "greedy", 1e9) ? 1 : 0
     assert.strictEqual(taken, 100_000)
-    assert.isTrue(store.add("another", "honest", 1e9))
-    for (let peer = 0; peer < 70; peer++) store.add("popular", `peer ${peer}`, 1e9)
-    assert.strictEqual(store.get("popular", 0).length, 64)
-    assert.include(store.get("popular", 0), "peer 69")
+    assert.isTrue(store.add(key("another"), "honest", 1e9))
+    for (let peer = 0; peer < 70; peer++) store.add(key("popular"), `peer ${peer}`, 1e9)
+    assert.strictEqual(store.get(key("popular"), 0).length, 64)
+    assert.include(store.get(key("popular"), 0), "peer 69")
+    for (let peer = 0; peer < 4; peer++) {
+      for (let name = 0; name < 90_000; name++) store.add(key(name), `identity ${peer}`, 1e9)
+    }
+    assert.strictEqual(store.size, 400_000)
+  })
+
+  it("holds 200,000 records of as many keys in less than 12 MiB", () => {
+    setFlagsFromString("--expose-gc")
+    const collect = runInNewContext("gc") as () => void
+    const memory = () => {
+      collect()
+      const { arrayBuffers, heapUsed } = process.memoryUsage()
+      return heapUsed + arrayBuffers
+    }
+    const before = memory()
+    const store = new ProviderStore()
+    for (let name = 0; name < 200_000; name++) store.add(key(name), `peer ${name % 40}`, 1e9)
+    const mebibytes = (memory() - before) / 2 ** 20
+    assert.strictEqual(store.size, 200_000)
+    assert.isBelow(mebibytes, 12)
+  })
+
+  const names = Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximum: 40 })))
+  const peers = Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximum: 3 })))
+  it.prop("does what a map of sets does", [
+    Schema.Array(Schema.Tuple([Schema.Literals(["add", "remove", "removePeer"]), names, peers]))
+  ], ([steps]) => {
+    const store = new ProviderStore()
+    const model = new Map<number, Set<string>>()
+    for (const [step, name, number] of steps) {
+      const peer = `peer ${number}`
+      if (step === "add") {
+        store.add(key(name), peer, 10)
+        model.set(name, (model.get(name) ?? new Set()).add(peer))
+      } else if (step === "remove") {
+        store.remove(key(name), peer)
+        model.get(name)?.delete(peer)
+      } else {
+        store.removePeer(peer)
+        for (const holders of model.values()) holders.delete(peer)
+      }
+    }
+    for (let name = 0; name <= 40; name++) {
+      assert.deepStrictEqual(store.get(key(name), 0).toSorted(), [...model.get(name) ?? []].toSorted())
+    }
+    assert.strictEqual(store.size, [...model.values()].reduce((sum, holders) => sum + holders.size, 0))
   })
 })
 

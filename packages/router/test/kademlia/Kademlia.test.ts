@@ -1,0 +1,210 @@
+import { assert, describe, it } from "@effect/vitest"
+import { closest, positionOf } from "@spegel-ts/router/kademlia/Distance"
+import { MessageType } from "@spegel-ts/router/kademlia/Message"
+import { message, NoteType } from "@spegel-ts/router/kademlia/Protocol"
+import { Network, type Node } from "./Network.ts"
+
+const key = (name: string): Uint8Array => Buffer.concat([Uint8Array.of(0x12, 0x20), positionOf(Buffer.from(name))])
+
+const nodeAt = (nodes: ReadonlyArray<Node>, index: number): Node => {
+  const node = nodes[index]
+  if (node === undefined) throw new Error(`no node ${index}`)
+  return node
+}
+
+/** Nodes from the one closest to a key to the one furthest from it. */
+const byDistance = (nodes: ReadonlyArray<Node>, wanted: Uint8Array) =>
+  closest(positionOf(wanted), nodes.map((node) => ({ node, position: positionOf(node.idBytes) })), nodes.length)
+    .map(({ node }) => node)
+
+const noAnswer = { closer: [], providers: [] }
+
+describe("Kademlia", { timeout: 60_000 }, () => {
+  it("lets nodes that know one peer know all", async () => {
+    const network = new Network()
+    const nodes = await network.grow(40)
+    for (const { kademlia } of nodes) assert.strictEqual(kademlia.members.size, 39)
+  })
+
+  it("finds a key over the network, and is sure that nobody has another, in one round", async () => {
+    const network = new Network()
+    const nodes = await network.grow(40)
+    const wanted = key("wanted")
+    const [asker, holder] = byDistance(nodes, wanted).slice(-2)
+    if (asker === undefined || holder === undefined) throw new Error("no nodes")
+    void holder.kademlia.advertise([wanted])
+    await network.pass(1000)
+    assert.deepStrictEqual(await network.lookup(asker, wanted), { found: [holder.id], millis: 2 })
+    const before = network.requests.length
+    assert.deepStrictEqual(await network.lookup(asker, key("absent")), { found: [], millis: 2 })
+    assert.strictEqual(network.requests.length - before, 3)
+  })
+
+  it("asks others when the closest do not answer, long before their time is up", async () => {
+    const network = new Network()
+    const nodes = await network.grow(40)
+    const wanted = key("wanted")
+    const sorted = byDistance(nodes, wanted)
+    const holder = nodeAt(sorted, 30)
+    void holder.kademlia.advertise([wanted])
+    await network.pass(1000)
+    for (const node of sorted.slice(0, 3)) node.frozen = true
+    const { found, millis } = await network.lookup(nodeAt(sorted, 39), wanted)
+    assert.deepStrictEqual(found, [holder.id])
+    assert.isBelow(millis, 50)
+    await network.pass(200)
+    // A later lookup leaves out who was late.
+    assert.strictEqual((await network.lookup(nodeAt(sorted, 39), wanted)).millis, 2)
+  })
+
+  it("ends a lookup when nobody answers", async () => {
+    const network = new Network()
+    const nodes = await network.grow(30)
+    for (const node of nodes.slice(1)) node.frozen = true
+    const { found, millis } = await network.lookup(nodeAt(nodes, 0), key("wanted"))
+    assert.deepStrictEqual(found, [])
+    assert.isAtMost(millis, 400)
+  })
+
+  it("names a holder that answers before one that is frozen", async () => {
+    const network = new Network()
+    const nodes = await network.grow(10)
+    const wanted = key("wanted")
+    const [frozen, live, asker] = [nodeAt(nodes, 3), nodeAt(nodes, 4), nodeAt(nodes, 5)]
+    void frozen.kademlia.advertise([wanted])
+    void live.kademlia.advertise([wanted])
+    await network.pass(1000)
+    frozen.frozen = true
+    await network.pass(17_000)
+    const { found } = await network.lookup(asker, wanted)
+    assert.strictEqual(found[0], live.id)
+    await network.pass(20_000)
+    assert.deepStrictEqual((await network.lookup(asker, wanted)).found, [live.id])
+  })
+
+  it("takes a frozen node back as soon as it stirs", async () => {
+    const network = new Network()
+    const nodes = await network.grow(10)
+    const frozen = nodeAt(nodes, 3)
+    frozen.frozen = true
+    await network.pass(120_000)
+    assert.isUndefined(nodeAt(nodes, 4).kademlia.members.get(frozen.id))
+    frozen.frozen = false
+    await network.pass(10_000)
+    assert.isDefined(nodeAt(nodes, 4).kademlia.members.get(frozen.id))
+  })
+
+  it("forgets who was killed, and the keys of who said goodbye", async () => {
+    const network = new Network()
+    const nodes = await network.grow(10)
+    const [killed, stopped, asker] = [nodeAt(nodes, 3), nodeAt(nodes, 4), nodeAt(nodes, 5)]
+    void killed.kademlia.advertise([key("killed")])
+    void stopped.kademlia.advertise([key("stopped")])
+    await network.pass(1000)
+    killed.gone = true
+    for (const node of nodes) if (node !== killed) node.kademlia.disconnected(killed.id)
+    stopped.kademlia.stop()
+    await network.pass(500)
+    assert.deepStrictEqual((await network.lookup(asker, key("killed"))).found, [])
+    assert.deepStrictEqual((await network.lookup(asker, key("stopped"))).found, [])
+    // What still comes from one that has said goodbye does not bring it back.
+    asker.kademlia.answer(stopped.id, message(MessageType.ping, Buffer.alloc(0)))
+    assert.isUndefined(asker.kademlia.members.get(stopped.id))
+  })
+
+  it("forgets a key that is withdrawn while it is being handed out", async () => {
+    const network = new Network()
+    const nodes = await network.grow(10)
+    void nodeAt(nodes, 3).kademlia.advertise([key("brief")])
+    nodeAt(nodes, 3).kademlia.withdraw([key("brief")])
+    await network.pass(1000)
+    for (const node of nodes) assert.deepStrictEqual((await network.lookup(node, key("brief"))).found, [])
+  })
+
+  it("hands a newcomer its share within two seconds", async () => {
+    const network = new Network()
+    const nodes = await network.grow(10)
+    const keys = Array.from({ length: 100 }, (_, index) => key(`share ${index}`))
+    void nodeAt(nodes, 3).kademlia.advertise(keys)
+    await network.pass(1000)
+    const newcomer = network.start("newcomer")
+    network.connect(newcomer, nodeAt(nodes, 0))
+    await network.pass(2000)
+    assert.strictEqual(newcomer.kademlia.store.size, 100)
+  })
+
+  it("hands everything out again after a suspension, and before records expire", async () => {
+    const network = new Network()
+    const nodes = await network.grow(5)
+    void nodeAt(nodes, 1).kademlia.advertise([key("kept")])
+    await network.pass(1000)
+    const provided = () => network.requests.filter(({ message }) => message.type === MessageType.addProvider).length
+    const before = provided()
+    network.suspend(3_600_000)
+    await network.pass(7000)
+    assert.strictEqual(provided() - before, 4)
+    await network.pass(30 * 60_000)
+    assert.deepStrictEqual((await network.lookup(nodeAt(nodes, 2), key("kept"))).found, [nodeAt(nodes, 1).id])
+  })
+
+  it("becomes one network again when a partition heals, without a bootstrapper", async () => {
+    const network = new Network()
+    const nodes = await network.grow(20)
+    network.part(nodes.slice(10))
+    await network.pass(60_000)
+    for (const { kademlia } of nodes) assert.strictEqual(kademlia.members.size, 9)
+    network.heal()
+    await network.pass(30_000)
+    for (const { kademlia } of nodes) assert.strictEqual(kademlia.members.size, 19)
+  })
+
+  it("believes no single peer about others: they are asked only when nobody else is there", async () => {
+    const network = new Network()
+    const nodes = await network.grow(30)
+    const victim = nodeAt(nodes, 0)
+    const wanted = key("wanted")
+    void nodeAt(byDistance(nodes, wanted), 25).kademlia.advertise([wanted])
+    await network.pass(1000)
+    const liar = nodeAt(nodes, 7)
+    const made = Array.from({ length: 100 }, (_, index) => ({
+      id: Buffer.from(`made up ${index}`),
+      addresses: [Buffer.from([200, index])]
+    }))
+    victim.kademlia.note(liar.id, message(NoteType.hello, Buffer.alloc(6), made))
+    const before = network.requests.length
+    await network.lookup(victim, wanted)
+    assert.isFalse(network.requests.slice(before).some(({ to }) => to.startsWith("made up")))
+    await network.pass(60_000)
+    assert.isFalse([...victim.kademlia.members.values()].some(({ id }) => id.startsWith("made up")))
+  })
+
+  it("takes no address that a peer may not have, and no more than some identities of one place", () => {
+    const network = new Network()
+    const node = network.start("victim")
+    const told = [{ id: Buffer.from("metadata"), addresses: [Buffer.from([255, 1])] }]
+    const crowd = Array.from({ length: 60 }, (_, index) => network.start(`crowd ${index}`, { site: 77 }))
+    for (const other of crowd) network.connect(node, other)
+    node.kademlia.note("crowd 0", message(NoteType.hello, Buffer.alloc(6), told))
+    assert.strictEqual(node.kademlia.members.size, 16)
+    assert.isUndefined(node.kademlia.members.get("metadata"))
+  })
+
+  it("stores records only of who sends them, and refuses what no peer sends", () => {
+    const network = new Network()
+    const [node, peer] = [network.start("node"), network.start("peer")]
+    network.connect(node, peer)
+    const forged = { id: Buffer.from("somebody"), addresses: [Buffer.from([1])] }
+    const add = (providers: ReadonlyArray<typeof forged>) =>
+      node.kademlia.answer("peer", { type: MessageType.addProvider, key: key("k"), ...noAnswer, providers })
+    add([forged])
+    add([{ id: Buffer.from("peer"), addresses: [] }])
+    assert.strictEqual(node.kademlia.store.size, 0)
+    add([{ id: Buffer.from("peer"), addresses: [Buffer.from([1])] }])
+    assert.strictEqual(node.kademlia.store.size, 1)
+    assert.throws(
+      () => node.kademlia.answer("peer", { type: 99, key: key("k"), ...noAnswer }),
+      /no message has type 99/
+    )
+    assert.throws(() => node.kademlia.note("peer", { type: 5, key: key("k"), ...noAnswer }), /no note has type 5/)
+  })
+})
