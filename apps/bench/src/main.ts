@@ -1,8 +1,9 @@
 /** `npm run bench -- router`: figures of the router, beside the stock DHT in the same run. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import { Console, Effect } from "effect"
+import { Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
+import * as Plot from "./Plot.ts"
 import { type Bar, partition, restarts, thirdLost, visibility } from "./router/faults.ts"
 import { hostile } from "./router/hostile.ts"
 import { type Figures, measure, type Plan } from "./router/measure.ts"
@@ -38,6 +39,24 @@ const row = (
     `${rssMiBPerNode} MiB`.padStart(10)
   ].join("  ")
 
+const plot = (figures: Figures, yardstick: Figures | undefined): string => {
+  const group = (name: string, of: (figures: Figures) => number): Plot.Bars => ({
+    name,
+    bars: [
+      { name: "spegel-ts", value: of(figures) },
+      ...(yardstick === undefined ? [] : [{ name: "stock kad-dht", value: of(yardstick) }])
+    ]
+  })
+  return Plot.bars(`${figures.nodes} nodes on one machine`, [
+    group("first provider p50, ms", ({ firstProviderMs }) => firstProviderMs.p50),
+    group("first provider p99, ms", ({ firstProviderMs }) => firstProviderMs.p99),
+    group("ten at once p99, ms", ({ concurrent10Ms }) => concurrent10Ms.p99),
+    group("nobody has it p99, ms", ({ missMs }) => missMs.p99),
+    group("under load p99, ms", ({ underLoadMs }) => underLoadMs.p99),
+    group("provide, CPU ms a key", ({ provide }) => provide.clusterCpuMsPerKey)
+  ])
+}
+
 const router = Command.make("router", {
   nodes: Flag.Int("nodes").pipe(Flag.withDescription("Nodes of the cluster"), Flag.withDefault(30)),
   port: Flag.Int("port").pipe(Flag.withDescription("Port of all nodes"), Flag.withDefault(25_801)),
@@ -45,11 +64,12 @@ const router = Command.make("router", {
     Flag.withDescription("Leave the stock DHT out"),
     Flag.withDefault(false)
   ),
+  svg: Flag.String("svg").pipe(Flag.withDescription("Directory to write the plot into"), Flag.optional),
   json: Flag.Boolean("json").pipe(
     Flag.withDescription("Print the figures as one JSON object on the last line"),
     Flag.withDefault(false)
   )
-}, ({ json, nodes, port, withoutStock }) =>
+}, ({ json, nodes, port, svg, withoutStock }) =>
   Effect.gen(function*() {
     yield* Console.log(
       `${nodes} nodes, ${
@@ -72,6 +92,9 @@ const router = Command.make("router", {
     yield* Console.log(row("spegel-ts", figures))
     const yardstick = withoutStock ? undefined : yield* Effect.promise(() => measure("stock", nodes, port + 1, stock))
     if (yardstick !== undefined) yield* Console.log(row("stock", yardstick))
+    if (Option.isSome(svg)) {
+      yield* Effect.promise(() => Plot.write(svg.value, `router-${nodes}`, plot(figures, yardstick)))
+    }
     if (json) yield* Console.log(JSON.stringify({ ...figures, stock: yardstick ?? null }))
   })).pipe(Command.withDescription("Lookups, provide and join of a cluster on this machine"))
 

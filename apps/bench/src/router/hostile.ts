@@ -89,7 +89,7 @@ const attacks: Record<string, (attacker: Attacker, port: number) => Promise<unkn
   },
   "peers at loopback and metadata addresses, and 20,000 that are nowhere": async (attacker, port) => {
     const stream = await open(await reach(attacker, port), notesProtocol)
-    const hello = (peers: ReadonlyArray<WirePeer>) => encodeFrame(message(NoteType.hello, Buffer.alloc(6), peers))
+    const hello = (peers: ReadonlyArray<WirePeer>) => encodeFrame(message(NoteType.hello, Buffer.alloc(8), peers))
     stream.send(hello([somebody("169.254.169.254"), somebody("0.0.0.0"), somebody("224.0.0.1")]))
     for (let batch = 0; batch < 400; batch++) {
       const peers = Array.from({ length: 50 }, (_, peer) => somebody(`10.66.${batch & 255}.${peer}`))

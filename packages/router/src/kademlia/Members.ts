@@ -1,5 +1,5 @@
 /** The table of who is in the network: everybody, up to a bound, since a lookup then asks the right ones at once. */
-import { closest, type Position, positionOf } from "./Distance.ts"
+import { closest, compare, type Position, positionOf } from "./Distance.ts"
 
 /** A peer as it is told of: nothing here is believed before it was heard or vouched for. */
 export interface PeerRecord {
@@ -18,7 +18,7 @@ export interface Member {
   addresses: ReadonlyArray<Uint8Array>
   /** Milliseconds on the core's clock; 0 for a member that others told of and that was never heard. */
   lastHeard: number
-  /** When it was heard for the first time. */
+  /** When it was heard, or told of, for the first time. */
   since: number
   /** Who told of it first, and whether another one has since: one peer's word alone counts for little. */
   voucher: string | undefined
@@ -99,6 +99,15 @@ export class Members {
     return this.#make(peer)
   }
 
+  /** Whether a member is one of the `count` closest to `target`: ends as soon as so many are closer. */
+  isAmongClosest(member: Member, target: Position, count: number): boolean {
+    let closer = 0
+    for (const other of this.#members.values()) {
+      if (isKnown(other) && compare(target, other.position, member.position) < 0 && ++closer >= count) return false
+    }
+    return true
+  }
+
   /** Adds a peer that was heard, or renews it; none where too many others come from the same place. */
   heard(peer: PeerRecord, now: number): { readonly member: Member; readonly isNew: boolean } | undefined {
     const before = this.#evicted.get(peer.id)?.member
@@ -131,12 +140,13 @@ export class Members {
     return evicted?.left === true ? undefined : evicted?.member
   }
 
-  /** Notes a peer that `voucher` told of; gives it where it is news. */
+  /** Notes a peer that `voucher` told of; gives it where it is news, or where it counts from now on. */
   told(peer: PeerRecord, voucher: string, now: number): Member | undefined {
     const known = this.#members.get(peer.id)
     if (known !== undefined) {
-      if (known.voucher !== voucher) known.vouched = true
-      return undefined
+      if (isKnown(known) || known.voucher === voucher) return undefined
+      known.vouched = true
+      return known
     }
     const evicted = this.#evicted.get(peer.id)
     if (evicted !== undefined) {
@@ -147,6 +157,7 @@ export class Members {
     if (this.#members.size >= maxMembers || !this.#enter(peer)) return undefined
     const member = this.#make(peer)
     member.voucher = voucher
+    member.since = now
     this.#members.set(peer.id, member)
     return member
   }
@@ -164,6 +175,16 @@ export class Members {
       this.#evicted.set(id, { member, since: now, left, retryAt: now + firstBackoff, backoff: firstBackoff })
     }
     return member
+  }
+
+  /** Drops those that one peer told of before a moment, and that nobody has heard or told of since. */
+  forgetRumours(before: number): void {
+    for (const member of this.#members.values()) {
+      if (!isKnown(member) && member.since < before) {
+        this.#members.delete(member.id)
+        this.#leave(member)
+      }
+    }
   }
 
   /** Up to `count` evicted peers whose turn it is; each call puts their next turn further away. */

@@ -2,7 +2,7 @@
  * Keeps the table of members true: gets to know those that others tell of, tells others of newcomers, and finds out who
  * has gone.
  */
-import { closest, positionOf } from "./Distance.ts"
+import { closest, compare, positionOf } from "./Distance.ts"
 import { isKnown, type Member, Members, type PeerRecord, roundTripOf } from "./Members.ts"
 import { type Message, MessageType, type WirePeer } from "./Message.ts"
 import { empty, type Environment, message, NoteType, replication, RequestFailed, type Transport } from "./Protocol.ts"
@@ -14,7 +14,7 @@ export interface MembershipOptions {
   readonly transport: Transport
   /** Calls back later, unless the node has stopped by then. */
   readonly after: (millis: number, run: () => void) => void
-  /** A member was heard for the first time. */
+  /** A member counts from now on. */
   readonly onNewcomer: (member: Member) => void
 }
 
@@ -37,10 +37,16 @@ const pingTimeoutMillis = 1000
 const minQueryMillis = 50
 const maxQueryMillis = 400
 const maxHelloPeers = 50
+/** How long the members closest to this node are taken to be the same. */
+const regionMillis = 500
 /** Lists of all members that are sent in a second. */
 const maxListsPerSecond = 50
 /** Up to here everybody is pinged; in a larger network each looks after its own region. */
 const pingEverybodyUpTo = 128
+/** Who knows this share of what another knows has no need of a list. */
+const nearlyAll = 0.9
+/** A peer that one other told of, and nobody since, is forgotten. */
+const rumourMillis = 10 * 60_000
 
 const toWire = ({ addresses, idBytes }: Member): WirePeer => ({ id: idBytes, addresses })
 
@@ -53,6 +59,7 @@ export class Membership {
   #news: Array<Member> = []
   #unverified: Array<Member> = []
   #verifying = false
+  #region: { readonly since: number; readonly members: ReadonlyArray<Member> } = { since: -Infinity, members: [] }
   #lists = { second: 0, sent: 0 }
 
   constructor(options: MembershipOptions) {
@@ -68,7 +75,11 @@ export class Membership {
 
   /** The members whose keys are this node's too. */
   neighbours(): ReadonlyArray<Member> {
-    return this.members.closest(this.#position, replication)
+    // Looking through thousands for each of thousands would be most of the work of a start.
+    if (this.#now() - this.#region.since > regionMillis) {
+      this.#region = { since: this.#now(), members: this.members.closest(this.#position, replication) }
+    }
+    return this.#region.members
   }
 
   /** Whether this node is among those that are to keep the records of a key. */
@@ -120,7 +131,7 @@ export class Membership {
   }
 
   #welcome(member: Member): void {
-    this.#options.onNewcomer(member)
+    if (!member.vouched) this.#options.onNewcomer(member)
     this.#news.push(member)
     if (this.#news.length === 1) this.#options.after(newsMillis, () => this.#spreadNews())
   }
@@ -138,7 +149,9 @@ export class Membership {
       // Copied: the views would keep whole frames alive.
       const peer = { id, idBytes: idBytes.slice(), addresses: usable.map((address) => address.slice()) }
       const member = this.members.told(peer, voucher, this.#now())
-      if (member !== undefined) news.push(member)
+      if (member === undefined) continue
+      if (member.vouched) this.#options.onNewcomer(member)
+      else news.push(member)
     }
     this.#unverified.push(...news)
     this.#verify()
@@ -166,20 +179,22 @@ export class Membership {
       )
       this.#options.after(minPauseMillis + pauseShare * (this.#now() - begun), () => void next())
     }
-    this.#options.after(verifyDelayMillis * (1 + this.#options.environment.random()), () => void next())
+    this.#options.after(verifyDelayMillis * (1 + this.#random()), () => void next())
   }
 
-  /** In a large network only the neighbours of a peer look after it, and others when they need it. */
+  /** In a large network only the neighbours of a peer look after it; others get to know it when they need it. */
   #isFar(member: Member): boolean {
-    return this.members.size > pingEverybodyUpTo && isKnown(member) && !this.neighbours().includes(member)
+    return this.members.size > pingEverybodyUpTo &&
+      compare(this.#position, member.position, this.neighbours().at(-1)?.position ?? member.position) > 0
   }
 
   // --- news ---------------------------------------------------------------------------------------------------
 
   #hello(peers: ReadonlyArray<Member>): Message {
-    const key = Buffer.alloc(6)
+    const key = Buffer.alloc(8)
     key.writeUInt16BE(this.#options.registryPort)
     key.writeInt32BE(this.members.fingerprint ^ positionMark(this.#position), 2)
+    key.writeUInt16BE(this.members.size, 6)
     return message(NoteType.hello, key, peers.map(toWire))
   }
 
@@ -197,7 +212,7 @@ export class Membership {
     // Those that came together are news to each other.
     const readers = this.#speakers()
     for (let told = 0; told < count && readers.length > 0 && hellos.length > 0; told++) {
-      const [reader] = readers.splice(Math.floor(this.#options.environment.random() * readers.length), 1)
+      const [reader] = readers.splice(Math.floor(this.#random() * readers.length), 1)
       if (reader !== undefined) this.#options.transport.tell(reader, hellos)
     }
   }
@@ -213,7 +228,7 @@ export class Membership {
   /** Takes a hello; a peer that has heard others than this node is told of all. */
   hello(from: string, { closer, key }: Message): void {
     const member = this.heardFrom(from)
-    if (member === undefined || key.length !== 6) return
+    if (member === undefined || key.length !== 8) return
     const view = Buffer.from(key.buffer, key.byteOffset, key.length)
     member.ours = true
     member.registryPort = view.readUInt16BE()
@@ -221,9 +236,20 @@ export class Membership {
     this.told(closer, from)
     const mine = this.members.fingerprint ^ positionMark(this.#position)
     // News is no question: two nodes that differ would answer each other for ever.
-    if (closer.length > 0 || theirs === mine || !this.#mayList()) return
+    if (closer.length > 0 || theirs === mine) return
+    if (view.readUInt16BE(6) > this.members.size * nearlyAll && this.#random() > this.#listShare()) return
+    if (!this.#mayList()) return
     const others = [...this.members.values()].filter((other) => other.lastHeard > 0 && other !== member)
     if (others.length > 0) this.#options.transport.tell(member, this.#hellos(others))
+  }
+
+  /** A list of all costs more where there are more: who has nearly all is sent it less often in a large network. */
+  #listShare(): number {
+    return pingEverybodyUpTo / this.members.size
+  }
+
+  #random(): number {
+    return this.#options.environment.random()
   }
 
   #mayList(): boolean {
@@ -275,6 +301,7 @@ export class Membership {
   /** Looks after those that were silent, and tries some of those that went. `awoke`: nobody was heard for a while. */
   tick(awoke: boolean): void {
     const now = this.#now()
+    this.members.forgetRumours(now - rumourMillis)
     const everybody = this.members.size <= pingEverybodyUpTo
     const watched = everybody ? [...this.members.values()] : this.neighbours()
     const silent = watched.filter(({ lastHeard, late }) =>
@@ -290,8 +317,9 @@ export class Membership {
 
   /** Compares notes with somebody, so that who missed some news hears of it. */
   #compare(): void {
+    if (this.#random() > this.#listShare()) return
     const speakers = this.#speakers()
-    const somebody = speakers[Math.floor(this.#options.environment.random() * speakers.length)]
+    const somebody = speakers[Math.floor(this.#random() * speakers.length)]
     if (somebody !== undefined) this.#options.transport.tell(somebody, [this.#hello([])])
     // Members that nobody of our kind tells of are found by looking where this node lies.
     const [neighbour] = this.members.closest(this.#position, 1)

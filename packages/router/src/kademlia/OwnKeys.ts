@@ -2,7 +2,7 @@
  * What this node provides, and the care for its records: handed out in batches, one for each member that is to keep them,
  * to newcomers when they come, and again before they expire.
  */
-import { positionOf } from "./Distance.ts"
+import { type Position, positionOf } from "./Distance.ts"
 import type { Member } from "./Members.ts"
 import type { Membership } from "./Membership.ts"
 import { bytesOf, type Environment, message, NoteType, replication, textOf, type Transport } from "./Protocol.ts"
@@ -20,6 +20,8 @@ const membersAtOnce = 8
 /** Keys that are assigned before others have a turn: lookups go on meanwhile. */
 const keysPerTurn = 64
 const retryMillis = 1000
+/** So many are looked at one by one; of more it is cheaper to look for all keepers of a key. */
+const fewNewcomers = 5
 
 export class OwnKeys {
   /** Keys with the time at which they were handed out. */
@@ -107,13 +109,21 @@ export class OwnKeys {
     for (const [index, key] of keys.entries()) {
       if (index % keysPerTurn === keysPerTurn - 1) await new Promise<void>((resolve) => this.#options.after(0, resolve))
       const bytes = bytesOf(key)
-      for (const keeper of this.#options.membership.members.closest(positionOf(bytes), replication)) {
-        if (only !== undefined && !only.has(keeper)) continue
+      for (const keeper of this.#keepersOf(positionOf(bytes), only)) {
         const batch = batches.get(keeper)
         if (batch === undefined) batches.set(keeper, [bytes])
         else batch.push(bytes)
       }
     }
     return batches
+  }
+
+  #keepersOf(position: Position, only: ReadonlySet<Member> | undefined): ReadonlyArray<Member> {
+    const { members } = this.#options.membership
+    if (only !== undefined && only.size <= fewNewcomers) {
+      return [...only].filter((member) => members.isAmongClosest(member, position, replication))
+    }
+    const keepers = members.closest(position, replication)
+    return only === undefined ? keepers : keepers.filter((keeper) => only.has(keeper))
   }
 }

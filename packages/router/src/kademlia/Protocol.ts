@@ -3,9 +3,9 @@ import type { Member } from "./Members.ts"
 import type { Message, WirePeer } from "./Message.ts"
 
 /**
- * Messages of our own protocol, for what Kademlia lacks. `key` is: in a hello the registry port and the fingerprint of the
- * members that were heard (2 and 4 bytes, the most significant first), in a withdrawal the key, else nothing. A node that
- * rests closes a connection to spare it.
+ * Messages of our own protocol, for what Kademlia lacks. `key` is: in a hello the registry port, the fingerprint of the
+ * members that were heard and how many members there are (2, 4 and 2 bytes, the most significant first), in a withdrawal the
+ * key, else nothing. A node that rests closes a connection to spare it.
  */
 export const NoteType = { hello: 100, withdraw: 101, goodbye: 102, rest: 103 } as const
 

@@ -82,7 +82,7 @@ describe("Kademlia", { timeout: 60_000 }, () => {
     assert.deepStrictEqual((await network.lookup(asker, wanted)).found, [live.id])
   })
 
-  it("takes a frozen node back as soon as it stirs", async () => {
+  it("takes a frozen node back within a minute", async () => {
     const network = new Network()
     const nodes = await network.grow(10)
     const frozen = nodeAt(nodes, 3)
@@ -90,7 +90,7 @@ describe("Kademlia", { timeout: 60_000 }, () => {
     await network.pass(120_000)
     assert.isUndefined(nodeAt(nodes, 4).kademlia.members.get(frozen.id))
     frozen.frozen = false
-    await network.pass(10_000)
+    await network.pass(60_000)
     assert.isDefined(nodeAt(nodes, 4).kademlia.members.get(frozen.id))
   })
 
@@ -170,7 +170,7 @@ describe("Kademlia", { timeout: 60_000 }, () => {
       id: Buffer.from(`made up ${index}`),
       addresses: [Buffer.from([200, index])]
     }))
-    victim.kademlia.note(liar.id, message(NoteType.hello, Buffer.alloc(6), made))
+    victim.kademlia.note(liar.id, message(NoteType.hello, Buffer.alloc(8), made))
     const before = network.requests.length
     await network.lookup(victim, wanted)
     assert.isFalse(network.requests.slice(before).some(({ to }) => to.startsWith("made up")))
@@ -178,13 +178,14 @@ describe("Kademlia", { timeout: 60_000 }, () => {
     assert.isFalse([...victim.kademlia.members.values()].some(({ id }) => id.startsWith("made up")))
   })
 
-  it("takes no address that a peer may not have, and no more than some identities of one place", () => {
+  it("takes no address that a peer may not have, and no more than some identities of one place", async () => {
     const network = new Network()
     const node = network.start("victim")
     const told = [{ id: Buffer.from("metadata"), addresses: [Buffer.from([255, 1])] }]
     const crowd = Array.from({ length: 60 }, (_, index) => network.start(`crowd ${index}`, { site: 77 }))
     for (const other of crowd) network.connect(node, other)
-    node.kademlia.note("crowd 0", message(NoteType.hello, Buffer.alloc(6), told))
+    await network.pass(100)
+    node.kademlia.note("crowd 0", message(NoteType.hello, Buffer.alloc(8), told))
     assert.strictEqual(node.kademlia.members.size, 16)
     assert.isUndefined(node.kademlia.members.get("metadata"))
   })

@@ -1,0 +1,61 @@
+/** `npm run simulate -- router`: the router's core in a network larger than a machine holds. */
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { Console, Effect, Option } from "effect"
+import { Command, Flag } from "effect/cli"
+import * as Plot from "../Plot.ts"
+import { simulate, type SimulationFigures } from "./simulate.ts"
+
+const rows = (figures: SimulationFigures): ReadonlyArray<readonly [string, string]> => [
+  ["lookups of keys with a live provider", String(figures.lookups)],
+  ["that named it", `${(100 * figures.success).toFixed(3)} %`],
+  ["hops, p50 / p99", `${figures.hops.p50} / ${figures.hops.p99}`],
+  ["first provider, p50 / p99", `${figures.lookupMs.p50.toFixed(2)} / ${figures.lookupMs.p99.toFixed(2)} ms`],
+  ["named providers that were gone", `${(100 * figures.stale).toFixed(3)} %`],
+  ["messages a node and minute", figures.messagesPerNodeMinute.toFixed(0)],
+  ["bytes a node and minute", figures.bytesPerNodeMinute.toFixed(0)],
+  ["records a node", figures.recordsPerNode.toFixed(0)],
+  ["members a node knows", figures.membersPerNode.toFixed(0)],
+  ["connections a node has had", figures.connectionsPerNode.toFixed(0)],
+  ["heap a node", `${figures.heapKiBPerNode.toFixed(0)} KiB`]
+]
+
+const plot = (figures: SimulationFigures): string =>
+  Plot.bars(`${figures.nodes} nodes, ${100 * figures.churn} % churn a minute`, [
+    { name: "first provider p50, ms", bars: [{ name: "spegel-ts", value: figures.lookupMs.p50 }] },
+    { name: "first provider p99, ms", bars: [{ name: "spegel-ts", value: figures.lookupMs.p99 }] },
+    { name: "messages a node and minute", bars: [{ name: "spegel-ts", value: figures.messagesPerNodeMinute }] },
+    { name: "KiB a node and minute", bars: [{ name: "spegel-ts", value: figures.bytesPerNodeMinute / 1024 }] },
+    { name: "records a node", bars: [{ name: "spegel-ts", value: figures.recordsPerNode }] },
+    { name: "connections a node", bars: [{ name: "spegel-ts", value: figures.connectionsPerNode }] }
+  ])
+
+const router = Command.make("router", {
+  nodes: Flag.Int("nodes").pipe(Flag.withDescription("Nodes of the network"), Flag.withDefault(300)),
+  minutes: Flag.Int("minutes").pipe(Flag.withDescription("Simulated minutes with churn"), Flag.withDefault(2)),
+  churnPercent: Flag.Int("churn-percent").pipe(
+    Flag.withDescription("Nodes that leave, and others that come, in a minute"),
+    Flag.withDefault(5)
+  ),
+  seed: Flag.Int("seed").pipe(Flag.withDescription("Of all that is random"), Flag.withDefault(1)),
+  svg: Flag.String("svg").pipe(Flag.withDescription("Directory to write the plot into"), Flag.optional),
+  json: Flag.Boolean("json").pipe(
+    Flag.withDescription("Print the figures as one JSON object on the last line"),
+    Flag.withDefault(false)
+  )
+}, ({ churnPercent, json, minutes, nodes, seed, svg }) =>
+  Effect.gen(function*() {
+    const figures = yield* Effect.promise(() => simulate({ churn: churnPercent / 100, minutes, nodes, seed }))
+    yield* Console.log(`${nodes} nodes, ${minutes} minutes with ${churnPercent} % churn a minute, seed ${seed}\n`)
+    for (const [name, value] of rows(figures)) yield* Console.log(`${name.padEnd(38)}  ${value.padStart(18)}`)
+    if (Option.isSome(svg)) yield* Effect.promise(() => Plot.write(svg.value, `simulate-${nodes}`, plot(figures)))
+    if (json) yield* Console.log(JSON.stringify(figures))
+  })).pipe(Command.withDescription("The DHT with latency, loss and churn, in one process"))
+
+Command.make("simulate").pipe(
+  Command.withDescription("Simulations of spegel-ts"),
+  Command.withSubcommands([router]),
+  Command.run({ version: "0.1.0" }),
+  Effect.provide(NodeServices.layer),
+  NodeRuntime.runMain
+)
