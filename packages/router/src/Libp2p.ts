@@ -14,6 +14,7 @@ import { Data, Duration, Effect, Layer, Option, Queue, Schedule, Stream } from "
 import { createLibp2p } from "libp2p"
 import { base58btc } from "multiformats/bases/base58"
 import { createHash } from "node:crypto"
+import type { BlockList } from "node:net"
 import { networkInterfaces } from "node:os"
 import { Bootstrap } from "./Bootstrap.ts"
 import type { ContentKey } from "./ContentKey.ts"
@@ -46,6 +47,8 @@ export interface Libp2pOptions {
   readonly registryPort: number
   /** How often records are handed out again. Default 9 minutes: they live for 10. */
   readonly refreshInterval?: Duration.Duration
+  /** Where the addresses of all peers lie, from `PeerAddress.parseCidrs`; none means anywhere. */
+  readonly peerCidrs?: BlockList | undefined
 }
 
 /** A bootstrap address did not lead to a peer. */
@@ -156,6 +159,7 @@ export const layer = (
     Effect.gen(function*() {
       const bootstrap = yield* Bootstrap
       const loopback = Option.exists(options.host, PeerAddress.isLoopback)
+      const believed: PeerAddress.UsableOptions = { loopback, within: options.peerCidrs }
       const host = yield* makeHost(options, loopback)
       const idBytes = host.peerId.toMultihash().bytes
       const announced = () => host.getMultiaddrs().map((address) => PeerAddress.withoutId(address).bytes)
@@ -179,7 +183,7 @@ export const layer = (
         }),
         () => Effect.andThen(Effect.sync(() => kademlia.stop()), Effect.sleep(goodbyeTime))
       )
-      yield* followHost(host, kademlia, loopback)
+      yield* followHost(host, kademlia, believed)
 
       let joined = false
       yield* Effect.forkScoped(bootstrapForever(host, bootstrap, () => {
@@ -190,15 +194,18 @@ export const layer = (
           joined ? effect : Effect.fail(new RouterNotReady({ reason: "no bootstrap peer was asked yet" }))
         )
 
-      const ipsOf = (addresses: ReadonlyArray<Uint8Array>): ReadonlyArray<string> => {
+      const ipsOf = (
+        addresses: ReadonlyArray<Uint8Array>,
+        usable: PeerAddress.UsableOptions
+      ): ReadonlyArray<string> => {
         const ips = addresses.flatMap((address) => {
           const ip = Option.flatMap(PeerAddress.fromBytes(address), PeerAddress.ipOf)
-          return Option.toArray(Option.filter(ip, (ip) => PeerAddress.isUsable(ip, { loopback })))
+          return Option.toArray(Option.filter(ip, (ip) => PeerAddress.isUsable(ip, usable)))
         })
         return [...new Set(ips)]
       }
       const toPeer = ({ addresses, id, registryPort }: Provider): Option.Option<Peer> => {
-        const ips = ipsOf(addresses)
+        const ips = ipsOf(addresses, believed)
         return ips.length === 0
           ? Option.none()
           : Option.some({ id, addresses: ips, registryPort: registryPort ?? options.registryPort })
@@ -244,7 +251,7 @@ export const layer = (
         ),
         self: Effect.sync(() => ({
           id: host.peerId.toString(),
-          addresses: ipsOf(announced()),
+          addresses: ipsOf(announced(), { loopback }),
           registryPort: options.registryPort
         }))
       })
@@ -278,12 +285,12 @@ const environment: Environment = {
 }
 
 /** Tells the core who connects, as what, and who goes. */
-const followHost = (host: Host, kademlia: Kademlia, loopback: boolean) => {
+const followHost = (host: Host, kademlia: Kademlia, believed: PeerAddress.UsableOptions) => {
   const onIdentify = ({ detail }: CustomEvent<IdentifyResult>) => {
     if (!detail.protocols.includes(Libp2pTransport.kademliaProtocol)) return
     const remote = PeerAddress.ipOf(detail.connection.remoteAddr)
     const claimed = detail.listenAddrs.filter((address) =>
-      Option.exists(PeerAddress.ipOf(address), (ip) => PeerAddress.isUsable(ip, { loopback }))
+      Option.exists(PeerAddress.ipOf(address), (ip) => PeerAddress.isUsable(ip, believed))
     )
     // Where it comes from is a fact, where it says that it is is a claim.
     const isRemote = (address: Multiaddr) =>
