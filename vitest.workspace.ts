@@ -6,7 +6,7 @@ if (Number(process.versions.node.split(".")[0]) < 24) {
   )
 }
 
-const tests = "{packages,apps}/*/test/**/*"
+const tests = "{packages,apps,examples}/*/test/**/*"
 
 export default defineConfig({
   // Workspace packages resolve to their sources: tests need no build.

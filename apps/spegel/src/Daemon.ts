@@ -13,8 +13,10 @@ import * as Libp2p from "@spegel-ts/router/Libp2p"
 import { StateTracker } from "@spegel-ts/state-tracker/StateTracker"
 import { MetricsEndpoint } from "@spegel-ts/telemetry/MetricsEndpoint"
 import { Duration, Effect, Layer, Option } from "effect"
+import type { BlockList } from "node:net"
 import * as AdminHandler from "./AdminHandler.ts"
 import * as BasicAuthFiles from "./BasicAuthFiles.ts"
+import * as BootstrapHandler from "./BootstrapHandler.ts"
 import { type ListenAddress, print } from "./ListenAddress.ts"
 import { version } from "./Version.ts"
 
@@ -30,6 +32,12 @@ export interface DaemonSettings {
   readonly metricsAddr: ListenAddress
   readonly dataDir: string
   readonly bootstrap: typeof Bootstrap.Bootstrap.Service
+  /** Where to name this node to others that bootstrap over HTTP; none where it is not used. */
+  readonly bootstrapAddr: Option.Option<ListenAddress>
+  /** Where the addresses of all peers lie; none means anywhere. */
+  readonly peerCidrs: BlockList | undefined
+  readonly recordTtl: Duration.Duration
+  readonly recordRefresh: Duration.Duration
   readonly filter: RegistryFilter
   readonly resolveTags: boolean
   readonly mirrorResolveTimeout: Duration.Duration
@@ -60,7 +68,10 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
   const router = Libp2p.layer({
     ...settings.routerAddr,
     dataDir: Option.some(settings.dataDir),
-    registryPort: settings.registryAddr.port
+    registryPort: settings.registryAddr.port,
+    peerCidrs: settings.peerCidrs,
+    recordTtl: settings.recordTtl,
+    refreshInterval: settings.recordRefresh
   }).pipe(Layer.provide(Bootstrap.layer(settings.bootstrap)))
   const services = Layer.mergeAll(
     Registry.layer({
@@ -87,6 +98,13 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
       handler: yield* AdminHandler.make({ debug: settings.debugWebEnabled }),
       grace: Duration.zero
     })
+    if (Option.isSome(settings.bootstrapAddr)) {
+      yield* HttpListener.listen({
+        ...settings.bootstrapAddr.value,
+        handler: yield* BootstrapHandler.make({ routerPort: settings.routerAddr.port }),
+        grace: Duration.zero
+      })
+    }
     yield* Effect.forkScoped(tracker.run)
     yield* HttpListener.listen({ ...settings.registryAddr, handler: registry.handler, grace })
     yield* Effect.logInfo("running").pipe(Effect.annotateLogs({

@@ -37,6 +37,8 @@ const listFlags = new Set([
   "--mirrored-registries",
   "--registry-filters",
   "--mirror-targets",
+  "--bootstrap-kind",
+  "--peer-cidrs",
   "--static-bootstrap-peers"
 ])
 

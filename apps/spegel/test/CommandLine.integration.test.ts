@@ -72,6 +72,11 @@ describe("spegel", { timeout: 120_000 }, () => {
     ["registry", "mirror-resolve-retries", "0", "MIRROR_RESOLVE_RETRIES", "a number of peers"],
     ["registry", "bootstrap-kind", "carrier-pigeon", "BOOTSTRAP_KIND", "a bootstrap kind: dns"],
     ["registry", "dns-bootstrap-domain", "no domain", "DNS_BOOTSTRAP_DOMAIN", "a domain name"],
+    ["registry", "http-bootstrap-peer", "10.0.0.7:5002", "HTTP_BOOTSTRAP_PEER", "a URL"],
+    ["registry", "http-bootstrap-addr", "x", "HTTP_BOOTSTRAP_ADDR", "address to listen on"],
+    ["registry", "peer-cidrs", "10.0.0.0/99", "PEER_CIDRS", "a range of addresses"],
+    ["registry", "record-ttl", "10", "RECORD_TTL", "duration"],
+    ["registry", "record-refresh", "x", "RECORD_REFRESH", "duration"],
     ["registry", "static-bootstrap-peers", "10.0.0.7", "STATIC_BOOTSTRAP_PEERS", "a peer such as"],
     ["registry", "shutdown-grace", "soon", "SHUTDOWN_GRACE", "a duration such as 20ms"],
     ["registry", "resolve-tags", "maybe", "RESOLVE_TAGS", "true"],
@@ -100,6 +105,11 @@ describe("spegel", { timeout: 120_000 }, () => {
       assertRefused(yield* SpegelProcess.run(["registry", "--nonsense"]), "--nonsense")
       assertRefused(yield* SpegelProcess.run(["registry", "--bootstrap-kind=dns"]), "--dns-bootstrap-domain")
       assertRefused(yield* SpegelProcess.run(["registry", "--bootstrap-kind=static"]), "--static-bootstrap-peers")
+      assertRefused(yield* SpegelProcess.run(["registry", "--bootstrap-kind=http"]), "--http-bootstrap-peer")
+      assertRefused(
+        yield* SpegelProcess.run(["registry", "--record-refresh=10m"]),
+        "--record-refresh: must be shorter than --record-ttl"
+      )
       assertRefused(yield* SpegelProcess.run(["configuration"]), "--mirror-targets")
     }))
 
@@ -206,5 +216,34 @@ describe("spegel", { timeout: 120_000 }, () => {
         "running",
         "stopped"
       ])
+    }))
+
+  it.live("finds others by what one of them says of itself under /id, and says so of itself", () =>
+    Effect.gen(function*() {
+      const idPort = yield* freePort
+      const first = yield* daemonFlags(yield* temporary)
+      const second = yield* daemonFlags(yield* temporary)
+      const http = (host: string) => [
+        "--bootstrap-kind=static,http",
+        "--static-bootstrap-peers=127.0.0.9:1",
+        `--http-bootstrap-addr=${host}:${idPort}`,
+        `--http-bootstrap-peer=http://127.0.0.2:${idPort}/id`
+      ]
+      yield* SpegelProcess.start([...first.flags, ...http("127.0.0.2")])
+      yield* SpegelProcess.untilReady(first.url)
+      yield* SpegelProcess.start([...second.flags, ...http("127.0.0.3")])
+      yield* SpegelProcess.untilReady(second.url)
+      const peersOf = ({ metrics }: { readonly metrics: string }) =>
+        Effect.promise(() => fetch(`${metrics}/debug/peers`).then((response) => response.json())).pipe(
+          Effect.filterOrFail((peers) => Array.isArray(peers) && peers.length === 1, () => "alone" as const),
+          Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 100 })
+        )
+      yield* peersOf(first)
+      yield* peersOf(second)
+      const [own] = (yield* Effect.promise(() =>
+        fetch(`http://127.0.0.2:${idPort}/id`).then((response) => response.json())
+      )) as [{ readonly ID: string; readonly Addrs: ReadonlyArray<string> }]
+      assert.match(own.ID, /^12D3Koo/)
+      assert.match(own.Addrs[0] ?? "", /^\/ip4\/127\.0\.0\.2\/tcp\/\d+$/)
     }))
 })

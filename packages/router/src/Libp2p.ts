@@ -14,6 +14,7 @@ import { Data, Duration, Effect, Layer, Option, Queue, Schedule, Stream } from "
 import { createLibp2p } from "libp2p"
 import { base58btc } from "multiformats/bases/base58"
 import { createHash } from "node:crypto"
+import type { BlockList } from "node:net"
 import { networkInterfaces } from "node:os"
 import { Bootstrap } from "./Bootstrap.ts"
 import type { ContentKey } from "./ContentKey.ts"
@@ -45,8 +46,12 @@ export interface Libp2pOptions {
   readonly dataDir: Option.Option<string>
   /** Port of this node's registry; its peers are taken to use the same. */
   readonly registryPort: number
-  /** How often records are handed out again. Default 9 minutes: they live for 10. */
+  /** How long a record lives that a peer of our kind sent. Default 10 minutes. */
+  readonly recordTtl?: Duration.Duration
+  /** How often own records are handed out again. Default 9 minutes. */
   readonly refreshInterval?: Duration.Duration
+  /** Where the addresses of all peers lie, from `PeerAddress.parseCidrs`; none means anywhere. */
+  readonly peerCidrs?: BlockList | undefined
 }
 
 /** A bootstrap address did not lead to a peer. */
@@ -165,6 +170,7 @@ export const layer = (
     Effect.gen(function*() {
       const bootstrap = yield* Bootstrap
       const loopback = Option.exists(options.host, PeerAddress.isLoopback)
+      const believed: PeerAddress.UsableOptions = { loopback, within: options.peerCidrs }
       const gate = new Gate()
       const host = yield* makeHost(options, loopback, gate.gater)
       const idBytes = host.peerId.toMultihash().bytes
@@ -174,10 +180,10 @@ export const layer = (
         self: { id: host.peerId.toString(), idBytes },
         addresses: announced,
         registryPort: options.registryPort,
-        environment: environmentOf(loopback),
+        environment: environmentOf(believed),
         transport,
-        ttlMillis: recordLife,
-        refreshMillis: Duration.toMillis(options.refreshInterval ?? Duration.minutes(9))
+        ttlMillis: Duration.toMillis(options.recordTtl ?? defaultRecordTtl),
+        refreshMillis: Duration.toMillis(options.refreshInterval ?? defaultRefreshInterval)
       })
       yield* Effect.acquireRelease(
         Effect.promise(async () => {
@@ -190,7 +196,7 @@ export const layer = (
         }),
         () => Effect.andThen(Effect.sync(() => kademlia.stop()), Effect.sleep(goodbyeTime))
       )
-      yield* followHost(host, kademlia, loopback)
+      yield* followHost(host, kademlia, believed)
       yield* publish(() => ({ kademlia: kademlia.counts, transport: transport.counts() }))
       yield* Effect.forkScoped(Effect.repeat(
         Effect.sync(() => {
@@ -217,14 +223,17 @@ export const layer = (
           joined ? effect : Effect.fail(new RouterNotReady({ reason: "no bootstrap peer was asked yet" }))
         )
 
-      const ipsOf = (addresses: ReadonlyArray<Uint8Array>): ReadonlyArray<string> => {
+      const ipsOf = (
+        addresses: ReadonlyArray<Uint8Array>,
+        usable: PeerAddress.UsableOptions
+      ): ReadonlyArray<string> => {
         const ips = addresses.flatMap((address) => {
-          return Option.toArray(Option.filter(ipOfBytes(address), (ip) => PeerAddress.isUsable(ip, { loopback })))
+          return Option.toArray(Option.filter(ipOfBytes(address), (ip) => PeerAddress.isUsable(ip, usable)))
         })
         return [...new Set(ips)]
       }
       const toPeer = ({ addresses, id, registryPort }: Provider): Option.Option<Peer> => {
-        const ips = ipsOf(addresses)
+        const ips = ipsOf(addresses, believed)
         return ips.length === 0
           ? Option.none()
           : Option.some({ id, addresses: ips, registryPort: registryPort ?? options.registryPort })
@@ -270,7 +279,7 @@ export const layer = (
         ),
         self: Effect.sync(() => ({
           id: host.peerId.toString(),
-          addresses: ipsOf(announced()),
+          addresses: ipsOf(announced(), { loopback }),
           registryPort: options.registryPort
         }))
       })
@@ -279,7 +288,8 @@ export const layer = (
 
 /** Time that a goodbye has to leave this host. */
 const goodbyeTime = Duration.millis(100)
-const recordLife = 10 * 60_000
+const defaultRecordTtl = Duration.minutes(10)
+const defaultRefreshInterval = Duration.minutes(9)
 
 const idTexts = new Map<string, string>()
 const maxIdTexts = 10_000
@@ -287,11 +297,11 @@ const maxIdTexts = 10_000
 const ipOfBytes = (address: Uint8Array): Option.Option<string> =>
   Option.flatMap(PeerAddress.fromBytes(address), PeerAddress.ipOf)
 
-const environmentOf = (loopback: boolean): Environment => ({
+const environmentOf = (believed: PeerAddress.UsableOptions): Environment => ({
   now: () => performance.now(),
   wallClock: Date.now,
   usable: (addresses) =>
-    addresses.filter((address) => Option.exists(ipOfBytes(address), (ip) => PeerAddress.isUsable(ip, { loopback }))),
+    addresses.filter((address) => Option.exists(ipOfBytes(address), (ip) => PeerAddress.isUsable(ip, believed))),
   siteOf: ([first]) => first === undefined ? "" : Option.getOrElse(ipOfBytes(first), () => ""),
   random: Math.random,
   after: (millis, run) => {
@@ -311,12 +321,12 @@ const environmentOf = (loopback: boolean): Environment => ({
 })
 
 /** Tells the core who connects, as what, and who goes. */
-const followHost = (host: Host, kademlia: Kademlia, loopback: boolean) => {
+const followHost = (host: Host, kademlia: Kademlia, believed: PeerAddress.UsableOptions) => {
   const onIdentify = ({ detail }: CustomEvent<IdentifyResult>) => {
     if (!detail.protocols.includes(Libp2pTransport.kademliaProtocol)) return
     const remote = PeerAddress.ipOf(detail.connection.remoteAddr)
     const claimed = detail.listenAddrs.filter((address) =>
-      Option.exists(PeerAddress.ipOf(address), (ip) => PeerAddress.isUsable(ip, { loopback }))
+      Option.exists(PeerAddress.ipOf(address), (ip) => PeerAddress.isUsable(ip, believed))
     )
     // Where it comes from is a fact, where it says that it is is a claim.
     const isRemote = (address: Multiaddr) =>

@@ -1,6 +1,6 @@
 /** IP addresses of peers: which to announce, which to believe. Everything a peer says of itself is untrusted. */
 import { type Multiaddr, multiaddr } from "@multiformats/multiaddr"
-import { Option } from "effect"
+import { Data, Option, Result } from "effect"
 import { BlockList, isIP, isIPv4 } from "node:net"
 
 const loopback = new BlockList()
@@ -21,9 +21,36 @@ const family = (ip: string) => isIPv4(ip) ? "ipv4" : "ipv6"
 
 export const isLoopback = (ip: string): boolean => isIP(ip) !== 0 && loopback.check(ip, family(ip))
 
-/** Whether a peer may have this address; loopback counts only for a node that listens on loopback itself. */
-export const isUsable = (ip: string, options: { readonly loopback: boolean }): boolean =>
-  isIP(ip) !== 0 && !unusable.check(ip, family(ip)) && (options.loopback || !isLoopback(ip))
+export interface UsableOptions {
+  /** Loopback counts only for a node that listens on loopback itself. */
+  readonly loopback: boolean
+  /** Where all peers are; none means anywhere. */
+  readonly within?: BlockList | undefined
+}
+
+/** Whether a peer may have this address. */
+export const isUsable = (ip: string, { loopback, within }: UsableOptions): boolean =>
+  isIP(ip) !== 0 && !unusable.check(ip, family(ip)) && (loopback || !isLoopback(ip)) &&
+  (within === undefined || within.check(ip, family(ip)))
+
+/** A range of addresses that is none. */
+export class InvalidCidr extends Data.TaggedError("InvalidCidr")<{ readonly cidr: string }> {
+  override get message() {
+    return `${JSON.stringify(this.cidr)} is no range of addresses: expected a CIDR such as 10.0.0.0/8 or fd00::/8`
+  }
+}
+
+/** Ranges such as `10.0.0.0/8`, for `within`; none at all means no restriction. */
+export const parseCidrs = (cidrs: ReadonlyArray<string>): Result.Result<BlockList | undefined, InvalidCidr> => {
+  if (cidrs.length === 0) return Result.succeed(undefined)
+  const within = new BlockList()
+  for (const cidr of cidrs) {
+    const [, ip = "", length] = /^([0-9a-fA-F:.]+)\/([0-9]{1,3})$/.exec(cidr) ?? []
+    if (isIP(ip) === 0 || Number(length) > (isIPv4(ip) ? 32 : 128)) return Result.fail(new InvalidCidr({ cidr }))
+    within.addSubnet(ip, Number(length), family(ip))
+  }
+  return Result.succeed(within)
+}
 
 /** The IP literal of a TCP multiaddr; none for names, other transports and relayed addresses. */
 export const ipOf = (address: Multiaddr): Option.Option<string> => {

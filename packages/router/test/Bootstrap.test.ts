@@ -1,6 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Bootstrap from "@spegel-ts/router/Bootstrap"
+import * as PeerAddress from "@spegel-ts/router/PeerAddress"
 import { Effect, Result } from "effect"
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
 
 const source = (...addresses: ReadonlyArray<string>) => ({ addresses: Effect.succeed(addresses) })
 const broken = {
@@ -57,4 +60,92 @@ describe("Bootstrap", () => {
       assert.include(error.message, "nowhere.invalid")
       assert.include(error.message, "--dns-bootstrap-domain")
     }))
+
+  const served = (answer: string, status = 200) =>
+    Effect.acquireRelease(
+      Effect.callback<URL>((resume) => {
+        const server = createServer((_request, response) => response.writeHead(status).end(answer))
+        server.listen(0, "127.0.0.1", () => {
+          const { port } = server.address() as AddressInfo
+          resume(Effect.succeed(new URL(`http://127.0.0.1:${port}/id`)))
+        })
+        return Effect.sync(() => server.close())
+      }),
+      () => Effect.void
+    )
+
+  it.live("takes what a URL lists, as one node or several", () =>
+    Effect.gen(function*() {
+      const id = "12D3KooWE1XLuaqfxW6hJNB7aSXHSpzA5BoH3fw5nm75pxJhJnpz"
+      for (
+        const [answer, expected] of [
+          [`[{"ID":"${id}","Addrs":["/ip4/10.0.0.7/tcp/5001","/dns4/x/tcp/1"]}]`, [`/ip4/10.0.0.7/tcp/5001/p2p/${id}`]],
+          ["{\"ID\":\"\",\"Addrs\":[\"/ip4/10.0.0.7/tcp/5001\"]}", ["/ip4/10.0.0.7/tcp/5001"]],
+          ["[]", []]
+        ] as const
+      ) {
+        const url = yield* served(answer)
+        assert.deepStrictEqual(yield* Bootstrap.fromHttp({ url }).addresses, expected)
+      }
+    }))
+
+  it.live("says what is wrong with what a URL answers", () =>
+    Effect.gen(function*() {
+      for (
+        const [answer, status, words] of [
+          ["no", 404, "status 404"],
+          ["<html>", 200, "no list of peers"],
+          [JSON.stringify([{ Addrs: ["/dns4/x/tcp/1"] }]), 200, "none of its addresses"],
+          [" ".repeat(70_000), 200, "larger than 65536 bytes"]
+        ] as const
+      ) {
+        const error = yield* Effect.flip(Bootstrap.fromHttp({ url: yield* served(answer, status) }).addresses)
+        assert.include(error.message, words)
+      }
+      const gone = yield* Effect.flip(Bootstrap.fromHttp({ url: new URL("http://127.0.0.1:1/id") }).addresses)
+      assert.include(gone.message, "--http-bootstrap-peer")
+    }))
+
+  it.effect("gives a few addresses at a time, and in time all of them", () =>
+    Effect.gen(function*() {
+      const all = Array.from({ length: 40 }, (_, index) => `/ip4/10.0.0.${index}/tcp/5001`)
+      const { addresses } = Result.getOrThrow(Bootstrap.fromStatic(all))
+      const rounds = yield* Effect.all([addresses, addresses, addresses])
+      assert.deepStrictEqual(rounds.map(({ length }) => length), [16, 16, 16])
+      assert.strictEqual(new Set(rounds.flat()).size, 40)
+    }))
+})
+
+describe("PeerAddress", () => {
+  it("keeps peers inside ranges, where there are any", () => {
+    const within = Result.getOrThrow(PeerAddress.parseCidrs(["10.0.0.0/8", "fd00::/8"]))
+    const usable = (ip: string) => PeerAddress.isUsable(ip, { loopback: false, within })
+    assert.deepStrictEqual(["10.1.2.3", "fd00::1", "192.168.0.1", "2001:db8::1"].map(usable), [
+      true,
+      true,
+      false,
+      false
+    ])
+    for (const cidr of ["10.0.0.0", "10.0.0.0/33", "x/8", "fd00::/129", ""]) {
+      assert.isTrue(Result.isFailure(PeerAddress.parseCidrs([cidr])), cidr)
+    }
+  })
+
+  it("never takes addresses that lead back, to the metadata service, or to many", () => {
+    for (
+      const ip of [
+        "127.0.0.1",
+        "169.254.169.254",
+        "0.0.0.0",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::1",
+        "fe80::1",
+        "ff02::1",
+        "::"
+      ]
+    ) {
+      assert.isFalse(PeerAddress.isUsable(ip, { loopback: false }), ip)
+    }
+  })
 })

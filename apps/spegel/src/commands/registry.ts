@@ -1,6 +1,7 @@
 import * as RegistryFilter from "@spegel-ts/oci/RegistryFilter"
 import * as Bootstrap from "@spegel-ts/router/Bootstrap"
-import { Data, Effect, Option, Result, Schema } from "effect"
+import * as PeerAddress from "@spegel-ts/router/PeerAddress"
+import { Data, Duration, Effect, Option, Result, Schema } from "effect"
 import { Command } from "effect/cli"
 import { existsSync } from "node:fs"
 import { join } from "node:path"
@@ -58,9 +59,9 @@ const retries = textSchema<number>({
   print: String
 })
 
-const bootstrapKind = textSchema<"dns" | "static">({
-  expected: "a bootstrap kind: dns or static",
-  parse: (text) => text === "dns" || text === "static" ? Option.some(text) : Option.none(),
+const bootstrapKind = textSchema<"dns" | "http" | "static">({
+  expected: "a bootstrap kind: dns, http or static",
+  parse: (text) => text === "dns" || text === "http" || text === "static" ? Option.some(text) : Option.none(),
   print: (kind) => kind
 })
 
@@ -68,6 +69,24 @@ const bootstrapPeer = textSchema<string>({
   expected: "a peer such as /ip4/10.0.0.7/tcp/5001 or 10.0.0.7:5001",
   parse: (text) => Result.getSuccess(Bootstrap.parsePeer(text)),
   print: (peer) => peer
+})
+
+const bootstrapUrl = textSchema<Option.Option<URL>>({
+  expected: "a URL without user or password, such as http://10.0.0.7:5002/id",
+  parse: (text) => {
+    if (text === "") return Option.some(Option.none())
+    const url = URL.parse(text)
+    return url !== null && /^https?:$/.test(url.protocol) && url.username === "" && url.password === ""
+      ? Option.some(Option.some(url))
+      : Option.none()
+  },
+  print: Option.match({ onNone: () => "", onSome: (url) => url.href })
+})
+
+const cidr = textSchema<string>({
+  expected: "a range of addresses such as 10.0.0.0/8 or fd00::/8",
+  parse: (text) => Result.isSuccess(PeerAddress.parseCidrs([text])) ? Option.some(text) : Option.none(),
+  print: (text) => text
 })
 
 const domain = textSchema<string>({
@@ -181,7 +200,7 @@ const flags = {
   bootstrapKind: many({
     name: "bootstrap-kind",
     environment: "BOOTSTRAP_KIND",
-    description: "Where the first peers come from: dns or static",
+    description: "Where the first peers come from: dns, http or static",
     schema: bootstrapKind,
     metavar: "KIND"
   }),
@@ -199,6 +218,42 @@ const flags = {
     description: "Peer as multiaddr or IP:PORT; for the kind static",
     schema: bootstrapPeer,
     metavar: "PEER"
+  }),
+  httpBootstrapPeer: one({
+    name: "http-bootstrap-peer",
+    environment: "HTTP_BOOTSTRAP_PEER",
+    description: "URL that lists peers, such as http://10.0.0.7:5002/id of a node; for the kind http",
+    schema: bootstrapUrl,
+    fallback: "",
+    metavar: "URL"
+  }),
+  httpBootstrapAddr: one({
+    ...address,
+    name: "http-bootstrap-addr",
+    environment: "HTTP_BOOTSTRAP_ADDR",
+    description: "Where to name this node to others, under /id; for the kind http",
+    fallback: ":5002"
+  }),
+  peerCidrs: many({
+    name: "peer-cidrs",
+    environment: "PEER_CIDRS",
+    description: "Range in which the addresses of all peers lie; others that peers claim are not believed",
+    schema: cidr,
+    metavar: "CIDR"
+  }),
+  recordTtl: one({
+    ...duration,
+    name: "record-ttl",
+    environment: "RECORD_TTL",
+    description: "How long what a peer says it holds is believed, where it is not said again",
+    fallback: "10m"
+  }),
+  recordRefresh: one({
+    ...duration,
+    name: "record-refresh",
+    environment: "RECORD_REFRESH",
+    description: "How often this node says again what it holds; less than the peers' --record-ttl",
+    fallback: "9m"
   }),
   debugWebEnabled: onOff({
     name: "debug-web-enabled",
@@ -247,7 +302,7 @@ const storeSettings = (flags: Flags): Daemon.StoreSettings => {
 
 const bootstrapOf = Effect.fnUntraced(function*(flags: Flags) {
   const sources = yield* Effect.forEach(
-    flags.bootstrapKind,
+    new Set(flags.bootstrapKind),
     Effect.fnUntraced(function*(kind) {
       if (kind === "dns") {
         if (flags.dnsBootstrapDomain === "") {
@@ -257,6 +312,15 @@ const bootstrapOf = Effect.fnUntraced(function*(flags: Flags) {
           })
         }
         return Bootstrap.fromDns({ name: flags.dnsBootstrapDomain, port: flags.routerAddr.port })
+      }
+      if (kind === "http") {
+        if (Option.isNone(flags.httpBootstrapPeer)) {
+          return yield* new SettingsInvalid({
+            flag: "http-bootstrap-peer",
+            reason: "is needed for the bootstrap kind http"
+          })
+        }
+        return Bootstrap.fromHttp({ url: flags.httpBootstrapPeer.value })
       }
       if (flags.staticBootstrapPeers.length === 0) {
         return yield* new SettingsInvalid({
@@ -277,6 +341,9 @@ export const registry = Command.make(
   "registry",
   flags,
   Effect.fnUntraced(function*(flags) {
+    if (Duration.isGreaterThanOrEqualTo(flags.recordRefresh, flags.recordTtl)) {
+      return yield* new SettingsInvalid({ flag: "record-refresh", reason: "must be shorter than --record-ttl" })
+    }
     const filter = yield* Effect.fromResult(RegistryFilter.make({
       mirroredRegistries: flags.mirroredRegistries,
       registryFilters: flags.resolveLatestTag ? flags.registryFilters : [...flags.registryFilters, /:latest$/]
@@ -285,6 +352,8 @@ export const registry = Command.make(
       ...flags,
       store: storeSettings(flags),
       bootstrap: yield* bootstrapOf(flags),
+      bootstrapAddr: flags.bootstrapKind.includes("http") ? Option.some(flags.httpBootstrapAddr) : Option.none(),
+      peerCidrs: yield* Effect.fromResult(PeerAddress.parseCidrs(flags.peerCidrs)),
       filter
     })
   })
