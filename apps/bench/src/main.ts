@@ -7,6 +7,7 @@ import * as Plot from "./Plot.ts"
 import { type Bar, partition, restarts, thirdLost, visibility } from "./router/faults.ts"
 import { hostile } from "./router/hostile.ts"
 import { type Figures, measure, type Plan } from "./router/measure.ts"
+import { memory } from "./router/memory.ts"
 
 const ours: Plan = {
   rounds: 3,
@@ -143,9 +144,17 @@ const underAttack = Command.make("router-hostile", {
     yield* Effect.forEach(bars, (measured) => Console.log(bar(measured)))
   })).pipe(Command.withDescription("What an honest peer notices while others break the rules"))
 
+const routerMemory = Command.make("router-memory", {
+  port: Flag.Int("port").pipe(Flag.withDescription("First of three ports"), Flag.withDefault(25_831))
+}, ({ port }) =>
+  Effect.gen(function*() {
+    const bars = yield* Effect.promise(() => memory(port))
+    yield* Effect.forEach(bars, (measured) => Console.log(bar(measured)))
+  })).pipe(Command.withDescription("Memory of a bundled daemon with 30 peers and 20,000 records"))
+
 Command.make("bench").pipe(
   Command.withDescription("Benchmarks of spegel-ts"),
-  Command.withSubcommands([router, faults, underAttack]),
+  Command.withSubcommands([router, faults, underAttack, routerMemory]),
   Command.run({ version: "0.1.0" }),
   Effect.provide(NodeServices.layer),
   NodeRuntime.runMain
