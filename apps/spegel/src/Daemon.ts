@@ -42,12 +42,13 @@ export interface DaemonSettings {
   readonly resolveTags: boolean
   readonly mirrorResolveTimeout: Duration.Duration
   readonly mirrorResolveRetries: number
+  readonly mirrorStallTimeout: Duration.Duration
+  /** Bytes per second; 0 for any. */
+  readonly mirrorMinSpeed: number
   readonly debugWebEnabled: boolean
   readonly basicAuthDir: string
   readonly shutdownGrace: Duration.Duration
 }
-
-const stallTimeout = Duration.seconds(2)
 
 const storeLayer = (store: StoreSettings) => {
   if (store._tag === "Containerd") {
@@ -65,6 +66,10 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
   const basicAuth = yield* BasicAuthFiles.load(settings.basicAuthDir)
   const { filter, resolveTags, shutdownGrace: grace } = settings
 
+  const transport = PeerTransport.layer({
+    stallTimeout: settings.mirrorStallTimeout,
+    minPeerSpeed: settings.mirrorMinSpeed
+  })
   const router = Libp2p.layer({
     ...settings.routerAddr,
     dataDir: Option.some(settings.dataDir),
@@ -84,7 +89,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
     }),
     StateTracker.layer({ filter })
   ).pipe(
-    Layer.provideMerge(Layer.mergeAll(router, PeerTransport.layer({ stallTimeout }), PullLedger.layer)),
+    Layer.provideMerge(Layer.mergeAll(router, transport, PullLedger.layer)),
     // The store is what is most often missing: it is asked first, before any port is taken.
     Layer.provideMerge(storeLayer(settings.store)),
     Layer.provideMerge(MetricsEndpoint.layer)

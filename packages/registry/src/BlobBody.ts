@@ -6,29 +6,13 @@ import type { ByteRange } from "@spegel-ts/oci/ByteRange"
 import { Data, Effect } from "effect"
 import type { FileHandle } from "node:fs/promises"
 import type { ServerResponse } from "node:http"
-import type { ByteSink } from "./PeerTransport.ts"
+import { BufferPool } from "./BufferPool.ts"
+import type { ByteSink } from "./Exchange.ts"
 
 /** The body could not be sent to its end; the connection is closed, so that the client sees it. */
 export class BodyInterrupted extends Data.TaggedError("BodyInterrupted")<{ readonly reason: string }> {
   override get message() {
     return this.reason
-  }
-}
-
-/** Buffers of one size that are used again instead of being collected. */
-class BufferPool {
-  readonly #free: Array<Buffer> = []
-  readonly #size: number
-  readonly #max: number
-  constructor(size: number, max: number) {
-    this.#size = size
-    this.#max = max
-  }
-  acquire(): Buffer {
-    return this.#free.pop() ?? Buffer.allocUnsafeSlow(this.#size)
-  }
-  release(buffer: Buffer): void {
-    if (this.#free.length < this.#max) this.#free.push(buffer)
   }
 }
 

@@ -16,6 +16,7 @@ import type { Peer } from "@spegel-ts/router/Peer"
 import { Router } from "@spegel-ts/router/Router"
 import { Cause, Duration, Effect, Option, Queue, Result, Schedule, type Scope, Stream } from "effect"
 import { createHash, type Hash } from "node:crypto"
+import type { ByteSink } from "./Exchange.ts"
 import {
   ContentCorrupted,
   type MirrorError,
@@ -25,7 +26,7 @@ import {
   PeerStalled,
   ResolveTimeout
 } from "./MirrorError.ts"
-import { type ByteSink, type PeerResponse, PeerTransport } from "./PeerTransport.ts"
+import { type PeerResponse, PeerTransport } from "./PeerTransport.ts"
 import { parseContentRange } from "./ResponseHead.ts"
 
 export interface MirrorOptions {
@@ -109,7 +110,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
     const refused = (reason: string) => new PeerRefused({ peer: nameOf(peer), reason })
     const response = yield* transport.request({
       ...printed,
-      address: peer.addresses[0] ?? "",
+      addresses: peer.addresses,
       port: peer.registryPort
     }).pipe(Effect.timeoutOrElse({
       duration: firstByteTimeout,

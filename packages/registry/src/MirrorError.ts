@@ -26,13 +26,33 @@ export class ResolveTimeout extends Data.TaggedError("ResolveTimeout")<{
   }
 }
 
-/** The connection could not be made, or broke: another peer is next. */
+/** No connection could be made: another peer is next, and this one is left alone for a while. */
 export class PeerUnreachable extends Data.TaggedError("PeerUnreachable")<{
   readonly peer: string
   readonly reason: string
 }> {
   override get message() {
     return `${this.peer}: ${this.reason}`
+  }
+}
+
+/** The connection broke: another peer is next. */
+export class PeerDisconnected extends Data.TaggedError("PeerDisconnected")<{
+  readonly peer: string
+  readonly reason: string
+}> {
+  override get message() {
+    return `${this.peer}: ${this.reason}`
+  }
+}
+
+/** The peer sends less than its client takes: another peer is next. */
+export class PeerSlow extends Data.TaggedError("PeerSlow")<{
+  readonly peer: string
+  readonly bytesPerSecond: number
+}> {
+  override get message() {
+    return `${this.peer}: only ${this.bytesPerSecond} bytes per second`
   }
 }
 
@@ -50,6 +70,8 @@ export class PeerStalled extends Data.TaggedError("PeerStalled")<{
 export class PeerRefused extends Data.TaggedError("PeerRefused")<{
   readonly peer: string
   readonly reason: string
+  /** The HTTP status, where the answer was one. */
+  readonly status?: number
 }> {
   override get message() {
     return `${this.peer}: ${this.reason}`
@@ -66,7 +88,23 @@ export class ContentCorrupted extends Data.TaggedError("ContentCorrupted")<{
   }
 }
 
+/** Bytes could not be hashed, so that the last of them cannot be passed on: upstream is next. */
+export class ContentUnverified extends Data.TaggedError("ContentUnverified")<{
+  readonly content: string
+  readonly reason: string
+}> {
+  override get message() {
+    return `${this.content} could not be verified: ${this.reason}`
+  }
+}
+
 /** Failures of one peer, after which another may do. */
-export type PeerError = PeerUnreachable | PeerStalled | PeerRefused | ContentCorrupted
+export type PeerError =
+  | PeerUnreachable
+  | PeerDisconnected
+  | PeerStalled
+  | PeerSlow
+  | PeerRefused
+  | ContentCorrupted
 
 export type MirrorError = PeerNotFound | ResolveTimeout

@@ -42,6 +42,9 @@ interface Held {
 }
 
 const replication = 20
+/** A cluster is quiet when it used no more than this in a second. */
+const quietCpuMillis = 200
+const quietLimitMillis = 90_000
 
 const percentiles = (millis: ReadonlyArray<number>): Percentiles => {
   const sorted = millis.map(Math.abs).toSorted((a, b) => a - b)
@@ -61,6 +64,17 @@ const sleep = (millis: number) => new Promise((resolve) => setTimeout(resolve, m
 
 /** The order of the generator, so that keys are the same in each run and differ in each batch. */
 const keys = (batch: string, count: number) => Array.from({ length: count }, (_, index) => `bench/${batch}:${index}`)
+
+/** Connections are still being made for a while after everybody is known: what is measured is a cluster that has settled. */
+const quiet = async (cluster: Cluster.Cluster): Promise<void> => {
+  const begun = performance.now()
+  let used = Infinity
+  while (used > quietCpuMillis && performance.now() - begun < quietLimitMillis) {
+    const { cpuMillis } = await cluster.usage()
+    await sleep(1000)
+    used = (await cluster.usage()).cpuMillis - cpuMillis
+  }
+}
 
 /** Joins, fills, provides, looks up. Lookups are asked of nodes that do not keep the record themselves. */
 export const measure = async (
@@ -82,8 +96,7 @@ export const measure = async (
       if ((await cluster.peers()).every((peers) => peers >= count - 1)) joinMs = Math.round(performance.now() - started)
       else await sleep(count * 5)
     }
-    // Connections are still being made for a while after everybody is known.
-    await sleep(count * 100)
+    await quiet(cluster)
 
     const positions = cluster.nodes.map((node) => ({ node, position: positionOf(base58btc.baseDecode(node.id)) }))
     const askersOf = ({ holder, key }: Held): ReadonlyArray<Cluster.ClusterNode> => {

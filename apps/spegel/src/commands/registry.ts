@@ -59,6 +59,12 @@ const retries = textSchema<number>({
   print: String
 })
 
+const bytes = textSchema<number>({
+  expected: "a number of bytes such as 524288",
+  parse: (text) => /^\d{1,12}$/.test(text) ? Option.some(Number(text)) : Option.none(),
+  print: String
+})
+
 const bootstrapKind = textSchema<"dns" | "http" | "static">({
   expected: "a bootstrap kind: dns, http or static",
   parse: (text) => text === "dns" || text === "http" || text === "static" ? Option.some(text) : Option.none(),
@@ -196,6 +202,21 @@ const flags = {
     schema: retries,
     fallback: "3",
     metavar: "NUMBER"
+  }),
+  mirrorStallTimeout: one({
+    ...duration,
+    name: "mirror-stall-timeout",
+    environment: "MIRROR_STALL_TIMEOUT",
+    description: "How long a peer may send nothing in the middle of a layer before another goes on",
+    fallback: "2s"
+  }),
+  mirrorMinSpeed: one({
+    name: "mirror-min-speed",
+    environment: "MIRROR_MIN_SPEED",
+    description: "Bytes per second that a peer must send over 3 s of being waited for, else another goes on; 0 for any",
+    schema: bytes,
+    fallback: "524288",
+    metavar: "BYTES"
   }),
   bootstrapKind: many({
     name: "bootstrap-kind",

@@ -1,0 +1,228 @@
+/** One request and its response on a connection, moved by what the connection reads. */
+import { Result } from "effect"
+import { BufferPool } from "./BufferPool.ts"
+import { PeerDisconnected, PeerRefused, PeerSlow, PeerStalled } from "./MirrorError.ts"
+import * as ResponseHead from "./ResponseHead.ts"
+import { SpeedGuard } from "./SpeedGuard.ts"
+
+/** Where bytes go. */
+export interface ByteSink {
+  /**
+   * Takes a view of a buffer that is reused. True: the bytes were taken. False: they will be, and `resume` is called
+   * then; no other chunk comes before.
+   */
+  readonly write: (chunk: Buffer, resume: () => void) => boolean
+}
+
+export type ExchangeError = PeerDisconnected | PeerRefused | PeerSlow | PeerStalled
+
+/** What is asked of a peer's speed once its body flows and the client waits for it. */
+export interface SpeedLimits {
+  /** Longest silence. */
+  readonly stallMillis: number
+  /** Least speed over `crawlWindowMillis`; 0 for any. */
+  readonly minBytesPerSecond: number
+  readonly crawlWindowMillis: number
+}
+
+/** What an exchange needs of its connection. */
+export interface Wire {
+  /** Reads on; a silence of so many milliseconds is told to `onSilence`. */
+  readonly resume: (stallMillis: number) => void
+  /** The response was read to its last byte: the connection is free, where `reusable`. */
+  readonly done: (reusable: boolean) => void
+  /** The response is of no more use, and so is the connection; nothing is told of it any more. */
+  readonly destroy: () => void
+}
+
+/** Large reads cost least per byte. One stream has one buffer, and what waits for its first byte has none. */
+const bodyBuffers = new BufferPool(512 * 1024, 16)
+
+type OnHead = (result: Result.Result<ResponseHead.ResponseHead, ExchangeError>) => void
+type OnEnd = (failure: ExchangeError | undefined) => void
+
+export class Exchange {
+  /** Whether any byte of the response has come. */
+  started = false
+  readonly #peer: string
+  readonly #bodiless: boolean
+  readonly #limits: SpeedLimits
+  readonly #speed: SpeedGuard
+  readonly #wire: Wire
+  readonly #onHead: OnHead
+  #onEnd: OnEnd = () => {}
+  #head: ResponseHead.ResponseHead | undefined
+  #headBytes = Buffer.alloc(0)
+  #reusable = true
+  /** Body bytes that are still to be read from the connection. */
+  #unread = 0
+  /** Body bytes that the sink has not been given yet. */
+  #remaining = 0
+  #buffer: Buffer | undefined
+  /** Body bytes that arrived before anyone asked for them. */
+  #early: Buffer | undefined
+  #sink: ByteSink | undefined
+  /** A chunk is with the sink, which may still read it. */
+  #lent = false
+  /** Whether the next bytes are wanted now: the reader may have come, and taken all, within the read that it waited for. */
+  #flowing = false
+  #ended = false
+  #failure: ExchangeError | undefined
+
+  constructor(
+    options: { readonly peer: string; readonly bodiless: boolean; readonly limits: SpeedLimits },
+    wire: Wire,
+    onHead: OnHead
+  ) {
+    this.#peer = options.peer
+    this.#bodiless = options.bodiless
+    this.#limits = options.limits
+    this.#speed = new SpeedGuard(options.limits.minBytesPerSecond, options.limits.crawlWindowMillis)
+    this.#wire = wire
+    this.#onHead = onHead
+  }
+
+  /** Where the connection is to read the next bytes to, if not to the buffer that all of them share. */
+  get buffer(): Buffer | undefined {
+    return this.#unread > 0 ? this.#buffer : undefined
+  }
+
+  /** Hands the body to `sink`. Once only. */
+  relay(sink: ByteSink, onEnd: OnEnd): void {
+    this.#sink = sink
+    this.#onEnd = onEnd
+    if (this.#ended) return onEnd(this.#failure)
+    const early = this.#early
+    this.#early = undefined
+    if (early !== undefined) {
+      if (this.#deliver(early)) this.#readOn()
+    } else if (this.#remaining === 0) this.#end(undefined)
+    else this.#readOn()
+  }
+
+  /** Whether to go on reading. */
+  onBytes(chunk: Buffer): boolean {
+    this.started = true
+    if (this.#head === undefined) return this.#onHeadBytes(chunk)
+    const bytes = this.#take(chunk)
+    if (this.#sink !== undefined) return this.#deliver(bytes)
+    this.#handOver(bytes)
+    return this.#flowing
+  }
+
+  onSilence(): void {
+    if (this.#sink !== undefined && !this.#lent) {
+      this.#fail(new PeerStalled({ peer: this.#peer, waitedMillis: this.#limits.stallMillis }))
+    }
+  }
+
+  onClosed(reason: string | undefined): void {
+    const missing = this.#head === undefined ? "before it answered" : `${this.#unread} bytes early`
+    this.#fail(new PeerDisconnected({ peer: this.#peer, reason: reason ?? `closed the connection ${missing}` }))
+  }
+
+  /** Nobody wants the rest. */
+  abandon(): void {
+    const unfinished = this.#head === undefined || this.#unread > 0
+    this.#end(undefined)
+    if (unfinished) this.#wire.destroy()
+  }
+
+  #onHeadBytes(chunk: Buffer): boolean {
+    const bytes = this.#headBytes.length === 0 ? chunk : Buffer.concat([this.#headBytes, chunk])
+    const end = ResponseHead.headEnd(bytes)
+    if (end === -1) {
+      if (bytes.length > ResponseHead.maxHeadSize) {
+        return this.#refuse(`head longer than ${ResponseHead.maxHeadSize} bytes`)
+      }
+      // What was read into is shared.
+      this.#headBytes = Buffer.from(bytes)
+      return true
+    }
+    const head = ResponseHead.parse(bytes.subarray(0, end))
+    if (Result.isFailure(head)) return this.#refuse(head.failure.message)
+    this.#head = head.success
+    this.#reusable = !/(?:^|,)[ \t]*close[ \t]*(?:,|$)/i.test(head.success.headers.get("connection") ?? "")
+    this.#remaining = this.#bodiless ? 0 : head.success.contentLength
+    this.#unread = this.#remaining
+    const first = bytes.subarray(end)
+    if (this.#unread > first.length) {
+      this.#buffer = bodyBuffers.acquire()
+      if (first.length === 0) return true
+      first.copy(this.#buffer)
+      this.#handOver(this.#take(this.#buffer.subarray(0, first.length)))
+    } else {
+      this.#handOver(this.#take(Buffer.from(first)))
+    }
+    return this.#flowing
+  }
+
+  /** Counts a chunk of the body as read; bytes beyond its length belong to nobody. */
+  #take(chunk: Buffer): Buffer {
+    const excess = chunk.length > this.#unread
+    if (excess) this.#reusable = false
+    const bytes = excess ? chunk.subarray(0, this.#unread) : chunk
+    this.#unread -= bytes.length
+    if (this.#unread === 0) this.#wire.done(this.#reusable)
+    return bytes
+  }
+
+  /** The first body bytes: the response is worth handing over, and waits for its reader. */
+  #handOver(bytes: Buffer): void {
+    if (bytes.length > 0) this.#early = bytes
+    if (this.#head !== undefined) this.#onHead(Result.succeed(this.#head))
+  }
+
+  #deliver(chunk: Buffer): boolean {
+    const speed = this.#speed.received(chunk.length, performance.now())
+    if (speed !== undefined) {
+      this.#fail(new PeerSlow({ peer: this.#peer, bytesPerSecond: Math.round(speed) }))
+      return false
+    }
+    this.#remaining -= chunk.length
+    this.#lent = true
+    this.#flowing = false
+    let returned = false
+    const taken = this.#sink?.write(chunk, () => {
+      if (returned && this.#delivered()) this.#readOn()
+    }) ?? false
+    returned = true
+    return taken && this.#delivered()
+  }
+
+  /** The sink has the chunk; whether there is more to read for it. */
+  #delivered(): boolean {
+    this.#lent = false
+    if (this.#ended) return false
+    if (this.#remaining === 0) this.#end(undefined)
+    else this.#speed.waiting(performance.now())
+    return !this.#ended
+  }
+
+  #readOn(): void {
+    this.#flowing = !this.#ended
+    if (this.#flowing) this.#wire.resume(this.#limits.stallMillis)
+  }
+
+  #refuse(reason: string): false {
+    this.#fail(new PeerRefused({ peer: this.#peer, reason }))
+    return false
+  }
+
+  #fail(error: ExchangeError): void {
+    if (this.#ended) return
+    this.#wire.destroy()
+    this.#end(error)
+    if (this.#head === undefined) this.#onHead(Result.fail(error))
+  }
+
+  #end(failure: ExchangeError | undefined): void {
+    if (this.#ended) return
+    this.#ended = true
+    this.#failure = failure
+    if (this.#buffer !== undefined && !this.#lent) bodyBuffers.release(this.#buffer)
+    this.#buffer = undefined
+    this.#early = undefined
+    this.#onEnd(failure)
+  }
+}
