@@ -62,6 +62,7 @@ class DialFailed extends Data.TaggedError("DialFailed")<{ readonly reason: strin
 }
 
 const dialTimeout = Duration.seconds(5)
+const introduction = Duration.millis(500)
 const rebootstrapInterval = Duration.minutes(30)
 const economyInterval = Duration.seconds(10)
 
@@ -148,6 +149,8 @@ const bootstrapForever = (host: Host, bootstrap: typeof Bootstrap.Service, joine
   const round = bootstrap.addresses.pipe(
     Effect.flatMap(Effect.forEach(dial, { concurrency: 8, discard: true })),
     Effect.catch((error) => Effect.logWarning(error.message)),
+    // The first peers tell of the others: a lookup before that would ask the wrong ones.
+    Effect.andThen(Effect.suspend(() => host.getPeers().length > 0 ? Effect.sleep(introduction) : Effect.void)),
     Effect.andThen(Effect.sync(joined))
   )
   const untilConnected = round.pipe(Effect.repeat({

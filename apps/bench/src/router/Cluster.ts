@@ -6,15 +6,22 @@ import type { Answers, Command } from "./worker.ts"
 
 const worker = fileURLToPath(new URL("./worker.ts", import.meta.url))
 
+/** How the image runs Node (Dockerfile): what is garbage soon is kept small, and memory goes back to the system. */
+export const imageFlags: ReadonlyArray<string> = ["--max-semi-space-size=2"]
+export const imageEnvironment = { MALLOC_ARENA_MAX: "1" }
+
 interface Worker {
   readonly child: ChildProcess
   readonly ask: <Tag extends Command["_tag"]>(command: Extract<Command, { _tag: Tag }>) => Promise<Answers[Tag]>
 }
 
 const startWorker = (namespace: string | undefined): Worker => {
-  const command = [process.execPath, "--conditions=source", "--max-semi-space-size=2", worker]
+  const command = [process.execPath, ...imageFlags, "--conditions=source", worker]
   const [program = "", ...args] = namespace === undefined ? command : ["ip", "netns", "exec", namespace, ...command]
-  const child = spawn(program, args, { stdio: ["ignore", "inherit", "inherit", "ipc"] })
+  const child = spawn(program, args, {
+    stdio: ["ignore", "inherit", "inherit", "ipc"],
+    env: { ...process.env, ...imageEnvironment }
+  })
   const waiting = new Map<number, { resolve: (answer: never) => void; reject: (error: Error) => void }>()
   let next = 0
   child.on("message", ({ answer, error, id }: { id: number; answer: never; error?: string }) => {

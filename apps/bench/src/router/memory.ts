@@ -31,6 +31,7 @@ export const memory = async (port: number): Promise<ReadonlyArray<Bar>> => {
   })
   const metrics = `http://127.9.1.1:${port + 2}`
   const daemon = spawn(process.execPath, [
+    ...Cluster.imageFlags,
     bundle,
     "registry",
     `--router-addr=127.9.1.1:${port}`,
@@ -40,12 +41,12 @@ export const memory = async (port: number): Promise<ReadonlyArray<Bar>> => {
     `--containerd-sock=${directory}/none`,
     "--bootstrap-kind=static",
     `--static-bootstrap-peers=127.9.0.1:${port}`
-  ], { stdio: "ignore" })
+  ], { stdio: "ignore", env: { ...process.env, ...Cluster.imageEnvironment } })
   try {
     await until(async () => await metric(metrics, "spegel_router_peers") >= peers, 60_000)
     await cluster.nodes[3]?.provide(Array.from({ length: keysToProvide }, (_, index) => `memory:${index}`))
     await until(async () => await metric(metrics, "spegel_router_records") >= recordsHeld, 60_000)
-    await sleep(10_000)
+    await sleep(40_000)
     const records = await metric(metrics, "spegel_router_records")
     const status = await readFile(`/proc/${daemon.pid}/status`, "utf8")
     const rssMiB = Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1] ?? 0) / 1024
