@@ -31,6 +31,7 @@ export class Network {
   readonly #away = new Set<string>()
   #timers: Array<Timer> = []
   #wallAhead = 0
+  #drawn = 0.5
 
   after(millis: number, run: () => void): () => void {
     const timer = { at: this.now + millis, run }
@@ -88,7 +89,11 @@ export class Network {
       environment: {
         now: () => this.now,
         wallClock: () => this.now + this.#wallAhead,
-        random: Math.random,
+        random: () => {
+          // The same in each run: a low-discrepancy sequence is random enough for jitter.
+          this.#drawn = (this.#drawn + 0.618_033_988_749_895) % 1
+          return this.#drawn
+        },
         after: (millis, run) => this.after(millis, run),
         idText: (id) => Buffer.from(id).toString(),
         usable: (addresses) => addresses.filter(([first]) => first !== 255),
