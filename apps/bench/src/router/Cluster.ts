@@ -7,7 +7,7 @@ import type { Answers, Command } from "./worker.ts"
 const worker = fileURLToPath(new URL("./worker.ts", import.meta.url))
 
 /** How the image runs Node (Dockerfile): what is garbage soon is kept small, and memory goes back to the system. */
-export const imageFlags: ReadonlyArray<string> = ["--max-semi-space-size=2"]
+export const imageFlags: ReadonlyArray<string> = ["--max-semi-space-size=2", "--heap-growing-percent=20"]
 export const imageEnvironment = { MALLOC_ARENA_MAX: "1" }
 
 interface Worker {
