@@ -66,6 +66,10 @@ describe("one network with the reference implementation", { timeout: 60_000 }, (
           Effect.filterOrFail((peers) => peers.every(({ length }) => length === 2), () => "not all known"),
           Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 100 })
         )
+        yield* Effect.all([a.ready, b.ready]).pipe(
+          Effect.filterOrFail((ready) => ready.every(Boolean), () => "not ready"),
+          Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 100 })
+        )
 
         const ours = ContentKey.make("registry.example/ours:v1")
         const theirs = ContentKey.make("registry.example/theirs:v1")
