@@ -3,8 +3,10 @@ import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
+import * as Bar from "./Bar.ts"
+import { json, svg } from "./Flags.ts"
 import * as Plot from "./Plot.ts"
-import { type Bar, partition, restarts, thirdLost, visibility } from "./router/faults.ts"
+import { partition, restarts, thirdLost, visibility } from "./router/faults.ts"
 import { hostile } from "./router/hostile.ts"
 import { type Figures, measure, type Plan } from "./router/measure.ts"
 import { memory } from "./router/memory.ts"
@@ -65,11 +67,8 @@ const router = Command.make("router", {
     Flag.withDescription("Leave the stock DHT out"),
     Flag.withDefault(false)
   ),
-  svg: Flag.String("svg").pipe(Flag.withDescription("Directory to write the plot into"), Flag.optional),
-  json: Flag.Boolean("json").pipe(
-    Flag.withDescription("Print the figures as one JSON object on the last line"),
-    Flag.withDefault(false)
-  )
+  svg,
+  json
 }, ({ json, nodes, port, svg, withoutStock }) =>
   Effect.gen(function*() {
     yield* Console.log(
@@ -99,18 +98,12 @@ const router = Command.make("router", {
     if (json) yield* Console.log(JSON.stringify({ ...figures, stock: yardstick ?? null }))
   })).pipe(Command.withDescription("Lookups, provide and join of a cluster on this machine"))
 
-const bar = ({ bound, name, unit, value }: Bar) =>
-  `${value <= bound ? "met   " : "MISSED"}  ${name.padEnd(60)}  ${
-    value.toFixed(value < 100 && unit !== "" ? 1 : 0).padStart(8)
-  } ${unit} (at most ${bound})`
+const printBars = (bars: ReadonlyArray<Bar.Bar>) => Effect.forEach(bars, (bar) => Console.log(Bar.print(bar)))
 
 const faults = Command.make("router-faults", {
   nodes: Flag.Int("nodes").pipe(Flag.withDescription("Nodes of the cluster, a process each"), Flag.withDefault(30)),
   port: Flag.Int("port").pipe(Flag.withDescription("Port of all nodes"), Flag.withDefault(25_811)),
-  json: Flag.Boolean("json").pipe(
-    Flag.withDescription("Print the figures as one JSON object on the last line"),
-    Flag.withDefault(false)
-  )
+  json
 }, ({ json, nodes, port }) =>
   Effect.gen(function*() {
     const scenarios = [
@@ -120,10 +113,10 @@ const faults = Command.make("router-faults", {
       () => restarts(20, port + 3),
       () => partition(port + 4)
     ]
-    const bars: Array<Bar> = []
+    const bars: Array<Bar.Bar> = []
     for (const scenario of scenarios) {
       const measured = yield* Effect.promise(scenario)
-      yield* Effect.forEach(measured, (measuredBar) => Console.log(bar(measuredBar)))
+      yield* printBars(measured)
       bars.push(...measured)
     }
     if (json) yield* Console.log(JSON.stringify({ nodes, bars }))
@@ -141,7 +134,7 @@ const underAttack = Command.make("router-hostile", {
         `${attack.padEnd(66)}  p99 ${p99Millis.toFixed(1).padStart(6)} ms  ${rssMiB.toFixed(1).padStart(6)} MiB`
       )
     }
-    yield* Effect.forEach(bars, (measured) => Console.log(bar(measured)))
+    yield* printBars(bars)
   })).pipe(Command.withDescription("What an honest peer notices while others break the rules"))
 
 const routerMemory = Command.make("router-memory", {
@@ -149,7 +142,7 @@ const routerMemory = Command.make("router-memory", {
 }, ({ port }) =>
   Effect.gen(function*() {
     const bars = yield* Effect.promise(() => memory(port))
-    yield* Effect.forEach(bars, (measured) => Console.log(bar(measured)))
+    yield* printBars(bars)
   })).pipe(Command.withDescription("Memory of a bundled daemon with 30 peers and 20,000 records"))
 
 Command.make("bench").pipe(

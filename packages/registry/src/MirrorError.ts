@@ -88,16 +88,6 @@ export class ContentCorrupted extends Data.TaggedError("ContentCorrupted")<{
   }
 }
 
-/** Bytes could not be hashed, so that the last of them cannot be passed on: upstream is next. */
-export class ContentUnverified extends Data.TaggedError("ContentUnverified")<{
-  readonly content: string
-  readonly reason: string
-}> {
-  override get message() {
-    return `${this.content} could not be verified: ${this.reason}`
-  }
-}
-
 /** Failures of one peer, after which another may do. */
 export type PeerError =
   | PeerUnreachable

@@ -101,10 +101,7 @@ const makeHost = Effect.fnUntraced(function*(options: Libp2pOptions, loopback: b
           nodeInfo: { userAgent: "spegel-ts" },
           addresses: {
             listen: addresses.map(String),
-            announceFilter: (found) =>
-              found.filter((address) =>
-                Option.exists(PeerAddress.ipOf(address), (ip) => PeerAddress.isUsable(ip, { loopback }))
-              )
+            announceFilter: (found) => found.filter((address) => PeerAddress.isUsableAddress(address, { loopback }))
           },
           transports: [tcp()],
           connectionEncrypters: [noise(), tls()],
@@ -230,9 +227,9 @@ export const layer = (
         addresses: ReadonlyArray<Uint8Array>,
         usable: PeerAddress.UsableOptions
       ): ReadonlyArray<string> => {
-        const ips = addresses.flatMap((address) => {
-          return Option.toArray(Option.filter(ipOfBytes(address), (ip) => PeerAddress.isUsable(ip, usable)))
-        })
+        const ips = addresses.flatMap((address) =>
+          Option.toArray(Option.filter(ipOfBytes(address), (ip) => PeerAddress.isUsable(ip, usable)))
+        )
         return [...new Set(ips)]
       }
       const toPeer = ({ addresses, id, registryPort }: Provider): Option.Option<Peer> => {
@@ -328,9 +325,7 @@ const followHost = (host: Host, kademlia: Kademlia, believed: PeerAddress.Usable
   const onIdentify = ({ detail }: CustomEvent<IdentifyResult>) => {
     if (!detail.protocols.includes(Libp2pTransport.kademliaProtocol)) return
     const remote = PeerAddress.ipOf(detail.connection.remoteAddr)
-    const claimed = detail.listenAddrs.filter((address) =>
-      Option.exists(PeerAddress.ipOf(address), (ip) => PeerAddress.isUsable(ip, believed))
-    )
+    const claimed = detail.listenAddrs.filter((address) => PeerAddress.isUsableAddress(address, believed))
     // Where it comes from is a fact, where it says that it is is a claim.
     const isRemote = (address: Multiaddr) =>
       Option.exists(PeerAddress.ipOf(address), (ip) => Option.isSome(remote) && ip === remote.value)

@@ -63,6 +63,10 @@ export const ipOf = (address: Multiaddr): Option.Option<string> => {
 
 const p2pCode = 421
 
+/** Whether a peer may be at this address: an IP and a TCP port. */
+export const isUsableAddress = (address: Multiaddr, options: UsableOptions): boolean =>
+  Option.exists(ipOf(address), (ip) => isUsable(ip, options))
+
 /** The address alone, without the peer id that may stand behind it. */
 export const withoutId = (address: Multiaddr): Multiaddr => address.decapsulateCode(p2pCode)
 

@@ -5,26 +5,14 @@ import { identify } from "@libp2p/identify"
 import type { Connection } from "@libp2p/interface"
 import { tcp } from "@libp2p/tcp"
 import { multiaddr } from "@multiformats/multiaddr"
-import * as Bootstrap from "@spegel-ts/router/Bootstrap"
 import { kademliaProtocol, notesProtocol } from "@spegel-ts/router/kademlia/Libp2pTransport"
-import * as Libp2p from "@spegel-ts/router/Libp2p"
-import { Router } from "@spegel-ts/router/Router"
-import { Context, Effect, Layer, Option, Result } from "effect"
+import { Effect } from "effect"
 import { createLibp2p } from "libp2p"
 import { connect, type Socket } from "node:net"
 import { freePort } from "./FreePort.ts"
+import { startRouter } from "./StartRouter.ts"
 
 const victimAddress = "127.0.0.2"
-
-const startOurs = (address: string, port: number, peers: ReadonlyArray<string>) =>
-  Effect.map(
-    Layer.build(Layer.fresh(
-      Libp2p.layer({ host: Option.some(address), port, dataDir: Option.none(), registryPort: 5000 }).pipe(
-        Layer.provide(Bootstrap.layer(Result.getOrThrow(Bootstrap.fromStatic(peers))))
-      )
-    )),
-    (context) => Context.get(context, Router)
-  )
 
 /** A host that speaks the transport properly, and then does what it wants. */
 const startAttacker = (address: string, port: number) =>
@@ -56,7 +44,7 @@ describe("hostile peers", { timeout: 180_000 }, () => {
   it.live("with half open sockets keep nobody out", () =>
     Effect.gen(function*() {
       const port = yield* freePort
-      yield* startOurs(victimAddress, port, [])
+      yield* startRouter(victimAddress, port)
       const sockets: Array<Socket> = []
       yield* Effect.addFinalizer(() => Effect.sync(() => sockets.forEach((socket) => socket.destroy())))
       for (let half = 0; half < 300; half++) {
@@ -73,7 +61,7 @@ describe("hostile peers", { timeout: 180_000 }, () => {
   it.live("lose their connection, and the right to come back, when they break the protocol again and again", () =>
     Effect.gen(function*() {
       const port = yield* freePort
-      yield* startOurs(victimAddress, port, [])
+      yield* startRouter(victimAddress, port)
       const attacker = yield* startAttacker("127.0.0.5", port)
       const breakIt = Effect.promise(async () => {
         const connection = await reach(attacker, port)

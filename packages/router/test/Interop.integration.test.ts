@@ -7,15 +7,14 @@ import { ping } from "@libp2p/ping"
 import { tcp } from "@libp2p/tcp"
 import { tls } from "@libp2p/tls"
 import { multiaddr } from "@multiformats/multiaddr"
-import * as Bootstrap from "@spegel-ts/router/Bootstrap"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as Libp2p from "@spegel-ts/router/Libp2p"
-import { Router } from "@spegel-ts/router/Router"
-import { Context, Effect, Layer, Option, Result, Schedule, Stream } from "effect"
+import { Effect, Schedule, Stream } from "effect"
 import { createLibp2p } from "libp2p"
 import { CID } from "multiformats/cid"
 import * as Digest from "multiformats/hashes/digest"
 import { freePort } from "./FreePort.ts"
+import { startRouter } from "./StartRouter.ts"
 
 /** A peer of the reference implementation, which knows nothing of our own protocol. */
 const startStock = (address: string, port: number, encrypters: "noise" | "tls") =>
@@ -42,24 +41,14 @@ const startStock = (address: string, port: number, encrypters: "noise" | "tls") 
     (host) => Effect.promise(() => Promise.resolve(host.stop())).pipe(Effect.timeoutOption("2 seconds"))
   )
 
-const startOurs = (address: string, port: number, peer: string) =>
-  Effect.map(
-    Layer.build(Layer.fresh(
-      Libp2p.layer({ host: Option.some(address), port, dataDir: Option.none(), registryPort: 5000 }).pipe(
-        Layer.provide(Bootstrap.layer(Result.getOrThrow(Bootstrap.fromStatic([peer]))))
-      )
-    )),
-    (context) => Context.get(context, Router)
-  )
-
 describe("one network with the reference implementation", { timeout: 60_000 }, () => {
   for (const encrypters of ["noise", "tls"] as const) {
     it.live(`over ${encrypters}: each finds what the other provides`, () =>
       Effect.gen(function*() {
         const port = yield* freePort
         const stock = yield* startStock("127.0.0.2", port, encrypters)
-        const a = yield* startOurs("127.0.0.3", port, `127.0.0.2:${port}`)
-        const b = yield* startOurs("127.0.0.4", port, `127.0.0.2:${port}`)
+        const a = yield* startRouter("127.0.0.3", port, { peers: [`127.0.0.2:${port}`] })
+        const b = yield* startRouter("127.0.0.4", port, { peers: [`127.0.0.2:${port}`] })
         const ids = yield* Effect.forEach([a, b], (router) => Effect.map(router.self, ({ id }) => id))
         yield* Effect.promise(() => stock.dial(multiaddr(`/ip4/127.0.0.3/tcp/${port}`)))
         yield* Effect.all([a.peers, b.peers]).pipe(

@@ -1,32 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as Bootstrap from "@spegel-ts/router/Bootstrap"
-import * as Libp2p from "@spegel-ts/router/Libp2p"
-import { Router } from "@spegel-ts/router/Router"
 import { routerConformance } from "@spegel-ts/router/RouterConformance"
-import { Context, Effect, Layer, Option, Result } from "effect"
+import { Effect } from "effect"
 import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { freePort } from "./FreePort.ts"
-
-const start = (
-  host: string | undefined,
-  port: number,
-  options?: { readonly dataDir?: string; readonly peers?: Array<string> }
-) =>
-  Effect.map(
-    Layer.build(Layer.fresh(
-      Libp2p.layer({
-        host: Option.fromUndefinedOr(host),
-        port,
-        dataDir: Option.fromUndefinedOr(options?.dataDir),
-        registryPort: 5000
-      }).pipe(
-        Layer.provide(Bootstrap.layer(Result.getOrThrow(Bootstrap.fromStatic(options?.peers ?? []))))
-      )
-    )),
-    (context) => Context.get(context, Router)
-  )
+import { startRouter } from "./StartRouter.ts"
 
 const temporary = Effect.acquireRelease(
   Effect.promise(() => mkdtemp(join(tmpdir(), "router-"))),
@@ -39,9 +18,9 @@ routerConformance(
     const port = yield* freePort
     const peers = [`127.0.0.2:${port}`]
     return [
-      yield* start("127.0.0.2", port, { peers }),
-      yield* start("127.0.0.3", port, { peers }),
-      yield* start("127.0.0.4", port, { peers })
+      yield* startRouter("127.0.0.2", port, { peers }),
+      yield* startRouter("127.0.0.3", port, { peers }),
+      yield* startRouter("127.0.0.4", port, { peers })
     ] as const
   })
 )
@@ -50,8 +29,8 @@ describe("Libp2p", () => {
   it.live("says that its port is in use", () =>
     Effect.gen(function*() {
       const port = yield* freePort
-      yield* start("127.0.0.2", port)
-      const error = yield* Effect.flip(start("127.0.0.2", port))
+      yield* startRouter("127.0.0.2", port)
+      const error = yield* Effect.flip(startRouter("127.0.0.2", port))
       assert.strictEqual(error._tag, "RouterListenFailed")
       assert.include(error.message, `127.0.0.2:${port}: the port is in use`)
     }))
@@ -60,7 +39,7 @@ describe("Libp2p", () => {
     Effect.gen(function*() {
       const dataDir = yield* temporary
       const port = yield* freePort
-      const id = Effect.scoped(Effect.flatMap(start("127.0.0.2", port, { dataDir }), (router) => router.self))
+      const id = Effect.scoped(Effect.flatMap(startRouter("127.0.0.2", port, { dataDir }), (router) => router.self))
       const before = yield* id
       const after = yield* id
       assert.strictEqual(before.id, after.id)
@@ -74,18 +53,18 @@ describe("Libp2p", () => {
       const dataDir = yield* temporary
       const path = join(dataDir, "private.key")
       yield* Effect.promise(() => writeFile(path, "not a key"))
-      const error = yield* Effect.flip(start("127.0.0.2", yield* freePort, { dataDir }))
+      const error = yield* Effect.flip(startRouter("127.0.0.2", yield* freePort, { dataDir }))
       assert.strictEqual(error._tag, "IdentityUnusable")
       assert.include(error.message, path)
     }))
 
   it.live("announces loopback addresses only where it was told to listen on one", () =>
     Effect.gen(function*() {
-      const everywhere = yield* start(undefined, yield* freePort)
+      const everywhere = yield* startRouter(undefined, yield* freePort)
       assert.isFalse(
         (yield* everywhere.self).addresses.some((address) => address.startsWith("127.") || address === "::1")
       )
-      const there = yield* start("127.0.0.2", yield* freePort)
+      const there = yield* startRouter("127.0.0.2", yield* freePort)
       assert.deepStrictEqual((yield* there.self).addresses, ["127.0.0.2"])
     }))
 
@@ -99,8 +78,8 @@ describe("Libp2p", () => {
       const before = yield* sockets
       const port = yield* freePort
       yield* Effect.scoped(Effect.gen(function*() {
-        yield* start("127.0.0.2", port)
-        yield* start("127.0.0.3", port, { peers: [`127.0.0.2:${port}`] })
+        yield* startRouter("127.0.0.2", port)
+        yield* startRouter("127.0.0.3", port, { peers: [`127.0.0.2:${port}`] })
         yield* Effect.sleep("300 millis")
         assert.isAbove(yield* sockets, before)
       }))

@@ -155,3 +155,17 @@ export const start = async (options: ClusterOptions): Promise<Cluster> => {
     throw error
   }
 }
+
+/** Nodes of our own, a process each, so that one can be stopped or killed. */
+export const startEach = (
+  count: number,
+  port: number,
+  options: Pick<ClusterOptions, "dataDir"> = {}
+): Promise<Cluster> =>
+  start({
+    implementation: "spegel-ts",
+    addresses: loopbackAddresses(count),
+    port,
+    nodesPerProcess: 1,
+    ...options
+  })

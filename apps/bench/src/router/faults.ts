@@ -4,39 +4,17 @@ import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { promisify } from "node:util"
+import type { Bar } from "../Bar.ts"
+import { percentile } from "../Statistics.ts"
+import { sleep, until } from "../Waiting.ts"
 import * as Cluster from "./Cluster.ts"
 
 const run = promisify(execFile)
-
-/** A figure and what it must not exceed. */
-export interface Bar {
-  readonly name: string
-  readonly value: number
-  readonly bound: number
-  readonly unit: string
-}
-
-export const sleep = (millis: number) => new Promise((resolve) => setTimeout(resolve, millis))
 
 const at = <A>(items: ReadonlyArray<A>, index: number): A => {
   const item = items[index]
   if (item === undefined) throw new Error(`nothing at ${index}`)
   return item
-}
-
-export const p99 = (values: ReadonlyArray<number>): number => {
-  const sorted = values.toSorted((a, b) => a - b)
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * 0.99))] ?? 0
-}
-
-/** Milliseconds until `done`; the limit where it never is. */
-export const until = async (done: () => Promise<boolean>, limitMillis: number): Promise<number> => {
-  const begun = performance.now()
-  while (!await done()) {
-    if (performance.now() - begun > limitMillis) return limitMillis
-    await sleep(20)
-  }
-  return performance.now() - begun
 }
 
 const allKnow = (nodes: ReadonlyArray<Cluster.ClusterNode>, count: number) => async () =>
@@ -56,12 +34,7 @@ const without = <A>(items: ReadonlyArray<A>, ...left: ReadonlyArray<A>) => items
 
 /** Keys become visible, are withdrawn, and go with their node. */
 export const visibility = async (count: number, port: number): Promise<ReadonlyArray<Bar>> => {
-  const cluster = await Cluster.start({
-    implementation: "spegel-ts",
-    addresses: Cluster.loopbackAddresses(count),
-    port,
-    nodesPerProcess: 1
-  })
+  const cluster = await Cluster.startEach(count, port)
   try {
     await joined(cluster)
     const [holder, stopped, killed] = [at(cluster.nodes, 2), at(cluster.nodes, 3), at(cluster.nodes, 4)]
@@ -98,12 +71,7 @@ export const thirdLost = async (
   port: number,
   signal: "SIGKILL" | "SIGSTOP"
 ): Promise<ReadonlyArray<Bar>> => {
-  const cluster = await Cluster.start({
-    implementation: "spegel-ts",
-    addresses: Cluster.loopbackAddresses(count),
-    port,
-    nodesPerProcess: 1
-  })
+  const cluster = await Cluster.startEach(count, port)
   const how = signal === "SIGSTOP" ? "frozen" : "killed"
   try {
     await joined(cluster)
@@ -129,7 +97,7 @@ export const thirdLost = async (
       await sleep(20)
     }
     const bars = [
-      { name: `a third ${how}: the live holder is named, p99`, value: p99(found), bound: 50, unit: "ms" },
+      { name: `a third ${how}: the live holder is named, p99`, value: percentile(found, 0.99), bound: 50, unit: "ms" },
       { name: `a third ${how}: the longest lookup or miss`, value: Math.max(...total), bound: 500, unit: "ms" },
       {
         name: `a third ${how}: lookups without the live holder, of ${found.length + failed}`,
@@ -151,13 +119,7 @@ export const thirdLost = async (
 /** Nodes restart while keys are looked up of which one of two holders is always up. */
 export const restarts = async (count: number, port: number): Promise<ReadonlyArray<Bar>> => {
   const dataDir = await mkdtemp(join(tmpdir(), "spegel-bench-"))
-  const cluster = await Cluster.start({
-    implementation: "spegel-ts",
-    addresses: Cluster.loopbackAddresses(count),
-    port,
-    nodesPerProcess: 1,
-    dataDir
-  })
+  const cluster = await Cluster.startEach(count, port, { dataDir })
   try {
     await joined(cluster)
     const keysOf = (index: number) => [`pair:${index}`, `pair:${(index + count / 2) % count}`]

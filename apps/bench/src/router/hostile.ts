@@ -11,11 +11,13 @@ import { message, NoteType } from "@spegel-ts/router/kademlia/Protocol"
 import { createLibp2p } from "libp2p"
 import { randomBytes } from "node:crypto"
 import { connect } from "node:net"
+import type { Bar } from "../Bar.ts"
+import { percentile } from "../Statistics.ts"
+import { sleep, until } from "../Waiting.ts"
 import * as Cluster from "./Cluster.ts"
-import { type Bar, p99, sleep, until } from "./faults.ts"
 
 /** A host that speaks the transport properly, and then does what it wants. */
-export const startAttacker = async (address: string, port: number) => {
+const startAttacker = async (address: string, port: number) => {
   const host = await createLibp2p({
     addresses: { listen: [`/ip4/${address}/tcp/${port}`] },
     transports: [tcp()],
@@ -136,16 +138,11 @@ export interface Assault {
   readonly rssMiB: number
 }
 
-/** Each attack in turn on one node, while an honest peer looks up a key that this node alone holds. */
+/** Each attack in turn on one node, while an honest peer asks it for keys that nobody has. */
 export const hostile = async (
   port: number
 ): Promise<{ readonly assaults: ReadonlyArray<Assault>; readonly bars: ReadonlyArray<Bar> }> => {
-  const cluster = await Cluster.start({
-    implementation: "spegel-ts",
-    addresses: Cluster.loopbackAddresses(2),
-    port,
-    nodesPerProcess: 1
-  })
+  const cluster = await Cluster.startEach(2, port)
   try {
     const [victim, honest] = cluster.nodes
     if (victim === undefined || honest === undefined) throw new Error("no nodes")
@@ -173,7 +170,7 @@ export const hostile = async (
       failed += (await honest.find(["wanted"], 1)).filter((took) => took < 0).length
       await Promise.race([running, sleep(20_000)])
       const rssMiB = (await victim.rssBytes() - before) / 2 ** 20
-      assaults.push({ attack, p99Millis: p99(millis.map(Math.abs)), rssMiB })
+      assaults.push({ attack, p99Millis: percentile(millis.map(Math.abs), 0.99), rssMiB })
       await attempt(Promise.resolve(attacker.stop()))
     }
     return {

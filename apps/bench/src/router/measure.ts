@@ -3,6 +3,8 @@ import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { closest, positionOf } from "@spegel-ts/router/kademlia/Distance"
 import { dhtKey } from "@spegel-ts/router/Libp2p"
 import { base58btc } from "multiformats/bases/base58"
+import { percentile } from "../Statistics.ts"
+import { sleep } from "../Waiting.ts"
 import * as Cluster from "./Cluster.ts"
 import type { Implementation } from "./NodeUnderTest.ts"
 
@@ -47,9 +49,7 @@ const quietCpuMillis = 200
 const quietLimitMillis = 90_000
 
 const percentiles = (millis: ReadonlyArray<number>): Percentiles => {
-  const sorted = millis.map(Math.abs).toSorted((a, b) => a - b)
-  const at = (share: number) =>
-    Number((sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0).toFixed(2))
+  const at = (share: number) => Number(percentile(millis.map(Math.abs), share).toFixed(2))
   return { p50: at(0.5), p99: at(0.99) }
 }
 
@@ -59,8 +59,6 @@ const medians = (rounds: ReadonlyArray<Percentiles>): Percentiles => ({
   p50: median(rounds.map(({ p50 }) => p50)),
   p99: median(rounds.map(({ p99 }) => p99))
 })
-
-const sleep = (millis: number) => new Promise((resolve) => setTimeout(resolve, millis))
 
 /** The order of the generator, so that keys are the same in each run and differ in each batch. */
 const keys = (batch: string, count: number) => Array.from({ length: count }, (_, index) => `bench/${batch}:${index}`)

@@ -5,8 +5,9 @@ import { mkdtemp, readFile, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import type { Bar } from "../Bar.ts"
+import { sleep, until } from "../Waiting.ts"
 import * as Cluster from "./Cluster.ts"
-import { type Bar, sleep, until } from "./faults.ts"
 
 const bundle = fileURLToPath(new URL("../../../spegel/bundle/main.js", import.meta.url))
 

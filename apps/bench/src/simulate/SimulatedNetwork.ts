@@ -2,7 +2,7 @@
 import { Kademlia } from "@spegel-ts/router/kademlia/Kademlia"
 import type { Member } from "@spegel-ts/router/kademlia/Members"
 import { encodeFrame, type Message, MessageType } from "@spegel-ts/router/kademlia/Message"
-import { message, RequestFailed } from "@spegel-ts/router/kademlia/Protocol"
+import { message, RequestFailed, textOf } from "@spegel-ts/router/kademlia/Protocol"
 import { createHash } from "node:crypto"
 import type { VirtualClock } from "./VirtualClock.ts"
 
@@ -49,7 +49,7 @@ export class SimulatedNetwork {
     const number = this.#started++
     const idBytes = createHash("sha256").update(`node ${number}`).digest().subarray(0, 20)
     const id = idBytes.toString("hex")
-    this.#ids.set(idBytes.toString("latin1"), id)
+    this.#ids.set(textOf(idBytes), id)
     const address = Buffer.from([4, 10, number >> 16, (number >> 8) & 255, number & 255, 6, 19, 137])
     const node: SimulatedNode = {
       id,
@@ -66,10 +66,9 @@ export class SimulatedNetwork {
           wallClock: () => this.#clock.now,
           random: this.#random,
           after: (millis, run) => this.#clock.after(millis, run),
-          idText: (bytes) =>
-            this.#ids.get(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1")) ?? "",
+          idText: (bytes) => this.#ids.get(textOf(bytes)) ?? "",
           usable: (addresses) => addresses,
-          siteOf: ([first]) => first === undefined ? "" : Buffer.from(first).toString("latin1")
+          siteOf: ([first]) => first === undefined ? "" : textOf(first)
         },
         transport: {
           request: (member, asked, timeoutMillis) => this.#request(node, member, asked, timeoutMillis),

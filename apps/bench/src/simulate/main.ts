@@ -3,6 +3,7 @@ import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
+import { json, svg } from "../Flags.ts"
 import * as Plot from "../Plot.ts"
 import { simulate, type SimulationFigures } from "./simulate.ts"
 
@@ -38,11 +39,8 @@ const router = Command.make("router", {
     Flag.withDefault(5)
   ),
   seed: Flag.Int("seed").pipe(Flag.withDescription("Of all that is random"), Flag.withDefault(1)),
-  svg: Flag.String("svg").pipe(Flag.withDescription("Directory to write the plot into"), Flag.optional),
-  json: Flag.Boolean("json").pipe(
-    Flag.withDescription("Print the figures as one JSON object on the last line"),
-    Flag.withDefault(false)
-  )
+  svg,
+  json
 }, ({ churnPercent, json, minutes, nodes, seed, svg }) =>
   Effect.gen(function*() {
     const figures = yield* Effect.promise(() => simulate({ churn: churnPercent / 100, minutes, nodes, seed }))

@@ -1,5 +1,6 @@
 /** A cluster that grows, then lives with churn while keys are looked up. */
 import { createHash } from "node:crypto"
+import { percentile } from "../Statistics.ts"
 import { SimulatedNetwork, type SimulatedNode } from "./SimulatedNetwork.ts"
 import { VirtualClock } from "./VirtualClock.ts"
 
@@ -44,9 +45,6 @@ const seeded = (seed: number) => {
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
   }
 }
-
-const percentile = (values: ReadonlyArray<number>, share: number): number =>
-  values.toSorted((a, b) => a - b)[Math.floor(values.length * share)] ?? 0
 
 const dhtKey = (name: number): Uint8Array =>
   Buffer.concat([Uint8Array.of(0x12, 0x20), createHash("sha256").update(`key ${name}`).digest()])

@@ -6,9 +6,9 @@
  * key in its first round (`Lookup`), and hands keys out in batches, one for each node that is to keep them (`OwnKeys`).
  */
 import { positionOf } from "./Distance.ts"
-import { lookup } from "./Lookup.ts"
-import type { Member, Members, PeerRecord } from "./Members.ts"
-import { Membership } from "./Membership.ts"
+import { lookup, type LookupOptions } from "./Lookup.ts"
+import { isSpeaker, type Member, type Members, toWire } from "./Members.ts"
+import { type ConnectedPeer, Membership } from "./Membership.ts"
 import { type Message, MessageType, type WirePeer } from "./Message.ts"
 import { OwnKeys } from "./OwnKeys.ts"
 import { empty, type Environment, message, NoteType, textOf, type Transport } from "./Protocol.ts"
@@ -58,15 +58,17 @@ export class Kademlia {
   readonly #options: KademliaOptions
   readonly #membership: Membership
   readonly #ownKeys: OwnKeys
+  readonly #lookup: LookupOptions
   readonly #cancels = new Set<() => void>()
   #newcomers: Array<Member> = []
   #stopped = false
 
   constructor(options: KademliaOptions) {
     this.#options = options
-    const after = (millis: number, run: () => void) => void this.#after(millis, run)
+    const after = (millis: number, run: () => void) => this.#after(millis, run)
     this.#membership = new Membership({ ...options, after, onNewcomer: (member) => this.#collectNewcomer(member) })
     this.#ownKeys = new OwnKeys({ ...options, after, membership: this.#membership })
+    this.#lookup = { environment: options.environment, after, membership: this.#membership }
   }
 
   get members(): Members {
@@ -103,14 +105,14 @@ export class Kademlia {
   /** Says goodbye to the peers that understand it, and stops. */
   stop(): void {
     for (const member of this.members.values()) {
-      if (member.ours && member.lastHeard > 0) this.#options.transport.tell(member, [message(NoteType.goodbye, empty)])
+      if (isSpeaker(member)) this.#options.transport.tell(member, [message(NoteType.goodbye, empty)])
     }
     this.#stopped = true
     for (const cancel of this.#cancels) cancel()
   }
 
   /** A peer has connected and said who it is. */
-  connected(peer: PeerRecord & { readonly agent: string | undefined; readonly ours: boolean }): void {
+  connected(peer: ConnectedPeer): void {
     if (!this.#stopped) this.#membership.connected(peer)
   }
 
@@ -172,13 +174,12 @@ export class Kademlia {
 
   /** One of our kind that joined a while ago hears of members by other ways: twenty of them an answer is most of its cost. */
   #knowsEnough(sender: Member | undefined): boolean {
-    return sender !== undefined && sender.ours && sender.lastHeard > 0 &&
-      this.#now() - sender.since > newToNetworkMillis
+    return sender !== undefined && isSpeaker(sender) && this.#now() - sender.since > newToNetworkMillis
   }
 
   /** Providers to tell others of: this node itself is one of those asked, and may be the holder. */
   #providersOf(key: Uint8Array): ReadonlyArray<WirePeer> {
-    const others = this.#localProviders(key).map(({ addresses, idBytes }) => ({ id: idBytes, addresses }))
+    const others = this.#localProviders(key).map(toWire)
     return this.#ownKeys.has(textOf(key))
       ? [{ id: this.#options.self.idBytes, addresses: this.#options.addresses() }, ...others]
       : others
@@ -219,12 +220,7 @@ export class Kademlia {
     for (const { addresses, id } of local) found(id, addresses)
     // A node that is to keep the key's records keeps all of them, and where nobody is silent they are true.
     if (!wanted || (local.some(({ late }) => !late) && this.#membership.isKeeper(position))) return
-    const options = {
-      membership: this.#membership,
-      environment: this.#options.environment,
-      after: (millis: number, run: () => void) => this.#after(millis, run)
-    }
-    await lookup(options, key, position, (providers) => {
+    await lookup(this.#lookup, key, position, (providers) => {
       const named = providers.map(({ addresses, id }) => ({ addresses, id: this.#options.environment.idText(id) }))
       for (const { addresses, id } of named.toSorted(this.#lastHeardFirst)) found(id, addresses)
       return wanted

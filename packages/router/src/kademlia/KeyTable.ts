@@ -64,7 +64,7 @@ export class KeyTable {
   /** Takes a key's number back, to give it to another key. */
   remove(number: number): void {
     const mask = this.#slots.length - 1
-    let hole = this.#slotOf(this.#words.subarray(number * wordsOfKey, (number + 1) * wordsOfKey))
+    let hole = this.#slotOf(this.#wordsOf(number))
     this.#slots[hole] = none
     this.#free.push(number)
     // Those behind the hole that it cuts off from their place move up.
@@ -76,6 +76,10 @@ export class KeyTable {
       this.#slots[slot] = none
       hole = slot
     }
+  }
+
+  #wordsOf(number: number): Uint32Array {
+    return this.#words.subarray(number * wordsOfKey, (number + 1) * wordsOfKey)
   }
 
   /** The slot with the key's number, or the empty one where it would stand. */
@@ -98,7 +102,7 @@ export class KeyTable {
     this.#words = grown(this.#words, 2 * this.#words.length)
     this.#slots = new Int32Array(2 * this.#slots.length).fill(none)
     for (const number of numbers) {
-      this.#slots[this.#slotOf(this.#words.subarray(number * wordsOfKey, (number + 1) * wordsOfKey))] = number
+      this.#slots[this.#slotOf(this.#wordsOf(number))] = number
     }
   }
 }

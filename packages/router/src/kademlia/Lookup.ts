@@ -2,8 +2,7 @@
 import { type Member, roundTripOf } from "./Members.ts"
 import type { Membership } from "./Membership.ts"
 import { MessageType, type WirePeer } from "./Message.ts"
-import { message, replication } from "./Protocol.ts"
-import type { Environment } from "./Protocol.ts"
+import { type Environment, message, replication } from "./Protocol.ts"
 
 /** Who is asked at once, and how many must have answered before "nobody has it" is certain. */
 const askAtOnce = 3
@@ -23,9 +22,10 @@ export interface LookupOptions {
   readonly after: (millis: number, run: () => void) => () => void
 }
 
+const isNewcomer = ({ since }: Member, now: number): boolean => now - since < settlingMillis
+
 /** The smaller, the sooner a member is asked: all of them are to keep the key's records. */
-const rank = ({ lastHeard, since }: Member, now: number): number =>
-  lastHeard === 0 ? 2 : now - since < settlingMillis ? 1 : 0
+const rank = (member: Member, now: number): number => member.lastHeard === 0 ? 2 : isNewcomer(member, now) ? 1 : 0
 
 /** Who is asked, in this order. Those that are late are left out, unless there is nobody else. */
 const candidatesOf = ({ environment, membership }: LookupOptions, position: Uint8Array): Array<Member> => {
@@ -86,7 +86,7 @@ export const lookup = (
       hedge(member)
       membership.query(member, message(MessageType.getProviders, key)).then(
         ({ closer, providers }) => {
-          if (providers.length > 0 || environment.now() - member.since > settlingMillis) answered++
+          if (providers.length > 0 || !isNewcomer(member, environment.now())) answered++
           const news = membership.told(closer, member.id)
           // Who has just joined knows few, and learns of those that are to keep the key while it asks.
           candidates.push(...news)

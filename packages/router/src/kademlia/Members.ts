@@ -1,5 +1,6 @@
 /** The table of who is in the network: everybody, up to a bound, since a lookup then asks the right ones at once. */
 import { closest, compare, type Position, positionOf } from "./Distance.ts"
+import type { WirePeer } from "./Message.ts"
 
 /** A peer as it is told of: nothing here is believed before it was heard or vouched for. */
 export interface PeerRecord {
@@ -61,6 +62,12 @@ const maxEvicted = 1000
 const usualRoundTrip = 50
 export const roundTripOf = ({ roundTrip }: Member): number => roundTrip ?? usualRoundTrip
 
+/** Whether a member is of our kind, and there to be told something. */
+export const isSpeaker = ({ lastHeard, ours }: Member): boolean => ours && lastHeard > 0
+
+/** A member as others are told of it. */
+export const toWire = ({ addresses, idBytes }: Member): WirePeer => ({ id: idBytes, addresses })
+
 /** Whether a member counts: it was heard, or two others told of it. */
 export const isKnown = ({ lastHeard, vouched }: Member): boolean => lastHeard > 0 || vouched
 
@@ -112,13 +119,13 @@ export class Members {
   heard(peer: PeerRecord, now: number): { readonly member: Member; readonly isNew: boolean } | undefined {
     const before = this.#evicted.get(peer.id)?.member
     const known = this.#members.get(peer.id)
-    if (known === undefined && !this.#enter(peer)) return undefined
-    this.#evicted.delete(peer.id)
     const member = known ?? this.#make(peer, before)
+    if (known === undefined && !this.#enter(member)) return undefined
+    this.#evicted.delete(peer.id)
     const isNew = member.lastHeard === 0
     if (isNew) {
       member.since = now
-      this.fingerprint ^= mark(member)
+      this.fingerprint ^= mark(member.position)
     }
     if (peer.addresses.length > 0) member.addresses = peer.addresses
     member.lastHeard = now
@@ -154,8 +161,9 @@ export class Members {
       evicted.retryAt = Math.min(evicted.retryAt, Math.max(now, evicted.retryAt - evicted.backoff + firstBackoff))
       return undefined
     }
-    if (this.#members.size >= maxMembers || !this.#enter(peer)) return undefined
+    if (this.#members.size >= maxMembers) return undefined
     const member = this.#make(peer)
+    if (!this.#enter(member)) return undefined
     member.voucher = voucher
     member.since = now
     this.#members.set(peer.id, member)
@@ -163,18 +171,17 @@ export class Members {
   }
 
   /** Takes a peer out; with `retry` it is tried again now and then. `left`: it has said that it stops. */
-  evict(id: string, now: number, options: { readonly retry: boolean; readonly left?: boolean }): Member | undefined {
+  evict(id: string, now: number, options: { readonly retry: boolean; readonly left?: boolean }): void {
     const member = this.#members.get(id)
-    if (member === undefined) return undefined
+    if (member === undefined) return
     this.#members.delete(id)
     this.#leave(member)
-    if (member.lastHeard > 0) this.fingerprint ^= mark(member)
+    if (member.lastHeard > 0) this.fingerprint ^= mark(member.position)
     // Nobody can vouch for a peer that was never heard.
     if (options.retry && member.lastHeard > 0 && this.#evicted.size < maxEvicted) {
       const left = options.left ?? false
       this.#evicted.set(id, { member, since: now, left, retryAt: now + firstBackoff, backoff: firstBackoff })
     }
-    return member
   }
 
   /** Drops those that one peer told of before a moment, and that nobody has heard or told of since. */
@@ -201,8 +208,7 @@ export class Members {
     return due
   }
 
-  #enter({ addresses }: PeerRecord): boolean {
-    const site = this.#siteOf(addresses)
+  #enter({ site }: Member): boolean {
     const there = this.#sites.get(site) ?? 0
     if (there >= maxMembersOfSite) return false
     this.#sites.set(site, there + 1)
@@ -237,5 +243,5 @@ export class Members {
   }
 }
 
-/** A number that stands for a member in the fingerprint. */
-const mark = ({ position }: Member): number => Buffer.from(position.buffer, position.byteOffset, 4).readInt32BE()
+/** A number that stands for a node in a fingerprint. */
+export const mark = (position: Position): number => Buffer.from(position.buffer, position.byteOffset, 4).readInt32BE()

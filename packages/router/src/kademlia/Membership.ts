@@ -3,7 +3,7 @@
  * has gone.
  */
 import { closest, compare, positionOf } from "./Distance.ts"
-import { isKnown, type Member, Members, type PeerRecord, roundTripOf } from "./Members.ts"
+import { isKnown, isSpeaker, mark, type Member, Members, type PeerRecord, roundTripOf, toWire } from "./Members.ts"
 import { type Message, MessageType, type WirePeer } from "./Message.ts"
 import { empty, type Environment, message, NoteType, replication, RequestFailed, type Transport } from "./Protocol.ts"
 
@@ -16,6 +16,12 @@ export interface MembershipOptions {
   readonly after: (millis: number, run: () => void) => void
   /** A member counts from now on. */
   readonly onNewcomer: (member: Member) => void
+}
+
+/** What a peer says of itself on a new connection. */
+export interface ConnectedPeer extends PeerRecord {
+  readonly agent: string | undefined
+  readonly ours: boolean
 }
 
 const silenceMillis = 15_000
@@ -47,8 +53,6 @@ const pingEverybodyUpTo = 128
 const nearlyAll = 0.9
 /** A peer that one other told of, and nobody since, is forgotten. */
 const rumourMillis = 10 * 60_000
-
-const toWire = ({ addresses, idBytes }: Member): WirePeer => ({ id: idBytes, addresses })
 
 export class Membership {
   readonly members: Members
@@ -93,27 +97,28 @@ export class Membership {
   // --- who comes ----------------------------------------------------------------------------------------------
 
   /** A peer has connected and said who it is: it is a member when it has answered. */
-  connected(peer: PeerRecord & { readonly agent: string | undefined; readonly ours: boolean }): void {
+  connected(peer: ConnectedPeer): void {
     if (peer.id === this.#options.self.id) return
     const candidate = this.members.get(peer.id) ?? this.members.candidate(peer)
-    const accept = () => {
-      const heard = this.members.heard(peer, this.#now())
-      if (heard === undefined) return
-      const { isNew, member } = heard
-      member.agent = peer.agent
-      member.ours = peer.ours
-      member.resting = false
-      if (isNew) this.#welcome(member)
-      if (member.ours) this.#options.transport.tell(member, [this.#hello([])])
-    }
     // Go lets those into its table that look for themselves, and answers with others.
     const question = peer.ours
       ? message(MessageType.ping, empty)
       : message(MessageType.findNode, this.#options.self.idBytes)
     void this.#options.transport.request(candidate, question, verifyTimeoutMillis).then(({ closer }) => {
-      accept()
+      this.#accept(peer)
       this.told(closer, peer.id)
     }, () => undefined)
+  }
+
+  #accept(peer: ConnectedPeer): void {
+    const heard = this.members.heard(peer, this.#now())
+    if (heard === undefined) return
+    const { isNew, member } = heard
+    member.agent = peer.agent
+    member.ours = peer.ours
+    member.resting = false
+    if (isNew) this.#welcome(member)
+    if (member.ours) this.#options.transport.tell(member, [this.#hello([])])
   }
 
   /** A peer has sent something. One that was taken out is tried again: it is there, but may not answer. */
@@ -190,10 +195,15 @@ export class Membership {
 
   // --- news ---------------------------------------------------------------------------------------------------
 
+  /** The same on two nodes that have heard of each other and of the same others. */
+  get #fingerprint(): number {
+    return this.members.fingerprint ^ mark(this.#position)
+  }
+
   #hello(peers: ReadonlyArray<Member>): Message {
     const key = Buffer.alloc(8)
     key.writeUInt16BE(this.#options.registryPort)
-    key.writeInt32BE(this.members.fingerprint ^ positionMark(this.#position), 2)
+    key.writeInt32BE(this.#fingerprint, 2)
     key.writeUInt16BE(this.members.size, 6)
     return message(NoteType.hello, key, peers.map(toWire))
   }
@@ -234,9 +244,8 @@ export class Membership {
     member.registryPort = view.readUInt16BE()
     const theirs = view.readInt32BE(2)
     this.told(closer, from)
-    const mine = this.members.fingerprint ^ positionMark(this.#position)
     // News is no question: two nodes that differ would answer each other for ever.
-    if (closer.length > 0 || theirs === mine) return
+    if (closer.length > 0 || theirs === this.#fingerprint) return
     if (view.readUInt16BE(6) > this.members.size * nearlyAll && this.#random() > this.#listShare()) return
     if (!this.#mayList()) return
     const others = [...this.members.values()].filter((other) => other.lastHeard > 0 && other !== member)
@@ -260,7 +269,7 @@ export class Membership {
 
   /** Members of our kind that were heard. */
   #speakers(): Array<Member> {
-    return [...this.members.values()].filter(({ lastHeard, ours }) => ours && lastHeard > 0)
+    return [...this.members.values()].filter(isSpeaker)
   }
 
   // --- who goes -----------------------------------------------------------------------------------------------
@@ -385,6 +394,3 @@ export class Membership {
     return this.#options.environment.now()
   }
 }
-
-const positionMark = (position: Uint8Array): number =>
-  Buffer.from(position.buffer, position.byteOffset, 4).readInt32BE()

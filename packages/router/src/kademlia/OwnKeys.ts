@@ -3,7 +3,7 @@
  * to newcomers when they come, and again before they expire.
  */
 import { type Position, positionOf } from "./Distance.ts"
-import type { Member } from "./Members.ts"
+import { isSpeaker, type Member } from "./Members.ts"
 import type { Membership } from "./Membership.ts"
 import { bytesOf, type Environment, message, NoteType, replication, textOf, type Transport } from "./Protocol.ts"
 
@@ -52,7 +52,7 @@ export class OwnKeys {
   }
 
   #tellWithdrawn(member: Member, keys: ReadonlyArray<Uint8Array>): void {
-    if (!member.ours || member.lastHeard === 0 || keys.length === 0) return
+    if (!isSpeaker(member) || keys.length === 0) return
     this.#options.transport.tell(member, keys.map((key) => message(NoteType.withdraw, key)))
   }
 

@@ -48,7 +48,7 @@ export class ProviderStore {
     // The oldest makes room.
     const oldest = chain[0]
     if (oldest !== undefined && chain.length >= maxProvidersOfKey) this.#remove(known, oldest)
-    this.#append(this.#keys.add(key), this.#numberOf(peer), expiry)
+    this.#append(known === none ? this.#keys.add(key) : known, chain.at(-1), this.#numberOf(peer), expiry)
     return true
   }
 
@@ -94,7 +94,8 @@ export class ProviderStore {
     for (const record of this.#chain(key)) if (gone(record)) this.#remove(key, record)
   }
 
-  #append(key: number, peer: number, expiry: number): void {
+  /** Adds a record behind `last`, the newest of its key. */
+  #append(key: number, last: number | undefined, peer: number, expiry: number): void {
     const record = this.#freeRecords.pop() ?? this.#usedRecords++
     if (record >= this.#nexts.length) {
       this.#recordPeers = grown(this.#recordPeers, 2 * record)
@@ -108,7 +109,6 @@ export class ProviderStore {
     this.#recordPeers[record] = peer
     this.#expiries[record] = expiry
     this.#nexts[record] = none
-    const last = this.#chain(key).at(-1)
     if (last === undefined) this.#heads[key] = record
     else this.#nexts[last] = record
     this.#size++

@@ -1,7 +1,7 @@
 /** A network of cores in one process, on a clock that the test moves. */
 import { Kademlia, type Provider } from "@spegel-ts/router/kademlia/Kademlia"
 import type { Member } from "@spegel-ts/router/kademlia/Members"
-import { encodeFrame, type Message } from "@spegel-ts/router/kademlia/Message"
+import type { Message } from "@spegel-ts/router/kademlia/Message"
 import { message, RequestFailed } from "@spegel-ts/router/kademlia/Protocol"
 
 interface Timer {
@@ -24,7 +24,7 @@ const latencyMillis = 1
 
 export class Network {
   now = 1000
-  /** Requests so far by the text of their type. */
+  /** Requests so far. */
   readonly requests: Array<{ readonly from: string; readonly to: string; readonly message: Message }> = []
   readonly nodes = new Map<string, Node>()
   /** Nodes behind a link that is down: they and the others do not reach each other. */
@@ -64,12 +64,11 @@ export class Network {
     return new Promise((resolve) => void this.after(latencyMillis, resolve))
   }
 
-  start(name: string, options: { readonly site?: number; readonly ours?: boolean } = {}): Node {
+  start(name: string, options: { readonly site?: number } = {}): Node {
     const idBytes = Buffer.from(name)
     const address = Buffer.from([options.site ?? this.nodes.size, ...idBytes])
     const request = async (member: Member, asked: Message, timeoutMillis: number): Promise<Message> => {
       this.requests.push({ from: name, to: member.id, message: asked })
-      encodeFrame(asked)
       await this.#delay()
       const peer = this.nodes.get(member.id)
       if (peer === undefined || !this.#reaches(node, peer)) throw new RequestFailed("refused", { unreachable: true })
@@ -77,7 +76,7 @@ export class Network {
         await new Promise<void>((resolve) => void this.after(timeoutMillis, resolve))
         throw new RequestFailed("no answer", { unreachable: false })
       }
-      this.#introduce(node, peer)
+      this.connect(node, peer)
       const answer = peer.kademlia.answer(name, asked)
       await this.#delay()
       return answer ?? message(0, Buffer.alloc(0))
@@ -109,7 +108,7 @@ export class Network {
           const peer = this.nodes.get(member.id)
           if (peer === undefined || peer.frozen || !this.#reaches(node, peer)) return
           void this.#delay().then(() => {
-            this.#introduce(node, peer)
+            this.connect(node, peer)
             for (const note of notes) peer.kademlia.note(name, note)
           })
         }
@@ -142,17 +141,13 @@ export class Network {
   readonly #introduced = new Set<string>()
 
   /** What identify does on a new connection. */
-  #introduce(a: Node, b: Node): void {
+  connect(a: Node, b: Node): void {
     const pair = [a.id, b.id].toSorted().join(" ")
     if (this.#introduced.has(pair)) return
     this.#introduced.add(pair)
     const facts = ({ address, id, idBytes }: Node) => ({ id, idBytes, addresses: [address], agent: "test", ours: true })
     a.kademlia.connected(facts(b))
     b.kademlia.connected(facts(a))
-  }
-
-  connect(a: Node, b: Node): void {
-    this.#introduce(a, b)
   }
 
   /** Starts `count` nodes that know the first one, and lets them find each other. */

@@ -1,0 +1,9 @@
+/** Flags that several benchmarks have. */
+import { Flag } from "effect/cli"
+
+export const json = Flag.Boolean("json").pipe(
+  Flag.withDescription("Print the figures as one JSON object on the last line"),
+  Flag.withDefault(false)
+)
+
+export const svg = Flag.String("svg").pipe(Flag.withDescription("Directory to write the plot into"), Flag.optional)
