@@ -52,18 +52,22 @@ describe("ProviderStore", () => {
     assert.strictEqual(store.size, 400_000)
   })
 
-  it("holds 200,000 records of as many keys in less than 12 MiB", () => {
+  it("holds 200,000 records of as many keys in less than 12 MiB", async () => {
     setFlagsFromString("--expose-gc")
     const collect = runInNewContext("gc") as () => void
-    const memory = () => {
-      collect()
+    const memory = async () => {
+      // The memory behind arrays that are gone is given back beside the collector, a little later.
+      for (let round = 0; round < 5; round++) {
+        collect()
+        await new Promise((resolve) => setTimeout(resolve, 20))
+      }
       const { arrayBuffers, heapUsed } = process.memoryUsage()
       return heapUsed + arrayBuffers
     }
-    const before = memory()
+    const before = await memory()
     const store = new ProviderStore()
     for (let name = 0; name < 200_000; name++) store.add(key(name), `peer ${name % 40}`, 1e9)
-    const mebibytes = (memory() - before) / 2 ** 20
+    const mebibytes = (await memory() - before) / 2 ** 20
     assert.strictEqual(store.size, 200_000)
     assert.isBelow(mebibytes, 12)
   })
