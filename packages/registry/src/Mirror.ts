@@ -4,7 +4,7 @@
  *
  * The policy: wait `resolveTimeout` for the lookup to name a peer while nothing is in flight, try at most
  * `resolveRetries` peers, give each `firstByteTimeout` to send its first body byte. A peer that fails in the body is
- * replaced by the next at the byte reached.
+ * replaced by the next at the byte reached. Where a first byte is late, the next peer is asked beside (`PeerRace`).
  */
 import { openStart } from "@spegel-ts/oci/ByteRange"
 import * as Digest from "@spegel-ts/oci/Digest"
@@ -14,19 +14,14 @@ import * as Reference from "@spegel-ts/oci/Reference"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { Router } from "@spegel-ts/router/Router"
-import { Cause, Duration, Effect, Option, Queue, Result, Schedule, type Scope, Stream } from "effect"
+import { Clock, Duration, Effect, Exit, Option, Result, Scope, Stream } from "effect"
 import { createHash, type Hash } from "node:crypto"
 import type { ByteSink } from "./Exchange.ts"
-import {
-  ContentCorrupted,
-  type MirrorError,
-  type PeerError,
-  PeerNotFound,
-  PeerRefused,
-  PeerStalled,
-  ResolveTimeout
-} from "./MirrorError.ts"
+import { ContentCorrupted, type MirrorError, type PeerError, PeerRefused, PeerStalled } from "./MirrorError.ts"
+import { PeerMemory } from "./PeerMemory.ts"
+import * as PeerRace from "./PeerRace.ts"
 import { type PeerResponse, PeerTransport } from "./PeerTransport.ts"
+import * as RegistryMetrics from "./RegistryMetrics.ts"
 import { parseContentRange } from "./ResponseHead.ts"
 
 export interface MirrorOptions {
@@ -82,7 +77,7 @@ interface Offer {
   readonly start: number
 }
 
-const nameOf = (peer: Peer) => `peer ${peer.addresses[0] ?? peer.id}`
+const { nameOf } = PeerRace
 
 /** The digest or tag that a request asks for: what it is advertised under. */
 export const contentOf = (request: ContentRequest, name: Reference.Reference): string =>
@@ -95,6 +90,7 @@ export const contentOf = (request: ContentRequest, name: Reference.Reference): s
 export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   const router = yield* Router
   const transport = yield* PeerTransport
+  const memory = new PeerMemory()
   const { firstByteTimeout, maxBufferedSize, resolveRetries, resolveTimeout } = options
 
   /** Asks one peer from `start` on. */
@@ -107,7 +103,8 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
       mirrored: true,
       range: start === 0 ? undefined : `bytes=${start}-`
     })
-    const refused = (reason: string) => new PeerRefused({ peer: nameOf(peer), reason })
+    const refused = (reason: string, status?: number) =>
+      new PeerRefused({ peer: nameOf(peer), reason, ...(status === undefined ? {} : { status }) })
     const response = yield* transport.request({
       ...printed,
       addresses: peer.addresses,
@@ -117,7 +114,9 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
       orElse: () =>
         Effect.fail(new PeerStalled({ peer: nameOf(peer), waitedMillis: Duration.toMillis(firstByteTimeout) }))
     }))
-    if (response.status !== (start === 0 ? 200 : 206)) return yield* refused(`answered ${response.status}`)
+    if (response.status !== (start === 0 ? 200 : 206)) {
+      return yield* refused(`answered ${response.status}`, response.status)
+    }
     const size = start === 0
       ? response.contentLength
       : yield* Effect.fromResult(parseContentRange(response.headers.get("content-range"))).pipe(
@@ -147,96 +146,97 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
 
   const fetch = Effect.fn("Mirror.fetch")(function*(request: ContentRequest, name: Reference.Reference) {
     const content = contentOf(request, name)
-    const tried: Array<string> = []
-    const peers = yield* Queue.bounded<Peer, Cause.Done>(Math.max(1, resolveRetries))
-    yield* router.lookup(ContentKey.make(content), { count: resolveRetries }).pipe(
-      Stream.catch((error) => Stream.fromEffect(Effect.logDebug(error.message)).pipe(Stream.drain)),
-      Stream.runIntoQueue(peers),
-      Effect.forkScoped
-    )
-    let left = resolveRetries
+    const { race, tried } = yield* PeerRace.make({
+      content,
+      // More than may be asked: some may be known to fail, and of those that are not the less busy is chosen.
+      peers: router.lookup(ContentKey.make(content), { count: 2 * resolveRetries }).pipe(
+        Stream.catch((error) => Stream.fromEffect(Effect.logDebug(error.message)).pipe(Stream.drain))
+      ),
+      memory,
+      attempts: resolveRetries,
+      resolveTimeout
+    })
 
-    const nextPeer = Effect.suspend(() => left-- > 0 ? Queue.take(peers) : Effect.fail(Cause.Done())).pipe(
-      Effect.mapError(() => new PeerNotFound({ content, tried })),
-      Effect.timeoutOrElse({
-        duration: resolveTimeout,
-        orElse: () =>
-          Effect.fail(new ResolveTimeout({ content, waitedMillis: Duration.toMillis(resolveTimeout), tried }))
-      })
-    )
-    const isPeerError = (error: PeerError | MirrorError): error is PeerError =>
-      error._tag !== "PeerNotFound" && error._tag !== "ResolveTimeout"
+    /** A peer failed after its first byte: its connection is let go of at once. */
+    const leave = Effect.fnUntraced(function*(offer: Offer, scope: Scope.Closeable, error: PeerError) {
+      yield* Scope.close(scope, Exit.void)
+      tried.push(error.message)
+      memory.failed(offer.peer, content, error, yield* Clock.currentTimeMillis)
+    })
 
-    /** Tries peer after peer with `use`; a peer's failure is noted, and the next one's turn comes at once. */
-    const tryPeers = <A>(use: (peer: Peer) => Effect.Effect<A, PeerError, Scope.Scope>) =>
-      nextPeer.pipe(
-        Effect.flatMap((peer) =>
-          use(peer).pipe(Effect.tapError((error) =>
-            Effect.suspend(() => {
-              tried.push(error.message)
-              return error._tag === "ContentCorrupted"
-                ? Effect.logWarning(error.message)
-                : Effect.logDebug(error.message)
-            })
-          ))
-        ),
-        Effect.retry({ schedule: Schedule.recurs(resolveRetries), while: isPeerError }),
-        Effect.catchIf(isPeerError, () => Effect.fail(new PeerNotFound({ content, tried })))
+    /** Wrong bytes: nobody who sent any of them is asked for this content again. */
+    const quarantine = Effect.fnUntraced(function*(peers: ReadonlyArray<Peer>, error: ContentCorrupted) {
+      memory.corrupted(peers, content, yield* Clock.currentTimeMillis)
+      yield* Effect.forEach(peers, ({ id }) => RegistryMetrics.corrupted(id), { discard: true })
+      yield* Effect.logWarning(`${error.message}: not asked for it any more`).pipe(
+        Effect.annotateLogs({ peers: peers.map(nameOf).join(", ") })
       )
+    })
 
     const start = request._tag === "Manifest" ? 0 : Option.getOrElse(openStart(request.range), () => 0)
 
-    return yield* tryPeers(Effect.fnUntraced(function*(peer) {
-      const offer = yield* ask(request, peer, start)
-      const found = { peer, digest: offer.digest, mediaType: offer.mediaType, size: offer.size, tried }
-      if (request._tag === "Blob" && request.method === "HEAD") {
-        return { ...found, start: 0, body: { _tag: "Verified", bytes: new Uint8Array() } } satisfies MirroredContent
-      }
-      if (offer.size <= maxBufferedSize || request._tag === "Manifest") {
-        if (offer.size > maxBufferedSize) {
-          return yield* new PeerRefused({ peer: nameOf(peer), reason: `a manifest of ${offer.size} bytes` })
+    /** An offer, with the whole in hand where it is small: then it is verified. */
+    const bring = (): Effect.Effect<MirroredContent, MirrorError> =>
+      Effect.gen(function*() {
+        const { scope, value: offer } = yield* race((peer) =>
+          ask(request, peer, start).pipe(
+            Effect.filterOrFail(
+              ({ size }) => request._tag === "Blob" || size <= maxBufferedSize,
+              ({ size }) => new PeerRefused({ peer: nameOf(peer), reason: `a manifest of ${size} bytes` })
+            ),
+            // A part cannot be verified: the whole is small.
+            Effect.flatMap((offer) =>
+              offer.size <= maxBufferedSize && start > 0 ? ask(request, peer, 0) : Effect.succeed(offer)
+            )
+          )
+        )
+        const { digest, mediaType, peer, size } = offer
+        const found = { peer, digest, mediaType, size, tried }
+        if (request._tag === "Blob" && request.method === "HEAD") {
+          return { ...found, start: 0, body: { _tag: "Verified" as const, bytes: new Uint8Array() } }
         }
-        // A part cannot be verified: the whole is small.
-        const whole = start === 0 ? offer : yield* ask(request, peer, 0)
-        const bytes = yield* verify(whole)
-        return {
-          ...found,
-          start,
-          body: { _tag: "Verified", bytes: bytes.subarray(start) }
-        } satisfies MirroredContent
-      }
-      return {
-        ...found,
-        start,
-        body: {
-          _tag: "Stream",
-          relay: (sink) => relayFrom(offer, verifyingSink(offer, sink))
+        if (size > maxBufferedSize) {
+          const relay = (sink: ByteSink) => relayFrom(offer, scope, [peer], verifyingSink(offer, sink))
+          return { ...found, start, body: { _tag: "Stream" as const, relay } }
         }
-      } satisfies MirroredContent
-    }))
+        const verified = yield* Effect.result(verify(offer))
+        if (Result.isSuccess(verified)) {
+          return { ...found, start, body: { _tag: "Verified" as const, bytes: verified.success.subarray(start) } }
+        }
+        yield* leave(offer, scope, verified.failure)
+        if (verified.failure._tag === "ContentCorrupted") yield* quarantine([peer], verified.failure)
+        return yield* bring()
+      })
+    return yield* bring()
 
     /** Relays an offer; where it breaks, another peer goes on at the byte reached. */
     function relayFrom(
       offer: Offer,
+      scope: Scope.Closeable,
+      /** Those whose bytes were passed on. */
+      senders: ReadonlyArray<Peer>,
       sink: VerifyingSink
     ): Effect.Effect<void, MirrorError | ContentCorrupted> {
-      return Effect.scoped(Effect.gen(function*() {
+      return Effect.gen(function*() {
         const outcome = yield* Effect.raceFirst(offer.response.relay(sink), sink.corrupted(offer.peer)).pipe(
           Effect.result
         )
         if (Result.isSuccess(outcome)) return
         const error = outcome.failure
-        tried.push(error.message)
-        if (error._tag === "ContentCorrupted") return yield* error
+        yield* leave(offer, scope, error)
+        if (error._tag === "ContentCorrupted") {
+          yield* quarantine(senders, error)
+          return yield* error
+        }
         yield* Effect.logInfo(`${error.message}: going on at byte ${sink.offset()} of ${content} with another peer`)
-        const next = yield* tryPeers((peer) =>
+        const next = yield* race((peer) =>
           ask(request, peer, sink.offset()).pipe(Effect.filterOrFail(
             ({ size }) => size === offer.size,
             () => new PeerRefused({ peer: nameOf(peer), reason: "has it in another size" })
           ))
         )
-        yield* relayFrom(next, sink)
-      }))
+        yield* relayFrom(next.value, next.scope, [...senders, next.value.peer], sink)
+      })
     }
   })
 

@@ -11,6 +11,10 @@ const mirrorRequests = Metric.counter("spegel_mirror_requests_total", {
 const lastSuccess = Metric.gauge("spegel_mirror_last_success_timestamp_seconds", {
   description: "When a peer last served a request of this node"
 })
+const corruptions = Metric.counter("spegel_mirror_corruptions_total", {
+  description: "Wrong bytes received, by the peer that sent them",
+  incremental: true
+})
 const requestDuration = Metric.histogram("http_request_duration_seconds", {
   description: "How long requests took, body included",
   boundaries: durationBoundaries
@@ -41,6 +45,7 @@ const bound = <Input, State>(metric: Metric.Metric<Input, State>) => {
 }
 
 const mirrorRequestsBy = bound(mirrorRequests)
+const corruptionsBy = bound(corruptions)
 const requestDurationBy = bound(requestDuration)
 const responseSizeBy = bound(responseSize)
 const inflightBy = bound(inflight)
@@ -54,6 +59,9 @@ export const mirrored = (registry: string, hit: boolean, timeMillis: number): Ef
     Metric.update(mirrorRequestsBy({ registry, cache: hit ? "hit" : "miss" }), 1),
     hit ? Metric.update(lastSuccess, timeMillis / 1000) : Effect.void
   )
+
+/** Counts wrong bytes of a peer. */
+export const corrupted = (peer: string): Effect.Effect<void> => Metric.update(corruptionsBy({ peer }), 1)
 
 /** Counts an answered request. */
 export const answered = (request: {

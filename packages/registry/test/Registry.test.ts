@@ -291,6 +291,47 @@ describe("Registry, content of peers", () => {
       }))
   }
 
+  it.live("a late first byte makes the next peer be asked beside, and the loser's connection is closed", () =>
+    Effect.gen(function*() {
+      const network = MemoryRouter.network()
+      yield* startHolder(network, "127.0.0.2")
+      let closed = 0
+      yield* startFalsePeer(network, "127.0.0.4", (socket) => socket.on("close", () => closed++), largeDigest)
+      const { url } = yield* startNode(network, "127.0.0.3", { firstByteTimeout: Duration.seconds(10) })
+      const started = performance.now()
+      const { body } = yield* get(`${url}/v2/team/app/blobs/${largeDigest}?ns=${ns}`)
+      assert.isTrue(body.equals(large))
+      assert.isBelow(performance.now() - started, 1000)
+      yield* Effect.sleep("20 millis")
+      assert.strictEqual(closed, 1)
+    }))
+
+  it.live("a peer that lied about some content, or did not have it, is not asked for it again", () =>
+    Effect.gen(function*() {
+      const lie = (socket: Socket) =>
+        socket.end(
+          Buffer.concat([
+            Buffer.from(`HTTP/1.1 200 OK\r\ncontent-length: ${large.length}\r\n\r\n`),
+            Buffer.alloc(large.length, "x")
+          ])
+        )
+      const lack = (socket: Socket) => socket.end("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+      for (const behave of [lie, lack]) {
+        const network = MemoryRouter.network()
+        yield* startHolder(network, "127.0.0.2")
+        let asked = 0
+        yield* startFalsePeer(network, "127.0.0.4", (socket) => {
+          asked++
+          behave(socket)
+        }, largeDigest)
+        const { url } = yield* startNode(network, "127.0.0.3")
+        const fetchLarge = get(`${url}/v2/team/app/blobs/${largeDigest}?ns=${ns}`)
+        yield* fetchLarge
+        assert.isTrue((yield* fetchLarge).body.equals(large))
+        assert.strictEqual(asked, 1)
+      }
+    }))
+
   it.live("wrong bytes of a small blob never reach the client", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()

@@ -6,7 +6,7 @@ import * as PullLedger from "@spegel-ts/registry/PullLedger"
 import { defaults, Registry, type RegistryOptions } from "@spegel-ts/registry/Registry"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Router } from "@spegel-ts/router/Router"
-import { Context, Duration, Effect, Layer, Option } from "effect"
+import { Context, Duration, Effect, Layer, Option, Random } from "effect"
 
 /** A mirror on a real socket, with content in memory and a router shared with other test nodes. */
 export const startNode = Effect.fnUntraced(function*(
@@ -31,7 +31,7 @@ export const startNode = Effect.fnUntraced(function*(
     port,
     handler: Context.get(context, Registry).handler,
     grace: Duration.seconds(1)
-  })
+  }).pipe(Effect.provideService(Random.Random, firstOfAll))
   return {
     url: `http://${address}:${port}`,
     address,
@@ -41,5 +41,8 @@ export const startNode = Effect.fnUntraced(function*(
     ledger: Context.get(context, PullLedger.PullLedger)
   }
 })
+
+/** Of peers that are equally busy, the one named first is asked. */
+const firstOfAll: typeof Random.Random.Service = { nextDoubleUnsafe: () => 0, nextIntUnsafe: () => 0 }
 
 let nextPort = 21_000 + (process.pid % 500) * 20
