@@ -5,5 +5,11 @@ export default defineConfig({
   input: { main: "apps/spegel/src/main.ts" },
   platform: "node",
   resolve: { conditionNames: ["source", "node", "import", "default"] },
-  output: { dir: "apps/spegel/bundle", format: "esm", cleanDir: true, sourcemap: false, minify: "dce-only" }
+  output: {
+    dir: "apps/spegel/bundle",
+    format: "esm",
+    cleanDir: true,
+    sourcemap: false,
+    minify: { compress: true, mangle: false, codegen: { removeWhitespace: true } }
+  }
 })

@@ -10,6 +10,7 @@ import { partition, restarts, thirdLost, visibility } from "./router/faults.ts"
 import { hostile } from "./router/hostile.ts"
 import { type Figures, measure, type Plan } from "./router/measure.ts"
 import { memory } from "./router/memory.ts"
+import { upkeep } from "./router/upkeep.ts"
 
 const ours: Plan = {
   rounds: 3,
@@ -145,9 +146,18 @@ const routerMemory = Command.make("router-memory", {
     yield* printBars(bars)
   })).pipe(Command.withDescription("Memory of a bundled daemon with 30 peers and 20,000 records"))
 
+const routerUpkeep = Command.make("router-upkeep", {
+  nodes: Flag.Int("nodes").pipe(Flag.withDescription("Nodes of the cluster"), Flag.withDefault(100)),
+  port: Flag.Int("port").pipe(Flag.withDescription("Port of all nodes"), Flag.withDefault(25_841))
+}, ({ nodes, port }) =>
+  Effect.gen(function*() {
+    const bars = yield* Effect.promise(() => upkeep(nodes, port))
+    yield* printBars(bars)
+  })).pipe(Command.withDescription("What it costs to provide a few keys, and to keep many provided"))
+
 Command.make("bench").pipe(
   Command.withDescription("Benchmarks of spegel-ts"),
-  Command.withSubcommands([router, faults, underAttack, routerMemory]),
+  Command.withSubcommands([router, faults, underAttack, routerMemory, routerUpkeep]),
   Command.run({ version: "0.1.0" }),
   Effect.provide(NodeServices.layer),
   NodeRuntime.runMain

@@ -1,6 +1,4 @@
 /** What `spegel registry` runs: store, router, tracker and registry, composed, with their two listeners. */
-import { ContainerdClient } from "@spegel-ts/containerd/ContainerdClient"
-import * as ContainerdStore from "@spegel-ts/containerd/ContainerdStore"
 import * as OciLayout from "@spegel-ts/content/OciLayout"
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
@@ -50,12 +48,17 @@ export interface DaemonSettings {
   readonly shutdownGrace: Duration.Duration
 }
 
+/** Loaded only where there is a containerd: gRPC takes memory. */
+const containerdStore = Effect.fnUntraced(function*(
+  { contentPath, namespace, socket }: Extract<StoreSettings, { readonly _tag: "Containerd" }>
+) {
+  const { ContainerdClient } = yield* Effect.promise(() => import("@spegel-ts/containerd/ContainerdClient"))
+  const ContainerdStore = yield* Effect.promise(() => import("@spegel-ts/containerd/ContainerdStore"))
+  return ContainerdStore.layer({ contentPath }).pipe(Layer.provide(ContainerdClient.layer({ socket, namespace })))
+})
+
 const storeLayer = (store: StoreSettings) => {
-  if (store._tag === "Containerd") {
-    return ContainerdStore.layer({ contentPath: store.contentPath }).pipe(
-      Layer.provide(ContainerdClient.layer({ socket: store.socket, namespace: store.namespace }))
-    )
-  }
+  if (store._tag === "Containerd") return Layer.unwrap(containerdStore(store))
   return store.create
     ? Layer.unwrap(Effect.as(OciLayoutWriter.make({ root: store.root }), OciLayout.layer({ root: store.root })))
     : OciLayout.layer({ root: store.root })

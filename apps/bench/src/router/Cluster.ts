@@ -7,7 +7,11 @@ import type { Answers, Command } from "./worker.ts"
 const worker = fileURLToPath(new URL("./worker.ts", import.meta.url))
 
 /** How the image runs Node (Dockerfile): what is garbage soon is kept small, and memory goes back to the system. */
-export const imageFlags: ReadonlyArray<string> = ["--max-semi-space-size=2", "--heap-growing-percent=20"]
+export const imageFlags: ReadonlyArray<string> = [
+  "--optimize-for-size",
+  "--max-semi-space-size=2",
+  "--heap-growing-percent=20"
+]
 export const imageEnvironment = { MALLOC_ARENA_MAX: "1" }
 
 interface Worker {
@@ -85,6 +89,8 @@ export interface ClusterOptions {
   /** Network namespace of an address; none is the one of this process. */
   readonly namespaceOf?: (address: string) => string
   readonly dataDir?: string
+  /** How often keys are handed out again; none is the default. */
+  readonly refreshMillis?: number
 }
 
 /** Addresses of loopback, one a node. */
@@ -120,7 +126,8 @@ export const start = async (options: ClusterOptions): Promise<Cluster> => {
           addresses: parts[index] ?? [],
           port: options.port,
           bootstrap: addresses.slice(0, 3),
-          ...(options.dataDir === undefined ? {} : { dataDir: options.dataDir })
+          ...(options.dataDir === undefined ? {} : { dataDir: options.dataDir }),
+          ...(options.refreshMillis === undefined ? {} : { refreshMillis: options.refreshMillis })
         })
       )
     )

@@ -10,7 +10,7 @@ import * as Bootstrap from "@spegel-ts/router/Bootstrap"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as Libp2p from "@spegel-ts/router/Libp2p"
 import { Router } from "@spegel-ts/router/Router"
-import { Context, Effect, Exit, Layer, Option, Result, Schedule, Scope, Stream } from "effect"
+import { Context, Duration, Effect, Exit, Layer, Option, Result, Schedule, Scope, Stream } from "effect"
 import { createLibp2p } from "libp2p"
 import { CID } from "multiformats/cid"
 import * as Digest from "multiformats/hashes/digest"
@@ -32,6 +32,7 @@ export interface NodeOptions {
   readonly port: number
   readonly bootstrap: ReadonlyArray<string>
   readonly dataDir?: string
+  readonly refreshMillis?: number
 }
 
 export interface NodeUnderTest {
@@ -47,13 +48,14 @@ export interface NodeUnderTest {
 
 const notMeasured = () => Promise.reject(new Error("only our own router is measured so"))
 
-const startOurs = async ({ address, bootstrap, dataDir, port }: NodeOptions): Promise<NodeUnderTest> => {
+const startOurs = async ({ address, bootstrap, dataDir, port, refreshMillis }: NodeOptions): Promise<NodeUnderTest> => {
   const scope = await Effect.runPromise(Scope.make())
   const layer = Libp2p.layer({
     host: Option.some(address),
     port,
     dataDir: Option.fromUndefinedOr(dataDir === undefined ? undefined : join(dataDir, address)),
-    registryPort: 5000
+    registryPort: 5000,
+    ...(refreshMillis === undefined ? {} : { refreshInterval: Duration.millis(refreshMillis) })
   }).pipe(
     Layer.provide(Bootstrap.layer(Result.getOrThrow(Bootstrap.fromStatic(bootstrap.map((peer) => `${peer}:${port}`)))))
   )

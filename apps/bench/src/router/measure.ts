@@ -64,7 +64,7 @@ const medians = (rounds: ReadonlyArray<Percentiles>): Percentiles => ({
 const keys = (batch: string, count: number) => Array.from({ length: count }, (_, index) => `bench/${batch}:${index}`)
 
 /** Connections are still being made for a while after everybody is known: what is measured is a cluster that has settled. */
-const quiet = async (cluster: Cluster.Cluster): Promise<void> => {
+export const quiet = async (cluster: Cluster.Cluster): Promise<void> => {
   const begun = performance.now()
   let used = Infinity
   while (used > quietCpuMillis && performance.now() - begun < quietLimitMillis) {

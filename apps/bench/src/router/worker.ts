@@ -10,6 +10,7 @@ export type Command =
     readonly bootstrap: ReadonlyArray<string>
     /** Where identities are kept; none keeps them in memory. */
     readonly dataDir?: string
+    readonly refreshMillis?: number
   }
   | { readonly _tag: "Peers" }
   | { readonly _tag: "Provide"; readonly node: number; readonly keys: ReadonlyArray<string> }
