@@ -15,7 +15,7 @@ import * as ContentKey from "@spegel-ts/router/ContentKey"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { Router } from "@spegel-ts/router/Router"
 import { Clock, Duration, Effect, Exit, Option, Result, Scope, Stream } from "effect"
-import { createHash, type Hash } from "node:crypto"
+import { createHash } from "node:crypto"
 import type { ByteSink } from "./Exchange.ts"
 import { ContentCorrupted, type MirrorError, type PeerError, PeerRefused, PeerStalled } from "./MirrorError.ts"
 import { PeerMemory } from "./PeerMemory.ts"
@@ -23,6 +23,7 @@ import * as PeerRace from "./PeerRace.ts"
 import { type PeerResponse, PeerTransport } from "./PeerTransport.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 import { parseContentRange } from "./ResponseHead.ts"
+import * as VerifyingSink from "./VerifyingSink.ts"
 
 export interface MirrorOptions {
   /** How long to wait for a peer to be found while none is being asked. */
@@ -90,6 +91,7 @@ export const contentOf = (request: ContentRequest, name: Reference.Reference): s
 export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   const router = yield* Router
   const transport = yield* PeerTransport
+  const verifier = yield* VerifyingSink.make
   const memory = new PeerMemory()
   const { firstByteTimeout, maxBufferedSize, resolveRetries, resolveTimeout } = options
 
@@ -138,7 +140,8 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
         return true
       }
     })
-    if (digestOf(offer.digest, createHash(Digest.algorithm(offer.digest)).update(bytes)) !== offer.digest) {
+    const algorithm = Digest.algorithm(offer.digest)
+    if (`${algorithm}:${createHash(algorithm).update(bytes).digest("hex")}` !== offer.digest) {
       return yield* new ContentCorrupted({ peer: nameOf(offer.peer), content: offer.digest })
     }
     return bytes
@@ -196,7 +199,10 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
           return { ...found, start: 0, body: { _tag: "Verified" as const, bytes: new Uint8Array() } }
         }
         if (size > maxBufferedSize) {
-          const relay = (sink: ByteSink) => relayFrom(offer, scope, [peer], verifyingSink(offer, sink))
+          const relay = (sink: ByteSink) =>
+            Effect.scoped(
+              Effect.flatMap(verifier.sink(offer, sink), (sink) => relayFrom(offer, scope, [peer], sink))
+            )
           return { ...found, start, body: { _tag: "Stream" as const, relay } }
         }
         const verified = yield* Effect.result(verify(offer))
@@ -215,12 +221,14 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
       scope: Scope.Closeable,
       /** Those whose bytes were passed on. */
       senders: ReadonlyArray<Peer>,
-      sink: VerifyingSink
+      sink: VerifyingSink.VerifyingSink
     ): Effect.Effect<void, MirrorError | ContentCorrupted> {
       return Effect.gen(function*() {
-        const outcome = yield* Effect.raceFirst(offer.response.relay(sink), sink.corrupted(offer.peer)).pipe(
-          Effect.result
+        const lie = Effect.andThen(
+          sink.wrong,
+          Effect.fail(new ContentCorrupted({ peer: nameOf(offer.peer), content: offer.digest }))
         )
+        const outcome = yield* Effect.result(Effect.raceFirst(offer.response.relay(sink), lie))
         if (Result.isSuccess(outcome)) return
         const error = outcome.failure
         yield* leave(offer, scope, error)
@@ -257,37 +265,4 @@ const identify = (
   return Option.isSome(digest)
     ? Effect.succeed({ digest: digest.value, mediaType })
     : Effect.fail(refused("a tag without Docker-Content-Digest"))
-}
-
-const digestOf = (digest: Digest.Digest, hash: Hash): string => `${Digest.algorithm(digest)}:${hash.digest("hex")}`
-
-/** Passes bytes on while hashing them, and the last of them only if the digest is right. */
-interface VerifyingSink extends ByteSink {
-  /** The byte of the whole that comes next. */
-  readonly offset: () => number
-  /** Fails once the digest has turned out wrong; `peer` is who sent the end. */
-  readonly corrupted: (peer: Peer) => Effect.Effect<never, ContentCorrupted>
-}
-
-const verifyingSink = (offer: Offer, sink: ByteSink): VerifyingSink => {
-  // Bytes before the start are the client's own; it verifies the whole.
-  const hash = offer.start === 0 ? createHash(Digest.algorithm(offer.digest)) : undefined
-  let offset = offer.start
-  let onWrong = () => {}
-  return {
-    offset: () => offset,
-    corrupted: (peer) =>
-      Effect.callback((resume) => {
-        onWrong = () => resume(Effect.fail(new ContentCorrupted({ peer: nameOf(peer), content: offer.digest })))
-      }),
-    write: (chunk, resume) => {
-      hash?.update(chunk)
-      offset += chunk.length
-      if (offset === offer.size && hash !== undefined && digestOf(offer.digest, hash) !== offer.digest) {
-        onWrong()
-        return false
-      }
-      return sink.write(chunk, resume)
-    }
-  }
 }
