@@ -17,7 +17,14 @@ import { Router } from "@spegel-ts/router/Router"
 import { Clock, Duration, Effect, Exit, Option, Result, Scope, Stream } from "effect"
 import { createHash } from "node:crypto"
 import type { ByteSink } from "./Exchange.ts"
-import { ContentCorrupted, type MirrorError, type PeerError, PeerRefused, PeerStalled } from "./MirrorError.ts"
+import {
+  ContentCorrupted,
+  type HashLost,
+  type MirrorError,
+  type PeerError,
+  PeerRefused,
+  PeerStalled
+} from "./MirrorError.ts"
 import { PeerMemory } from "./PeerMemory.ts"
 import * as PeerRace from "./PeerRace.ts"
 import { type PeerResponse, PeerTransport } from "./PeerTransport.ts"
@@ -57,7 +64,7 @@ export type MirroredBody =
   | {
     readonly _tag: "Stream"
     /** Fails when no peer is left that can go on; the last bytes are given only if the digest is right. */
-    readonly relay: (sink: ByteSink) => Effect.Effect<void, MirrorError | ContentCorrupted>
+    readonly relay: (sink: ByteSink) => Effect.Effect<void, MirrorError | ContentCorrupted | HashLost>
   }
 
 export interface Mirror {
@@ -222,7 +229,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
       /** Those whose bytes were passed on. */
       senders: ReadonlyArray<Peer>,
       sink: VerifyingSink.VerifyingSink
-    ): Effect.Effect<void, MirrorError | ContentCorrupted> {
+    ): Effect.Effect<void, MirrorError | ContentCorrupted | HashLost> {
       return Effect.gen(function*() {
         const lie = Effect.andThen(
           sink.wrong,
@@ -231,6 +238,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
         const outcome = yield* Effect.result(Effect.raceFirst(offer.response.relay(sink), lie))
         if (Result.isSuccess(outcome)) return
         const error = outcome.failure
+        if (error._tag === "HashLost") return yield* error
         yield* leave(offer, scope, error)
         if (error._tag === "ContentCorrupted") {
           yield* quarantine(senders, error)

@@ -140,7 +140,6 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
       yield* finish(response)
       return answer
     }
-    response.flushHeaders()
     return yield* body.relay(clientSink(response)).pipe(
       Effect.andThen(finish(response)),
       Effect.as(answer),
