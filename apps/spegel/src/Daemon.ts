@@ -43,6 +43,8 @@ export interface DaemonSettings {
   readonly mirrorStallTimeout: Duration.Duration
   /** Bytes per second; 0 for any. */
   readonly mirrorMinSpeed: number
+  readonly maxUploads: number
+  readonly maxUploadsPerPeer: number
   readonly debugWebEnabled: boolean
   readonly basicAuthDir: string
   readonly shutdownGrace: Duration.Duration
@@ -88,7 +90,9 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
       resolveRetries: settings.mirrorResolveRetries,
       resolveTags,
       filter,
-      basicAuth
+      basicAuth,
+      maxUploads: settings.maxUploads,
+      maxUploadsPerPeer: settings.maxUploadsPerPeer
     }),
     StateTracker.layer({ filter })
   ).pipe(

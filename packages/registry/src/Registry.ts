@@ -22,8 +22,9 @@ import * as Mirror from "./Mirror.ts"
 import type { PeerTransport } from "./PeerTransport.ts"
 import { PullLedger } from "./PullLedger.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
+import * as UploadAdmission from "./UploadAdmission.ts"
 
-export interface RegistryOptions extends Mirror.MirrorOptions {
+export interface RegistryOptions extends Mirror.MirrorOptions, UploadAdmission.UploadLimits {
   /** Whether peers are asked for tags; digests they are asked for always. */
   readonly resolveTags: boolean
   /** Images that the mirror handles; others it leaves to upstream. */
@@ -40,7 +41,9 @@ export const defaults: RegistryOptions = {
   maxBufferedSize: 4 * 1024 * 1024,
   resolveTags: true,
   filter: () => true,
-  basicAuth: Option.none()
+  basicAuth: Option.none(),
+  maxUploads: 128,
+  maxUploadsPerPeer: 16
 }
 
 /** How a request was answered. */
@@ -74,6 +77,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
   yield* RegistryMetrics.initialise
   const local = yield* LocalContent.make
   const mirror = yield* Mirror.make(options)
+  const uploads = UploadAdmission.make(options)
 
   const unavailable = (error: StoreUnavailable) => DistributionError.unavailable(`spegel-ts: ${error.message}`)
 
@@ -99,6 +103,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
     const status = Option.isSome(parsed.success) ? 206 : 200
     const bytes = range.end - range.start
     const answer = { status, bytes, source: "local", reasons: [] } satisfies Answer
+    if (request.mirrored && request.method === "GET") yield* uploads.admit(response)
     const source = request.method === "HEAD" ? undefined : yield* store.open(digest)
     response.writeHead(status, {
       ...headers,
