@@ -285,6 +285,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
         const { entry, peer, value: offer } = won
         const start = sink.offset()
         entry.outcome = "the client went away"
+        record.source = peer.id
         const lie = Effect.andThen(
           sink.wrong,
           Effect.fail(new ContentCorrupted({ peer: Offer.nameOf(peer), content: offer.digest }))
