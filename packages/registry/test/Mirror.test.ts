@@ -111,6 +111,27 @@ describe("Mirror", () => {
       assert.strictEqual((yield* at(largeDigest, `bytes=${large.length}-`)).status, 404)
     }))
 
+  it.live("takes a layer only in the size that containerd expects", () =>
+    Effect.gen(function*() {
+      const expected = { digest: largeDigest, path: "/nowhere", size: large.length, written: 0 }
+      for (const wrong of [large.subarray(0, 5_000_000), Buffer.concat([large, large])]) {
+        const network = MemoryRouter.network()
+        yield* startHolder(network, "127.0.0.2", large)
+        const peer = yield* startFalsePeer(
+          network,
+          "127.0.0.4",
+          (socket, asked) => socket.write(honest(wrong, asked)),
+          largeDigest
+        )
+        for (const start of [0, 5]) {
+          const { url } = yield* startNode(network, "127.0.0.3", { ingests: [expected] })
+          const { body } = yield* get(blobUrl(url, largeDigest), { headers: { range: `bytes=${start}-` } })
+          assert.isTrue(body.equals(large.subarray(start)))
+        }
+        assert.strictEqual(peer.requests.length, 2)
+      }
+    }))
+
   it.live("takes no other range than it asked for", () =>
     Effect.gen(function*() {
       for (
@@ -271,6 +292,42 @@ describe("Mirror", () => {
       assert.isTrue((yield* get(blobUrl(url, smallDigest))).body.equals(small))
       assert.deepStrictEqual(elsewhere.requests, [])
     }))
+
+  /** Writes for ever, as long as anybody reads. */
+  const endless = (head: string, more: string) => (socket: Socket) => {
+    const pour = () => {
+      while (!socket.destroyed && socket.write(more.repeat(100)));
+      if (!socket.destroyed) socket.once("drain", pour)
+    }
+    socket.write(head)
+    pour()
+  }
+  const hostile: ReadonlyArray<readonly [string, (socket: Socket) => void]> = [
+    ["sends headers without end", endless("HTTP/1.1 200 OK\r\n", "x-bomb: boom\r\n")],
+    ["sends one header without end", endless("HTTP/1.1 200 OK\r\nx: ", "y")],
+    ["sends interim answers without end", endless("", "HTTP/1.1 103 Early Hints\r\n\r\n")],
+    ["sends chunks without end", endless("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", "5\r\nbytes\r\n")],
+    [
+      "sends lengths and chunks at once",
+      (socket) => socket.write(response(200, small, "transfer-encoding: chunked"))
+    ],
+    ["sends a coded body", (socket) => socket.write(response(200, small, "content-encoding: gzip"))],
+    ["answers a refusal without end", endless(`HTTP/1.1 404 X\r\ncontent-length: ${2 ** 40}\r\n\r\n`, "bytes")]
+  ]
+  for (const [title, behave] of hostile) {
+    it.live(`a peer that ${title} is left, with its connection`, () =>
+      Effect.gen(function*() {
+        const network = MemoryRouter.network()
+        yield* startHolder(network, "127.0.0.2", small)
+        const peer = yield* startFalsePeer(network, "127.0.0.4", behave, smallDigest)
+        const { url } = yield* startNode(network, "127.0.0.3", { hedgeDelay: Duration.seconds(1) })
+        const { body, status } = yield* get(blobUrl(url, smallDigest), { signal: AbortSignal.timeout(5000) })
+        assert.strictEqual(status, 200)
+        assert.isTrue(body.equals(small))
+        yield* Effect.sleep("30 millis")
+        assert.strictEqual(peer.sockets.size, 0)
+      }))
+  }
 
   it.live("gets out of the way of a registry for which peers keep failing, and tries again later", () =>
     Effect.gen(function*() {

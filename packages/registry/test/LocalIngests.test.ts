@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { ContentStore, type Ingest } from "@spegel-ts/content/ContentStore"
 import * as MemoryStore from "@spegel-ts/content/MemoryStore"
 import * as Digest from "@spegel-ts/oci/Digest"
-import * as PoisonedIngests from "@spegel-ts/registry/PoisonedIngests"
+import * as LocalIngests from "@spegel-ts/registry/LocalIngests"
 import { Effect, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { mkdtemp, rm, writeFile } from "node:fs/promises"
@@ -24,7 +24,7 @@ const setUp = Effect.gen(function*() {
   const downloads: Array<Ingest> = []
   const discarded: Array<string> = []
   const memory = yield* ContentStore
-  const ingests = yield* PoisonedIngests.make.pipe(Effect.provideService(ContentStore, {
+  const ingests = yield* LocalIngests.make.pipe(Effect.provideService(ContentStore, {
     ...memory,
     inProgress: Stream.suspend(() => Stream.fromIterable([...downloads])),
     discard: (digest) =>
@@ -48,7 +48,7 @@ const setUp = Effect.gen(function*() {
   return { ingests, downloads, discarded, write, pass, path }
 }).pipe(Effect.provide(MemoryStore.layer))
 
-describe("PoisonedIngests", () => {
+describe("LocalIngests", () => {
   it.effect("discards a complete download whose bytes are wrong", () =>
     Effect.gen(function*() {
       const { discarded, ingests, pass, write } = yield* setUp
