@@ -271,8 +271,9 @@ describe("Registry, content of peers", () => {
         const network = MemoryRouter.network()
         yield* startHolder(network, "127.0.0.2")
         let asked = 0
-        yield* startFalsePeer(network, "127.0.0.4", (socket) => {
-          asked++
+        yield* startFalsePeer(network, "127.0.0.4", (socket, request) => {
+          // It may be told that it lied.
+          if (request.startsWith("GET")) asked++
           behave(socket)
         }, largeDigest)
         const { url } = yield* startNode(network, "127.0.0.3")
