@@ -63,9 +63,13 @@ const flags = {
     Flag.withDescription("Only requests with this in their name"),
     Flag.withDefault("")
   ),
+  only: Flag.Literals("only", ["cells", "empty-mirror"]).pipe(
+    Flag.withDescription("The matrix, or what a mirror costs that has nothing; default: both"),
+    Flag.optional
+  ),
   lanes: Flag.Int("lanes").pipe(Flag.withDescription("Clusters that run at once"), Flag.withDefault(4)),
   pairs: Flag.Int("pairs").pipe(
-    Flag.withDescription("Pairs of pulls with and without an empty mirror; 0 for none"),
+    Flag.withDescription("Pairs of pulls with and without an empty mirror; three times as many where it is not clear"),
     Flag.withDefault(9)
   ),
   out: Flag.String("out").pipe(
@@ -76,11 +80,13 @@ const flags = {
 
 type Options = Command.Command.Config.Infer<typeof flags>
 
-const measure = Effect.fnUntraced(function*({ containerd, fault, lanes, out, pairs, quick, request }: Options) {
+const measure = Effect.fnUntraced(function*(options: Options) {
+  const { containerd, fault, lanes, only, out, pairs, quick, request } = options
+  const wants = (what: "cells" | "empty-mirror") => Option.getOrElse(only, () => what) === what
   const versions = containerd.length > 0 ? containerd : ContainerdPackages.versions
   const plan = Plan.make({ versions, quick, filter: { fault, request } })
   const exits = yield* Effect.forEach(
-    plan,
+    wants("cells") ? plan : [],
     (part, index) => Effect.exit(runPart(part, index)),
     { concurrency: lanes }
   )
@@ -92,8 +98,8 @@ const measure = Effect.fnUntraced(function*({ containerd, fault, lanes, out, pai
   if (failed > 0) yield* Console.error(`\n${Report.failures(parts)}`)
 
   // Alone on the machine: here tens of milliseconds are told apart.
-  const empty = pairs === 0 ? [] : yield* Effect.forEach(
-    plan.filter(({ company, flavour }) => company === "upstream" && !flavour.inParts),
+  const empty = yield* Effect.forEach(
+    wants("empty-mirror") ? plan.filter(({ company, flavour }) => company === "upstream" && !flavour.inParts) : [],
     ({ client, flavour }) =>
       Effect.flatMap(
         startLane(plan.length, { client, flavour }),
