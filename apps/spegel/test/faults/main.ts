@@ -18,8 +18,8 @@ import * as Plan from "./Plan.ts"
 import * as Report from "./Report.ts"
 
 /** Plain pulls before the first cell, and cells between the further ones. */
-const plainPulls = 5
-const cellsBetweenPlainPulls = 6
+const plainPulls = 3
+const cellsBetweenPlainPulls = 8
 
 const startLane = (index: number, { client, flavour }: Omit<Plan.Part, "company" | "cells">) =>
   Effect.flatMap(ContainerdPackages.fetch(flavour.version), (containerd) =>
