@@ -111,7 +111,10 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   const hedging = Schedule.forever.pipe(
     Schedule.modifyDelay(() => Effect.sync(() => Duration.millis(memory.hedgeMillis)))
   )
-  const buffers = yield* Semaphore.make(verifyMemory)
+  // Blobs must not keep manifests from being verified, and so from being answered.
+  const manifestMemory = Math.floor(verifyMemory / 8)
+  const manifests = yield* Semaphore.make(manifestMemory)
+  const blobs = yield* Semaphore.make(verifyMemory - manifestMemory)
   const circuits = new Circuits({
     failures: options.circuitFailures,
     pauseMillis: Duration.toMillis(options.circuitPause)
@@ -120,10 +123,10 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   /** Memory for a body to verify. A manifest waits for it; a blob that gets none is streamed. */
   const reserve = (request: Offer.ContentRequest, size: number): Effect.Effect<boolean, never, Scope.Scope> =>
     request._tag === "Manifest"
-      ? Effect.as(Semaphore.takeScoped(buffers, Math.min(size, verifyMemory)), true)
+      ? Effect.as(Semaphore.takeScoped(manifests, Math.min(size, manifestMemory)), true)
       : Effect.acquireRelease(
-        Semaphore.takeIfAvailable(buffers, size),
-        (taken) => taken ? Semaphore.release(buffers, size) : Effect.void
+        Semaphore.takeIfAvailable(blobs, size),
+        (taken) => taken ? Semaphore.release(blobs, size) : Effect.void
       )
 
   const fetch = Effect.fnUntraced(function*(

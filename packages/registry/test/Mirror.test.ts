@@ -385,7 +385,7 @@ describe("Mirror", () => {
       const network = MemoryRouter.network()
       yield* startHolder(network, "127.0.0.2", small)
       const lie = (socket: Socket) => socket.write(response(200, Buffer.alloc(small.length, "x")))
-      const node = yield* startNode(network, "127.0.0.3", { verifyMemory: small.length })
+      const node = yield* startNode(network, "127.0.0.3", { verifyMemory: 2 * small.length })
       for (let turn = 0; turn < 5; turn++) {
         assert.isTrue((yield* get(blobUrl(node.url, smallDigest))).body.equals(small))
       }
@@ -393,7 +393,7 @@ describe("Mirror", () => {
       yield* startFalsePeer(network, "127.0.0.4", lie, smallDigest)
       assert.isTrue((yield* get(blobUrl(node.url, smallDigest))).body.equals(small))
 
-      const without = yield* startNode(network, "127.0.0.5", { verifyMemory: small.length - 1 })
+      const without = yield* startNode(network, "127.0.0.5", { verifyMemory: small.length })
       const cut = yield* Effect.exit(Effect.tryPromise(() => fetch(blobUrl(without.url, smallDigest))))
       assert.strictEqual(cut._tag, "Failure")
       // The liar is known now.
