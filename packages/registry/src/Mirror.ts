@@ -39,7 +39,10 @@ export interface MirrorOptions {
   readonly resolveRetries: number
   /** How long a peer may take to send the first byte of a body. */
   readonly firstByteTimeout: Duration.Duration
-  /** How long a first byte may take before another peer is asked beside, until past times tell it better. */
+  /**
+   * How long a first byte may take before another peer is asked beside, until past times tell it better; and how long
+   * other providers of a tag are waited for.
+   */
   readonly hedgeDelay: Duration.Duration
   /** How long a HEAD or a manifest may take, whatever peers do. */
   readonly answerTimeout: Duration.Duration
@@ -103,9 +106,9 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   const ingests = yield* LocalIngests.make
   const { ask, complain } = yield* Offer.make(options)
   const whole = yield* Effect.scope
-  const { answerTimeout, resolveRetries, resolveTimeout, verifyMemory, verifySize } = options
+  const { answerTimeout, hedgeDelay, resolveRetries, resolveTimeout, verifyMemory, verifySize } = options
   const memory = new PeerMemory({
-    hedgeMillis: Duration.toMillis(options.hedgeDelay),
+    hedgeMillis: Duration.toMillis(hedgeDelay),
     recordMillis: Duration.toMillis(options.recordTtl)
   })
   const hedging = Schedule.forever.pipe(
@@ -219,14 +222,14 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
 
     /** Of the providers of a tag, the one that all nodes would choose. */
     const elect = Effect.fnUntraced(function*(first: Held) {
-      const others = yield* peers.beside((peer) => ask(request, peer, undefined))
+      const others = yield* peers.beside(hedgeDelay, (peer) => ask(request, peer, undefined))
       const rivals = yield* Effect.forEach(
         others,
         (other) =>
           hold(other).pipe(
             Scope.provide(other.scope),
             Effect.tap(() => Effect.sync(() => served(other))),
-            Effect.timeoutOrElse({ duration: memory.hedgeMillis, orElse: () => Effect.succeedNone }),
+            Effect.timeoutOrElse({ duration: hedgeDelay, orElse: () => Effect.succeedNone }),
             Effect.catch((error) => Effect.as(drop(other, error, [other.peer]), Option.none()))
           ),
         { concurrency: "unbounded" }

@@ -224,7 +224,7 @@ describe("Mirror", () => {
             tag
           )
         }
-        const { url } = yield* startNode(network, "127.0.0.3", { hedgeDelay: Duration.seconds(1) })
+        const { url } = yield* startNode(network, "127.0.0.3", { hedgeDelay: Duration.seconds(5) })
         const head = yield* get(tagUrl(url), { method: "HEAD" })
         assert.strictEqual(head.headers.get("docker-content-digest"), Digest.ofBytes(expected))
         assert.isTrue((yield* get(tagUrl(url))).body.equals(expected))
@@ -347,7 +347,7 @@ describe("Mirror", () => {
       )
       const { url } = yield* startNode(network, "127.0.0.3", {
         circuitFailures: 2,
-        circuitPause: Duration.millis(300)
+        circuitPause: Duration.seconds(3)
       })
       const fetchBlob = (index: number) => get(blobUrl(url, digests[index] ?? ""))
       for (const index of [0, 1]) assert.include(error((yield* fetchBlob(index)).body).message, "no peer could serve")
@@ -358,7 +358,7 @@ describe("Mirror", () => {
       // Another registry's images are asked for.
       const other = yield* get(`${url}/v2/team/app/blobs/${digests[3]}?ns=other.example`)
       assert.strictEqual(other.status, 200)
-      yield* Effect.sleep("300 millis")
+      yield* Effect.sleep("3 seconds")
       for (const index of [2, 3, 4]) assert.strictEqual((yield* fetchBlob(index)).status, 200)
     }))
 
