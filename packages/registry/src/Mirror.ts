@@ -11,7 +11,7 @@ import * as Reference from "@spegel-ts/oci/Reference"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { Router } from "@spegel-ts/router/Router"
-import { Clock, Duration, Effect, Option, Result, Schedule, Scope, Semaphore, Stream } from "effect"
+import { Clock, Duration, Effect, Fiber, Option, Result, Schedule, Scope, Semaphore, Stream } from "effect"
 import { Circuits } from "./Circuit.ts"
 import type { ByteSink } from "./Exchange.ts"
 import * as LocalIngests from "./LocalIngests.ts"
@@ -184,14 +184,15 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
 
     const range = Offer.rangeOf(request)
 
-    const sizeKnown = yield* Effect.cached(
+    // Read while peers are looked up and asked.
+    const sizeKnown = yield* Effect.forkScoped(
       request._tag === "Blob" ? ingests.sizeOf(request.digest) : Effect.succeedNone
     )
 
     /** Asks a peer for a part or for the whole; one that has it in another size cannot have the content. */
     const askFor = Effect.fnUntraced(function*(peer: Peer, part: string | undefined, size?: number) {
       const offer = yield* ask(request, peer, part)
-      const expected = size ?? Option.getOrElse(yield* sizeKnown, () => offer.size)
+      const expected = size ?? Option.getOrElse(yield* Fiber.join(sizeKnown), () => offer.size)
       if (offer.size === expected) return offer
       const reason = `has ${offer.size} bytes of it and not ${expected}`
       return yield* new PeerRefused({ peer: Offer.nameOf(peer), reason })
