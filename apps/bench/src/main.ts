@@ -10,6 +10,7 @@ import { partition, restarts, thirdLost, visibility } from "./router/faults.ts"
 import { hostile } from "./router/hostile.ts"
 import { type Figures, measure, type Plan } from "./router/measure.ts"
 import { memory } from "./router/memory.ts"
+import { newcomer } from "./router/newcomer.ts"
 import { upkeep } from "./router/upkeep.ts"
 
 const ours: Plan = {
@@ -109,6 +110,7 @@ const faults = Command.make("router-faults", {
   Effect.gen(function*() {
     const scenarios = [
       () => visibility(nodes, port),
+      () => newcomer(nodes, port + 5),
       () => thirdLost(nodes, port + 1, "SIGSTOP"),
       () => thirdLost(nodes, port + 2, "SIGKILL"),
       () => restarts(20, port + 3),

@@ -18,7 +18,7 @@ import { networkInterfaces } from "node:os"
 import { Bootstrap } from "./Bootstrap.ts"
 import type { ContentKey } from "./ContentKey.ts"
 import * as Identity from "./Identity.ts"
-import { economise, Gate } from "./kademlia/ConnectionRules.ts"
+import { close, economise, Gate } from "./kademlia/ConnectionRules.ts"
 import { Kademlia, type Provider } from "./kademlia/Kademlia.ts"
 import * as Libp2pTransport from "./kademlia/Libp2pTransport.ts"
 import { empty, type Environment, message, NoteType, textOf } from "./kademlia/Protocol.ts"
@@ -194,14 +194,14 @@ export const layer = (
           })
           kademlia.start()
         }),
-        () => Effect.andThen(Effect.sync(() => kademlia.stop()), Effect.sleep(goodbyeTime))
+        () => Effect.andThen(Effect.sync(() => kademlia.stop()), Effect.sleep(wordTime))
       )
       yield* followHost(host, kademlia, believed)
       yield* publish(() => ({ kademlia: kademlia.counts, transport: transport.counts() }))
       yield* Effect.forkScoped(Effect.repeat(
         Effect.sync(() => {
           const neighbours = new Set(kademlia.neighbours().map(({ id }) => id))
-          economise(host, {
+          return economise(host, {
             bound: heldConnections,
             isNeighbour: (id) => neighbours.has(id),
             lastUsed: transport.lastUsed,
@@ -210,7 +210,7 @@ export const layer = (
               if (member?.ours === true) transport.tell(member, [message(NoteType.rest, empty)])
             }
           })
-        }),
+        }).pipe(Effect.flatMap((resting) => Effect.delay(Effect.sync(() => close(resting)), wordTime))),
         Schedule.spaced(economyInterval)
       ))
 
@@ -286,8 +286,8 @@ export const layer = (
     })
   )
 
-/** Time that a goodbye has to leave this host. */
-const goodbyeTime = Duration.millis(100)
+/** Time that a last word has to leave this host before what carries it is closed. */
+const wordTime = Duration.millis(100)
 const defaultRecordTtl = Duration.minutes(10)
 const defaultRefreshInterval = Duration.minutes(9)
 
