@@ -19,8 +19,10 @@ import { Bootstrap } from "./Bootstrap.ts"
 import type { ContentKey } from "./ContentKey.ts"
 import * as Identity from "./Identity.ts"
 import { close, economise, Gate } from "./kademlia/ConnectionRules.ts"
+import { positionOf } from "./kademlia/Distance.ts"
 import { Kademlia, type Provider } from "./kademlia/Kademlia.ts"
 import * as Libp2pTransport from "./kademlia/Libp2pTransport.ts"
+import { copied } from "./kademlia/Members.ts"
 import { empty, type Environment, message, NoteType, textOf } from "./kademlia/Protocol.ts"
 import { tls } from "./OnDemandTls.ts"
 import type { Peer, PeerFacts } from "./Peer.ts"
@@ -302,6 +304,7 @@ const environmentOf = (believed: PeerAddress.UsableOptions): Environment => ({
   wallClock: Date.now,
   usable: (addresses) =>
     addresses.filter((address) => Option.exists(ipOfBytes(address), (ip) => PeerAddress.isUsable(ip, believed))),
+  keep: copied,
   siteOf: ([first]) => first === undefined ? "" : Option.getOrElse(ipOfBytes(first), () => ""),
   random: Math.random,
   after: (millis, run) => {
@@ -329,9 +332,11 @@ const followHost = (host: Host, kademlia: Kademlia, believed: PeerAddress.Usable
     // Where it comes from is a fact, where it says that it is is a claim.
     const isRemote = (address: Multiaddr) =>
       Option.exists(PeerAddress.ipOf(address), (ip) => Option.isSome(remote) && ip === remote.value)
+    const idBytes = detail.peerId.toMultihash().bytes
     kademlia.connected({
       id: detail.peerId.toString(),
-      idBytes: detail.peerId.toMultihash().bytes,
+      idBytes,
+      position: positionOf(idBytes),
       addresses: [...claimed.filter(isRemote), ...claimed.filter((address) => !isRemote(address))].map(
         (address) => PeerAddress.withoutId(address).bytes
       ),
