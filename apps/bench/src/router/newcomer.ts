@@ -32,7 +32,12 @@ const startAsker = async (address: string) => {
   const { remotePeer } = await host.dial(multiaddr(address))
   const idBytes = remotePeer.toMultihash().bytes
   const transport = Libp2pTransport.make(host, () => ({ id: host.peerId.toMultihash().bytes, addresses: [] }))
-  const asked = new Members(() => "").candidate({ id: remotePeer.toString(), idBytes, position: positionOf(idBytes), addresses: [] })
+  const asked = new Members(() => "").candidate({
+    id: remotePeer.toString(),
+    idBytes,
+    position: positionOf(idBytes),
+    addresses: []
+  })
   return {
     idBytes,
     keepsAll: async (keys: ReadonlyArray<Uint8Array>) => {
