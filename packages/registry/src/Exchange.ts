@@ -1,6 +1,6 @@
 /** One request and its response on a connection, moved by what the connection reads. */
 import { Result } from "effect"
-import { BufferPool } from "./BufferPool.ts"
+import { bodyBuffers } from "./BufferPool.ts"
 import { PeerDisconnected, PeerRefused, PeerSlow, PeerStalled } from "./MirrorError.ts"
 import * as ResponseHead from "./ResponseHead.ts"
 import { SpeedGuard } from "./SpeedGuard.ts"
@@ -35,9 +35,6 @@ export interface Wire {
   readonly destroy: () => void
 }
 
-/** Large reads cost least per byte. One stream has one buffer, and what waits for its first byte has none. */
-const bodyBuffers = new BufferPool(512 * 1024, 16)
-
 type OnHead = (result: Result.Result<ResponseHead.ResponseHead, ExchangeError>) => void
 type OnEnd = (failure: ExchangeError | undefined) => void
 
@@ -53,6 +50,8 @@ export class Exchange {
   #onEnd: OnEnd = () => {}
   #head: ResponseHead.ResponseHead | undefined
   #headBytes = Buffer.alloc(0)
+  /** Whether the response was handed over, which waits for the first byte of its body. */
+  #answered = false
   #reusable = true
   /** Body bytes that are still to be read from the connection. */
   #unread = 0
@@ -147,7 +146,7 @@ export class Exchange {
     this.#unread = this.#remaining
     const first = bytes.subarray(end)
     if (this.#unread > first.length) {
-      this.#buffer = bodyBuffers.acquire()
+      this.#buffer = bodyBuffers.acquire(this.#unread)
       if (first.length === 0) return true
       first.copy(this.#buffer)
       this.#handOver(this.#take(this.#buffer.subarray(0, first.length)))
@@ -170,6 +169,7 @@ export class Exchange {
   /** The first body bytes: the response is worth handing over, and waits for its reader. */
   #handOver(bytes: Buffer): void {
     if (bytes.length > 0) this.#early = bytes
+    this.#answered = true
     if (this.#head !== undefined) this.#onHead(Result.succeed(this.#head))
   }
 
@@ -213,14 +213,17 @@ export class Exchange {
     if (this.#ended) return
     this.#wire.destroy()
     this.#end(error)
-    if (this.#head === undefined) this.#onHead(Result.fail(error))
+    if (!this.#answered) this.#onHead(Result.fail(error))
   }
 
   #end(failure: ExchangeError | undefined): void {
     if (this.#ended) return
     this.#ended = true
     this.#failure = failure
-    if (this.#buffer !== undefined && !this.#lent) bodyBuffers.release(this.#buffer)
+    if (this.#buffer !== undefined) {
+      if (this.#lent) bodyBuffers.forget(this.#buffer)
+      else bodyBuffers.release(this.#buffer)
+    }
     this.#buffer = undefined
     this.#early = undefined
     this.#onEnd(failure)

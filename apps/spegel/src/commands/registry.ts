@@ -9,6 +9,7 @@ import * as Daemon from "../Daemon.ts"
 import { many, one, onOff, textSchema } from "../Flags.ts"
 import { GoDuration } from "../GoDuration.ts"
 import { ListenAddress } from "../ListenAddress.ts"
+import * as MirrorFlags from "../MirrorFlags.ts"
 import { containerdRegistryConfigPath, mirroredRegistries } from "./shared.ts"
 
 /** Flags that do not fit together. */
@@ -52,16 +53,9 @@ const regularExpression = textSchema<RegExp>({
   print: (expression) => expression.source
 })
 
-const retries = textSchema<number>({
-  expected: "a number of peers from 1 to 100",
-  parse: (text) =>
-    /^\d{1,3}$/.test(text) && Number(text) >= 1 && Number(text) <= 100 ? Option.some(Number(text)) : Option.none(),
-  print: String
-})
-
-const bytes = textSchema<number>({
-  expected: "a number of bytes such as 524288",
-  parse: (text) => /^\d{1,12}$/.test(text) ? Option.some(Number(text)) : Option.none(),
+const uploads = textSchema<number>({
+  expected: "a number of uploads such as 128, or 0 for any",
+  parse: (text) => /^\d{1,6}$/.test(text) ? Option.some(Number(text)) : Option.none(),
   print: String
 })
 
@@ -188,36 +182,7 @@ const flags = {
     description: "Deprecated: false is --registry-filters=:latest$",
     fallback: true
   }),
-  mirrorResolveTimeout: one({
-    ...duration,
-    name: "mirror-resolve-timeout",
-    environment: "MIRROR_RESOLVE_TIMEOUT",
-    description: "How long to look for a peer before containerd is sent on to upstream",
-    fallback: "20ms"
-  }),
-  mirrorResolveRetries: one({
-    name: "mirror-resolve-retries",
-    environment: "MIRROR_RESOLVE_RETRIES",
-    description: "How many peers to try for one request",
-    schema: retries,
-    fallback: "3",
-    metavar: "NUMBER"
-  }),
-  mirrorStallTimeout: one({
-    ...duration,
-    name: "mirror-stall-timeout",
-    environment: "MIRROR_STALL_TIMEOUT",
-    description: "How long a peer may send nothing in the middle of a layer before another goes on",
-    fallback: "2s"
-  }),
-  mirrorMinSpeed: one({
-    name: "mirror-min-speed",
-    environment: "MIRROR_MIN_SPEED",
-    description: "Bytes per second that a peer must send over 3 s of being waited for, else another goes on; 0 for any",
-    schema: bytes,
-    fallback: "524288",
-    metavar: "BYTES"
-  }),
+  ...MirrorFlags.flags,
   bootstrapKind: many({
     name: "bootstrap-kind",
     environment: "BOOTSTRAP_KIND",
@@ -275,6 +240,22 @@ const flags = {
     environment: "RECORD_REFRESH",
     description: "How often this node says again what it holds; less than the peers' --record-ttl",
     fallback: "9m"
+  }),
+  maxUploads: one({
+    name: "max-uploads",
+    environment: "MAX_UPLOADS",
+    description: "How many bodies may be sent to peers at once; others are told to ask another peer. 0 for any number",
+    schema: uploads,
+    fallback: "128",
+    metavar: "NUMBER"
+  }),
+  maxUploadsPerPeer: one({
+    name: "max-uploads-per-peer",
+    environment: "MAX_UPLOADS_PER_PEER",
+    description: "How many bodies may be sent to one peer at once; 0 for any number",
+    schema: uploads,
+    fallback: "16",
+    metavar: "NUMBER"
   }),
   debugWebEnabled: onOff({
     name: "debug-web-enabled",
