@@ -16,7 +16,7 @@ export class BodyInterrupted extends Data.TaggedError("BodyInterrupted")<{ reado
   }
 }
 
-const clientGone = "the client closed the connection before the body was complete"
+export const clientGone = "the client closed the connection before the body was complete"
 
 /** Below this speed a client gets small chunks, which cost more CPU a byte and hold less memory while they wait. */
 const slowBytesPerMilli = 25_000
