@@ -5,7 +5,7 @@
  * The encoders are Effect's. Its exporter has no bound on what is under way, and where a collector fails it drops what comes
  * in the next minute without a word.
  */
-import { Clock, type Duration, Effect, Metric, type Scope } from "effect"
+import { Clock, type Duration, Effect, Fiber, Metric, type Scope } from "effect"
 import * as OtlpResource from "effect/observability/OtlpResource"
 import * as OtlpSerialization from "effect/observability/OtlpSerialization"
 import type { TraceExport } from "./OtelEnvironment.ts"
@@ -23,6 +23,7 @@ const dropped = Metric.counter("spegel_trace_spans_dropped_total", {
 
 /** A collector that is away is told of once in this many milliseconds. */
 const complaintInterval = 60_000
+const outOfTime = "no time was left at shutdown"
 
 export interface SpanExporter {
   /** Takes a span, or drops it where too many wait. */
@@ -57,6 +58,7 @@ export const make = Effect.fnUntraced(function*(
   let untold = 0
   let nextComplaint = 0
   let wake = () => {}
+  let closing = false
 
   const filled = Effect.callback<void>((resume) => {
     if (queue.length >= maxBatchSize) return resume(Effect.void)
@@ -87,23 +89,21 @@ export const make = Effect.fnUntraced(function*(
     yield* Effect.suspend(() => post(encoded(batch))).pipe(
       Effect.andThen(Metric.update(exported, batch.length)),
       Effect.catch(({ message }) => drop(batch.length, `${url.origin}: ${message}`)),
-      // The scope closes while the batch is on its way: it is sent with the rest.
-      Effect.onInterrupt(() => Effect.sync(() => queue.unshift(...batch)))
+      Effect.onInterrupt(() => drop(batch.length, outOfTime))
     )
   })
 
-  yield* Effect.addFinalizer(() =>
-    Effect.repeat(sendBatch, { while: () => queue.length > 0 }).pipe(
-      Effect.interruptible,
-      Effect.timeoutOption(options.flushTimeout),
-      Effect.andThen(Effect.suspend(() => queue.length === 0 ? Effect.void : drop(queue.length, "no time at shutdown")))
-    )
-  )
-  yield* Effect.raceFirst(filled, Effect.sleep(scheduleDelay)).pipe(
-    Effect.andThen(sendBatch),
-    Effect.forever,
-    Effect.forkScoped
-  )
+  const run = Effect.suspend(() =>
+    closing ? sendBatch : Effect.andThen(Effect.raceFirst(filled, Effect.sleep(scheduleDelay)), sendBatch)
+  ).pipe(Effect.repeat({ until: () => closing && queue.length === 0 }))
+  yield* Effect.acquireRelease(Effect.forkDetach(run), (running) =>
+    Effect.gen(function*() {
+      closing = true
+      wake()
+      yield* Fiber.await(running).pipe(Effect.interruptible, Effect.timeoutOption(options.flushTimeout))
+      yield* Fiber.interrupt(running)
+      if (queue.length > 0) yield* drop(queue.length, outOfTime)
+    }))
   return {
     push: (span) => {
       if (queue.length >= maxQueueSize) overflow++
