@@ -94,7 +94,7 @@ export const make = Effect.fnUntraced(function*(
   })
 
   const run = Effect.suspend(() =>
-    closing ? sendBatch : Effect.andThen(Effect.raceFirst(filled, Effect.sleep(scheduleDelay)), sendBatch)
+    closing ? sendBatch : Effect.andThen(Effect.timeoutOption(filled, scheduleDelay), sendBatch)
   ).pipe(Effect.repeat({ until: () => closing && queue.length === 0 }))
   yield* Effect.acquireRelease(Effect.forkDetach(run), (running) =>
     Effect.gen(function*() {

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Environment } from "@spegel-ts/telemetry/OtelEnvironment"
 import * as Tracing from "@spegel-ts/telemetry/Tracing"
-import { Data, Duration, Effect, Exit, Logger, Metric, References, Schedule } from "effect"
+import { Data, Duration, Effect, Exit, Layer, Logger, Metric, References, Schedule } from "effect"
 import * as Tracer from "effect/Tracer"
 import * as Collector from "./Collector.ts"
 
@@ -25,8 +25,9 @@ const traced = Effect.fnUntraced(function*(
     flushTimeout: Duration.fromInputUnsafe(flushTimeout)
   })
   yield* Effect.scoped(program).pipe(
-    Effect.provide(tracing),
-    Effect.provide(Logger.layer([Logger.make(({ message }) => logs.push(String(message)))]))
+    Effect.provide(
+      Layer.provideMerge(tracing, Logger.layer([Logger.make(({ message }) => logs.push(String(message)))]))
+    )
   )
   return logs
 })
