@@ -5,7 +5,7 @@ import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
 import * as PeerTransport from "@spegel-ts/registry/PeerTransport"
 import * as PullLedger from "@spegel-ts/registry/PullLedger"
-import { defaults, Registry } from "@spegel-ts/registry/Registry"
+import { Registry } from "@spegel-ts/registry/Registry"
 import * as Bootstrap from "@spegel-ts/router/Bootstrap"
 import * as Libp2p from "@spegel-ts/router/Libp2p"
 import { StateTracker } from "@spegel-ts/state-tracker/StateTracker"
@@ -16,6 +16,7 @@ import * as AdminHandler from "./AdminHandler.ts"
 import * as BasicAuthFiles from "./BasicAuthFiles.ts"
 import * as BootstrapHandler from "./BootstrapHandler.ts"
 import { type ListenAddress, print } from "./ListenAddress.ts"
+import * as MirrorFlags from "./MirrorFlags.ts"
 import { version } from "./Version.ts"
 
 /** Where this node's content is. */
@@ -23,7 +24,7 @@ export type StoreSettings =
   | { readonly _tag: "Containerd"; readonly socket: string; readonly namespace: string; readonly contentPath: string }
   | { readonly _tag: "OciLayout"; readonly root: string; readonly create: boolean }
 
-export interface DaemonSettings {
+export interface DaemonSettings extends MirrorFlags.MirrorSettings {
   readonly store: StoreSettings
   readonly registryAddr: ListenAddress
   readonly routerAddr: ListenAddress
@@ -38,11 +39,6 @@ export interface DaemonSettings {
   readonly recordRefresh: Duration.Duration
   readonly filter: RegistryFilter
   readonly resolveTags: boolean
-  readonly mirrorResolveTimeout: Duration.Duration
-  readonly mirrorResolveRetries: number
-  readonly mirrorStallTimeout: Duration.Duration
-  /** Bytes per second; 0 for any. */
-  readonly mirrorMinSpeed: number
   readonly debugWebEnabled: boolean
   readonly basicAuthDir: string
   readonly shutdownGrace: Duration.Duration
@@ -69,10 +65,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
   const basicAuth = yield* BasicAuthFiles.load(settings.basicAuthDir)
   const { filter, resolveTags, shutdownGrace: grace } = settings
 
-  const transport = PeerTransport.layer({
-    stallTimeout: settings.mirrorStallTimeout,
-    minPeerSpeed: settings.mirrorMinSpeed
-  })
+  const transport = PeerTransport.layer(MirrorFlags.transportOptions(settings))
   const router = Libp2p.layer({
     ...settings.routerAddr,
     dataDir: Option.some(settings.dataDir),
@@ -83,9 +76,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
   }).pipe(Layer.provide(Bootstrap.layer(settings.bootstrap)))
   const services = Layer.mergeAll(
     Registry.layer({
-      ...defaults,
-      resolveTimeout: settings.mirrorResolveTimeout,
-      resolveRetries: settings.mirrorResolveRetries,
+      ...MirrorFlags.mirrorOptions(settings, settings.recordTtl),
       resolveTags,
       filter,
       basicAuth

@@ -1,5 +1,5 @@
 /** What a person sees at `/debug/web/`: this node, its peers, what it advertises and what its last pulls came to. */
-import type { PullEvent } from "@spegel-ts/registry/PullLedger"
+import type { Attempt, PullEvent } from "@spegel-ts/registry/PullLedger"
 import type { Peer, PeerFacts } from "@spegel-ts/router/Peer"
 import type { Snapshot } from "@spegel-ts/state-tracker/StateTracker"
 
@@ -29,6 +29,16 @@ const size = (bytes: number): string =>
     : bytes < 1024 ** 2
     ? `${(bytes / 1024).toFixed(1)} KiB`
     : `${(bytes / 1024 ** 2).toFixed(1)} MiB`
+
+/** One peer's part in a request: when it was asked for what, and what came of it. */
+const attempt = ({ address, bytes, firstByteMillis, hedge, outcome, start }: Attempt): string =>
+  [
+    address,
+    ...(start > 0 ? [`from byte ${start}`] : []),
+    ...(hedge ? ["asked beside"] : []),
+    ...(firstByteMillis === undefined ? [] : [`${size(bytes)}, first after ${firstByteMillis} ms`]),
+    outcome
+  ].join(", ")
 
 const style =
   `body{font:14px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#1d2433;background:#fff}
@@ -62,17 +72,29 @@ ${
 <h2>Last requests</h2>
 ${
     table(
-      ["Time", "Request", "Registry", "Content", "Served by", "Status", "Size", "ms", "Why"],
+      [
+        "Time",
+        "Request",
+        "Content",
+        "Served by",
+        "Status",
+        "Size",
+        "First byte, ms",
+        "All, ms",
+        "Peers",
+        "What happened"
+      ],
       pulls.slice(0, 100).map((pull) => [
         new Date(pull.time).toISOString(),
-        pull.method,
-        pull.registry,
-        pull.content,
+        `${pull.method}${pull.range === undefined ? "" : ` ${pull.range}`}`,
+        pull.content.startsWith("sha") ? `${pull.registry} ${pull.content}` : pull.content,
         pull.source,
-        pull.status,
+        pull.status === 0 ? "cut off" : pull.status,
         size(pull.bytes),
+        pull.firstByteMillis,
         pull.millis,
-        pull.reasons.join("; ")
+        pull.peersSeen,
+        [...pull.attempts.map(attempt), pull.reason].filter((text) => text !== "").join("; ")
       ]),
       "Nothing was asked for yet."
     )

@@ -101,6 +101,8 @@ export class ContainerdClient extends Context.Service<ContainerdClient, {
    * from 0.1 to 2 seconds. Fails only if containerd refuses the subscription.
    */
   readonly events: Stream.Stream<ImageEvent, ContainerdFailed>
+  /** Refs of the downloads under way (`layer-sha256:...`). */
+  readonly ingests: Effect.Effect<ReadonlyArray<string>, ContainerdUnavailable | ContainerdFailed>
   /** Throws away what was downloaded of an ingest. Do so only when no pull of it runs: it would fail. */
   readonly abortIngest: (
     ref: string
@@ -224,6 +226,10 @@ const connect = Effect.fnUntraced(function*(options: ContainerdClientOptions) {
       ))),
       Stream.retry(Schedule.while(resubscribe, ({ input }) => Predicate.isTagged(input, "ContainerdUnavailable"))),
       Stream.catchTag("ContainerdUnavailable", () => Stream.empty)
+    ),
+    ingests: unary(channel, Content.method.listStatuses, {}).pipe(
+      Effect.map(({ statuses }) => statuses.map(({ ref }) => ref)),
+      Effect.catch(fail("list containerd's downloads"))
     ),
     abortIngest: Effect.fn("ContainerdClient.abortIngest")((ref) =>
       unary(channel, Content.method.abort, { ref }).pipe(

@@ -128,6 +128,18 @@ export const layer = (
         names: Stream.suspend(() =>
           Stream.fromIterable([...names.values()])
         ),
+        discard: Effect.fn("ContainerdStore.discard")(
+          function*(digest) {
+            const refs = yield* client.ingests
+            yield* Effect.forEach(
+              // `<kind>-<digest>`, with an image name in between where the descriptor has one.
+              refs.filter((ref) => ref.endsWith(`-${digest}`) || ref.endsWith(`@${digest}`)),
+              (ref) => Effect.catchTag(client.abortIngest(ref), "ContainerdNotFound", () => Effect.void),
+              { discard: true }
+            )
+          },
+          Effect.mapError(unavailable("discard a download of containerd"))
+        ),
         changes: Stream.unwrap(Effect.map(
           PubSub.subscribe(changes),
           (subscription) => Stream.merge(directory.changes, Stream.fromSubscription(subscription))

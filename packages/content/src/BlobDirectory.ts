@@ -107,9 +107,10 @@ export const make = Effect.fn("BlobDirectory.make")(function*(options: BlobDirec
       const { size } = yield* openFile(digest)
       return new Descriptor({ digest, size, mediaType: yield* Cache.get(mediaTypes, digest) })
     }, Effect.scoped),
-    open: Effect.fn("BlobDirectory.open")((digest) =>
-      Effect.map(openFile(digest), ({ handle, size }) => BlobSource.File({ handle, size }))
-    ),
+    open: Effect.fn("BlobDirectory.open")(function*(digest) {
+      const { handle, size } = yield* openFile(digest)
+      return BlobSource.File({ handle, size, mediaType: yield* Cache.get(mediaTypes, digest) })
+    }),
     digests,
     inProgress: Stream.fromIterableEffect(IngestDirectory.list(join(root, "ingest"))),
     changes: BlobWatch.changes(options)

@@ -52,12 +52,12 @@ export interface Ingest {
 }
 
 /**
- * The bytes of a held blob. A `File`'s handle is closed with the scope it was opened in; its bytes are
- * `[0, size)`. Only immutable (committed) blobs are ever opened.
+ * The bytes of a held blob, `[0, size)`, and what they are, as `describe` tells it. A `File`'s handle is closed with the
+ * scope it was opened in. Only immutable (committed) blobs are ever opened.
  */
 export type BlobSource = Data.TaggedEnum<{
-  File: { readonly handle: FileHandle; readonly size: number }
-  Bytes: { readonly bytes: Uint8Array; readonly size: number }
+  File: { readonly handle: FileHandle; readonly size: number; readonly mediaType: string }
+  Bytes: { readonly bytes: Uint8Array; readonly size: number; readonly mediaType: string }
 }>
 export const BlobSource = Data.taggedEnum<BlobSource>()
 
@@ -80,4 +80,9 @@ export class ContentStore extends Context.Service<ContentStore, {
   readonly changes: Stream.Stream<ContentChange, StoreUnavailable>
   /** Downloads under way at this moment. */
   readonly inProgress: Stream.Stream<Ingest, StoreUnavailable>
+  /**
+   * Throws away what was downloaded of a digest, where the store's owner lets others do that; what is complete stays.
+   * A download that still runs fails at its end.
+   */
+  readonly discard: (digest: Digest) => Effect.Effect<void, StoreUnavailable>
 }>()("@spegel-ts/content/ContentStore") {}

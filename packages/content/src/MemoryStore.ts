@@ -26,6 +26,14 @@ export const layer: Layer.Layer<ContentStore | MemoryContent> = Layer.effectCont
       Effect.mapError(() => new ContentNotFound({ content: digest }))
     )
 
+  const open = (digest: Digest.Digest) =>
+    Effect.map(Effect.suspend(() => blob(digest)), (bytes) =>
+      BlobSource.Bytes({
+        bytes,
+        size: bytes.length,
+        mediaType: Option.getOrElse(MediaType.ofManifest(bytes), () => MediaType.octetStream)
+      }))
+
   const store = ContentStore.of({
     resolve: (reference) =>
       Effect.suspend(() => {
@@ -34,18 +42,13 @@ export const layer: Layer.Layer<ContentStore | MemoryContent> = Layer.effectCont
         return held === undefined ? Effect.fail(new ContentNotFound({ content: name })) : Effect.succeed(held.digest)
       }),
     describe: (digest) =>
-      Effect.map(Effect.suspend(() => blob(digest)), (bytes) =>
-        new Descriptor({
-          digest,
-          size: bytes.length,
-          mediaType: Option.getOrElse(MediaType.ofManifest(bytes), () => MediaType.octetStream)
-        })),
-    open: (digest) =>
-      Effect.map(Effect.suspend(() => blob(digest)), (bytes) => BlobSource.Bytes({ bytes, size: bytes.length })),
+      Effect.map(open(digest), ({ mediaType, size }) => new Descriptor({ digest, size, mediaType })),
+    open,
     names: Stream.suspend(() => Stream.fromIterable([...names.values()])),
     digests: Stream.suspend(() => Stream.fromIterable([...blobs.keys()])),
     changes,
-    inProgress: Stream.empty
+    inProgress: Stream.empty,
+    discard: () => Effect.void
   })
 
   const content = MemoryContent.of({

@@ -133,7 +133,9 @@ export const layer = (options: { readonly root: string }): Layer.Layer<ContentSt
           return entry.value.digest
         }),
         names: Stream.fromIterableEffect(Effect.map(current, (names) => names.values())),
-        changes: feed.changesWith(directory.changes)
+        changes: feed.changesWith(directory.changes),
+        // Its writers clean up for themselves.
+        discard: () => Effect.void
       })
     })
   )

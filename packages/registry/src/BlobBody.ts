@@ -18,7 +18,7 @@ export class BodyInterrupted extends Data.TaggedError("BodyInterrupted")<{ reado
 
 const pool = new BufferPool(256 * 1024, 32)
 
-const clientGone = "the client closed the connection before the body was complete"
+export const clientGone = "the client closed the connection before the body was complete"
 
 /** Sends `[start, end)` of a file as the body of a response whose head is set, and ends the response. */
 export const sendFile = (

@@ -2,40 +2,57 @@
  * The resolve policy: who is asked for content that this node lacks, how long, how often, and what happens when a peer
  * fails. Every failure has a tag, and the tag decides the next step.
  *
- * The policy: wait `resolveTimeout` for the lookup to name a peer while nothing is in flight, try at most
- * `resolveRetries` peers, give each `firstByteTimeout` to send its first body byte. A peer that fails in the body is
- * replaced by the next at the byte reached. Where a first byte is late, the next peer is asked beside (`PeerRace`).
+ * A request goes through these states: look up; ask peers in a race (`PeerRace`); hold and verify what is small, or
+ * stream what is large; where a peer fails, ask again, in a stream at the byte reached; answered, or given up.
  */
-import { openStart } from "@spegel-ts/oci/ByteRange"
-import * as Digest from "@spegel-ts/oci/Digest"
-import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
-import * as MediaType from "@spegel-ts/oci/MediaType"
+import * as ByteRange from "@spegel-ts/oci/ByteRange"
+import type * as Digest from "@spegel-ts/oci/Digest"
 import * as Reference from "@spegel-ts/oci/Reference"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { Router } from "@spegel-ts/router/Router"
-import { Clock, Duration, Effect, Exit, Option, Result, Scope, Stream } from "effect"
-import { createHash, type Hash } from "node:crypto"
+import { Clock, Duration, Effect, Option, Result, Schedule, Scope, Semaphore, Stream } from "effect"
+import { Circuit } from "./Circuit.ts"
 import type { ByteSink } from "./Exchange.ts"
-import { ContentCorrupted, type MirrorError, type PeerError, PeerRefused, PeerStalled } from "./MirrorError.ts"
+import {
+  AnswerTimeout,
+  CircuitOpen,
+  ContentCorrupted,
+  type MirrorError,
+  type PeerError,
+  PeerRefused
+} from "./MirrorError.ts"
+import * as Offer from "./Offer.ts"
 import { PeerMemory } from "./PeerMemory.ts"
 import * as PeerRace from "./PeerRace.ts"
-import { type PeerResponse, PeerTransport } from "./PeerTransport.ts"
+import * as PoisonedIngests from "./PoisonedIngests.ts"
+import type { PullRecord } from "./PullLedger.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
-import { parseContentRange } from "./ResponseHead.ts"
+import * as TagChoice from "./TagChoice.ts"
+import * as VerifyingSink from "./VerifyingSink.ts"
 
 export interface MirrorOptions {
   /** How long to wait for a peer to be found while none is being asked. */
   readonly resolveTimeout: Duration.Duration
-  /** How many peers may be tried for one request. */
+  /** How many peers may be tried to begin an answer, and again to go on with one that a peer left unfinished. */
   readonly resolveRetries: number
   /** How long a peer may take to send the first byte of a body. */
   readonly firstByteTimeout: Duration.Duration
+  /** How long a first byte may take before another peer is asked beside, until past times tell it better. */
+  readonly hedgeDelay: Duration.Duration
+  /** How long a HEAD or a manifest may take, whatever peers do. */
+  readonly answerTimeout: Duration.Duration
   /** Bodies to this size in bytes are verified before any of them is answered. */
-  readonly maxBufferedSize: number
+  readonly verifySize: number
+  /** Bytes that all bodies held for that may have together; blobs beyond it stream as large ones do. */
+  readonly verifyMemory: number
+  /** How long what a peer says it holds is believed. */
+  readonly recordTtl: Duration.Duration
+  /** After so many failures in a row peers are not asked for a registry's images for a while; 0 asks always. */
+  readonly circuitFailures: number
+  /** How long at first; twice as long after each probe that fails. */
+  readonly circuitPause: Duration.Duration
 }
-
-export type ContentRequest = Extract<DistributionRequest.DistributionRequest, { readonly _tag: "Blob" | "Manifest" }>
 
 /** Content that peers have and will send. */
 export interface MirroredContent {
@@ -44,11 +61,9 @@ export interface MirroredContent {
   readonly mediaType: string
   /** Size of the whole in bytes. */
   readonly size: number
-  /** Offset of the first byte that `body` gives. */
-  readonly start: number
+  /** The part that `body` gives; none for the whole. */
+  readonly range: Option.Option<ByteRange.ByteRange>
   readonly body: MirroredBody
-  /** Peers tried in vain and why. */
-  readonly tried: ReadonlyArray<string>
 }
 
 export type MirroredBody =
@@ -60,27 +75,23 @@ export type MirroredBody =
   }
 
 export interface Mirror {
-  /** The content asked for, from a peer. Everything that it opens closes with the scope. */
+  /** The content asked for, from peers; what is done goes to `record`. All that it opens closes with the scope. */
   readonly fetch: (
-    request: ContentRequest,
-    name: Reference.Reference
-  ) => Effect.Effect<MirroredContent, MirrorError, Scope.Scope>
+    request: Offer.ContentRequest,
+    name: Reference.Reference,
+    record: PullRecord
+  ) => Effect.Effect<MirroredContent, MirrorError | ByteRange.RangeNotSatisfiable, Scope.Scope>
 }
 
-/** What a peer's answer says that it is sending. */
-interface Offer {
-  readonly peer: Peer
-  readonly response: PeerResponse
-  readonly digest: Digest.Digest
-  readonly mediaType: string
-  readonly size: number
-  readonly start: number
-}
+type Winner = PeerRace.Won<Offer.Offer>
 
-const { nameOf } = PeerRace
+/** A peer that gave so much was worth asking: the peers after it are counted anew. */
+const worthwhileBytes = 1024 * 1024
+/** More registries than that are not told apart by a node. */
+const maxCircuits = 1000
 
 /** The digest or tag that a request asks for: what it is advertised under. */
-export const contentOf = (request: ContentRequest, name: Reference.Reference): string =>
+export const contentOf = (request: Offer.ContentRequest, name: Reference.Reference): string =>
   request._tag === "Blob"
     ? request.digest
     : request.reference._tag === "Digest"
@@ -89,204 +100,248 @@ export const contentOf = (request: ContentRequest, name: Reference.Reference): s
 
 export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   const router = yield* Router
-  const transport = yield* PeerTransport
-  const memory = new PeerMemory()
-  const { firstByteTimeout, maxBufferedSize, resolveRetries, resolveTimeout } = options
+  const verifier = yield* VerifyingSink.make
+  const ingests = yield* PoisonedIngests.make
+  const { ask } = yield* Offer.make(options)
+  const { answerTimeout, resolveRetries, resolveTimeout, verifyMemory, verifySize } = options
+  const memory = new PeerMemory({
+    hedgeMillis: Duration.toMillis(options.hedgeDelay),
+    recordMillis: Duration.toMillis(options.recordTtl)
+  })
+  const hedging = Schedule.forever.pipe(
+    Schedule.modifyDelay(() => Effect.sync(() => Duration.millis(memory.hedgeMillis)))
+  )
+  const buffers = yield* Semaphore.make(verifyMemory)
+  const circuits = new Map<string, Circuit>()
 
-  /** Asks one peer from `start` on. */
-  const ask = Effect.fn("Mirror.ask")(function*(request: ContentRequest, peer: Peer, start: number) {
-    yield* Effect.annotateCurrentSpan({ "peer.id": peer.id, "peer.address": peer.addresses[0] ?? "", start })
-    // A HEAD promises what a GET will give, so it is a GET that has to succeed.
-    const printed = DistributionRequest.print({
-      ...request,
-      method: request._tag === "Manifest" ? "GET" : request.method,
-      mirrored: true,
-      range: start === 0 ? undefined : `bytes=${start}-`
+  const circuitOf = (registry: string): Circuit => {
+    const known = circuits.get(registry)
+    if (known !== undefined) return known
+    const circuit = new Circuit({
+      failures: options.circuitFailures,
+      pauseMillis: Duration.toMillis(options.circuitPause)
     })
-    const refused = (reason: string, status?: number) =>
-      new PeerRefused({ peer: nameOf(peer), reason, ...(status === undefined ? {} : { status }) })
-    const response = yield* transport.request({
-      ...printed,
-      addresses: peer.addresses,
-      port: peer.registryPort
-    }).pipe(Effect.timeoutOrElse({
-      duration: firstByteTimeout,
-      orElse: () =>
-        Effect.fail(new PeerStalled({ peer: nameOf(peer), waitedMillis: Duration.toMillis(firstByteTimeout) }))
-    }))
-    if (response.status !== (start === 0 ? 200 : 206)) {
-      return yield* refused(`answered ${response.status}`, response.status)
-    }
-    const size = start === 0
-      ? response.contentLength
-      : yield* Effect.fromResult(parseContentRange(response.headers.get("content-range"))).pipe(
-        Effect.filterOrFail((range) => range.start === start && range.end === range.size - 1),
-        Effect.map((range) => range.size),
-        Effect.mapError(() => refused("answered with another range than asked"))
+    if (circuits.size < maxCircuits) circuits.set(registry, circuit)
+    return circuit
+  }
+
+  /** Memory for a body to verify. A manifest waits for it; a blob that gets none is streamed. */
+  const reserve = (request: Offer.ContentRequest, size: number): Effect.Effect<boolean, never, Scope.Scope> =>
+    request._tag === "Manifest"
+      ? Effect.as(Semaphore.takeScoped(buffers, Math.min(size, verifyMemory)), true)
+      : Effect.acquireRelease(
+        Semaphore.takeIfAvailable(buffers, size),
+        (taken) => taken ? Semaphore.release(buffers, size) : Effect.void
       )
-    if (response.contentLength !== size - start) return yield* refused("answered with a wrong Content-Length")
-    return { peer, response, size, start, ...(yield* identify(request, response, refused)) } satisfies Offer
-  })
 
-  /** Reads the whole body of an offer and checks its digest. */
-  const verify = Effect.fn("Mirror.verify")(function*(offer: Offer) {
-    const bytes = Buffer.allocUnsafe(offer.size)
-    let filled = 0
-    yield* offer.response.relay({
-      write: (chunk) => {
-        filled += chunk.copy(bytes, filled)
-        return true
-      }
-    })
-    if (digestOf(offer.digest, createHash(Digest.algorithm(offer.digest)).update(bytes)) !== offer.digest) {
-      return yield* new ContentCorrupted({ peer: nameOf(offer.peer), content: offer.digest })
-    }
-    return bytes
-  })
-
-  const fetch = Effect.fn("Mirror.fetch")(function*(request: ContentRequest, name: Reference.Reference) {
+  const fetch = Effect.fn("Mirror.fetch")(function*(
+    request: Offer.ContentRequest,
+    name: Reference.Reference,
+    record: PullRecord
+  ) {
     const content = contentOf(request, name)
-    const { race, tried } = yield* PeerRace.make({
+    const circuit = circuitOf(name.registry)
+    const retryMillis = circuit.refuses(yield* Clock.currentTimeMillis)
+    if (retryMillis !== undefined) return yield* new CircuitOpen({ content, registry: name.registry, retryMillis })
+    if (request.method === "GET" && request._tag === "Blob") yield* ingests.serving(request.digest)
+
+    const peers = yield* PeerRace.make({
       content,
-      // More than may be asked: some may be known to fail, and of those that are not the less busy is chosen.
-      peers: router.lookup(ContentKey.make(content), { count: 2 * resolveRetries }).pipe(
-        Stream.catch((error) => Stream.fromEffect(Effect.logDebug(error.message)).pipe(Stream.drain))
-      ),
+      lookup: (count) =>
+        router.lookup(ContentKey.make(content), { count }).pipe(
+          Stream.catch((error) => Stream.fromEffect(Effect.logDebug(error.message)).pipe(Stream.drain))
+        ),
       memory,
-      attempts: resolveRetries,
-      resolveTimeout
+      record,
+      retries: resolveRetries,
+      resolveTimeout,
+      hedging
     })
 
-    /** A peer failed after its first byte: its connection is let go of at once. */
-    const leave = Effect.fnUntraced(function*(offer: Offer, scope: Scope.Closeable, error: PeerError) {
-      yield* Scope.close(scope, Exit.void)
-      tried.push(error.message)
-      memory.failed(offer.peer, content, error, yield* Clock.currentTimeMillis)
-    })
+    /** Only what cost time tells against the mirror; peers that said at once that they lack it did not. */
+    const countFailure = Effect.suspend(() =>
+      peers.broke() ? Effect.flatMap(Clock.currentTimeMillis, (now) => tellOpened(circuit.failed(now))) : Effect.void
+    )
+    const tellOpened = (opened: boolean) =>
+      opened
+        ? Effect.andThen(
+          RegistryMetrics.circuitOpened(name.registry),
+          Effect.logWarning(`peers keep failing for ${name.registry}: they are not asked for its images for a while`)
+        )
+        : Effect.void
 
-    /** Wrong bytes: nobody who sent any of them is asked for this content again. */
-    const quarantine = Effect.fnUntraced(function*(peers: ReadonlyArray<Peer>, error: ContentCorrupted) {
-      memory.corrupted(peers, content, yield* Clock.currentTimeMillis)
-      yield* Effect.forEach(peers, ({ id }) => RegistryMetrics.corrupted(id), { discard: true })
+    const served = ({ entry, peer }: PeerRace.Won<unknown>) => {
+      entry.outcome = "served"
+      memory.served(peer)
+      circuit.succeeded()
+    }
+
+    /** Leaves a peer. After wrong bytes nobody who sent any of them is asked for this content again. */
+    const drop = Effect.fnUntraced(function*(won: Winner, error: PeerError, senders: ReadonlyArray<Peer>) {
+      yield* peers.leave(won, error)
+      if (error._tag !== "ContentCorrupted") return
+      memory.corrupted(senders, content, yield* Clock.currentTimeMillis)
+      yield* Effect.forEach(senders, ({ id }) => RegistryMetrics.corrupted(id), { discard: true })
       yield* Effect.logWarning(`${error.message}: not asked for it any more`).pipe(
-        Effect.annotateLogs({ peers: peers.map(nameOf).join(", ") })
+        Effect.annotateLogs({ peers: senders.map(({ id }) => id).join(", "), content })
       )
     })
 
-    const start = request._tag === "Manifest" ? 0 : Option.getOrElse(openStart(request.range), () => 0)
+    const range = Offer.rangeOf(request)
 
-    /** An offer, with the whole in hand where it is small: then it is verified. */
-    const bring = (): Effect.Effect<MirroredContent, MirrorError> =>
-      Effect.gen(function*() {
-        const { scope, value: offer } = yield* race((peer) =>
-          ask(request, peer, start).pipe(
-            Effect.filterOrFail(
-              ({ size }) => request._tag === "Blob" || size <= maxBufferedSize,
-              ({ size }) => new PeerRefused({ peer: nameOf(peer), reason: `a manifest of ${size} bytes` })
-            ),
-            // A part cannot be verified: the whole is small.
-            Effect.flatMap((offer) =>
-              offer.size <= maxBufferedSize && start > 0 ? ask(request, peer, 0) : Effect.succeed(offer)
-            )
+    /** Asks a peer for what the client wants, or for the whole where that is small: a part cannot be verified. */
+    const begin = (peer: Peer) =>
+      range === undefined
+        ? ask(request, peer, undefined)
+        : ask(request, peer, range).pipe(
+          Effect.flatMap((offer) => offer.size <= verifySize ? ask(request, peer, undefined) : Effect.succeed(offer)),
+          Effect.catchIf(
+            (error) => error._tag === "PeerRefused" && error.status === 416,
+            (error) => Effect.filterOrFail(ask(request, peer, undefined), ({ size }) => size <= verifySize, () => error)
           )
         )
-        const { digest, mediaType, peer, size } = offer
-        const found = { peer, digest, mediaType, size, tried }
-        if (request._tag === "Blob" && request.method === "HEAD") {
-          return { ...found, start: 0, body: { _tag: "Verified" as const, bytes: new Uint8Array() } }
-        }
-        if (size > maxBufferedSize) {
-          const relay = (sink: ByteSink) => relayFrom(offer, scope, [peer], verifyingSink(offer, sink))
-          return { ...found, start, body: { _tag: "Stream" as const, relay } }
-        }
-        const verified = yield* Effect.result(verify(offer))
-        if (Result.isSuccess(verified)) {
-          return { ...found, start, body: { _tag: "Verified" as const, bytes: verified.success.subarray(start) } }
-        }
-        yield* leave(offer, scope, verified.failure)
-        if (verified.failure._tag === "ContentCorrupted") yield* quarantine([peer], verified.failure)
-        return yield* bring()
+
+    /** A small body in hand, its digest right; none where there is no memory for it. */
+    const hold = ({ entry, value: offer }: Winner): Effect.Effect<Option.Option<Held>, PeerError, Scope.Scope> =>
+      Effect.gen(function*() {
+        if (!(yield* reserve(request, offer.size))) return Option.none()
+        const bytes = yield* Offer.readVerified(offer)
+        entry.bytes = bytes.length
+        const { digest, peer } = offer
+        const mediaType = request._tag === "Blob" ? offer.mediaType : yield* Offer.manifestType(offer, bytes)
+        return Option.some({ peer, digest, mediaType, bytes })
       })
-    return yield* bring()
+
+    /** Of the providers of a tag, the one that all nodes would choose. */
+    const elect = Effect.fnUntraced(function*(first: Held) {
+      const others = yield* peers.beside((peer) => ask(request, peer, undefined))
+      const rivals = yield* Effect.forEach(
+        others,
+        (other) =>
+          hold(other).pipe(
+            Scope.provide(other.scope),
+            Effect.timeoutOrElse({ duration: memory.hedgeMillis, orElse: () => Effect.succeedNone }),
+            Effect.tap(() => Effect.sync(() => served(other))),
+            Effect.catch((error) => Effect.as(drop(other, error, [other.peer]), Option.none()))
+          ),
+        { concurrency: "unbounded" }
+      )
+      const candidates = [first, ...rivals.flatMap(Option.toArray)]
+      const chosen = TagChoice.choose(candidates) ?? first
+      const votes = TagChoice.votesOf(candidates)
+      if (votes.size > 1) {
+        const said = [...votes].map(([digest, count]) => `${count} say ${digest}`).join(", ")
+        yield* Effect.logWarning(`peers disagree about ${content} (${said}): answering ${chosen.digest}`)
+      }
+      return chosen
+    })
+
+    const bring = (): Effect.Effect<MirroredContent, MirrorError | ByteRange.RangeNotSatisfiable> =>
+      Effect.gen(function*() {
+        const won = yield* peers.race(0, begin)
+        const { peer, value: offer } = won
+        const { digest, mediaType, size } = offer
+        if (request._tag === "Blob" && request.method === "HEAD") {
+          served(won)
+          return { peer, digest, mediaType, size, range: Option.none(), body: verified(new Uint8Array()) }
+        }
+        if (Offer.isWhole(offer) && (size <= verifySize || request._tag === "Manifest")) {
+          const result = yield* hold(won).pipe(Scope.provide(won.scope), Effect.result)
+          if (Result.isFailure(result)) {
+            yield* drop(won, result.failure, [peer])
+            return yield* bring()
+          }
+          if (Option.isSome(result.success)) {
+            served(won)
+            const byTag = request._tag === "Manifest" && request.reference._tag === "Tag"
+            const { bytes, ...held } = byTag ? yield* elect(result.success.value) : result.success.value
+            const part = yield* Effect.fromResult(ByteRange.parse(range, bytes.length))
+            const { end, start } = Option.getOrElse(part, () => ({ start: 0, end: bytes.length }))
+            return { ...held, size: bytes.length, range: part, body: verified(bytes.subarray(start, end)) }
+          }
+        }
+        const part = Offer.isWhole(offer) ? Option.none() : Option.some(offer.range)
+        const relay = (sink: ByteSink) =>
+          Effect.scoped(Effect.gen(function*() {
+            const through = Offer.isWhole(offer)
+              ? yield* verifier.sink({ digest, size, start: 0 }, sink)
+              : unverified(offer.range.start, sink)
+            yield* stream(won, [peer], through).pipe(
+              Effect.tapError(() => countFailure)
+            )
+          }))
+        return { peer, digest, mediaType, size, range: part, body: { _tag: "Stream" as const, relay } }
+      })
 
     /** Relays an offer; where it breaks, another peer goes on at the byte reached. */
-    function relayFrom(
-      offer: Offer,
-      scope: Scope.Closeable,
+    const stream = (
+      won: Winner,
       /** Those whose bytes were passed on. */
       senders: ReadonlyArray<Peer>,
-      sink: VerifyingSink
-    ): Effect.Effect<void, MirrorError | ContentCorrupted> {
-      return Effect.gen(function*() {
-        const outcome = yield* Effect.raceFirst(offer.response.relay(sink), sink.corrupted(offer.peer)).pipe(
+      sink: VerifyingSink.VerifyingSink
+    ): Effect.Effect<void, MirrorError | ContentCorrupted> =>
+      Effect.gen(function*() {
+        const { entry, peer, value: offer } = won
+        const start = sink.offset()
+        entry.outcome = "the client went away"
+        const lie = Effect.andThen(
+          sink.wrong,
+          Effect.fail(new ContentCorrupted({ peer: Offer.nameOf(peer), content: offer.digest }))
+        )
+        const outcome = yield* Effect.raceFirst(offer.response.relay(sink), lie).pipe(
+          Effect.ensuring(Effect.sync(() => entry.bytes = sink.offset() - start)),
           Effect.result
         )
-        if (Result.isSuccess(outcome)) return
+        if (Result.isSuccess(outcome)) return served(won)
         const error = outcome.failure
-        yield* leave(offer, scope, error)
+        yield* drop(won, error, senders)
         if (error._tag === "ContentCorrupted") {
-          yield* quarantine(senders, error)
+          yield* ingests.found(offer.digest)
           return yield* error
         }
-        yield* Effect.logInfo(`${error.message}: going on at byte ${sink.offset()} of ${content} with another peer`)
-        const next = yield* race((peer) =>
-          ask(request, peer, sink.offset()).pipe(Effect.filterOrFail(
+        if (entry.bytes >= worthwhileBytes) yield* peers.renew
+        const reached = sink.offset()
+        yield* Effect.logInfo(`${error.message}: going on at byte ${reached} of ${content} with another peer`)
+        const rest = offer.range.end === offer.size ? `bytes=${reached}-` : `bytes=${reached}-${offer.range.end - 1}`
+        const next = yield* peers.race(reached, (peer) =>
+          Effect.filterOrFail(
+            ask(request, peer, rest),
             ({ size }) => size === offer.size,
-            () => new PeerRefused({ peer: nameOf(peer), reason: "has it in another size" })
+            () => new PeerRefused({ peer: Offer.nameOf(peer), reason: "has it in another size" })
           ))
-        )
-        yield* relayFrom(next.value, next.scope, [...senders, next.value.peer], sink)
+        yield* stream(next, [...senders, next.peer], sink)
       })
-    }
+
+    const bounded = request._tag === "Manifest" || request.method === "HEAD"
+      ? Effect.timeoutOrElse(bring(), {
+        duration: answerTimeout,
+        orElse: () => {
+          const waitedMillis = Duration.toMillis(answerTimeout)
+          return Effect.fail(new AnswerTimeout({ content, waitedMillis, tried: record.failures }))
+        }
+      })
+      : bring()
+    return yield* Effect.tapError(bounded, () => countFailure)
   })
 
   return { fetch } satisfies Mirror
 })
 
-/** Digest and media type of an answer: what was asked for, or, for a tag, what the peer says that it points to. */
-const identify = (
-  request: ContentRequest,
-  response: PeerResponse,
-  refused: (reason: string) => PeerRefused
-): Effect.Effect<{ readonly digest: Digest.Digest; readonly mediaType: string }, PeerRefused> => {
-  if (request._tag === "Blob") return Effect.succeed({ digest: request.digest, mediaType: MediaType.octetStream })
-  const mediaType = response.headers.get("content-type") ?? ""
-  if (!MediaType.isManifest(mediaType)) return Effect.fail(refused(`a manifest of type ${mediaType || "unknown"}`))
-  if (request.reference._tag === "Digest") return Effect.succeed({ digest: request.reference.digest, mediaType })
-  const digest = Digest.fromString(response.headers.get("docker-content-digest") ?? "")
-  return Option.isSome(digest)
-    ? Effect.succeed({ digest: digest.value, mediaType })
-    : Effect.fail(refused("a tag without Docker-Content-Digest"))
+/** A small body whose digest is right. */
+interface Held extends Pick<MirroredContent, "peer" | "digest" | "mediaType"> {
+  readonly bytes: Uint8Array
 }
 
-const digestOf = (digest: Digest.Digest, hash: Hash): string => `${Digest.algorithm(digest)}:${hash.digest("hex")}`
+const verified = (bytes: Uint8Array): MirroredBody => ({ _tag: "Verified", bytes })
 
-/** Passes bytes on while hashing them, and the last of them only if the digest is right. */
-interface VerifyingSink extends ByteSink {
-  /** The byte of the whole that comes next. */
-  readonly offset: () => number
-  /** Fails once the digest has turned out wrong; `peer` is who sent the end. */
-  readonly corrupted: (peer: Peer) => Effect.Effect<never, ContentCorrupted>
-}
-
-const verifyingSink = (offer: Offer, sink: ByteSink): VerifyingSink => {
-  // Bytes before the start are the client's own; it verifies the whole.
-  const hash = offer.start === 0 ? createHash(Digest.algorithm(offer.digest)) : undefined
-  let offset = offer.start
-  let onWrong = () => {}
+/** A part has no digest of its own: its client verifies the whole. */
+const unverified = (start: number, sink: ByteSink): VerifyingSink.VerifyingSink => {
+  let offset = start
   return {
     offset: () => offset,
-    corrupted: (peer) =>
-      Effect.callback((resume) => {
-        onWrong = () => resume(Effect.fail(new ContentCorrupted({ peer: nameOf(peer), content: offer.digest })))
-      }),
+    wrong: Effect.never,
     write: (chunk, resume) => {
-      hash?.update(chunk)
       offset += chunk.length
-      if (offset === offer.size && hash !== undefined && digestOf(offer.digest, hash) !== offer.digest) {
-        onWrong()
-        return false
-      }
       return sink.write(chunk, resume)
     }
   }

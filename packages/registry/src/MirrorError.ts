@@ -26,6 +26,30 @@ export class ResolveTimeout extends Data.TaggedError("ResolveTimeout")<{
   }
 }
 
+/** The answer could not be begun in time: upstream is next. */
+export class AnswerTimeout extends Data.TaggedError("AnswerTimeout")<{
+  readonly content: string
+  readonly waitedMillis: number
+  readonly tried: ReadonlyArray<string>
+}> {
+  override get message() {
+    const tried = this.tried.length === 0 ? "" : ` (${this.tried.join("; ")})`
+    return `no peer gave ${this.content} within ${this.waitedMillis} ms${tried}`
+  }
+}
+
+/** Peers have kept failing for images of this registry, and are left alone for a while: upstream is next. */
+export class CircuitOpen extends Data.TaggedError("CircuitOpen")<{
+  readonly content: string
+  readonly registry: string
+  readonly retryMillis: number
+}> {
+  override get message() {
+    const seconds = Math.ceil(this.retryMillis / 1000)
+    return `peers are not asked for ${this.content}: they kept failing for ${this.registry}, and are tried again in ${seconds} s`
+  }
+}
+
 /** No connection could be made: another peer is next, and this one is left alone for a while. */
 export class PeerUnreachable extends Data.TaggedError("PeerUnreachable")<{
   readonly peer: string
@@ -72,6 +96,8 @@ export class PeerRefused extends Data.TaggedError("PeerRefused")<{
   readonly reason: string
   /** The HTTP status, where the answer was one. */
   readonly status?: number
+  /** When the peer wants to be asked again, where it said so (`Retry-After`). */
+  readonly retryAfterMillis?: number
 }> {
   override get message() {
     return `${this.peer}: ${this.reason}`
@@ -97,4 +123,8 @@ export type PeerError =
   | PeerRefused
   | ContentCorrupted
 
-export type MirrorError = PeerNotFound | ResolveTimeout
+/** Why containerd is sent on to upstream. */
+export type MirrorError = PeerNotFound | ResolveTimeout | AnswerTimeout | CircuitOpen
+
+/** What a peer did, without its name. */
+export const why = (error: PeerError): string => error.message.slice(error.peer.length + 2)

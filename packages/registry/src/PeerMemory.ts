@@ -1,13 +1,25 @@
 /**
- * What this node remembers of peers: who could not be reached, who lacked what he was said to have, who lied, how
- * busy each is, and how soon first bytes come. All of it is bounded and fades.
+ * What this node remembers of peers: who could not be reached or was too slow, who lacked what he was said to have, who
+ * lied, how busy each is, and how soon first bytes come. All of it is bounded and fades.
  */
 import type { Peer } from "@spegel-ts/router/Peer"
 import type { PeerError } from "./MirrorError.ts"
 
-const firstPauseMillis = 1000
+export interface PeerMemoryOptions {
+  /** How long a first byte may take until there are times to go by, in milliseconds. */
+  readonly hedgeMillis: number
+  /** How long what a peer says it holds is believed, in milliseconds. */
+  readonly recordMillis: number
+}
+
+/** Refusing costs little; it is mostly a peer that restarts. */
+const unreachablePauseMillis = 1000
+const slowPauseMillis = 10_000
 const maxPauseMillis = 60_000
-const absentMillis = 10 * 60_000
+/** A body that broke off is not taken from the same peer again for so long. */
+const brokenMillis = 30_000
+const busyMillis = 1000
+const maxBusyMillis = 30_000
 const quarantineMillis = 60 * 60_000
 /** A lie counts half after this long. */
 const lieHalfLifeMillis = 10 * 60_000
@@ -15,11 +27,14 @@ const lieHalfLifeMillis = 10 * 60_000
 const maxLies = 3
 const maxEntries = 10_000
 
-/** Until there are first-byte times to go by. */
-const firstHedgeMillis = 50
 /** Below this a late byte tells of a busy process and not of a slow peer. */
 const minHedgeMillis = 5
 const samples = 100
+
+interface Objection {
+  readonly until: number
+  readonly reason: string
+}
 
 const remember = <A>(map: Map<string, A>, key: string, value: A) => {
   map.delete(key)
@@ -29,52 +44,84 @@ const remember = <A>(map: Map<string, A>, key: string, value: A) => {
 }
 
 export class PeerMemory {
-  readonly #pauses = new Map<string, { readonly until: number; readonly millis: number }>()
-  /** By peer and content. */
-  readonly #absent = new Map<string, number>()
-  readonly #quarantined = new Map<string, number>()
+  /** By peer. The next pause is twice as long, until the peer has served something. */
+  readonly #pauses = new Map<string, Objection & { readonly millis: number }>()
+  readonly #busy = new Map<string, Objection>()
   readonly #lies = new Map<string, { readonly count: number; readonly at: number }>()
+  /** By peer and content. */
+  readonly #contents = new Map<string, Objection>()
   readonly #load = new Map<string, number>()
   readonly #firstBytes: Array<number> = []
-  #hedgeMillis = firstHedgeMillis
+  readonly #recordMillis: number
+  #hedgeMillis: number
+
+  constructor(options: PeerMemoryOptions) {
+    this.#hedgeMillis = options.hedgeMillis
+    this.#recordMillis = options.recordMillis
+  }
 
   /** Why a peer is not to be asked for some content now, if so. */
   objection(peer: Peer, content: string, now: number): string | undefined {
-    const key = `${peer.id} ${content}`
     if (this.#lieCount(peer.id, now) >= maxLies) return "has lied repeatedly"
-    if ((this.#quarantined.get(key) ?? 0) > now) return "has sent wrong bytes for it"
-    if ((this.#absent.get(key) ?? 0) > now) return "did not have it"
-    if ((this.#pauses.get(peer.id)?.until ?? 0) > now) return "could not be reached a moment ago"
-    return undefined
+    const objections = [
+      this.#contents.get(`${peer.id} ${content}`),
+      this.#pauses.get(peer.id),
+      this.#busy.get(peer.id)
+    ]
+    return objections.find((objection) => objection !== undefined && objection.until > now)?.reason
   }
 
   /** The first byte of an answer came. */
-  answered(peer: Peer, millis: number): void {
-    this.#pauses.delete(peer.id)
+  answered(millis: number): void {
     this.#firstBytes.push(millis)
     if (this.#firstBytes.length > samples) this.#firstBytes.shift()
     const sorted = this.#firstBytes.toSorted((a, b) => a - b)
-    this.#hedgeMillis = Math.max(minHedgeMillis, sorted[Math.floor(sorted.length * 0.8)] ?? firstHedgeMillis)
+    this.#hedgeMillis = Math.max(minHedgeMillis, sorted[Math.floor(sorted.length * 0.8)] ?? 0)
   }
 
+  /** A peer gave all that it was asked for. */
+  served(peer: Peer): void {
+    this.#pauses.delete(peer.id)
+  }
+
+  /** A peer was left because of `error`. */
   failed(peer: Peer, content: string, error: PeerError, now: number): void {
-    if (error._tag === "PeerUnreachable" || error._tag === "PeerStalled") {
-      const millis = Math.min(maxPauseMillis, (this.#pauses.get(peer.id)?.millis ?? firstPauseMillis / 2) * 2)
-      remember(this.#pauses, peer.id, { until: now + millis, millis })
-    } else if (error._tag === "PeerRefused" && error.status === 404 && content.startsWith("sha")) {
-      remember(this.#absent, `${peer.id} ${content}`, now + absentMillis)
+    const about = (millis: number, reason: string) =>
+      remember(this.#contents, `${peer.id} ${content}`, { until: now + millis, reason })
+    switch (error._tag) {
+      case "PeerUnreachable":
+        return this.#pause(peer, unreachablePauseMillis, "could not be reached a moment ago", now)
+      case "PeerStalled":
+      case "PeerSlow":
+        return this.#pause(peer, slowPauseMillis, "was too slow a moment ago", now)
+      case "PeerDisconnected":
+        return about(brokenMillis, "broke off a moment ago")
+      case "PeerRefused":
+        if (error.status === 503) {
+          const until = now + Math.min(maxBusyMillis, error.retryAfterMillis ?? busyMillis)
+          return remember(this.#busy, peer.id, { until, reason: "said that it is busy" })
+        }
+        if (error.status !== 404) return about(brokenMillis, "refused it a moment ago")
+        // A tag may come at any time; what a digest is said to be held for is said for so long.
+        return content.startsWith("sha") ? about(this.#recordMillis, "did not have it") : undefined
+      case "ContentCorrupted":
+        // Told by `corrupted`, with all who sent some of it.
+        return undefined
     }
   }
 
   /** Wrong bytes came from `peers`; where it is one alone, it is known who lied. */
   corrupted(peers: ReadonlyArray<Peer>, content: string, now: number): void {
     for (const { id } of peers) {
-      remember(this.#quarantined, `${id} ${content}`, now + quarantineMillis)
+      remember(this.#contents, `${id} ${content}`, {
+        until: now + quarantineMillis,
+        reason: "has sent wrong bytes for it"
+      })
       if (peers.length === 1) remember(this.#lies, id, { count: this.#lieCount(id, now) + 1, at: now })
     }
   }
 
-  /** How long a first byte may take before another peer is asked beside. */
+  /** How long a first byte may take before another peer is asked beside, in milliseconds. */
   get hedgeMillis(): number {
     return this.#hedgeMillis
   }
@@ -94,6 +141,12 @@ export class PeerMemory {
     const load = (this.#load.get(peer.id) ?? 0) + change
     if (load > 0) this.#load.set(peer.id, load)
     else this.#load.delete(peer.id)
+  }
+
+  #pause(peer: Peer, firstMillis: number, reason: string, now: number): void {
+    const last = this.#pauses.get(peer.id)
+    const millis = Math.min(maxPauseMillis, Math.max(firstMillis, (last?.millis ?? 0) * 2))
+    remember(this.#pauses, peer.id, { until: now + millis, millis, reason })
   }
 
   #lieCount(id: string, now: number): number {

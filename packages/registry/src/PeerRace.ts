@@ -3,134 +3,241 @@
  * byte is late, the next instead of it where it fails. Losers are interrupted, and leave no connection.
  */
 import type { Peer } from "@spegel-ts/router/Peer"
-import { Clock, Duration, Effect, Exit, Option, Queue, Random, Result, Scope, Stream } from "effect"
-import { type PeerError, PeerNotFound, ResolveTimeout } from "./MirrorError.ts"
+import { Clock, Duration, Effect, Exit, Option, Pull, Queue, Random, Result, Schedule, Scope, Stream } from "effect"
+import { type PeerError, PeerNotFound, ResolveTimeout, why } from "./MirrorError.ts"
+import { nameOf } from "./Offer.ts"
 import type { PeerMemory } from "./PeerMemory.ts"
+import type { AttemptEntry, PullRecord } from "./PullLedger.ts"
+import * as RegistryMetrics from "./RegistryMetrics.ts"
 
-export const nameOf = (peer: Peer): string => `peer ${peer.addresses[0] ?? peer.id}`
+type Use<A> = (peer: Peer) => Effect.Effect<A, PeerError, Scope.Scope>
 
-/** What the first peer to answer gave; closing the scope ends what it opened. */
+/** What the first peer to answer gave. */
 export interface Won<A> {
+  readonly peer: Peer
   readonly value: A
+  /** Its entry in the record of the request. */
+  readonly entry: AttemptEntry
+  /** Closing it ends what the peer's answer opened. */
   readonly scope: Scope.Closeable
 }
 
 export interface PeerRace {
-  readonly race: <A>(
-    use: (peer: Peer) => Effect.Effect<A, PeerError, Scope.Scope>
-  ) => Effect.Effect<Won<A>, PeerNotFound | ResolveTimeout>
-  /** Peers tried in vain and why. */
-  readonly tried: Array<string>
+  /** Asks peers until one answers, none again that has failed; `start` is the byte from which. */
+  readonly race: <A>(start: number, use: Use<A>) => Effect.Effect<Won<A>, PeerNotFound | ResolveTimeout>
+  /** Asks more of the peers known by now, all at once; gives those that answered within the time of a hedge. */
+  readonly beside: <A>(use: Use<A>) => Effect.Effect<ReadonlyArray<Won<A>>>
+  /** What was won has failed after all. */
+  readonly leave: (won: Won<unknown>, error: PeerError) => Effect.Effect<void>
+  /** Whether a peer has failed so far, other than by refusing. */
+  readonly broke: () => boolean
+  /** As many may be asked again as at first, and looked up anew where those known are used up. */
+  readonly renew: Effect.Effect<void>
 }
 
-interface Running {
-  readonly peer: Peer
-  readonly scope: Scope.Closeable
-}
+type Running = Omit<Won<unknown>, "value">
 
 type Event =
   | { readonly _tag: "Found"; readonly peer: Peer }
   | { readonly _tag: "LookupEnded" }
-  | { readonly _tag: "Outcome"; readonly attempt: Running; readonly result: Result.Result<unknown, PeerError> }
+  | { readonly _tag: "Outcome"; readonly running: Running; readonly result: Result.Result<unknown, PeerError> }
 
 export const make = Effect.fnUntraced(function*(options: {
   readonly content: string
-  readonly peers: Stream.Stream<Peer>
+  /** Who is said to have the content, at most so many. */
+  readonly lookup: (count: number) => Stream.Stream<Peer>
   readonly memory: PeerMemory
+  readonly record: PullRecord
   /** How many may be asked. */
-  readonly attempts: number
+  readonly retries: number
   /** How long to wait for a peer while none is being asked. */
   readonly resolveTimeout: Duration.Duration
+  /** Its delays say when one more peer is asked beside those whose first byte is late; its end, that none is. */
+  readonly hedging: Schedule.Schedule<unknown>
 }) {
-  const { content, memory, resolveTimeout } = options
+  const { content, hedging, lookup, memory, record, resolveTimeout, retries } = options
   const whole = yield* Effect.scope
   const random = yield* Random.Random
   const events = yield* Queue.unbounded<Event>()
-  yield* options.peers.pipe(
-    Stream.runForEach((peer) => Queue.offer(events, { _tag: "Found", peer })),
-    Effect.ensuring(Queue.offer(events, { _tag: "LookupEnded" })),
-    Effect.forkScoped
-  )
-  const tried: Array<string> = []
+  const seen = new Set<string>()
   const known: Array<Peer> = []
-  let lookupEnded = false
-  let left = options.attempts
+  let looking = false
+  let mayLookAgain = false
+  let left = retries
+  let broke = false
 
-  const start = Effect.fnUntraced(function*<A>(
-    peer: Peer,
-    use: (peer: Peer) => Effect.Effect<A, PeerError, Scope.Scope>
-  ) {
-    const scope = yield* Scope.fork(whole)
-    const attempt: Running = { peer, scope }
-    memory.busy(peer, 1)
-    yield* Scope.addFinalizer(scope, Effect.sync(() => memory.busy(peer, -1)))
-    const begun = yield* Clock.currentTimeMillis
-    yield* use(peer).pipe(
-      Scope.provide(scope),
-      Effect.tap(() => Effect.map(Clock.currentTimeMillis, (now) => memory.answered(peer, now - begun))),
-      Effect.result,
-      Effect.flatMap((result) => Queue.offer(events, { _tag: "Outcome", attempt, result })),
-      Effect.forkIn(scope)
+  /** More than may be asked: some may be known to fail, and of those that are not the less busy is chosen. */
+  const look = Effect.suspend(() => {
+    looking = true
+    return lookup(seen.size + 2 * retries).pipe(
+      Stream.runForEach((peer) => Queue.offer(events, { _tag: "Found", peer })),
+      Effect.ensuring(Queue.offer(events, { _tag: "LookupEnded" })),
+      Effect.forkIn(whole)
     )
-    return attempt
+  })
+  yield* look
+
+  const learn = (event: Event) => {
+    if (event._tag === "LookupEnded") looking = false
+    if (event._tag !== "Found" || seen.has(event.peer.id)) return
+    seen.add(event.peer.id)
+    record.peersSeen++
+    known.push(event.peer)
+  }
+
+  const entryOf = (peer: Peer, start: number, hedge: boolean, outcome: string) =>
+    record.begin({
+      peer: peer.id,
+      address: nameOf(peer),
+      start,
+      hedge,
+      firstByteMillis: undefined,
+      bytes: 0,
+      outcome
+    })
+
+  /** The next peer against which nothing is known. */
+  const choose = Effect.fnUntraced(function*(start: number) {
+    while (known.length > 0) {
+      const [peer] = known.splice(memory.choose(known, () => random.nextDoubleUnsafe()), 1)
+      if (peer === undefined) break
+      const objection = memory.objection(peer, content, yield* Clock.currentTimeMillis)
+      if (objection === undefined) return peer
+      entryOf(peer, start, false, `not asked: it ${objection}`)
+    }
+    return undefined
   })
 
-  const race = Effect.fnUntraced(function*<A>(use: (peer: Peer) => Effect.Effect<A, PeerError, Scope.Scope>) {
+  /** Asks a peer in a scope of its own. */
+  const open = Effect.fnUntraced(function*(peer: Peer, start: number, hedge: boolean) {
+    const scope = yield* Scope.fork(whole)
+    memory.busy(peer, 1)
+    yield* Scope.addFinalizer(scope, Effect.sync(() => memory.busy(peer, -1)))
+    return { peer, scope, entry: entryOf(peer, start, hedge, "no answer in time") } satisfies Running
+  })
+
+  const run = Effect.fnUntraced(function*<A>({ entry, peer, scope }: Running, use: Use<A>) {
+    const begun = yield* Clock.currentTimeMillis
+    return yield* use(peer).pipe(
+      Scope.provide(scope),
+      Effect.tap(() =>
+        Effect.map(Clock.currentTimeMillis, (now) => {
+          entry.firstByteMillis = now - begun
+          memory.answered(now - begun)
+        })
+      )
+    )
+  })
+
+  const leave = Effect.fnUntraced(function*({ entry, peer, scope }: Running, error: PeerError) {
+    // Its connection is let go of before another is opened.
+    yield* Scope.close(scope, Exit.void)
+    entry.outcome = why(error)
+    if (error._tag !== "PeerRefused") broke = true
+    memory.failed(peer, content, error, yield* Clock.currentTimeMillis)
+    yield* RegistryMetrics.peerFailed(error._tag)
+    yield* Effect.logDebug(error.message)
+  })
+
+  const race = Effect.fnUntraced(function*<A>(start: number, use: Use<A>) {
     const running = new Set<Running>()
-    let hedge = false
+    const pace = yield* Schedule.toStep(hedging)
+    let hedgeAt = Infinity
+    let idleSince = yield* Clock.currentTimeMillis
     while (true) {
       // Whatever is known by now is chosen from.
       let event = yield* Queue.poll(events)
       if (Option.isNone(event)) {
-        while (left > 0 && known.length > 0 && (running.size === 0 || hedge)) {
-          const [peer] = known.splice(memory.choose(known, () => random.nextDoubleUnsafe()), 1)
-          if (peer === undefined) break
-          const objection = memory.objection(peer, content, yield* Clock.currentTimeMillis)
-          if (objection !== undefined) {
-            tried.push(`${nameOf(peer)}: ${objection}`)
-            continue
-          }
+        const now = yield* Clock.currentTimeMillis
+        const late = now >= hedgeAt
+        if (left > 0 && known.length > 0 && (running.size === 0 || late)) {
+          const peer = yield* choose(start)
+          if (peer === undefined) continue
           left--
-          hedge = false
-          running.add(yield* start(peer, use))
-        }
-        if (running.size === 0 && (left <= 0 || (lookupEnded && known.length === 0))) {
-          return yield* new PeerNotFound({ content, tried })
-        }
-        event = yield* Queue.take(events).pipe(
-          Effect.timeoutOption(
-            running.size === 0 ? resolveTimeout : hedge ? Duration.infinity : Duration.millis(memory.hedgeMillis)
+          const next = yield* open(peer, start, running.size > 0)
+          running.add(next)
+          yield* run(next, use).pipe(
+            Effect.result,
+            Effect.flatMap((result) => Queue.offer(events, { _tag: "Outcome", running: next, result })),
+            Effect.forkIn(next.scope)
           )
-        )
-        if (Option.isNone(event)) {
-          if (running.size === 0) {
-            const waitedMillis = Duration.toMillis(resolveTimeout)
-            return yield* new ResolveTimeout({ content, waitedMillis, tried })
-          }
-          hedge = true
+          hedgeAt = yield* pace(now, undefined).pipe(
+            Effect.map(([, delay]) => now + Duration.toMillis(delay)),
+            Pull.catchDone(() => Effect.succeed(Infinity))
+          )
           continue
+        }
+        if (running.size === 0 && (left <= 0 || !looking)) {
+          if (left <= 0 || !mayLookAgain) return yield* new PeerNotFound({ content, tried: record.failures })
+          mayLookAgain = false
+          yield* look
+          continue
+        }
+        const until = running.size === 0 ? idleSince + Duration.toMillis(resolveTimeout) : late ? Infinity : hedgeAt
+        event = yield* Queue.take(events).pipe(Effect.timeoutOption(until - now))
+        if (Option.isNone(event)) {
+          if (running.size > 0) continue
+          const waitedMillis = Duration.toMillis(resolveTimeout)
+          return yield* new ResolveTimeout({ content, waitedMillis, tried: record.failures })
         }
       }
       const happened = event.value
-      if (happened._tag === "Found") known.push(happened.peer)
-      else if (happened._tag === "LookupEnded") lookupEnded = true
+      learn(happened)
       // An attempt of a race that is over may tell of itself late.
-      else if (running.delete(happened.attempt)) {
-        const { attempt, result } = happened
-        if (Result.isSuccess(result)) {
-          for (const loser of running) {
-            tried.push(`${nameOf(loser.peer)}: later than another`)
-            yield* Scope.close(loser.scope, Exit.void)
-          }
-          return { value: result.success as A, scope: attempt.scope } satisfies Won<A>
+      if (happened._tag !== "Outcome" || !running.delete(happened.running)) continue
+      if (Result.isSuccess(happened.result)) {
+        for (const loser of running) {
+          loser.entry.outcome = "later than another"
+          yield* Scope.close(loser.scope, Exit.void)
+          // It may be needed yet: whoever won may fail in its body.
+          known.push(loser.peer)
+          left++
         }
-        yield* Scope.close(attempt.scope, Exit.void)
-        tried.push(result.failure.message)
-        memory.failed(attempt.peer, content, result.failure, yield* Clock.currentTimeMillis)
-        yield* Effect.logDebug(result.failure.message)
+        return { ...happened.running, value: happened.result.success as A } satisfies Won<A>
       }
+      yield* leave(happened.running, happened.result.failure)
+      idleSince = yield* Clock.currentTimeMillis
     }
   })
 
-  return { race, tried } satisfies PeerRace
+  const beside = Effect.fnUntraced(function*<A>(use: Use<A>) {
+    const more: Array<Running> = []
+    for (const event of yield* Queue.clear(events)) learn(event)
+    while (left > 0) {
+      const peer = yield* choose(0)
+      if (peer === undefined) break
+      left--
+      more.push(yield* open(peer, 0, false))
+    }
+    const answers = yield* Effect.forEach(
+      more,
+      (running) =>
+        run(running, use).pipe(
+          Effect.map((value) => ({ ...running, value })),
+          Effect.timeoutOption(memory.hedgeMillis),
+          Effect.tap((answer) =>
+            Option.isNone(answer)
+              ? Effect.andThen(
+                Effect.sync(() => running.entry.outcome = "later than another"),
+                Scope.close(running.scope, Exit.void)
+              )
+              : Effect.void
+          ),
+          Effect.catch((error) => Effect.as(leave(running, error), Option.none()))
+        ),
+      { concurrency: "unbounded" }
+    )
+    return answers.flatMap(Option.toArray)
+  })
+
+  return {
+    race,
+    beside,
+    leave,
+    broke: () => broke,
+    renew: Effect.sync(() => {
+      left = retries
+      mayLookAgain = true
+    })
+  } satisfies PeerRace
 })

@@ -1,5 +1,22 @@
-/** What each request for content came to: who served it, how much, how fast, and why not. Bounded, in memory. */
+/** What each request for content came to: who was asked, who served it, how much, how fast, and why not. In memory. */
 import { Context, Effect, Layer, PubSub, Stream } from "effect"
+
+/** One peer that was asked, or was not for a reason. */
+export interface Attempt {
+  /** The peer's id. */
+  readonly peer: string
+  readonly address: string
+  /** Byte of the whole from which it was asked. */
+  readonly start: number
+  /** Whether it was asked because another one's first byte was late. */
+  readonly hedge: boolean
+  /** Milliseconds from asking to its first byte; undefined where none came. */
+  readonly firstByteMillis: number | undefined
+  /** Body bytes taken from it. */
+  readonly bytes: number
+  /** `served`, or why it was left, or not asked. */
+  readonly outcome: string
+}
 
 /** One finished request. */
 export interface PullEvent {
@@ -9,15 +26,23 @@ export interface PullEvent {
   readonly registry: string
   /** The digest, or `registry/repository:tag`. */
   readonly content: string
-  /** `local`, a peer's id, or `none`. */
+  /** The `Range` header. */
+  readonly range: string | undefined
+  /** `local`, the id of the peer that served last, or `none`. */
   readonly source: string
   /** HTTP status; 0 where the client or the source went away in the body. */
   readonly status: number
   /** Body bytes that were to be sent. */
   readonly bytes: number
+  /** Milliseconds until the head of the answer was ready. */
+  readonly firstByteMillis: number
   readonly millis: number
-  /** Peers that were tried in vain and why, or why there was no answer. */
-  readonly reasons: ReadonlyArray<string>
+  /** How many peers the lookup named. */
+  readonly peersSeen: number
+  /** The first peers asked or left out, in order. */
+  readonly attempts: ReadonlyArray<Attempt>
+  /** Why there was no answer, or not all of it; empty where all went well. */
+  readonly reason: string
 }
 
 export class PullLedger extends Context.Service<PullLedger, {
@@ -29,6 +54,31 @@ export class PullLedger extends Context.Service<PullLedger, {
 }>()("@spegel-ts/registry/PullLedger") {}
 
 const capacity = 512
+/** Attempts kept of one request. */
+const maxAttempts = 32
+
+/** An attempt that is under way. */
+export type AttemptEntry = { -readonly [K in keyof Attempt]: Attempt[K] }
+
+/** What a request did so far; the mirror writes, the ledger reads. */
+export class PullRecord {
+  peersSeen = 0
+  /** Milliseconds since the epoch at which the head of the answer was ready. */
+  headTime: number | undefined
+  readonly attempts: Array<AttemptEntry> = []
+
+  /** Begins an entry, which is to be changed as it goes on. */
+  begin(attempt: Attempt): AttemptEntry {
+    const entry = { ...attempt }
+    if (this.attempts.length < maxAttempts) this.attempts.push(entry)
+    return entry
+  }
+
+  /** Who was tried in vain, or not at all, and why. */
+  get failures(): ReadonlyArray<string> {
+    return this.attempts.flatMap(({ address, outcome }) => outcome === "served" ? [] : [`${address}: ${outcome}`])
+  }
+}
 
 export const layer: Layer.Layer<PullLedger> = Layer.effect(
   PullLedger,

@@ -15,6 +15,18 @@ const corruptions = Metric.counter("spegel_mirror_corruptions_total", {
   description: "Wrong bytes received, by the peer that sent them",
   incremental: true
 })
+const peerFailures = Metric.counter("spegel_mirror_peer_failures_total", {
+  description: "Peers that were left for another or for upstream, by what they did",
+  incremental: true
+})
+const ingestsDiscarded = Metric.counter("spegel_mirror_ingests_discarded_total", {
+  description: "Downloads of containerd that were discarded because of wrong bytes",
+  incremental: true
+})
+const circuitOpenings = Metric.counter("spegel_mirror_circuit_openings_total", {
+  description: "How often peers were left alone for a registry because they kept failing",
+  incremental: true
+})
 const requestDuration = Metric.histogram("http_request_duration_seconds", {
   description: "How long requests took, body included",
   boundaries: durationBoundaries
@@ -46,6 +58,8 @@ const bound = <Input, State>(metric: Metric.Metric<Input, State>) => {
 
 const mirrorRequestsBy = bound(mirrorRequests)
 const corruptionsBy = bound(corruptions)
+const peerFailuresBy = bound(peerFailures)
+const circuitOpeningsBy = bound(circuitOpenings)
 const requestDurationBy = bound(requestDuration)
 const responseSizeBy = bound(responseSize)
 const inflightBy = bound(inflight)
@@ -62,6 +76,16 @@ export const mirrored = (registry: string, hit: boolean, timeMillis: number): Ef
 
 /** Counts wrong bytes of a peer. */
 export const corrupted = (peer: string): Effect.Effect<void> => Metric.update(corruptionsBy({ peer }), 1)
+
+/** Counts a failure of a peer by the tag of its error. */
+export const peerFailed = (reason: string): Effect.Effect<void> => Metric.update(peerFailuresBy({ reason }), 1)
+
+/** Counts a discarded download. */
+export const ingestDiscarded: Effect.Effect<void> = Metric.update(ingestsDiscarded, 1)
+
+/** Counts a circuit that opened, or stayed open after a probe. */
+export const circuitOpened = (registry: string): Effect.Effect<void> =>
+  Metric.update(circuitOpeningsBy({ registry }), 1)
 
 /** Counts an answered request. */
 export const answered = (request: {

@@ -287,7 +287,7 @@ describe("Registry, content of peers", () => {
         assert.strictEqual(status, 200)
         assert.isTrue(body.equals(large))
         yield* Effect.sleep("20 millis")
-        assert.include((yield* ledger.recent)[0]?.reasons.join(), "127.0.0.4")
+        assert.include((yield* ledger.recent)[0]?.attempts.map(({ address }) => address).join(), "127.0.0.4")
       }))
   }
 

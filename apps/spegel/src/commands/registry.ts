@@ -9,6 +9,7 @@ import * as Daemon from "../Daemon.ts"
 import { many, one, onOff, textSchema } from "../Flags.ts"
 import { GoDuration } from "../GoDuration.ts"
 import { ListenAddress } from "../ListenAddress.ts"
+import * as MirrorFlags from "../MirrorFlags.ts"
 import { containerdRegistryConfigPath, mirroredRegistries } from "./shared.ts"
 
 /** Flags that do not fit together. */
@@ -50,19 +51,6 @@ const regularExpression = textSchema<RegExp>({
     }
   },
   print: (expression) => expression.source
-})
-
-const retries = textSchema<number>({
-  expected: "a number of peers from 1 to 100",
-  parse: (text) =>
-    /^\d{1,3}$/.test(text) && Number(text) >= 1 && Number(text) <= 100 ? Option.some(Number(text)) : Option.none(),
-  print: String
-})
-
-const bytes = textSchema<number>({
-  expected: "a number of bytes such as 524288",
-  parse: (text) => /^\d{1,12}$/.test(text) ? Option.some(Number(text)) : Option.none(),
-  print: String
 })
 
 const bootstrapKind = textSchema<"dns" | "http" | "static">({
@@ -188,36 +176,7 @@ const flags = {
     description: "Deprecated: false is --registry-filters=:latest$",
     fallback: true
   }),
-  mirrorResolveTimeout: one({
-    ...duration,
-    name: "mirror-resolve-timeout",
-    environment: "MIRROR_RESOLVE_TIMEOUT",
-    description: "How long to look for a peer before containerd is sent on to upstream",
-    fallback: "20ms"
-  }),
-  mirrorResolveRetries: one({
-    name: "mirror-resolve-retries",
-    environment: "MIRROR_RESOLVE_RETRIES",
-    description: "How many peers to try for one request",
-    schema: retries,
-    fallback: "3",
-    metavar: "NUMBER"
-  }),
-  mirrorStallTimeout: one({
-    ...duration,
-    name: "mirror-stall-timeout",
-    environment: "MIRROR_STALL_TIMEOUT",
-    description: "How long a peer may send nothing in the middle of a layer before another goes on",
-    fallback: "2s"
-  }),
-  mirrorMinSpeed: one({
-    name: "mirror-min-speed",
-    environment: "MIRROR_MIN_SPEED",
-    description: "Bytes per second that a peer must send over 3 s of being waited for, else another goes on; 0 for any",
-    schema: bytes,
-    fallback: "524288",
-    metavar: "BYTES"
-  }),
+  ...MirrorFlags.flags,
   bootstrapKind: many({
     name: "bootstrap-kind",
     environment: "BOOTSTRAP_KIND",

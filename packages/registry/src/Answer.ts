@@ -1,0 +1,47 @@
+/** How a request was answered, and the small answers: JSON documents and errors. */
+import type { DistributionError } from "@spegel-ts/oci/DistributionError"
+import { Effect } from "effect"
+import type { ServerResponse } from "node:http"
+import { type BodyInterrupted, finish } from "./BlobBody.ts"
+
+export interface Answer {
+  /** HTTP status; 0 where the body was not sent to its end. */
+  readonly status: number
+  /** Body bytes that were to be sent. */
+  readonly bytes: number
+  /** `local`, a peer's id, or `none`. */
+  readonly source: string
+  /** Why there was no content, or not all of it. */
+  readonly reason?: string
+}
+
+export const apiVersion = { "docker-distribution-api-version": "registry/2.0" }
+
+/** An answer that went no further than `from`: the connection is closed early. */
+export const interrupted = (response: ServerResponse, reason: string, from?: Answer): Answer => {
+  response.destroy()
+  return { bytes: 0, source: "none", ...from, status: 0, reason }
+}
+
+export const sendJson = (
+  response: ServerResponse,
+  status: number,
+  body: string
+): Effect.Effect<Answer, BodyInterrupted> =>
+  Effect.suspend(() => {
+    const bytes = Buffer.byteLength(body)
+    response.writeHead(status, { "content-type": "application/json", "content-length": bytes, ...apiVersion })
+    response.write(body)
+    return Effect.as(finish(response), { status, bytes, source: "none" })
+  })
+
+/** The error's OCI body, unless the head of another answer is out already. */
+export const sendError = (
+  response: ServerResponse,
+  error: DistributionError
+): Effect.Effect<Answer, BodyInterrupted> =>
+  Effect.suspend(() =>
+    response.headersSent
+      ? Effect.succeed(interrupted(response, error.message))
+      : Effect.map(sendJson(response, error.status, error.body()), (answer) => ({ ...answer, reason: error.message }))
+  )

@@ -1,0 +1,54 @@
+/**
+ * A circuit breaker (closed, open, half open): where the mirror keeps failing for a registry, it is out of the way for
+ * a while, and then one request probes whether it works again.
+ */
+
+export interface CircuitOptions {
+  /** Failures in a row that open it; 0 keeps it closed. */
+  readonly failures: number
+  /** How long it is open at first, in milliseconds; twice as long after each probe that fails. */
+  readonly pauseMillis: number
+}
+
+const maxPauseMillis = 5 * 60_000
+
+export class Circuit {
+  readonly #options: CircuitOptions
+  #failures = 0
+  #pauseMillis: number
+  #openUntil: number | undefined
+  #probing = false
+
+  constructor(options: CircuitOptions) {
+    this.#options = options
+    this.#pauseMillis = options.pauseMillis
+  }
+
+  /** Milliseconds until a request may come again; undefined where this one may go on. */
+  refuses(now: number): number | undefined {
+    if (this.#openUntil === undefined) return undefined
+    if (now < this.#openUntil) return this.#openUntil - now
+    // One probe at a time; one that never tells is followed by another.
+    this.#probing = true
+    this.#openUntil = now + this.#pauseMillis
+    return undefined
+  }
+
+  succeeded(): void {
+    this.#failures = 0
+    this.#openUntil = undefined
+    this.#probing = false
+    this.#pauseMillis = this.#options.pauseMillis
+  }
+
+  /** True where this failure opened the circuit, or kept it open after a probe. */
+  failed(now: number): boolean {
+    // Requests that began before it opened tell nothing new.
+    if (this.#openUntil !== undefined && !this.#probing) return false
+    if (this.#probing) this.#pauseMillis = Math.min(maxPauseMillis, this.#pauseMillis * 2)
+    else if (this.#options.failures === 0 || ++this.#failures < this.#options.failures) return false
+    this.#probing = false
+    this.#openUntil = now + this.#pauseMillis
+    return true
+  }
+}

@@ -1,0 +1,174 @@
+/**
+ * Answers to requests for blobs and manifests: from this node if it holds them, else from a peer, else a 404 that says
+ * why, upon which containerd asks the next host of its hosts.toml.
+ */
+import { ContentStore, type StoreUnavailable } from "@spegel-ts/content/ContentStore"
+import * as ByteRange from "@spegel-ts/oci/ByteRange"
+import type * as Digest from "@spegel-ts/oci/Digest"
+import * as DistributionError from "@spegel-ts/oci/DistributionError"
+import type { Reference } from "@spegel-ts/oci/Reference"
+import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
+import { Clock, Effect, Option } from "effect"
+import type { ServerResponse } from "node:http"
+import { type Answer, apiVersion, interrupted } from "./Answer.ts"
+import { type BodyInterrupted, clientSink, finish, sendFile } from "./BlobBody.ts"
+import * as LocalContent from "./LocalContent.ts"
+import * as Mirror from "./Mirror.ts"
+import type { MirrorError } from "./MirrorError.ts"
+import type { ContentRequest } from "./Offer.ts"
+import type { PullRecord } from "./PullLedger.ts"
+import * as RegistryMetrics from "./RegistryMetrics.ts"
+
+export interface ContentOptions extends Mirror.MirrorOptions {
+  /** Whether peers are asked for tags; digests they are asked for always. */
+  readonly resolveTags: boolean
+  /** Images that the mirror handles; others it leaves to upstream. */
+  readonly filter: RegistryFilter
+}
+
+type ContentError = BodyInterrupted | DistributionError.DistributionError | StoreUnavailable
+
+export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOptions) {
+  const store = yield* ContentStore
+  const local = yield* LocalContent.make
+  const mirror = yield* Mirror.make(options)
+
+  const writeHead = (
+    response: ServerResponse,
+    record: PullRecord,
+    content: {
+      readonly digest: Digest.Digest
+      readonly mediaType: string
+      readonly size: number
+      readonly range: Option.Option<ByteRange.ByteRange>
+      readonly source: string
+    }
+  ) =>
+    Effect.map(Clock.currentTimeMillis, (now) => {
+      record.headTime = now
+      const { digest, mediaType, range, size, source } = content
+      const { end, start } = Option.getOrElse(range, () => ({ start: 0, end: size }))
+      const status = Option.isSome(range) ? 206 : 200
+      response.writeHead(status, {
+        "content-type": mediaType,
+        "content-length": end - start,
+        "docker-content-digest": digest,
+        "accept-ranges": "bytes",
+        ...apiVersion,
+        ...(Option.isSome(range) ? { "content-range": ByteRange.contentRange(range.value, size) } : {})
+      })
+      return { status, bytes: end - start, source } satisfies Answer
+    })
+
+  const outside = (response: ServerResponse, digest: string) => (error: ByteRange.RangeNotSatisfiable) => {
+    response.setHeader("content-range", ByteRange.unsatisfiedRange(error.size))
+    return DistributionError.rangeInvalid(`spegel-ts: ${error.message} of ${digest}`)
+  }
+
+  /** Sends what this node holds. */
+  const serveLocal = Effect.fn("Registry.serveLocal")(function*(
+    request: ContentRequest,
+    digest: Digest.Digest,
+    response: ServerResponse,
+    record: PullRecord
+  ) {
+    const head = request.method === "HEAD"
+    const source = yield* head ? store.describe(digest) : store.open(digest)
+    const { mediaType, size } = source
+    const range = yield* Effect.mapError(
+      Effect.fromResult(ByteRange.parse(request.range, size)),
+      outside(response, digest)
+    )
+    const answer = yield* writeHead(response, record, { digest, mediaType, size, range, source: "local" })
+    if (!("_tag" in source)) {
+      yield* finish(response)
+      return answer
+    }
+    const part = Option.getOrElse(range, () => ({ start: 0, end: size }))
+    if (source._tag === "File") {
+      yield* sendFile(source.handle, part, response)
+    } else {
+      response.write(source.bytes.subarray(part.start, part.end))
+      yield* finish(response)
+    }
+    return answer
+  }, Effect.scoped)
+
+  /** Sends what a peer holds; the response's head goes out with its first byte. */
+  const serveMirrored = Effect.fn("Registry.serveMirrored")(function*(
+    request: ContentRequest,
+    name: Reference,
+    response: ServerResponse,
+    record: PullRecord
+  ) {
+    const content = yield* Effect.catchTag(
+      mirror.fetch(request, name, record),
+      "RangeNotSatisfiable",
+      (error) => outside(response, Mirror.contentOf(request, name))(error)
+    )
+    const { body, peer } = content
+    const answer = yield* writeHead(response, record, { ...content, source: peer.id })
+    if (request.method === "HEAD" || body._tag === "Verified") {
+      if (body._tag === "Verified" && request.method === "GET") response.write(body.bytes)
+      yield* finish(response)
+      return answer
+    }
+    response.flushHeaders()
+    return yield* body.relay(clientSink(response)).pipe(
+      Effect.andThen(finish(response)),
+      Effect.as(answer),
+      // An early FIN makes containerd go on at the byte reached, with the next host; an RST would fail its pull.
+      Effect.catchIf(
+        (error) => error._tag !== "BodyInterrupted",
+        ({ message }) =>
+          Effect.as(
+            Effect.logWarning(`${message}: ending the body early, containerd goes on with upstream`),
+            interrupted(response, message, answer)
+          )
+      )
+    )
+  }, Effect.scoped)
+
+  return Effect.fn("Registry.content")(function*(
+    request: ContentRequest,
+    response: ServerResponse,
+    record: PullRecord
+  ): Effect.fn.Return<Answer, ContentError> {
+    const tag = request._tag === "Manifest" && request.reference._tag === "Tag" ? request.reference.tag : undefined
+    const unknown = request._tag === "Blob" ? DistributionError.blobUnknown : DistributionError.manifestUnknown
+    const name = Option.map(LocalContent.complete(request), (name) => tag === undefined ? name : { ...name, tag })
+    if (Option.exists(name, (name) => !options.filter(name))) {
+      return yield* unknown("spegel-ts: this image is left to the upstream registry (mirrored registries, filters)")
+    }
+
+    const digest = request._tag === "Blob"
+      ? Option.some(request.digest)
+      : request.reference._tag === "Digest"
+      ? Option.some(request.reference.digest)
+      : yield* LocalContent.ifHeld(local.resolve(request, request.reference.tag))
+    if (Option.isSome(digest)) {
+      const served = yield* LocalContent.ifHeld(serveLocal(request, digest.value, response, record))
+      if (Option.isSome(served)) return served.value
+    }
+
+    const wanted = Option.getOrElse(digest, () => tag ?? "")
+    if (request.mirrored) return yield* unknown(`spegel-ts: this node does not hold ${wanted}`)
+    if (Option.isNone(request.namespace) || Option.isNone(name)) {
+      return yield* unknown(`spegel-ts: this node does not hold ${wanted}; without ?ns= no peer is asked`)
+    }
+    if (tag !== undefined && !options.resolveTags) {
+      return yield* unknown("spegel-ts: tags are left to the upstream registry (--resolve-tags)")
+    }
+    const count = (hit: boolean) =>
+      Effect.flatMap(Clock.currentTimeMillis, (now) => RegistryMetrics.mirrored(name.value.registry, hit, now))
+    const upstreamNext = (error: MirrorError) =>
+      Effect.andThen(
+        count(false),
+        unknown(`spegel-ts: ${error.message}; containerd continues with the upstream registry`)
+      )
+    return yield* serveMirrored(request, name.value, response, record).pipe(
+      Effect.tap(({ status }) => count(status !== 0)),
+      Effect.catchTag(["PeerNotFound", "ResolveTimeout", "AnswerTimeout", "CircuitOpen"], upstreamNext)
+    )
+  })
+})

@@ -1,0 +1,151 @@
+/** Asking one peer for content, and judging its answer by its head: a peer is untrusted, and may be of another kind. */
+import * as ByteRange from "@spegel-ts/oci/ByteRange"
+import * as Digest from "@spegel-ts/oci/Digest"
+import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
+import * as MediaType from "@spegel-ts/oci/MediaType"
+import type { Peer } from "@spegel-ts/router/Peer"
+import { Duration, Effect, Option, Result, type Scope } from "effect"
+import { createHash } from "node:crypto"
+import { isIPv6 } from "node:net"
+import { ContentCorrupted, type PeerError, PeerRefused, PeerStalled } from "./MirrorError.ts"
+import { type PeerResponse, PeerTransport } from "./PeerTransport.ts"
+import { parseContentRange } from "./ResponseHead.ts"
+
+export type ContentRequest = Extract<DistributionRequest.DistributionRequest, { readonly _tag: "Blob" | "Manifest" }>
+
+/** What a peer's answer says that it is sending. */
+export interface Offer {
+  readonly peer: Peer
+  readonly response: PeerResponse
+  readonly digest: Digest.Digest
+  readonly mediaType: string
+  /** Size of the whole in bytes. */
+  readonly size: number
+  /** The part that the body is. */
+  readonly range: ByteRange.ByteRange
+}
+
+/** A peer as errors and logs name it. */
+export const nameOf = ({ addresses: [address = ""], registryPort }: Peer): string =>
+  isIPv6(address) ? `[${address}]:${registryPort}` : `${address}:${registryPort}`
+
+export const isWhole = ({ range, size }: Offer): boolean => range.start === 0 && range.end === size
+
+/** The range to ask for; undefined for the whole, of which `bytes=0-` is another name. */
+export const rangeOf = (request: ContentRequest): string | undefined => {
+  if (request._tag === "Manifest" || request.method === "HEAD") return undefined
+  const parsed = ByteRange.parse(request.range, Number.MAX_SAFE_INTEGER)
+  const ignored = Result.isSuccess(parsed) && Option.isNone(parsed.success)
+  return ignored || Option.contains(ByteRange.openStart(request.range), 0) ? undefined : request.range
+}
+
+/** How to ask peers: each has `firstByteTimeout` for the first byte of its body. */
+export const make = Effect.fnUntraced(function*(options: { readonly firstByteTimeout: Duration.Duration }) {
+  const transport = yield* PeerTransport
+  const { firstByteTimeout } = options
+
+  const ask = Effect.fn("Mirror.ask")(function*(
+    request: ContentRequest,
+    peer: Peer,
+    range: string | undefined
+  ): Effect.fn.Return<Offer, PeerError, Scope.Scope> {
+    yield* Effect.annotateCurrentSpan({ "peer.id": peer.id, "peer.address": peer.addresses[0] ?? "", range })
+    // A HEAD of a manifest promises what a GET will give, so it is a GET that has to succeed.
+    const printed = DistributionRequest.print({
+      ...request,
+      method: request._tag === "Manifest" ? "GET" : request.method,
+      mirrored: true,
+      range
+    })
+    const refused = (reason: string) => new PeerRefused({ peer: nameOf(peer), reason })
+    const response = yield* transport.request({
+      ...printed,
+      addresses: peer.addresses,
+      port: peer.registryPort
+    }).pipe(Effect.timeoutOrElse({
+      duration: firstByteTimeout,
+      orElse: () =>
+        Effect.fail(new PeerStalled({ peer: nameOf(peer), waitedMillis: Duration.toMillis(firstByteTimeout) }))
+    }))
+    if (response.status !== (range === undefined ? 200 : 206)) {
+      const retryAfterMillis = retryAfter(response)
+      return yield* new PeerRefused({
+        peer: nameOf(peer),
+        reason: `answered ${response.status}`,
+        status: response.status,
+        ...(retryAfterMillis === undefined ? {} : { retryAfterMillis })
+      })
+    }
+    const part = range === undefined
+      ? { size: response.contentLength, range: { start: 0, end: response.contentLength } }
+      : partOf(response, range)
+    if (part === undefined) return yield* refused("answered with another range than asked")
+    if (response.contentLength !== part.range.end - part.range.start) {
+      return yield* refused("answered with a wrong Content-Length")
+    }
+    if (request._tag === "Blob") {
+      return { peer, response, ...part, digest: request.digest, mediaType: MediaType.octetStream }
+    }
+    // What a tag points to is the peer's word until the bytes are here.
+    const digest = request.reference._tag === "Digest"
+      ? Option.some(request.reference.digest)
+      : Digest.fromString(response.headers.get("docker-content-digest") ?? "")
+    if (Option.isNone(digest)) return yield* refused("answered a tag without Docker-Content-Digest")
+    if (part.size > MediaType.maxManifestSize) return yield* refused(`answered with a manifest of ${part.size} bytes`)
+    const mediaType = response.headers.get("content-type") ?? ""
+    return { peer, response, ...part, digest: digest.value, mediaType }
+  })
+
+  return { ask }
+})
+
+/** The whole body of an offer, once its digest is known to be right. */
+export const readVerified = Effect.fn("Mirror.verify")(function*(
+  { digest, peer, response, size }: Offer
+): Effect.fn.Return<Buffer, PeerError> {
+  const bytes = Buffer.allocUnsafeSlow(size)
+  let filled = 0
+  yield* response.relay({
+    write: (chunk) => {
+      filled += chunk.copy(bytes, filled)
+      return true
+    }
+  })
+  const algorithm = Digest.algorithm(digest)
+  if (`${algorithm}:${createHash(algorithm).update(bytes).digest("hex")}` !== digest) {
+    return yield* new ContentCorrupted({ peer: nameOf(peer), content: digest })
+  }
+  return bytes
+})
+
+/** What a verified manifest is: its bytes say it, and not the peer, whose Content-Type may be anything. */
+export const manifestType = (offer: Offer, bytes: Uint8Array): Effect.Effect<string, PeerRefused> => {
+  const own = MediaType.ofManifest(bytes)
+  if (Option.isSome(own)) return Effect.succeed(own.value)
+  return MediaType.isManifest(offer.mediaType)
+    ? Effect.succeed(offer.mediaType)
+    : Effect.fail(
+      new PeerRefused({
+        peer: nameOf(offer.peer),
+        reason: `answered with a manifest of type ${offer.mediaType || "unknown"}`
+      })
+    )
+}
+
+/** The part that a 206 answer has, where it is the one asked for. */
+const partOf = (response: PeerResponse, asked: string): Pick<Offer, "size" | "range"> | undefined => {
+  const sent = parseContentRange(response.headers.get("content-range"))
+  if (Result.isFailure(sent)) return undefined
+  const { end, size, start } = sent.success
+  const expected = ByteRange.parse(asked, size)
+  return Result.isSuccess(expected) &&
+      Option.exists(expected.success, (range) => range.start === start && range.end === end + 1)
+    ? { size, range: { start, end: end + 1 } }
+    : undefined
+}
+
+/** `Retry-After` in seconds (RFC 9110, section 10.2.3), as registries send it. */
+const retryAfter = ({ headers }: PeerResponse): number | undefined => {
+  const seconds = headers.get("retry-after")
+  return seconds !== undefined && /^[0-9]{1,6}$/.test(seconds) ? Number(seconds) * 1000 : undefined
+}

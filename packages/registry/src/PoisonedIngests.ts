@@ -1,0 +1,106 @@
+/**
+ * Downloads of containerd that got wrong bytes. A large body is found to be wrong at its end, when all but the last
+ * chunk is in containerd's ingest; containerd keeps it, and until its garbage collector comes each new pull commits the
+ * same bytes again and fails. So the ingest is discarded, once no pull can make it right any more.
+ */
+import { ContentStore, type Ingest, type StoreUnavailable } from "@spegel-ts/content/ContentStore"
+import * as Digest from "@spegel-ts/oci/Digest"
+import { Clock, Effect, Schedule, type Scope, Stream } from "effect"
+import { createHash } from "node:crypto"
+import { createReadStream } from "node:fs"
+import * as RegistryMetrics from "./RegistryMetrics.ts"
+
+export interface PoisonedIngests {
+  /** A client is being sent the content while the scope is open. */
+  readonly serving: (digest: Digest.Digest) => Effect.Effect<void, never, Scope.Scope>
+  /** Downloads of the content under way now have wrong bytes: sees them off in the background. */
+  readonly found: (digest: Digest.Digest) => Effect.Effect<void>
+}
+
+/** Fast at first, since the next pull may come at once. */
+const polling = Schedule.min([Schedule.exponential("10 millis", 1.1), Schedule.spaced("1 second")])
+/** A download that is not complete may be waiting for upstream. */
+const quietMillis = 5000
+const watchTime = "10 minutes"
+
+type State = "gone" | "running" | "right" | "over"
+
+/** Watches end with the scope. */
+export const make = Effect.gen(function*() {
+  const store = yield* ContentStore
+  const scope = yield* Effect.scope
+  const serving = new Map<Digest.Digest, number>()
+  const watched = new Set<string>()
+
+  const ingestsOf = (digest: Digest.Digest) =>
+    store.inProgress.pipe(Stream.filter((ingest) => ingest.digest === digest), Stream.runCollect)
+
+  /** What has become of an ingest: told by its path, which a later download of the same content does not have. */
+  const look = Effect.fnUntraced(function*(
+    { digest, path }: Ingest,
+    last: { written: number; since: number }
+  ): Effect.fn.Return<State, StoreUnavailable> {
+    const ingest = (yield* ingestsOf(digest)).find((ingest) => ingest.path === path)
+    if (ingest === undefined) return "gone"
+    const now = yield* Clock.currentTimeMillis
+    if (ingest.written !== last.written || serving.has(digest)) {
+      last.written = ingest.written
+      last.since = now
+      return "running"
+    }
+    if (ingest.written < ingest.size) return now - last.since < quietMillis ? "running" : "over"
+    // The wrong bytes may have been in the chunk that was held back; then the rest, from elsewhere, made it right.
+    return (yield* isRight(ingest)) ? "right" : "over"
+  })
+
+  const watch = Effect.fnUntraced(function*(ingest: Ingest) {
+    const last = { written: -1, since: 0 }
+    const state = yield* look(ingest, last).pipe(
+      Effect.repeat({ schedule: polling, until: (state) => state !== "running" }),
+      Effect.timeoutOrElse({ duration: watchTime, orElse: () => Effect.succeed<State>("running") })
+    )
+    if (state !== "over") return yield* Effect.logDebug(`a download of ${ingest.digest} with wrong bytes is ${state}`)
+    yield* store.discard(ingest.digest)
+    yield* RegistryMetrics.ingestDiscarded
+    yield* Effect.logWarning(
+      `discarded a download of ${ingest.digest} with wrong bytes, so that the next pull succeeds`
+    )
+  })
+
+  return {
+    serving: (digest) =>
+      Effect.acquireRelease(
+        Effect.sync(() => serving.set(digest, (serving.get(digest) ?? 0) + 1)),
+        () =>
+          Effect.sync(() => {
+            const left = (serving.get(digest) ?? 1) - 1
+            if (left === 0) serving.delete(digest)
+            else serving.set(digest, left)
+          })
+      ),
+    found: Effect.fnUntraced(function*(digest) {
+      const ingests = yield* Effect.orElseSucceed(ingestsOf(digest), () => [])
+      for (const ingest of ingests) {
+        if (watched.has(ingest.path)) continue
+        watched.add(ingest.path)
+        yield* watch(ingest).pipe(
+          Effect.catch((error) => Effect.logWarning(`a download with wrong bytes was left: ${error.message}`)),
+          Effect.ensuring(Effect.sync(() => watched.delete(ingest.path))),
+          Effect.forkIn(scope)
+        )
+      }
+    })
+  } satisfies PoisonedIngests
+})
+
+/** False also where the file is gone. */
+const isRight = ({ digest, path }: Ingest): Effect.Effect<boolean> =>
+  Effect.promise(async () => {
+    const hash = createHash(Digest.algorithm(digest))
+    try {
+      for await (const chunk of createReadStream(path, { highWaterMark: 256 * 1024 })) hash.update(chunk as Buffer)
+    } catch {
+      return false
+    }
+    return hash.digest("hex") === Digest.hex(digest)
+  })
