@@ -1,8 +1,8 @@
 import { defineConfig } from "rolldown"
 
-/** One ESM file that runs with Node alone; what is imported on demand becomes a chunk beside it. */
+/** One ESM file that runs with Node alone; what is imported on demand, and what threads run, is beside it. */
 export default defineConfig({
-  input: { main: "apps/spegel/src/main.ts" },
+  input: { main: "apps/spegel/src/main.ts", DigestWorker: "packages/registry/src/DigestWorker.ts" },
   platform: "node",
   resolve: { conditionNames: ["source", "node", "import", "default"] },
   output: {

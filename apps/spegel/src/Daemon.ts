@@ -39,6 +39,8 @@ export interface DaemonSettings extends MirrorFlags.MirrorSettings {
   readonly recordRefresh: Duration.Duration
   readonly filter: RegistryFilter
   readonly resolveTags: boolean
+  readonly maxUploads: number
+  readonly maxUploadsPerPeer: number
   readonly debugWebEnabled: boolean
   readonly basicAuthDir: string
   readonly shutdownGrace: Duration.Duration
@@ -79,7 +81,9 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
       ...MirrorFlags.mirrorOptions(settings, settings.recordTtl),
       resolveTags,
       filter,
-      basicAuth
+      basicAuth,
+      maxUploads: settings.maxUploads,
+      maxUploadsPerPeer: settings.maxUploadsPerPeer
     }),
     StateTracker.layer({ filter })
   ).pipe(

@@ -103,11 +103,11 @@ export const make = Effect.fn("BlobDirectory.make")(function*(options: BlobDirec
   )
 
   return {
-    describe: Effect.fn("BlobDirectory.describe")(function*(digest) {
+    describe: Effect.fnUntraced(function*(digest) {
       const { size } = yield* openFile(digest)
       return new Descriptor({ digest, size, mediaType: yield* Cache.get(mediaTypes, digest) })
     }, Effect.scoped),
-    open: Effect.fn("BlobDirectory.open")(function*(digest) {
+    open: Effect.fnUntraced(function*(digest) {
       const { handle, size } = yield* openFile(digest)
       return BlobSource.File({ handle, size, mediaType: yield* Cache.get(mediaTypes, digest) })
     }),

@@ -1,12 +1,12 @@
 /**
- * Bytes to the client. Files go through two buffers of a pool, one being read while the other is written; a peer's
- * bytes go from its read buffer to the client's socket. A slow client slows the source: nothing is queued.
+ * Bytes to the client, below the response: to its socket. A file's bytes go through one pooled buffer a stream, a peer's
+ * from its read buffer. A slow client slows the source: nothing is queued.
  */
 import type { ByteRange } from "@spegel-ts/oci/ByteRange"
 import { Data, Effect } from "effect"
 import type { FileHandle } from "node:fs/promises"
 import type { ServerResponse } from "node:http"
-import { BufferPool } from "./BufferPool.ts"
+import { bodyBuffers, smallSize } from "./BufferPool.ts"
 import type { ByteSink } from "./Exchange.ts"
 
 /** The body could not be sent to its end; the connection is closed, so that the client sees it. */
@@ -16,9 +16,10 @@ export class BodyInterrupted extends Data.TaggedError("BodyInterrupted")<{ reado
   }
 }
 
-const pool = new BufferPool(256 * 1024, 32)
-
 export const clientGone = "the client closed the connection before the body was complete"
+
+/** Below this speed a client gets small chunks, which cost more CPU a byte and hold less memory while they wait. */
+const slowBytesPerMilli = 25_000
 
 /** Sends `[start, end)` of a file as the body of a response whose head is set, and ends the response. */
 export const sendFile = (
@@ -42,57 +43,73 @@ export const finish = (response: ServerResponse): Effect.Effect<void, BodyInterr
     return Effect.sync(() => response.off("finish", onFinish).off("close", onClose))
   })
 
-/** A buffer is used again only after its write's callback: until then the socket may still read it. */
+/** One buffer is enough: while the kernel still has bytes of the last one, the client does not wait for the disk. */
 const copy = async (file: FileHandle, range: ByteRange, response: ServerResponse, signal: AbortSignal) => {
-  let fail: (error: Error) => void = () => {}
-  // A write to a destroyed socket is dropped without a callback.
-  const stop = () => fail(new Error(clientGone))
-  const write = (chunk: Uint8Array) =>
-    new Promise<void>((resolve, reject) => {
-      fail = reject
-      response.write(chunk, (error) => error ? reject(error) : resolve())
-    })
-  response.once("close", stop)
-  signal.addEventListener("abort", stop, { once: true })
-  try {
-    let position = range.start
-    let pending = Promise.resolve()
-    let current = pool.acquire()
-    let next = pool.acquire()
-    while (position < range.end) {
-      const { bytesRead } = await file.read(current, 0, Math.min(current.length, range.end - position), position)
+  const sink = clientSink(response)
+  let position = range.start
+  let slow = false
+  while (position < range.end) {
+    const left = range.end - position
+    const buffer = bodyBuffers.acquire(slow ? smallSize : left)
+    let inUse = false
+    try {
+      const { bytesRead } = await file.read(buffer, 0, Math.min(buffer.length, left), position)
       if (bytesRead === 0) throw new Error(`the file ended at byte ${position} of ${range.end}`)
-      await pending
       if (signal.aborted || response.destroyed) throw new Error(clientGone)
       position += bytesRead
-      pending = write(current.subarray(0, bytesRead))
-      // Awaited in the next turn; a failure before that is not an unhandled one.
-      pending.catch(() => {})
-      ;[current, next] = [next, current]
+      const written = taken(sink, buffer.subarray(0, bytesRead), response, signal)
+      if (written === undefined) continue
+      inUse = true
+      const begun = performance.now()
+      await written
+      inUse = false
+      slow = bytesRead < slowBytesPerMilli * (performance.now() - begun)
+    } finally {
+      if (inUse) bodyBuffers.forget(buffer)
+      else bodyBuffers.release(buffer)
     }
-    await pending
-    pool.release(current)
-    pool.release(next)
-  } finally {
-    response.off("close", stop)
-    signal.removeEventListener("abort", stop)
   }
 }
 
+/** Undefined where the kernel took the whole chunk at once. Fails when it never will. */
+const taken = (sink: ByteSink, chunk: Buffer, response: ServerResponse, signal: AbortSignal) => {
+  const { promise, reject, resolve } = Promise.withResolvers<void>()
+  if (sink.write(chunk, resolve)) return undefined
+  // A write to a socket that is destroyed is dropped without a callback.
+  const stop = () => reject(new Error(clientGone))
+  response.once("close", stop)
+  signal.addEventListener("abort", stop, { once: true })
+  return promise.finally(() => {
+    response.off("close", stop)
+    signal.removeEventListener("abort", stop)
+  })
+}
+
 /**
- * Writes to the client's socket below the response, whose head must be flushed: `ServerResponse.write` corks until the
- * next tick and so never completes at once.
+ * Writes to the client's socket below the response, whose head is set and goes out with the first chunk:
+ * `ServerResponse.write` corks until the next tick and so never completes at once.
  */
-export const clientSink = (response: ServerResponse): ByteSink => ({
-  write: (chunk, resume) => {
-    const { socket } = response
-    if (socket === null || socket.destroyed) return false
-    let sync = true
-    socket.write(chunk, () => {
-      if (!sync) resume()
-    })
-    if (socket.writableLength === 0) return true
-    sync = false
-    return false
+export const clientSink = (response: ServerResponse): ByteSink => {
+  let headSent = false
+  return {
+    write: (chunk, resume) => {
+      const { socket } = response
+      if (socket === null || socket.destroyed) return false
+      let sync = true
+      const done = (error?: Error | null) => {
+        if (!sync && !error) resume()
+      }
+      if (headSent) socket.write(chunk, done)
+      else {
+        headSent = true
+        socket.cork()
+        response.flushHeaders()
+        socket.write(chunk, done)
+        socket.uncork()
+      }
+      if (socket.writableLength === 0) return true
+      sync = false
+      return false
+    }
   }
-})
+}

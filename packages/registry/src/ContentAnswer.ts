@@ -18,8 +18,9 @@ import type { MirrorError } from "./MirrorError.ts"
 import type { ContentRequest } from "./Offer.ts"
 import type { PullRecord } from "./PullLedger.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
+import * as UploadAdmission from "./UploadAdmission.ts"
 
-export interface ContentOptions extends Mirror.MirrorOptions {
+export interface ContentOptions extends Mirror.MirrorOptions, UploadAdmission.UploadLimits {
   /** Whether peers are asked for tags; digests they are asked for always. */
   readonly resolveTags: boolean
   /** Images that the mirror handles; others it leaves to upstream. */
@@ -32,6 +33,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
   const store = yield* ContentStore
   const local = yield* LocalContent.make
   const mirror = yield* Mirror.make(options)
+  const uploads = UploadAdmission.make(options)
 
   const writeHead = (
     response: ServerResponse,
@@ -66,7 +68,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
   }
 
   /** Sends what this node holds. */
-  const serveLocal = Effect.fn("Registry.serveLocal")(function*(
+  const serveLocal = Effect.fnUntraced(function*(
     request: ContentRequest,
     digest: Digest.Digest,
     response: ServerResponse,
@@ -79,6 +81,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       Effect.fromResult(ByteRange.parse(request.range, size)),
       outside(response, digest)
     )
+    if (request.mirrored && !head) yield* uploads.admit(response)
     const answer = yield* writeHead(response, record, { digest, mediaType, size, range, source: "local" })
     if (!("_tag" in source)) {
       yield* finish(response)
@@ -95,7 +98,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
   }, Effect.scoped)
 
   /** Sends what a peer holds; the response's head goes out with its first byte. */
-  const serveMirrored = Effect.fn("Registry.serveMirrored")(function*(
+  const serveMirrored = Effect.fnUntraced(function*(
     request: ContentRequest,
     name: Reference,
     response: ServerResponse,
@@ -113,7 +116,6 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       yield* finish(response)
       return answer
     }
-    response.flushHeaders()
     return yield* body.relay(clientSink(response)).pipe(
       Effect.andThen(finish(response)),
       Effect.as(answer),
@@ -129,7 +131,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     )
   }, Effect.scoped)
 
-  return Effect.fn("Registry.content")(function*(
+  return Effect.fnUntraced(function*(
     request: ContentRequest,
     response: ServerResponse,
     record: PullRecord

@@ -1,6 +1,6 @@
 /** One request and its response on a connection, moved by what the connection reads. */
 import { Result } from "effect"
-import { BufferPool } from "./BufferPool.ts"
+import { bodyBuffers } from "./BufferPool.ts"
 import { PeerDisconnected, PeerRefused, PeerSlow, PeerStalled } from "./MirrorError.ts"
 import * as ResponseHead from "./ResponseHead.ts"
 import { SpeedGuard } from "./SpeedGuard.ts"
@@ -34,9 +34,6 @@ export interface Wire {
   /** The response is of no more use, and so is the connection; nothing is told of it any more. */
   readonly destroy: () => void
 }
-
-/** Large reads cost least per byte. One stream has one buffer, and what waits for its first byte has none. */
-const bodyBuffers = new BufferPool(512 * 1024, 16)
 
 type OnHead = (result: Result.Result<ResponseHead.ResponseHead, ExchangeError>) => void
 type OnEnd = (failure: ExchangeError | undefined) => void
@@ -147,7 +144,7 @@ export class Exchange {
     this.#unread = this.#remaining
     const first = bytes.subarray(end)
     if (this.#unread > first.length) {
-      this.#buffer = bodyBuffers.acquire()
+      this.#buffer = bodyBuffers.acquire(this.#unread)
       if (first.length === 0) return true
       first.copy(this.#buffer)
       this.#handOver(this.#take(this.#buffer.subarray(0, first.length)))
@@ -220,7 +217,10 @@ export class Exchange {
     if (this.#ended) return
     this.#ended = true
     this.#failure = failure
-    if (this.#buffer !== undefined && !this.#lent) bodyBuffers.release(this.#buffer)
+    if (this.#buffer !== undefined) {
+      if (this.#lent) bodyBuffers.forget(this.#buffer)
+      else bodyBuffers.release(this.#buffer)
+    }
     this.#buffer = undefined
     this.#early = undefined
     this.#onEnd(failure)

@@ -3,7 +3,7 @@
  * can send, and lets running answers finish when it stops.
  */
 import * as DistributionError from "@spegel-ts/oci/DistributionError"
-import { Data, type Duration, Effect, FiberSet, Option, type Scope } from "effect"
+import { Data, Duration, Effect, FiberSet, Option, type Scope } from "effect"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
 import type { AddressInfo, Socket } from "node:net"
 
@@ -28,12 +28,16 @@ export interface ListenOptions {
   readonly handler: Handler
   /** How long running requests may go on when the scope closes. */
   readonly grace: Duration.Duration
+  /** How long a client may take none of the bytes that wait for it; 2 minutes where not given. */
+  readonly clientTimeout?: Duration.Duration
 }
 
 const maxHeaderSize = 16 * 1024
 const maxConnections = 4096
 /** containerd keeps idle connections for 30 s; closing earlier would race with its next request. */
 const keepAliveTimeout = 65_000
+/** A disk under load may keep containerd from reading for a while. */
+const clientTimeout = Duration.minutes(2)
 
 const reasonOf = (error: NodeJS.ErrnoException): string => {
   switch (error.code) {
@@ -91,13 +95,20 @@ export const listen = Effect.fn("HttpListener.listen")(
           }).end(body)
           return
         }
-        const fiber = run(handler(request, response))
-        response.once("close", () => {
-          if (!response.writableFinished) fiber.interruptUnsafe()
-        })
+        const begin = () => {
+          const fiber = run(handler(request, response))
+          response.once("close", () => {
+            if (!response.writableFinished) fiber.interruptUnsafe()
+          })
+        }
+        // A request that came before the answer to the one in front waits for the socket: bodies are written to it.
+        if (response.socket === null) response.once("socket", begin)
+        else begin()
       }
     )
     server.maxConnections = maxConnections
+    // Bytes that the kernel takes count as movement, not those that wait for it.
+    server.timeout = Duration.toMillis(options.clientTimeout ?? clientTimeout)
     server.on("clientError", (error, socket) => {
       answerBrokenRequest(error, socket as Socket)
     })

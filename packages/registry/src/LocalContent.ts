@@ -61,7 +61,7 @@ export const make = Effect.gen(function*() {
 
   return {
     /** The digest that a tag points to here. */
-    resolve: Effect.fn("LocalContent.resolve")(
+    resolve: Effect.fnUntraced(
       function*(
         name: RepositoryName,
         tag: string
@@ -81,7 +81,7 @@ export const make = Effect.gen(function*() {
     ),
 
     /** Tags held of a repository, in order. */
-    tags: Effect.fn("LocalContent.tags")(
+    tags: Effect.fnUntraced(
       function*(
         name: RepositoryName
       ): Effect.fn.Return<ReadonlyArray<string>, StoreUnavailable | DistributionError.DistributionError> {

@@ -18,6 +18,7 @@ import {
   AnswerTimeout,
   CircuitOpen,
   ContentCorrupted,
+  type HashLost,
   type MirrorError,
   type PeerError,
   PeerRefused
@@ -71,7 +72,7 @@ export type MirroredBody =
   | {
     readonly _tag: "Stream"
     /** Fails when no peer is left that can go on; the last bytes are given only if the digest is right. */
-    readonly relay: (sink: ByteSink) => Effect.Effect<void, MirrorError | ContentCorrupted>
+    readonly relay: (sink: ByteSink) => Effect.Effect<void, MirrorError | ContentCorrupted | HashLost>
   }
 
 export interface Mirror {
@@ -134,7 +135,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
         (taken) => taken ? Semaphore.release(buffers, size) : Effect.void
       )
 
-  const fetch = Effect.fn("Mirror.fetch")(function*(
+  const fetch = Effect.fnUntraced(function*(
     request: Offer.ContentRequest,
     name: Reference.Reference,
     record: PullRecord
@@ -264,8 +265,8 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
         const relay = (sink: ByteSink) =>
           Effect.scoped(Effect.gen(function*() {
             const through = Offer.isWhole(offer)
-              ? yield* verifier.sink({ digest, size, start: 0 }, sink)
-              : unverified(offer.range.start, sink)
+              ? yield* verifier.sink({ digest, size }, sink)
+              : VerifyingSink.passing(offer.range.start, sink)
             yield* stream(won, [peer], through).pipe(
               Effect.tapError(() => countFailure)
             )
@@ -279,7 +280,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
       /** Those whose bytes were passed on. */
       senders: ReadonlyArray<Peer>,
       sink: VerifyingSink.VerifyingSink
-    ): Effect.Effect<void, MirrorError | ContentCorrupted> =>
+    ): Effect.Effect<void, MirrorError | ContentCorrupted | HashLost> =>
       Effect.gen(function*() {
         const { entry, peer, value: offer } = won
         const start = sink.offset()
@@ -294,6 +295,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
         )
         if (Result.isSuccess(outcome)) return served(won)
         const error = outcome.failure
+        if (error._tag === "HashLost") return yield* error
         yield* drop(won, error, senders)
         if (error._tag === "ContentCorrupted") {
           yield* ingests.found(offer.digest)
@@ -333,16 +335,3 @@ interface Held extends Pick<MirroredContent, "peer" | "digest" | "mediaType"> {
 }
 
 const verified = (bytes: Uint8Array): MirroredBody => ({ _tag: "Verified", bytes })
-
-/** A part has no digest of its own: its client verifies the whole. */
-const unverified = (start: number, sink: ByteSink): VerifyingSink.VerifyingSink => {
-  let offset = start
-  return {
-    offset: () => offset,
-    wrong: Effect.never,
-    write: (chunk, resume) => {
-      offset += chunk.length
-      return sink.write(chunk, resume)
-    }
-  }
-}

@@ -44,12 +44,11 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
   const transport = yield* PeerTransport
   const { firstByteTimeout } = options
 
-  const ask = Effect.fn("Mirror.ask")(function*(
+  const ask = Effect.fnUntraced(function*(
     request: ContentRequest,
     peer: Peer,
     range: string | undefined
   ): Effect.fn.Return<Offer, PeerError, Scope.Scope> {
-    yield* Effect.annotateCurrentSpan({ "peer.id": peer.id, "peer.address": peer.addresses[0] ?? "", range })
     // A HEAD of a manifest promises what a GET will give, so it is a GET that has to succeed.
     const printed = DistributionRequest.print({
       ...request,
@@ -100,7 +99,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
 })
 
 /** The whole body of an offer, once its digest is known to be right. */
-export const readVerified = Effect.fn("Mirror.verify")(function*(
+export const readVerified = Effect.fnUntraced(function*(
   { digest, peer, response, size }: Offer
 ): Effect.fn.Return<Buffer, PeerError> {
   const bytes = Buffer.allocUnsafeSlow(size)

@@ -39,7 +39,9 @@ export const defaults: RegistryOptions = {
   circuitPause: Duration.seconds(10),
   resolveTags: true,
   filter: () => true,
-  basicAuth: Option.none()
+  basicAuth: Option.none(),
+  maxUploads: 128,
+  maxUploadsPerPeer: 16
 }
 
 type AnswerError = BodyInterrupted | DistributionError.DistributionError | StoreUnavailable
@@ -62,7 +64,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
   const local = yield* LocalContent.make
   const content = yield* ContentAnswer.make(options)
 
-  const tagsList = Effect.fn("Registry.tagsList")(function*(
+  const tagsList = Effect.fnUntraced(function*(
     request: Extract<DistributionRequest.DistributionRequest, { readonly _tag: "TagsList" }>,
     response: ServerResponse
   ) {
@@ -80,7 +82,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
     return yield* sendJson(response, 200, JSON.stringify({ name: request.repository, tags: page }))
   })
 
-  const answerRequest = Effect.fn("Registry.request")(function*(
+  const answerRequest = Effect.fnUntraced(function*(
     request: DistributionRequest.DistributionRequest,
     response: ServerResponse,
     record: PullRecord

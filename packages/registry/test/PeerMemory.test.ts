@@ -143,7 +143,7 @@ describe("PeerRace", () => {
             Effect.sync(() => open.add(peer.id)),
             () => Effect.sync(() => open.delete(peer.id))
           )
-          if (asked.length === 1) yield* Effect.never
+          if (asked.length === 1) return yield* Effect.never
           return peer.id
         })))
       yield* TestClock.adjust("49 millis")
@@ -170,7 +170,7 @@ describe("PeerRace", () => {
       const racing = yield* Effect.forkChild(race(0, () =>
         Effect.gen(function*() {
           asked.push(yield* Clock.currentTimeMillis)
-          if (asked.length < 3) yield* Effect.never
+          return yield* asked.length < 3 ? Effect.never : Effect.void
         })))
       yield* TestClock.adjust("200 millis")
       yield* Fiber.join(racing)

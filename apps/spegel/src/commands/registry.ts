@@ -53,6 +53,12 @@ const regularExpression = textSchema<RegExp>({
   print: (expression) => expression.source
 })
 
+const uploads = textSchema<number>({
+  expected: "a number of uploads such as 128, or 0 for any",
+  parse: (text) => /^\d{1,6}$/.test(text) ? Option.some(Number(text)) : Option.none(),
+  print: String
+})
+
 const bootstrapKind = textSchema<"dns" | "http" | "static">({
   expected: "a bootstrap kind: dns, http or static",
   parse: (text) => text === "dns" || text === "http" || text === "static" ? Option.some(text) : Option.none(),
@@ -234,6 +240,22 @@ const flags = {
     environment: "RECORD_REFRESH",
     description: "How often this node says again what it holds; less than the peers' --record-ttl",
     fallback: "9m"
+  }),
+  maxUploads: one({
+    name: "max-uploads",
+    environment: "MAX_UPLOADS",
+    description: "How many bodies may be sent to peers at once; others are told to ask another peer. 0 for any number",
+    schema: uploads,
+    fallback: "128",
+    metavar: "NUMBER"
+  }),
+  maxUploadsPerPeer: one({
+    name: "max-uploads-per-peer",
+    environment: "MAX_UPLOADS_PER_PEER",
+    description: "How many bodies may be sent to one peer at once; 0 for any number",
+    schema: uploads,
+    fallback: "16",
+    metavar: "NUMBER"
   }),
   debugWebEnabled: onOff({
     name: "debug-web-enabled",

@@ -1,0 +1,70 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Schedule } from "effect"
+import { chmod, open, readdir, readFile } from "node:fs/promises"
+import { join } from "node:path"
+import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
+import * as Node from "./Node.ts"
+import * as Upstream from "./Upstream.ts"
+
+const missing = ContainerdDaemon.missingPrerequisite("docker-registry")
+const mebibyte = 1024 * 1024
+
+/** Changes one byte of a blob that a node holds, in the middle: from now on it lies about it. */
+const damage = (node: Node.Node, digest: string) =>
+  Effect.promise(async () => {
+    const path = join(node.containerd.contentPath, "blobs", "sha256", digest.slice("sha256:".length))
+    await chmod(path, 0o644)
+    const file = await open(path, "r+")
+    const { size } = await file.stat()
+    const byte = Buffer.alloc(1)
+    await file.read(byte, 0, 1, Math.floor(size / 2))
+    byte[0] = (byte[0] ?? 0) ^ 0xff
+    await file.write(byte, 0, 1, Math.floor(size / 2))
+    await file.close()
+  })
+
+/** Digests that containerd is downloading, or has left half done. */
+const ingests = (node: Node.Node) =>
+  Effect.promise(async () => {
+    const directory = join(node.containerd.contentPath, "ingest")
+    const names = await readdir(directory).catch(() => [])
+    return Promise.all(names.map((name) => readFile(join(directory, name, "ref"), "utf8").catch(() => "")))
+  })
+
+const metric = (node: Node.Node, name: string) =>
+  Effect.promise(async () => {
+    const text = await (await fetch(`${node.metrics}/metrics`)).text()
+    return [...text.matchAll(new RegExp(`^${name}(?:\\{.*\\})? (.+)$`, "gm"))].map(([, value]) => Number(value))
+  })
+
+describe.skipIf(missing !== undefined)(`a lying peer${missing === undefined ? "" : ` (skipped: ${missing})`}`, () => {
+  for (const client of ["ctr", "CRI"] as const) {
+    it.live(`costs a new node one failed pull of a large layer at most, by ${client}`, () =>
+      Effect.gen(function*() {
+        const upstream = yield* Upstream.start
+        const ports = yield* Node.ports
+        const liar = yield* Node.start(1, ports, upstream.host)
+        const image = yield* upstream.push({ tag: "v1", layers: 1, layerSize: 64 * mebibyte })
+        yield* liar.pull(image.name)
+        const layer = image.objects.at(-1)?.descriptor.digest ?? ""
+        yield* damage(liar, layer)
+
+        const node = yield* Node.start(2, ports, upstream.host)
+        yield* Effect.tryPromise(() =>
+          fetch(`${node.url}/v2/team/app/blobs/${layer}?ns=${upstream.host}`, { method: "HEAD" })
+        ).pipe(
+          Effect.filterOrFail((response) => response.ok, () => "not found yet"),
+          Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 100 })
+        )
+        const pull = client === "ctr" ? node.pull(image.name) : node.pullByCri(image.name)
+        const first = yield* Effect.exit(pull)
+        // The kubelet waits ten seconds; a person may be quicker.
+        yield* Effect.sleep("500 millis")
+        const second = yield* Effect.exit(pull)
+        assert.deepStrictEqual([Exit.isSuccess(first), Exit.isSuccess(second)], [false, true], String(second))
+        assert.deepStrictEqual(yield* metric(node, "spegel_mirror_corruptions_total"), [1])
+        assert.include(node.mirror.output.stderr, `sent wrong bytes for ${layer}`)
+        assert.deepStrictEqual(yield* ingests(node), [])
+      }), 120_000)
+  }
+})

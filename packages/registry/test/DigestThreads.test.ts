@@ -1,0 +1,172 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Digest from "@spegel-ts/oci/Digest"
+import { type DigestJob, DigestThread, inline } from "@spegel-ts/registry/DigestThread"
+import * as DigestThreads from "@spegel-ts/registry/DigestThreads"
+import type { ByteSink } from "@spegel-ts/registry/Exchange"
+import * as VerifyingSink from "@spegel-ts/registry/VerifyingSink"
+import { Effect, Exit } from "effect"
+import { createHash, randomBytes } from "node:crypto"
+
+const hexOf = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex")
+
+const update = (job: DigestJob, chunk: Uint8Array) => new Promise<void>((resolve) => job.update(chunk, resolve))
+const digest = (job: DigestJob) => new Promise<string | undefined>((resolve) => job.digest(resolve))
+
+/** Feeds a body in chunks of one reused buffer, as streams do. */
+const hash = async (job: DigestJob, body: Uint8Array, chunkSize: number) => {
+  const buffer = Buffer.alloc(chunkSize)
+  for (let position = 0; position < body.length; position += chunkSize) {
+    const chunk = body.subarray(position, position + chunkSize)
+    buffer.fill(0).set(chunk)
+    await update(job, buffer.subarray(0, chunk.length))
+  }
+  return digest(job)
+}
+
+const thread = Effect.acquireRelease(
+  Effect.sync(() => {
+    const deaths: Array<boolean> = []
+    return { deaths, thread: new DigestThread((_reason, hashed) => deaths.push(hashed)) }
+  }),
+  ({ thread }) => Effect.promise(() => thread.terminate())
+)
+
+describe("DigestThreads", () => {
+  it.live("hashes many streams at once, whose chunks are smaller and larger than the memory between", () =>
+    Effect.gen(function*() {
+      const threads = yield* DigestThreads.make
+      const bodies = Array.from({ length: 12 }, (_, index) => randomBytes(1 + index * 777_777))
+      const hashed = yield* Effect.promise(() =>
+        Promise.all(bodies.map((body, index) => hash(threads.begin("sha256"), body, 5_000 + index * 300_000)))
+      )
+      assert.deepStrictEqual(hashed, bodies.map(hexOf))
+    }))
+
+  it.live("keeps a stream's chunks in order, also where more wait than there is room for", () =>
+    Effect.gen(function*() {
+      const threads = yield* DigestThreads.make
+      const chunks = Array.from({ length: 40 }, () => randomBytes(300_000))
+      const job = threads.begin("sha256")
+      // Not one after another, but all at once.
+      const taken = chunks.map((chunk) => update(job, chunk))
+      yield* Effect.promise(() => Promise.all(taken))
+      assert.strictEqual(yield* Effect.promise(() => digest(job)), hexOf(Buffer.concat(chunks)))
+    }))
+
+  it.live("lets go of a stream that nobody wants hashed any more, so that the others go on", () =>
+    Effect.gen(function*() {
+      const { thread: one } = yield* thread
+      const forgotten = one.begin("sha256")
+      let told = false
+      for (let chunk = 0; chunk < 20; chunk++) {
+        forgotten.update(randomBytes(500_000), () => {
+          told = chunk > 10
+        })
+      }
+      const kept = one.begin("sha256")
+      const body = randomBytes(5_000_000)
+      const hashed = hash(kept, body, 400_000)
+      forgotten.forget()
+      assert.strictEqual(yield* Effect.promise(() => hashed), hexOf(body))
+      assert.isFalse(told)
+      assert.strictEqual(one.jobs, 0)
+    }))
+
+  it.live("goes on without a thread that dies before it hashed anything", () =>
+    Effect.gen(function*() {
+      const { deaths, thread: one } = yield* thread
+      const job = one.begin("sha256")
+      const body = randomBytes(9_000_000)
+      const hashed = hash(job, body, 700_000)
+      yield* Effect.promise(() => one.terminate())
+      assert.strictEqual(yield* Effect.promise(() => hashed), hexOf(body))
+      assert.deepStrictEqual(deaths, [false])
+    }))
+
+  it.live("says that a digest is lost with a thread that had hashed some of it", () =>
+    Effect.gen(function*() {
+      const { deaths, thread: one } = yield* thread
+      const job = one.begin("sha256")
+      // More than the memory holds: taken means that some is hashed.
+      yield* Effect.promise(() => update(job, randomBytes(9_000_000)))
+      yield* Effect.promise(() => one.terminate())
+      yield* Effect.promise(() => update(job, randomBytes(1000)))
+      assert.isUndefined(yield* Effect.promise(() => digest(job)))
+      assert.deepStrictEqual(deaths, [true])
+    }))
+
+  it.live("leaves no thread behind", () =>
+    Effect.gen(function*() {
+      const workers = () => process.getActiveResourcesInfo().filter((name) => name === "MessagePort").length
+      const before = workers()
+      yield* Effect.scoped(Effect.gen(function*() {
+        const threads = yield* DigestThreads.make
+        yield* Effect.promise(() => hash(threads.begin("sha256"), randomBytes(100_000), 50_000))
+      }))
+      assert.strictEqual(workers(), before)
+    }))
+})
+
+describe("VerifyingSink", () => {
+  const body = randomBytes(3_000_000)
+  const expected = { digest: Digest.Digest.make(`sha256:${hexOf(body)}`), size: body.length, start: 0 }
+  const chunks = [body.subarray(0, 1_000_000), body.subarray(1_000_000, 2_500_000), body.subarray(2_500_000)]
+
+  const collecting = () => {
+    const taken: Array<Buffer> = []
+    const sink: ByteSink = {
+      // Some within the call, some later.
+      write: (chunk, resume) => {
+        taken.push(Buffer.from(chunk))
+        if (taken.length % 2 === 0) return true
+        setImmediate(resume)
+        return false
+      }
+    }
+    return { sink, bytes: () => Buffer.concat(taken) }
+  }
+
+  const writeAll = (sink: VerifyingSink.VerifyingSink, chunks: ReadonlyArray<Buffer>) =>
+    Effect.forEach(chunks, (chunk) =>
+      Effect.callback<void>((resume) => {
+        if (sink.write(chunk, () => resume(Effect.void))) resume(Effect.void)
+      }), { discard: true })
+
+  it.live("passes a right body on to its end", () =>
+    Effect.gen(function*() {
+      const verifier = yield* VerifyingSink.make
+      const { bytes, sink } = collecting()
+      const verifying = yield* verifier.sink(expected, sink)
+      yield* writeAll(verifying, chunks)
+      assert.isTrue(bytes().equals(body))
+      assert.strictEqual(verifying.offset(), body.length)
+    }))
+
+  it.live("never passes the last chunk of a wrong one on, whichever byte is wrong", () =>
+    Effect.gen(function*() {
+      const verifier = yield* VerifyingSink.make
+      for (const wrong of [0, 1_700_000, body.length - 1]) {
+        const { bytes, sink } = collecting()
+        const verifying = yield* verifier.sink(expected, sink)
+        const poisoned = Buffer.from(body)
+        poisoned[wrong] = ~(poisoned[wrong] ?? 0)
+        const poisonedChunks = [poisoned.subarray(0, 1_000_000), poisoned.subarray(1_000_000, 2_999_000)]
+        yield* writeAll(verifying, poisonedChunks)
+        assert.isFalse(verifying.write(poisoned.subarray(2_999_000), () => assert.fail("went on")))
+        yield* verifying.wrong
+        assert.isTrue(bytes().equals(poisoned.subarray(0, 2_999_000)))
+      }
+    }))
+
+  it.live("does not send the end of a body whose hash is lost, and blames nobody", () =>
+    Effect.gen(function*() {
+      const job: DigestJob = { ...inline("sha256"), digest: (done) => done(undefined) }
+      const { bytes, sink } = collecting()
+      const verifying = VerifyingSink.verifying(expected, job, sink)
+      yield* writeAll(verifying, chunks.slice(0, 2))
+      assert.isFalse(verifying.write(chunks[2] ?? Buffer.alloc(0), () => assert.fail("went on")))
+      const exit = yield* Effect.exit(verifying.wrong)
+      assert.isTrue(Exit.isFailure(exit))
+      assert.strictEqual(bytes().length, 2_500_000)
+    }))
+})
