@@ -9,6 +9,7 @@ import { createHash } from "node:crypto"
 import { isIPv6 } from "node:net"
 import { ContentCorrupted, type PeerError, PeerRefused, PeerStalled } from "./MirrorError.ts"
 import { type PeerResponse, PeerTransport } from "./PeerTransport.ts"
+import * as PullSpans from "./PullSpans.ts"
 import { parseContentRange } from "./ResponseHead.ts"
 
 export type ContentRequest = Extract<DistributionRequest.DistributionRequest, { readonly _tag: "Blob" | "Manifest" }>
@@ -59,6 +60,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
     const refused = (reason: string) => new PeerRefused({ peer: nameOf(peer), reason })
     const response = yield* transport.request({
       ...printed,
+      headers: { ...printed.headers, ...(yield* PullSpans.asking(printed)) },
       addresses: peer.addresses,
       port: peer.registryPort
     }).pipe(Effect.timeoutOrElse({
@@ -66,6 +68,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
       orElse: () =>
         Effect.fail(new PeerStalled({ peer: nameOf(peer), waitedMillis: Duration.toMillis(firstByteTimeout) }))
     }))
+    yield* PullSpans.peerAnswered(response.status)
     if (response.status !== (range === undefined ? 200 : 206)) {
       const retryAfterMillis = retryAfter(response)
       return yield* new PeerRefused({

@@ -32,8 +32,8 @@ const whereTraced = <A, E, R, A2, E2, R2>(
 const annotate = (attributes: () => Attributes): Effect.Effect<void> =>
   whereTraced(() => Effect.annotateCurrentSpan(attributes()), Effect.void)
 
-const inSpan = (name: string, options?: () => Tracer.SpanOptions) => <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  whereTraced(() => Effect.withSpan(effect, name, { captureStackTrace: false, ...options?.() }), effect)
+const inSpan = (name: string, attributes?: Attributes) => <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.withSpan(effect, name, { captureStackTrace: false, attributes })
 
 /** The endpoint without its names, so that there are few; `/v2/` for what is none. */
 const routeOf = (url: string): string => {
@@ -49,22 +49,28 @@ const routeOf = (url: string): string => {
 }
 
 /**
- * One request. It goes on with the trace of its `traceparent` (W3C Trace Context), whoever sent it: a peer, containerd or
+ * One request of the API; probes are none. It goes on with the trace of its `traceparent` (W3C Trace Context), whoever sent it: a peer, containerd or
  * another client. The header says nothing that is relied on; one that is malformed or of another version begins a trace.
  */
-export const request = ({ headers, httpVersion, method = "", socket, url = "" }: IncomingMessage) =>
-  inSpan(`${method} ${routeOf(url)}`, () => {
+export const request = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  { headers, httpVersion, method = "", socket, url = "" }: IncomingMessage
+): Effect.Effect<A, E, R> =>
+  whereTraced(() => {
+    const [path = "", query = ""] = url.split("?", 2)
+    if (!path.startsWith("/v2")) return Effect.withTracerEnabled(effect, false)
     const { traceparent } = headers
     const parent = typeof traceparent === "string"
       ? HttpTraceContext.w3c(Headers.fromInput({ traceparent }))
       : Option.none()
-    const [path = "", query = ""] = url.split("?", 2)
-    return {
+    const route = routeOf(url)
+    return Effect.withSpan(effect, `${method} ${route}`, {
       kind: "server",
+      captureStackTrace: false,
       ...(Option.isSome(parent) ? { parent: parent.value } : { root: true }),
       attributes: {
         "http.request.method": method,
-        "http.route": routeOf(url),
+        "http.route": route,
         "url.scheme": "http",
         "url.path": path,
         ...(query === "" ? {} : { "url.query": query }),
@@ -75,11 +81,12 @@ export const request = ({ headers, httpVersion, method = "", socket, url = "" }:
         "network.protocol.version": httpVersion,
         ...(headers["user-agent"] === undefined ? {} : { "user_agent.original": headers["user-agent"] })
       }
-    }
-  })
+    })
+  }, effect)
 
 /** Reading what is asked. */
-export const parse = inSpan("parse")
+export const parse = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  whereTraced(() => inSpan("parse")(effect), effect)
 
 /** What the current request came to. */
 export const answered = (answer: Answer, { method }: IncomingMessage, response: ServerResponse): Effect.Effect<void> =>
@@ -112,7 +119,7 @@ export const pulled = (event: PullEvent, mirrored: boolean): Effect.Effect<void>
   })
 
 /** Looking for `content`, a digest or a tag, on this node. That it is not held is no error. */
-export const localLookup = (content: string) => <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+export const localLookup = (content: string) => <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   whereTraced(
     () =>
       Effect.result(effect).pipe(
@@ -123,7 +130,7 @@ export const localLookup = (content: string) => <A, E, R>(effect: Effect.Effect<
               : { "spegel.hit": false, "error.type": "StoreUnavailable" }
           )
         ),
-        inSpan("local lookup", () => ({ attributes: { "spegel.content": content } })),
+        inSpan("local lookup", { "spegel.content": content }),
         Effect.flatMap(Effect.fromResult)
       ),
     effect
@@ -161,7 +168,6 @@ export const attempt = (
     () =>
       Effect.makeSpan("ask peer", {
         kind: "client",
-        captureStackTrace: false,
         attributes: {
           "server.address": peer.addresses[0] ?? "",
           "server.port": peer.registryPort,
@@ -185,7 +191,10 @@ export const attempt = (
   )
 
 /** Does `effect` as part of an attempt. */
-export const within = (span: Option.Option<Tracer.Span>) => <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+export const within = <A, E, R>(
+  span: Option.Option<Tracer.Span>,
+  effect: Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> =>
   Option.match(span, {
     onNone: () => effect,
     onSome: (span) => Effect.provideService(effect, Tracer.ParentSpan, span)
@@ -212,18 +221,15 @@ export const peerAnswered = (status: number): Effect.Effect<void> =>
 
 /** Checking `size` bytes, held or on their way. A part cannot be checked: it has no digest. */
 export const verification =
-  (options: { readonly size: number; readonly whole: boolean }) =>
-  <A, E extends { readonly _tag: string }, R>(effect: Effect.Effect<A, E, R>) =>
+  (size: number, whole: boolean) => <A, E extends { readonly _tag: string }, R>(effect: Effect.Effect<A, E, R>) =>
     whereTraced(
       () =>
         Effect.useSpan(
           "verify",
-          { attributes: { "spegel.bytes": options.size, "spegel.result": "incomplete" } },
+          { attributes: { "spegel.bytes": size, "spegel.result": "incomplete" } },
           (span) =>
             effect.pipe(
-              Effect.tap(() =>
-                Effect.sync(() => span.attribute("spegel.result", options.whole ? "right" : "not checked"))
-              ),
+              Effect.tap(() => Effect.sync(() => span.attribute("spegel.result", whole ? "right" : "not checked"))),
               Effect.tapError(({ _tag }) =>
                 Effect.sync(() => {
                   if (_tag === "ContentCorrupted") span.attribute("spegel.result", "wrong")
