@@ -208,8 +208,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
     const hold = ({ entry, value: offer }: Winner): Effect.Effect<Option.Option<Held>, PeerError, Scope.Scope> =>
       Effect.gen(function*() {
         if (!(yield* reserve(request, offer.size))) return Option.none()
-        const bytes = yield* PullSpans.verification(offer.size, true)(Offer.readVerified(offer))
-        entry.bytes = bytes.length
+        const bytes = yield* PullSpans.verification(offer.size, true)(Offer.readVerified(offer, entry))
         const { digest, peer } = offer
         const mediaType = request._tag === "Blob" ? offer.mediaType : yield* Offer.manifestType(offer, bytes)
         return Option.some({ peer, digest, mediaType, bytes })

@@ -9,6 +9,7 @@ import { createHash } from "node:crypto"
 import { isIPv6 } from "node:net"
 import { ContentCorrupted, type PeerError, PeerRefused, PeerStalled } from "./MirrorError.ts"
 import { type PeerResponse, PeerTransport } from "./PeerTransport.ts"
+import type { AttemptEntry } from "./PullLedger.ts"
 import * as PullSpans from "./PullSpans.ts"
 import { parseContentRange } from "./ResponseHead.ts"
 
@@ -101,15 +102,15 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
   return { ask }
 })
 
-/** The whole body of an offer, once its digest is known to be right. */
+/** The whole body of an offer, once its digest is known to be right; what comes is counted in `entry`. */
 export const readVerified = Effect.fnUntraced(function*(
-  { digest, peer, response, size }: Offer
+  { digest, peer, response, size }: Offer,
+  entry: AttemptEntry
 ): Effect.fn.Return<Buffer, PeerError> {
   const bytes = Buffer.allocUnsafeSlow(size)
-  let filled = 0
   yield* response.relay({
     write: (chunk) => {
-      filled += chunk.copy(bytes, filled)
+      entry.bytes += chunk.copy(bytes, entry.bytes)
       return true
     }
   })
