@@ -6,7 +6,8 @@ import { contentStoreConformance } from "@spegel-ts/content/ContentStoreConforma
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as Reference from "@spegel-ts/oci/Reference"
-import { Effect, Layer, Queue, Result, Stream } from "effect"
+import { Effect, Layer, Queue, Result, Schedule, Stream } from "effect"
+import { spawn } from "node:child_process"
 import { rm, writeFile } from "node:fs/promises"
 import { createServer } from "node:net"
 import { join } from "node:path"
@@ -83,6 +84,36 @@ describe.skipIf(missing !== undefined)(`containerd${missing === undefined ? "" :
         assert.strictEqual(yield* store.resolve(v1), image.manifest.digest)
       }).pipe(Effect.provide(storeOf(daemon)))
     }), 60_000)
+
+  it.live("discards what was downloaded of one digest, and nothing else", () =>
+    Effect.gen(function*() {
+      const daemon = yield* ContainerdDaemon.start()
+      const [first, second] = [Digest.ofBytes(Buffer.from("one")), Digest.ofBytes(Buffer.from("two"))] as const
+      const refs = [`layer-${first}`, `config-registry.example/app@${first}`, `layer-${second}`]
+      for (const ref of refs) {
+        yield* Effect.acquireRelease(
+          Effect.sync(() => {
+            const args = ["--address", daemon.socket, "--namespace", "k8s.io", "content", "ingest"]
+            const child = spawn("ctr", [...args, "--expected-size", "1000", ref], {
+              stdio: ["pipe", "ignore", "ignore"]
+            })
+            child.stdin.on("error", () => {}).write("some bytes of a layer")
+            return child
+          }),
+          (child) => Effect.sync(() => child.kill("SIGKILL"))
+        )
+      }
+      yield* Effect.gen(function*() {
+        const client = yield* ContainerdClient
+        const store = yield* ContentStore
+        yield* client.ingests.pipe(
+          Effect.repeat({ schedule: Schedule.spaced("20 millis"), until: (found) => found.length === refs.length })
+        )
+        yield* store.discard(first)
+        assert.deepStrictEqual(yield* client.ingests, [`layer-${second}`])
+        yield* store.discard(first)
+      }).pipe(Effect.provide(storeOf(daemon)))
+    }), 30_000)
 
   it.live("says what is wrong with a socket or a content directory", () =>
     Effect.gen(function*() {

@@ -99,7 +99,11 @@ export const contentStoreConformance = (
 
         const layer = yield* store.describe(image.layer.digest)
         assert.strictEqual(layer.mediaType, MediaType.octetStream)
+        // Only downloads are discarded.
+        yield* store.discard(image.layer.digest)
         const source = yield* store.open(image.layer.digest)
+        assert.strictEqual(source.mediaType, MediaType.octetStream)
+        assert.strictEqual((yield* store.open(image.manifest.digest)).mediaType, image.manifest.mediaType)
         assert.strictEqual(source.size, image.layer.bytes.length)
         assert.deepStrictEqual(Digest.ofBytes(yield* readAll(source)), image.layer.digest)
       }))

@@ -50,6 +50,8 @@ export class Exchange {
   #onEnd: OnEnd = () => {}
   #head: ResponseHead.ResponseHead | undefined
   #headBytes = Buffer.alloc(0)
+  /** Whether the response was handed over, which waits for the first byte of its body. */
+  #answered = false
   #reusable = true
   /** Body bytes that are still to be read from the connection. */
   #unread = 0
@@ -167,6 +169,7 @@ export class Exchange {
   /** The first body bytes: the response is worth handing over, and waits for its reader. */
   #handOver(bytes: Buffer): void {
     if (bytes.length > 0) this.#early = bytes
+    this.#answered = true
     if (this.#head !== undefined) this.#onHead(Result.succeed(this.#head))
   }
 
@@ -210,7 +213,7 @@ export class Exchange {
     if (this.#ended) return
     this.#wire.destroy()
     this.#end(error)
-    if (this.#head === undefined) this.#onHead(Result.fail(error))
+    if (!this.#answered) this.#onHead(Result.fail(error))
   }
 
   #end(failure: ExchangeError | undefined): void {

@@ -14,6 +14,7 @@ import { Router } from "@spegel-ts/router/Router"
 import { Clock, Duration, Effect, Option, Result, Schedule, Scope, Semaphore, Stream } from "effect"
 import { Circuit } from "./Circuit.ts"
 import type { ByteSink } from "./Exchange.ts"
+import * as LocalIngests from "./LocalIngests.ts"
 import {
   AnswerTimeout,
   CircuitOpen,
@@ -26,7 +27,6 @@ import {
 import * as Offer from "./Offer.ts"
 import { PeerMemory } from "./PeerMemory.ts"
 import * as PeerRace from "./PeerRace.ts"
-import * as PoisonedIngests from "./PoisonedIngests.ts"
 import type { PullRecord } from "./PullLedger.ts"
 import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
@@ -103,7 +103,7 @@ export const contentOf = (request: Offer.ContentRequest, name: Reference.Referen
 export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   const router = yield* Router
   const verifier = yield* VerifyingSink.make
-  const ingests = yield* PoisonedIngests.make
+  const ingests = yield* LocalIngests.make
   const { ask } = yield* Offer.make(options)
   const { answerTimeout, resolveRetries, resolveTimeout, verifyMemory, verifySize } = options
   const memory = new PeerMemory({
@@ -192,15 +192,28 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
 
     const range = Offer.rangeOf(request)
 
+    const sizeKnown = yield* Effect.cached(
+      request._tag === "Blob" ? ingests.sizeOf(request.digest) : Effect.succeedNone
+    )
+
+    /** Asks a peer for a part or for the whole; one that has it in another size cannot have the content. */
+    const askFor = Effect.fnUntraced(function*(peer: Peer, part: string | undefined, size?: number) {
+      const offer = yield* ask(request, peer, part)
+      const expected = size ?? Option.getOrElse(yield* sizeKnown, () => offer.size)
+      if (offer.size === expected) return offer
+      const reason = `has ${offer.size} bytes of it and not ${expected}`
+      return yield* new PeerRefused({ peer: Offer.nameOf(peer), reason })
+    })
+
     /** Asks a peer for what the client wants, or for the whole where that is small: a part cannot be verified. */
     const begin = (peer: Peer) =>
       range === undefined
-        ? ask(request, peer, undefined)
-        : ask(request, peer, range).pipe(
-          Effect.flatMap((offer) => offer.size <= verifySize ? ask(request, peer, undefined) : Effect.succeed(offer)),
+        ? askFor(peer, undefined)
+        : askFor(peer, range).pipe(
+          Effect.filterOrElse(({ size }) => size > verifySize, () => askFor(peer, undefined)),
           Effect.catchIf(
             (error) => error._tag === "PeerRefused" && error.status === 416,
-            (error) => Effect.filterOrFail(ask(request, peer, undefined), ({ size }) => size <= verifySize, () => error)
+            (error) => Effect.filterOrFail(askFor(peer, undefined), ({ size }) => size <= verifySize, () => error)
           )
         )
 
@@ -287,6 +300,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
         const { entry, peer, value: offer } = won
         const start = sink.offset()
         entry.outcome = "the client went away"
+        record.source = peer.id
         const lie = Effect.andThen(
           sink.wrong,
           Effect.fail(new ContentCorrupted({ peer: Offer.nameOf(peer), content: offer.digest }))
@@ -307,12 +321,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
         const reached = sink.offset()
         yield* Effect.logInfo(`${error.message}: going on at byte ${reached} of ${content} with another peer`)
         const rest = offer.range.end === offer.size ? `bytes=${reached}-` : `bytes=${reached}-${offer.range.end - 1}`
-        const next = yield* peers.race(reached, (peer) =>
-          Effect.filterOrFail(
-            ask(request, peer, rest),
-            ({ size }) => size === offer.size,
-            () => new PeerRefused({ peer: Offer.nameOf(peer), reason: "has it in another size" })
-          ))
+        const next = yield* peers.race(reached, (peer) => askFor(peer, rest, offer.size))
         yield* stream(next, [...senders, next.peer], sink)
       })
 

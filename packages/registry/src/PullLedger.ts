@@ -65,6 +65,8 @@ export class PullRecord {
   peersSeen = 0
   /** Milliseconds since the epoch at which the head of the answer was ready. */
   headTime: number | undefined
+  /** The id of the peer whose bytes went out last. */
+  source: string | undefined
   readonly attempts: Array<AttemptEntry> = []
 
   /** Begins an entry, which is to be changed as it goes on. */

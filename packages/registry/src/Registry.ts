@@ -158,7 +158,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
           ...(content._tag === "Manifest" && content.reference._tag === "Tag" ? { tag: content.reference.tag } : {})
         }),
         range: content.range,
-        source,
+        source: record.source ?? source,
         status,
         bytes,
         firstByteMillis: (record.headTime ?? ended) - started,

@@ -25,6 +25,14 @@ export const maxHeadSize = 16 * 1024
 const statusLine = /^HTTP\/1\.1 ([2-5][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?$/
 const field = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*$/
 
+/** Fields that say what the body is: two of one kind could be read in two ways. */
+const framing: ReadonlySet<string> = new Set([
+  "content-encoding",
+  "content-length",
+  "content-range",
+  "transfer-encoding"
+])
+
 /** Offset just behind the empty line that ends a head, or -1 where it is not there yet. */
 export const headEnd = (bytes: Buffer): number => {
   const end = bytes.indexOf("\r\n\r\n")
@@ -45,9 +53,7 @@ export const parse = (bytes: Buffer): Result.Result<ResponseHead, InvalidRespons
     const match = field.exec(line)
     if (match === null) return invalid("malformed header field")
     const name = (match[1] ?? "").toLowerCase()
-    if (headers.has(name) && (name === "content-length" || name === "content-range" || name === "transfer-encoding")) {
-      return invalid(`${name} given twice`)
-    }
+    if (headers.has(name) && framing.has(name)) return invalid(`${name} given twice`)
     headers.set(name, match[2] ?? "")
   }
   if (headers.has("transfer-encoding")) return invalid("a body of unknown length")

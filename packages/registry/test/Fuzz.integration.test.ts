@@ -3,21 +3,10 @@ import * as Digest from "@spegel-ts/oci/Digest"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Effect } from "effect"
 import { connect } from "node:net"
+import { random } from "./SeededRandom.ts"
 import { startNode } from "./TestNode.ts"
 
 const requests = 20_000
-
-/** A generator of its own, so that a failure can be had again by its seed. */
-const random = (seed: number) => {
-  let state = seed
-  const next = () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
-    return state / 2 ** 32
-  }
-  const below = (limit: number) => Math.floor(next() * limit)
-  const pick = <A>(values: ReadonlyArray<A>): A => values[below(values.length)] as A
-  return { below, pick }
-}
 
 const blob = Buffer.from("a blob that is held")
 const digest = Digest.ofBytes(blob)

@@ -5,10 +5,10 @@ import * as Reference from "@spegel-ts/oci/Reference"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Duration, Effect, Option, Redacted, Result } from "effect"
-import { createServer, type Socket } from "node:net"
+import type { Socket } from "node:net"
+import { error, get, ns, startFalsePeer } from "./FalsePeer.ts"
 import { startNode } from "./TestNode.ts"
 
-const ns = "registry.example"
 const reference = Result.getOrThrow(Reference.parse(`${ns}/team/app:v1`))
 const blob = Buffer.from("a small layer ".repeat(100))
 const blobDigest = Digest.ofBytes(blob)
@@ -23,19 +23,6 @@ const manifest = Buffer.from(JSON.stringify({
 }))
 const manifestDigest = Digest.ofBytes(manifest)
 
-const get = (url: string, init?: RequestInit) =>
-  Effect.promise(async (signal) => {
-    const response = await fetch(url, { signal, ...init })
-    return {
-      status: response.status,
-      headers: response.headers,
-      body: Buffer.from(await response.arrayBuffer().catch(() => new ArrayBuffer()))
-    }
-  })
-
-const error = (body: Buffer) =>
-  (JSON.parse(body.toString()) as { errors: [{ code: string; message: string }] }).errors[0]
-
 /** A node that holds everything and has advertised it. */
 const startHolder = Effect.fnUntraced(function*(network: MemoryRouter.Network, address: string) {
   const node = yield* startNode(network, address)
@@ -45,42 +32,6 @@ const startHolder = Effect.fnUntraced(function*(network: MemoryRouter.Network, a
     [blobDigest, largeDigest, manifestDigest, Reference.name(reference)].map(ContentKey.make)
   )
   return node
-})
-
-/** A peer that holds `digest` by its own word, and answers each connection as `behave` says. */
-const startFalsePeer = Effect.fnUntraced(function*(
-  network: MemoryRouter.Network,
-  address: string,
-  behave: (socket: Socket) => void,
-  ...digests: ReadonlyArray<string>
-) {
-  const sockets = new Set<Socket>()
-  const server = yield* Effect.acquireRelease(
-    Effect.callback<ReturnType<typeof createServer>>((resume) => {
-      const server = createServer((socket) => {
-        sockets.add(socket)
-        socket.on("error", () => {})
-        socket.once("data", () => behave(socket))
-      }).listen(0, address, () => resume(Effect.succeed(server)))
-    }),
-    (server) =>
-      Effect.sync(() => {
-        sockets.forEach((socket) => socket.destroy())
-        server.close()
-      })
-  )
-  const bound = server.address()
-  const id = `a-false-${address}`
-  network.members.set(id, {
-    id,
-    addresses: [address],
-    registryPort: typeof bound === "object" && bound !== null ? bound.port : 0
-  })
-  for (const digest of digests) {
-    const key = ContentKey.make(digest)
-    // In front of the honest holders.
-    network.providers.set(key, new Set([id, ...(network.providers.get(key) ?? [])]))
-  }
 })
 
 describe("Registry, own content", () => {

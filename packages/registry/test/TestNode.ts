@@ -1,3 +1,4 @@
+import { ContentStore, type Ingest } from "@spegel-ts/content/ContentStore"
 import { MemoryContent } from "@spegel-ts/content/MemoryStore"
 import * as MemoryStore from "@spegel-ts/content/MemoryStore"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
@@ -6,18 +7,23 @@ import * as PullLedger from "@spegel-ts/registry/PullLedger"
 import { defaults, Registry, type RegistryOptions } from "@spegel-ts/registry/Registry"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Router } from "@spegel-ts/router/Router"
-import { Context, Duration, Effect, Layer, Option, Random } from "effect"
+import { Context, Duration, Effect, Layer, Option, Random, Stream } from "effect"
 
 /** A mirror on a real socket, with content in memory and a router shared with other test nodes. */
 export const startNode = Effect.fnUntraced(function*(
   network: MemoryRouter.Network,
   address: string,
-  options?: Partial<RegistryOptions> & { readonly stallTimeout?: Duration.Duration }
+  options?: Partial<RegistryOptions> & {
+    readonly stallTimeout?: Duration.Duration
+    /** What its containerd is downloading. */
+    readonly ingests?: ReadonlyArray<Ingest>
+  }
 ) {
   const port = yield* Effect.sync(() => nextPort++)
   const self = { id: `node-${address}`, addresses: [address], registryPort: port }
   const context = yield* Layer.build(Layer.fresh(
     Registry.layer({ ...defaults, resolveTimeout: Duration.seconds(2), ...options }).pipe(
+      Layer.provide(downloading(options?.ingests ?? [])),
       Layer.provideMerge(Layer.mergeAll(
         MemoryStore.layer,
         MemoryRouter.layer({ network, self }),
@@ -41,6 +47,12 @@ export const startNode = Effect.fnUntraced(function*(
     ledger: Context.get(context, PullLedger.PullLedger)
   }
 })
+
+const downloading = (ingests: ReadonlyArray<Ingest>) =>
+  Layer.effect(
+    ContentStore,
+    Effect.map(ContentStore, (store) => ({ ...store, inProgress: Stream.fromIterable(ingests) }))
+  )
 
 /** Of peers that are equally busy, the one named first is asked. */
 const firstOfAll: typeof Random.Random.Service = { nextDoubleUnsafe: () => 0, nextIntUnsafe: () => 0 }

@@ -1,16 +1,21 @@
 /**
- * Downloads of containerd that got wrong bytes. A large body is found to be wrong at its end, when all but the last
- * chunk is in containerd's ingest; containerd keeps it, and until its garbage collector comes each new pull commits the
- * same bytes again and fails. So the ingest is discarded, once no pull can make it right any more.
+ * Downloads under way of this node's containerd, which are what most requests are for. They tell the size that a blob
+ * has to have; and where one got wrong bytes, it is in the way of the next pull.
+ *
+ * A large body is found to be wrong at its end, when all but the last chunk is in containerd's ingest. containerd keeps
+ * it, and until its garbage collector comes each new pull commits the same bytes again and fails. So the ingest is
+ * discarded, once no pull can make it right any more.
  */
 import { ContentStore, type Ingest, type StoreUnavailable } from "@spegel-ts/content/ContentStore"
 import * as Digest from "@spegel-ts/oci/Digest"
-import { Clock, Effect, Schedule, type Scope, Stream } from "effect"
+import { Clock, Effect, Option, Schedule, type Scope, Stream } from "effect"
 import { createHash } from "node:crypto"
 import { createReadStream } from "node:fs"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 
-export interface PoisonedIngests {
+export interface LocalIngests {
+  /** The size in bytes that content has by the word of its image's manifest; none where it is not being downloaded. */
+  readonly sizeOf: (digest: Digest.Digest) => Effect.Effect<Option.Option<number>>
   /** A client is being sent the content while the scope is open. */
   readonly serving: (digest: Digest.Digest) => Effect.Effect<void, never, Scope.Scope>
   /** Downloads of the content under way now have wrong bytes: sees them off in the background. */
@@ -34,6 +39,8 @@ export const make = Effect.gen(function*() {
 
   const ingestsOf = (digest: Digest.Digest) =>
     store.inProgress.pipe(Stream.filter((ingest) => ingest.digest === digest), Stream.runCollect)
+
+  const known = (digest: Digest.Digest) => Effect.orElseSucceed(ingestsOf(digest), () => [])
 
   /** What has become of an ingest: told by its path, which a later download of the same content does not have. */
   const look = Effect.fnUntraced(function*(
@@ -68,6 +75,8 @@ export const make = Effect.gen(function*() {
   })
 
   return {
+    sizeOf: (digest) =>
+      Effect.map(known(digest), ([ingest]) => Option.map(Option.fromUndefinedOr(ingest), ({ size }) => size)),
     serving: (digest) =>
       Effect.acquireRelease(
         Effect.sync(() => serving.set(digest, (serving.get(digest) ?? 0) + 1)),
@@ -79,8 +88,7 @@ export const make = Effect.gen(function*() {
           })
       ),
     found: Effect.fnUntraced(function*(digest) {
-      const ingests = yield* Effect.orElseSucceed(ingestsOf(digest), () => [])
-      for (const ingest of ingests) {
+      for (const ingest of yield* known(digest)) {
         if (watched.has(ingest.path)) continue
         watched.add(ingest.path)
         yield* watch(ingest).pipe(
@@ -90,7 +98,7 @@ export const make = Effect.gen(function*() {
         )
       }
     })
-  } satisfies PoisonedIngests
+  } satisfies LocalIngests
 })
 
 /** False also where the file is gone. */
