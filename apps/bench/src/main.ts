@@ -1,9 +1,10 @@
-/** `npm run bench -- router`: figures of the router, beside the stock DHT in the same run. */
+/** `npm run bench`: figures that anybody can have again, each beside a yardstick in the same run. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as Bar from "./Bar.ts"
+import { commands as bytes } from "./bytes/commands.ts"
 import { json, svg } from "./Flags.ts"
 import * as Plot from "./Plot.ts"
 import { partition, restarts, thirdLost, visibility } from "./router/faults.ts"
@@ -157,7 +158,7 @@ const routerUpkeep = Command.make("router-upkeep", {
 
 Command.make("bench").pipe(
   Command.withDescription("Benchmarks of spegel-ts"),
-  Command.withSubcommands([router, faults, underAttack, routerMemory, routerUpkeep]),
+  Command.withSubcommands([router, faults, underAttack, routerMemory, routerUpkeep, ...bytes]),
   Command.run({ version: "0.1.0" }),
   Effect.provide(NodeServices.layer),
   NodeRuntime.runMain
