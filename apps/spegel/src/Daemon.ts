@@ -10,8 +10,10 @@ import * as Bootstrap from "@spegel-ts/router/Bootstrap"
 import * as Libp2p from "@spegel-ts/router/Libp2p"
 import { StateTracker } from "@spegel-ts/state-tracker/StateTracker"
 import { MetricsEndpoint } from "@spegel-ts/telemetry/MetricsEndpoint"
+import * as Tracing from "@spegel-ts/telemetry/Tracing"
 import { Duration, Effect, Layer, Option } from "effect"
 import type { BlockList } from "node:net"
+import { hostname } from "node:os"
 import * as AdminHandler from "./AdminHandler.ts"
 import * as BasicAuthFiles from "./BasicAuthFiles.ts"
 import * as BootstrapHandler from "./BootstrapHandler.ts"
@@ -90,7 +92,14 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
     Layer.provideMerge(Layer.mergeAll(router, transport, PullLedger.layer)),
     // The store is what is most often missing: it is asked first, before any port is taken.
     Layer.provideMerge(storeLayer(settings.store)),
-    Layer.provideMerge(MetricsEndpoint.layer)
+    Layer.provideMerge(MetricsEndpoint.layer),
+    // Closed last: it sends what the others have told it.
+    Layer.provideMerge(Tracing.layer({
+      environment: process.env,
+      attributes: { "host.name": hostname() },
+      version,
+      flushTimeout: Duration.min(grace, Duration.seconds(3))
+    }))
   )
 
   return yield* Effect.gen(function*() {

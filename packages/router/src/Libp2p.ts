@@ -243,20 +243,22 @@ export const layer = (
 
       const lookup = (key: ContentKey, count: number) =>
         Stream.callback<Peer>((queue) =>
-          Effect.andThen(
-            Effect.promise(() => {
-              let left = count
-              return kademlia.lookup(dhtKey(key), (provider) => {
-                const peer = toPeer(provider)
-                if (Option.isSome(peer)) {
-                  Queue.offerUnsafe(queue, peer.value)
-                  left--
-                }
-                return left > 0
-              })
-            }),
-            Queue.end(queue)
-          )
+          Effect.suspend(() => {
+            let found = 0
+            const searching = kademlia.lookup(dhtKey(key), (provider) => {
+              const peer = toPeer(provider)
+              if (Option.isSome(peer)) {
+                Queue.offerUnsafe(queue, peer.value)
+                found++
+              }
+              return found < count
+            })
+            // Those that were there before anybody could be asked.
+            return Effect.annotateCurrentSpan("spegel.peers.in_own_store", found).pipe(
+              Effect.andThen(Effect.promise(() => searching)),
+              Effect.andThen(Queue.end(queue))
+            )
+          })
         )
 
       return Router.of({
