@@ -73,6 +73,8 @@ export const make = Effect.fnUntraced(function*(options: {
   let lastHint = ""
   const view = yield* SubscriptionRef.make<View>({ _tag: "Unread" })
   const changed = yield* Queue.sliding<void>(1)
+  /** The watch has missed something. */
+  const stale = yield* Queue.sliding<void>(1)
   const changeWithin = (millis: number) =>
     millis === Infinity ? Queue.take(changed) : Effect.timeoutOption(Queue.take(changed), Math.ceil(millis))
 
@@ -150,7 +152,12 @@ export const make = Effect.fnUntraced(function*(options: {
     return started
   })
 
-  const reread = Effect.flatMap(api.list, ({ lease }) => observe(lease))
+  /** After a conflict: what was observed is not what is, so the watch may be dead. */
+  const reread = Effect.gen(function*() {
+    yield* Queue.offer(stale, undefined)
+    const { lease } = yield* api.list
+    yield* observe(lease)
+  })
 
   /** Succeeds with the time of a renewal; with none when another holds the lease. */
   const renewal = Effect.gen(function*() {
@@ -215,7 +222,7 @@ export const make = Effect.fnUntraced(function*(options: {
       yield* report(failed.value)
       // Its last holder tries most often: what it renews need not change hands.
       const pause = isOwn() ? retryMillis : Pace.jittered(retryMillis, yield* Random.next)
-      attemptFrom = (yield* monotonic) + Math.max(pause, retryAfterMillis(failed.value))
+      attemptFrom = (yield* monotonic) + pause + retryAfterMillis(failed.value)
     }
   })
 
@@ -239,7 +246,8 @@ export const make = Effect.fnUntraced(function*(options: {
         const events = yield* api.watch(resume)
         yield* regained
         opened = yield* monotonic
-        yield* Stream.runForEach(events, onEvent)
+        yield* Queue.clear(stale)
+        yield* Stream.runForEach(Stream.interruptWhen(events, Queue.take(stale)), onEvent)
       }).pipe(Effect.scoped, Effect.result)
       const worked = opened !== undefined && (yield* monotonic) - opened >= shortWatchMillis
       failures = worked ? 0 : failures + 1
@@ -253,7 +261,7 @@ export const make = Effect.fnUntraced(function*(options: {
         }
       } else if (worked) continue
       const asked = Result.isFailure(result) ? retryAfterMillis(result.failure) : 0
-      yield* Effect.sleep(Math.max(asked, Pace.backoff(retryMillis, failures, yield* Random.next)))
+      yield* Effect.sleep(asked + Pace.backoff(retryMillis, failures, yield* Random.next))
     }
   })
 

@@ -1,7 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Elector from "@spegel-ts/leader-election/Elector"
+import {
+  defaultTimes,
+  Identity,
+  type LeaderElection,
+  LeaseUnavailable
+} from "@spegel-ts/leader-election/LeaderElection"
 import * as Lease from "@spegel-ts/leader-election/Lease"
-import { defaultTimes, Identity, type LeaderElection, LeaseUnavailable } from "@spegel-ts/leader-election/LeaderElection"
 import { type LeaseApi, LeaseConflict, WatchExpired } from "@spegel-ts/leader-election/LeaseApi"
 import * as MemoryLease from "@spegel-ts/leader-election/MemoryLease"
 import * as Pace from "@spegel-ts/leader-election/Pace"
