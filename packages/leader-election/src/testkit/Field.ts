@@ -1,5 +1,5 @@
 /** Many candidates for one lease, some to a process, each with a way to the API server that can be spoilt. */
-import { Data, Duration, Effect, Schedule } from "effect"
+import { Data, Duration, Effect, Schedule, type Scope } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
@@ -31,6 +31,33 @@ export class NoLeader extends Data.TaggedError("NoLeader")<{ readonly log: strin
   }
 }
 
+/** A process of candidates. */
+interface Member {
+  readonly candidates: ReadonlyArray<{ readonly id: string; readonly faults: FaultProxy.Faults }>
+  readonly kill: Effect.Effect<void>
+  readonly stop: Effect.Effect<void>
+  readonly pause: Effect.Effect<void>
+  readonly resume: Effect.Effect<void>
+  /** Sets its wall clock off by so many milliseconds. */
+  readonly jump: (millis: number) => Effect.Effect<void>
+}
+
+export interface Field {
+  readonly server: ApiServer
+  readonly times: ElectionTimes
+  readonly members: ReadonlyArray<Member>
+  readonly counts: FaultProxy.Counts
+  /** What the candidates said last. */
+  readonly log: () => string
+  /** The reign that goes on, of another than `before`, waited for a minute. */
+  readonly leader: (before?: string) => Effect.Effect<Reign, NoLeader>
+  readonly processOf: (id: string) => ReadonlyArray<Member>
+  readonly candidateOf: (id: string) => Member["candidates"]
+  readonly everyFault: (set: (faults: FaultProxy.Faults) => void) => Effect.Effect<void>
+  /** Reigns that began before the one before had ended. */
+  readonly overlaps: () => ReadonlyArray<readonly [Reign, Reign]>
+}
+
 export const now = () => Number(process.hrtime.bigint()) / 1e6
 
 const program = fileURLToPath(new URL(`candidates${import.meta.url.endsWith(".ts") ? ".ts" : ".js"}`, import.meta.url))
@@ -48,7 +75,7 @@ export const start = Effect.fnUntraced(function*(options: {
   readonly processes: number
   readonly perProcess: number
   readonly times?: ElectionTimes
-}) {
+}): Effect.fn.Return<Field, never, Scope.Scope> {
   const { name, perProcess, processes, server, times = defaultTimes } = options
   const namespace = "spegel"
   const proxy = yield* FaultProxy.start(server)
@@ -109,14 +136,13 @@ export const start = Effect.fnUntraced(function*(options: {
           candidates,
           kill: end("SIGKILL"),
           stop: end("SIGTERM"),
-          pause: Effect.sync(() => child.kill("SIGSTOP")),
-          resume: Effect.sync(() => child.kill("SIGCONT")),
-          jump: (millis: number) => Effect.sync(() => child.stdin.write(`${millis}\n`))
+          pause: Effect.asVoid(Effect.sync(() => child.kill("SIGSTOP"))),
+          resume: Effect.asVoid(Effect.sync(() => child.kill("SIGCONT"))),
+          jump: (millis: number) => Effect.asVoid(Effect.sync(() => child.stdin.write(`${millis}\n`)))
         }
       })
   )
 
-  /** The reign that goes on, of another than `before`, waited for a minute. */
   const leader = (before?: string) =>
     Effect.suspend(() => {
       const found = reigns.findLast(({ id, until }) => until === undefined && id !== before)
@@ -130,10 +156,8 @@ export const start = Effect.fnUntraced(function*(options: {
 
   return {
     server,
-    name,
     times,
     members,
-    reigns,
     counts: proxy.counts,
     log: () => log,
     leader,
@@ -143,19 +167,17 @@ export const start = Effect.fnUntraced(function*(options: {
       Effect.sync(() => {
         for (const { candidates } of members) for (const { faults } of candidates) set(faults)
       }),
-    /** Times at which two said that they lead. */
     overlaps: () => {
       const sorted = reigns.toSorted((a, b) => a.from - b.from)
       return sorted.flatMap((reign, index) => {
         const next = sorted[index + 1]
-        return next !== undefined && next.id !== reign.id && (reign.until ?? now()) > next.from ? [[reign, next]] : []
+        return next !== undefined && next.id !== reign.id && (reign.until ?? now()) > next.from
+          ? [[reign, next] as const]
+          : []
       })
     }
   }
 })
-
-export type Field = Effect.Success<ReturnType<typeof start>>
-
 /** What the chart grants. */
 export const leastRoles = (name: string) => [
   { verbs: ["create"] },
