@@ -6,8 +6,10 @@ import * as HttpListener from "@spegel-ts/registry/HttpListener"
 import * as PeerTransport from "@spegel-ts/registry/PeerTransport"
 import * as PullLedger from "@spegel-ts/registry/PullLedger"
 import { defaults, Registry } from "@spegel-ts/registry/Registry"
-import * as Bootstrap from "@spegel-ts/router/Bootstrap"
+import type { Bootstrap } from "@spegel-ts/router/Bootstrap"
+import type { IdentityUnusable } from "@spegel-ts/router/Identity"
 import * as Libp2p from "@spegel-ts/router/Libp2p"
+import type { NoUsableAddress } from "@spegel-ts/router/SelfAddress"
 import { StateTracker } from "@spegel-ts/state-tracker/StateTracker"
 import { MetricsEndpoint } from "@spegel-ts/telemetry/MetricsEndpoint"
 import { Duration, Effect, Layer, Option } from "effect"
@@ -29,7 +31,7 @@ export interface DaemonSettings {
   readonly routerAddr: ListenAddress
   readonly metricsAddr: ListenAddress
   readonly dataDir: string
-  readonly bootstrap: typeof Bootstrap.Bootstrap.Service
+  readonly bootstrap: Layer.Layer<Bootstrap, IdentityUnusable | NoUsableAddress>
   /** Where to name this node to others that bootstrap over HTTP; none where it is not used. */
   readonly bootstrapAddr: Option.Option<ListenAddress>
   /** Where the addresses of all peers lie; none means anywhere. */
@@ -80,7 +82,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
     peerCidrs: settings.peerCidrs,
     recordTtl: settings.recordTtl,
     refreshInterval: settings.recordRefresh
-  }).pipe(Layer.provide(Bootstrap.layer(settings.bootstrap)))
+  }).pipe(Layer.provide(settings.bootstrap))
   const services = Layer.mergeAll(
     Registry.layer({
       ...defaults,

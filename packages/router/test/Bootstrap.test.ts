@@ -1,12 +1,16 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Bootstrap from "@spegel-ts/router/Bootstrap"
 import * as PeerAddress from "@spegel-ts/router/PeerAddress"
-import { Effect, Result } from "effect"
+import { Effect, Result, Stream } from "effect"
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 
-const source = (...addresses: ReadonlyArray<string>) => ({ addresses: Effect.succeed(addresses) })
+const source = (...addresses: ReadonlyArray<string>) => ({
+  addresses: Effect.succeed(addresses),
+  changes: Stream.never
+})
 const broken = {
+  changes: Stream.never,
   addresses: Effect.fail(new Bootstrap.BootstrapUnavailable({ source: "dns nowhere", hint: "does not resolve" }))
 }
 
