@@ -50,7 +50,7 @@ const serverOf = (text: string): Effect.Effect<URL, ClusterAccessInvalid> => {
 /** The service account of this pod. */
 export const inCluster = Effect.fnUntraced(function*(options: {
   readonly environment: ExecCredential.Environment
-  readonly directory?: string
+  readonly directory?: string | undefined
 }): Effect.fn.Return<ClusterAccess, ClusterAccessInvalid> {
   const { directory = "/var/run/secrets/kubernetes.io/serviceaccount", environment } = options
   const { KUBERNETES_SERVICE_HOST: host, KUBERNETES_SERVICE_PORT: port } = environment

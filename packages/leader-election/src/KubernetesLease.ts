@@ -15,6 +15,8 @@ export interface KubernetesLeaseOptions {
   readonly kubeconfig: Option.Option<string>
   /** The program's environment: names the API server of a pod's cluster, and is given to credential plugins. */
   readonly environment: Environment
+  /** Directory of the service account's files, where it is not the usual one. */
+  readonly serviceAccount?: string
   readonly times?: ElectionTimes
 }
 
@@ -53,7 +55,7 @@ const retryAfterOf = ({ headers }: ApiClient.Answer): Duration.Duration | undefi
 
 /** The Lease of that name, as requests to an API server. */
 export const api = Effect.fnUntraced(function*(options: KubernetesLeaseOptions) {
-  const { environment, kubeconfig, name, namespace, times = defaultTimes } = options
+  const { environment, kubeconfig, name, namespace, serviceAccount, times = defaultTimes } = options
   const label = `${namespace}/${name}`
   const leases = `/apis/coordination.k8s.io/v1/namespaces/${encodeURIComponent(namespace)}/leases`
   const selected = `${leases}?fieldSelector=${encodeURIComponent(`metadata.name=${name}`)}`
@@ -70,7 +72,7 @@ export const api = Effect.fnUntraced(function*(options: KubernetesLeaseOptions) 
   const client = Effect.suspend(() => {
     if (Option.isSome(connected)) return Effect.succeed(connected.value)
     const access = Option.match(kubeconfig, {
-      onNone: () => ClusterAccess.inCluster({ environment }),
+      onNone: () => ClusterAccess.inCluster({ environment, directory: serviceAccount }),
       onSome: (path) => ClusterAccess.fromKubeconfig({ path, environment })
     })
     return Effect.flatMap(access, ApiClient.make).pipe(

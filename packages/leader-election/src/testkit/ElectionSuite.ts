@@ -4,9 +4,18 @@ import { Effect, Exit, Scope } from "effect"
 import type { Field } from "./Field.ts"
 import { scenarios } from "./Scenarios.ts"
 
-/** Runs the suite over the field that `make` starts: five processes at least. Never two leaders, through all of it. */
-export const electionSuite = (name: string, make: Effect.Effect<Field, unknown, Scope.Scope>) =>
-  describe(`election: ${name}`, { timeout: 120_000 }, () => {
+/**
+ * Runs the suite over the field that `make` starts: five processes at least. Never two leaders, through all of it. `missing`
+ * says what the machine lacks for it, if anything.
+ */
+export const electionSuite = (options: {
+  readonly name: string
+  readonly missing: string | undefined
+  readonly make: Effect.Effect<Field, unknown, Scope.Scope>
+}) => {
+  const { make, missing, name } = options
+  const title = `election: ${name}${missing === undefined ? "" : ` (skipped: ${missing})`}`
+  describe.skipIf(missing !== undefined)(title, { timeout: 120_000 }, () => {
     const scope = Scope.makeUnsafe()
     let field: Field
     beforeAll(async () => {
@@ -26,3 +35,4 @@ export const electionSuite = (name: string, make: Effect.Effect<Field, unknown, 
         }))
     }
   })
+}
