@@ -5,7 +5,7 @@
 import { Data, Duration, Effect, type Scope, Stream } from "effect"
 import { Agent as HttpAgent, type IncomingMessage, request as httpRequest } from "node:http"
 import { Agent as HttpsAgent, request as httpsRequest } from "node:https"
-import type { ClusterAccess, ClusterAccessInvalid, Credentials } from "./ClusterAccess.ts"
+import type { ClusterAccess, ClusterAccessInvalid, TlsMaterial } from "./ClusterAccess.ts"
 
 /** No usable answer came: nothing listens, the connection broke, the deadline passed, the answer is too large. */
 export class ApiUnreachable extends Data.TaggedError("ApiUnreachable")<{ readonly reason: string }> {
@@ -36,7 +36,7 @@ const reasonOf = (cause: unknown): string => {
   return typeof code === "string" && !String(message).includes(code) ? `${String(message)} (${code})` : String(message)
 }
 
-const agentOf = ({ ca, cert, key, servername, verify }: Credentials, secure: boolean) => {
+const agentOf = ({ ca, cert, key, servername, verify }: TlsMaterial, secure: boolean) => {
   const pooled = { keepAlive: true, maxFreeSockets: 1, keepAliveMsecs: keepAliveMillis, scheduling: "lifo" } as const
   return secure
     ? new HttpsAgent({ ...pooled, ca, cert, key, servername, rejectUnauthorized: verify })
@@ -76,7 +76,7 @@ export const make = Effect.fnUntraced(function*(access: ClusterAccess) {
   yield* Effect.addFinalizer(() => Effect.sync(() => agent?.agent.destroy()))
 
   /** Certificates rotate: new ones need new connections. */
-  const agentFor = ({ authorization: _, ...tls }: Credentials) => {
+  const agentFor = (tls: TlsMaterial) => {
     const of = JSON.stringify(tls)
     if (agent?.of !== of) {
       agent?.agent.destroy()
@@ -87,18 +87,18 @@ export const make = Effect.fnUntraced(function*(access: ClusterAccess) {
 
   /** Sends it, and succeeds with the head of the answer; what is open is closed with the scope. */
   const send = ({ body, method, path }: ApiRequest) =>
-    Effect.flatMap(access.credentials, (credentials) =>
+    Effect.flatMap(access.credentials, ({ authorization, tls }) =>
       Effect.acquireRelease(
         Effect.sync(() => {
           const payload = body === undefined ? undefined : JSON.stringify(body)
           const prefix = access.server.pathname.replace(/\/$/, "")
           const request = (secure ? httpsRequest : httpRequest)(new URL(prefix + path, access.server), {
             method,
-            agent: agentFor(credentials),
+            agent: agentFor(tls),
             headers: {
               accept: "application/json",
               "user-agent": "spegel-ts",
-              ...(credentials.authorization === undefined ? {} : { authorization: credentials.authorization }),
+              ...(authorization === undefined ? {} : { authorization }),
               ...(payload === undefined
                 ? {}
                 : { "content-type": "application/json", "content-length": Buffer.byteLength(payload) })

@@ -15,19 +15,25 @@ export class ClusterAccessInvalid extends Data.TaggedError("ClusterAccessInvalid
   }
 }
 
-/** What a connection and a request need, read at the moment of use. PEM, not base64. */
-export interface Credentials {
+/** What a connection needs, in PEM. */
+export interface TlsMaterial {
   readonly ca?: string | undefined
   readonly cert?: string | undefined
   readonly key?: string | undefined
   readonly servername?: string | undefined
   /** False only where a kubeconfig says `insecure-skip-tls-verify`. */
   readonly verify: boolean
+}
+
+export interface Credentials {
+  readonly tls: TlsMaterial
+  /** The header's value. */
   readonly authorization?: string | undefined
 }
 
 export interface ClusterAccess {
   readonly server: URL
+  /** Read at the moment of use. */
   readonly credentials: Effect.Effect<Credentials, ClusterAccessInvalid>
 }
 
@@ -62,7 +68,7 @@ export const inCluster = Effect.fnUntraced(function*(options: {
     credentials: Effect.gen(function*() {
       const token = yield* read(`${directory}/token`, "the service account's token (automountServiceAccountToken)")
       const ca = yield* read(`${directory}/ca.crt`, "the cluster's certificate")
-      return { ca, verify: true, authorization: `Bearer ${token.trim()}` }
+      return { tls: { ca, verify: true }, authorization: `Bearer ${token.trim()}` }
     })
   }
 })
@@ -171,11 +177,13 @@ export const fromKubeconfig = Effect.fnUntraced(function*(options: {
       )
       const key = yield* material(user["client-key-data"], user["client-key"], directory, "the client key")
       return {
-        ca: yield* ca,
-        cert: given?.clientCertificateData ?? cert,
-        key: given?.clientKeyData ?? key,
-        servername: cluster["tls-server-name"] ?? undefined,
-        verify: cluster["insecure-skip-tls-verify"] !== true,
+        tls: {
+          ca: yield* ca,
+          cert: given?.clientCertificateData ?? cert,
+          key: given?.clientKeyData ?? key,
+          servername: cluster["tls-server-name"] ?? undefined,
+          verify: cluster["insecure-skip-tls-verify"] !== true
+        },
         authorization: given?.token ? `Bearer ${given.token}` : yield* authorizationOf(user, directory)
       }
     })

@@ -21,7 +21,7 @@ export interface KubernetesLeaseOptions {
 }
 
 const ApiStatus = Schema.fromJsonString(Schema.Struct({
-  code: Schema.optionalKey(Schema.Number),
+  code: Schema.optionalKey(Schema.Finite),
   message: Schema.optionalKey(Schema.String)
 }))
 const decodeStatus = Schema.decodeOption(ApiStatus)
@@ -35,7 +35,7 @@ const decodeJson = Schema.decodeEffect(Json)
 const Event = Schema.fromJsonString(Schema.Struct({
   type: Schema.String,
   object: Schema.Struct({
-    code: Schema.optionalKey(Schema.Number),
+    code: Schema.optionalKey(Schema.Finite),
     message: Schema.optionalKey(Schema.String),
     metadata: Schema.optionalKey(Schema.Struct({ resourceVersion: Schema.optionalKey(Schema.String) }))
   })

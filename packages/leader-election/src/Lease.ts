@@ -7,8 +7,8 @@ import { Identity } from "./LeaderElection.ts"
 
 const Spec = Schema.Struct({
   holderIdentity: Schema.optionalKey(Schema.NullOr(Schema.String)),
-  leaseDurationSeconds: Schema.optionalKey(Schema.NullOr(Schema.Number)),
-  leaseTransitions: Schema.optionalKey(Schema.NullOr(Schema.Number)),
+  leaseDurationSeconds: Schema.optionalKey(Schema.NullOr(Schema.Finite)),
+  leaseTransitions: Schema.optionalKey(Schema.NullOr(Schema.Finite)),
   acquireTime: Schema.optionalKey(Schema.NullOr(Schema.String))
 })
 const Metadata = Schema.Struct({ name: Schema.String, resourceVersion: Schema.NonEmptyString })

@@ -10,6 +10,7 @@ import * as Lease from "@spegel-ts/leader-election/Lease"
 import { type LeaseApi, LeaseConflict, WatchExpired } from "@spegel-ts/leader-election/LeaseApi"
 import * as MemoryLease from "@spegel-ts/leader-election/MemoryLease"
 import * as Pace from "@spegel-ts/leader-election/Pace"
+import * as JumpingClock from "@spegel-ts/leader-election/testkit/JumpingClock"
 import { Clock, Duration, Effect, Exit, Option, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 
@@ -191,24 +192,12 @@ describe("Elector", () => {
   it.effect("a clock that jumps by a year neither deposes the leader nor frees the lease", () =>
     Effect.gen(function*() {
       const { api } = yield* MemoryLease.make()
-      const clock = yield* Clock.Clock
-      let offset = 0
-      // Nanoseconds overflow nothing here: the offset is a bigint.
-      const jumping: Clock.Clock = {
-        ...clock,
-        sleep: (duration) => clock.sleep(duration),
-        monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe(),
-        monotonicTimeNanos: clock.monotonicTimeNanos,
-        currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe() + offset,
-        currentTimeMillis: Effect.map(clock.currentTimeMillis, (millis) => millis + offset),
-        currentTimeNanosUnsafe: () => clock.currentTimeNanosUnsafe() + BigInt(offset) * 1_000_000n,
-        currentTimeNanos: Effect.map(clock.currentTimeNanos, (nanos) => nanos + BigInt(offset) * 1_000_000n)
-      }
-      const first = yield* start(api, a).pipe(Effect.provideService(Clock.Clock, jumping))
+      const { clock, jump } = JumpingClock.make(yield* Clock.Clock)
+      const first = yield* start(api, a).pipe(Effect.provideService(Clock.Clock, clock))
       yield* pass("3 seconds", first)
-      const second = yield* start(api, b).pipe(Effect.provideService(Clock.Clock, jumping))
+      const second = yield* start(api, b).pipe(Effect.provideService(Clock.Clock, clock))
       for (const year of [1, -1]) {
-        offset = year * 365 * 24 * 3_600_000
+        jump(year * 365 * 24 * 3_600_000)
         yield* pass("15 seconds", first, second)
         assert.deepStrictEqual(yield* leaders(first, second), [true, false])
       }

@@ -86,9 +86,9 @@ const untilLogged = (
   )
 
 const missing = ApiServer.missingPrerequisite(process.env)
-const title = `--bootstrap-kind=kubernetes${missing === undefined ? "" : ` (skipped: ${missing})`}`
+const note = missing === undefined ? "" : ` (skipped: ${missing})`
 
-describe.skipIf(missing !== undefined)(title, { timeout: 120_000 }, () => {
+describe.skipIf(missing !== undefined)(`--bootstrap-kind=kubernetes${note}`, { timeout: 120_000 }, () => {
   beforeAll(() => Effect.runPromise(ApiServer.build), 900_000)
 
   it.live("a network forms from an empty lease, goes on without its leader and without the API server", () =>

@@ -210,22 +210,36 @@ export const start = Effect.gen(function*() {
   })
   const clients = yield* Certificates.authority(directory)
   yield* launched("etcd", [
-    ...["--data-dir", join(directory, "etcd"), "--unsafe-no-fsync", "--log-level", "error"],
-    ...["--listen-client-urls", etcd, "--advertise-client-urls", etcd],
-    ...["--listen-peer-urls", `http://127.0.0.1:${peer}`, "--initial-advertise-peer-urls", `http://127.0.0.1:${peer}`],
-    ...["--initial-cluster", `default=http://127.0.0.1:${peer}`]
+    "--data-dir",
+    join(directory, "etcd"),
+    "--unsafe-no-fsync",
+    "--log-level",
+    "error",
+    "--listen-client-urls",
+    etcd,
+    "--advertise-client-urls",
+    etcd,
+    "--listen-peer-urls",
+    `http://127.0.0.1:${peer}`,
+    "--initial-advertise-peer-urls",
+    `http://127.0.0.1:${peer}`,
+    "--initial-cluster",
+    `default=http://127.0.0.1:${peer}`
   ])
   const server: ChildProcess = yield* launched(binary, [
-    ...[`--etcd-servers=${etcd}`, `--secure-port=${port}`, "--bind-address=127.0.0.1", `--cert-dir=${certs}`],
-    ...[
-      `--kubeconfig=${corePath}`,
-      `--authentication-kubeconfig=${corePath}`,
-      `--authorization-kubeconfig=${corePath}`
-    ],
-    ...["--authentication-skip-lookup", `--client-ca-file=${clients.ca}`],
+    `--etcd-servers=${etcd}`,
+    `--secure-port=${port}`,
+    "--bind-address=127.0.0.1",
+    `--cert-dir=${certs}`,
+    `--kubeconfig=${corePath}`,
+    `--authentication-kubeconfig=${corePath}`,
+    `--authorization-kubeconfig=${corePath}`,
+    "--authentication-skip-lookup",
+    `--client-ca-file=${clients.ca}`,
     // Permissions and tokens change in tests.
     "--authentication-token-webhook-cache-ttl=1ms",
-    ...["--authorization-webhook-cache-authorized-ttl=1ms", "--authorization-webhook-cache-unauthorized-ttl=1ms"],
+    "--authorization-webhook-cache-authorized-ttl=1ms",
+    "--authorization-webhook-cache-unauthorized-ttl=1ms",
     "--disable-admission-plugins=NamespaceLifecycle,MutatingAdmissionWebhook,ValidatingAdmissionWebhook," +
     "MutatingAdmissionPolicy,ValidatingAdmissionPolicy",
     "--enable-priority-and-fairness=false"

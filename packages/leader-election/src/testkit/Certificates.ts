@@ -14,8 +14,17 @@ export const authority = (directory: string) =>
     const path = (name: string) => join(directory, name)
     const ca = path("ca.crt")
     await run("openssl", [
-      ...["req", "-x509", ...newKey, "-subj", "/CN=test authority", "-keyout", path("ca.key"), "-out", ca],
-      ...["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+      "req",
+      "-x509",
+      ...newKey,
+      "-subj",
+      "/CN=test authority",
+      "-keyout",
+      path("ca.key"),
+      "-out",
+      ca,
+      "-addext",
+      "keyUsage=critical,keyCertSign,cRLSign"
     ])
     return {
       ca,
@@ -30,8 +39,21 @@ export const authority = (directory: string) =>
           )
           await run("openssl", ["req", ...newKey, "-subj", `/CN=${name}`, "-keyout", key, "-out", request])
           await run("openssl", [
-            ...["x509", "-req", "-in", request, "-CA", ca, "-CAkey", path("ca.key"), "-CAcreateserial", "-days", "2"],
-            ...["-extfile", extensions, "-out", cert]
+            "x509",
+            "-req",
+            "-in",
+            request,
+            "-CA",
+            ca,
+            "-CAkey",
+            path("ca.key"),
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-extfile",
+            extensions,
+            "-out",
+            cert
           ])
           return { cert, key }
         })

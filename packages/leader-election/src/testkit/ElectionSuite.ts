@@ -14,8 +14,8 @@ export const electionSuite = (options: {
   readonly make: Effect.Effect<Field, unknown, Scope.Scope>
 }) => {
   const { make, missing, name } = options
-  const title = `election: ${name}${missing === undefined ? "" : ` (skipped: ${missing})`}`
-  describe.skipIf(missing !== undefined)(title, { timeout: 120_000 }, () => {
+  const note = missing === undefined ? "" : ` (skipped: ${missing})`
+  describe.skipIf(missing !== undefined)(`election: ${name}${note}`, { timeout: 120_000 }, () => {
     const scope = Scope.makeUnsafe()
     let field: Field
     beforeAll(async () => {

@@ -1,5 +1,5 @@
 /** A clock whose wall time can be set wrong, as by a bad time server. Its monotonic time goes on as before. */
-import { Clock, Effect } from "effect"
+import { type Clock, Effect } from "effect"
 
 export const make = (clock: Clock.Clock) => {
   let offsetMillis = 0

@@ -64,4 +64,4 @@ const program = Effect.gen(function*() {
   process.stdin.destroy()
 })
 
-await Effect.runPromise(Effect.provide(program, Layer.succeed(Logger.LogToStderr, true)))
+await Effect.runPromise(Effect.provideService(program, Logger.LogToStderr, true))

@@ -212,7 +212,7 @@ echo '{"kind":"ExecCredential","status":{"token":"plugged"}}'
         const way = yield* proxy.way
         const api = yield* apiOf(yield* server.kubeconfig("thrifty", way.url))
         const { resourceVersion } = yield* api.list
-        yield* api.watch(resourceVersion)
+        yield* Effect.asVoid(api.watch(resourceVersion))
         for (let request = 0; request < 5; request++) yield* api.list
         assert.strictEqual(proxy.counts.connections, 2)
         way.faults.throttled = 1
