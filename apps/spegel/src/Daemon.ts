@@ -7,6 +7,7 @@ import * as PeerTransport from "@spegel-ts/registry/PeerTransport"
 import * as PullLedger from "@spegel-ts/registry/PullLedger"
 import { defaults, Registry } from "@spegel-ts/registry/Registry"
 import type { Bootstrap } from "@spegel-ts/router/Bootstrap"
+import * as HttpDocument from "@spegel-ts/router/HttpDocument"
 import type { IdentityUnusable } from "@spegel-ts/router/Identity"
 import * as Libp2p from "@spegel-ts/router/Libp2p"
 import type { NoUsableAddress } from "@spegel-ts/router/SelfAddress"
@@ -34,6 +35,8 @@ export interface DaemonSettings {
   readonly bootstrap: Layer.Layer<Bootstrap, IdentityUnusable | NoUsableAddress>
   /** Where to name this node to others that bootstrap over HTTP; none where it is not used. */
   readonly bootstrapAddr: Option.Option<ListenAddress>
+  /** Certificates for that. */
+  readonly bootstrapTls: HttpDocument.TlsFiles
   /** Where the addresses of all peers lie; none means anywhere. */
   readonly peerCidrs: BlockList | undefined
   readonly recordTtl: Duration.Duration
@@ -112,6 +115,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
       yield* HttpListener.listen({
         ...settings.bootstrapAddr.value,
         handler: yield* BootstrapHandler.make({ routerPort: settings.routerAddr.port }),
+        tls: yield* HttpDocument.serverTls(settings.bootstrapTls),
         grace: Duration.zero
       })
     }

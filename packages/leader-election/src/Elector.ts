@@ -89,6 +89,8 @@ export const make = Effect.fnUntraced(function*(options: {
 
   const observe = Effect.fnUntraced(function*(lease: Option.Option<Lease.Lease>) {
     if (observed !== undefined && version() === Option.getOrUndefined(lease)?.resourceVersion) return
+    // A chart may make the lease for nodes that may not.
+    if (Option.isNone(current()) && Option.isSome(lease)) attemptFrom = -Infinity
     observed = { lease, at: yield* monotonic }
     const holder = Option.flatMap(lease, ({ holder }) => holder)
     wasHeld ||= Option.isSome(holder)

@@ -169,7 +169,15 @@ describe("Elector", () => {
       for (const { faults } of servers) faults.down = true
       yield* pass("30 seconds", ...elections)
       assert.deepStrictEqual(yield* leaders(...elections), [false, false, false])
-      for (const { faults } of servers) faults.down = false
+      // The others are back first, and leave the lease to whom it names.
+      const [own, ...others] = servers
+      for (const { faults } of others) {
+        faults.down = false
+        faults.lists = 0
+      }
+      while (others.every(({ faults }) => faults.lists === 0)) yield* pass("100 millis", ...elections)
+      yield* pass("3500 millis", ...elections)
+      if (own !== undefined) own.faults.down = false
       yield* pass("14 seconds", ...elections)
       assert.deepStrictEqual(yield* leaders(...elections), [true, false, false])
       assert.strictEqual(Option.getOrThrow(yield* lease).transitions, 0)
@@ -236,6 +244,22 @@ describe("Elector", () => {
       assert.strictEqual(error._tag, "LeaseUnavailable")
       faults.down = false
       yield* pass("4 seconds", election)
+      assert.isTrue(yield* election.isLeader)
+    }))
+
+  it.effect("waits for a lease that it may not create, and takes it when it is there", () =>
+    Effect.gen(function*() {
+      const { api } = yield* MemoryLease.make()
+      const { api: denied, faults } = faulty({
+        ...api,
+        create: () =>
+          Effect.fail(new LeaseUnavailable({ lease: "memory", hint: "denied", retryAfter: Duration.minutes(1) }))
+      })
+      const election = yield* start(denied, a)
+      yield* pass("10 seconds", election)
+      assert.strictEqual(faults.writes, 1)
+      yield* api.create({ apiVersion: "coordination.k8s.io/v1", kind: "Lease", metadata: { name: "memory" } })
+      yield* pass("3 seconds", election)
       assert.isTrue(yield* election.isLeader)
     }))
 

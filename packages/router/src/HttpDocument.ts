@@ -25,7 +25,7 @@ const unavailable = (hint: string) => new DocumentUnavailable({ hint })
 const reasonOf = (cause: unknown) => cause instanceof Error ? cause.message : String(cause)
 
 /** The material of the files that are named. */
-export const readTls = ({ ca, cert, key }: TlsFiles) => {
+const readTls = ({ ca, cert, key }: TlsFiles) => {
   const read = (path: string | undefined) =>
     path === undefined ? Effect.succeed(undefined) : Effect.tryPromise({
       try: () => readFile(path),
@@ -33,6 +33,12 @@ export const readTls = ({ ca, cert, key }: TlsFiles) => {
     })
   return Effect.all({ ca: read(ca), cert: read(cert), key: read(key) })
 }
+
+/** What a server needs of them; none without a certificate. */
+export const serverTls = Effect.fnUntraced(function*(files: TlsFiles) {
+  const { ca, cert, key } = yield* readTls(files)
+  return cert === undefined || key === undefined ? undefined : { ca, cert, key }
+})
 
 const bodyOf = async (response: IncomingMessage): Promise<string> => {
   const chunks: Array<Buffer> = []

@@ -8,7 +8,7 @@ import * as Daemon from "../Daemon.ts"
 import { many, one, onOff, textSchema } from "../Flags.ts"
 import { GoDuration } from "../GoDuration.ts"
 import { ListenAddress } from "../ListenAddress.ts"
-import { bootstrapFlags, bootstrapLayer } from "./bootstrap.ts"
+import { bootstrapFlags, bootstrapLayer, bootstrapTls } from "./bootstrap.ts"
 import { containerdRegistryConfigPath, mirroredRegistries, SettingsInvalid } from "./shared.ts"
 
 const path = Schema.NonEmptyString
@@ -258,6 +258,7 @@ export const registry = Command.make(
       ...flags,
       store: storeSettings(flags),
       bootstrap: yield* bootstrapLayer({ ...flags, peerCidrs }),
+      bootstrapTls: bootstrapTls(flags),
       bootstrapAddr: flags.bootstrapKind.includes("http") ? Option.some(flags.httpBootstrapAddr) : Option.none(),
       peerCidrs,
       filter
