@@ -14,6 +14,7 @@ import { homedir, tmpdir } from "node:os"
 import { join } from "node:path"
 import type { Environment } from "../ExecCredential.ts"
 import * as Certificates from "./Certificates.ts"
+import { inPath, lacking } from "./Prerequisite.ts"
 
 const version = "v0.34.1"
 const cache = join(homedir(), ".cache", "spegel-ts", `apiextensions-apiserver-${version}`)
@@ -25,19 +26,13 @@ class ApiServerFailed extends Data.TaggedError("ApiServerFailed")<{ readonly rea
   }
 }
 
-const inPath = (program: string, path: string) =>
-  path.split(":").some((directory) => existsSync(join(directory, program)))
-
 /** What this machine lacks for it; undefined where nothing is. CI must lack nothing. */
 export const missingPrerequisite = (environment: Environment): string | undefined => {
-  const { CI, PATH = "" } = environment
-  const reason = !inPath("etcd", PATH)
-    ? "needs etcd (Debian's etcd-server)"
-    : !existsSync(binary) && !inPath("go", PATH)
-    ? "needs go, to build k8s.io/apiextensions-apiserver"
-    : undefined
-  if (reason !== undefined && CI === "true") throw new Error(`CI lacks a prerequisite: ${reason}`)
-  return reason
+  if (!inPath("etcd", environment)) return lacking(environment, "needs etcd (Debian's etcd-server)")
+  if (!existsSync(binary) && !inPath("go", environment)) {
+    return lacking(environment, "needs go, to build k8s.io/apiextensions-apiserver")
+  }
+  return Certificates.missingPrerequisite(environment)
 }
 
 /** Builds the server where that was not done before, which takes minutes; kept in the user's cache. */

@@ -4,6 +4,12 @@ import { execFile } from "node:child_process"
 import { writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
+import type { Environment } from "../ExecCredential.ts"
+import { inPath, lacking } from "./Prerequisite.ts"
+
+/** What this machine lacks for it; undefined where nothing is. CI must lack nothing. */
+export const missingPrerequisite = (environment: Environment): string | undefined =>
+  lacking(environment, inPath("openssl", environment) ? undefined : "needs openssl")
 
 const run = promisify(execFile)
 const newKey = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
