@@ -3,8 +3,7 @@ import { Console, Effect, Option, Schema } from "effect"
 import { Command } from "effect/cli"
 import * as BasicAuthFiles from "../BasicAuthFiles.ts"
 import { many, one, onOff, textSchema } from "../Flags.ts"
-import { SettingsInvalid } from "./registry.ts"
-import { containerdRegistryConfigPath, mirroredRegistries } from "./shared.ts"
+import { containerdRegistryConfigPath, mirroredRegistries, SettingsInvalid } from "./shared.ts"
 
 const target = textSchema<string>({
   expected: "a mirror's URL such as http://127.0.0.1:5000",

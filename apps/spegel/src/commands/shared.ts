@@ -1,7 +1,17 @@
 /** Flags that more than one command has. */
 import { registryHost } from "@spegel-ts/oci/RegistryFilter"
-import { Option, Result, Schema } from "effect"
+import { Data, Option, Result, Schema } from "effect"
 import { many, one, textSchema } from "../Flags.ts"
+
+/** Flags that do not fit together. */
+export class SettingsInvalid extends Data.TaggedError("SettingsInvalid")<{
+  readonly flag: string
+  readonly reason: string
+}> {
+  override get message() {
+    return `--${this.flag}: ${this.reason}`
+  }
+}
 
 export const containerdRegistryConfigPath = one({
   name: "containerd-registry-config-path",
