@@ -132,7 +132,7 @@ const configure = async (
     throw new Error("is a symbolic link to nothing: remove it, or mount what it names")
   }
   const isThere = await AtomicFile.isThere(directory)
-  const names = (await AtomicFile.list(directory)).toSorted()
+  const names = await AtomicFile.list(directory)
   const before = file === undefined
     ? { text: "", undo: { made: Option.some(isThere ? "file" as const : "directory" as const), mode: Option.none() } }
     : Option.getOrElse(restored(file), () => ({

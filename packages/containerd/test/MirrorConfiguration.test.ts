@@ -272,9 +272,10 @@ describe.each(StartingStates.states)("starting from $name", (state) => {
         yield* all(remove, remove)
         assert.deepStrictEqual(snapshot(), before)
         // Who is last wins, and nothing of others is lost.
-        yield* all(write(true), remove, write(false))
-        yield* all(remove)
-        const after = snapshot()
+        const mixed = yield* start
+        yield* all(mixed.write(true), mixed.remove, mixed.write(false))
+        yield* all(mixed.remove)
+        const after = mixed.snapshot()
         assert.deepStrictEqual(before.filter((entry) => !after.includes(entry)), [])
       }
     }).pipe(Effect.scoped))

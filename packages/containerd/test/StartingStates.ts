@@ -144,11 +144,13 @@ export const states: ReadonlyArray<StartingState> = [
   },
   {
     name: "arrays over several lines, CRLF, no end of line",
-    make: (directory, registry) =>
+    make: (directory, registry) => {
+      write(certs(directory, withPort(registry), "ca.crt"), certificate)
       write(
         certs(directory, withPort(registry), "hosts.toml"),
-        `server = "http://${registry}"\r\nclient = [\r\n  [\r\n"/c.cert",\r\n"/c.key"]\r\n]\r\n\r\n[host."http://127.0.0.1:9"]\r\ncapabilities = [\r\n  "pull"\r\n]`
+        `server = "http://${registry}"\r\nca = [\r\n  "ca.crt"\r\n]\r\n\r\n[host."http://127.0.0.1:9"]\r\ncapabilities = [\r\n  "pull"\r\n]`
       )
+    }
   },
   {
     name: "several registries and files of others",

@@ -57,8 +57,11 @@ export const read = async (path: string): Promise<File | undefined> => {
   }
 }
 
-/** Entries of a directory; none where it is not there. */
-export const list = async (path: string): Promise<ReadonlyArray<string>> => (await ifThere(readdir(path))) ?? []
+const namesIn = async (path: string): Promise<ReadonlyArray<string>> => (await ifThere(readdir(path))) ?? []
+
+/** Entries of a directory but for what is unfinished; none where it is not there. */
+export const list = async (path: string): Promise<ReadonlyArray<string>> =>
+  (await namesIn(path)).filter((name) => !unfinished.test(name)).toSorted()
 
 /** Directories in a directory, and links to directories. */
 export const directories = async (path: string): Promise<ReadonlyArray<string>> => {
@@ -66,7 +69,7 @@ export const directories = async (path: string): Promise<ReadonlyArray<string>> 
   for (const name of await list(path)) {
     if ((await ifThere(stat(join(path, name))))?.isDirectory() === true) found.push(name)
   }
-  return found.toSorted()
+  return found
 }
 
 const sync = async (directory: string) => {
@@ -136,7 +139,7 @@ export const remove = async (path: string, isRight?: (taken: string) => Promise<
 
 /** Removes what was left unfinished in a directory. */
 export const sweep = async (directory: string): Promise<void> => {
-  for (const name of await list(directory)) {
+  for (const name of await namesIn(directory)) {
     if (unfinished.test(name)) await rm(join(directory, name), { recursive: true, force: true })
   }
 }
