@@ -2,17 +2,26 @@ import type { TagResolution } from "@spegel-ts/containerd/HostsToml"
 import * as MirrorConfiguration from "@spegel-ts/containerd/MirrorConfiguration"
 import { Console, Effect, Option, Schema } from "effect"
 import { Command } from "effect/cli"
+import { isIPv6 } from "node:net"
 import * as BasicAuthFiles from "../BasicAuthFiles.ts"
 import { many, one, onOff, textSchema } from "../Flags.ts"
 import * as MirrorUse from "../MirrorUse.ts"
 import { SettingsInvalid } from "./registry.ts"
 import { containerdRegistryConfigPath, mirroredRegistries } from "./shared.ts"
 
+/** `http://fd00::7:30020`, as a template makes it that knows a node's address but not its family. */
+const bareIpv6 = /^(https?:\/\/)([0-9a-f:]+):(\d{1,5})(\/?)$/i
+
 const target = textSchema<string>({
   expected: "a mirror's URL such as http://127.0.0.1:5000 or http://[::1]:5000",
   parse: (text) => {
-    const url = /^https?:\/\/[^/?#@\s]+\/?$/.test(text) && URL.canParse(text)
-    return url ? Option.some(text) : Option.none()
+    const bracketed = text.replace(
+      bareIpv6,
+      (all, scheme: string, host: string, port: string) => isIPv6(host) ? `${scheme}[${host}]:${port}` : all
+    )
+    return /^https?:\/\/[^/?#@\s]+\/?$/.test(bracketed) && URL.canParse(bracketed)
+      ? Option.some(bracketed)
+      : Option.none()
   },
   print: (url) => url
 })

@@ -23,7 +23,7 @@ const mirrorOf = Effect.fnUntraced(function*(upstream: string) {
   const writer = yield* OciLayoutWriter.make({ root })
   for (const index of StartingStates.states.keys()) {
     const reference = Result.getOrThrow(Reference.parse(`${upstream}/team/app:${index}`))
-    yield* DemoImage.write({ writer, reference, layers: 1, layerSize: 4096 + index })
+    yield* DemoImage.write({ writer, reference, layerSizes: [4096 + index] })
   }
   const { metrics, registry, router } = yield* Node.ports
   const url = `http://127.0.0.2:${registry}`
@@ -120,6 +120,29 @@ describe.skipIf(missing !== undefined).each(ContainerdPackages.versions)(
         upstream.state.down = true
         yield* second.remove(name)
         assert.include(yield* pull(second), digest)
+      }))
+
+    it.live("warns of a containerd that will not ask the mirror, and is right", () =>
+      Effect.gen(function*() {
+        const programs = yield* ContainerdPackages.fetch(version)
+        const upstream = yield* Upstream.start
+        const url = yield* mirrorOf(upstream.host)
+        const directory = yield* Upstream.temporary
+        const certs = join(directory, "certs.d")
+        const daemon = yield* ContainerdDaemon.start({ configPath: `${certs}:/etc/docker/certs.d`, programs })
+        const { code, stderr } = yield* SpegelProcess.run([
+          "configuration",
+          `--containerd-registry-config-path=${certs}`,
+          `--mirrored-registries=http://${upstream.host}`,
+          `--mirror-targets=${url}`,
+          `--containerd-config=${join(daemon.directory, "config.toml")}`,
+          `--containerd-sock=${daemon.socket}`
+        ])
+        assert.strictEqual(code, 0)
+        yield* CriClient.pullImage(daemon.socket, `${upstream.host}/team/app:0`).pipe(Effect.ignore)
+        const isAsked = upstream.state.requests.length === 0
+        assert.strictEqual(stderr.includes("containerd does not use this mirror"), !isAsked, stderr)
+        assert.strictEqual(isAsked, version !== "2.1")
       }))
   }
 )
