@@ -5,22 +5,21 @@
  * All that has to be undone is told by the files themselves (`HostsToml`), and each is replaced as a whole: a run that
  * was killed is completed by the next, and runs at the same time leave what the last of them wrote.
  */
-import { looksLikeRegistry } from "@spegel-ts/oci/Grammar"
-import { registryHost } from "@spegel-ts/oci/RegistryFilter"
 import { Data, Effect, Option, Redacted, Result } from "effect"
-import { mkdir, rm } from "node:fs/promises"
-import { dirname, join, relative, resolve } from "node:path"
+import { join } from "node:path"
 import * as HostsToml from "./HostsToml.ts"
 import * as AtomicFile from "./internal/AtomicFile.ts"
+import * as ConfigPath from "./internal/ConfigPath.ts"
+import * as RegistryDirectory from "./internal/RegistryDirectory.ts"
 import * as SpegelBackup from "./internal/SpegelBackup.ts"
 
 /** The configuration was not written or removed, or not all of it; `path` says how far it came. */
 export class ConfigurationFailed extends Data.TaggedError("ConfigurationFailed")<{
   readonly path: string
-  readonly reason: string
+  readonly cause: unknown
 }> {
   override get message() {
-    return `${this.path}: ${this.reason}`
+    return `${this.path}: ${reasonOf(this.cause)}`
   }
 }
 
@@ -41,8 +40,6 @@ export interface MirrorConfigurationOptions {
 }
 
 const fileName = "hosts.toml"
-/** Stands in a config path that was made here; has the number of directories that were made. */
-const madeName = ".made-by-spegel"
 
 const reasonOf = (cause: unknown): string =>
   AtomicFile.hasCode(cause, "EPERM", "EACCES")
@@ -53,69 +50,9 @@ const reasonOf = (cause: unknown): string =>
 
 /** Runs a change again that another run, at the same time, took the ground from. */
 const change = <A>(path: string, run: () => Promise<A>): Effect.Effect<A, ConfigurationFailed> =>
-  Effect.tryPromise({ try: run, catch: (cause) => cause }).pipe(
-    Effect.retry({ times: 10, while: (cause) => AtomicFile.hasCode(cause, "ENOENT", "EEXIST", "ENOTEMPTY") }),
-    Effect.mapError((cause) => new ConfigurationFailed({ path, reason: reasonOf(cause) }))
+  Effect.tryPromise({ try: run, catch: (cause) => new ConfigurationFailed({ path, cause }) }).pipe(
+    Effect.retry({ times: 10, while: ({ cause }) => AtomicFile.hasCode(cause, "ENOENT", "EEXIST", "ENOTEMPTY") })
   )
-
-/** The registry that a directory is for, as containerd names it: `host`, `host:port` or `host_port_`. */
-const registryOf = (directory: string): Option.Option<string> => {
-  const host = directory.replace(/^(.+)_([0-9]+)_$/, "$1:$2")
-  return looksLikeRegistry(host) ? Option.some(host) : Option.none()
-}
-
-/** Spellings of a registry's directory, as containerd looks for them: the first that exists hides the other. */
-const directoriesOf = (host: string): ReadonlyArray<string> => {
-  const match = /^(.+):([0-9]+)$/.exec(host)
-  return match === null ? [host] : [`${match[1]}_${match[2]}_`, host]
-}
-
-/** docker.io's API has other names. */
-const hostsOf = (host: string) => host === "docker.io" ? [host, "registry-1.docker.io", "index.docker.io"] : [host]
-
-/** Where the registry itself is reached. */
-const serverOf = (registry: string, host: string): string =>
-  host === "docker.io" ? "https://registry-1.docker.io" : /^https?:\/\//.test(registry) ? registry : `https://${host}`
-
-interface Target {
-  readonly directory: string
-  readonly url: Option.Option<string>
-  readonly hosts: ReadonlyArray<string>
-}
-
-/** The directories to write a file in. */
-const targetsOf = Effect.fnUntraced(function*(configPath: string, registries: ReadonlyArray<string>) {
-  const names = yield* change(configPath, () => AtomicFile.directories(configPath))
-  if (registries.length === 0) {
-    // A registry's own directory hides `_default`, even where it is empty.
-    const own = names.flatMap((directory) =>
-      Option.toArray(Option.map(registryOf(directory), (host) => ({ directory, hosts: hostsOf(host) })))
-    )
-    return [{ directory: "_default", hosts: [] }, ...own].map((target): Target => ({ ...target, url: Option.none() }))
-  }
-  return yield* Effect.forEach(
-    registries,
-    (registry) =>
-      Effect.fromResult(Result.map(registryHost(registry), (host): Target => {
-        const directories = directoriesOf(host)
-        return {
-          directory: directories.find((directory) => names.includes(directory)) ?? directories[0] ?? host,
-          url: Option.some(serverOf(registry.replace(/\/+$/, ""), host)),
-          hosts: hostsOf(host)
-        }
-      }))
-  )
-})
-
-/** Certificates that containerd takes from a directory by their names, as Docker does, until it has a hosts.toml. */
-const certificatesOf = (names: ReadonlyArray<string>) => {
-  const ca = names.filter((name) => name.endsWith(".crt"))
-  const client = names.filter((name) => name.endsWith(".cert")).flatMap((certificate) => {
-    const key = certificate.replace(/cert$/, "key")
-    return names.includes(key) ? [[certificate, key]] : []
-  })
-  return { ...(ca.length === 0 ? {} : { ca }), ...(client.length === 0 ? {} : { client }) }
-}
 
 /** What a file was before we changed it, if we did. */
 const restored = ({ bytes }: AtomicFile.File) => Result.getOrThrow(HostsToml.restore(bytes.toString("latin1")))
@@ -123,7 +60,7 @@ const restored = ({ bytes }: AtomicFile.File) => Result.getOrThrow(HostsToml.res
 /** Puts the mirror into the file of one registry. */
 const configure = async (
   directory: string,
-  target: Target,
+  registry: RegistryDirectory.RegistryDirectory,
   options: { readonly mirror: HostsToml.Mirror; readonly prependExisting: boolean }
 ): Promise<void> => {
   const path = join(directory, fileName)
@@ -144,9 +81,15 @@ const configure = async (
   const original = Option.getOrElse(before.undo.mode, () => found)
   // With a password in it the file is for root alone, as containerd is.
   const mode = Option.isSome(options.mirror.authorization) ? original & 0o600 : original
+  // What a link names may be there for other registries too, and cannot name the server of one.
+  const isShared = await AtomicFile.isLink(directory) || await AtomicFile.isLink(path)
   const text = Result.getOrThrow(HostsToml.install(before.text, {
     ...options,
-    upstream: { url: target.url, hosts: target.hosts, options: certificatesOf(names) },
+    upstream: {
+      url: isShared ? Option.none() : registry.url,
+      hosts: registry.hosts,
+      options: RegistryDirectory.certificates(names)
+    },
     undo: {
       made: before.undo.made,
       mode: Option.isNone(before.undo.made) && mode !== original ? Option.some(original) : Option.none()
@@ -177,64 +120,32 @@ const restore = async (directory: string): Promise<boolean> => {
   return true
 }
 
-/** The topmost directory on the way to `path` that is not there. */
-const firstMissing = async (path: string): Promise<string | undefined> => {
-  let missing: string | undefined
-  for (let at = resolve(path); !await AtomicFile.exists(at); at = dirname(at)) missing = at
-  return missing
-}
-
-const makeConfigPath = async (configPath: string): Promise<void> => {
-  const missing = await firstMissing(configPath)
-  if (missing === undefined) return
-  const below = relative(missing, resolve(configPath))
-  await AtomicFile.makeDirectory(missing, async (made) => {
-    await mkdir(join(made, below), { recursive: true })
-    const levels = below === "" ? 1 : below.split("/").length + 1
-    await AtomicFile.writeNew(join(made, below, madeName), Buffer.from(`${levels}\n`), 0o644)
-  })
-}
-
-/** Removes the config path where it was made here and nothing else has come into it. */
-const removeConfigPath = async (configPath: string): Promise<void> => {
-  const path = resolve(configPath)
-  const marker = await AtomicFile.read(join(path, madeName))
-  if (marker === undefined) return
-  if ((await AtomicFile.list(path)).length > 1) return rm(join(path, madeName), { force: true })
-  let top = path
-  for (let level = 1; level < Number(marker.bytes.toString()); level++) {
-    if ((await AtomicFile.list(dirname(top))).length > 1) break
-    top = dirname(top)
-  }
-  try {
-    await AtomicFile.remove(top)
-  } catch (cause) {
-    // A mount point stays where it is.
-    if (!AtomicFile.hasCode(cause, "EBUSY")) throw cause
-    await rm(join(path, madeName), { force: true })
-  }
-}
-
 /** Removes what killed runs left, and what Go Spegel did. */
 const prepare = Effect.fnUntraced(function*(configPath: string) {
-  yield* change(configPath, async () => {
-    await AtomicFile.sweep(dirname(await firstMissing(configPath) ?? resolve(configPath)))
-    await AtomicFile.sweep(configPath)
-    for (const name of await AtomicFile.directories(configPath)) await AtomicFile.sweep(join(configPath, name))
-  })
+  yield* change(configPath, () => ConfigPath.sweep(configPath))
   if (yield* change(configPath, () => SpegelBackup.restore(configPath))) {
     yield* Effect.logInfo("restored the configuration that Go Spegel had moved to _backup")
   }
 })
 
-/** Takes the mirror out of all directories but those; gives the paths of the files. */
+/** Does something for each, whatever becomes of the others; then fails with the first failure, and logs the others. */
+const forEach = Effect.fnUntraced(function*<A, B>(
+  all: ReadonlyArray<A>,
+  run: (a: A) => Effect.Effect<B, ConfigurationFailed>
+) {
+  const [done, [first, ...others]] = yield* Effect.partition(all, run)
+  yield* Effect.forEach(others, (error) => Effect.logError(error.message))
+  return first === undefined ? done : yield* first
+})
+
+/** Takes the mirror out of all directories but those named; gives the paths of the files. */
 const restoreAll = Effect.fnUntraced(function*(configPath: string, except: ReadonlySet<string>) {
   const names = yield* change(configPath, () => AtomicFile.directories(configPath))
-  const changed = yield* Effect.filter(
-    names.filter((name) => !except.has(name)),
-    (name) => change(join(configPath, name, fileName), () => restore(join(configPath, name)))
-  )
-  return changed.map((name) => join(configPath, name, fileName))
+  const paths = yield* forEach(names.filter((name) => !except.has(name)), (name) => {
+    const path = join(configPath, name, fileName)
+    return Effect.map(change(path, () => restore(join(configPath, name))), (isChanged) => isChanged ? [path] : [])
+  })
+  return paths.flat()
 })
 
 /** Writes the configuration; again and again with the same result. Gives the paths of the files. */
@@ -249,20 +160,34 @@ export const write = Effect.fn("MirrorConfiguration.write")(function*(options: M
     )
   }
   yield* prepare(configPath)
-  yield* change(configPath, () => makeConfigPath(configPath))
-  const targets = yield* targetsOf(configPath, options.mirroredRegistries)
-  yield* restoreAll(configPath, new Set(targets.map(({ directory }) => directory)))
-  return yield* Effect.forEach(targets, (target) => {
-    const directory = join(configPath, target.directory)
+  yield* change(configPath, () => ConfigPath.make(configPath))
+  const names = yield* change(configPath, () => AtomicFile.directories(configPath))
+  const registries = options.mirroredRegistries.length === 0
+    ? RegistryDirectory.ofAll(names)
+    : yield* Effect.forEach(
+      options.mirroredRegistries,
+      (registry) => Effect.fromResult(RegistryDirectory.ofRegistry(registry, names))
+    )
+  yield* restoreAll(configPath, new Set(registries.map(({ name }) => name)))
+  const paths = yield* forEach(registries, (registry) => {
+    const directory = join(configPath, registry.name)
     const path = join(directory, fileName)
-    return Effect.as(change(path, () => configure(directory, target, { mirror, prependExisting })), path)
+    return change(path, () => configure(directory, registry, { mirror, prependExisting })).pipe(
+      Effect.as([path]),
+      // A registry that nobody named is pulled from as before.
+      Effect.catchIf(
+        () => registry.isFound,
+        (error) => Effect.as(Effect.logWarning(`not mirrored: ${error.message}`), [])
+      )
+    )
   })
+  return paths.flat()
 })
 
 /** Restores what was there before `write`; again and again with the same result. Gives the paths of the files. */
 export const remove = Effect.fn("MirrorConfiguration.remove")(function*(configPath: string) {
   yield* prepare(configPath)
   const paths = yield* restoreAll(configPath, new Set())
-  yield* change(configPath, () => removeConfigPath(configPath))
+  yield* change(configPath, () => ConfigPath.remove(configPath))
   return paths
 })

@@ -1,7 +1,17 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as MirrorConfiguration from "@spegel-ts/containerd/MirrorConfiguration"
-import { Effect, Option, Redacted } from "effect"
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
+import { Effect, Exit, Option, Redacted } from "effect"
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { parse } from "smol-toml"
@@ -181,6 +191,34 @@ describe("MirrorConfiguration", () => {
       assert.strictEqual(read(directory, "_default"), text)
     }))
 
+  it.effect("does what it can where one file is in the way", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      const damaged = "# spegel-ts: begin\n"
+      put(directory, "a.example", damaged)
+      put(directory, "b.example", `[host."https://cache.example"]\n`)
+      const written = yield* MirrorConfiguration.write(options(directory))
+      assert.deepStrictEqual(written, ["_default", "b.example"].map((name) => join(directory, name, "hosts.toml")))
+      assert.strictEqual(read(directory, "a.example"), damaged)
+
+      const error = yield* Effect.flip(MirrorConfiguration.remove(directory))
+      assert.include(error.message, join(directory, "a.example", "hosts.toml"))
+      assert.strictEqual(read(directory, "b.example"), `[host."https://cache.example"]\n`)
+      assert.deepStrictEqual(readdirSync(directory), ["a.example", "b.example"])
+    }))
+
+  it.effect("does not name one server in a file that several registries share", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      put(directory, "docker.io", `[host."https://cache.example"]\n`)
+      symlinkSync("docker.io", join(directory, "ghcr.io"))
+      yield* MirrorConfiguration.write({ ...options(directory), mirroredRegistries: ["ghcr.io"] })
+      assert.deepStrictEqual(Object.keys(parse(read(directory, "docker.io"))), ["host"])
+      symlinkSync("nowhere", join(directory, "_default"))
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(MirrorConfiguration.write(options(directory)))))
+      assert.strictEqual(readlinkSync(join(directory, "_default")), "nowhere")
+    }))
+
   it.effect("never prints a password", () =>
     Effect.gen(function*() {
       const error = yield* Effect.flip(MirrorConfiguration.write({ ...options("/dev/null/certs.d"), basicAuth }))
@@ -266,7 +304,7 @@ describe.each(StartingStates.states)("starting from $name", (state) => {
       const { before, remove, snapshot, write } = yield* start
       const other = yield* start
       yield* all(other.write(true))
-      for (let turn = 0; turn < 5; turn++) {
+      for (let turn = 0; turn < 2; turn++) {
         yield* all(write(true), write(true), write(true))
         assert.deepStrictEqual(snapshot(), other.snapshot())
         yield* all(remove, remove)
