@@ -1,6 +1,7 @@
 /** Flags that more than one command has. */
 import { registryHost } from "@spegel-ts/oci/RegistryFilter"
 import { Data, Option, Result, Schema } from "effect"
+import { Flag } from "effect/cli"
 import { many, one, textSchema } from "../Flags.ts"
 
 /** Flags that do not fit together. */
@@ -22,14 +23,17 @@ export const containerdRegistryConfigPath = one({
   metavar: "DIR"
 })
 
+/** containerd's directory for all registries that have none of their own; Go Spegel's name for all of them. */
+const allRegistries = "_default"
+
 export const mirroredRegistries = many({
   name: "mirrored-registries",
   environment: "MIRRORED_REGISTRIES",
-  description: "Registry to mirror, as host or URL; all of them where none is given",
+  description: `Registry to mirror, as host or URL; all of them where none is given, or ${allRegistries}`,
   schema: textSchema<string>({
     expected: "a registry such as docker.io or https://registry.example:5000",
-    parse: (text) => Result.isSuccess(registryHost(text)) ? Option.some(text) : Option.none(),
+    parse: (text) => text === allRegistries || Result.isSuccess(registryHost(text)) ? Option.some(text) : Option.none(),
     print: (registry) => registry
   }),
   metavar: "REGISTRY"
-})
+}).pipe(Flag.map((registries) => registries.includes(allRegistries) ? [] : registries))
