@@ -6,6 +6,7 @@ import { Cause, Console, Effect, Exit, Layer, type LogLevel, Option } from "effe
 import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli"
 import { writeSync } from "node:fs"
 import { configuration } from "./commands/configuration.ts"
+import { dataDir } from "./commands/dataDir.ts"
 import { demo } from "./commands/demo.ts"
 import { registry } from "./commands/registry.ts"
 import { version as versionCommand } from "./commands/version.ts"
@@ -45,7 +46,7 @@ const listFlags = new Set([
 const spegel = Command.make("spegel").pipe(
   Command.withSharedFlags({ logLevel }),
   Command.withDescription("Stateless, cluster-local, peer-to-peer mirror of OCI registries"),
-  Command.withSubcommands([registry, configuration, demo, versionCommand]),
+  Command.withSubcommands([registry, configuration, dataDir, demo, versionCommand]),
   Command.provide(({ logLevel }) =>
     Logging.layer({ minimumLevel: logLevel, write: (line) => writeSync(process.stderr.fd, line) })
   )

@@ -9,7 +9,7 @@ import * as Daemon from "../Daemon.ts"
 import { many, one, onOff, textSchema } from "../Flags.ts"
 import { GoDuration } from "../GoDuration.ts"
 import { ListenAddress } from "../ListenAddress.ts"
-import { containerdRegistryConfigPath, mirroredRegistries } from "./shared.ts"
+import { containerdRegistryConfigPath, dataDir, mirroredRegistries } from "./shared.ts"
 
 /** Flags that do not fit together. */
 export class SettingsInvalid extends Data.TaggedError("SettingsInvalid")<{
@@ -160,14 +160,7 @@ const flags = {
     metavar: "DIR"
   }),
   containerdRegistryConfigPath,
-  dataDir: one({
-    name: "data-dir",
-    environment: "DATA_DIR",
-    description: "Directory of the node's identity",
-    schema: path,
-    fallback: "/var/lib/spegel",
-    metavar: "DIR"
-  }),
+  dataDir,
   mirroredRegistries,
   registryFilters: many({
     name: "registry-filters",

@@ -12,6 +12,15 @@ export const containerdRegistryConfigPath = one({
   metavar: "DIR"
 })
 
+export const dataDir = one({
+  name: "data-dir",
+  environment: "DATA_DIR",
+  description: "Directory of the node's identity",
+  schema: Schema.NonEmptyString,
+  fallback: "/var/lib/spegel",
+  metavar: "DIR"
+})
+
 export const mirroredRegistries = many({
   name: "mirrored-registries",
   environment: "MIRRORED_REGISTRIES",
