@@ -2,7 +2,7 @@
 import { Data, Effect } from "effect"
 import { readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { isMap, parseDocument, type YAMLMap } from "yaml"
+import { isNode, parseDocument } from "yaml"
 
 /** The README does not say what `values.yaml` says, or cannot be made to. */
 export class ReadmeOutdated extends Data.TaggedError("ReadmeOutdated")<{
@@ -23,30 +23,32 @@ export interface Value {
 const begin = "<!-- values: npm run chart:readme -->"
 const end = "<!-- end of values -->"
 
-/** The described keys below `map`, in the order of the file. */
-const below = (map: YAMLMap, path: ReadonlyArray<string>): ReadonlyArray<Value> =>
-  map.items.flatMap((pair, index) => {
-    const key = pair.key as { readonly value: string; readonly commentBefore?: string }
-    // The comment before a map's first key belongs to the map.
-    const comment = (index === 0 ? map.commentBefore : undefined) ?? key.commentBefore ?? ""
-    const at = [...path, key.value]
-    const lines = comment.split("\n").map((line) => line.trim())
-    const start = lines.findLastIndex((line) => line.startsWith("-- "))
-    const value = pair.value as { readonly toJSON: () => unknown } | null
-    if (start >= 0) {
-      return [{
-        key: at.join("."),
-        fallback: JSON.stringify(value?.toJSON() ?? null),
-        description: lines.slice(start).join(" ").slice(3)
-      }]
-    }
-    return isMap(value) ? below(value, at) : []
-  })
-
-/** What `values.yaml` tells of its keys. */
+/** What `values.yaml` tells of its keys, in the order of the file. */
 export const read = (yaml: string): ReadonlyArray<Value> => {
-  const { contents } = parseDocument(yaml)
-  return isMap(contents) ? below(contents as YAMLMap, []) : []
+  const document = parseDocument(yaml)
+  const values: Array<Value> = []
+  /** Keys around the line, and how far each is indented. */
+  let around: ReadonlyArray<{ readonly indent: number; readonly key: string }> = []
+  let comment: ReadonlyArray<string> = []
+  for (const line of yaml.split("\n")) {
+    const [, text] = /^\s*# ?(.*)$/.exec(line) ?? []
+    const [, { length: indent } = "", key] = /^( *)([\w.-]+):/.exec(line) ?? []
+    if (text !== undefined) {
+      comment = text.startsWith("-- ") ? [text.slice(3)] : comment.length === 0 ? [] : [...comment, text]
+      continue
+    }
+    if (key !== undefined) {
+      around = [...around.filter((outer) => outer.indent < indent), { indent, key }]
+      const path = around.map(({ key }) => key)
+      if (comment.length > 0) {
+        const value = document.getIn(path)
+        const fallback = JSON.stringify(isNode(value) ? value.toJSON() : value ?? null)
+        values.push({ key: path.join("."), fallback, description: comment.join(" ") })
+      }
+    }
+    comment = []
+  }
+  return values
 }
 
 const table = (values: ReadonlyArray<Value>): string => {
