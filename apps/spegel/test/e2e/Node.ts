@@ -1,30 +1,10 @@
 /** A node: a real containerd, a mirror process beside it, and the hosts.toml that makes the one ask the other. */
-import { Client, credentials } from "@grpc/grpc-js"
 import { Effect } from "effect"
 import { join } from "node:path"
 import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
+import * as CriClient from "../../../../packages/containerd/test/CriClient.ts"
 import * as SpegelProcess from "./SpegelProcess.ts"
 import { freePort, temporary } from "./Upstream.ts"
-
-/** One length-delimited protobuf field. Lengths here are below 128. */
-const field = (number: number, value: Buffer) => Buffer.concat([Buffer.from([(number << 3) | 2, value.length]), value])
-
-/** CRI's ImageService.PullImage: what the kubelet calls. */
-const pullByCri = (socket: string, image: string): Effect.Effect<void, Error> =>
-  Effect.callback((resume) => {
-    const client = new Client(`unix:${socket}`, credentials.createInsecure())
-    const call = client.makeUnaryRequest(
-      "/runtime.v1.ImageService/PullImage",
-      (name: string) => field(1, field(1, Buffer.from(name))),
-      (bytes: Buffer) => bytes,
-      image,
-      (error) => {
-        client.close()
-        resume(error === null ? Effect.void : Effect.fail(error))
-      }
-    )
-    return Effect.sync(() => call.cancel())
-  })
 
 export interface Ports {
   readonly registry: number
@@ -70,7 +50,7 @@ export const start = Effect.fnUntraced(function*(index: number, ports: Ports, up
     containerd,
     mirror,
     pull: (image: string) => containerd.ctr("images", "pull", "--hosts-dir", certs, image),
-    pullByCri: (image: string) => pullByCri(containerd.socket, image),
+    pullByCri: (image: string) => CriClient.pullImage(containerd.socket, image),
     remove: (image: string) => containerd.ctr("images", "rm", "--sync", image)
   }
 })
