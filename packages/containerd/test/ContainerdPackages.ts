@@ -148,7 +148,7 @@ export const fetch = (version: Version): Effect.Effect<Containerd, PackageUnavai
   const bin = join(cache(), pins[version].package, "usr", "bin")
   const found = { version, containerd: join(bin, "containerd"), ctr: join(bin, "ctr") }
   return Effect.suspend(() => existsSync(found.containerd) ? Effect.void : download(version)).pipe(
-    oneAtATime.withPermit,
+    (fetching) => oneAtATime.withPermit(fetching),
     Effect.as(found)
   )
 }

@@ -1,27 +1,53 @@
 /** The image calls of the kubelet, over containerd's socket. */
-import { Duration, Effect } from "effect"
-import { type GrpcError, make as makeChannel, unary } from "../src/internal/GrpcChannel.ts"
+import {
+  create,
+  type DescMessage,
+  type DescMethodUnary,
+  fromBinary,
+  type MessageInitShape,
+  type MessageShape,
+  toBinary
+} from "@bufbuild/protobuf"
+import { Client, credentials } from "@grpc/grpc-js"
+import { Effect } from "effect"
 import { ImageService } from "./gen/image_service_pb.ts"
 
-const use = <A>(
-  socket: string,
-  call: (channel: Effect.Success<ReturnType<typeof makeChannel>>) => Effect.Effect<A, GrpcError>
-): Effect.Effect<A, GrpcError> =>
-  // A connection of its own for each call: none is left when the daemon is restarted.
-  Effect.scoped(Effect.flatMap(makeChannel({ socket, headers: {}, deadline: Duration.minutes(5) }), call))
+const deadlineMillis = 5 * 60_000
 
-/** Pulls as the kubelet does; gives the image's id. Interruption cancels the pull. */
+/** A connection of its own for each call: none is left when the daemon is restarted. Interruption cancels the call. */
+const call = <I extends DescMessage, O extends DescMessage>(
+  socket: string,
+  method: DescMethodUnary<I, O>,
+  request: MessageInitShape<I>
+): Effect.Effect<MessageShape<O>, Error> =>
+  Effect.callback((resume) => {
+    const client = new Client(`unix:${socket}`, credentials.createInsecure(), { "grpc.use_local_subchannel_pool": 1 })
+    const running = client.makeUnaryRequest(
+      `/${method.parent.typeName}/${method.name}`,
+      (message: MessageShape<I>) => Buffer.from(toBinary(method.input, message)),
+      (bytes: Buffer) => fromBinary(method.output, bytes),
+      create(method.input, request),
+      { deadline: Date.now() + deadlineMillis },
+      (error, response) => {
+        client.close()
+        resume(
+          response === undefined
+            ? Effect.fail(error ?? new Error(`${method.name} ended without an answer`))
+            : Effect.succeed(response)
+        )
+      }
+    )
+    return Effect.sync(() => running.cancel())
+  })
+
+/** Pulls as the kubelet does; gives the image's id. */
 export const pullImage = (socket: string, image: string) =>
-  use(socket, (channel) => unary(channel, ImageService.method.pullImage, { image: { image } })).pipe(
-    Effect.map(({ imageRef }) => imageRef)
-  )
+  Effect.map(call(socket, ImageService.method.pullImage, { image: { image } }), ({ imageRef }) => imageRef)
 
 /** The image as the kubelet sees it, undefined where the node does not have it. */
 export const imageStatus = (socket: string, image: string) =>
-  use(socket, (channel) => unary(channel, ImageService.method.imageStatus, { image: { image } })).pipe(
-    Effect.map(({ image }) => image)
-  )
+  Effect.map(call(socket, ImageService.method.imageStatus, { image: { image } }), ({ image }) => image)
 
 /** Removes the image with all its names; containerd then collects what it alone used. */
 export const removeImage = (socket: string, image: string) =>
-  use(socket, (channel) => unary(channel, ImageService.method.removeImage, { image: { image } })).pipe(Effect.asVoid)
+  Effect.asVoid(call(socket, ImageService.method.removeImage, { image: { image } }))
