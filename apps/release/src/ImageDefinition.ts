@@ -1,6 +1,6 @@
 /** What the image runs, as the last stage of the Dockerfile says it: the one place where that is written. */
 import { Data, Effect } from "effect"
-import { readFile } from "node:fs/promises"
+import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 
 /** The Dockerfile says something that is not understood here. */
@@ -46,7 +46,7 @@ export const parse = (path: string, text: string): Effect.Effect<ImageDefinition
     catch: (cause) => new DefinitionUnreadable({ path, reason: cause instanceof Error ? cause.message : String(cause) })
   })
 
-export const load: Effect.Effect<ImageDefinition, DefinitionUnreadable> = Effect.tryPromise({
-  try: () => readFile(dockerfile, "utf8"),
+export const load: Effect.Effect<ImageDefinition, DefinitionUnreadable> = Effect.try({
+  try: () => readFileSync(dockerfile, "utf8"),
   catch: (cause) => new DefinitionUnreadable({ path: dockerfile, reason: String(cause) })
 }).pipe(Effect.flatMap((text) => parse(dockerfile, text)))

@@ -56,7 +56,12 @@ const table: Readonly<Record<string, HelmChart.Rendering>> = {
         additionalMirrorTargets: ["http://10.0.0.9:5000"],
         registryFilters: [String.raw`^docker\.io/`, ":latest$"],
         bootstrapKinds: ["dns", "kubernetes"],
-        extraArgs: ["--peer-cidrs=10.0.0.0/8"]
+        extraArgs: ["--peer-cidrs=10.0.0.0/8"],
+        otel: { endpoint: "otel-collector:4318", insecure: true, sampler: 0.1 },
+        extraEnv: [{
+          name: "OTEL_EXPORTER_OTLP_HEADERS",
+          valueFrom: { secretKeyRef: { name: "otel", key: "headers" } }
+        }]
       },
       extraVolumes: [{ name: "extra", emptyDir: {} }],
       extraInitContainers: [{
@@ -364,6 +369,32 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
     assert.strictEqual(await imageOf({ repository: "r.example/s", tag: "v9" }), "r.example/s:v9")
     const digest = `sha256:${"b".repeat(64)}`
     assert.strictEqual(await imageOf({ repository: "r.example/s", tag: "v9", digest }), `r.example/s@${digest}`)
+  })
+
+  it("sends traces where a collector is named", async () => {
+    const environmentOf = async (otel: object) => {
+      const environment = containerOf(await HelmChart.render({ values: { spegel: { otel } } }), "registry")["env"] ?? []
+      return Object.fromEntries(environment.map(({ name, value }: Record<string, string>) => [name, value]))
+    }
+    const common = { OTEL_SERVICE_NAME: "spegel" }
+    assert.deepStrictEqual(await environmentOf({ sampler: "always_on" }), {})
+    assert.deepStrictEqual(await environmentOf({ endpoint: "https://c:4318", sampler: "always_on" }), {
+      ...common,
+      OTEL_EXPORTER_OTLP_ENDPOINT: "https://c:4318",
+      OTEL_TRACES_SAMPLER: "always_on"
+    })
+    for (const sampler of [0.25, "0.25"]) {
+      assert.deepStrictEqual(await environmentOf({ endpoint: "c:4318", insecure: true, sampler }), {
+        ...common,
+        OTEL_EXPORTER_OTLP_ENDPOINT: "http://c:4318",
+        OTEL_TRACES_SAMPLER: "parentbased_traceidratio",
+        OTEL_TRACES_SAMPLER_ARG: "0.25"
+      })
+    }
+    assert.deepStrictEqual(await environmentOf({ endpoint: "c:4318" }), {
+      ...common,
+      OTEL_EXPORTER_OTLP_ENDPOINT: "https://c:4318"
+    })
   })
 
   for (

@@ -117,3 +117,28 @@ affinity: {{- toYaml . | nindent 2 }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
+
+{{/* The mirror's environment variables: a list, or nothing. */}}
+{{- define "spegel.environment" -}}
+{{- with .Values.spegel.otel }}
+{{- if .endpoint }}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ ternary .endpoint (printf "%s://%s" (ternary "http" "https" .insecure) .endpoint) (contains "://" .endpoint) | quote }}
+- name: OTEL_SERVICE_NAME
+  value: {{ .serviceName | quote }}
+{{- $sampler := toString .sampler }}
+{{- if regexMatch "^[0-9.]+$" $sampler }}
+- name: OTEL_TRACES_SAMPLER
+  value: parentbased_traceidratio
+- name: OTEL_TRACES_SAMPLER_ARG
+  value: {{ $sampler | quote }}
+{{- else if $sampler }}
+- name: OTEL_TRACES_SAMPLER
+  value: {{ $sampler }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.spegel.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
