@@ -10,7 +10,7 @@ import { GoDuration } from "../GoDuration.ts"
 import { ListenAddress } from "../ListenAddress.ts"
 import * as MirrorFlags from "../MirrorFlags.ts"
 import { bootstrapFlags, bootstrapLayer, bootstrapTls } from "./bootstrap.ts"
-import { containerdRegistryConfigPath, mirroredRegistries, SettingsInvalid } from "./shared.ts"
+import { containerdRegistryConfigPath, dataDir, mirroredRegistries, SettingsInvalid } from "./shared.ts"
 
 const path = Schema.NonEmptyString
 const address = { schema: ListenAddress, metavar: "[IP]:PORT" }
@@ -111,14 +111,7 @@ const flags = {
     metavar: "DIR"
   }),
   containerdRegistryConfigPath,
-  dataDir: one({
-    name: "data-dir",
-    environment: "DATA_DIR",
-    description: "Directory of the node's identity",
-    schema: path,
-    fallback: "/var/lib/spegel",
-    metavar: "DIR"
-  }),
+  dataDir,
   mirroredRegistries,
   registryFilters: many({
     name: "registry-filters",

@@ -23,6 +23,15 @@ export const containerdRegistryConfigPath = one({
   metavar: "DIR"
 })
 
+export const dataDir = one({
+  name: "data-dir",
+  environment: "DATA_DIR",
+  description: "Directory of the node's identity",
+  schema: Schema.NonEmptyString,
+  fallback: "/var/lib/spegel",
+  metavar: "DIR"
+})
+
 /** containerd's directory for all registries that have none of their own; Go Spegel's name for all of them. */
 const allRegistries = "_default"
 
