@@ -28,6 +28,7 @@ import * as Offer from "./Offer.ts"
 import { PeerMemory } from "./PeerMemory.ts"
 import * as PeerRace from "./PeerRace.ts"
 import type { PullRecord } from "./PullLedger.ts"
+import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 import * as TagChoice from "./TagChoice.ts"
 import * as VerifyingSink from "./VerifyingSink.ts"
@@ -147,6 +148,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
       content,
       lookup: (count) =>
         router.lookup(ContentKey.make(content), { count }).pipe(
+          PullSpans.peerLookup,
           Stream.catch((error) => Stream.fromEffect(Effect.logDebug(error.message)).pipe(Stream.drain))
         ),
       memory,
@@ -214,8 +216,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
     const hold = ({ entry, value: offer }: Winner): Effect.Effect<Option.Option<Held>, PeerError, Scope.Scope> =>
       Effect.gen(function*() {
         if (!(yield* reserve(request, offer.size))) return Option.none()
-        const bytes = yield* Offer.readVerified(offer)
-        entry.bytes = bytes.length
+        const bytes = yield* PullSpans.verification(offer.size, true)(Offer.readVerified(offer, entry))
         const { digest, peer } = offer
         const mediaType = request._tag === "Blob" ? offer.mediaType : yield* Offer.manifestType(offer, bytes)
         return Option.some({ peer, digest, mediaType, bytes })
@@ -276,6 +277,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
               ? yield* verifier.sink({ digest, size }, sink)
               : VerifyingSink.passing(offer.range.start, sink)
             yield* stream(won, [peer], through).pipe(
+              PullSpans.verification(offer.range.end - offer.range.start, Offer.isWhole(offer)),
               Effect.tapError(() => countFailure)
             )
           }))

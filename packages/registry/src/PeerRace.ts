@@ -4,10 +4,12 @@
  */
 import type { Peer } from "@spegel-ts/router/Peer"
 import { Clock, Duration, Effect, Exit, Option, Pull, Queue, Random, Result, Schedule, Scope, Stream } from "effect"
+import type { Span } from "effect/Tracer"
 import { type PeerError, PeerNotFound, ResolveTimeout, why } from "./MirrorError.ts"
 import { nameOf } from "./Offer.ts"
 import type { PeerMemory } from "./PeerMemory.ts"
 import type { AttemptEntry, PullRecord } from "./PullLedger.ts"
+import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 
 type Use<A> = (peer: Peer) => Effect.Effect<A, PeerError, Scope.Scope>
@@ -20,6 +22,7 @@ export interface Won<A> {
   readonly entry: AttemptEntry
   /** Closing it ends what the peer's answer opened. */
   readonly scope: Scope.Closeable
+  readonly span: Option.Option<Span>
 }
 
 export interface PeerRace {
@@ -114,12 +117,13 @@ export const make = Effect.fnUntraced(function*(options: {
     const scope = yield* Scope.fork(whole)
     memory.busy(peer, 1)
     yield* Scope.addFinalizer(scope, Effect.sync(() => memory.busy(peer, -1)))
-    return { peer, scope, entry: entryOf(peer, start, hedge, "no answer in time") } satisfies Running
+    const entry = entryOf(peer, start, hedge, "no answer in time")
+    return { peer, scope, entry, span: yield* PullSpans.attempt(scope, peer, entry) } satisfies Running
   })
 
-  const run = Effect.fnUntraced(function*<A>({ entry, peer, scope }: Running, use: Use<A>) {
+  const run = Effect.fnUntraced(function*<A>({ entry, peer, scope, span }: Running, use: Use<A>) {
     const begun = yield* Clock.currentTimeMillis
-    return yield* use(peer).pipe(
+    return yield* PullSpans.within(span, use(peer)).pipe(
       Scope.provide(scope),
       Effect.tap(() =>
         Effect.map(Clock.currentTimeMillis, (now) => {
@@ -133,7 +137,7 @@ export const make = Effect.fnUntraced(function*(options: {
   const leave = Effect.fnUntraced(function*({ entry, peer, scope }: Running, error: PeerError) {
     entry.outcome = why(error)
     // Its connection is let go of before another is opened.
-    yield* Scope.close(scope, Exit.void)
+    yield* Scope.close(scope, Exit.fail(error))
     if (error._tag !== "PeerRefused") broke = true
     memory.failed(peer, content, error, yield* Clock.currentTimeMillis)
     yield* RegistryMetrics.peerFailed(error._tag)
