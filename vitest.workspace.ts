@@ -19,12 +19,21 @@ export default defineConfig({
         test: {
           name: "unit",
           include: [`${tests}.test.ts`],
-          exclude: ["**/*.integration.test.ts", "**/*.e2e.test.ts"]
+          exclude: ["**/*.integration.test.ts", "**/*.e2e.test.ts", "**/*.kubernetes.test.ts"]
         }
       },
       {
         extends: true,
         test: { name: "integration", include: [`${tests}.integration.test.ts`], testTimeout: 60_000 }
+      },
+      {
+        extends: true,
+        test: {
+          name: "kubernetes",
+          include: [`${tests}.kubernetes.test.ts`],
+          testTimeout: 120_000,
+          hookTimeout: 900_000
+        }
       },
       {
         extends: true,

@@ -1,13 +1,20 @@
-/** A figure, and what it must not exceed. */
+/** A figure, and what it must not exceed, or not fall below. */
 export interface Bar {
   readonly name: string
   readonly value: number
   readonly bound: number
   readonly unit: string
+  /** Whether more is better. */
+  readonly atLeast?: boolean
 }
 
+/** Unit of a figure that is so many times another. */
+export const times = "x"
+
+const digits = (value: number, unit: string) => unit === times ? 2 : value < 100 && unit !== "" ? 1 : 0
+
 /** One line that says whether the bar is met. */
-export const print = ({ bound, name, unit, value }: Bar): string =>
-  `${value <= bound ? "met   " : "MISSED"}  ${name.padEnd(60)}  ${
-    value.toFixed(value < 100 && unit !== "" ? 1 : 0).padStart(8)
-  } ${unit} (at most ${bound})`
+export const print = ({ atLeast = false, bound, name, unit, value }: Bar): string =>
+  `${(atLeast ? value >= bound : value <= bound) ? "met   " : "MISSED"}  ${name.padEnd(60)}  ${
+    value.toFixed(digits(value, unit)).padStart(8)
+  } ${unit} (at ${atLeast ? "least" : "most"} ${bound})`

@@ -1,15 +1,17 @@
-/** `npm run bench -- router`: figures of the router, beside the stock DHT in the same run. */
+/** `npm run bench`: figures that anybody can have again, each beside a yardstick in the same run. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as Bar from "./Bar.ts"
+import { commands as bytes } from "./bytes/commands.ts"
 import { json, svg } from "./Flags.ts"
 import * as Plot from "./Plot.ts"
 import { partition, restarts, thirdLost, visibility } from "./router/faults.ts"
 import { hostile } from "./router/hostile.ts"
 import { type Figures, measure, type Plan } from "./router/measure.ts"
 import { memory } from "./router/memory.ts"
+import { newcomer } from "./router/newcomer.ts"
 import { upkeep } from "./router/upkeep.ts"
 
 const ours: Plan = {
@@ -109,6 +111,7 @@ const faults = Command.make("router-faults", {
   Effect.gen(function*() {
     const scenarios = [
       () => visibility(nodes, port),
+      () => newcomer(nodes, port + 5),
       () => thirdLost(nodes, port + 1, "SIGSTOP"),
       () => thirdLost(nodes, port + 2, "SIGKILL"),
       () => restarts(20, port + 3),
@@ -157,7 +160,7 @@ const routerUpkeep = Command.make("router-upkeep", {
 
 Command.make("bench").pipe(
   Command.withDescription("Benchmarks of spegel-ts"),
-  Command.withSubcommands([router, faults, underAttack, routerMemory, routerUpkeep]),
+  Command.withSubcommands([router, faults, underAttack, routerMemory, routerUpkeep, ...bytes]),
   Command.run({ version: "0.1.0" }),
   Effect.provide(NodeServices.layer),
   NodeRuntime.runMain

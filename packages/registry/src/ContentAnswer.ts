@@ -17,6 +17,7 @@ import * as Mirror from "./Mirror.ts"
 import type { MirrorError } from "./MirrorError.ts"
 import type { ContentRequest } from "./Offer.ts"
 import type { PullRecord } from "./PullLedger.ts"
+import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 import * as SelfCheck from "./SelfCheck.ts"
 import * as UploadAdmission from "./UploadAdmission.ts"
@@ -77,7 +78,8 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     record: PullRecord
   ) {
     const head = request.method === "HEAD"
-    const source = yield* head ? store.describe(digest) : store.open(digest)
+    const look = PullSpans.localLookup(digest)
+    const source = yield* head ? look(store.describe(digest)) : look(store.open(digest))
     const { mediaType, size } = source
     const range = yield* Effect.mapError(
       Effect.fromResult(ByteRange.parse(request.range, size)),
@@ -149,7 +151,9 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       ? Option.some(request.digest)
       : request.reference._tag === "Digest"
       ? Option.some(request.reference.digest)
-      : yield* LocalContent.ifHeld(local.resolve(request, request.reference.tag))
+      : yield* LocalContent.ifHeld(
+        PullSpans.localLookup(request.reference.tag)(local.resolve(request, request.reference.tag))
+      )
     if (request.mirrored && Option.isSome(digest)) {
       if (response.req.headers[SelfCheck.suspectHeader] === "true") yield* selfCheck.suspect(digest.value)
       if (selfCheck.isDamaged(digest.value)) {

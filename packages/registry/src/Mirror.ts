@@ -11,7 +11,7 @@ import * as Reference from "@spegel-ts/oci/Reference"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { Router } from "@spegel-ts/router/Router"
-import { Clock, Duration, Effect, Option, Result, Schedule, Scope, Semaphore, Stream } from "effect"
+import { Clock, Duration, Effect, Fiber, Option, Result, Schedule, Scope, Semaphore, Stream } from "effect"
 import { Circuits } from "./Circuit.ts"
 import type { ByteSink } from "./Exchange.ts"
 import * as LocalIngests from "./LocalIngests.ts"
@@ -28,6 +28,7 @@ import * as Offer from "./Offer.ts"
 import { PeerMemory } from "./PeerMemory.ts"
 import * as PeerRace from "./PeerRace.ts"
 import type { PullRecord } from "./PullLedger.ts"
+import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 import * as TagChoice from "./TagChoice.ts"
 import * as VerifyingSink from "./VerifyingSink.ts"
@@ -39,7 +40,10 @@ export interface MirrorOptions {
   readonly resolveRetries: number
   /** How long a peer may take to send the first byte of a body. */
   readonly firstByteTimeout: Duration.Duration
-  /** How long a first byte may take before another peer is asked beside, until past times tell it better. */
+  /**
+   * How long a first byte may take before another peer is asked beside, until past times tell it better; and how long
+   * other providers of a tag are waited for.
+   */
   readonly hedgeDelay: Duration.Duration
   /** How long a HEAD or a manifest may take, whatever peers do. */
   readonly answerTimeout: Duration.Duration
@@ -103,15 +107,18 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   const ingests = yield* LocalIngests.make
   const { ask, complain } = yield* Offer.make(options)
   const whole = yield* Effect.scope
-  const { answerTimeout, resolveRetries, resolveTimeout, verifyMemory, verifySize } = options
+  const { answerTimeout, hedgeDelay, resolveRetries, resolveTimeout, verifyMemory, verifySize } = options
   const memory = new PeerMemory({
-    hedgeMillis: Duration.toMillis(options.hedgeDelay),
+    hedgeMillis: Duration.toMillis(hedgeDelay),
     recordMillis: Duration.toMillis(options.recordTtl)
   })
   const hedging = Schedule.forever.pipe(
     Schedule.modifyDelay(() => Effect.sync(() => Duration.millis(memory.hedgeMillis)))
   )
-  const buffers = yield* Semaphore.make(verifyMemory)
+  // Blobs must not keep manifests from being verified, and so from being answered.
+  const manifestMemory = Math.floor(verifyMemory / 8)
+  const manifests = yield* Semaphore.make(manifestMemory)
+  const blobs = yield* Semaphore.make(verifyMemory - manifestMemory)
   const circuits = new Circuits({
     failures: options.circuitFailures,
     pauseMillis: Duration.toMillis(options.circuitPause)
@@ -120,10 +127,10 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   /** Memory for a body to verify. A manifest waits for it; a blob that gets none is streamed. */
   const reserve = (request: Offer.ContentRequest, size: number): Effect.Effect<boolean, never, Scope.Scope> =>
     request._tag === "Manifest"
-      ? Effect.as(Semaphore.takeScoped(buffers, Math.min(size, verifyMemory)), true)
+      ? Effect.as(Semaphore.takeScoped(manifests, Math.min(size, manifestMemory)), true)
       : Effect.acquireRelease(
-        Semaphore.takeIfAvailable(buffers, size),
-        (taken) => taken ? Semaphore.release(buffers, size) : Effect.void
+        Semaphore.takeIfAvailable(blobs, size),
+        (taken) => taken ? Semaphore.release(blobs, size) : Effect.void
       )
 
   const fetch = Effect.fnUntraced(function*(
@@ -141,6 +148,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
       content,
       lookup: (count) =>
         router.lookup(ContentKey.make(content), { count }).pipe(
+          PullSpans.peerLookup,
           Stream.catch((error) => Stream.fromEffect(Effect.logDebug(error.message)).pipe(Stream.drain))
         ),
       memory,
@@ -178,14 +186,15 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
 
     const range = Offer.rangeOf(request)
 
-    const sizeKnown = yield* Effect.cached(
+    // Read while peers are looked up and asked.
+    const sizeKnown = yield* Effect.forkScoped(
       request._tag === "Blob" ? ingests.sizeOf(request.digest) : Effect.succeedNone
     )
 
     /** Asks a peer for a part or for the whole; one that has it in another size cannot have the content. */
     const askFor = Effect.fnUntraced(function*(peer: Peer, part: string | undefined, size?: number) {
       const offer = yield* ask(request, peer, part)
-      const expected = size ?? Option.getOrElse(yield* sizeKnown, () => offer.size)
+      const expected = size ?? Option.getOrElse(yield* Fiber.join(sizeKnown), () => offer.size)
       if (offer.size === expected) return offer
       const reason = `has ${offer.size} bytes of it and not ${expected}`
       return yield* new PeerRefused({ peer: Offer.nameOf(peer), reason })
@@ -207,8 +216,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
     const hold = ({ entry, value: offer }: Winner): Effect.Effect<Option.Option<Held>, PeerError, Scope.Scope> =>
       Effect.gen(function*() {
         if (!(yield* reserve(request, offer.size))) return Option.none()
-        const bytes = yield* Offer.readVerified(offer)
-        entry.bytes = bytes.length
+        const bytes = yield* PullSpans.verification(offer.size, true)(Offer.readVerified(offer, entry))
         const { digest, peer } = offer
         const mediaType = request._tag === "Blob" ? offer.mediaType : yield* Offer.manifestType(offer, bytes)
         return Option.some({ peer, digest, mediaType, bytes })
@@ -216,14 +224,14 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
 
     /** Of the providers of a tag, the one that all nodes would choose. */
     const elect = Effect.fnUntraced(function*(first: Held) {
-      const others = yield* peers.beside((peer) => ask(request, peer, undefined))
+      const others = yield* peers.beside(hedgeDelay, (peer) => ask(request, peer, undefined))
       const rivals = yield* Effect.forEach(
         others,
         (other) =>
           hold(other).pipe(
             Scope.provide(other.scope),
             Effect.tap(() => Effect.sync(() => served(other))),
-            Effect.timeoutOrElse({ duration: memory.hedgeMillis, orElse: () => Effect.succeedNone }),
+            Effect.timeoutOrElse({ duration: hedgeDelay, orElse: () => Effect.succeedNone }),
             Effect.catch((error) => Effect.as(drop(other, error, [other.peer]), Option.none()))
           ),
         { concurrency: "unbounded" }
@@ -269,6 +277,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
               ? yield* verifier.sink({ digest, size }, sink)
               : VerifyingSink.passing(offer.range.start, sink)
             yield* stream(won, [peer], through).pipe(
+              PullSpans.verification(offer.range.end - offer.range.start, Offer.isWhole(offer)),
               Effect.tapError(() => countFailure)
             )
           }))

@@ -9,6 +9,8 @@ import { createHash } from "node:crypto"
 import { isIPv6 } from "node:net"
 import { ContentCorrupted, type PeerError, PeerRefused, PeerStalled } from "./MirrorError.ts"
 import { type PeerResponse, PeerTransport } from "./PeerTransport.ts"
+import type { AttemptEntry } from "./PullLedger.ts"
+import * as PullSpans from "./PullSpans.ts"
 import { parseContentRange } from "./ResponseHead.ts"
 import * as SelfCheck from "./SelfCheck.ts"
 
@@ -60,6 +62,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
     const refused = (reason: string) => new PeerRefused({ peer: nameOf(peer), reason })
     const response = yield* transport.request({
       ...printed,
+      headers: { ...printed.headers, ...(yield* PullSpans.asking(printed)) },
       addresses: peer.addresses,
       port: peer.registryPort
     }).pipe(Effect.timeoutOrElse({
@@ -67,6 +70,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
       orElse: () =>
         Effect.fail(new PeerStalled({ peer: nameOf(peer), waitedMillis: Duration.toMillis(firstByteTimeout) }))
     }))
+    yield* PullSpans.peerAnswered(response.status)
     if (response.status !== (range === undefined ? 200 : 206)) {
       const retryAfterMillis = retryAfter(response)
       return yield* new PeerRefused({
@@ -120,15 +124,15 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
   return { ask, complain }
 })
 
-/** The whole body of an offer, once its digest is known to be right. */
+/** The whole body of an offer, once its digest is known to be right; what comes is counted in `entry`. */
 export const readVerified = Effect.fnUntraced(function*(
-  { digest, peer, response, size }: Offer
+  { digest, peer, response, size }: Offer,
+  entry: AttemptEntry
 ): Effect.fn.Return<Buffer, PeerError> {
   const bytes = Buffer.allocUnsafeSlow(size)
-  let filled = 0
   yield* response.relay({
     write: (chunk) => {
-      filled += chunk.copy(bytes, filled)
+      entry.bytes += chunk.copy(bytes, entry.bytes)
       return true
     }
   })

@@ -18,6 +18,7 @@ import * as LocalContent from "./LocalContent.ts"
 import { contentOf } from "./Mirror.ts"
 import type { PeerTransport } from "./PeerTransport.ts"
 import { type PullEvent, PullLedger, PullRecord } from "./PullLedger.ts"
+import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 
 export interface RegistryOptions extends ContentAnswer.ContentOptions {
@@ -115,13 +116,15 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
   })
 
   const parse = (request: IncomingMessage) =>
-    DistributionRequest.parse({ method: request.method ?? "", url: request.url ?? "", headers: request.headers })
+    Effect.sync(() =>
+      DistributionRequest.parse({ method: request.method ?? "", url: request.url ?? "", headers: request.headers })
+    )
 
   const handler: Handler = Effect.fnUntraced(function*(request, response) {
     const started = yield* Clock.currentTimeMillis
     const record = new PullRecord()
     const path = (request.url ?? "").split("?", 1)[0]
-    const parsed = path === "/livez" || path === "/readyz" ? path : parse(request)
+    const parsed = path === "/livez" || path === "/readyz" ? path : yield* PullSpans.parse(parse(request))
     const handlerName = typeof parsed === "string"
       ? parsed.slice(1)
       : Result.isSuccess(parsed)
@@ -133,6 +136,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
       const ended = yield* Clock.currentTimeMillis
       const { bytes, reason = "", source, status } = answer
       const millis = ended - started
+      yield* PullSpans.answered(answer, request, response)
       yield* RegistryMetrics.answered({
         handler: handlerName,
         method: handlerName === "invalid" ? "other" : method,
@@ -163,6 +167,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
         attempts: record.attempts,
         reason
       }
+      yield* PullSpans.pulled(event, content.mirrored)
       yield* ledger.record(event)
       yield* Effect.logDebug("request").pipe(
         Effect.annotateLogs({ ...event, url: request.url ?? "", attempts: record.failures.join("; ") })
@@ -196,6 +201,6 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
       Effect.onInterrupt(() => finished(interrupted(response, clientGone))),
       Effect.flatMap(finished)
     )
-  })
+  }, PullSpans.request)
   return handler
 })

@@ -45,16 +45,17 @@ const setUp = Effect.gen(function*() {
       () => Effect.andThen(TestClock.adjust("100 millis"), Effect.promise(() => setTimeout(2))),
       { discard: true }
     )
-  return { ingests, downloads, discarded, write, pass, path }
+  const untilDiscarded = pass(100).pipe(Effect.repeat({ until: () => discarded.length > 0, times: 1000 }))
+  return { ingests, downloads, discarded, write, pass, path, untilDiscarded }
 }).pipe(Effect.provide(MemoryStore.layer))
 
 describe("LocalIngests", () => {
   it.effect("discards a complete download whose bytes are wrong", () =>
     Effect.gen(function*() {
-      const { discarded, ingests, pass, write } = yield* setUp
+      const { discarded, ingests, untilDiscarded, write } = yield* setUp
       yield* write(wrong)
       yield* ingests.found(digest)
-      yield* pass(500)
+      yield* untilDiscarded
       assert.deepStrictEqual(discarded, [digest])
     }))
 
@@ -73,7 +74,7 @@ describe("LocalIngests", () => {
 
   it.effect("waits while it grows or is being served here, and for upstream", () =>
     Effect.gen(function*() {
-      const { discarded, ingests, pass, write } = yield* setUp
+      const { discarded, ingests, pass, untilDiscarded, write } = yield* setUp
       yield* write(wrong.subarray(0, 5))
       yield* Effect.scoped(Effect.gen(function*() {
         yield* ingests.serving(digest)
@@ -84,7 +85,7 @@ describe("LocalIngests", () => {
       yield* write(wrong.subarray(0, 9))
       yield* pass(4000)
       assert.deepStrictEqual(discarded, [])
-      yield* pass(3000)
+      yield* untilDiscarded
       assert.deepStrictEqual(discarded, [digest])
     }))
 

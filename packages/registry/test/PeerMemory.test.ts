@@ -98,11 +98,14 @@ describe("PeerMemory", () => {
     assert.strictEqual(memory.hedgeMillis, 50)
     for (let millis = 1; millis <= 100; millis++) memory.answered(millis)
     assert.strictEqual(memory.hedgeMillis, 81)
-    assert.strictEqual(memory.choose([a, b], () => 0), 0)
+    assert.strictEqual(memory.choose([a, b], () => 0, 0), 0)
     memory.busy(a, 1)
-    assert.strictEqual(memory.choose([a, b], () => 0), 1)
+    assert.strictEqual(memory.choose([a, b], () => 0, 0), 1)
     memory.busy(a, -1)
-    assert.strictEqual(memory.choose([a, b], () => 0), 0)
+    assert.strictEqual(memory.choose([a, b], () => 0, 0), 0)
+    memory.lost(a, 0)
+    assert.strictEqual(memory.choose([a, b], () => 0, 9999), 1)
+    assert.strictEqual(memory.choose([a, b], () => 0, 10_000), 0)
   })
 })
 
@@ -212,13 +215,13 @@ describe("PeerRace", () => {
       assert.deepStrictEqual(asked.toSorted(), ["a", "b"])
     }))
 
-  it.effect("asks others beside the first, and does not wait for them longer than a hedge", () =>
+  it.effect("asks others beside the first, and does not wait for them longer than told", () =>
     Effect.gen(function*() {
       const { beside, race, record } = yield* make([a, b, peer("c")])
       const { peer: first } = yield* race(0, () => Effect.void)
       const others = [a, b, peer("c")].filter(({ id }) => id !== first.id)
       const asking = yield* Effect.forkChild(
-        beside(({ id }) => id === others[0]?.id ? Effect.succeed(id) : Effect.never)
+        beside(Duration.millis(50), ({ id }) => id === others[0]?.id ? Effect.succeed(id) : Effect.never)
       )
       yield* TestClock.adjust("50 millis")
       assert.deepStrictEqual((yield* Fiber.join(asking)).map(({ value }) => value), [others[0]?.id ?? ""])

@@ -22,12 +22,12 @@ export const startNode = Effect.fnUntraced(function*(
   const port = yield* Effect.sync(() => nextPort++)
   const self = { id: `node-${address}`, addresses: [address], registryPort: port }
   const context = yield* Layer.build(Layer.fresh(
-    Registry.layer({ ...defaults, resolveTimeout: Duration.seconds(2), ...options }).pipe(
+    Registry.layer({ ...defaults, ...patient, ...options }).pipe(
       Layer.provide(downloading(options?.ingests ?? [])),
       Layer.provideMerge(Layer.mergeAll(
         MemoryStore.layer,
         MemoryRouter.layer({ network, self }),
-        PeerTransport.layer({ stallTimeout: options?.stallTimeout ?? Duration.millis(300), minPeerSpeed: 0 }),
+        PeerTransport.layer({ stallTimeout: options?.stallTimeout ?? Duration.seconds(30), minPeerSpeed: 0 }),
         PullLedger.layer
       ))
     )
@@ -47,6 +47,13 @@ export const startNode = Effect.fnUntraced(function*(
     ledger: Context.get(context, PullLedger.PullLedger)
   }
 })
+
+/** No time limit is met by a machine that is slow. */
+const patient = {
+  resolveTimeout: Duration.seconds(30),
+  firstByteTimeout: Duration.seconds(30),
+  answerTimeout: Duration.seconds(30)
+}
 
 const downloading = (ingests: ReadonlyArray<Ingest>) =>
   Layer.effect(

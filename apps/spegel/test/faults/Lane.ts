@@ -107,7 +107,7 @@ export const start = Effect.fnUntraced(function*({ client, containerd: programs,
       configPath,
       mirroredRegistries: [`http://${upstream.host}`],
       mirrorTargets: [target],
-      resolveTags: true,
+      tagResolution: "mirror",
       prependExisting: false,
       basicAuth: Option.none()
     })

@@ -1,0 +1,90 @@
+/** The servers that are measured, each a process of its own on a loopback address. */
+import { existsSync } from "node:fs"
+import { mkdir, writeFile } from "node:fs/promises"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { imageFlags } from "../router/Cluster.ts"
+import * as Content from "./Content.ts"
+import * as Processes from "./Processes.ts"
+
+const bundle = fileURLToPath(new URL("../../../spegel/bundle/main.js", import.meta.url))
+const yardstick = fileURLToPath(new URL("Yardstick.ts", import.meta.url))
+
+export interface Address {
+  readonly host: string
+  readonly port: number
+}
+
+/** Where nginx is, if it is installed (Debian package nginx-light or nginx). */
+export const nginxPath: string | undefined = [...(process.env["PATH"] ?? "").split(":"), "/usr/sbin"]
+  .map((path) => join(path, "nginx")).find((path) => existsSync(path))
+
+const startNginx = async (directory: string, address: Address, location: string, http = "") => {
+  if (nginxPath === undefined) throw new Error("nginx is not installed")
+  const home = join(directory, `nginx-${address.host}-${address.port}`)
+  await mkdir(home, { recursive: true })
+  await writeFile(
+    join(home, "nginx.conf"),
+    `daemon off; master_process off; pid ${home}/pid; error_log stderr crit;
+events { worker_connections 1024; }
+http {
+  access_log off; sendfile on; keepalive_requests 1000000; keepalive_timeout 65s;
+  client_body_temp_path ${home}/body; proxy_temp_path ${home}/proxy; fastcgi_temp_path ${home}/fastcgi;
+  uwsgi_temp_path ${home}/uwsgi; scgi_temp_path ${home}/scgi;
+  ${http}
+  server { listen ${address.host}:${address.port}; location / { ${location} } }
+}
+`
+  )
+  return Processes.start(nginxPath, ["-p", home, "-c", join(home, "nginx.conf")], address)
+}
+
+/** nginx that serves the files by sendfile. */
+export const nginxFiles = (directory: string, address: Address) =>
+  startNginx(directory, address, `root ${Content.files(directory)};`)
+
+/** nginx as a buffering proxy that never writes to disk. */
+export const nginxProxy = (directory: string, address: Address, upstream: Address) =>
+  startNginx(
+    directory,
+    address,
+    `proxy_pass http://peer; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_buffers 16 64k; proxy_buffer_size 16k; proxy_busy_buffers_size 256k; proxy_max_temp_file_size 0;`,
+    `upstream peer { server ${upstream.host}:${upstream.port}; keepalive 64; }`
+  )
+
+/** A few lines of node:http. */
+export const node = (kind: "serve" | "relay" | "manifest", address: Address, source: string) =>
+  Processes.start(process.execPath, [yardstick, kind, address.host, String(address.port), source], address)
+
+/** The bundled daemon, with the flags of the image that ships; `npm run bundle` makes it. */
+export const spegel = async (
+  directory: string,
+  address: Address,
+  options: {
+    readonly store: "layout" | "empty"
+    /** Where peers reach the router; `address` where nothing else is given. */
+    readonly routerHost?: string
+    readonly bootstrap?: Address
+  }
+) => {
+  if (!existsSync(bundle)) throw new Error("there is no bundle: run npm run bundle before")
+  const { host, port } = address
+  const router = options.routerHost ?? host
+  return Processes.start(process.execPath, [
+    ...imageFlags,
+    bundle,
+    "registry",
+    `--store=oci-layout:${join(directory, options.store)}`,
+    `--registry-addr=${host}:${port}`,
+    `--router-addr=${router}:${port + 1}`,
+    `--metrics-addr=${host}:${port + 2}`,
+    `--data-dir=${join(directory, `data-${host}`)}`,
+    // On a busy machine the lookup is not what is measured.
+    "--mirror-resolve-timeout=2s",
+    "--log-level=ERROR",
+    ...(options.bootstrap === undefined
+      ? []
+      : ["--bootstrap-kind=static", `--static-bootstrap-peers=${options.bootstrap.host}:${options.bootstrap.port + 1}`])
+  ], address)
+}
