@@ -58,6 +58,10 @@ const flags = {
     Flag.withDescription("Only this version; may be repeated"),
     Flag.atLeast(0)
   ),
+  client: Flag.Literals("client", Plan.clients).pipe(
+    Flag.withDescription("Only this client of containerd; may be repeated"),
+    Flag.atLeast(0)
+  ),
   fault: Flag.String("fault").pipe(Flag.withDescription("Only faults with this in their name"), Flag.withDefault("")),
   request: Flag.String("request").pipe(
     Flag.withDescription("Only requests with this in their name"),
@@ -81,10 +85,15 @@ const flags = {
 type Options = Command.Command.Config.Infer<typeof flags>
 
 const measure = Effect.fnUntraced(function*(options: Options) {
-  const { containerd, fault, lanes, only, out, pairs, quick, request } = options
+  const { client, containerd, fault, lanes, only, out, pairs, quick, request } = options
   const wants = (what: "cells" | "empty-mirror") => Option.getOrElse(only, () => what) === what
   const versions = containerd.length > 0 ? containerd : ContainerdPackages.versions
-  const plan = Plan.make({ versions, quick, filter: { fault, request } })
+  const plan = Plan.make({
+    versions,
+    clients: client.length > 0 ? client : Plan.clients,
+    quick,
+    filter: { fault, request }
+  })
   const exits = yield* Effect.forEach(
     wants("cells") ? plan : [],
     (part, index) => Effect.exit(runPart(part, index)),
@@ -104,7 +113,12 @@ const measure = Effect.fnUntraced(function*(options: Options) {
       Effect.flatMap(
         startLane(plan.length, { client, flavour }),
         (lane) => EmptyMirror.measure(lane, `${flavour.name} ${client}`, pairs)
-      ).pipe(Effect.scoped)
+      ).pipe(
+        Effect.scoped,
+        Effect.tap(({ name, pairs, ratio }) =>
+          Console.log(`containerd ${name}, empty mirror: ${ratio.toFixed(3)} times as long as without, ${pairs} pairs`)
+        )
+      )
   )
 
   const tables = `${Report.tables(parts)}\n${Report.emptyMirrorTable(empty)}`
