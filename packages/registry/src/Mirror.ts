@@ -256,6 +256,8 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
               PullSpans.verification(offer.range.end - offer.range.start, Offer.isWhole(offer)),
               Effect.tapError(() => countFailure)
             )
+            // What the client had before, or this part of it, may be wrong without anybody having seen it.
+            if (!Offer.isWhole(offer)) yield* ingests.suspect(digest)
           }))
         return { peer, digest, mediaType, size, range: part, body: { _tag: "Stream" as const, relay } }
       })
@@ -285,7 +287,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
         if (error._tag === "HashLost") return yield* error
         yield* drop(won, error, senders)
         if (error._tag === "ContentCorrupted") {
-          yield* ingests.found(offer.digest)
+          yield* ingests.suspect(offer.digest)
           return yield* error
         }
         if (entry.bytes >= worthwhileBytes) yield* peers.renew

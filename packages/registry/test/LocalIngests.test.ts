@@ -54,7 +54,7 @@ describe("LocalIngests", () => {
     Effect.gen(function*() {
       const { discarded, ingests, untilDiscarded, write } = yield* setUp
       yield* write(wrong)
-      yield* ingests.found(digest)
+      yield* ingests.suspect(digest)
       yield* untilDiscarded
       assert.deepStrictEqual(discarded, [digest])
     }))
@@ -63,11 +63,11 @@ describe("LocalIngests", () => {
     Effect.gen(function*() {
       const { discarded, downloads, ingests, pass, write } = yield* setUp
       yield* write(right)
-      yield* ingests.found(digest)
+      yield* ingests.suspect(digest)
       yield* pass(500)
       yield* write(wrong)
       downloads.length = 0
-      yield* ingests.found(digest)
+      yield* ingests.suspect(digest)
       yield* pass(500)
       assert.deepStrictEqual(discarded, [])
     }))
@@ -78,7 +78,7 @@ describe("LocalIngests", () => {
       yield* write(wrong.subarray(0, 5))
       yield* Effect.scoped(Effect.gen(function*() {
         yield* ingests.serving(digest)
-        yield* ingests.found(digest)
+        yield* ingests.suspect(digest)
         yield* pass(8000)
       }))
       yield* pass(4000)
@@ -93,7 +93,7 @@ describe("LocalIngests", () => {
     Effect.gen(function*() {
       const { discarded, downloads, ingests, pass, path, write } = yield* setUp
       yield* write(wrong.subarray(0, 5))
-      yield* ingests.found(digest)
+      yield* ingests.suspect(digest)
       yield* pass(1000)
       downloads[0] = { digest, path: `${path}-of-another-ingest`, size: right.length, written: 5 }
       yield* pass(20_000)

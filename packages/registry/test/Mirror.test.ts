@@ -4,8 +4,11 @@ import * as MediaType from "@spegel-ts/oci/MediaType"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Duration, Effect, Schedule } from "effect"
+import { mkdtemp, rm, writeFile } from "node:fs/promises"
 import { request } from "node:http"
 import type { Socket } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { begun, error, get, honest, ns, response, startFalsePeer } from "./FalsePeer.ts"
 import { startNode } from "./TestNode.ts"
 
@@ -130,6 +133,25 @@ describe("Mirror", () => {
         }
         assert.strictEqual(peer.requests.length, 2)
       }
+    }))
+
+  it.live("looks at the download that a resumed body has completed, and discards a wrong one", () =>
+    Effect.gen(function*() {
+      const directory = yield* Effect.acquireRelease(
+        Effect.promise(() => mkdtemp(join(tmpdir(), "spegel-ingest-"))),
+        (directory) => Effect.promise(() => rm(directory, { recursive: true }))
+      )
+      const path = join(directory, "data")
+      const size = large.length
+      const network = MemoryRouter.network()
+      yield* startHolder(network, "127.0.0.2", large)
+      const node = yield* startNode(network, "127.0.0.3", {
+        ingests: [{ digest: largeDigest, path, size, written: size }]
+      })
+      yield* Effect.promise(() => writeFile(path, Buffer.alloc(size, "x")))
+      yield* get(blobUrl(node.url, largeDigest), { headers: { range: "bytes=5-" } })
+      yield* Effect.sleep("10 millis").pipe(Effect.repeat({ until: () => node.discarded.length > 0, times: 1000 }))
+      assert.deepStrictEqual(node.discarded, [largeDigest])
     }))
 
   it.live("takes no other range than it asked for", () =>

@@ -21,9 +21,10 @@ export const startNode = Effect.fnUntraced(function*(
 ) {
   const port = yield* Effect.sync(() => nextPort++)
   const self = { id: `node-${address}`, addresses: [address], registryPort: port }
+  const discarded: Array<string> = []
   const context = yield* Layer.build(Layer.fresh(
     Registry.layer({ ...defaults, ...patient, ...options }).pipe(
-      Layer.provide(downloading(options?.ingests ?? [])),
+      Layer.provide(downloading(options?.ingests ?? [], discarded)),
       Layer.provideMerge(Layer.mergeAll(
         MemoryStore.layer,
         MemoryRouter.layer({ network, self }),
@@ -43,6 +44,8 @@ export const startNode = Effect.fnUntraced(function*(
     address,
     port,
     content: Context.get(context, MemoryContent),
+    /** Whose downloads were thrown away. */
+    discarded,
     router: Context.get(context, Router),
     ledger: Context.get(context, PullLedger.PullLedger)
   }
@@ -55,10 +58,14 @@ const patient = {
   answerTimeout: Duration.seconds(30)
 }
 
-const downloading = (ingests: ReadonlyArray<Ingest>) =>
+const downloading = (ingests: ReadonlyArray<Ingest>, discarded: Array<string>) =>
   Layer.effect(
     ContentStore,
-    Effect.map(ContentStore, (store) => ({ ...store, inProgress: Stream.fromIterable(ingests) }))
+    Effect.map(ContentStore, (store) => ({
+      ...store,
+      inProgress: Stream.fromIterable(ingests),
+      discard: (digest) => Effect.sync(() => discarded.push(digest))
+    }))
   )
 
 /** Of peers that are equally busy, the one named first is asked. */
