@@ -1,5 +1,4 @@
 /** The figures of a run as a table and as data. */
-import { percentile } from "@spegel-ts/bench/Statistics"
 import type { EmptyMirror } from "./EmptyMirror.ts"
 import { faults, requestKinds } from "./Fault.ts"
 import { type CellResult, type Company, maxAddedSeconds } from "./Matrix.ts"
@@ -11,7 +10,8 @@ export interface PartResult extends Omit<Part, "cells"> {
   readonly cells: ReadonlyArray<CellResult>
 }
 
-export const median = (values: ReadonlyArray<number>): number => percentile(values, 0.5)
+export const median = (values: ReadonlyArray<number>): number =>
+  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0
 
 export const addedSeconds = (part: PartResult, cell: CellResult): number => cell.seconds - median(part.plainSeconds)
 
