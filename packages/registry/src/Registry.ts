@@ -96,7 +96,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
         return yield* DistributionError.nameUnknown("spegel-ts: referrers are left to the upstream registry")
       case "Blob":
       case "Manifest":
-        return yield* content(request, response, record)
+        return yield* content.answer(request, response, record)
     }
   })
 
@@ -169,9 +169,17 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
       )
     })
 
+    const authorised = typeof parsed === "string" || authorise(request.headers.authorization)
+    if (authorised && typeof parsed !== "string" && Result.isSuccess(parsed)) {
+      const wanted = parsed.success
+      const answer = wanted._tag === "Blob" || wanted._tag === "Manifest"
+        ? content.fromMemory(wanted, response, record, started)
+        : undefined
+      if (answer !== undefined) return yield* finished(answer)
+    }
     const answering: Effect.Effect<Answer, AnswerError> = typeof parsed === "string"
       ? probe(parsed, response)
-      : !authorise(request.headers.authorization)
+      : !authorised
       ? Effect.suspend(() => {
         response.setHeader("www-authenticate", BasicAuth.challenge)
         return Effect.fail(DistributionError.unauthorized("spegel-ts: this mirror asks for a user name and a password"))
