@@ -26,7 +26,11 @@ export const blob = async (directory: string, size: number): Promise<Blob> => {
 
 /** Adds an image manifest of about `size` bytes to both trees. */
 export const manifest = async (directory: string, size: number): Promise<Blob> => {
-  const descriptor = { mediaType: "application/vnd.oci.image.config.v1+json", digest: `sha256:${"1".repeat(64)}`, size: 2 }
+  const descriptor = {
+    mediaType: "application/vnd.oci.image.config.v1+json",
+    digest: `sha256:${"1".repeat(64)}`,
+    size: 2
+  }
   const bytes = Buffer.from(JSON.stringify({
     schemaVersion: 2,
     mediaType: "application/vnd.oci.image.manifest.v1+json",
@@ -51,7 +55,9 @@ export const files = (directory: string): string => join(directory, "files")
 
 /** Makes both trees, empty. */
 export const make = async (directory: string): Promise<void> => {
-  for (const kind of ["blobs", "manifests"]) await mkdir(join(files(directory), "v2", "bench", kind), { recursive: true })
+  for (const kind of ["blobs", "manifests"]) {
+    await mkdir(join(files(directory), "v2", "bench", kind), { recursive: true })
+  }
   for (const name of ["layout", "empty"]) {
     await mkdir(join(directory, name, "blobs", "sha256"), { recursive: true })
     await writeFile(join(directory, name, "oci-layout"), JSON.stringify({ imageLayoutVersion: "1.0.0" }))

@@ -88,28 +88,38 @@ const report = Effect.fnUntraced(function*(
   if (options.json) yield* Console.log(JSON.stringify(figures))
 })
 
-const serve = Command.make("serve", { ...flags, port: port(26_101) }, ({ json, port, rounds, svg, url }) =>
-  Effect.gen(function*() {
-    const result = yield* Effect.promise(() => measureServe({ rounds, port, others: url.map(parse) }))
-    const { bareRequestsPerSecond, requestsPerSecond } = result.manifests
-    yield* report("serve", "Own content to clients, 256 MiB from the page cache", result, { svg, json }, [
-      `small manifests: ${requestsPerSecond} a second, bare node:http ${bareRequestsPerSecond}`
-    ])
-  })).pipe(Command.withDescription("Own content to clients, beside nginx and createReadStream().pipe"))
+const serve = Command.make(
+  "serve",
+  { ...flags, port: port(26_101) },
+  ({ json, port, rounds, svg, url }) =>
+    Effect.gen(function*() {
+      const result = yield* Effect.promise(() => measureServe({ rounds, port, others: url.map(parse) }))
+      const { bareRequestsPerSecond, requestsPerSecond } = result.manifests
+      yield* report("serve", "Own content to clients, 256 MiB from the page cache", result, { svg, json }, [
+        `small manifests: ${requestsPerSecond} a second, bare node:http ${bareRequestsPerSecond}`
+      ])
+    })
+).pipe(Command.withDescription("Own content to clients, beside nginx and createReadStream().pipe"))
 
-const relay = Command.make("relay", { ...flags, port: port(26_151) }, ({ json, port, rounds, svg, url }) =>
-  Effect.gen(function*() {
-    const result = yield* Effect.promise(() => measureRelay({ rounds, port, others: url.map(parse) }))
-    yield* report("relay", "A peer's bytes to clients, 256 MiB", result, { svg, json }, [
-      `sha256 on one core: ${result.sha256GibPerSecond.toFixed(2)} GiB/s`
-    ])
-  })).pipe(Command.withDescription("A peer's bytes to clients, beside nginx's proxy and node:http .pipe"))
+const relay = Command.make(
+  "relay",
+  { ...flags, port: port(26_151) },
+  ({ json, port, rounds, svg, url }) =>
+    Effect.gen(function*() {
+      const result = yield* Effect.promise(() => measureRelay({ rounds, port, others: url.map(parse) }))
+      yield* report("relay", "A peer's bytes to clients, 256 MiB", result, { svg, json }, [
+        `sha256 on one core: ${result.sha256GibPerSecond.toFixed(2)} GiB/s`
+      ])
+    })
+).pipe(Command.withDescription("A peer's bytes to clients, beside nginx's proxy and node:http .pipe"))
 
 const memory = Command.make("memory", { port: port(26_201), json }, ({ json, port }) =>
   Effect.gen(function*() {
     const { bars, figures } = yield* Effect.promise(() => measureMemory(port))
     for (const { clients, idleMiB, peakMiB, way } of figures) {
-      yield* Console.log(`${way}: ${clients} clients, ${idleMiB.toFixed(1)} MiB idle, ${peakMiB.toFixed(1)} MiB at most`)
+      yield* Console.log(
+        `${way}: ${clients} clients, ${idleMiB.toFixed(1)} MiB idle, ${peakMiB.toFixed(1)} MiB at most`
+      )
     }
     for (const bar of bars) yield* Console.log(Bar.print(bar))
     if (json) yield* Console.log(JSON.stringify(figures))

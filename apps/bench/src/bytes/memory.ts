@@ -49,7 +49,11 @@ export const memory = (
   withServers(async (directory, started) => {
     const blob = await Content.blob(directory, size)
     const path = blob.path + query
-    const measure = async (way: MemoryFigures["way"], pid: number, address: Servers.Address): Promise<MemoryFigures> => {
+    const measure = async (
+      way: MemoryFigures["way"],
+      pid: number,
+      address: Servers.Address
+    ): Promise<MemoryFigures> => {
       await sleep(settleMillis)
       const idleMiB = await Processes.rssMiB(pid)
       return { way, clients, idleMiB, peakMiB: await peak(pid, { ...address, path }) }

@@ -6,8 +6,8 @@ import { until } from "../Waiting.ts"
 import * as Comparison from "./Comparison.ts"
 import * as Content from "./Content.ts"
 import type { Target } from "./Load.ts"
-import { cpu, largeSize, plan, query, ratioBar, type Result, withServers } from "./serve.ts"
 import type { Running } from "./Processes.ts"
+import { cpu, largeSize, plan, query, ratioBar, type Result, withServers } from "./serve.ts"
 import * as Servers from "./Servers.ts"
 
 /** GiB per second that one core hashes. */
@@ -35,7 +35,11 @@ export const startRelay = async (
   const mirror = { host: "127.8.0.2", port }
   const peer = { host: "127.8.0.3", port }
   const holder = await started(
-    Servers.spegel(directory, { host: "127.8.0.4", port }, { store: "layout", routerHost: peer.host, bootstrap: mirror })
+    Servers.spegel(directory, { host: "127.8.0.4", port }, {
+      store: "layout",
+      routerHost: peer.host,
+      bootstrap: mirror
+    })
   )
   const files = await started(Servers.nginxFiles(directory, peer))
   const relay = await started(Servers.spegel(directory, mirror, { store: "empty", bootstrap: peer }))
@@ -59,7 +63,9 @@ export const relay = (options: {
   readonly others: ReadonlyArray<Target>
 }): Promise<Result & { readonly sha256GibPerSecond: number }> =>
   withServers(async (directory, started) => {
-    if (Servers.nginxPath === undefined) throw new Error("nginx is the peer here: install it (apt-get install nginx-light)")
+    if (Servers.nginxPath === undefined) {
+      throw new Error("nginx is the peer here: install it (apt-get install nginx-light)")
+    }
     const large = await Content.blob(directory, largeSize)
     const small = await Content.blob(directory, 1024)
     const { mirror, peer, pids, relay } = await startRelay(directory, options.port, started)
