@@ -11,6 +11,7 @@ import { partition, restarts, thirdLost, visibility } from "./router/faults.ts"
 import { hostile } from "./router/hostile.ts"
 import { type Figures, measure, type Plan } from "./router/measure.ts"
 import { memory } from "./router/memory.ts"
+import { newcomer } from "./router/newcomer.ts"
 import { upkeep } from "./router/upkeep.ts"
 import { traces } from "./traces/command.ts"
 
@@ -111,6 +112,7 @@ const faults = Command.make("router-faults", {
   Effect.gen(function*() {
     const scenarios = [
       () => visibility(nodes, port),
+      () => newcomer(nodes, port + 5),
       () => thirdLost(nodes, port + 1, "SIGSTOP"),
       () => thirdLost(nodes, port + 2, "SIGKILL"),
       () => restarts(20, port + 3),

@@ -6,8 +6,11 @@ import * as HttpListener from "@spegel-ts/registry/HttpListener"
 import * as PeerTransport from "@spegel-ts/registry/PeerTransport"
 import * as PullLedger from "@spegel-ts/registry/PullLedger"
 import { Registry } from "@spegel-ts/registry/Registry"
-import * as Bootstrap from "@spegel-ts/router/Bootstrap"
+import type { Bootstrap } from "@spegel-ts/router/Bootstrap"
+import * as HttpDocument from "@spegel-ts/router/HttpDocument"
+import type { IdentityUnusable } from "@spegel-ts/router/Identity"
 import * as Libp2p from "@spegel-ts/router/Libp2p"
+import type { NoUsableAddress } from "@spegel-ts/router/SelfAddress"
 import { StateTracker } from "@spegel-ts/state-tracker/StateTracker"
 import { MetricsEndpoint } from "@spegel-ts/telemetry/MetricsEndpoint"
 import * as Tracing from "@spegel-ts/telemetry/Tracing"
@@ -32,9 +35,11 @@ export interface DaemonSettings extends MirrorFlags.MirrorSettings {
   readonly routerAddr: ListenAddress
   readonly metricsAddr: ListenAddress
   readonly dataDir: string
-  readonly bootstrap: typeof Bootstrap.Bootstrap.Service
+  readonly bootstrap: Layer.Layer<Bootstrap, IdentityUnusable | NoUsableAddress>
   /** Where to name this node to others that bootstrap over HTTP; none where it is not used. */
   readonly bootstrapAddr: Option.Option<ListenAddress>
+  /** Certificates for that. */
+  readonly bootstrapTls: HttpDocument.TlsFiles
   /** Where the addresses of all peers lie; none means anywhere. */
   readonly peerCidrs: BlockList | undefined
   readonly recordTtl: Duration.Duration
@@ -77,7 +82,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
     peerCidrs: settings.peerCidrs,
     recordTtl: settings.recordTtl,
     refreshInterval: settings.recordRefresh
-  }).pipe(Layer.provide(Bootstrap.layer(settings.bootstrap)))
+  }).pipe(Layer.provide(settings.bootstrap))
   const services = Layer.mergeAll(
     Registry.layer({
       ...MirrorFlags.mirrorOptions(settings, settings.recordTtl),
@@ -114,6 +119,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
       yield* HttpListener.listen({
         ...settings.bootstrapAddr.value,
         handler: yield* BootstrapHandler.make({ routerPort: settings.routerAddr.port }),
+        tls: yield* HttpDocument.serverTls(settings.bootstrapTls),
         grace: Duration.zero
       })
     }

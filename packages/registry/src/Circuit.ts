@@ -1,5 +1,5 @@
 /**
- * A circuit breaker (closed, open, half open): where the mirror keeps failing for a registry, it is out of the way for
+ * Circuit breakers (closed, open, half open): where the mirror keeps failing for a registry, it is out of the way for
  * a while, and then one request probes whether it works again.
  */
 
@@ -10,6 +10,8 @@ export interface CircuitOptions {
   readonly pauseMillis: number
 }
 
+/** More registries than that are not told apart by a node. */
+const maxCircuits = 1000
 const maxPauseMillis = 5 * 60_000
 
 export class Circuit {
@@ -50,5 +52,23 @@ export class Circuit {
     this.#probing = false
     this.#openUntil = now + this.#pauseMillis
     return true
+  }
+}
+
+/** One circuit a registry. */
+export class Circuits {
+  readonly #options: CircuitOptions
+  readonly #circuits = new Map<string, Circuit>()
+
+  constructor(options: CircuitOptions) {
+    this.#options = options
+  }
+
+  of(registry: string): Circuit {
+    const known = this.#circuits.get(registry)
+    if (known !== undefined) return known
+    const circuit = new Circuit(this.#options)
+    if (this.#circuits.size < maxCircuits) this.#circuits.set(registry, circuit)
+    return circuit
   }
 }

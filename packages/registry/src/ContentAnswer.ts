@@ -19,6 +19,7 @@ import type { ContentRequest } from "./Offer.ts"
 import type { PullRecord } from "./PullLedger.ts"
 import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
+import * as SelfCheck from "./SelfCheck.ts"
 import * as UploadAdmission from "./UploadAdmission.ts"
 
 export interface ContentOptions extends Mirror.MirrorOptions, UploadAdmission.UploadLimits {
@@ -35,6 +36,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
   const local = yield* LocalContent.make
   const mirror = yield* Mirror.make(options)
   const uploads = UploadAdmission.make(options)
+  const selfCheck = yield* SelfCheck.make
 
   const writeHead = (
     response: ServerResponse,
@@ -152,6 +154,12 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       : yield* LocalContent.ifHeld(
         PullSpans.localLookup(request.reference.tag)(local.resolve(request, request.reference.tag))
       )
+    if (request.mirrored && Option.isSome(digest)) {
+      if (response.req.headers[SelfCheck.suspectHeader] === "true") yield* selfCheck.suspect(digest.value)
+      if (selfCheck.isDamaged(digest.value)) {
+        return yield* unknown(`spegel-ts: this node's copy of ${digest.value} is damaged`)
+      }
+    }
     if (Option.isSome(digest)) {
       const served = yield* LocalContent.ifHeld(serveLocal(request, digest.value, response, record))
       if (Option.isSome(served)) return served.value

@@ -7,10 +7,10 @@
  * discarded, once no pull can make it right any more.
  */
 import { ContentStore, type Ingest, type StoreUnavailable } from "@spegel-ts/content/ContentStore"
-import * as Digest from "@spegel-ts/oci/Digest"
+import type * as Digest from "@spegel-ts/oci/Digest"
 import { Clock, Effect, Option, Schedule, type Scope, Stream } from "effect"
-import { createHash } from "node:crypto"
 import { createReadStream } from "node:fs"
+import * as ContentHash from "./ContentHash.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 
 export interface LocalIngests {
@@ -57,7 +57,8 @@ export const make = Effect.gen(function*() {
     }
     if (ingest.written < ingest.size) return now - last.since < quietMillis ? "running" : "over"
     // The wrong bytes may have been in the chunk that was held back; then the rest, from elsewhere, made it right.
-    return (yield* isRight(ingest)) ? "right" : "over"
+    const isRight = ContentHash.matches(digest, createReadStream(path, { highWaterMark: 256 * 1024 }))
+    return (yield* Effect.orElseSucceed(isRight, () => false)) ? "right" : "over"
   })
 
   const watch = Effect.fnUntraced(function*(ingest: Ingest) {
@@ -100,15 +101,3 @@ export const make = Effect.gen(function*() {
     })
   } satisfies LocalIngests
 })
-
-/** False also where the file is gone. */
-const isRight = ({ digest, path }: Ingest): Effect.Effect<boolean> =>
-  Effect.promise(async () => {
-    const hash = createHash(Digest.algorithm(digest))
-    try {
-      for await (const chunk of createReadStream(path, { highWaterMark: 256 * 1024 })) hash.update(chunk as Buffer)
-    } catch {
-      return false
-    }
-    return hash.digest("hex") === Digest.hex(digest)
-  })

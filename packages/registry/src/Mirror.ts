@@ -12,7 +12,7 @@ import * as ContentKey from "@spegel-ts/router/ContentKey"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { Router } from "@spegel-ts/router/Router"
 import { Clock, Duration, Effect, Option, Result, Schedule, Scope, Semaphore, Stream } from "effect"
-import { Circuit } from "./Circuit.ts"
+import { Circuits } from "./Circuit.ts"
 import type { ByteSink } from "./Exchange.ts"
 import * as LocalIngests from "./LocalIngests.ts"
 import {
@@ -40,7 +40,10 @@ export interface MirrorOptions {
   readonly resolveRetries: number
   /** How long a peer may take to send the first byte of a body. */
   readonly firstByteTimeout: Duration.Duration
-  /** How long a first byte may take before another peer is asked beside, until past times tell it better. */
+  /**
+   * How long a first byte may take before another peer is asked beside, until past times tell it better; and how long
+   * other providers of a tag are waited for.
+   */
   readonly hedgeDelay: Duration.Duration
   /** How long a HEAD or a manifest may take, whatever peers do. */
   readonly answerTimeout: Duration.Duration
@@ -89,8 +92,6 @@ type Winner = PeerRace.Won<Offer.Offer>
 
 /** A peer that gave so much was worth asking: the peers after it are counted anew. */
 const worthwhileBytes = 1024 * 1024
-/** More registries than that are not told apart by a node. */
-const maxCircuits = 1000
 
 /** The digest or tag that a request asks for: what it is advertised under. */
 export const contentOf = (request: Offer.ContentRequest, name: Reference.Reference): string =>
@@ -104,36 +105,32 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   const router = yield* Router
   const verifier = yield* VerifyingSink.make
   const ingests = yield* LocalIngests.make
-  const { ask } = yield* Offer.make(options)
-  const { answerTimeout, resolveRetries, resolveTimeout, verifyMemory, verifySize } = options
+  const { ask, complain } = yield* Offer.make(options)
+  const whole = yield* Effect.scope
+  const { answerTimeout, hedgeDelay, resolveRetries, resolveTimeout, verifyMemory, verifySize } = options
   const memory = new PeerMemory({
-    hedgeMillis: Duration.toMillis(options.hedgeDelay),
+    hedgeMillis: Duration.toMillis(hedgeDelay),
     recordMillis: Duration.toMillis(options.recordTtl)
   })
   const hedging = Schedule.forever.pipe(
     Schedule.modifyDelay(() => Effect.sync(() => Duration.millis(memory.hedgeMillis)))
   )
-  const buffers = yield* Semaphore.make(verifyMemory)
-  const circuits = new Map<string, Circuit>()
-
-  const circuitOf = (registry: string): Circuit => {
-    const known = circuits.get(registry)
-    if (known !== undefined) return known
-    const circuit = new Circuit({
-      failures: options.circuitFailures,
-      pauseMillis: Duration.toMillis(options.circuitPause)
-    })
-    if (circuits.size < maxCircuits) circuits.set(registry, circuit)
-    return circuit
-  }
+  // Blobs must not keep manifests from being verified, and so from being answered.
+  const manifestMemory = Math.floor(verifyMemory / 8)
+  const manifests = yield* Semaphore.make(manifestMemory)
+  const blobs = yield* Semaphore.make(verifyMemory - manifestMemory)
+  const circuits = new Circuits({
+    failures: options.circuitFailures,
+    pauseMillis: Duration.toMillis(options.circuitPause)
+  })
 
   /** Memory for a body to verify. A manifest waits for it; a blob that gets none is streamed. */
   const reserve = (request: Offer.ContentRequest, size: number): Effect.Effect<boolean, never, Scope.Scope> =>
     request._tag === "Manifest"
-      ? Effect.as(Semaphore.takeScoped(buffers, Math.min(size, verifyMemory)), true)
+      ? Effect.as(Semaphore.takeScoped(manifests, Math.min(size, manifestMemory)), true)
       : Effect.acquireRelease(
-        Semaphore.takeIfAvailable(buffers, size),
-        (taken) => taken ? Semaphore.release(buffers, size) : Effect.void
+        Semaphore.takeIfAvailable(blobs, size),
+        (taken) => taken ? Semaphore.release(blobs, size) : Effect.void
       )
 
   const fetch = Effect.fnUntraced(function*(
@@ -142,7 +139,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
     record: PullRecord
   ) {
     const content = contentOf(request, name)
-    const circuit = circuitOf(name.registry)
+    const circuit = circuits.of(name.registry)
     const retryMillis = circuit.refuses(yield* Clock.currentTimeMillis)
     if (retryMillis !== undefined) return yield* new CircuitOpen({ content, registry: name.registry, retryMillis })
     if (request.method === "GET" && request._tag === "Blob") yield* ingests.serving(request.digest)
@@ -162,16 +159,11 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
     })
 
     /** Only what cost time tells against the mirror; peers that said at once that they lack it did not. */
-    const countFailure = Effect.suspend(() =>
-      peers.broke() ? Effect.flatMap(Clock.currentTimeMillis, (now) => tellOpened(circuit.failed(now))) : Effect.void
-    )
-    const tellOpened = (opened: boolean) =>
-      opened
-        ? Effect.andThen(
-          RegistryMetrics.circuitOpened(name.registry),
-          Effect.logWarning(`peers keep failing for ${name.registry}: they are not asked for its images for a while`)
-        )
-        : Effect.void
+    const countFailure = Effect.gen(function*() {
+      if (!peers.broke() || !circuit.failed(yield* Clock.currentTimeMillis)) return
+      yield* RegistryMetrics.circuitOpened(name.registry)
+      yield* Effect.logWarning(`peers keep failing for ${name.registry}: they are not asked for its images for a while`)
+    })
 
     const served = ({ entry, peer }: PeerRace.Won<unknown>) => {
       entry.outcome = "served"
@@ -183,6 +175,8 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
     const drop = Effect.fnUntraced(function*(won: Winner, error: PeerError, senders: ReadonlyArray<Peer>) {
       yield* peers.leave(won, error)
       if (error._tag !== "ContentCorrupted") return
+      // Of several it is not known who lied.
+      if (senders.length === 1) yield* Effect.forkIn(complain(request, won.peer), whole)
       memory.corrupted(senders, content, yield* Clock.currentTimeMillis)
       yield* Effect.forEach(senders, ({ id }) => RegistryMetrics.corrupted(id), { discard: true })
       yield* Effect.logWarning(`${error.message}: not asked for it any more`).pipe(
@@ -229,14 +223,14 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
 
     /** Of the providers of a tag, the one that all nodes would choose. */
     const elect = Effect.fnUntraced(function*(first: Held) {
-      const others = yield* peers.beside((peer) => ask(request, peer, undefined))
+      const others = yield* peers.beside(hedgeDelay, (peer) => ask(request, peer, undefined))
       const rivals = yield* Effect.forEach(
         others,
         (other) =>
           hold(other).pipe(
             Scope.provide(other.scope),
-            Effect.timeoutOrElse({ duration: memory.hedgeMillis, orElse: () => Effect.succeedNone }),
             Effect.tap(() => Effect.sync(() => served(other))),
+            Effect.timeoutOrElse({ duration: hedgeDelay, orElse: () => Effect.succeedNone }),
             Effect.catch((error) => Effect.as(drop(other, error, [other.peer]), Option.none()))
           ),
         { concurrency: "unbounded" }

@@ -12,6 +12,7 @@ import { type PeerResponse, PeerTransport } from "./PeerTransport.ts"
 import type { AttemptEntry } from "./PullLedger.ts"
 import * as PullSpans from "./PullSpans.ts"
 import { parseContentRange } from "./ResponseHead.ts"
+import * as SelfCheck from "./SelfCheck.ts"
 
 export type ContentRequest = Extract<DistributionRequest.DistributionRequest, { readonly _tag: "Blob" | "Manifest" }>
 
@@ -99,7 +100,28 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
     return { peer, response, ...part, digest: digest.value, mediaType }
   })
 
-  return { ask }
+  /** Tells a peer that its bytes were wrong, so that it looks at what it holds. */
+  const complain = Effect.fnUntraced(
+    function*(request: ContentRequest, { addresses, registryPort }: Peer) {
+      const { headers, ...printed } = DistributionRequest.print({
+        ...request,
+        method: "HEAD",
+        mirrored: true,
+        range: undefined
+      })
+      yield* transport.request({
+        ...printed,
+        headers: { ...headers, [SelfCheck.suspectHeader]: "true" },
+        addresses,
+        port: registryPort
+      })
+    },
+    Effect.scoped,
+    Effect.timeout(firstByteTimeout),
+    (complaint) => Effect.ignore(complaint)
+  )
+
+  return { ask, complain }
 })
 
 /** The whole body of an offer, once its digest is known to be right; what comes is counted in `entry`. */

@@ -28,8 +28,8 @@ export interface Won<A> {
 export interface PeerRace {
   /** Asks peers until one answers, none again that has failed; `start` is the byte from which. */
   readonly race: <A>(start: number, use: Use<A>) => Effect.Effect<Won<A>, PeerNotFound | ResolveTimeout>
-  /** Asks more of the peers known by now, all at once; gives those that answered within the time of a hedge. */
-  readonly beside: <A>(use: Use<A>) => Effect.Effect<ReadonlyArray<Won<A>>>
+  /** Asks more of the peers known by now, all at once; gives those that answered in time. */
+  readonly beside: <A>(time: Duration.Duration, use: Use<A>) => Effect.Effect<ReadonlyArray<Won<A>>>
   /** What was won has failed after all. */
   readonly leave: (won: Won<unknown>, error: PeerError) => Effect.Effect<void>
   /** Whether a peer has failed so far, other than by refusing. */
@@ -204,7 +204,7 @@ export const make = Effect.fnUntraced(function*(options: {
     }
   })
 
-  const beside = Effect.fnUntraced(function*<A>(use: Use<A>) {
+  const beside = Effect.fnUntraced(function*<A>(time: Duration.Duration, use: Use<A>) {
     const more: Array<Running> = []
     for (const event of yield* Queue.clear(events)) learn(event)
     while (left > 0) {
@@ -218,7 +218,7 @@ export const make = Effect.fnUntraced(function*(options: {
       (running) =>
         run(running, use).pipe(
           Effect.map((value) => ({ ...running, value })),
-          Effect.timeoutOption(memory.hedgeMillis),
+          Effect.timeoutOption(time),
           Effect.tap((answer) =>
             Option.isNone(answer)
               ? Effect.andThen(

@@ -98,8 +98,7 @@ describe("responses of peers", { timeout: 300_000 }, () => {
       const bytes = makeResponse()
       const passed: Array<Buffer> = []
       const waiting: Array<() => void> = []
-      let open = true
-      let flowing = true
+      const wire = { open: true, flowing: true }
       const outcomes: Array<"whole" | "failed"> = []
       const sink: ByteSink = {
         write: (chunk, resume) => {
@@ -112,9 +111,9 @@ describe("responses of peers", { timeout: 300_000 }, () => {
       const exchange = new Exchange(
         { peer: "a", bodiless: false, limits: { stallMillis: 1000, minBytesPerSecond: 0, crawlWindowMillis: 3000 } },
         {
-          resume: () => flowing = true,
-          done: () => open = false,
-          destroy: () => open = false
+          resume: () => wire.flowing = true,
+          done: () => wire.open = false,
+          destroy: () => wire.open = false
         },
         (head) => {
           if (Result.isFailure(head)) outcomes.push("failed")
@@ -122,8 +121,8 @@ describe("responses of peers", { timeout: 300_000 }, () => {
         }
       )
       let position = 0
-      while (open && position < bytes.length) {
-        if (!flowing) {
+      while (wire.open && position < bytes.length) {
+        if (!wire.flowing) {
           const resume = waiting.shift()
           if (resume === undefined) break
           resume()
@@ -133,12 +132,12 @@ describe("responses of peers", { timeout: 300_000 }, () => {
         const size = Math.min(into.length, bytes.length - position, 1 + below(pick([3, 100, 70_000])))
         bytes.copy(into, 0, position, position + size)
         position += size
-        flowing = exchange.onBytes(into.subarray(0, size))
+        wire.flowing = exchange.onBytes(into.subarray(0, size))
         // What it was read into is used for the next connection's bytes.
         if (into === shared) shared.fill(0)
       }
       for (let resume = waiting.shift(); resume !== undefined; resume = waiting.shift()) resume()
-      if (open) exchange.onClosed(undefined)
+      if (wire.open) exchange.onClosed(undefined)
       exchange.abandon()
 
       const got = Buffer.concat(passed)

@@ -224,7 +224,7 @@ describe("Mirror", () => {
             tag
           )
         }
-        const { url } = yield* startNode(network, "127.0.0.3", { hedgeDelay: Duration.seconds(1) })
+        const { url } = yield* startNode(network, "127.0.0.3", { hedgeDelay: Duration.seconds(5) })
         const head = yield* get(tagUrl(url), { method: "HEAD" })
         assert.strictEqual(head.headers.get("docker-content-digest"), Digest.ofBytes(expected))
         assert.isTrue((yield* get(tagUrl(url))).body.equals(expected))
@@ -347,7 +347,7 @@ describe("Mirror", () => {
       )
       const { url } = yield* startNode(network, "127.0.0.3", {
         circuitFailures: 2,
-        circuitPause: Duration.millis(300)
+        circuitPause: Duration.seconds(3)
       })
       const fetchBlob = (index: number) => get(blobUrl(url, digests[index] ?? ""))
       for (const index of [0, 1]) assert.include(error((yield* fetchBlob(index)).body).message, "no peer could serve")
@@ -358,7 +358,7 @@ describe("Mirror", () => {
       // Another registry's images are asked for.
       const other = yield* get(`${url}/v2/team/app/blobs/${digests[3]}?ns=other.example`)
       assert.strictEqual(other.status, 200)
-      yield* Effect.sleep("300 millis")
+      yield* Effect.sleep("3 seconds")
       for (const index of [2, 3, 4]) assert.strictEqual((yield* fetchBlob(index)).status, 200)
     }))
 
@@ -385,7 +385,7 @@ describe("Mirror", () => {
       const network = MemoryRouter.network()
       yield* startHolder(network, "127.0.0.2", small)
       const lie = (socket: Socket) => socket.write(response(200, Buffer.alloc(small.length, "x")))
-      const node = yield* startNode(network, "127.0.0.3", { verifyMemory: small.length })
+      const node = yield* startNode(network, "127.0.0.3", { verifyMemory: 2 * small.length })
       for (let turn = 0; turn < 5; turn++) {
         assert.isTrue((yield* get(blobUrl(node.url, smallDigest))).body.equals(small))
       }
@@ -393,7 +393,7 @@ describe("Mirror", () => {
       yield* startFalsePeer(network, "127.0.0.4", lie, smallDigest)
       assert.isTrue((yield* get(blobUrl(node.url, smallDigest))).body.equals(small))
 
-      const without = yield* startNode(network, "127.0.0.5", { verifyMemory: small.length - 1 })
+      const without = yield* startNode(network, "127.0.0.5", { verifyMemory: small.length })
       const cut = yield* Effect.exit(Effect.tryPromise(() => fetch(blobUrl(without.url, smallDigest))))
       assert.strictEqual(cut._tag, "Failure")
       // The liar is known now.

@@ -27,7 +27,7 @@ export const startNode = Effect.fnUntraced(function*(
       Layer.provideMerge(Layer.mergeAll(
         MemoryStore.layer,
         MemoryRouter.layer({ network, self }),
-        PeerTransport.layer({ stallTimeout: options?.stallTimeout ?? Duration.millis(300), minPeerSpeed: 0 }),
+        PeerTransport.layer({ stallTimeout: options?.stallTimeout ?? Duration.seconds(2), minPeerSpeed: 0 }),
         PullLedger.layer
       ))
     )

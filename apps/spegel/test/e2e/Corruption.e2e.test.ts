@@ -39,32 +39,41 @@ const metric = (node: Node.Node, name: string) =>
 
 describe.skipIf(missing !== undefined)(`a lying peer${missing === undefined ? "" : ` (skipped: ${missing})`}`, () => {
   for (const client of ["ctr", "CRI"] as const) {
-    it.live(`costs a new node one failed pull of a large layer at most, by ${client}`, () =>
-      Effect.gen(function*() {
-        const upstream = yield* Upstream.start
-        const ports = yield* Node.ports
-        const liar = yield* Node.start(1, ports, upstream.host)
-        const image = yield* upstream.push({ tag: "v1", layers: 1, layerSize: 64 * mebibyte })
-        yield* liar.pull(image.name)
-        const layer = image.objects.at(-1)?.descriptor.digest ?? ""
-        yield* damage(liar, layer)
+    it.live(
+      `costs a cluster of new nodes one failed pull of a large layer at most, by ${client}`,
+      () =>
+        Effect.gen(function*() {
+          const upstream = yield* Upstream.start
+          const ports = yield* Node.ports
+          const liar = yield* Node.start(1, ports, upstream.host)
+          const image = yield* upstream.push({ tag: "v1", layers: 1, layerSize: 64 * mebibyte })
+          yield* liar.pull(image.name)
+          const layer = image.objects.at(-1)?.descriptor.digest ?? ""
+          yield* damage(liar, layer)
 
-        const node = yield* Node.start(2, ports, upstream.host)
-        yield* Effect.tryPromise(() =>
-          fetch(`${node.url}/v2/team/app/blobs/${layer}?ns=${upstream.host}`, { method: "HEAD" })
-        ).pipe(
-          Effect.filterOrFail((response) => response.ok, () => "not found yet"),
-          Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 100 })
-        )
-        const pull = client === "ctr" ? node.pull(image.name) : node.pullByCri(image.name)
-        const first = yield* Effect.exit(pull)
-        // The kubelet waits ten seconds; a person may be quicker.
-        yield* Effect.sleep("500 millis")
-        const second = yield* Effect.exit(pull)
-        assert.deepStrictEqual([Exit.isSuccess(first), Exit.isSuccess(second)], [false, true], String(second))
-        assert.deepStrictEqual(yield* metric(node, "spegel_mirror_corruptions_total"), [1])
-        assert.include(node.mirror.output.stderr, `sent wrong bytes for ${layer}`)
-        assert.deepStrictEqual(yield* ingests(node), [])
-      }), 120_000)
+          const node = yield* Node.start(2, ports, upstream.host)
+          yield* Effect.tryPromise(() =>
+            fetch(`${node.url}/v2/team/app/blobs/${layer}?ns=${upstream.host}`, { method: "HEAD" })
+          ).pipe(
+            Effect.filterOrFail((response) => response.ok, () => "not found yet"),
+            Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 100 })
+          )
+          const pull = client === "ctr" ? node.pull(image.name) : node.pullByCri(image.name)
+          const first = yield* Effect.exit(pull)
+          // The kubelet waits ten seconds; a person may be quicker.
+          yield* Effect.sleep("500 millis")
+          const second = yield* Effect.exit(pull)
+          assert.deepStrictEqual([Exit.isSuccess(first), Exit.isSuccess(second)], [false, true], String(second))
+          assert.deepStrictEqual(yield* metric(node, "spegel_mirror_corruptions_total"), [1])
+          assert.include(node.mirror.output.stderr, `sent wrong bytes for ${layer}`)
+          assert.deepStrictEqual(yield* ingests(node), [])
+          // The liar looked at what it holds, and lies no more: the next node's first pull succeeds.
+          assert.include(liar.mirror.output.stderr, `copy of ${layer} is damaged`)
+          const third = yield* Node.start(3, ports, upstream.host)
+          yield* client === "ctr" ? third.pull(image.name) : third.pullByCri(image.name)
+          assert.deepStrictEqual(yield* metric(third, "spegel_mirror_corruptions_total"), [])
+        }),
+      120_000
+    )
   }
 })

@@ -82,6 +82,8 @@ export const start = Effect.gen(function*() {
       }
     )
     forwarded.on("error", () => outgoing.destroy())
+    // containerd leaves early where it fetches a layer in parts.
+    outgoing.on("close", () => forwarded.destroy())
     incoming.pipe(forwarded)
   })
   const proxyPort = yield* Effect.acquireRelease(

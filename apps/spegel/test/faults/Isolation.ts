@@ -9,7 +9,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { run } from "../../../../packages/containerd/test/ContainerdDaemon.ts"
 
-/** The network between the peers, `10.77.0.0/16`. */
+/** The network between the peers; each cluster has a subnet of `10.77.0.0/16`. */
 export const bridge = "faults"
 
 const marker = "SPEGEL_FAULTS_DIRECTORY"

@@ -49,7 +49,7 @@ const pullLimit = "60 seconds"
 const kibibyte = 1024
 
 /** A small layer, which mirrors check before they pass it on, and a large one, which streams. */
-const layerSizes = [64 * kibibyte, 6 * 1024 * kibibyte]
+const layerSizes = [64 * kibibyte, 4.5 * 1024 * kibibyte]
 
 const startSpegel = Effect.fnUntraced(
   function*(address: string, directory: string, store: ReadonlyArray<string>, bootstrap: string) {
@@ -69,9 +69,11 @@ const startSpegel = Effect.fnUntraced(
 
 export const start = Effect.fnUntraced(function*({ client, containerd: programs, index, settings }: LaneOptions) {
   const addresses = { node: `10.77.${index}.1`, good: `10.77.${index}.2`, fault: `10.77.${index}.3` }
+  const address = (change: "add" | "delete", ip: string) =>
+    ContainerdDaemon.run("ip", "address", change, `${ip}/24`, "dev", bridge)
   yield* Effect.forEach(
     [addresses.node, addresses.good],
-    (address) => ContainerdDaemon.run("ip", "address", "add", `${address}/16`, "dev", bridge)
+    (ip) => Effect.acquireRelease(address("add", ip), () => Effect.orDie(address("delete", ip)))
   )
   const directory = yield* Upstream.temporary
   const configPath = join(directory, "certs.d")
@@ -80,7 +82,7 @@ export const start = Effect.fnUntraced(function*({ client, containerd: programs,
   const [upstream, containerd, faultPeer] = yield* Effect.all([
     Upstream.start,
     ContainerdDaemon.start({ programs, configPath, ...(settings === undefined ? {} : { settings }) }),
-    FaultPeerProcess.start({ bridge, link: `fault${index}`, address: `${addresses.fault}/16` })
+    FaultPeerProcess.start({ bridge, link: `fault${index}`, address: `${addresses.fault}/24` })
   ], { concurrency: "unbounded" })
   // containerd 2 makes it with the first pull; a node that runs the mirror has pulled something.
   yield* Effect.promise(() => mkdir(containerd.contentPath, { recursive: true }))
@@ -103,7 +105,7 @@ export const start = Effect.fnUntraced(function*({ client, containerd: programs,
       configPath,
       mirroredRegistries: [`http://${upstream.host}`],
       mirrorTargets: [target],
-      resolveTags: true,
+      tagResolution: "mirror",
       prependExisting: false,
       basicAuth: Option.none()
     })

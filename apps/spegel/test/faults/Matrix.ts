@@ -38,6 +38,9 @@ export const maxAttempts = ({ fault, kind }: Cell): number =>
 /** Shorter than the kubelet waits. */
 const pauseBeforeRetry = "1 second"
 
+/** Beyond this the machinery hangs: pulls have a limit of their own. */
+const cellLimit = "10 minutes"
+
 /** Two peers have the image and one of them is chosen at random: the cell is run until it was the faulty one. */
 const maxTries = 24
 
@@ -103,6 +106,7 @@ export const runCell = (lane: Lane.Lane, cell: Cell): Effect.Effect<CellResult> 
       if (tries === maxTries) return { ...result, succeeded: false, errors: ["the mirror never met the fault"] }
     }
   }).pipe(
+    Effect.timeout(cellLimit),
     Effect.exit,
     Effect.flatMap((exit) =>
       Exit.isSuccess(exit)

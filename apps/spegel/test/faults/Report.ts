@@ -37,7 +37,7 @@ const table = (company: Company, parts: ReadonlyArray<PartResult>): string => {
         const cell = part.cells.find((cell) => cell.fault === fault && cell.kind === kind)
         return cell === undefined ? "" : textOf(part, cell)
       })
-      return [fault, kind, ...texts]
+      return [fault as string, kind].concat(texts)
     })
   ).filter(([_fault, _kind, ...texts]) => texts.some((text) => text !== ""))
   const title = company === "upstream"

@@ -77,8 +77,8 @@ const flags = {
 type Options = Command.Command.Config.Infer<typeof flags>
 
 const measure = Effect.fnUntraced(function*({ containerd, fault, lanes, out, pairs, quick, request }: Options) {
-  const versions = containerd.length > 0 ? containerd : quick ? ["2.1" as const] : ContainerdPackages.versions
-  const plan = Plan.make(versions, { fault, request })
+  const versions = containerd.length > 0 ? containerd : ContainerdPackages.versions
+  const plan = Plan.make({ versions, quick, filter: { fault, request } })
   const exits = yield* Effect.forEach(
     plan,
     (part, index) => Effect.exit(runPart(part, index)),
@@ -87,6 +87,9 @@ const measure = Effect.fnUntraced(function*({ containerd, fault, lanes, out, pai
   const broken = exits.filter(Exit.isFailure)
   for (const { cause } of broken) yield* Console.error(`a cluster could not be run: ${String(cause)}`)
   const parts = exits.filter(Exit.isSuccess).map(({ value }) => value)
+  const cells = parts.flatMap((part) => part.cells.map((cell) => Report.isMet(part, cell)))
+  const failed = cells.filter((met) => !met).length
+  if (failed > 0) yield* Console.error(`\n${Report.failures(parts)}`)
 
   // Alone on the machine: here tens of milliseconds are told apart.
   const empty = pairs === 0 ? [] : yield* Effect.forEach(
@@ -108,10 +111,7 @@ const measure = Effect.fnUntraced(function*({ containerd, fault, lanes, out, pai
       await writeFile(join(directory, "faults.json"), JSON.stringify({ parts, empty }, null, 2))
     })
   }
-  const cells = parts.flatMap((part) => part.cells.map((cell) => Report.isMet(part, cell)))
-  const failed = cells.filter((met) => !met).length
   const missed = empty.filter((result) => !EmptyMirror.isMet(result))
-  if (failed > 0) yield* Console.error(`${Report.failures(parts)}\n`)
   yield* Console.log(
     `${
       cells.length - failed

@@ -1,0 +1,63 @@
+import { assert, describe, it } from "@effect/vitest"
+import { BlobSource, ContentStore } from "@spegel-ts/content/ContentStore"
+import * as MemoryStore from "@spegel-ts/content/MemoryStore"
+import * as Digest from "@spegel-ts/oci/Digest"
+import * as SelfCheck from "@spegel-ts/registry/SelfCheck"
+import * as ContentKey from "@spegel-ts/router/ContentKey"
+import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { Router } from "@spegel-ts/router/Router"
+import { Effect, Layer } from "effect"
+import { TestClock } from "effect/testing"
+import { setTimeout } from "node:timers/promises"
+
+const right = Buffer.from("as it was pulled")
+const digest = Digest.ofBytes(right)
+
+/** A node that holds one blob, which is read from the disk as `disk` has it. */
+const setUp = Effect.gen(function*() {
+  const network = MemoryRouter.network()
+  const self = { id: "self", addresses: ["127.0.0.1"], registryPort: 1 }
+  const disk = { bytes: right, reads: 0 }
+  const layer = Layer.mergeAll(
+    MemoryRouter.layer({ network, self }),
+    Layer.effect(
+      ContentStore,
+      Effect.map(ContentStore, (memory) => ({
+        ...memory,
+        open: () =>
+          Effect.sync(() => {
+            disk.reads++
+            return BlobSource.Bytes({ bytes: disk.bytes, size: disk.bytes.length, mediaType: "" })
+          })
+      }))
+    ).pipe(Layer.provide(MemoryStore.layer))
+  )
+  return yield* Effect.gen(function*() {
+    yield* Effect.flatMap(Router, (router) => router.advertise([ContentKey.make(digest)]))
+    const check = yield* SelfCheck.make
+    /** The check reads in the background. */
+    const suspect = Effect.andThen(check.suspect(digest), Effect.promise(() => setTimeout(10)))
+    const advertised = () => network.providers.get(ContentKey.make(digest))?.has("self")
+    return { ...check, suspect, disk, advertised }
+  }).pipe(Effect.provide(yield* Layer.build(layer)))
+})
+
+describe("SelfCheck", () => {
+  it.effect("finds a damaged blob, and advertises it no more", () =>
+    Effect.gen(function*() {
+      const { advertised, disk, isDamaged, suspect } = yield* setUp
+      disk.bytes = Buffer.from("as it was pulleD")
+      yield* suspect
+      assert.deepStrictEqual([isDamaged(digest), advertised()], [true, false])
+    }))
+
+  it.effect("leaves a blob that is right, and does not read it for each complaint", () =>
+    Effect.gen(function*() {
+      const { advertised, disk, isDamaged, suspect } = yield* setUp
+      for (let turn = 0; turn < 5; turn++) yield* suspect
+      assert.deepStrictEqual([isDamaged(digest), advertised(), disk.reads], [false, true, 1])
+      yield* TestClock.adjust("10 minutes")
+      yield* suspect
+      assert.strictEqual(disk.reads, 2)
+    }))
+})
