@@ -119,8 +119,9 @@ describe("traces", { timeout: 120_000 }, () => {
       const { spans } = collector
       const of = (name: string) =>
         spans.filter(({ kind, resource }) => kind === server && resource["service.instance.id"] === name)
-      // Each object of the pull is a trace. The last ones: before them the test has asked whether all is there.
-      const requests = of("asker").filter(({ attributes }) => attributes["http.request.method"] === "GET")
+      // Each object of the pull is a trace.
+      const gets = (name: string) => of(name).filter((span) => attribute(span, "http.request.method") === "GET")
+      const requests = gets("asker")
       assert.strictEqual(requests.length, image.objects.length)
       const served = requests.map((request) => {
         assert.strictEqual(request.parentSpanId, "")
@@ -164,10 +165,11 @@ describe("traces", { timeout: 120_000 }, () => {
           attribute(childrenOf(spans, remote as Span).find(({ name }) => name === "local lookup"), "spegel.hit"),
           true
         )
-        for (const span of [...children, remote as Span]) {
+        // Another process has another clock, and may notice later that all bytes have arrived.
+        for (const span of children) {
           assert.isTrue(span.start >= request.start && span.end <= request.end, `${span.name} is within its request`)
-          assert.isFalse(span.error)
         }
+        assert.isFalse([...children, remote].some((span) => span?.error))
         return { content: attribute(request, "spegel.content"), bytes }
       })
       assert.deepStrictEqual(
@@ -182,7 +184,7 @@ describe("traces", { timeout: 120_000 }, () => {
       ]
       assert.strictEqual(
         sum(counted.map(([, bytes]) => bytes)),
-        sum(of("holder").map((span) => attribute(span, "http.response.body.size")))
+        sum(gets("holder").map((span) => attribute(span, "http.response.body.size")))
       )
     }))
 
