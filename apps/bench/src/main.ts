@@ -13,6 +13,7 @@ import { type Figures, measure, type Plan } from "./router/measure.ts"
 import { memory } from "./router/memory.ts"
 import { newcomer } from "./router/newcomer.ts"
 import { upkeep } from "./router/upkeep.ts"
+import { traces } from "./traces/command.ts"
 
 const ours: Plan = {
   rounds: 3,
@@ -160,7 +161,7 @@ const routerUpkeep = Command.make("router-upkeep", {
 
 Command.make("bench").pipe(
   Command.withDescription("Benchmarks of spegel-ts"),
-  Command.withSubcommands([router, faults, underAttack, routerMemory, routerUpkeep, ...bytes]),
+  Command.withSubcommands([router, faults, underAttack, routerMemory, routerUpkeep, ...bytes, traces]),
   Command.run({ version: "0.1.0" }),
   Effect.provide(NodeServices.layer),
   NodeRuntime.runMain
