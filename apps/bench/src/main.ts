@@ -5,6 +5,7 @@ import { Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as Bar from "./Bar.ts"
 import { commands as bytes } from "./bytes/commands.ts"
+import { election } from "./election.ts"
 import { json, svg } from "./Flags.ts"
 import * as Plot from "./Plot.ts"
 import { partition, restarts, thirdLost, visibility } from "./router/faults.ts"
@@ -158,9 +159,21 @@ const routerUpkeep = Command.make("router-upkeep", {
     yield* printBars(bars)
   })).pipe(Command.withDescription("What it costs to provide a few keys, and to keep many provided"))
 
+const elections = Command.make("election", {
+  perProcess: Flag.Int("per-process").pipe(
+    Flag.withDescription("Candidates in each of the five processes"),
+    Flag.withDefault(10)
+  ),
+  json
+}, ({ json, perProcess }) =>
+  Effect.gen(function*() {
+    const bars = yield* election(perProcess)
+    if (json) yield* Console.log(JSON.stringify({ candidates: 5 * perProcess, bars }))
+  })).pipe(Command.withDescription("Leader elections over a real Kubernetes API (needs etcd and go), 3 minutes"))
+
 Command.make("bench").pipe(
   Command.withDescription("Benchmarks of spegel-ts"),
-  Command.withSubcommands([router, faults, underAttack, routerMemory, routerUpkeep, ...bytes]),
+  Command.withSubcommands([router, faults, underAttack, routerMemory, routerUpkeep, elections, ...bytes]),
   Command.run({ version: "0.1.0" }),
   Effect.provide(NodeServices.layer),
   NodeRuntime.runMain
