@@ -154,12 +154,28 @@ export const make = Effect.fnUntraced(function*(options: {
     return started
   })
 
-  /** After a conflict: what was observed is not what is, so the watch may be dead. */
+  /** Reads the lease beside the watch, which is opened anew where it has not told the same. */
   const reread = Effect.gen(function*() {
-    yield* Queue.offer(stale, undefined)
+    const before = version()
     const { lease } = yield* api.list
     yield* observe(lease)
-  })
+    if (version() !== before) yield* Queue.offer(stale, undefined)
+  }).pipe(Effect.tapError(() => {
+    inContact = false
+    wasLost = true
+    return Queue.offer(stale, undefined)
+  }))
+
+  /** Tries once to hold the lease. Succeeds with the time, or with none where another was faster. */
+  const attempt = Effect.gen(function*() {
+    if (!isOwn()) {
+      // A server that is silent may find a write later, and depose a leader that can be heard again by then: ask first.
+      const seen = version()
+      yield* reread
+      if (version() !== seen) return Option.none()
+    }
+    return Option.some(yield* write)
+  }).pipe(Effect.catchTag("LeaseConflict", () => Effect.as(reread, Option.none())))
 
   /** Succeeds with the time of a renewal; with none when another holds the lease. */
   const renewal = Effect.gen(function*() {
@@ -212,19 +228,15 @@ export const make = Effect.fnUntraced(function*(options: {
         }
       }
       turn = undefined
-      const result = yield* Effect.result(write)
+      const result = yield* Effect.result(attempt)
       if (Result.isSuccess(result)) {
-        yield* lead(result.success)
+        if (Option.isSome(result.success)) yield* lead(result.success.value)
         continue
       }
-      const failed = result.failure._tag === "LeaseConflict"
-        ? Result.getFailure(yield* Effect.result(reread))
-        : Option.some(result.failure)
-      if (Option.isNone(failed)) continue
-      yield* report(failed.value)
+      yield* report(result.failure)
       // Its last holder tries most often: what it renews need not change hands.
       const pause = isOwn() ? retryMillis : Pace.jittered(retryMillis, yield* Random.next)
-      attemptFrom = (yield* monotonic) + pause + retryAfterMillis(failed.value)
+      attemptFrom = (yield* monotonic) + pause + retryAfterMillis(result.failure)
     }
   })
 
