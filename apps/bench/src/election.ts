@@ -4,19 +4,20 @@ import * as Field from "@spegel-ts/leader-election/testkit/Field"
 import { scenarios } from "@spegel-ts/leader-election/testkit/Scenarios"
 import { Console, Effect } from "effect"
 import * as Bar from "./Bar.ts"
+import { electionMemory } from "./electionMemory.ts"
 
 /** Runs each scenario in turn, and tells its bars as they are known. */
-export const election = (perProcess: number) =>
+export const election = (perProcess: number, port: number) =>
   Effect.gen(function*() {
     const server = yield* ApiServer.start
-    const field = yield* Field.start({ server, name: "bench", processes: 5, perProcess })
     const bars: Array<Bar.Bar> = []
-    for (const { run } of scenarios) {
-      const measured = yield* run(field)
+    const tell = Effect.fnUntraced(function*(measured: ReadonlyArray<Bar.Bar>) {
       yield* Effect.forEach(measured, (bar) => Console.log(Bar.print(bar)))
       bars.push(...measured)
-    }
-    const overlaps = { name: "moments with two leaders", value: field.overlaps().length, bound: 0, unit: "" }
-    yield* Console.log(Bar.print(overlaps))
-    return [...bars, overlaps]
+    })
+    yield* tell(yield* electionMemory(server, port))
+    const field = yield* Field.start({ server, name: "bench", processes: 5, perProcess })
+    for (const { run } of scenarios) yield* tell(yield* run(field))
+    yield* tell([{ name: "moments with two leaders", value: field.overlaps().length, bound: 0, unit: "" }])
+    return bars
   }).pipe(Effect.scoped)
