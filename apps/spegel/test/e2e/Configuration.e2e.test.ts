@@ -68,7 +68,8 @@ describe.skipIf(missing !== undefined).each(ContainerdPackages.versions)(
             mirroredRegistries: state.only === true ? [`http://${upstream.host}`] : [],
             mirrorTargets: [url],
             tagResolution: "mirror",
-            prependExisting: index % 2 === 0,
+            // Each state in either way, in turn with the versions.
+            prependExisting: (index + ContainerdPackages.versions.indexOf(version)) % 2 === 0,
             basicAuth: Option.none()
           })
           yield* CriClient.pullImage(daemon.socket, `${upstream.host}/team/app:${index}`).pipe(
