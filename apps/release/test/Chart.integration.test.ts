@@ -252,8 +252,7 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
       })
 
       it("gives a token and rights only where the API is used", () => {
-        const uses = (rendering.values as { spegel?: { bootstrapKinds?: ReadonlyArray<string> } } | undefined)?.spegel
-          ?.bootstrapKinds?.includes("kubernetes") ?? false
+        const uses = rendering.values?.spegel?.bootstrapKinds?.includes("kubernetes") ?? false
         const withToken = podsOf(objects).filter(({ spec }) => spec.automountServiceAccountToken !== false)
         assert.lengthOf(withToken, uses ? 1 : 0)
         const roles = objects.filter(({ kind }) => /Role|Lease/.test(kind)).map(({ kind }) => kind)
@@ -286,8 +285,7 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
 
       it("cleans up after uninstall on the nodes on which it ran", () => {
         const hooks = objects.filter(({ metadata }) => metadata.annotations?.["helm.sh/hook"] !== undefined)
-        const values = (rendering.values ?? {}) as { spegel?: { containerdMirrorAdd?: boolean } }
-        if (values.spegel?.containerdMirrorAdd === false) return assert.lengthOf(hooks, 0)
+        if (rendering.values?.spegel?.containerdMirrorAdd === false) return assert.lengthOf(hooks, 0)
         assert.deepStrictEqual(hooks.map(({ kind }) => kind), ["Service", "DaemonSet", "Job"])
         for (const { metadata } of hooks) {
           assert.strictEqual(metadata.annotations?.["helm.sh/hook"], "post-delete")

@@ -83,9 +83,18 @@ export interface KubernetesObject {
   readonly [field: string]: any
 }
 
+/** Values over the chart's own; those that tests look at have types. */
+export interface Values {
+  readonly spegel?: {
+    readonly bootstrapKinds?: ReadonlyArray<string>
+    readonly containerdMirrorAdd?: boolean
+    readonly [key: string]: unknown
+  }
+  readonly [key: string]: unknown
+}
+
 export interface Rendering {
-  /** Values as an object, over the chart's own. */
-  readonly values?: object
+  readonly values?: Values
   readonly kubernetes?: string
   readonly release?: string
 }

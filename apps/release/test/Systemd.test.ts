@@ -26,16 +26,19 @@ describe("the systemd unit", () => {
       assert.deepStrictEqual(names(variables.split(" ")), Object.keys(environment))
     }))
 
-  describe.skipIf(missing !== undefined)(missing === undefined ? "" : `(skipped: ${missing})`, () => {
-    it("is one that systemd understands", async () => {
-      const { stderr } = await analyze("verify", unit)
-      assert.strictEqual(stderr.split("\n").filter((line) => line.includes("spegel.service")).join("\n"), "")
-    })
+  describe.skipIf(missing !== undefined)(
+    `as systemd reads it${missing === undefined ? "" : ` (skipped: ${missing})`}`,
+    () => {
+      it("is one that systemd understands", async () => {
+        const { stderr } = await analyze("verify", unit)
+        assert.strictEqual(stderr.split("\n").filter((line) => line.includes("spegel.service")).join("\n"), "")
+      })
 
-    it("leaves the service little to do to the node", async () => {
-      const { stdout } = await analyze("security", "--offline=true", unit)
-      const [, exposure] = /Overall exposure level for spegel\.service: ([\d.]+)/.exec(stdout) ?? []
-      assert.isAtMost(Number(exposure), 2)
-    })
-  })
+      it("leaves the service little to do to the node", async () => {
+        const { stdout } = await analyze("security", "--offline=true", unit)
+        const [, exposure] = /Overall exposure level for spegel\.service: ([\d.]+)/.exec(stdout) ?? []
+        assert.isAtMost(Number(exposure), 2)
+      })
+    }
+  )
 })
