@@ -18,6 +18,8 @@ export default defineConfig({
         extends: true,
         test: {
           name: "unit",
+          // Nothing here takes a second; a machine that is busy with other things may need longer.
+          testTimeout: 30_000,
           include: [`${tests}.test.ts`],
           exclude: ["**/*.integration.test.ts", "**/*.e2e.test.ts", "**/*.kubernetes.test.ts"]
         }
