@@ -74,7 +74,8 @@ export interface KubernetesObject {
   readonly kind: string
   readonly metadata: {
     readonly name: string
-    readonly namespace: string
+    /** None where the object is the whole cluster's. */
+    readonly namespace?: string
     readonly labels: Readonly<Record<string, string>>
     readonly annotations?: Readonly<Record<string, string>>
   }
@@ -85,6 +86,7 @@ export interface KubernetesObject {
 
 /** Values over the chart's own; those that tests look at have types. */
 export interface Values {
+  readonly nodeReadiness?: { readonly enabled: boolean; readonly taint?: string }
   readonly spegel?: {
     readonly bootstrapKinds?: ReadonlyArray<string>
     readonly containerdMirrorAdd?: boolean
