@@ -57,8 +57,34 @@ const table = (company: Company, parts: ReadonlyArray<PartResult>): string => {
   ].join("\n")
 }
 
-/** Seconds over a plain pull, as Markdown: one table for each company that the fault peer is in. */
+/** What each fault costs over all cells, in seconds. */
+const summary = (parts: ReadonlyArray<PartResult>): string => {
+  const rows = faults.flatMap((fault) => {
+    const added = parts.flatMap((part) =>
+      part.cells.filter((cell) => cell.fault === fault).map((cell) => addedSeconds(part, cell))
+    )
+    return added.length === 0
+      ? []
+      : [line([fault, String(added.length), median(added).toFixed(2), Math.max(...added).toFixed(2)])]
+  })
+  const beside = parts.filter(({ company }) => company === "good peer").flatMap(({ cells }) => cells)
+  const takenOver = beside.filter(({ upstreamBytes }) => upstreamBytes === 0).length
+  return [
+    "### Seconds over a plain pull, by fault",
+    "",
+    line(["fault", "cells", "median", "worst"]),
+    line(["---", "---:", "---:", "---:"]),
+    ...rows,
+    "",
+    ...(beside.length === 0
+      ? []
+      : [`Beside a good peer ${takenOver} of ${beside.length} pulls took no blob's byte from upstream.`, ""])
+  ].join("\n")
+}
+
+/** Seconds over a plain pull, as Markdown: by fault, then one table for each company that the fault peer is in. */
 export const tables = (parts: ReadonlyArray<PartResult>): string =>
+  `${summary(parts)}\n` +
   companies.filter((company) => parts.some((part) => part.company === company)).map((company) => table(company, parts))
     .join("\n")
 
