@@ -138,7 +138,10 @@ const measure = Effect.fnUntraced(function*(options: Options) {
       )
   )
 
-  const tables = `${Report.tables(parts)}\n${Report.emptyMirrorTable(empty)}`
+  const tables = [
+    ...(parts.length > 0 ? [Report.tables(parts)] : []),
+    ...(empty.length > 0 ? [Report.emptyMirrorTable(empty)] : [])
+  ].join("\n")
   yield* Console.log(`\n${tables}`)
   if (Option.isSome(out)) {
     const directory = out.value
