@@ -5,11 +5,9 @@ import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { Duration, Effect, Option, Result, type Scope } from "effect"
-import { createHash } from "node:crypto"
 import { isIPv6 } from "node:net"
-import { ContentCorrupted, type PeerError, PeerRefused, PeerStalled } from "./MirrorError.ts"
+import { type PeerError, PeerRefused, PeerStalled } from "./MirrorError.ts"
 import { type PeerResponse, PeerTransport } from "./PeerTransport.ts"
-import type { AttemptEntry } from "./PullLedger.ts"
 import * as PullSpans from "./PullSpans.ts"
 import { parseContentRange } from "./ResponseHead.ts"
 import * as SelfCheck from "./SelfCheck.ts"
@@ -123,39 +121,6 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
 
   return { ask, complain }
 })
-
-/** The whole body of an offer, once its digest is known to be right; what comes is counted in `entry`. */
-export const readVerified = Effect.fnUntraced(function*(
-  { digest, peer, response, size }: Offer,
-  entry: AttemptEntry
-): Effect.fn.Return<Buffer, PeerError> {
-  const bytes = Buffer.allocUnsafeSlow(size)
-  yield* response.relay({
-    write: (chunk) => {
-      entry.bytes += chunk.copy(bytes, entry.bytes)
-      return true
-    }
-  })
-  const algorithm = Digest.algorithm(digest)
-  if (`${algorithm}:${createHash(algorithm).update(bytes).digest("hex")}` !== digest) {
-    return yield* new ContentCorrupted({ peer: nameOf(peer), content: digest })
-  }
-  return bytes
-})
-
-/** What a verified manifest is: its bytes say it, and not the peer, whose Content-Type may be anything. */
-export const manifestType = (offer: Offer, bytes: Uint8Array): Effect.Effect<string, PeerRefused> => {
-  const own = MediaType.ofManifest(bytes)
-  if (Option.isSome(own)) return Effect.succeed(own.value)
-  return MediaType.isManifest(offer.mediaType)
-    ? Effect.succeed(offer.mediaType)
-    : Effect.fail(
-      new PeerRefused({
-        peer: nameOf(offer.peer),
-        reason: `answered with a manifest of type ${offer.mediaType || "unknown"}`
-      })
-    )
-}
 
 /** The part that a 206 answer has, where it is the one asked for. */
 const partOf = (response: PeerResponse, asked: string): Pick<Offer, "size" | "range"> | undefined => {

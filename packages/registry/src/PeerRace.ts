@@ -102,9 +102,10 @@ export const make = Effect.fnUntraced(function*(options: {
   /** The next peer against which nothing is known. */
   const choose = Effect.fnUntraced(function*(start: number) {
     while (known.length > 0) {
-      const [peer] = known.splice(memory.choose(known, () => random.nextDoubleUnsafe()), 1)
+      const now = yield* Clock.currentTimeMillis
+      const [peer] = known.splice(memory.choose(known, () => random.nextDoubleUnsafe(), now), 1)
       if (peer === undefined) break
-      const objection = memory.objection(peer, content, yield* Clock.currentTimeMillis)
+      const objection = memory.objection(peer, content, now)
       if (objection === undefined) return peer
       entryOf(peer, start, false, `not asked: it ${objection}`)
     }
@@ -141,6 +142,13 @@ export const make = Effect.fnUntraced(function*(options: {
     memory.failed(peer, content, error, yield* Clock.currentTimeMillis)
     yield* RegistryMetrics.peerFailed(error._tag)
     yield* Effect.logDebug(error.message)
+  })
+
+  /** Another was sooner. */
+  const lose = Effect.fnUntraced(function*({ entry, peer, scope }: Running) {
+    entry.outcome = "later than another"
+    memory.lost(peer, yield* Clock.currentTimeMillis)
+    yield* Scope.close(scope, Exit.void)
   })
 
   const race = Effect.fnUntraced(function*<A>(start: number, use: Use<A>) {
@@ -191,8 +199,7 @@ export const make = Effect.fnUntraced(function*(options: {
       if (happened._tag !== "Outcome" || !running.delete(happened.running)) continue
       if (Result.isSuccess(happened.result)) {
         for (const loser of running) {
-          loser.entry.outcome = "later than another"
-          yield* Scope.close(loser.scope, Exit.void)
+          yield* lose(loser)
           // It may be needed yet: whoever won may fail in its body.
           known.push(loser.peer)
           left++
@@ -219,14 +226,7 @@ export const make = Effect.fnUntraced(function*(options: {
         run(running, use).pipe(
           Effect.map((value) => ({ ...running, value })),
           Effect.timeoutOption(time),
-          Effect.tap((answer) =>
-            Option.isNone(answer)
-              ? Effect.andThen(
-                Effect.sync(() => running.entry.outcome = "later than another"),
-                Scope.close(running.scope, Exit.void)
-              )
-              : Effect.void
-          ),
+          Effect.tap((answer) => Option.isNone(answer) ? lose(running) : Effect.void),
           Effect.catch((error) => Effect.as(leave(running, error), Option.none()))
         ),
       { concurrency: "unbounded" }

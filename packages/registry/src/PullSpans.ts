@@ -4,12 +4,12 @@
  * (semantic conventions 1.2x), else `spegel.*`.
  *
  * They go to the program's `Tracer`. Even a span that nobody records costs a microsecond and more, so none is made where
- * `TracerEnabled` is false. Spans last as long as bodies do; no byte moves through one.
+ * `TracerEnabled` is false, and few are in a trace that is not sampled. Spans last as long as bodies do; no byte moves through one.
  */
 import { ContentNotFound } from "@spegel-ts/content/ContentStore"
 import type { HttpRequest } from "@spegel-ts/oci/DistributionRequest"
 import type { Peer } from "@spegel-ts/router/Peer"
-import { Clock, Effect, Option, References, Result, Scope, Stream } from "effect"
+import { Clock, Effect, Option, Result, Scope, Stream } from "effect"
 import * as Headers from "effect/http/Headers"
 import * as HttpTraceContext from "effect/http/HttpTraceContext"
 import * as Tracer from "effect/Tracer"
@@ -19,18 +19,24 @@ import type { AttemptEntry, PullEvent } from "./PullLedger.ts"
 
 type Attributes = Readonly<Record<string, unknown>>
 
-/** Does `traced` where spans are recorded, else `plain`. */
+/** Does `traced` where spans are made, else `plain`. */
 const whereTraced = <A, E, R, A2, E2, R2>(
   traced: () => Effect.Effect<A, E, R>,
   plain: Effect.Effect<A2, E2, R2>
 ): Effect.Effect<A | A2, E | E2, R | R2> =>
-  Effect.flatMap(
-    References.TracerEnabled,
-    (enabled): Effect.Effect<A | A2, E | E2, R | R2> => enabled ? traced() : plain
+  Effect.withFiber<A | A2, E | E2, R | R2>(({ cache }) => cache.tracerEnabled ? traced() : plain)
+
+/** Does `recorded` where the current span is sampled, else `plain`. */
+const whereRecorded = <A, E, R, A2, E2, R2>(
+  recorded: () => Effect.Effect<A, E, R>,
+  plain: Effect.Effect<A2, E2, R2>
+): Effect.Effect<A | A2, E | E2, R | R2> =>
+  Effect.withFiber<A | A2, E | E2, R | R2>(({ cache: { span, tracerEnabled } }) =>
+    tracerEnabled && span?._tag === "Span" && span.sampled ? recorded() : plain
   )
 
 const annotate = (attributes: () => Attributes): Effect.Effect<void> =>
-  whereTraced(() => Effect.annotateCurrentSpan(attributes()), Effect.void)
+  whereRecorded(() => Effect.annotateCurrentSpan(attributes()), Effect.void)
 
 const inSpan = (name: string, attributes?: Attributes) => <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.withSpan(effect, name, { captureStackTrace: false, attributes })
@@ -49,8 +55,9 @@ const routeOf = (url: string): string => {
 }
 
 /**
- * One request of the API; probes are none. It goes on with the trace of its `traceparent` (W3C Trace Context), whoever sent it: a peer, containerd or
- * another client. The header says nothing that is relied on; one that is malformed or of another version begins a trace.
+ * One request of the API; probes are none. It goes on with the trace of its `traceparent` (W3C Trace Context), whoever
+ * sent it: a peer, containerd or another client. Nothing else depends on the header; one that is malformed or of another
+ * version is as good as none.
  */
 export const request = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
@@ -64,29 +71,29 @@ export const request = <A, E, R>(
       ? HttpTraceContext.w3c(Headers.fromInput({ traceparent }))
       : Option.none()
     const route = routeOf(url)
-    return Effect.withSpan(effect, `${method} ${route}`, {
+    const facts = annotate(() => ({
+      "http.request.method": method,
+      "http.route": route,
+      "url.scheme": "http",
+      "url.path": path,
+      ...(query === "" ? {} : { "url.query": query }),
+      "server.address": socket.localAddress,
+      "server.port": socket.localPort,
+      "client.address": socket.remoteAddress,
+      "client.port": socket.remotePort,
+      "network.protocol.version": httpVersion,
+      ...(headers["user-agent"] === undefined ? {} : { "user_agent.original": headers["user-agent"] })
+    }))
+    return Effect.withSpan(Effect.andThen(facts, effect), `${method} ${route}`, {
       kind: "server",
       captureStackTrace: false,
-      ...(Option.isSome(parent) ? { parent: parent.value } : { root: true }),
-      attributes: {
-        "http.request.method": method,
-        "http.route": route,
-        "url.scheme": "http",
-        "url.path": path,
-        ...(query === "" ? {} : { "url.query": query }),
-        "server.address": socket.localAddress,
-        "server.port": socket.localPort,
-        "client.address": socket.remoteAddress,
-        "client.port": socket.remotePort,
-        "network.protocol.version": httpVersion,
-        ...(headers["user-agent"] === undefined ? {} : { "user_agent.original": headers["user-agent"] })
-      }
+      ...(Option.isSome(parent) ? { parent: parent.value } : { root: true })
     })
   }, effect)
 
 /** Reading what is asked. */
 export const parse = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  whereTraced(() => inSpan("parse")(effect), effect)
+  whereRecorded(() => inSpan("parse")(effect), effect)
 
 /** What the current request came to. */
 export const answered = (answer: Answer, { method }: IncomingMessage, response: ServerResponse): Effect.Effect<void> =>
@@ -120,7 +127,7 @@ export const pulled = (event: PullEvent, mirrored: boolean): Effect.Effect<void>
 
 /** Looking for `content`, a digest or a tag, on this node. That it is not held is no error. */
 export const localLookup = (content: string) => <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  whereTraced(
+  whereRecorded(
     () =>
       Effect.result(effect).pipe(
         Effect.tap((result) =>
@@ -136,9 +143,12 @@ export const localLookup = (content: string) => <A, E, R>(effect: Effect.Effect<
     effect
   )
 
+/** What was asked for is in memory: nothing is looked for. */
+export const heldInMemory: Effect.Effect<void> = annotate(() => ({ "spegel.held_in_memory": true }))
+
 /** Asking the router who has something. */
 export const peerLookup = <E, R>(peers: Stream.Stream<Peer, E, R>): Stream.Stream<Peer, E, R> =>
-  Stream.unwrap(whereTraced(
+  Stream.unwrap(whereRecorded(
     () =>
       Effect.map(Clock.currentTimeMillis, (started) => {
         let found = 0
@@ -204,14 +214,14 @@ export const within = <A, E, R>(
 export const asking = ({ method, url }: HttpRequest): Effect.Effect<Readonly<Record<string, string>>> =>
   whereTraced(
     () =>
-      Effect.currentSpan.pipe(
-        Effect.map((span) => {
+      Effect.match(Effect.currentSpan, {
+        onFailure: () => ({}),
+        onSuccess: (span) => {
           span.attribute("http.request.method", method)
           span.attribute("url.path", url.split("?", 1)[0])
           return { traceparent: HttpTraceContext.toHeaders(span)["traceparent"] ?? "" }
-        }),
-        Effect.orElseSucceed(() => ({}))
-      ),
+        }
+      }),
     Effect.succeed({})
   )
 
@@ -222,7 +232,7 @@ export const peerAnswered = (status: number): Effect.Effect<void> =>
 /** Checking `size` bytes, held or on their way. A part cannot be checked: it has no digest. */
 export const verification =
   (size: number, whole: boolean) => <A, E extends { readonly _tag: string }, R>(effect: Effect.Effect<A, E, R>) =>
-    whereTraced(
+    whereRecorded(
       () =>
         Effect.useSpan(
           "verify",

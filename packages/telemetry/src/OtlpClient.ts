@@ -72,7 +72,7 @@ export const make = (settings: TraceExport, userAgent: string): Effect.Effect<Po
                   )
               ))
           })
-          posted.once("error", (error) => resume(failed(error.message, true))).end(body)
+          posted.on("error", (error) => resume(failed(error.message, true))).end(body)
           return Effect.sync(() => posted.destroy())
         }).pipe(
           Effect.timeoutOrElse({ duration: timeout, orElse: () => failed(`no answer in ${timeout} ms`, true) })

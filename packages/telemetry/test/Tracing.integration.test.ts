@@ -15,7 +15,7 @@ class Broken extends Data.TaggedError("Broken")<{ readonly reason: string }> {
 const traced = Effect.fnUntraced(function*(
   environment: Environment,
   program: Effect.Effect<unknown>,
-  flushTimeout: Duration.Input = "3 seconds"
+  flushTimeout: Duration.Input = "30 seconds"
 ) {
   const logs: Array<string> = []
   const tracing = Tracing.layer({
@@ -135,7 +135,7 @@ describe("Tracing", () => {
       assert.deepStrictEqual(collector.spans.map(({ name, parentSpanId }) => [name, parentSpanId]), [["recorded", ""]])
     }))
 
-  it.live("sends a batch when it is full or when its time has come, compressed if asked for", () =>
+  it.live("sends a batch when it is full, compressed if asked for", () =>
     Effect.gen(function*() {
       const collector = yield* Collector.start
       yield* traced(
@@ -143,17 +143,31 @@ describe("Tracing", () => {
           OTEL_EXPORTER_OTLP_ENDPOINT: collector.url,
           OTEL_EXPORTER_OTLP_COMPRESSION: "gzip",
           OTEL_BSP_MAX_EXPORT_BATCH_SIZE: "10",
-          OTEL_BSP_SCHEDULE_DELAY: "500"
+          OTEL_BSP_SCHEDULE_DELAY: "600000"
         },
         Effect.gen(function*() {
           yield* Effect.repeat(Effect.void.pipe(request("one")), { times: 12 })
-          yield* until(() => collector.spans.length >= 10)
+          yield* until(() => collector.spans.length > 0)
           assert.strictEqual(collector.spans.length, 10)
-          yield* until(() => collector.spans.length >= 13)
         })
       )
       assert.strictEqual(collector.spans.length, 13)
       assert.deepStrictEqual(collector.requests.map(({ headers }) => headers["content-encoding"]), ["gzip", "gzip"])
+    }))
+
+  it.live("sends what there is when its time has come", () =>
+    Effect.gen(function*() {
+      const collector = yield* Collector.start
+      yield* traced(
+        { OTEL_EXPORTER_OTLP_ENDPOINT: collector.url, OTEL_BSP_SCHEDULE_DELAY: "50" },
+        Effect.gen(function*() {
+          for (const spans of [1, 2]) {
+            yield* Effect.void.pipe(request("one"))
+            yield* until(() => collector.spans.length === spans)
+          }
+        })
+      )
+      assert.strictEqual(collector.requests.length, 2)
     }))
 
   it.live("sends again what a busy collector puts off, and gives up what it refuses", () =>
@@ -220,7 +234,7 @@ describe("Tracing", () => {
         { OTEL_EXPORTER_OTLP_ENDPOINT: collector.url },
         Effect.void.pipe(request("lost")),
         "100 millis"
-      ).pipe(Effect.timeout("5 seconds"), Effect.exit)
+      ).pipe(Effect.timeout("20 seconds"), Effect.exit)
       assert.isTrue(Exit.isSuccess(closed))
       assert.strictEqual((yield* droppedSpans) - before, 1)
     }))
