@@ -71,6 +71,13 @@ export class PackageUnavailable extends Data.TaggedError("PackageUnavailable")<{
   }
 }
 
+/** An argument is no version that is pinned here. */
+class UnknownVersion extends Data.TaggedError("UnknownVersion")<{ readonly unknown: ReadonlyArray<string> }> {
+  override get message() {
+    return `${this.unknown.join(", ")}: not one of ${versions.join(", ")}`
+  }
+}
+
 const cache = () => join(process.env["XDG_CACHE_HOME"] || join(homedir(), ".cache"), "spegel-ts", "containerd")
 
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -153,14 +160,14 @@ export const fetch = (version: Version): Effect.Effect<Containerd, PackageUnavai
   )
 }
 
-if (import.meta.main) {
+const main = Effect.gen(function*() {
   const asked = process.argv.slice(2)
   const unknown = asked.filter((text) => !isVersion(text))
-  const program = unknown.length > 0
-    ? Effect.fail(new Error(`${unknown.join(", ")}: not one of ${versions.join(", ")}`))
-    : Effect.forEach(
-      asked.length > 0 ? asked.filter(isVersion) : versions,
-      (version) => Effect.flatMap(fetch(version), ({ containerd }) => Console.log(`${version} ${containerd}`))
-    )
-  NodeRuntime.runMain(program)
-}
+  if (unknown.length > 0) return yield* new UnknownVersion({ unknown })
+  for (const version of asked.length > 0 ? asked.filter(isVersion) : versions) {
+    const { containerd } = yield* fetch(version)
+    yield* Console.log(`${version} ${containerd}`)
+  }
+})
+
+if (import.meta.main) NodeRuntime.runMain(main)

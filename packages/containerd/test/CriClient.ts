@@ -9,8 +9,18 @@ import {
   toBinary
 } from "@bufbuild/protobuf"
 import { Client, credentials } from "@grpc/grpc-js"
-import { Effect } from "effect"
+import { Data, Effect } from "effect"
 import { ImageService } from "./gen/image_service_pb.ts"
+
+/** What containerd answered instead. */
+export class CallFailed extends Data.TaggedError("CallFailed")<{
+  readonly method: string
+  readonly reason: string
+}> {
+  override get message() {
+    return `${this.method}: ${this.reason}`
+  }
+}
 
 const deadlineMillis = 5 * 60_000
 
@@ -19,7 +29,7 @@ const call = <I extends DescMessage, O extends DescMessage>(
   socket: string,
   method: DescMethodUnary<I, O>,
   request: MessageInitShape<I>
-): Effect.Effect<MessageShape<O>, Error> =>
+): Effect.Effect<MessageShape<O>, CallFailed> =>
   Effect.callback((resume) => {
     const client = new Client(`unix:${socket}`, credentials.createInsecure(), { "grpc.use_local_subchannel_pool": 1 })
     const running = client.makeUnaryRequest(
@@ -32,7 +42,7 @@ const call = <I extends DescMessage, O extends DescMessage>(
         client.close()
         resume(
           response === undefined
-            ? Effect.fail(error ?? new Error(`${method.name} ended without an answer`))
+            ? Effect.fail(new CallFailed({ method: method.name, reason: error?.message ?? "no answer" }))
             : Effect.succeed(response)
         )
       }

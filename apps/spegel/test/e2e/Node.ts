@@ -7,6 +7,8 @@ import * as CriClient from "../../../../packages/containerd/test/CriClient.ts"
 import * as SpegelProcess from "./SpegelProcess.ts"
 import { freePort, temporary } from "./Upstream.ts"
 
+type Pull = Effect.Effect<string, ContainerdDaemon.CommandFailed | CriClient.CallFailed>
+
 export interface Ports {
   readonly registry: number
   readonly router: number
@@ -66,8 +68,8 @@ export const start = Effect.fnUntraced(
       metrics: `http://${address}:${ports.metrics}`,
       containerd,
       mirror,
-      pull: (image: string) => containerd.ctr("images", "pull", "--hosts-dir", certs, image),
-      pullByCri: (image: string) => CriClient.pullImage(containerd.socket, image),
+      pull: (image: string): Pull => containerd.ctr("images", "pull", "--hosts-dir", certs, image),
+      pullByCri: (image: string): Pull => CriClient.pullImage(containerd.socket, image),
       remove: (image: string) => containerd.ctr("images", "rm", "--sync", image)
     }
   }

@@ -1,5 +1,5 @@
 /** What a mirror costs that has nothing: pulls with and without it, by turns. */
-import { Effect } from "effect"
+import { Console, Effect } from "effect"
 import type * as Lane from "./Lane.ts"
 import { median } from "./Report.ts"
 
@@ -48,11 +48,12 @@ export const measure: (
   yield* pull("upstream")
   yield* pull("mirror")
   while (pairs.length < minPairs || (!isMet(summary()) && pairs.length < 3 * minPairs)) {
-    if (pairs.length % 2 === 0) pairs.push({ plain: yield* pull("upstream"), mirror: yield* pull("mirror") })
-    else {
-      const mirror = yield* pull("mirror")
-      pairs.push({ plain: yield* pull("upstream"), mirror })
-    }
+    const mirrorFirst = pairs.length % 2 === 1
+    const early = mirrorFirst ? yield* pull("mirror") : undefined
+    const plain = yield* pull("upstream")
+    const mirror = early ?? (yield* pull("mirror"))
+    pairs.push({ plain, mirror })
+    yield* Console.log(`${name}: plain ${plain.toFixed(3)} s, empty mirror ${mirror.toFixed(3)} s`)
   }
   return summary()
 }, Effect.orDie)

@@ -7,7 +7,7 @@ import * as MirrorConfiguration from "@spegel-ts/containerd/MirrorConfiguration"
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as Reference from "@spegel-ts/oci/Reference"
 import * as DemoImage from "@spegel-ts/spegel/demo/DemoImage"
-import { Cause, Effect, Exit, Option, Result, Schedule } from "effect"
+import { Cause, Data, Effect, Exit, Option, Result, Schedule } from "effect"
 import { mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
@@ -44,6 +44,16 @@ export interface Pull {
   readonly seconds: number
   /** What containerd said; undefined after success. */
   readonly error: string | undefined
+}
+
+/** A mirror process did not start well. */
+export class MirrorNotReady extends Data.TaggedError("MirrorNotReady")<{
+  readonly url: string
+  readonly output: string
+}> {
+  override get message() {
+    return `the mirror at ${this.url} did not become ready: ${this.output}`
+  }
 }
 
 const ports = { registry: 5000, router: 5001, metrics: 9090 }
@@ -99,7 +109,7 @@ export const start = Effect.fnUntraced(function*({ client, containerd: programs,
   ], { concurrency: "unbounded" })
   yield* Effect.forEach([node, good], ({ output, url }) =>
     SpegelProcess.untilReady(url).pipe(
-      Effect.mapError(() => new Error(`the mirror at ${url} did not become ready: ${output.stderr}${output.stdout}`))
+      Effect.mapError(() => new MirrorNotReady({ url, output: output.stderr }))
     ))
 
   const configure = (target: string) =>

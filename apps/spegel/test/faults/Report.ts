@@ -1,5 +1,4 @@
 /** The figures of a run as a table and as data. */
-import { percentile } from "@spegel-ts/bench/Statistics"
 import type { EmptyMirror } from "./EmptyMirror.ts"
 import { faults, requestKinds } from "./Fault.ts"
 import { type CellResult, type Company, maxAddedSeconds } from "./Matrix.ts"
@@ -11,7 +10,8 @@ export interface PartResult extends Omit<Part, "cells"> {
   readonly cells: ReadonlyArray<CellResult>
 }
 
-export const median = (values: ReadonlyArray<number>): number => percentile(values, 0.5)
+export const median = (values: ReadonlyArray<number>): number =>
+  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0
 
 export const addedSeconds = (part: PartResult, cell: CellResult): number => cell.seconds - median(part.plainSeconds)
 
@@ -57,8 +57,34 @@ const table = (company: Company, parts: ReadonlyArray<PartResult>): string => {
   ].join("\n")
 }
 
-/** Seconds over a plain pull, as Markdown: one table for each company that the fault peer is in. */
+/** What each fault costs over all cells, in seconds. */
+const summary = (parts: ReadonlyArray<PartResult>): string => {
+  const rows = faults.flatMap((fault) => {
+    const added = parts.flatMap((part) =>
+      part.cells.filter((cell) => cell.fault === fault).map((cell) => addedSeconds(part, cell))
+    )
+    return added.length === 0
+      ? []
+      : [line([fault, String(added.length), median(added).toFixed(2), Math.max(...added).toFixed(2)])]
+  })
+  const beside = parts.filter(({ company }) => company === "good peer").flatMap(({ cells }) => cells)
+  const takenOver = beside.filter(({ upstreamBytes }) => upstreamBytes === 0).length
+  return [
+    "### Seconds over a plain pull, by fault",
+    "",
+    line(["fault", "cells", "median", "worst"]),
+    line(["---", "---:", "---:", "---:"]),
+    ...rows,
+    "",
+    ...(beside.length === 0
+      ? []
+      : [`Beside a good peer ${takenOver} of ${beside.length} pulls took no blob's byte from upstream.`, ""])
+  ].join("\n")
+}
+
+/** Seconds over a plain pull, as Markdown: by fault, then one table for each company that the fault peer is in. */
 export const tables = (parts: ReadonlyArray<PartResult>): string =>
+  `${summary(parts)}\n` +
   companies.filter((company) => parts.some((part) => part.company === company)).map((company) => table(company, parts))
     .join("\n")
 

@@ -4,7 +4,7 @@
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import { Console, Effect, Exit, Option } from "effect"
+import { Console, Data, Effect, Exit, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import { mkdir, writeFile } from "node:fs/promises"
 import { join, resolve } from "node:path"
@@ -90,6 +90,13 @@ const flags = {
   )
 }
 
+/** Nothing can be measured. */
+class CannotMeasure extends Data.TaggedError("CannotMeasure")<{ readonly reason: string }> {
+  override get message() {
+    return this.reason
+  }
+}
+
 type Options = Command.Command.Config.Infer<typeof flags>
 
 const measure = Effect.fnUntraced(function*(options: Options) {
@@ -102,6 +109,9 @@ const measure = Effect.fnUntraced(function*(options: Options) {
     quick,
     filter: { fault, request }
   })
+  if (plan.length === 0) {
+    return yield* new CannotMeasure({ reason: `no cell matches --fault=${fault} --request=${request}` })
+  }
   const exits = yield* Effect.forEach(
     wants("cells") ? plan : [],
     (part, index) => Effect.exit(runPart(part, index)),
@@ -150,15 +160,13 @@ const measure = Effect.fnUntraced(function*(options: Options) {
   return broken.length + failed + missed.length === 0 ? 0 : 1
 })
 
-const command = Command.make("faults", flags, (options) => {
-  const missing = ContainerdDaemon.missingPrerequisite("docker-registry")
-  if (missing !== undefined) return Effect.fail(new Error(missing))
-  return Effect.map(Isolation.inside(measure({ ...options, out: Option.map(options.out, (path) => resolve(path)) })), (
-    code
-  ) => {
-    process.exitCode = code
-  })
-}).pipe(Command.withDescription("Pulls through a mirror whose peers misbehave, with real containerd daemons"))
+const command = Command.make("faults", flags, (options) =>
+  Effect.gen(function*() {
+    const missing = ContainerdDaemon.missingPrerequisite("docker-registry")
+    if (missing !== undefined) return yield* new CannotMeasure({ reason: missing })
+    const out = Option.map(options.out, (path) => resolve(path))
+    process.exitCode = yield* Isolation.inside(measure({ ...options, out }))
+  })).pipe(Command.withDescription("Pulls through a mirror whose peers misbehave, with real containerd daemons"))
 
 command.pipe(
   Command.run({ version: "0.1.0" }),
