@@ -38,8 +38,9 @@ interface Descriptor {
   readonly size: number
 }
 
-const epoch = new Date(0)
-const owner = { mtime: epoch, uid: 0, gid: 0 }
+/** Packs with nothing of this machine but content and mode. */
+const pack = (sources: ReadonlyArray<TarSource>) =>
+  packTar(sources, { map: (header) => Object.assign(header, { mtime: new Date(0), uid: 0, gid: 0 }) })
 
 const hashing = (hash: Hash) =>
   new PassThrough({
@@ -51,24 +52,21 @@ const hashing = (hash: Hash) =>
 
 const digestOf = (hash: Hash) => `sha256:${hash.digest("hex")}`
 
-/** Files of a tree in an order of their own, with nothing of the machine in them but their content and mode. */
+/** Files of a tree, in an order that does not depend on the machine. */
 const sourcesOf = async (tree: string): Promise<ReadonlyArray<TarSource>> => {
   const entries = await readdir(tree, { recursive: true, withFileTypes: true })
   const paths = entries.filter((entry) => entry.isFile()).map(({ name, parentPath }) => join(parentPath, name)).sort()
-  return Promise.all(paths.map(async (source): Promise<TarSource> => ({
-    type: "file",
-    source,
-    target: relative(tree, source),
-    mode: (await stat(source)).mode & 0o777,
-    ...owner
-  })))
+  return Promise.all(paths.map(async (source): Promise<TarSource> => {
+    const mode = (await stat(source)).mode & 0o777
+    return { type: "file", source, target: relative(tree, source), mode }
+  }))
 }
 
 /** Packs a tree into `path`, compressed. */
 const layer = async (tree: string, path: string) => {
   const [plain, compressed] = [createHash("sha256"), createHash("sha256")]
   await pipeline(
-    packTar(await sourcesOf(tree)),
+    pack(await sourcesOf(tree)),
     hashing(plain),
     createGzip({ level: 6 }),
     hashing(compressed),
@@ -86,7 +84,7 @@ const json = (mediaType: string, value: unknown) => {
   return { content, descriptor }
 }
 
-const blob = ({ digest }: Descriptor) => ({ target: `blobs/${digest.replace(":", "/")}`, mode: 0o444, ...owner })
+const blob = ({ digest }: Descriptor) => `blobs/${digest.replace(":", "/")}`
 
 const write = async (
   { architecture, definition, name, path, trees, version }: OciArchiveOptions,
@@ -118,23 +116,24 @@ const write = async (
       annotations: { "io.containerd.image.name": name, "org.opencontainers.image.ref.name": name.split(":").at(-1) }
     }]
   })
-  const text = (target: string, content: string | Buffer): TarSource => ({
+  const content = (target: string, content: string | Buffer): TarSource => ({
     type: "content",
     target,
     content,
-    mode: 0o444,
-    ...owner
+    mode: 0o444
   })
   await pipeline(
-    packTar([
-      text("oci-layout", JSON.stringify({ imageLayoutVersion: "1.0.0" })),
-      text("index.json", index.content),
-      ...[manifest, config].map(({ content, descriptor }): TarSource => ({
-        type: "content",
-        content,
-        ...blob(descriptor)
-      })),
-      ...layers.map(({ descriptor, path: source }): TarSource => ({ type: "file", source, ...blob(descriptor) }))
+    pack([
+      content("oci-layout", JSON.stringify({ imageLayoutVersion: "1.0.0" })),
+      content("index.json", index.content),
+      content(blob(manifest.descriptor), manifest.content),
+      content(blob(config.descriptor), config.content),
+      ...layers.map(({ descriptor, path: source }): TarSource => ({
+        type: "file",
+        source,
+        target: blob(descriptor),
+        mode: 0o444
+      }))
     ]),
     createWriteStream(path)
   )

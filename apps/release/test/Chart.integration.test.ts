@@ -86,6 +86,7 @@ const table: Readonly<Record<string, HelmChart.Rendering>> = {
     }
   },
   "a Lease only": { values: { spegel: { bootstrapKinds: ["kubernetes"] } }, release: "other" },
+  "a taint of new nodes": { values: { nodeReadiness: { enabled: true, taint: "example.com/starting" } } },
   "Grafana's operator": {
     values: { grafanaDashboard: { enabled: true, mode: "GrafanaOperator", grafanaOperator: { folder: "Spegel" } } }
   },
@@ -189,8 +190,8 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
       it("has all objects in the release's namespace, each once, with the release's labels", () => {
         const names = objects.map(({ kind, metadata }) => `${kind} ${metadata.name}`)
         assert.lengthOf(new Set(names), names.length)
-        for (const { metadata } of objects) {
-          assert.strictEqual(metadata.namespace, "mirrors")
+        for (const { kind, metadata } of objects) {
+          assert.strictEqual(metadata.namespace, kind.startsWith("Cluster") ? undefined : "mirrors")
           assert.strictEqual(metadata.labels["app.kubernetes.io/instance"], rendering.release ?? "spegel")
           assert.strictEqual(metadata.labels["app.kubernetes.io/managed-by"], "Helm")
         }
@@ -252,27 +253,40 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
       })
 
       it("gives a token and rights only where the API is used", () => {
-        const uses = (rendering.values as { spegel?: { bootstrapKinds?: ReadonlyArray<string> } } | undefined)?.spegel
-          ?.bootstrapKinds?.includes("kubernetes") ?? false
+        const lease = rendering.values?.spegel?.bootstrapKinds?.includes("kubernetes") ?? false
+        const taint = rendering.values?.nodeReadiness?.enabled ?? false
         const withToken = podsOf(objects).filter(({ spec }) => spec.automountServiceAccountToken !== false)
-        assert.lengthOf(withToken, uses ? 1 : 0)
-        const roles = objects.filter(({ kind }) => /Role|Lease/.test(kind)).map(({ kind }) => kind)
-        assert.deepStrictEqual(roles.toSorted(), uses ? ["Lease", "Role", "RoleBinding"] : [])
-        if (!uses) return
-        const name = find(
-          objects,
-          "Lease",
-          objects.find(({ kind }) => kind === "Lease")?.metadata.name ?? ""
-        ).metadata.name
-        assert.deepStrictEqual(objects.find(({ kind }) => kind === "Role")?.["rules"], [{
-          apiGroups: ["coordination.k8s.io"],
-          resources: ["leases"],
-          resourceNames: [name],
-          verbs: ["get", "list", "watch", "update"]
-        }])
-        const registry = containersOf(withToken[0] ?? assert.fail()).at(-1) ?? assert.fail()
-        assert.deepStrictEqual(flag(registry, "leader-election-name"), [name])
-        assert.deepStrictEqual(flag(registry, "leader-election-namespace"), ["mirrors"])
+        assert.lengthOf(withToken, lease || taint ? 1 : 0)
+        const rights = objects.filter(({ kind }) => /Role|Lease/.test(kind))
+        assert.sameMembers(rights.map(({ kind }) => kind), [
+          ...(lease ? ["Lease", "Role", "RoleBinding"] : []),
+          ...(taint ? ["ClusterRole", "ClusterRoleBinding"] : [])
+        ])
+        const rulesOf = (kind: string) => rights.find((object) => object.kind === kind)?.["rules"]
+        const registry = containersOf(podsOf(objects)[0] ?? assert.fail()).at(-1) ?? assert.fail()
+        if (lease) {
+          const name = rights.find(({ kind }) => kind === "Lease")?.metadata.name
+          assert.deepStrictEqual(rulesOf("Role"), [{
+            apiGroups: ["coordination.k8s.io"],
+            resources: ["leases"],
+            resourceNames: [name],
+            verbs: ["get", "list", "watch", "update"]
+          }])
+          assert.deepStrictEqual(flag(registry, "leader-election-name"), [name])
+          assert.deepStrictEqual(flag(registry, "leader-election-namespace"), ["mirrors"])
+        }
+        if (taint) {
+          assert.deepStrictEqual(rulesOf("ClusterRole"), [{
+            apiGroups: [""],
+            resources: ["nodes"],
+            verbs: ["get", "patch"]
+          }])
+          assert.deepStrictEqual(flag(registry, "node-readiness-taint"), ["example.com/starting"])
+          assert.deepStrictEqual(registry["env"], [{
+            name: "NODE_NAME",
+            valueFrom: { fieldRef: { fieldPath: "spec.nodeName" } }
+          }])
+        }
       })
 
       it("gives commands only flags that they have", async () => {
@@ -286,8 +300,7 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
 
       it("cleans up after uninstall on the nodes on which it ran", () => {
         const hooks = objects.filter(({ metadata }) => metadata.annotations?.["helm.sh/hook"] !== undefined)
-        const values = (rendering.values ?? {}) as { spegel?: { containerdMirrorAdd?: boolean } }
-        if (values.spegel?.containerdMirrorAdd === false) return assert.lengthOf(hooks, 0)
+        if (rendering.values?.spegel?.containerdMirrorAdd === false) return assert.lengthOf(hooks, 0)
         assert.deepStrictEqual(hooks.map(({ kind }) => kind), ["Service", "DaemonSet", "Job"])
         for (const { metadata } of hooks) {
           assert.strictEqual(metadata.annotations?.["helm.sh/hook"], "post-delete")

@@ -74,7 +74,8 @@ export interface KubernetesObject {
   readonly kind: string
   readonly metadata: {
     readonly name: string
-    readonly namespace: string
+    /** None where the object is the whole cluster's. */
+    readonly namespace?: string
     readonly labels: Readonly<Record<string, string>>
     readonly annotations?: Readonly<Record<string, string>>
   }
@@ -83,9 +84,19 @@ export interface KubernetesObject {
   readonly [field: string]: any
 }
 
+/** Values over the chart's own; those that tests look at have types. */
+export interface Values {
+  readonly nodeReadiness?: { readonly enabled: boolean; readonly taint?: string }
+  readonly spegel?: {
+    readonly bootstrapKinds?: ReadonlyArray<string>
+    readonly containerdMirrorAdd?: boolean
+    readonly [key: string]: unknown
+  }
+  readonly [key: string]: unknown
+}
+
 export interface Rendering {
-  /** Values as an object, over the chart's own. */
-  readonly values?: object
+  readonly values?: Values
   readonly kubernetes?: string
   readonly release?: string
 }

@@ -45,10 +45,10 @@ export interface Node {
 }
 
 /** Capabilities that containerd gives where none is dropped. */
-const capabilities = [
-  ...["CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP"],
-  ...["NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"]
-]
+const capabilities = (
+  "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL " +
+  "AUDIT_WRITE"
+).split(" ")
 
 const mebibytes = (quantity: string) => Number(/^(\d+)Mi$/.exec(quantity)?.[1]) * 1024 * 1024
 
@@ -60,17 +60,17 @@ const flagsOf = (pod: Pod, { resources, securityContext, volumeMounts }: Contain
     throw new Error("a container that may do more than is checked here")
   }
   return [
-    ...["--snapshotter", "native", "--seccomp"],
-    ...(readOnlyRootFilesystem ? ["--read-only"] : []),
-    ...["--user", `${securityContext.runAsUser}:${securityContext.runAsGroup}`],
-    ...capabilities.flatMap((capability) => ["--cap-drop", `CAP_${capability}`]),
-    ...["--memory-limit", String(mebibytes(resources.limits.memory))],
-    ...["--with-ns", `network:/run/netns/${host.namespace}`],
-    ...volumeMounts.flatMap(({ mountPath, mountPropagation, name, readOnly }) => {
+    "--snapshotter=native",
+    "--seccomp",
+    `--read-only=${readOnlyRootFilesystem}`,
+    `--user=${securityContext.runAsUser}:${securityContext.runAsGroup}`,
+    ...capabilities.map((capability) => `--cap-drop=CAP_${capability}`),
+    `--memory-limit=${mebibytes(resources.limits.memory)}`,
+    `--with-ns=network:/run/netns/${host.namespace}`,
+    ...volumeMounts.map(({ mountPath, mountPropagation, name, readOnly }) => {
       const source = pod.volumes.find((volume) => volume.name === name)?.hostPath.path
       const propagation = mountPropagation === "HostToContainer" ? "rslave" : "rprivate"
-      const options = `rbind:${readOnly === true ? "ro" : "rw"}:${propagation}`
-      return ["--mount", `type=bind,src=${source},dst=${mountPath},options=${options}`]
+      return `--mount=type=bind,src=${source},dst=${mountPath},options=rbind:${readOnly ? "ro" : "rw"}:${propagation}`
     })
   ]
 }

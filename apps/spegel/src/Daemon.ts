@@ -10,6 +10,7 @@ import type { Bootstrap } from "@spegel-ts/router/Bootstrap"
 import * as HttpDocument from "@spegel-ts/router/HttpDocument"
 import type { IdentityUnusable } from "@spegel-ts/router/Identity"
 import * as Libp2p from "@spegel-ts/router/Libp2p"
+import { Router } from "@spegel-ts/router/Router"
 import type { NoUsableAddress } from "@spegel-ts/router/SelfAddress"
 import { StateTracker } from "@spegel-ts/state-tracker/StateTracker"
 import { MetricsEndpoint } from "@spegel-ts/telemetry/MetricsEndpoint"
@@ -22,6 +23,7 @@ import * as BasicAuthFiles from "./BasicAuthFiles.ts"
 import * as BootstrapHandler from "./BootstrapHandler.ts"
 import { type ListenAddress, print } from "./ListenAddress.ts"
 import * as MirrorFlags from "./MirrorFlags.ts"
+import type { NodeTaintOptions } from "./NodeTaint.ts"
 import { version } from "./Version.ts"
 
 /** Where this node's content is. */
@@ -48,6 +50,8 @@ export interface DaemonSettings extends MirrorFlags.MirrorSettings {
   readonly resolveTags: boolean
   readonly maxUploads: number
   readonly maxUploadsPerPeer: number
+  /** The taint to take off this node when the mirror is ready; none where nodes have no such taint. */
+  readonly nodeTaint: Option.Option<Omit<NodeTaintOptions, "environment" | "ready">>
   readonly debugWebEnabled: boolean
   readonly basicAuthDir: string
   readonly shutdownGrace: Duration.Duration
@@ -131,6 +135,13 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
       router: print(settings.routerAddr),
       metrics: print(settings.metricsAddr)
     }))
+    if (Option.isSome(settings.nodeTaint)) {
+      const { ready } = yield* Router
+      // Loaded only where it is used: TLS takes memory.
+      const NodeTaint = yield* Effect.promise(() => import("./NodeTaint.ts"))
+      const taint = { ...settings.nodeTaint.value, environment: process.env, ready }
+      yield* Effect.forkScoped(NodeTaint.removeWhenReady(taint))
+    }
     return yield* Effect.never
   }).pipe(
     Effect.scoped,

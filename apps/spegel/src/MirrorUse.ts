@@ -28,6 +28,7 @@ export const warn = Effect.fn("MirrorUse.warn")(function*(options: {
       )
     }
   }).pipe(
+    Effect.timeout("5 seconds"),
     // The configuration is written all the same: this is advice.
     Effect.catch((error) => Effect.logWarning(`cannot tell whether containerd uses this mirror: ${error.message}`))
   )

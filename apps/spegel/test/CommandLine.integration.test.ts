@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Certificates from "@spegel-ts/leader-election/testkit/Certificates"
 import { version } from "@spegel-ts/spegel/Version"
 import { Effect, Schedule } from "effect"
-import { mkdir, readdir, readFile, writeFile } from "node:fs/promises"
+import { mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises"
 import { createServer } from "node:net"
 import { join } from "node:path"
 import * as SpegelProcess from "./e2e/SpegelProcess.ts"
@@ -176,6 +176,24 @@ describe("spegel", { timeout: 120_000 }, () => {
           assertRefused(yield* SpegelProcess.run(flags), value, "in use")
         }))
       }
+    }))
+
+  it.live("gives a data directory to its group, and takes an identity away again", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      const key = join(directory, "private.key")
+      const run = (...args: ReadonlyArray<string>) => SpegelProcess.run(["data-dir", ...args], { DATA_DIR: directory })
+      const modes = Effect.promise(() =>
+        Promise.all([directory, key].map(async (path) => (await stat(path)).mode & 0o777))
+      )
+      yield* Effect.promise(() => writeFile(key, "a key", { mode: 0o600 }))
+      assert.strictEqual((yield* run()).code, 0)
+      assert.deepStrictEqual(yield* modes, [0o770, 0o640])
+      yield* Effect.promise(() => writeFile(join(directory, "other"), ""))
+      for (const again of [1, 2]) assert.strictEqual((yield* run("--remove")).code, 0, String(again))
+      assert.deepStrictEqual(yield* Effect.promise(() => readdir(directory)), ["other"])
+      assert.strictEqual((yield* run()).code, 0)
+      assertRefused(yield* run(`--data-dir=${directory}/none`), `${directory}/none`, "run as the directory's owner")
     }))
 
   it.live("takes settings from the environment, and the command line over it", () =>

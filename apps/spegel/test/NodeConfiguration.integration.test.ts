@@ -53,6 +53,21 @@ describe("spegel on a node", { timeout: 120_000 }, () => {
       assert.deepStrictEqual(StartingStates.snapshot(certs), before)
     }))
 
+  it.live("is configured once by processes that run at the same time", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      const certs = join(directory, "etc", "certs.d")
+      const flags = [`--containerd-registry-config-path=${certs}`, "--mirror-targets=http://127.0.0.1:5000"]
+      const configure = SpegelProcess.run(["configuration", ...flags, "--mirrored-registries=docker.io,ghcr.io"])
+      const runs = yield* Effect.all([configure, configure, configure], { concurrency: "unbounded" })
+      assert.deepStrictEqual(runs.map(({ code, stderr }) => [code, stderr]), [[0, ""], [0, ""], [0, ""]])
+      const together = StartingStates.snapshot(directory)
+      yield* configure
+      assert.deepStrictEqual(StartingStates.snapshot(directory), together)
+      yield* SpegelProcess.run(["cleanup", ...flags.slice(0, 1)])
+      assert.deepStrictEqual(StartingStates.snapshot(directory), [])
+    }))
+
   it.live("says which settings do not fit, and touches nothing", () =>
     Effect.gen(function*() {
       const directory = join(yield* temporary, "certs.d")

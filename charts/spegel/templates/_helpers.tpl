@@ -73,7 +73,7 @@ capability. Without capabilities root is held to the files' permissions as any u
 
 {{/* Whether the pods talk to the Kubernetes API: "true" or "". */}}
 {{- define "spegel.usesApi" -}}
-{{- if has "kubernetes" .Values.spegel.bootstrapKinds }}
+{{- if or (has "kubernetes" .Values.spegel.bootstrapKinds) .Values.nodeReadiness.enabled }}
 {{- "true" }}
 {{- end }}
 {{- end }}
@@ -120,6 +120,12 @@ tolerations: {{- toYaml . | nindent 2 }}
 
 {{/* The mirror's environment variables: a list, or nothing. */}}
 {{- define "spegel.environment" -}}
+{{- if .Values.nodeReadiness.enabled }}
+- name: NODE_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: spec.nodeName
+{{- end }}
 {{- with .Values.spegel.otel }}
 {{- if .endpoint }}
 - name: OTEL_EXPORTER_OTLP_ENDPOINT

@@ -176,13 +176,14 @@ const isAccepted = ({ host, ...root }: TomlTable): boolean =>
 const sectionsOf = (text: string): Option.Option<Sections> => {
   const toml = isUtf8(Buffer.from(text, "latin1")) ? parseTable(text) : Option.none()
   if (Option.isNone(toml) || !isAccepted(toml.value)) return Option.none()
-  // A line inside an array or a string can look like a header, but what stands before it is no TOML by itself.
-  const starts = [...text.matchAll(/(?<=^|\n)[ \t]*\[/g)]
-    .map(({ index }) => index)
-    .filter((index) => Option.isSome(parseTable(text.slice(0, index))))
+  const starts: Array<number> = []
+  for (const { index } of text.matchAll(/(?<=^|\n)[ \t]*\[/g)) {
+    // A line inside an array or a string can look like a header, but what stands before it is no TOML by itself.
+    if (Option.isSome(parseTable(text.slice(starts.at(-1) ?? 0, index)))) starts.push(index)
+  }
   const tables = starts.map((start, position) => {
     const section = text.slice(start, starts[position + 1] ?? text.length)
-    const header = Option.getOrElse(parseTable(section.split("\n", 1)[0] ?? ""), (): TomlTable => ({}))
+    const header = Option.getOrElse(parseTable(section.split(/\r?\n/, 1)[0] ?? ""), (): TomlTable => ({}))
     return { text: section, host: Option.fromUndefinedOr(Object.keys(tableOf(header["host"]))[0]) }
   })
   return Option.some({ root: text.slice(0, starts[0] ?? text.length), tables, toml: toml.value })
@@ -277,5 +278,8 @@ export const install = (
     }
     result += suspend(pending)
     const last = yield* fallback(mirror, upstream.url, { ...made, ...toml })
-    return last.length === 0 ? result : addBlock(result, [], last)
+    if (last.length > 0) result = addBlock(result, [], last)
+    return Option.isSome(sectionsOf(result))
+      ? result
+      : yield* Result.fail(new HostsTomlUnusable({ reason: "would be no TOML any more with the mirror in it" }))
   })

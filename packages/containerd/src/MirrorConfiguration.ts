@@ -152,7 +152,7 @@ const restoreAll = Effect.fnUntraced(function*(configPath: string, except: Reado
 export const write = Effect.fn("MirrorConfiguration.write")(function*(options: MirrorConfigurationOptions) {
   const { basicAuth, configPath, mirrorTargets, prependExisting, tagResolution } = options
   const mirror: HostsToml.Mirror = {
-    targets: mirrorTargets.map((url) => url.replace(/\/+$/, "")),
+    targets: [...new Set(mirrorTargets.map((url) => url.replace(/\/+$/, "")))],
     tagResolution,
     authorization: Option.map(
       basicAuth,

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as HostsToml from "@spegel-ts/containerd/HostsToml"
 import { Effect, Option, Result, Schema } from "effect"
+import { isUtf8 } from "node:buffer"
 import { parse, type TomlTable } from "smol-toml"
 
 const url = "http://127.0.0.1:5000"
@@ -55,6 +56,13 @@ describe("HostsToml", () => {
     assert.deepStrictEqual(urlsOf(text), [url, "https://registry.example"])
     assert.deepStrictEqual(parse(text)["header"], { "x-server": ["1"] })
     assert.include(text, `#| [host."https://cache.example"] # first`)
+  })
+
+  it("suspends hosts in files of any line ends", () => {
+    assert.deepStrictEqual(urlsOf(install(foreign.replaceAll("\n", "\r\n"), { prependExisting: false })), [
+      url,
+      "https://registry.example"
+    ])
   })
 
   it("names the server where the file does not", () => {
@@ -146,35 +154,37 @@ describe("HostsToml", () => {
     assert.isTrue(Option.isNone(Result.getOrThrow(HostsToml.restore(foreign))))
   })
 
-  // Lines that are something in TOML, and some that only look so, in any order and with any line ends.
-  const line = Schema.Literals([
-    `server = "https://registry.example"`,
-    `ca = ["/a.pem"]`,
-    `client = [`,
-    `  ["/cert", "/key"]`,
-    `]`,
-    `note = """`,
-    `[host."https://in.a.string"]`,
-    `"""`,
-    `[host."https://cache.example"]`,
-    `  [host."https://other.example".header] # with a comment`,
-    `capabilities = ["pull"]`,
-    `[header]`,
-    `#| looks suspended`,
-    `# spegel-ts is not a mark`,
-    `server = `,
-    "\xe4\xff",
-    "\0",
-    "a\rb",
-    ""
-  ])
+  // Pieces of a file in any order: what containerd takes, and with `broken` what it does not.
   const file = Schema.Struct({
-    lines: Schema.Array(Schema.Struct({ line, end: Schema.Literals(["\n", "\r\n"]) })),
-    last: line,
-    bom: Schema.Boolean
+    root: Schema.Array(Schema.Literals([
+      `server = "https://registry.example"`,
+      `ca = ["/a.pem"] # [host."https://in.a.comment"]`,
+      `client = [\n  ["/cert", "/key"]\n]`,
+      `note = """\n[host."https://in.a.string"]\n"""`,
+      `#| looks suspended`,
+      `# spegel-ts is not a mark`,
+      ""
+    ])),
+    tables: Schema.Array(Schema.Literals([
+      `[host."https://cache.example"]\n  capabilities = ["pull"]`,
+      `  [host."https://other.example".header] # with a comment\nx = ["1"]`,
+      `[host."https://other.example"]`,
+      `[host."https://registry.example"]\ncapabilities = [\n  "pull",\n  "resolve"\n]`,
+      `[header]\n\nx = ["1"]`
+    ])),
+    broken: Schema.Array(Schema.Literals([`server = `, `]`, `"""`, "\xe4\xff", "\0", "a\rb"])),
+    isBroken: Schema.Boolean,
+    end: Schema.Literals(["\n", "\r\n"]),
+    isEnded: Schema.Boolean
   })
-  const textOf = ({ bom, last, lines }: typeof file.Type) =>
-    `${bom ? "\xef\xbb\xbf" : ""}${lines.map(({ end, line }) => line + end).join("")}${last}`
+  const textOf = ({ broken, end, isBroken, isEnded, root, tables }: typeof file.Type) => {
+    const pieces = [...new Set(root), ...new Set(tables), ...(isBroken ? broken : [])]
+    return pieces.join("\n").replaceAll("\n", end) + (isEnded ? end : "")
+  }
+  /** Hosts that containerd would ask for the text alone; none where it would ignore it. */
+  const foreignHosts = (text: string) =>
+    isUtf8(Buffer.from(text, "latin1")) ? Result.getOrElse(Result.try(() => urlsOf(text)), () => []) : []
+  const isForeign = (other: string) => !other.startsWith(url) && other !== "https://registry.example"
 
   it.effect.prop("gives back any text to the byte", [
     file,
@@ -184,10 +194,13 @@ describe("HostsToml", () => {
     Effect.sync(() => {
       const text = textOf(written)
       const changes = { prependExisting, mirror: { ...mirror, tagResolution } }
-      const installed = HostsToml.install(text, { ...options, ...changes })
-      if (Result.isFailure(installed)) return
-      assert.strictEqual(restore(installed.success).text, text)
-      assert.strictEqual(urlsOf(installed.success)[0], url)
-      assert.strictEqual(install(restore(installed.success).text, changes), installed.success)
+      const installed = install(text, changes)
+      assert.strictEqual(restore(installed).text, text)
+      assert.strictEqual(install(restore(installed).text, changes), installed)
+      assert.strictEqual(urlsOf(installed)[0], url)
+      assert.deepStrictEqual(
+        urlsOf(installed).filter(isForeign),
+        prependExisting ? foreignHosts(text).filter(isForeign) : []
+      )
     }), { arbitrary: { runs: 500 } })
 })

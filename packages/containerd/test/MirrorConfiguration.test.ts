@@ -12,6 +12,8 @@ import {
   symlinkSync,
   writeFileSync
 } from "node:fs"
+import fs from "node:fs/promises"
+import { syncBuiltinESMExports } from "node:module"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { parse } from "smol-toml"
@@ -204,6 +206,24 @@ describe("MirrorConfiguration", () => {
       assert.include(error.message, url)
       assert.include(error.message, join(directory, "_default", "hosts.toml"))
       assert.strictEqual(read(directory, "_default"), text)
+    }))
+
+  it.effect("does not replace a file that somebody makes in the meantime", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      mkdirSync(join(directory, "docker.io"))
+      const { link } = fs
+      fs.link = (...paths) => {
+        fs.link = link
+        syncBuiltinESMExports()
+        put(directory, "docker.io", "server = \"https://theirs.example\"")
+        return link(...paths)
+      }
+      syncBuiltinESMExports()
+      yield* MirrorConfiguration.write(options(directory))
+      assert.strictEqual(parse(read(directory, "docker.io"))["server"], "https://theirs.example")
+      yield* MirrorConfiguration.remove(directory)
+      assert.strictEqual(read(directory, "docker.io"), "server = \"https://theirs.example\"")
     }))
 
   it.effect("does what it can where one file is in the way", () =>

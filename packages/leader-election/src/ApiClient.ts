@@ -21,7 +21,8 @@ export interface Answer {
 }
 
 export interface ApiRequest {
-  readonly method: "GET" | "POST" | "PUT"
+  /** A PATCH is a merge patch (RFC 7386). */
+  readonly method: "GET" | "PATCH" | "POST" | "PUT"
   /** With its query, as `/apis/coordination.k8s.io/v1/...`. */
   readonly path: string
   readonly body?: unknown
@@ -101,7 +102,10 @@ export const make = Effect.fnUntraced(function*(access: ClusterAccess) {
               ...(authorization === undefined ? {} : { authorization }),
               ...(payload === undefined
                 ? {}
-                : { "content-type": "application/json", "content-length": Buffer.byteLength(payload) })
+                : {
+                  "content-type": method === "PATCH" ? "application/merge-patch+json" : "application/json",
+                  "content-length": Buffer.byteLength(payload)
+                })
             }
           })
           request.on("socket", (socket) => socket.setKeepAlive(true, keepAliveMillis))

@@ -37,8 +37,9 @@ type View =
   | { readonly _tag: "Unreadable"; readonly error: LeaseUnavailable }
   | { readonly _tag: "Read"; readonly holder: Option.Option<Identity> }
 
-/** Longest lease of another holder that is respected, so that nobody can keep it for ever with one write. */
+/** Longest lease that another can write, so that nobody keeps it for ever. Shorter ones than one's own do not count. */
 const maxLeaseMillis = 60_000
+const maxSaid = 16
 /** A watch that ends sooner has not worked. */
 const shortWatchMillis = 5000
 
@@ -70,7 +71,8 @@ export const make = Effect.fnUntraced(function*(options: {
   /** Others' leases are left alone until then: their holders come first after an outage. */
   let eligibleFrom = -Infinity
   let attemptFrom = -Infinity
-  let lastHint = ""
+  /** What was said to be wrong since all was well. */
+  const said = new Set<string>()
   const view = yield* SubscriptionRef.make<View>({ _tag: "Unread" })
   const changed = yield* Queue.sliding<void>(1)
   /** The watch has missed something. */
@@ -109,14 +111,16 @@ export const make = Effect.fnUntraced(function*(options: {
 
   /** Says what is wrong once, not at each retry. */
   const report = Effect.fnUntraced(function*(error: LeaseUnavailable) {
-    if (error.hint !== lastHint) yield* Effect.logWarning(`${error.message}; this is tried again`)
-    lastHint = error.hint
+    if (!said.has(error.hint) && said.size < maxSaid) {
+      said.add(error.hint)
+      yield* Effect.logWarning(`${error.message}; this is tried again`)
+    }
     yield* SubscriptionRef.update(view, (view): View => view._tag === "Read" ? view : { _tag: "Unreadable", error })
   })
 
   const regained = Effect.gen(function*() {
-    if (lastHint !== "") yield* Effect.logInfo(`lease ${api.label}: reached again`)
-    lastHint = ""
+    if (said.size > 0) yield* Effect.logInfo(`lease ${api.label}: watched again`)
+    said.clear()
     if (inContact) return
     if (wasLost) eligibleFrom = (yield* monotonic) + 2 * retryMillis
     inContact = true
@@ -131,10 +135,8 @@ export const make = Effect.fnUntraced(function*(options: {
     if (!inContact) return Infinity
     const holder = Option.flatMap(lease, ({ holder }) => holder)
     const seconds = Option.flatMap(lease, ({ durationSeconds }) => durationSeconds)
-    const duration = Option.match(seconds, {
-      onNone: () => leaseMillis,
-      onSome: (seconds) => Math.min(maxLeaseMillis, Math.max(0, seconds * 1000))
-    })
+    const written = Option.match(seconds, { onNone: () => 0, onSome: (seconds) => seconds * 1000 })
+    const duration = Math.max(leaseMillis, Math.min(maxLeaseMillis, written))
     // Deleting a lease does not end its term: the holder may not know yet.
     const inTerm = Option.isSome(holder) || (Option.isNone(lease) && wasHeld)
     return Math.max(attemptFrom, inTerm ? Math.max(at + duration, eligibleFrom) : at) - now
@@ -154,12 +156,28 @@ export const make = Effect.fnUntraced(function*(options: {
     return started
   })
 
-  /** After a conflict: what was observed is not what is, so the watch may be dead. */
+  /** Reads the lease beside the watch, which is opened anew where it has not told the same. */
   const reread = Effect.gen(function*() {
-    yield* Queue.offer(stale, undefined)
+    const before = version()
     const { lease } = yield* api.list
     yield* observe(lease)
-  })
+    if (version() !== before) yield* Queue.offer(stale, undefined)
+  }).pipe(Effect.tapError(() => {
+    inContact = false
+    wasLost = true
+    return Queue.offer(stale, undefined)
+  }))
+
+  /** Tries once to hold the lease. Succeeds with the time, or with none where another was faster. */
+  const attempt = Effect.gen(function*() {
+    if (!isOwn()) {
+      // A server that is silent may find a write later, and depose a leader that can be heard again by then: ask first.
+      const seen = version()
+      yield* reread
+      if (version() !== seen) return Option.none()
+    }
+    return Option.some(yield* write)
+  }).pipe(Effect.catchTag("LeaseConflict", () => Effect.as(reread, Option.none())))
 
   /** Succeeds with the time of a renewal; with none when another holds the lease. */
   const renewal = Effect.gen(function*() {
@@ -212,19 +230,15 @@ export const make = Effect.fnUntraced(function*(options: {
         }
       }
       turn = undefined
-      const result = yield* Effect.result(write)
+      const result = yield* Effect.result(attempt)
       if (Result.isSuccess(result)) {
-        yield* lead(result.success)
+        if (Option.isSome(result.success)) yield* lead(result.success.value)
         continue
       }
-      const failed = result.failure._tag === "LeaseConflict"
-        ? Result.getFailure(yield* Effect.result(reread))
-        : Option.some(result.failure)
-      if (Option.isNone(failed)) continue
-      yield* report(failed.value)
+      yield* report(result.failure)
       // Its last holder tries most often: what it renews need not change hands.
       const pause = isOwn() ? retryMillis : Pace.jittered(retryMillis, yield* Random.next)
-      attemptFrom = (yield* monotonic) + pause + retryAfterMillis(failed.value)
+      attemptFrom = (yield* monotonic) + pause + retryAfterMillis(result.failure)
     }
   })
 
@@ -281,7 +295,11 @@ export const make = Effect.fnUntraced(function*(options: {
   }).pipe(
     Effect.timeout(options.times.retryPeriod),
     Effect.catch((error) =>
-      Effect.logWarning(`lease ${api.label}: not given back, it expires by itself: ${error.message}`)
+      Effect.logWarning(
+        `lease ${api.label}: not given back, it expires by itself: ${
+          error._tag === "LeaseUnavailable" ? error.hint : error.message
+        }`
+      )
     )
   )
 

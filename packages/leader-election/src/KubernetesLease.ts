@@ -61,7 +61,8 @@ export const api = Effect.fnUntraced(function*(options: KubernetesLeaseOptions) 
   const selected = `${leases}?fieldSelector=${encodeURIComponent(`metadata.name=${name}`)}`
   // Two attempts fit into the time that a leader has to renew.
   const deadline = Duration.divideUnsafe(times.renewDeadline, 2)
-  const scope = yield* Scope.Scope
+  // Made now, so that it outlives an elector that is made after it and gives its lease back at the end.
+  const scope = yield* Effect.flatMap(Scope.Scope, Scope.fork)
 
   const unavailable = (hint: string, retryAfter?: Duration.Duration) =>
     new LeaseUnavailable({ lease: label, hint, retryAfter })

@@ -5,9 +5,9 @@ import { type ElectionTimes, Identity, LeaderElection } from "./LeaderElection.t
 
 /** Short terms: the suite waits for them. */
 export const conformanceTimes: ElectionTimes = {
-  leaseDuration: Duration.seconds(3),
-  renewDeadline: Duration.millis(1500),
-  retryPeriod: Duration.millis(500)
+  leaseDuration: Duration.seconds(5),
+  renewDeadline: Duration.seconds(3),
+  retryPeriod: Duration.seconds(1)
 }
 
 type Candidates = (identity: Identity) => Layer.Layer<LeaderElection, unknown>
@@ -31,7 +31,7 @@ export const leaderElectionConformance = (name: string, make: Effect.Effect<Cand
         assert.isUndefined(second, "two leaders")
         return leader === undefined ? Effect.fail("nobody leads" as const) : Effect.succeed(leader)
       }),
-      Effect.retry({ schedule: Schedule.spaced("20 millis"), times: 500 })
+      Effect.retry({ schedule: Schedule.spaced("20 millis"), times: 1000 })
     )
   const names = ({ leader }: Candidate, identity: Identity) =>
     leader.pipe(Stream.filter(Option.contains(identity)), Stream.runHead, Effect.timeout("5 seconds"))

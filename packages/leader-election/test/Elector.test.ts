@@ -169,6 +169,8 @@ describe("Elector", () => {
       for (const { faults } of servers) faults.down = true
       yield* pass("30 seconds", ...elections)
       assert.deepStrictEqual(yield* leaders(...elections), [false, false, false])
+      // What a silent server finds later would depose its leader.
+      assert.deepStrictEqual(servers.slice(1).map(({ faults }) => faults.writes), [0, 0])
       // The others are back first, and leave the lease to whom it names.
       const [own, ...others] = servers
       for (const { faults } of others) {

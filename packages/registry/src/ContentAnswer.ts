@@ -20,6 +20,7 @@ import type { PullRecord } from "./PullLedger.ts"
 import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 import * as SelfCheck from "./SelfCheck.ts"
+import { SmallContent } from "./SmallContent.ts"
 import * as UploadAdmission from "./UploadAdmission.ts"
 
 export interface ContentOptions extends Mirror.MirrorOptions, UploadAdmission.UploadLimits {
@@ -31,39 +32,46 @@ export interface ContentOptions extends Mirror.MirrorOptions, UploadAdmission.Up
 
 type ContentError = BodyInterrupted | DistributionError.DistributionError | StoreUnavailable
 
+/** What a head says of the body. */
+interface Content {
+  readonly digest: Digest.Digest
+  readonly mediaType: string
+  readonly size: number
+  readonly range: Option.Option<ByteRange.ByteRange>
+  readonly source: string
+}
+
+/** The digest that a request asks by. */
+const digestOf = (request: ContentRequest): Digest.Digest | undefined =>
+  request._tag === "Blob"
+    ? request.digest
+    : request.reference._tag === "Digest"
+    ? request.reference.digest
+    : undefined
+
 export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOptions) {
   const store = yield* ContentStore
   const local = yield* LocalContent.make
   const mirror = yield* Mirror.make(options)
   const uploads = UploadAdmission.make(options)
   const selfCheck = yield* SelfCheck.make
+  const small = new SmallContent()
 
-  const writeHead = (
-    response: ServerResponse,
-    record: PullRecord,
-    content: {
-      readonly digest: Digest.Digest
-      readonly mediaType: string
-      readonly size: number
-      readonly range: Option.Option<ByteRange.ByteRange>
-      readonly source: string
-    }
-  ) =>
-    Effect.map(Clock.currentTimeMillis, (now) => {
-      record.headTime = now
-      const { digest, mediaType, range, size, source } = content
-      const { end, start } = Option.getOrElse(range, () => ({ start: 0, end: size }))
-      const status = Option.isSome(range) ? 206 : 200
-      response.writeHead(status, {
-        "content-type": mediaType,
-        "content-length": end - start,
-        "docker-content-digest": digest,
-        "accept-ranges": "bytes",
-        ...apiVersion,
-        ...(Option.isSome(range) ? { "content-range": ByteRange.contentRange(range.value, size) } : {})
-      })
-      return { status, bytes: end - start, source } satisfies Answer
+  const writeHead = (response: ServerResponse, record: PullRecord, content: Content, now: number) => {
+    record.headTime = now
+    const { digest, mediaType, range, size, source } = content
+    const { end, start } = Option.getOrElse(range, () => ({ start: 0, end: size }))
+    const status = Option.isSome(range) ? 206 : 200
+    response.writeHead(status, {
+      "content-type": mediaType,
+      "content-length": end - start,
+      "docker-content-digest": digest,
+      "accept-ranges": "bytes",
+      ...apiVersion,
+      ...(Option.isSome(range) ? { "content-range": ByteRange.contentRange(range.value, size) } : {})
     })
+    return { status, bytes: end - start, source } satisfies Answer
+  }
 
   const outside = (response: ServerResponse, digest: string) => (error: ByteRange.RangeNotSatisfiable) => {
     response.setHeader("content-range", ByteRange.unsatisfiedRange(error.size))
@@ -86,18 +94,21 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       outside(response, digest)
     )
     if (request.mirrored && !head) yield* uploads.admit(response)
-    const answer = yield* writeHead(response, record, { digest, mediaType, size, range, source: "local" })
+    const now = yield* Clock.currentTimeMillis
+    const bytes = "_tag" in source && source._tag === "File" ? yield* small.load(digest, source, now) : undefined
+    const answer = writeHead(response, record, { digest, mediaType, size, range, source: "local" }, now)
     if (!("_tag" in source)) {
       yield* finish(response)
       return answer
     }
     const part = Option.getOrElse(range, () => ({ start: 0, end: size }))
-    if (source._tag === "File") {
+    if (source._tag === "File" && bytes === undefined) {
       yield* sendFile(source.handle, part, response)
-    } else {
-      response.write(source.bytes.subarray(part.start, part.end))
-      yield* finish(response)
+      return answer
     }
+    const whole = source._tag === "Bytes" ? source.bytes : bytes
+    response.write(whole?.subarray(part.start, part.end))
+    yield* finish(response)
     return answer
   }, Effect.scoped)
 
@@ -114,7 +125,8 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       (error) => outside(response, Mirror.contentOf(request, name))(error)
     )
     const { body, peer } = content
-    const answer = yield* writeHead(response, record, { ...content, source: peer.id })
+    const now = yield* Clock.currentTimeMillis
+    const answer = writeHead(response, record, { ...content, source: peer.id }, now)
     if (request.method === "HEAD" || body._tag === "Verified") {
       if (body._tag === "Verified" && request.method === "GET") response.write(body.bytes)
       yield* finish(response)
@@ -135,25 +147,43 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     )
   }, Effect.scoped)
 
-  return Effect.fnUntraced(function*(
+  const nameOf = (request: ContentRequest, tag?: string): Option.Option<Reference> =>
+    Option.map(LocalContent.complete(request), (name) => tag === undefined ? name : { ...name, tag })
+
+  /** Answers at once where all of something small is asked for that was read a moment ago. */
+  const fromMemory = (
+    request: ContentRequest,
+    response: ServerResponse,
+    record: PullRecord,
+    now: number
+  ): Answer | undefined => {
+    const digest = digestOf(request)
+    // What a peer suspects, or this node knows to be damaged, is looked at first.
+    if (digest === undefined || request.range !== undefined || request.mirrored) return undefined
+    const content = small.get(digest, now)
+    if (content === undefined || Option.exists(nameOf(request), (name) => !options.filter(name))) return undefined
+    const { bytes, mediaType } = content
+    const found = { digest, mediaType, size: bytes.length, range: Option.none(), source: "local" }
+    const answer = writeHead(response, record, found, now)
+    response.end(request.method === "HEAD" ? undefined : bytes)
+    return answer
+  }
+
+  const answer = Effect.fnUntraced(function*(
     request: ContentRequest,
     response: ServerResponse,
     record: PullRecord
   ): Effect.fn.Return<Answer, ContentError> {
     const tag = request._tag === "Manifest" && request.reference._tag === "Tag" ? request.reference.tag : undefined
     const unknown = request._tag === "Blob" ? DistributionError.blobUnknown : DistributionError.manifestUnknown
-    const name = Option.map(LocalContent.complete(request), (name) => tag === undefined ? name : { ...name, tag })
+    const name = nameOf(request, tag)
     if (Option.exists(name, (name) => !options.filter(name))) {
       return yield* unknown("spegel-ts: this image is left to the upstream registry (mirrored registries, filters)")
     }
 
-    const digest = request._tag === "Blob"
-      ? Option.some(request.digest)
-      : request.reference._tag === "Digest"
-      ? Option.some(request.reference.digest)
-      : yield* LocalContent.ifHeld(
-        PullSpans.localLookup(request.reference.tag)(local.resolve(request, request.reference.tag))
-      )
+    const digest = tag === undefined
+      ? Option.fromUndefinedOr(digestOf(request))
+      : yield* LocalContent.ifHeld(PullSpans.localLookup(tag)(local.resolve(request, tag)))
     if (request.mirrored && Option.isSome(digest)) {
       if (response.req.headers[SelfCheck.suspectHeader] === "true") yield* selfCheck.suspect(digest.value)
       if (selfCheck.isDamaged(digest.value)) {
@@ -185,4 +215,6 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       Effect.catchTag(["PeerNotFound", "ResolveTimeout", "AnswerTimeout", "CircuitOpen"], upstreamNext)
     )
   })
+
+  return { answer, fromMemory }
 })

@@ -85,16 +85,17 @@ export class PullRecord {
 export const layer: Layer.Layer<PullLedger> = Layer.effect(
   PullLedger,
   Effect.gen(function*() {
+    /** The oldest first; cut when it is twice what is kept, which costs less than a shift each time. */
     const recent: Array<PullEvent> = []
     const events = yield* PubSub.sliding<PullEvent>(capacity)
     return PullLedger.of({
       record: (event) =>
-        Effect.suspend(() => {
-          recent.unshift(event)
-          if (recent.length > capacity) recent.pop()
-          return Effect.asVoid(PubSub.publish(events, event))
+        Effect.sync(() => {
+          recent.push(event)
+          if (recent.length === 2 * capacity) recent.splice(0, capacity)
+          PubSub.publishUnsafe(events, event)
         }),
-      recent: Effect.sync(() => [...recent]),
+      recent: Effect.sync(() => recent.slice(-capacity).toReversed()),
       events: Stream.fromPubSub(events)
     })
   })

@@ -143,6 +143,9 @@ export const localLookup = (content: string) => <A, E, R>(effect: Effect.Effect<
     effect
   )
 
+/** What was asked for is in memory: nothing is looked for. */
+export const heldInMemory: Effect.Effect<void> = annotate(() => ({ "spegel.held_in_memory": true }))
+
 /** Asking the router who has something. */
 export const peerLookup = <E, R>(peers: Stream.Stream<Peer, E, R>): Stream.Stream<Peer, E, R> =>
   Stream.unwrap(whereRecorded(

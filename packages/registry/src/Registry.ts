@@ -7,7 +7,7 @@ import { ContentStore, type StoreUnavailable } from "@spegel-ts/content/ContentS
 import * as DistributionError from "@spegel-ts/oci/DistributionError"
 import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import { Router } from "@spegel-ts/router/Router"
-import { Clock, Context, Duration, Effect, Layer, Option, type Redacted, Result, Stream } from "effect"
+import { Context, Duration, Effect, Layer, LogLevel, Option, type Redacted, Result, Stream } from "effect"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import { type Answer, interrupted, sendError, sendJson } from "./Answer.ts"
 import * as BasicAuth from "./BasicAuth.ts"
@@ -97,7 +97,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
         return yield* DistributionError.nameUnknown("spegel-ts: referrers are left to the upstream registry")
       case "Blob":
       case "Manifest":
-        return yield* content(request, response, record)
+        return yield* content.answer(request, response, record)
     }
   })
 
@@ -115,92 +115,116 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
     onSome: (credentials) => BasicAuth.verifier(credentials)
   })
 
-  const parse = (request: IncomingMessage) =>
-    Effect.sync(() =>
-      DistributionRequest.parse({ method: request.method ?? "", url: request.url ?? "", headers: request.headers })
-    )
-
-  const handler: Handler = Effect.fnUntraced(function*(request, response) {
-    const started = yield* Clock.currentTimeMillis
-    const record = new PullRecord()
+  const parse = (request: IncomingMessage) => {
     const path = (request.url ?? "").split("?", 1)[0]
-    const parsed = path === "/livez" || path === "/readyz" ? path : yield* PullSpans.parse(parse(request))
-    const handlerName = typeof parsed === "string"
-      ? parsed.slice(1)
-      : Result.isSuccess(parsed)
-      ? parsed.success._tag.toLowerCase()
-      : "invalid"
-    const method = request.method ?? ""
+    return path === "/livez" || path === "/readyz"
+      ? path
+      : DistributionRequest.parse({ method: request.method ?? "", url: request.url ?? "", headers: request.headers })
+  }
 
-    const finished = Effect.fnUntraced(function*(answer: Answer) {
-      const ended = yield* Clock.currentTimeMillis
-      const { bytes, reason = "", source, status } = answer
-      const millis = ended - started
-      yield* PullSpans.answered(answer, request, response)
-      yield* RegistryMetrics.answered({
-        handler: handlerName,
-        method: handlerName === "invalid" ? "other" : method,
-        status,
-        bytes,
-        millis
-      })
-      if (typeof parsed === "string" || Result.isFailure(parsed)) return
-      const content = parsed.success
-      if (content._tag !== "Blob" && content._tag !== "Manifest") return
-      const registry = Option.getOrElse(content.namespace, () => "")
-      const event: PullEvent = {
-        time: started,
-        method: content.method,
-        registry,
-        content: contentOf(content, {
+  const answer = (parsed: ReturnType<typeof parse>, request: IncomingMessage, response: ServerResponse) =>
+    Effect.clockWith((clock) => {
+      const started = clock.currentTimeMillisUnsafe()
+      const record = new PullRecord()
+      const handlerName = typeof parsed === "string"
+        ? parsed.slice(1)
+        : Result.isSuccess(parsed)
+        ? parsed.success._tag.toLowerCase()
+        : "invalid"
+      const method = request.method ?? ""
+
+      const finished = (answer: Answer) => {
+        const { bytes, reason = "", source, status } = answer
+        const ended = clock.currentTimeMillisUnsafe()
+        const millis = ended - started
+        const counted = Effect.andThen(
+          PullSpans.answered(answer, request, response),
+          RegistryMetrics.answered({
+            handler: handlerName,
+            method: handlerName === "invalid" ? "other" : method,
+            status,
+            bytes,
+            millis
+          })
+        )
+        if (typeof parsed === "string" || Result.isFailure(parsed)) return counted
+        const content = parsed.success
+        if (content._tag !== "Blob" && content._tag !== "Manifest") return counted
+        const registry = Option.getOrElse(content.namespace, () => "")
+        const event: PullEvent = {
+          time: started,
+          method: content.method,
           registry,
-          repository: content.repository,
-          ...(content._tag === "Manifest" && content.reference._tag === "Tag" ? { tag: content.reference.tag } : {})
-        }),
-        range: content.range,
-        source: record.source ?? source,
-        status,
-        bytes,
-        firstByteMillis: (record.headTime ?? ended) - started,
-        millis,
-        peersSeen: record.peersSeen,
-        attempts: record.attempts,
-        reason
+          content: contentOf(content, {
+            registry,
+            repository: content.repository,
+            ...(content._tag === "Manifest" && content.reference._tag === "Tag" ? { tag: content.reference.tag } : {})
+          }),
+          range: content.range,
+          source: record.source ?? source,
+          status,
+          bytes,
+          firstByteMillis: (record.headTime ?? ended) - started,
+          millis,
+          peersSeen: record.peersSeen,
+          attempts: record.attempts,
+          reason
+        }
+        const log = Effect.suspend(() =>
+          Effect.logDebug("request").pipe(
+            Effect.annotateLogs({ ...event, url: request.url ?? "", attempts: record.failures.join("; ") })
+          )
+        )
+        return counted.pipe(
+          Effect.andThen(PullSpans.pulled(event, content.mirrored)),
+          Effect.andThen(ledger.record(event)),
+          Effect.andThen(Effect.when(log, LogLevel.isEnabled("Debug"))),
+          Effect.asVoid
+        )
       }
-      yield* PullSpans.pulled(event, content.mirrored)
-      yield* ledger.record(event)
-      yield* Effect.logDebug("request").pipe(
-        Effect.annotateLogs({ ...event, url: request.url ?? "", attempts: record.failures.join("; ") })
+
+      const authorised = typeof parsed === "string" || authorise(request.headers.authorization)
+      if (authorised && typeof parsed !== "string" && Result.isSuccess(parsed)) {
+        const wanted = parsed.success
+        const answer = wanted._tag === "Blob" || wanted._tag === "Manifest"
+          ? content.fromMemory(wanted, response, record, started)
+          : undefined
+        if (answer !== undefined) return Effect.andThen(PullSpans.heldInMemory, finished(answer))
+      }
+      const answering: Effect.Effect<Answer, AnswerError> = typeof parsed === "string"
+        ? probe(parsed, response)
+        : !authorised
+        ? Effect.suspend(() => {
+          response.setHeader("www-authenticate", BasicAuth.challenge)
+          return Effect.fail(
+            DistributionError.unauthorized("spegel-ts: this mirror asks for a user name and a password")
+          )
+        })
+        : Effect.flatMap(Effect.fromResult(parsed), (parsed) => answerRequest(parsed, response, record))
+
+      return answering.pipe(
+        Effect.catchTag(
+          "StoreUnavailable",
+          ({ message }) => Effect.fail(DistributionError.unavailable(`spegel-ts: ${message}`))
+        ),
+        Effect.catchDefect((defect) =>
+          Effect.andThen(
+            Effect.logError("a request failed unexpectedly", defect),
+            Effect.fail(DistributionError.unavailable("spegel-ts: unexpected failure; see the mirror's log"))
+          )
+        ),
+        Effect.catchTag("DistributionError", (error) => sendError(response, error)),
+        // The client has gone: there is nobody to tell.
+        Effect.catchTag("BodyInterrupted", ({ message }) => Effect.succeed(interrupted(response, message))),
+        RegistryMetrics.counted(handlerName),
+        Effect.onInterrupt(() => finished(interrupted(response, clientGone))),
+        Effect.flatMap(finished)
       )
     })
-
-    const answering: Effect.Effect<Answer, AnswerError> = typeof parsed === "string"
-      ? probe(parsed, response)
-      : !authorise(request.headers.authorization)
-      ? Effect.suspend(() => {
-        response.setHeader("www-authenticate", BasicAuth.challenge)
-        return Effect.fail(DistributionError.unauthorized("spegel-ts: this mirror asks for a user name and a password"))
-      })
-      : Effect.flatMap(Effect.fromResult(parsed), (parsed) => answerRequest(parsed, response, record))
-
-    yield* answering.pipe(
-      Effect.catchTag(
-        "StoreUnavailable",
-        ({ message }) => Effect.fail(DistributionError.unavailable(`spegel-ts: ${message}`))
-      ),
-      Effect.catchDefect((defect) =>
-        Effect.andThen(
-          Effect.logError("a request failed unexpectedly", defect),
-          Effect.fail(DistributionError.unavailable("spegel-ts: unexpected failure; see the mirror's log"))
-        )
-      ),
-      Effect.catchTag("DistributionError", (error) => sendError(response, error)),
-      // The client has gone: there is nobody to tell.
-      Effect.catchTag("BodyInterrupted", ({ message }) => Effect.succeed(interrupted(response, message))),
-      RegistryMetrics.counted(handlerName),
-      Effect.onInterrupt(() => finished(interrupted(response, clientGone))),
-      Effect.flatMap(finished)
+  const handler: Handler = (request, response) =>
+    PullSpans.request(
+      Effect.flatMap(PullSpans.parse(Effect.sync(() => parse(request))), (parsed) => answer(parsed, request, response)),
+      request
     )
-  }, PullSpans.request)
   return handler
 })

@@ -43,7 +43,7 @@ const maxSeries = 200
 const bound = <Input, State>(metric: Metric.Metric<Input, State>) => {
   const series = new Map<string, Metric.Metric<Input, State>>()
   return (attributes: Record<string, string>): Metric.Metric<Input, State> => {
-    const key = JSON.stringify(attributes)
+    const key = Object.values(attributes).join("\n")
     const known = series.get(key)
     if (known !== undefined) return known
     const full = series.size >= maxSeries
@@ -96,9 +96,11 @@ export const answered = (request: {
   readonly bytes: number
 }): Effect.Effect<void> => {
   const labels = { handler: request.handler, method: request.method, code: String(request.status) }
-  return Effect.andThen(
-    Metric.update(requestDurationBy(labels), request.millis / 1000),
-    Metric.update(responseSizeBy(labels), request.bytes)
+  return Effect.contextWith((context) =>
+    Effect.sync(() => {
+      requestDurationBy(labels).updateUnsafe(request.millis / 1000, context)
+      responseSizeBy(labels).updateUnsafe(request.bytes, context)
+    })
   )
 }
 

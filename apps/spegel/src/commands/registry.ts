@@ -171,6 +171,22 @@ const flags = {
     fallback: "16",
     metavar: "NUMBER"
   }),
+  nodeReadinessTaint: one({
+    name: "node-readiness-taint",
+    environment: "NODE_READINESS_TAINT",
+    description: "Key of the taint to take off this Kubernetes node when the mirror is ready; empty for none",
+    schema: Schema.String,
+    fallback: "",
+    metavar: "KEY"
+  }),
+  nodeName: one({
+    name: "node-name",
+    environment: "NODE_NAME",
+    description: "Name of this Kubernetes node; for --node-readiness-taint",
+    schema: Schema.String,
+    fallback: "",
+    metavar: "NAME"
+  }),
   debugWebEnabled: onOff({
     name: "debug-web-enabled",
     environment: "DEBUG_WEB_ENABLED",
@@ -223,6 +239,10 @@ export const registry = Command.make(
     if (Duration.isGreaterThanOrEqualTo(flags.recordRefresh, flags.recordTtl)) {
       return yield* new SettingsInvalid({ flag: "record-refresh", reason: "must be shorter than --record-ttl" })
     }
+    const { kubeconfigPath: kubeconfig, nodeName: node, nodeReadinessTaint: taint } = flags
+    if (taint !== "" && node === "") {
+      return yield* new SettingsInvalid({ flag: "node-name", reason: "is needed for --node-readiness-taint" })
+    }
     const filter = yield* Effect.fromResult(RegistryFilter.make({
       mirroredRegistries: flags.mirroredRegistries,
       registryFilters: flags.resolveLatestTag ? flags.registryFilters : [...flags.registryFilters, /:latest$/]
@@ -233,6 +253,7 @@ export const registry = Command.make(
       store: storeSettings(flags),
       bootstrap: yield* bootstrapLayer({ ...flags, peerCidrs }),
       bootstrapTls: bootstrapTls(flags),
+      nodeTaint: taint === "" ? Option.none() : Option.some({ taint, node, kubeconfig }),
       bootstrapAddr: flags.bootstrapKind.includes("http") ? Option.some(flags.httpBootstrapAddr) : Option.none(),
       peerCidrs,
       filter

@@ -17,6 +17,8 @@ export const ports = Effect.all({ registry: freePort, router: freePort, metrics:
 
 export interface NodeOptions {
   readonly programs?: ContainerdDaemon.ContainerdOptions["programs"]
+  /** More flags of `spegel registry`. */
+  readonly registry?: ReadonlyArray<string>
   /** More flags of `spegel configuration`. */
   readonly configuration?: ReadonlyArray<string>
 }
@@ -44,7 +46,8 @@ export const start = Effect.fnUntraced(
       `--router-addr=${address}:${ports.router}`,
       `--metrics-addr=${address}:${ports.metrics}`,
       "--bootstrap-kind=static",
-      `--static-bootstrap-peers=127.0.0.2:${ports.router}`
+      `--static-bootstrap-peers=127.0.0.2:${ports.router}`,
+      ...(options.registry ?? [])
     ])
     const mirror = yield* startMirror
     const configured = yield* SpegelProcess.run([

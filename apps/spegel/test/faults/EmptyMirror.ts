@@ -17,8 +17,7 @@ export interface EmptyMirror {
 export const maxRatio = 1.05
 export const maxAddedSeconds = 0.1
 
-/** Of the order of a small application image. */
-const layerSizes = Array.from({ length: 4 }, () => 16 * 1024 * 1024)
+const layerSizes = Array.from({ length: 4 }, () => 64 * 1024 * 1024)
 
 export const isMet = ({ addedSeconds, ratio }: EmptyMirror): boolean =>
   ratio <= maxRatio && addedSeconds <= maxAddedSeconds
@@ -29,10 +28,10 @@ export const measure: (
   name: string,
   minPairs: number
 ) => Effect.Effect<EmptyMirror> = Effect.fnUntraced(function*(lane, name, minPairs) {
+  const image = yield* lane.image(layerSizes)
   const pull = Effect.fnUntraced(function*(from: "mirror" | "upstream") {
-    const image = yield* lane.image(layerSizes)
     const { error, seconds } = yield* lane.pull(image, from)
-    yield* lane.forget(image)
+    yield* lane.collect(image)
     if (error !== undefined) return yield* Effect.die(new Error(`a pull from ${from} failed: ${error}`))
     return seconds
   })

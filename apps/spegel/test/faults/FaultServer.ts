@@ -220,7 +220,7 @@ export class FaultServer {
   #sendSlowly(response: ServerResponse, bytes: Uint8Array): void {
     const piece = (slowBytesPerSecond * slowTickMillis) / 1000
     let sent = 0
-    const timer = setInterval(() => {
+    const sendPiece = () => {
       const next = bytes.subarray(sent, sent + piece)
       sent += next.length
       this.#bytes += next.length
@@ -228,13 +228,16 @@ export class FaultServer {
       if (sent < bytes.length) return
       stop()
       response.end()
-    }, slowTickMillis)
+    }
+    const timer = setInterval(sendPiece, slowTickMillis)
     const stop = () => {
       clearInterval(timer)
       this.#timers.delete(timer)
     }
     this.#timers.add(timer)
     response.once("close", stop)
+    // The first byte is not late.
+    sendPiece()
   }
 }
 

@@ -7,7 +7,7 @@ import * as MirrorConfiguration from "@spegel-ts/containerd/MirrorConfiguration"
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as Reference from "@spegel-ts/oci/Reference"
 import * as DemoImage from "@spegel-ts/spegel/demo/DemoImage"
-import { Cause, Effect, Exit, Option, Result } from "effect"
+import { Cause, Effect, Exit, Option, Result, Schedule } from "effect"
 import { mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
@@ -34,7 +34,9 @@ export interface LaneOptions {
 export interface Image {
   readonly name: string
   readonly tag: string
+  /** Where its blobs are. */
   readonly layout: string
+  readonly seed: number
   readonly objects: DemoImage.DemoImage["objects"]
 }
 
@@ -115,21 +117,29 @@ export const start = Effect.fnUntraced(function*({ client, containerd: programs,
       ? CriClient.pullImage(containerd.socket, name)
       : containerd.ctr("images", "pull", "--hosts-dir", configPath, name)
 
-  let seed = index * 1_000_000
+  /** Digests of the image that containerd lacks; what it has, it has verified. */
+  const lacking = (image: Image) =>
+    Effect.map(
+      containerd.ctr("content", "ls", "-q"),
+      (listed) => image.objects.map(({ descriptor }) => descriptor.digest).filter((digest) => !listed.includes(digest))
+    )
+
+  let images = 0
   return {
     upstream,
     node,
     faultPeer,
     /** An image of which nobody has anything but upstream. */
     image: Effect.fnUntraced(function*(sizes: ReadonlyArray<number> = layerSizes) {
-      const tag = `v${++seed}`
+      const seed = index * 1_000_000 + ++images
+      const tag = `v${seed}`
       const name = `${upstream.host}/team/app:${tag}`
       const layout = join(directory, tag)
       const writer = yield* OciLayoutWriter.make({ root: layout })
       const reference = Result.getOrThrow(Reference.parse(name))
       const written = yield* DemoImage.write({ writer, reference, layerSizes: sizes, seed })
       yield* upstream.publish(writer, written, tag)
-      return { name, tag, layout, objects: written.objects } satisfies Image
+      return { name, tag, layout, seed, objects: written.objects } satisfies Image
     }),
     /** Gives the image to the good peer, which then advertises it. */
     shareWithGood: (image: Image) =>
@@ -137,7 +147,7 @@ export const start = Effect.fnUntraced(function*({ client, containerd: programs,
         writer: goodWriter,
         reference: Result.getOrThrow(Reference.parse(image.name)),
         layerSizes,
-        seed
+        seed: image.seed
       }),
     /** Gives the image to the fault peer, which is a new member of the network each time. */
     shareWithFault: (image: Image, misbehaviour: Misbehaviour) =>
@@ -168,6 +178,13 @@ export const start = Effect.fnUntraced(function*({ client, containerd: programs,
         containerd.ctr("content", "ls", "-q"),
         (listed) =>
           image.objects.map(({ descriptor }) => descriptor.digest).filter((digest) => !listed.includes(digest))
+      ),
+    /** Takes the image away from the node, until nothing of it is left there. */
+    collect: (image: Image) =>
+      CriClient.removeImage(containerd.socket, image.name).pipe(
+        Effect.andThen(lacking(image)),
+        Effect.filterOrFail((digests) => digests.length === image.objects.length, () => "still there" as const),
+        Effect.retry({ schedule: Schedule.spaced("50 millis"), times: 200 })
       ),
     /** Takes the image away from everybody. */
     forget: Effect.fnUntraced(function*(image: Image) {

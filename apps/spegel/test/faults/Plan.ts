@@ -55,10 +55,11 @@ const isQuick = ({ client, company, flavour }: Part): boolean =>
 
 export const make = (options: {
   readonly versions: ReadonlyArray<Version>
+  readonly clients: ReadonlyArray<Client>
   readonly quick: boolean
   readonly filter: Filter
 }): ReadonlyArray<Part> => {
-  const { filter, quick, versions } = options
+  const { clients, filter, quick, versions } = options
   const flavours = [...versions.map(plain), ...(versions.includes("2.1") ? [parallel] : [])]
   const parts = flavours.flatMap((flavour) =>
     clients.flatMap((client) =>

@@ -15,8 +15,11 @@ export const median = (values: ReadonlyArray<number>): number => percentile(valu
 
 export const addedSeconds = (part: PartResult, cell: CellResult): number => cell.seconds - median(part.plainSeconds)
 
-export const isMet = (part: PartResult, cell: CellResult): boolean =>
-  cell.succeeded && addedSeconds(part, cell) <= maxAddedSeconds
+/** The pull ended well, but not in time. */
+export const isLate = (part: PartResult, cell: CellResult): boolean =>
+  cell.succeeded && addedSeconds(part, cell) > maxAddedSeconds
+
+export const isMet = (part: PartResult, cell: CellResult): boolean => cell.succeeded && !isLate(part, cell)
 
 const columnOf = ({ client, flavour }: PartResult) => `${flavour.name} ${client}`
 
@@ -78,15 +81,13 @@ export const emptyMirrorTable = (results: ReadonlyArray<EmptyMirror>): string =>
     ""
   ].join("\n")
 
-/** What went wrong, with what containerd and the mirror said. */
-export const failures = (parts: ReadonlyArray<PartResult>): string =>
-  parts.flatMap((part) =>
-    part.cells.filter((cell) => !isMet(part, cell)).map((cell) =>
-      [
-        `${columnOf(part)}, ${cell.fault}, ${cell.kind}, beside ${cell.company}: ${textOf(part, cell)} ` +
-        `(${cell.attempts} pulls in ${cell.seconds.toFixed(2)} s)`,
-        ...cell.errors.map((error) => `  containerd: ${error}`),
-        ...cell.log.trim().split("\n").map((text) => `  mirror: ${text}`)
-      ].join("\n")
-    )
+/** What went wrong in a part, with what containerd and the mirror said. */
+export const failures = (part: PartResult): string =>
+  part.cells.filter((cell) => !isMet(part, cell)).map((cell) =>
+    [
+      `${columnOf(part)}, ${cell.fault}, ${cell.kind}, beside ${cell.company}: ${textOf(part, cell)} ` +
+      `(${cell.attempts} pulls in ${cell.seconds.toFixed(2)} s)`,
+      ...cell.errors.map((error) => `  containerd: ${error}`),
+      ...cell.log.trim().split("\n").map((text) => `  mirror: ${text}`)
+    ].join("\n")
   ).join("\n\n")

@@ -18,8 +18,11 @@ import * as Plan from "./Plan.ts"
 import * as Report from "./Report.ts"
 
 /** Plain pulls before the first cell, and cells between the further ones. */
-const plainPulls = 5
-const cellsBetweenPlainPulls = 6
+const plainPulls = 3
+const cellsBetweenPlainPulls = 8
+
+/** A cell that is late is measured again: the machine may have been busy. */
+const maxMeasurements = 3
 
 const startLane = (index: number, { client, flavour }: Omit<Plan.Part, "company" | "cells">) =>
   Effect.flatMap(ContainerdPackages.fetch(flavour.version), (containerd) =>
@@ -37,12 +40,17 @@ const runPart = Effect.fnUntraced(function*(part: Plan.Part, index: number) {
   const plain = Effect.map(Matrix.plainPull(lane, flavour.inParts), (seconds) => plainSeconds.push(seconds))
   yield* Effect.repeat(plain, { times: plainPulls - 1 })
   const results: Array<Matrix.CellResult> = []
+  const result: Report.PartResult = { ...part, plainSeconds, cells: results }
   for (const [position, cell] of cells.entries()) {
     if (position % cellsBetweenPlainPulls === 0) yield* plain
-    results.push(yield* Matrix.runCell(lane, cell))
+    let measured = yield* Matrix.runCell(lane, cell)
+    for (let times = 1; times < maxMeasurements && Report.isLate(result, measured); times++) {
+      measured = yield* Matrix.runCell(lane, cell)
+    }
+    results.push(measured)
   }
-  const result: Report.PartResult = { ...part, plainSeconds, cells: results }
   const met = results.filter((cell) => Report.isMet(result, cell)).length
+  if (met < results.length) yield* Console.error(`\n${Report.failures(result)}\n`)
   yield* Console.log(
     `containerd ${flavour.name}, ${part.client}, beside ${part.company}: ${met} of ${results.length} cells`
   )
@@ -58,14 +66,22 @@ const flags = {
     Flag.withDescription("Only this version; may be repeated"),
     Flag.atLeast(0)
   ),
+  client: Flag.Literals("client", Plan.clients).pipe(
+    Flag.withDescription("Only this client of containerd; may be repeated"),
+    Flag.atLeast(0)
+  ),
   fault: Flag.String("fault").pipe(Flag.withDescription("Only faults with this in their name"), Flag.withDefault("")),
   request: Flag.String("request").pipe(
     Flag.withDescription("Only requests with this in their name"),
     Flag.withDefault("")
   ),
+  only: Flag.Literals("only", ["cells", "empty-mirror"]).pipe(
+    Flag.withDescription("The matrix, or what a mirror costs that has nothing; default: both"),
+    Flag.optional
+  ),
   lanes: Flag.Int("lanes").pipe(Flag.withDescription("Clusters that run at once"), Flag.withDefault(4)),
   pairs: Flag.Int("pairs").pipe(
-    Flag.withDescription("Pairs of pulls with and without an empty mirror; 0 for none"),
+    Flag.withDescription("Pairs of pulls with and without an empty mirror; three times as many where it is not clear"),
     Flag.withDefault(9)
   ),
   out: Flag.String("out").pipe(
@@ -76,11 +92,18 @@ const flags = {
 
 type Options = Command.Command.Config.Infer<typeof flags>
 
-const measure = Effect.fnUntraced(function*({ containerd, fault, lanes, out, pairs, quick, request }: Options) {
+const measure = Effect.fnUntraced(function*(options: Options) {
+  const { client, containerd, fault, lanes, only, out, pairs, quick, request } = options
+  const wants = (what: "cells" | "empty-mirror") => Option.getOrElse(only, () => what) === what
   const versions = containerd.length > 0 ? containerd : ContainerdPackages.versions
-  const plan = Plan.make({ versions, quick, filter: { fault, request } })
+  const plan = Plan.make({
+    versions,
+    clients: client.length > 0 ? client : Plan.clients,
+    quick,
+    filter: { fault, request }
+  })
   const exits = yield* Effect.forEach(
-    plan,
+    wants("cells") ? plan : [],
     (part, index) => Effect.exit(runPart(part, index)),
     { concurrency: lanes }
   )
@@ -89,16 +112,20 @@ const measure = Effect.fnUntraced(function*({ containerd, fault, lanes, out, pai
   const parts = exits.filter(Exit.isSuccess).map(({ value }) => value)
   const cells = parts.flatMap((part) => part.cells.map((cell) => Report.isMet(part, cell)))
   const failed = cells.filter((met) => !met).length
-  if (failed > 0) yield* Console.error(`\n${Report.failures(parts)}`)
 
   // Alone on the machine: here tens of milliseconds are told apart.
-  const empty = pairs === 0 ? [] : yield* Effect.forEach(
-    plan.filter(({ company, flavour }) => company === "upstream" && !flavour.inParts),
+  const empty = yield* Effect.forEach(
+    wants("empty-mirror") ? plan.filter(({ company, flavour }) => company === "upstream" && !flavour.inParts) : [],
     ({ client, flavour }) =>
       Effect.flatMap(
         startLane(plan.length, { client, flavour }),
         (lane) => EmptyMirror.measure(lane, `${flavour.name} ${client}`, pairs)
-      ).pipe(Effect.scoped)
+      ).pipe(
+        Effect.scoped,
+        Effect.tap(({ name, pairs, ratio }) =>
+          Console.log(`containerd ${name}, empty mirror: ${ratio.toFixed(3)} times as long as without, ${pairs} pairs`)
+        )
+      )
   )
 
   const tables = `${Report.tables(parts)}\n${Report.emptyMirrorTable(empty)}`

@@ -37,6 +37,8 @@ export interface Counts {
   watches: number
   writes: number
   connections: number
+  /** Connections that are open now. */
+  open: number
 }
 
 export const start = Effect.fnUntraced(function*(server: { readonly url: string; readonly caPath: string }) {
@@ -45,7 +47,7 @@ export const start = Effect.fnUntraced(function*(server: { readonly url: string;
     Effect.sync(() => new Agent({ keepAlive: true, ca })),
     (agent) => Effect.sync(() => agent.destroy())
   )
-  const counts: Counts = { reads: 0, watches: 0, writes: 0, connections: 0 }
+  const counts: Counts = { reads: 0, watches: 0, writes: 0, connections: 0, open: 0 }
 
   const handle = async (faults: Faults, incoming: IncomingMessage, outgoing: ServerResponse) => {
     const url = new URL(incoming.url ?? "/", server.url)
@@ -95,7 +97,11 @@ export const start = Effect.fnUntraced(function*(server: { readonly url: string;
         // A client that goes away while its request is read.
         void handle(faults, incoming, outgoing).catch(() => outgoing.destroy())
       })
-      listener.on("connection", () => counts.connections++)
+      listener.on("connection", (socket) => {
+        counts.connections++
+        counts.open++
+        socket.on("close", () => counts.open--)
+      })
       listener.listen(0, "127.0.0.1", () =>
         resume(Effect.succeed({
           url: `http://127.0.0.1:${(listener.address() as AddressInfo).port}`,

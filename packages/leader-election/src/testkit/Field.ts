@@ -69,6 +69,75 @@ const ended = (child: ChildProcess, signal: NodeJS.Signals) =>
     child.kill(signal)
   })
 
+/** What all candidates of a field have in common. */
+interface Shared {
+  readonly server: ApiServer
+  readonly proxy: Effect.Success<ReturnType<typeof FaultProxy.start>>
+  readonly name: string
+  readonly times: ElectionTimes
+  readonly reigns: Array<Reign>
+  readonly said: (text: string) => void
+}
+
+const startMember = Effect.fnUntraced(function*(
+  { name, proxy, reigns, said, server, times }: Shared,
+  ids: ReadonlyArray<string>
+): Effect.fn.Return<Member, never, Scope.Scope> {
+  const candidates = yield* Effect.forEach(
+    ids,
+    Effect.fnUntraced(function*(id) {
+      const way = yield* proxy.way
+      server.roles.set(id, leastRoles(name))
+      return { id, faults: way.faults, kubeconfig: yield* server.kubeconfig(id, way.url) }
+    })
+  )
+  const settings: CandidateSettings = {
+    namespace: "spegel",
+    name,
+    leaseMillis: Duration.toMillis(times.leaseDuration),
+    renewMillis: Duration.toMillis(times.renewDeadline),
+    retryMillis: Duration.toMillis(times.retryPeriod),
+    candidates: candidates.map(({ id, kubeconfig }) => ({ id, kubeconfig }))
+  }
+  const child = yield* Effect.acquireRelease(
+    Effect.sync(() =>
+      spawn(process.execPath, ["--conditions=source", program, JSON.stringify(settings)], {
+        stdio: ["pipe", "pipe", "pipe"]
+      })
+    ),
+    (child) => ended(child, "SIGKILL")
+  )
+  child.stderr.on("data", (bytes: Buffer) => said(bytes.toString()))
+  createInterface(child.stdout).on("line", (line) => {
+    const { from, id, until } = JSON.parse(line) as {
+      readonly id: string
+      readonly from?: number
+      readonly until?: number
+    }
+    if (from !== undefined) reigns.push({ id, from, until: undefined })
+    const open = reigns.findLast((reign) => reign.id === id && reign.until === undefined)
+    if (until !== undefined && open !== undefined) open.until = until
+  })
+  const end = (signal: NodeJS.Signals) =>
+    Effect.andThen(
+      ended(child, signal),
+      Effect.sync(() => {
+        // The dead say no more.
+        for (const reign of reigns) if (ids.includes(reign.id)) reign.until ??= now()
+      })
+    )
+  const signal = (name: NodeJS.Signals) => Effect.asVoid(Effect.sync(() => child.kill(name)))
+  return {
+    candidates,
+    kill: end("SIGKILL"),
+    stop: end("SIGTERM"),
+    pause: signal("SIGSTOP"),
+    resume: signal("SIGCONT"),
+    jump: (millis) => Effect.asVoid(Effect.sync(() => child.stdin.write(`${millis}\n`)))
+  }
+})
+
+/** Starts so many processes with so many candidates each, stopped with the scope. */
 export const start = Effect.fnUntraced(function*(options: {
   readonly server: ApiServer
   readonly name: string
@@ -77,71 +146,16 @@ export const start = Effect.fnUntraced(function*(options: {
   readonly times?: ElectionTimes
 }): Effect.fn.Return<Field, never, Scope.Scope> {
   const { name, perProcess, processes, server, times = defaultTimes } = options
-  const namespace = "spegel"
   const proxy = yield* FaultProxy.start(server)
   const reigns: Array<Reign> = []
   let log = ""
-
-  const members = yield* Effect.forEach(
-    Array.from({ length: processes }, (_, index) => index),
-    (process) =>
-      Effect.gen(function*() {
-        const candidates = yield* Effect.forEach(Array.from({ length: perProcess }, (_, index) => index), (index) =>
-          Effect.gen(function*() {
-            const id = `candidate-${process}-${index}`
-            const way = yield* proxy.way
-            server.roles.set(id, leastRoles(name))
-            return { id, faults: way.faults, kubeconfig: yield* server.kubeconfig(id, way.url) }
-          }))
-        const settings: CandidateSettings = {
-          namespace,
-          name,
-          leaseMillis: Duration.toMillis(times.leaseDuration),
-          renewMillis: Duration.toMillis(times.renewDeadline),
-          retryMillis: Duration.toMillis(times.retryPeriod),
-          candidates: candidates.map(({ id, kubeconfig }) => ({ id, kubeconfig }))
-        }
-        const child = yield* Effect.acquireRelease(
-          Effect.sync(() =>
-            spawn(globalThis.process.execPath, ["--conditions=source", program, JSON.stringify(settings)], {
-              stdio: ["pipe", "pipe", "pipe"]
-            })
-          ),
-          (child) =>
-            ended(child, "SIGKILL")
-        )
-        child.stderr.on("data", (bytes: Buffer) =>
-          log = (log + bytes.toString()).slice(-100_000))
-        createInterface(child.stdout).on("line", (line) => {
-          const { from, id, until } = JSON.parse(line) as {
-            readonly id: string
-            readonly from?: number
-            readonly until?: number
-          }
-          if (from !== undefined) reigns.push({ id, from, until: undefined })
-          const open = reigns.findLast((reign) => reign.id === id && reign.until === undefined)
-          if (until !== undefined && open !== undefined) open.until = until
-        })
-        const end = (signal: NodeJS.Signals) =>
-          Effect.andThen(
-            ended(child, signal),
-            Effect.sync(() => {
-              // The dead say no more.
-              for (const reign of reigns) {
-                if (candidates.some(({ id }) => id === reign.id)) reign.until ??= now()
-              }
-            })
-          )
-        return {
-          candidates,
-          kill: end("SIGKILL"),
-          stop: end("SIGTERM"),
-          pause: Effect.asVoid(Effect.sync(() => child.kill("SIGSTOP"))),
-          resume: Effect.asVoid(Effect.sync(() => child.kill("SIGCONT"))),
-          jump: (millis: number) => Effect.asVoid(Effect.sync(() => child.stdin.write(`${millis}\n`)))
-        }
-      })
-  )
+  const said = (text: string) => {
+    log = (log + text).slice(-100_000)
+  }
+  const members = yield* Effect.forEach(Array.from({ length: processes }).keys(), (process) => {
+    const ids = Array.from({ length: perProcess }, (_, index) => `candidate-${process}-${index}`)
+    return startMember({ name, proxy, reigns, said, server, times }, ids)
+  })
 
   const leader = (before?: string) =>
     Effect.suspend(() => {
@@ -178,7 +192,8 @@ export const start = Effect.fnUntraced(function*(options: {
     }
   }
 })
-/** What the chart grants. */
+
+/** What docs/kubernetes-election.md grants. */
 export const leastRoles = (name: string) => [
   { verbs: ["create"] },
   { verbs: ["list", "watch", "update"], resourceNames: [name] }

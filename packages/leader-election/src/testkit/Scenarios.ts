@@ -20,7 +20,7 @@ export interface Scenario {
 const boundOf = ({ times }: Field) => Duration.toMillis(times.leaseDuration) + 2 * Duration.toMillis(times.retryPeriod)
 
 const takeover = (field: Field, name: string, since: number, from: number): Figure => ({
-  name: `${name}: until another leads`,
+  name: `${name}, until there is a leader`,
   value: (from - since) / 1000,
   bound: boundOf(field) / 1000,
   unit: "s"
@@ -126,7 +126,7 @@ const outage: Scenario = {
       const next = yield* field.leader()
       return [
         takeover(field, "API server silent for 30 s", since, next.from),
-        { name: "leases that changed hands in an outage", value: next.id === before.id ? 0 : 1, bound: 0, unit: "" }
+        { name: "leases that changed hands in that outage", value: next.id === before.id ? 0 : 1, bound: 0, unit: "" }
       ]
     })
 }
@@ -150,7 +150,7 @@ const noisy: Scenario = {
       const leader = yield* field.leader()
       return [
         {
-          name: "after noise: until somebody leads",
+          name: "after noise, until there is a leader",
           value: Math.max(0, leader.from - since) / 1000,
           bound: boundOf(field) / 1000,
           unit: "s"

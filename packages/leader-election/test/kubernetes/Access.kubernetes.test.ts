@@ -1,11 +1,11 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import * as KubernetesLease from "@spegel-ts/leader-election/KubernetesLease"
-import { Identity } from "@spegel-ts/leader-election/LeaderElection"
+import { Identity, LeaderElection } from "@spegel-ts/leader-election/LeaderElection"
 import { conformanceTimes, leaderElectionConformance } from "@spegel-ts/leader-election/LeaderElectionConformance"
 import * as Lease from "@spegel-ts/leader-election/Lease"
 import * as ApiServer from "@spegel-ts/leader-election/testkit/ApiServer"
 import * as FaultProxy from "@spegel-ts/leader-election/testkit/FaultProxy"
-import { Duration, Effect, Exit, Option, Scope, Stream } from "effect"
+import { Context, Duration, Effect, Exit, Layer, Option, Schedule, Scope, Stream } from "effect"
 import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -210,7 +210,8 @@ echo '{"kind":"ExecCredential","status":{"token":"plugged"}}'
         server.roles.set("thrifty", everything)
         const proxy = yield* FaultProxy.start(server)
         const way = yield* proxy.way
-        const api = yield* apiOf(yield* server.kubeconfig("thrifty", way.url))
+        const kubeconfig = yield* server.kubeconfig("thrifty", way.url)
+        const api = yield* apiOf(kubeconfig)
         const { resourceVersion } = yield* api.list
         yield* Effect.asVoid(api.watch(resourceVersion))
         for (let request = 0; request < 5; request++) yield* api.list
@@ -219,6 +220,36 @@ echo '{"kind":"ExecCredential","status":{"token":"plugged"}}'
         way.faults.retryAfterSeconds = 7
         const { retryAfter } = yield* Effect.flip(api.list)
         assert.deepStrictEqual(retryAfter, Duration.seconds(7))
+      }))
+
+    it.live("leaves no connection behind, and gives the lease back before it goes", () =>
+      Effect.gen(function*() {
+        server.roles.set("leaver", everything)
+        const proxy = yield* FaultProxy.start(server)
+        const name = newName()
+        const kubeconfig = Option.some(yield* server.kubeconfig("leaver", (yield* proxy.way).url))
+        const layer = KubernetesLease.layer({
+          namespace,
+          name,
+          kubeconfig,
+          environment: {},
+          identity: Identity.make("a"),
+          times: conformanceTimes
+        })
+        yield* Effect.gen(function*() {
+          const { leader } = Context.get(yield* Layer.build(layer), LeaderElection)
+          yield* Stream.runHead(Stream.filter(leader, Option.isSome))
+          assert.strictEqual(proxy.counts.open, 2)
+        }).pipe(Effect.scoped)
+        yield* Effect.sync(() => proxy.counts.open).pipe(
+          Effect.filterOrFail((open) => open === 0, (open) => `${open} connections`),
+          Effect.retry({ schedule: Schedule.spaced("20 millis"), times: 50 })
+        )
+        const { json } = yield* server.call(
+          "GET",
+          `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases/${name}`
+        )
+        assert.deepInclude((json as { readonly spec: object }).spec, { holderIdentity: "", leaseDurationSeconds: 1 })
       }))
   }
 )

@@ -1,0 +1,46 @@
+/**
+ * Small content of this node, kept in memory for a moment: the manifests that many ask for at once are then read once.
+ * What a digest names never changes; whether it is still held is asked again after that moment.
+ */
+import type { BlobSource } from "@spegel-ts/content/ContentStore"
+import { Effect } from "effect"
+
+/** Larger content is not kept. In bytes. */
+const maxSize = 64 * 1024
+const maxEntries = 64
+const keepMillis = 1000
+
+interface Entry {
+  readonly mediaType: string
+  readonly bytes: Uint8Array
+  readonly until: number
+}
+
+type File = Extract<BlobSource, { readonly _tag: "File" }>
+
+export class SmallContent {
+  /** The oldest first. */
+  readonly #entries = new Map<string, Entry>()
+
+  get(digest: string, now: number): Entry | undefined {
+    const entry = this.#entries.get(digest)
+    if (entry === undefined || entry.until > now) return entry
+    this.#entries.delete(digest)
+    return undefined
+  }
+
+  /** The bytes of a small file, read to its end; undefined for a large one, or one that is not what it was. */
+  load(digest: string, file: File, now: number): Effect.Effect<Uint8Array | undefined> {
+    if (file.size > maxSize) return Effect.undefined
+    return Effect.promise(async () => {
+      const bytes = Buffer.allocUnsafeSlow(file.size)
+      const { bytesRead } = await file.handle.read(bytes, 0, file.size, 0).catch(() => ({ bytesRead: -1 }))
+      if (bytesRead !== file.size) return undefined
+      this.#entries.delete(digest)
+      this.#entries.set(digest, { mediaType: file.mediaType, bytes, until: now + keepMillis })
+      const oldest = this.#entries.keys().next().value
+      if (this.#entries.size > maxEntries && oldest !== undefined) this.#entries.delete(oldest)
+      return bytes
+    })
+  }
+}

@@ -1,0 +1,65 @@
+/** A mirror on a real socket whose content is files of an OCI image layout, as in a daemon. */
+import * as OciLayout from "@spegel-ts/content/OciLayout"
+import * as HttpListener from "@spegel-ts/registry/HttpListener"
+import * as PeerTransport from "@spegel-ts/registry/PeerTransport"
+import * as PullLedger from "@spegel-ts/registry/PullLedger"
+import { defaults, Registry } from "@spegel-ts/registry/Registry"
+import * as ContentKey from "@spegel-ts/router/ContentKey"
+import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { Router } from "@spegel-ts/router/Router"
+import { Context, Duration, Effect, Layer, Option } from "effect"
+import { createHash, randomBytes } from "node:crypto"
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+
+let nextPort = 31_000 + (process.pid % 500) * 20
+
+/** A node with a blob of each size, which it advertises. */
+export const start = Effect.fnUntraced(function*(
+  network: MemoryRouter.Network,
+  address: string,
+  sizes: ReadonlyArray<number> = []
+) {
+  const root = yield* Effect.acquireRelease(
+    Effect.promise(() => mkdtemp(join(tmpdir(), "spegel-filenode-"))),
+    (root) => Effect.promise(() => rm(root, { recursive: true, force: true }))
+  )
+  const directory = join(root, "blobs", "sha256")
+  yield* Effect.promise(() => mkdir(directory, { recursive: true }))
+  const blobs = yield* Effect.forEach(sizes, (size) =>
+    Effect.promise(async () => {
+      const bytes = randomBytes(size)
+      const hex = createHash("sha256").update(bytes).digest("hex")
+      await writeFile(join(directory, hex), bytes)
+      return { digest: `sha256:${hex}`, bytes, path: `/v2/team/app/blobs/sha256:${hex}?ns=registry.example` }
+    }))
+  const port = nextPort++
+  const self = { id: `file-node-${address}`, addresses: [address], registryPort: port }
+  const context = yield* Layer.build(Layer.fresh(
+    Registry.layer({
+      ...defaults,
+      resolveTimeout: Duration.seconds(5),
+      firstByteTimeout: Duration.seconds(5),
+      maxUploads: 0,
+      maxUploadsPerPeer: 0
+    }).pipe(
+      Layer.provideMerge(Layer.mergeAll(
+        OciLayout.layer({ root }),
+        MemoryRouter.layer({ network, self }),
+        PeerTransport.layer({ stallTimeout: Duration.seconds(5), minPeerSpeed: 0 }),
+        PullLedger.layer
+      ))
+    )
+  ))
+  yield* HttpListener.listen({
+    host: Option.some(address),
+    port,
+    handler: Context.get(context, Registry).handler,
+    grace: Duration.seconds(1)
+  })
+  yield* Context.get(context, Router).advertise(blobs.map(({ digest }) => ContentKey.make(digest)))
+  return { address, port, blobs, self, transport: Context.get(context, PeerTransport.PeerTransport) }
+})
+
+export type FileNode = Effect.Success<ReturnType<typeof start>>
