@@ -18,13 +18,24 @@ export default defineConfig({
         extends: true,
         test: {
           name: "unit",
+          // Nothing here takes a second; a machine that is busy with other things may need longer.
+          testTimeout: 30_000,
           include: [`${tests}.test.ts`],
-          exclude: ["**/*.integration.test.ts", "**/*.e2e.test.ts"]
+          exclude: ["**/*.integration.test.ts", "**/*.e2e.test.ts", "**/*.kubernetes.test.ts"]
         }
       },
       {
         extends: true,
         test: { name: "integration", include: [`${tests}.integration.test.ts`], testTimeout: 60_000 }
+      },
+      {
+        extends: true,
+        test: {
+          name: "kubernetes",
+          include: [`${tests}.kubernetes.test.ts`],
+          testTimeout: 120_000,
+          hookTimeout: 900_000
+        }
       },
       {
         extends: true,

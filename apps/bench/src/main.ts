@@ -5,13 +5,16 @@ import { Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as Bar from "./Bar.ts"
 import { commands as bytes } from "./bytes/commands.ts"
+import { election } from "./election.ts"
 import { json, svg } from "./Flags.ts"
 import * as Plot from "./Plot.ts"
 import { partition, restarts, thirdLost, visibility } from "./router/faults.ts"
 import { hostile } from "./router/hostile.ts"
 import { type Figures, measure, type Plan } from "./router/measure.ts"
 import { memory } from "./router/memory.ts"
+import { newcomer } from "./router/newcomer.ts"
 import { upkeep } from "./router/upkeep.ts"
+import { traces } from "./traces/command.ts"
 
 const ours: Plan = {
   rounds: 3,
@@ -110,6 +113,7 @@ const faults = Command.make("router-faults", {
   Effect.gen(function*() {
     const scenarios = [
       () => visibility(nodes, port),
+      () => newcomer(nodes, port + 5),
       () => thirdLost(nodes, port + 1, "SIGSTOP"),
       () => thirdLost(nodes, port + 2, "SIGKILL"),
       () => restarts(20, port + 3),
@@ -156,9 +160,26 @@ const routerUpkeep = Command.make("router-upkeep", {
     yield* printBars(bars)
   })).pipe(Command.withDescription("What it costs to provide a few keys, and to keep many provided"))
 
+const elections = Command.make("election", {
+  perProcess: Flag.Int("per-process").pipe(
+    Flag.withDescription("Candidates in each of the five processes"),
+    Flag.withDefault(10)
+  ),
+  port: Flag.Int("port").pipe(Flag.withDescription("First of three ports"), Flag.withDefault(25_851)),
+  json
+}, ({ json, perProcess, port }) =>
+  Effect.gen(function*() {
+    const bars = yield* election(perProcess, port)
+    if (json) yield* Console.log(JSON.stringify({ candidates: 5 * perProcess, bars }))
+  })).pipe(
+    Command.withDescription(
+      "Elections over a real Kubernetes API (needs etcd and go), 4 minutes; memory too where there is a bundle"
+    )
+  )
+
 Command.make("bench").pipe(
   Command.withDescription("Benchmarks of spegel-ts"),
-  Command.withSubcommands([router, faults, underAttack, routerMemory, routerUpkeep, ...bytes]),
+  Command.withSubcommands([router, faults, underAttack, routerMemory, routerUpkeep, elections, ...bytes, traces]),
   Command.run({ version: "0.1.0" }),
   Effect.provide(NodeServices.layer),
   NodeRuntime.runMain

@@ -6,17 +6,24 @@ import * as HttpListener from "@spegel-ts/registry/HttpListener"
 import * as PeerTransport from "@spegel-ts/registry/PeerTransport"
 import * as PullLedger from "@spegel-ts/registry/PullLedger"
 import { Registry } from "@spegel-ts/registry/Registry"
-import * as Bootstrap from "@spegel-ts/router/Bootstrap"
+import type { Bootstrap } from "@spegel-ts/router/Bootstrap"
+import * as HttpDocument from "@spegel-ts/router/HttpDocument"
+import type { IdentityUnusable } from "@spegel-ts/router/Identity"
 import * as Libp2p from "@spegel-ts/router/Libp2p"
+import { Router } from "@spegel-ts/router/Router"
+import type { NoUsableAddress } from "@spegel-ts/router/SelfAddress"
 import { StateTracker } from "@spegel-ts/state-tracker/StateTracker"
 import { MetricsEndpoint } from "@spegel-ts/telemetry/MetricsEndpoint"
+import * as Tracing from "@spegel-ts/telemetry/Tracing"
 import { Duration, Effect, Layer, Option } from "effect"
 import type { BlockList } from "node:net"
+import { hostname } from "node:os"
 import * as AdminHandler from "./AdminHandler.ts"
 import * as BasicAuthFiles from "./BasicAuthFiles.ts"
 import * as BootstrapHandler from "./BootstrapHandler.ts"
 import { type ListenAddress, print } from "./ListenAddress.ts"
 import * as MirrorFlags from "./MirrorFlags.ts"
+import type { NodeTaintOptions } from "./NodeTaint.ts"
 import { version } from "./Version.ts"
 
 /** Where this node's content is. */
@@ -30,9 +37,11 @@ export interface DaemonSettings extends MirrorFlags.MirrorSettings {
   readonly routerAddr: ListenAddress
   readonly metricsAddr: ListenAddress
   readonly dataDir: string
-  readonly bootstrap: typeof Bootstrap.Bootstrap.Service
+  readonly bootstrap: Layer.Layer<Bootstrap, IdentityUnusable | NoUsableAddress>
   /** Where to name this node to others that bootstrap over HTTP; none where it is not used. */
   readonly bootstrapAddr: Option.Option<ListenAddress>
+  /** Certificates for that. */
+  readonly bootstrapTls: HttpDocument.TlsFiles
   /** Where the addresses of all peers lie; none means anywhere. */
   readonly peerCidrs: BlockList | undefined
   readonly recordTtl: Duration.Duration
@@ -41,6 +50,8 @@ export interface DaemonSettings extends MirrorFlags.MirrorSettings {
   readonly resolveTags: boolean
   readonly maxUploads: number
   readonly maxUploadsPerPeer: number
+  /** The taint to take off this node when the mirror is ready; none where nodes have no such taint. */
+  readonly nodeTaint: Option.Option<Omit<NodeTaintOptions, "environment" | "ready">>
   readonly debugWebEnabled: boolean
   readonly basicAuthDir: string
   readonly shutdownGrace: Duration.Duration
@@ -75,7 +86,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
     peerCidrs: settings.peerCidrs,
     recordTtl: settings.recordTtl,
     refreshInterval: settings.recordRefresh
-  }).pipe(Layer.provide(Bootstrap.layer(settings.bootstrap)))
+  }).pipe(Layer.provide(settings.bootstrap))
   const services = Layer.mergeAll(
     Registry.layer({
       ...MirrorFlags.mirrorOptions(settings, settings.recordTtl),
@@ -90,7 +101,14 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
     Layer.provideMerge(Layer.mergeAll(router, transport, PullLedger.layer)),
     // The store is what is most often missing: it is asked first, before any port is taken.
     Layer.provideMerge(storeLayer(settings.store)),
-    Layer.provideMerge(MetricsEndpoint.layer)
+    Layer.provideMerge(MetricsEndpoint.layer),
+    // Closed last: it sends what the others have told it.
+    Layer.provideMerge(Tracing.layer({
+      environment: process.env,
+      attributes: { "host.name": hostname() },
+      version,
+      flushTimeout: Duration.min(grace, Duration.seconds(3))
+    }))
   )
 
   return yield* Effect.gen(function*() {
@@ -105,6 +123,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
       yield* HttpListener.listen({
         ...settings.bootstrapAddr.value,
         handler: yield* BootstrapHandler.make({ routerPort: settings.routerAddr.port }),
+        tls: yield* HttpDocument.serverTls(settings.bootstrapTls),
         grace: Duration.zero
       })
     }
@@ -116,6 +135,13 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
       router: print(settings.routerAddr),
       metrics: print(settings.metricsAddr)
     }))
+    if (Option.isSome(settings.nodeTaint)) {
+      const { ready } = yield* Router
+      // Loaded only where it is used: TLS takes memory.
+      const NodeTaint = yield* Effect.promise(() => import("./NodeTaint.ts"))
+      const taint = { ...settings.nodeTaint.value, environment: process.env, ready }
+      yield* Effect.forkScoped(NodeTaint.removeWhenReady(taint))
+    }
     return yield* Effect.never
   }).pipe(
     Effect.scoped,

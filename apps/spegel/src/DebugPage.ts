@@ -43,8 +43,8 @@ const attempt = ({ address, bytes, firstByteMillis, hedge, outcome, start }: Att
 const style =
   `body{font:14px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#1d2433;background:#fff}
 h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}table{border-collapse:collapse;width:100%}
-th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #e3e6ec;vertical-align:top;word-break:break-word}
-th{color:#5a6478;font-weight:600}code{font-size:13px}.no{color:#b3261e}.yes{color:#1b7f3b}
+th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #e3e6ec;vertical-align:top}
+td{overflow-wrap:anywhere;white-space:pre-line}th{color:#5a6478;font-weight:600;white-space:nowrap}code{font-size:13px}.no{color:#b3261e}.yes{color:#1b7f3b}
 @media(prefers-color-scheme:dark){body{color:#e4e7ee;background:#14171f}th{color:#9aa4b8}th,td{border-color:#2a3040}}`
 
 /** The page, complete and without scripts; it loads itself again every five seconds. */
@@ -94,7 +94,7 @@ ${
         pull.firstByteMillis,
         pull.millis,
         pull.peersSeen,
-        [...pull.attempts.map(attempt), pull.reason].filter((text) => text !== "").join("; ")
+        [...pull.attempts.map(attempt), pull.reason].filter((text) => text !== "").join("\n")
       ]),
       "Nothing was asked for yet."
     )

@@ -5,7 +5,10 @@ import * as Logging from "@spegel-ts/telemetry/Logging"
 import { Cause, Console, Effect, Exit, Layer, type LogLevel, Option } from "effect"
 import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli"
 import { writeSync } from "node:fs"
+import { cleanup } from "./commands/cleanup.ts"
+import { cleanupWait } from "./commands/cleanupWait.ts"
 import { configuration } from "./commands/configuration.ts"
+import { dataDir } from "./commands/dataDir.ts"
 import { demo } from "./commands/demo.ts"
 import { registry } from "./commands/registry.ts"
 import { version as versionCommand } from "./commands/version.ts"
@@ -45,7 +48,7 @@ const listFlags = new Set([
 const spegel = Command.make("spegel").pipe(
   Command.withSharedFlags({ logLevel }),
   Command.withDescription("Stateless, cluster-local, peer-to-peer mirror of OCI registries"),
-  Command.withSubcommands([registry, configuration, demo, versionCommand]),
+  Command.withSubcommands([registry, configuration, cleanup, cleanupWait, dataDir, demo, versionCommand]),
   Command.provide(({ logLevel }) =>
     Logging.layer({ minimumLevel: logLevel, write: (line) => writeSync(process.stderr.fd, line) })
   )

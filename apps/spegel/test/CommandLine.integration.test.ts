@@ -1,7 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Certificates from "@spegel-ts/leader-election/testkit/Certificates"
 import { version } from "@spegel-ts/spegel/Version"
 import { Effect, Schedule } from "effect"
-import { mkdir, readdir, readFile, writeFile } from "node:fs/promises"
+import { mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises"
 import { createServer } from "node:net"
 import { join } from "node:path"
 import * as SpegelProcess from "./e2e/SpegelProcess.ts"
@@ -22,6 +23,17 @@ const daemonFlags = Effect.fnUntraced(function*(directory: string) {
       `--containerd-sock=${directory}/no.sock`
     ]
   }
+})
+
+/** Flags of a certificate for all nodes. */
+const certificateFlags = Effect.fnUntraced(function*(directory: string) {
+  const { ca, certificate } = yield* Certificates.authority(directory)
+  const { cert, key } = yield* certificate("node")
+  return [
+    `--http-bootstrap-ca-file=${ca}`,
+    `--http-bootstrap-cert-file=${cert}`,
+    `--http-bootstrap-key-file=${key}`
+  ]
 })
 
 /** One line that says what is wrong, code 1. */
@@ -74,6 +86,8 @@ describe("spegel", { timeout: 120_000 }, () => {
     ["registry", "dns-bootstrap-domain", "no domain", "DNS_BOOTSTRAP_DOMAIN", "a domain name"],
     ["registry", "http-bootstrap-peer", "10.0.0.7:5002", "HTTP_BOOTSTRAP_PEER", "a URL"],
     ["registry", "http-bootstrap-addr", "x", "HTTP_BOOTSTRAP_ADDR", "address to listen on"],
+    ["registry", "leader-election-namespace", "Spegel", "LEADER_ELECTION_NAMESPACE", "a name of lower-case"],
+    ["registry", "leader-election-name", "a b", "LEADER_ELECTION_NAME", "a name of lower-case"],
     ["registry", "peer-cidrs", "10.0.0.0/99", "PEER_CIDRS", "a range of addresses"],
     ["registry", "record-ttl", "10", "RECORD_TTL", "duration"],
     ["registry", "record-refresh", "x", "RECORD_REFRESH", "duration"],
@@ -106,6 +120,15 @@ describe("spegel", { timeout: 120_000 }, () => {
       assertRefused(yield* SpegelProcess.run(["registry", "--bootstrap-kind=dns"]), "--dns-bootstrap-domain")
       assertRefused(yield* SpegelProcess.run(["registry", "--bootstrap-kind=static"]), "--static-bootstrap-peers")
       assertRefused(yield* SpegelProcess.run(["registry", "--bootstrap-kind=http"]), "--http-bootstrap-peer")
+      assertRefused(
+        yield* SpegelProcess.run([
+          "registry",
+          "--bootstrap-kind=http",
+          "--http-bootstrap-peer=https://127.0.0.1/id",
+          "--http-bootstrap-cert-file=/x"
+        ]),
+        "--http-bootstrap-cert-file: goes together with --http-bootstrap-key-file"
+      )
       assertRefused(
         yield* SpegelProcess.run(["registry", "--record-refresh=10m"]),
         "--record-refresh: must be shorter than --record-ttl"
@@ -153,6 +176,24 @@ describe("spegel", { timeout: 120_000 }, () => {
           assertRefused(yield* SpegelProcess.run(flags), value, "in use")
         }))
       }
+    }))
+
+  it.live("gives a data directory to its group, and takes an identity away again", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      const key = join(directory, "private.key")
+      const run = (...args: ReadonlyArray<string>) => SpegelProcess.run(["data-dir", ...args], { DATA_DIR: directory })
+      const modes = Effect.promise(() =>
+        Promise.all([directory, key].map(async (path) => (await stat(path)).mode & 0o777))
+      )
+      yield* Effect.promise(() => writeFile(key, "a key", { mode: 0o600 }))
+      assert.strictEqual((yield* run()).code, 0)
+      assert.deepStrictEqual(yield* modes, [0o770, 0o640])
+      yield* Effect.promise(() => writeFile(join(directory, "other"), ""))
+      for (const again of [1, 2]) assert.strictEqual((yield* run("--remove")).code, 0, String(again))
+      assert.deepStrictEqual(yield* Effect.promise(() => readdir(directory)), ["other"])
+      assert.strictEqual((yield* run()).code, 0)
+      assertRefused(yield* run(`--data-dir=${directory}/none`), `${directory}/none`, "run as the directory's owner")
     }))
 
   it.live("takes settings from the environment, and the command line over it", () =>
@@ -218,32 +259,44 @@ describe("spegel", { timeout: 120_000 }, () => {
       ])
     }))
 
-  it.live("finds others by what one of them says of itself under /id, and says so of itself", () =>
-    Effect.gen(function*() {
-      const idPort = yield* freePort
-      const first = yield* daemonFlags(yield* temporary)
-      const second = yield* daemonFlags(yield* temporary)
-      const http = (host: string) => [
-        "--bootstrap-kind=static,http",
-        "--static-bootstrap-peers=127.0.0.9:1",
-        `--http-bootstrap-addr=${host}:${idPort}`,
-        `--http-bootstrap-peer=http://127.0.0.2:${idPort}/id`
-      ]
-      yield* SpegelProcess.start([...first.flags, ...http("127.0.0.2")])
-      yield* SpegelProcess.untilReady(first.url)
-      yield* SpegelProcess.start([...second.flags, ...http("127.0.0.3")])
-      yield* SpegelProcess.untilReady(second.url)
-      const peersOf = ({ metrics }: { readonly metrics: string }) =>
-        Effect.promise(() => fetch(`${metrics}/debug/peers`).then((response) => response.json())).pipe(
-          Effect.filterOrFail((peers) => Array.isArray(peers) && peers.length === 1, () => "alone" as const),
-          Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 100 })
-        )
-      yield* peersOf(first)
-      yield* peersOf(second)
-      const [own] = (yield* Effect.promise(() =>
-        fetch(`http://127.0.0.2:${idPort}/id`).then((response) => response.json())
-      )) as [{ readonly ID: string; readonly Addrs: ReadonlyArray<string> }]
-      assert.match(own.ID, /^12D3Koo/)
-      assert.match(own.Addrs[0] ?? "", /^\/ip4\/127\.0\.0\.2\/tcp\/\d+$/)
-    }))
+  const noTls = Certificates.missingPrerequisite(process.env)
+  const note = noTls === undefined ? "" : ` (skipped: ${noTls})`
+  for (const secure of [false, true]) {
+    it.live.skipIf(secure && noTls !== undefined)(
+      `finds others by what one of them says of itself under /id${secure ? `, over TLS${note}` : ""}`,
+      () =>
+        Effect.gen(function*() {
+          const idPort = yield* freePort
+          const first = yield* daemonFlags(yield* temporary)
+          const second = yield* daemonFlags(yield* temporary)
+          const tls = secure ? yield* certificateFlags(yield* temporary) : []
+          const http = (host: string) => [
+            "--bootstrap-kind=static,http",
+            "--static-bootstrap-peers=127.0.0.9:1",
+            `--http-bootstrap-addr=${host}:${idPort}`,
+            `--http-bootstrap-peer=${secure ? "https" : "http"}://127.0.0.2:${idPort}/id`,
+            ...tls
+          ]
+          yield* SpegelProcess.start([...first.flags, ...http("127.0.0.2")])
+          yield* SpegelProcess.untilReady(first.url)
+          yield* SpegelProcess.start([...second.flags, ...http("127.0.0.3")])
+          yield* SpegelProcess.untilReady(second.url)
+          const peersOf = ({ metrics }: { readonly metrics: string }) =>
+            Effect.promise(() => fetch(`${metrics}/debug/peers`).then((response) => response.json())).pipe(
+              Effect.filterOrFail((peers) => Array.isArray(peers) && peers.length === 1, () => "alone" as const),
+              Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 100 })
+            )
+          yield* peersOf(first)
+          yield* peersOf(second)
+          if (secure) return
+          const [own] = (yield* Effect.promise(() =>
+            fetch(`http://127.0.0.2:${idPort}/id`).then((response) =>
+              response.json()
+            )
+          )) as [{ readonly ID: string; readonly Addrs: ReadonlyArray<string> }]
+          assert.match(own.ID, /^12D3Koo/)
+          assert.match(own.Addrs[0] ?? "", /^\/ip4\/127\.0\.0\.2\/tcp\/\d+$/)
+        })
+    )
+  }
 })

@@ -49,10 +49,12 @@ export const run = (command: string, ...args: ReadonlyArray<string>): Effect.Eff
   })
 
 export interface ContainerdOptions {
-  /** Binary to run. Default: Debian's. */
-  readonly containerd?: string
+  /** Programs to run, such as those that `ContainerdPackages` gives. Default: those that are installed. */
+  readonly programs?: { readonly containerd: string; readonly ctr: string }
   /** Directory of hosts.toml files for the CRI; without it the CRI plugin is off. */
   readonly configPath?: string
+  /** More of the configuration file, in version 2 of its format. */
+  readonly settings?: string
 }
 
 export const start = Effect.fnUntraced(function*(options?: ContainerdOptions) {
@@ -67,18 +69,19 @@ export const start = Effect.fnUntraced(function*(options?: ContainerdOptions) {
     : `[plugins."io.containerd.grpc.v1.cri"]\nstream_server_port = "0"\n` +
       `[plugins."io.containerd.grpc.v1.cri".containerd]\nsnapshotter = "native"\n` +
       `[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "${options.configPath}"`
+  const { containerd, ctr: client } = options?.programs ?? { containerd: "containerd", ctr: "ctr" }
   yield* Effect.promise(async () => {
     await mkdir(join(directory, "s"))
-    await writeFile(join(directory, "config.toml"), `version = 2\noom_score = 0\n${cri}\n`)
+    await writeFile(join(directory, "config.toml"), `version = 2\noom_score = 0\n${cri}\n${options?.settings ?? ""}`)
   })
   const args = ["--config", join(directory, "config.toml"), "--root", root, "--state", join(directory, "state")]
 
   const ctr = (...command: ReadonlyArray<string>) =>
-    run("ctr", "--address", socket, "--namespace", "k8s.io", ...command)
+    run(client, "--address", socket, "--namespace", "k8s.io", ...command)
 
   /** Starts the process and waits until it answers; gives the effect that kills it. */
   const launch = Effect.gen(function*() {
-    const child = spawn(options?.containerd ?? "containerd", [...args, "--address", socket, "--log-level", "error"], {
+    const child = spawn(containerd, [...args, "--address", socket, "--log-level", "error"], {
       stdio: "ignore"
     })
     const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()))

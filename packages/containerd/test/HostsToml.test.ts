@@ -1,17 +1,25 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as HostsToml from "@spegel-ts/containerd/HostsToml"
-import * as MirrorConfiguration from "@spegel-ts/containerd/MirrorConfiguration"
-import { Effect, Option, Redacted } from "effect"
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
-import { parse } from "smol-toml"
+import { Effect, Option, Result, Schema } from "effect"
+import { isUtf8 } from "node:buffer"
+import { parse, type TomlTable } from "smol-toml"
 
-const mirror: HostsToml.MirrorHost = {
-  url: "http://127.0.0.1:5000",
-  resolveTags: true,
-  authorization: Option.none()
+const url = "http://127.0.0.1:5000"
+const mirror: HostsToml.Mirror = { targets: [url], tagResolution: "mirror", authorization: Option.none() }
+const untouched: HostsToml.Undo = { made: Option.none(), mode: Option.none() }
+const options: HostsToml.InstallOptions = {
+  mirror,
+  upstream: { url: Option.some("https://registry.example"), hosts: ["registry.example"], options: {} },
+  prependExisting: true,
+  undo: untouched
 }
+
+const install = (text: string, changes: Partial<HostsToml.InstallOptions> = {}) =>
+  Result.getOrThrow(HostsToml.install(text, { ...options, ...changes }))
+const restore = (text: string) => Option.getOrThrow(Result.getOrThrow(HostsToml.restore(text)))
+const hostsOf = (text: string) => Object.entries((parse(text)["host"] ?? {}) as Record<string, TomlTable>)
+const urlsOf = (text: string) => hostsOf(text).map(([url]) => url)
+const capabilitiesOf = (text: string) => hostsOf(text).map(([url, { capabilities }]) => [url, capabilities])
 
 const foreign = `# kept by the platform team
 server = "https://registry.example" # theirs
@@ -19,174 +27,180 @@ ca = ["/etc/ca.pem"]
 note = """
 [host."not a table"]
 """
+client = [
+  ["/etc/cert.pem", "/etc/key.pem"]
+]
 
 [host."https://cache.example"] # first
   capabilities = ["pull"]
+[host."https://cache.example".header]
+  x-team = ["platform"]
+
+[header]
+  x-server = ["1"]
+
+[host."https://registry.example"]
 `
 
 describe("HostsToml", () => {
   it("puts the mirror behind the root keys and in front of other hosts", () => {
-    const text = HostsToml.prepend(foreign, [mirror])
-    const toml = parse(text)
+    const toml = parse(install(foreign))
     assert.strictEqual(toml["server"], "https://registry.example")
     assert.deepStrictEqual(toml["ca"], ["/etc/ca.pem"])
-    assert.deepStrictEqual(Object.keys(toml["host"] as object), ["http://127.0.0.1:5000", "https://cache.example"])
-  })
-
-  it("leaves what others wrote as it was, to the byte", () => {
-    assert.strictEqual(HostsToml.removeBlock(HostsToml.prepend(foreign, [mirror])), foreign)
-    assert.strictEqual(HostsToml.removeBlock(foreign), foreign)
-  })
-
-  it("does not grow when it is written again", () => {
-    const once = HostsToml.prepend(foreign, [mirror])
-    assert.strictEqual(HostsToml.prepend(once, [mirror]), once)
-  })
-
-  it("does not take a line of an array or a string for a table", () => {
-    const text =
-      `client = [\n  ["/etc/cert.pem", "/etc/key.pem"]\n]\nnote = '''\n[no table]\n''' # it's """\nserver = "https://registry.example"\n`
-    const toml = parse(HostsToml.prepend(`${text}[host."https://cache.example"]\n`, [mirror]))
     assert.deepStrictEqual(toml["client"], [["/etc/cert.pem", "/etc/key.pem"]])
-    assert.strictEqual(toml["server"], "https://registry.example")
-    assert.deepStrictEqual(Object.keys(toml["host"] as object), ["http://127.0.0.1:5000", "https://cache.example"])
+    assert.deepStrictEqual(urlsOf(install(foreign)), [url, "https://cache.example", "https://registry.example"])
   })
 
-  it("asks for tags only where it may, and carries credentials", () => {
-    const text = HostsToml.create(Option.none(), [
-      { ...mirror, resolveTags: false, authorization: Option.some(`Basic "x"`) }
+  it("suspends other mirrors where it is to be alone, but neither the registry itself nor options of the server", () => {
+    const text = install(foreign, { prependExisting: false })
+    assert.deepStrictEqual(urlsOf(text), [url, "https://registry.example"])
+    assert.deepStrictEqual(parse(text)["header"], { "x-server": ["1"] })
+    assert.include(text, `#| [host."https://cache.example"] # first`)
+  })
+
+  it("suspends hosts in files of any line ends", () => {
+    assert.deepStrictEqual(urlsOf(install(foreign.replaceAll("\n", "\r\n"), { prependExisting: false })), [
+      url,
+      "https://registry.example"
     ])
-    const host = (parse(text)["host"] as Record<string, Record<string, unknown>>)["http://127.0.0.1:5000"]
-    assert.deepStrictEqual(host?.["capabilities"], ["pull"])
-    assert.deepStrictEqual(host?.["header"], { authorization: [`Basic "x"`] })
   })
-})
 
-describe("MirrorConfiguration", () => {
-  const temporary = Effect.acquireRelease(
-    Effect.promise(() => mkdtemp(join(tmpdir(), "hosts-"))),
-    (directory) => Effect.promise(() => rm(directory, { recursive: true, force: true }))
-  )
-  const options = (configPath: string): MirrorConfiguration.MirrorConfigurationOptions => ({
-    configPath,
-    mirroredRegistries: [],
-    mirrorTargets: ["http://127.0.0.1:5000"],
-    resolveTags: true,
-    prependExisting: false,
-    basicAuth: Option.none()
+  it("names the server where the file does not", () => {
+    assert.strictEqual(parse(install(""))["server"], "https://registry.example")
+    const withHost = install(`[host."https://cache.example"]\n`, { prependExisting: false })
+    assert.strictEqual(parse(withHost)["server"], "https://registry.example")
+    const unnamed = { url: Option.none(), hosts: [], options: {} }
+    assert.deepStrictEqual(Object.keys(parse(install("", { upstream: unnamed }))), ["host"])
   })
-  const read = (...path: Array<string>) => Effect.promise(() => readFile(join(...path), "utf8"))
 
-  it.effect("writes _default for all registries, without a server", () =>
-    Effect.gen(function*() {
-      const configPath = yield* temporary
-      yield* MirrorConfiguration.write(options(configPath))
-      const toml = parse(yield* read(configPath, "_default", "hosts.toml"))
-      assert.deepStrictEqual(Object.keys(toml), ["host"])
-      assert.deepStrictEqual(yield* Effect.promise(() => readdir(join(configPath, "_default"))), ["hosts.toml"])
-    }))
+  it("asks for tags as it is told", () => {
+    const withTags = (tagResolution: HostsToml.TagResolution) =>
+      capabilitiesOf(install("", { mirror: { ...mirror, tagResolution } }))
+    assert.deepStrictEqual(withTags("mirror"), [[url, ["pull", "resolve"]]])
+    assert.deepStrictEqual(withTags("never"), [[url, ["pull"]]])
+    assert.deepStrictEqual(withTags("upstream-first"), [
+      [url, ["pull"]],
+      ["https://registry.example", ["pull", "resolve"]],
+      [`${url}/`, ["pull", "resolve"]]
+    ])
+  })
 
-  it.effect("writes one directory a registry, as containerd looks for it, and keeps the scheme", () =>
-    Effect.gen(function*() {
-      const configPath = yield* temporary
-      yield* MirrorConfiguration.write({
-        ...options(configPath),
-        mirroredRegistries: ["docker.io", "https://ghcr.io", "http://registry.example:5000"]
-      })
-      const servers = yield* Effect.forEach(
-        ["docker.io", "ghcr.io", "registry.example_5000_"],
-        (directory) => Effect.map(read(configPath, directory, "hosts.toml"), (text) => parse(text)["server"])
+  it("asks upstream for tags as the file's server is asked, after the hosts that the file has", () => {
+    const first = { ...mirror, tagResolution: "upstream-first" as const }
+    const text = foreign.replace(/\[host."https:\/\/registry.example"\]\n/, "")
+    const hosts = hostsOf(install(text, { mirror: first }))
+    assert.deepStrictEqual(hosts.map(([url]) => url), [
+      url,
+      "https://cache.example",
+      "https://registry.example",
+      `${url}/`
+    ])
+    assert.deepStrictEqual(hosts[2]?.[1], {
+      capabilities: ["pull", "resolve"],
+      dial_timeout: "5s",
+      ca: ["/etc/ca.pem"],
+      note: `[host."not a table"]\n`,
+      client: [["/etc/cert.pem", "/etc/key.pem"]],
+      header: { "x-server": ["1"] }
+    })
+    assert.deepStrictEqual(urlsOf(install(foreign, { mirror: first })).slice(-2), [
+      "https://registry.example",
+      `${url}/`
+    ])
+    assert.isTrue(Result.isFailure(HostsToml.install("", {
+      ...options,
+      mirror: first,
+      upstream: { url: Option.none(), hosts: [], options: {} }
+    })))
+  })
+
+  it("has all targets in their order, with credentials", () => {
+    const targets = [url, "http://[fd00::1]:30020"]
+    const text = install("", { mirror: { ...mirror, targets, authorization: Option.some(`Basic "x"`) } })
+    assert.deepStrictEqual(urlsOf(text), targets)
+    assert.deepStrictEqual(hostsOf(text).map(([, { header }]) => header), [
+      { authorization: [`Basic "x"`] },
+      { authorization: [`Basic "x"`] }
+    ])
+  })
+
+  it("does not let a file that containerd ignores make it ignore the mirror", () => {
+    for (
+      const text of [
+        "server = ",
+        `[host."https://a"]\n[host."https://a"]`,
+        `[host."https://a"]\ncapabilities = ["puII"]`,
+        "\xff\0"
+      ]
+    ) {
+      const installed = install(text)
+      assert.deepStrictEqual(urlsOf(installed), [url], text)
+      assert.strictEqual(restore(installed).text, text)
+    }
+  })
+
+  it("refuses what it cannot stand in front of, and says why", () => {
+    const reasonOf = (text: string) => Option.getOrThrow(Result.getFailure(HostsToml.install(text, options))).reason
+    assert.include(reasonOf(`[host."${url}"]\n`), url)
+    assert.include(reasonOf(`host."https://cache.example".capabilities = ["pull"]\n`), "[host]")
+    const text = install(foreign)
+    assert.isTrue(Result.isFailure(HostsToml.restore(text.replace("# spegel-ts: end\n", ""))))
+  })
+
+  it("tells what else to undo", () => {
+    const undo = { made: Option.some("directory" as const), mode: Option.some(0o644) }
+    assert.deepStrictEqual(restore(install("", { undo })), { text: "", undo })
+    assert.deepStrictEqual(restore(install(foreign, { prependExisting: false })), { text: foreign, undo: untouched })
+    assert.isTrue(Option.isNone(Result.getOrThrow(HostsToml.restore(foreign))))
+  })
+
+  // Pieces of a file in any order: what containerd takes, and with `broken` what it does not.
+  const file = Schema.Struct({
+    root: Schema.Array(Schema.Literals([
+      `server = "https://registry.example"`,
+      `ca = ["/a.pem"] # [host."https://in.a.comment"]`,
+      `client = [\n  ["/cert", "/key"]\n]`,
+      `note = """\n[host."https://in.a.string"]\n"""`,
+      `#| looks suspended`,
+      `# spegel-ts is not a mark`,
+      ""
+    ])),
+    tables: Schema.Array(Schema.Literals([
+      `[host."https://cache.example"]\n  capabilities = ["pull"]`,
+      `  [host."https://other.example".header] # with a comment\nx = ["1"]`,
+      `[host."https://other.example"]`,
+      `[host."https://registry.example"]\ncapabilities = [\n  "pull",\n  "resolve"\n]`,
+      `[header]\n\nx = ["1"]`
+    ])),
+    broken: Schema.Array(Schema.Literals([`server = `, `]`, `"""`, "\xe4\xff", "\0", "a\rb"])),
+    isBroken: Schema.Boolean,
+    end: Schema.Literals(["\n", "\r\n"]),
+    isEnded: Schema.Boolean
+  })
+  const textOf = ({ broken, end, isBroken, isEnded, root, tables }: typeof file.Type) => {
+    const pieces = [...new Set(root), ...new Set(tables), ...(isBroken ? broken : [])]
+    return pieces.join("\n").replaceAll("\n", end) + (isEnded ? end : "")
+  }
+  /** Hosts that containerd would ask for the text alone; none where it would ignore it. */
+  const foreignHosts = (text: string) =>
+    isUtf8(Buffer.from(text, "latin1")) ? Result.getOrElse(Result.try(() => urlsOf(text)), () => []) : []
+  const isForeign = (other: string) => !other.startsWith(url) && other !== "https://registry.example"
+
+  it.effect.prop("gives back any text to the byte", [
+    file,
+    Schema.Boolean,
+    Schema.Literals(["mirror", "upstream-first", "never"])
+  ], ([written, prependExisting, tagResolution]) =>
+    Effect.sync(() => {
+      const text = textOf(written)
+      const changes = { prependExisting, mirror: { ...mirror, tagResolution } }
+      const installed = install(text, changes)
+      assert.strictEqual(restore(installed).text, text)
+      assert.strictEqual(install(restore(installed).text, changes), installed)
+      assert.strictEqual(urlsOf(installed)[0], url)
+      assert.deepStrictEqual(
+        urlsOf(installed).filter(isForeign),
+        prependExisting ? foreignHosts(text).filter(isForeign) : []
       )
-      assert.deepStrictEqual(servers, [
-        "https://registry-1.docker.io",
-        "https://ghcr.io",
-        "http://registry.example:5000"
-      ])
-    }))
-
-  it.effect("prepends to what is there, or replaces it and keeps a copy", () =>
-    Effect.gen(function*() {
-      const configPath = yield* temporary
-      yield* Effect.promise(async () => {
-        await mkdir(join(configPath, "_default"))
-        await writeFile(join(configPath, "_default", "hosts.toml"), foreign)
-      })
-      yield* MirrorConfiguration.write({ ...options(configPath), prependExisting: true })
-      assert.strictEqual(HostsToml.removeBlock(yield* read(configPath, "_default", "hosts.toml")), foreign)
-
-      yield* Effect.promise(() => writeFile(join(configPath, "_default", "hosts.toml"), foreign))
-      yield* MirrorConfiguration.write(options(configPath))
-      yield* MirrorConfiguration.write(options(configPath))
-      assert.notInclude(yield* read(configPath, "_default", "hosts.toml"), "cache.example")
-      assert.strictEqual(yield* read(configPath, "_default", "hosts.toml.spegel-backup"), foreign)
-    }))
-
-  it.effect("keeps a copy of what it stood in front of before it replaces it", () =>
-    Effect.gen(function*() {
-      const configPath = yield* temporary
-      yield* Effect.promise(async () => {
-        await mkdir(join(configPath, "registry.example"))
-        await writeFile(join(configPath, "registry.example", "hosts.toml"), foreign)
-      })
-      const mirrored = { ...options(configPath), mirroredRegistries: ["https://registry.example"] }
-      yield* MirrorConfiguration.write({ ...mirrored, prependExisting: true })
-      yield* MirrorConfiguration.write(mirrored)
-      yield* MirrorConfiguration.write({ ...mirrored, mirroredRegistries: ["http://registry.example"] })
-      assert.strictEqual(yield* read(configPath, "registry.example", "hosts.toml.spegel-backup"), foreign)
-    }))
-
-  it.effect("writes to the directory that containerd reads where both spellings exist", () =>
-    Effect.gen(function*() {
-      const configPath = yield* temporary
-      yield* Effect.promise(async () => {
-        await mkdir(join(configPath, "registry.example:5000"))
-      })
-      const mirrored = { ...options(configPath), mirroredRegistries: ["http://registry.example:5000"] }
-      assert.deepStrictEqual(yield* MirrorConfiguration.write(mirrored), [
-        join(configPath, "registry.example:5000", "hosts.toml")
-      ])
-      yield* Effect.promise(() => mkdir(join(configPath, "registry.example_5000_")))
-      assert.deepStrictEqual(yield* MirrorConfiguration.write(mirrored), [
-        join(configPath, "registry.example_5000_", "hosts.toml")
-      ])
-    }))
-
-  it.effect("does not write a file with a host twice, which containerd would ignore", () =>
-    Effect.gen(function*() {
-      const configPath = yield* temporary
-      const path = join(configPath, "_default", "hosts.toml")
-      const text = `[host."http://127.0.0.1:5000"]\ncapabilities = ["pull"]\n`
-      yield* Effect.promise(async () => {
-        await mkdir(join(configPath, "_default"))
-        await writeFile(path, text)
-      })
-      const error = yield* Effect.flip(MirrorConfiguration.write({ ...options(configPath), prependExisting: true }))
-      assert.include(error.message, "http://127.0.0.1:5000")
-      assert.strictEqual(yield* read(path), text)
-    }))
-
-  it.effect("names a file that is no TOML, and leaves it alone", () =>
-    Effect.gen(function*() {
-      const configPath = yield* temporary
-      const path = join(configPath, "_default", "hosts.toml")
-      yield* Effect.promise(async () => {
-        await mkdir(join(configPath, "_default"))
-        await writeFile(path, "server = ")
-      })
-      const error = yield* Effect.flip(
-        MirrorConfiguration.write({ ...options(configPath), prependExisting: true })
-      )
-      assert.include(error.message, path)
-      assert.strictEqual(yield* read(path), "server = ")
-    }))
-
-  it.effect("never prints a password", () =>
-    Effect.gen(function*() {
-      const error = yield* Effect.flip(MirrorConfiguration.write({
-        ...options("/dev/null/certs.d"),
-        basicAuth: Option.some({ username: "user", password: Redacted.make("secret") })
-      }))
-      assert.notInclude(error.message, "secret")
-      assert.include(error.message, "/dev/null/certs.d")
-    }))
+    }), { arbitrary: { runs: 500 } })
 })

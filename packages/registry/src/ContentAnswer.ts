@@ -17,6 +17,7 @@ import * as Mirror from "./Mirror.ts"
 import type { MirrorError } from "./MirrorError.ts"
 import type { ContentRequest } from "./Offer.ts"
 import type { PullRecord } from "./PullLedger.ts"
+import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 import * as SelfCheck from "./SelfCheck.ts"
 import { SmallContent } from "./SmallContent.ts"
@@ -85,7 +86,8 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     record: PullRecord
   ) {
     const head = request.method === "HEAD"
-    const source = yield* head ? store.describe(digest) : store.open(digest)
+    const look = PullSpans.localLookup(digest)
+    const source = yield* head ? look(store.describe(digest)) : look(store.open(digest))
     const { mediaType, size } = source
     const range = yield* Effect.mapError(
       Effect.fromResult(ByteRange.parse(request.range, size)),
@@ -181,7 +183,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
 
     const digest = tag === undefined
       ? Option.fromUndefinedOr(digestOf(request))
-      : yield* LocalContent.ifHeld(local.resolve(request, tag))
+      : yield* LocalContent.ifHeld(PullSpans.localLookup(tag)(local.resolve(request, tag)))
     if (request.mirrored && Option.isSome(digest)) {
       if (response.req.headers[SelfCheck.suspectHeader] === "true") yield* selfCheck.suspect(digest.value)
       if (selfCheck.isDamaged(digest.value)) {

@@ -4,7 +4,7 @@
  */
 import * as DistributionError from "@spegel-ts/oci/DistributionError"
 import { Data, Duration, Effect, FiberSet, Option, type Scope } from "effect"
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
+import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from "node:http"
 import type { AddressInfo, Socket } from "node:net"
 
 /** The address cannot be listened on. */
@@ -20,6 +20,13 @@ export class ListenFailed extends Data.TaggedError("ListenFailed")<{
 /** Answers one request by ending `response`, or by destroying it. Interrupted when the client goes away. */
 export type Handler = (request: IncomingMessage, response: ServerResponse) => Effect.Effect<void>
 
+/** Certificate and key of a server over TLS, in PEM. With `ca`, only clients that it has certified are heard. */
+export interface ListenTls {
+  readonly cert: Buffer
+  readonly key: Buffer
+  readonly ca: Buffer | undefined
+}
+
 export interface ListenOptions {
   /** IP to listen on; none means all of them. */
   readonly host: Option.Option<string>
@@ -30,6 +37,8 @@ export interface ListenOptions {
   readonly grace: Duration.Duration
   /** How long a client may take none of the bytes that wait for it; 2 minutes where not given. */
   readonly clientTimeout?: Duration.Duration
+  /** Serves over TLS. */
+  readonly tls?: ListenTls | undefined
 }
 
 const maxHeaderSize = 16 * 1024
@@ -67,6 +76,17 @@ const answerBrokenRequest = (error: NodeJS.ErrnoException, socket: Socket) => {
   )
 }
 
+type Listener = (request: IncomingMessage, response: ServerResponse) => void
+
+/** TLS takes memory: it is loaded only where it is used. */
+const serverOf = (tls: ListenTls | undefined, options: ServerOptions, listener: Listener): Effect.Effect<Server> =>
+  tls === undefined
+    ? Effect.sync(() => createServer(options, listener))
+    : Effect.promise(async () => {
+      const https = await import("node:https")
+      return https.createServer({ ...options, ...tls, requestCert: tls.ca !== undefined }, listener)
+    })
+
 /** Listens while the scope is open; gives the port. Closing waits `grace` for running requests, then cuts them off. */
 export const listen = Effect.fn("HttpListener.listen")(
   function*(options: ListenOptions): Effect.fn.Return<{ readonly port: number }, ListenFailed, Scope.Scope> {
@@ -75,7 +95,8 @@ export const listen = Effect.fn("HttpListener.listen")(
     const requests = yield* FiberSet.make<void>()
     const run = yield* FiberSet.runtime(requests)()
 
-    const server = createServer(
+    const server = yield* serverOf(
+      options.tls,
       {
         keepAliveTimeout,
         headersTimeout: 10_000,

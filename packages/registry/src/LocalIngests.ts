@@ -18,8 +18,8 @@ export interface LocalIngests {
   readonly sizeOf: (digest: Digest.Digest) => Effect.Effect<Option.Option<number>>
   /** A client is being sent the content while the scope is open. */
   readonly serving: (digest: Digest.Digest) => Effect.Effect<void, never, Scope.Scope>
-  /** Downloads of the content under way now have wrong bytes: sees them off in the background. */
-  readonly found: (digest: Digest.Digest) => Effect.Effect<void>
+  /** Downloads of the content under way now may have wrong bytes: sees to them in the background. */
+  readonly suspect: (digest: Digest.Digest) => Effect.Effect<void>
 }
 
 /** Fast at first, since the next pull may come at once. */
@@ -88,7 +88,7 @@ export const make = Effect.gen(function*() {
             else serving.set(digest, left)
           })
       ),
-    found: Effect.fnUntraced(function*(digest) {
+    suspect: Effect.fnUntraced(function*(digest) {
       for (const ingest of yield* known(digest)) {
         if (watched.has(ingest.path)) continue
         watched.add(ingest.path)

@@ -11,9 +11,10 @@ import * as Reference from "@spegel-ts/oci/Reference"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { Router } from "@spegel-ts/router/Router"
-import { Clock, Duration, Effect, Option, Result, Schedule, Scope, Semaphore, Stream } from "effect"
+import { Clock, Duration, Effect, Fiber, Option, Result, Schedule, Scope, Stream } from "effect"
 import { Circuits } from "./Circuit.ts"
 import type { ByteSink } from "./Exchange.ts"
+import * as HeldBodies from "./HeldBodies.ts"
 import * as LocalIngests from "./LocalIngests.ts"
 import {
   AnswerTimeout,
@@ -28,6 +29,7 @@ import * as Offer from "./Offer.ts"
 import { PeerMemory } from "./PeerMemory.ts"
 import * as PeerRace from "./PeerRace.ts"
 import type { PullRecord } from "./PullLedger.ts"
+import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 import * as TagChoice from "./TagChoice.ts"
 import * as VerifyingSink from "./VerifyingSink.ts"
@@ -104,9 +106,10 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   const router = yield* Router
   const verifier = yield* VerifyingSink.make
   const ingests = yield* LocalIngests.make
+  const held = yield* HeldBodies.make(options.verifyMemory)
   const { ask, complain } = yield* Offer.make(options)
   const whole = yield* Effect.scope
-  const { answerTimeout, hedgeDelay, resolveRetries, resolveTimeout, verifyMemory, verifySize } = options
+  const { answerTimeout, hedgeDelay, resolveRetries, resolveTimeout, verifySize } = options
   const memory = new PeerMemory({
     hedgeMillis: Duration.toMillis(hedgeDelay),
     recordMillis: Duration.toMillis(options.recordTtl)
@@ -114,23 +117,10 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   const hedging = Schedule.forever.pipe(
     Schedule.modifyDelay(() => Effect.sync(() => Duration.millis(memory.hedgeMillis)))
   )
-  // Blobs must not keep manifests from being verified, and so from being answered.
-  const manifestMemory = Math.floor(verifyMemory / 8)
-  const manifests = yield* Semaphore.make(manifestMemory)
-  const blobs = yield* Semaphore.make(verifyMemory - manifestMemory)
   const circuits = new Circuits({
     failures: options.circuitFailures,
     pauseMillis: Duration.toMillis(options.circuitPause)
   })
-
-  /** Memory for a body to verify. A manifest waits for it; a blob that gets none is streamed. */
-  const reserve = (request: Offer.ContentRequest, size: number): Effect.Effect<boolean, never, Scope.Scope> =>
-    request._tag === "Manifest"
-      ? Effect.as(Semaphore.takeScoped(manifests, Math.min(size, manifestMemory)), true)
-      : Effect.acquireRelease(
-        Semaphore.takeIfAvailable(blobs, size),
-        (taken) => taken ? Semaphore.release(blobs, size) : Effect.void
-      )
 
   const fetch = Effect.fnUntraced(function*(
     request: Offer.ContentRequest,
@@ -147,6 +137,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
       content,
       lookup: (count) =>
         router.lookup(ContentKey.make(content), { count }).pipe(
+          PullSpans.peerLookup,
           Stream.catch((error) => Stream.fromEffect(Effect.logDebug(error.message)).pipe(Stream.drain))
         ),
       memory,
@@ -184,14 +175,15 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
 
     const range = Offer.rangeOf(request)
 
-    const sizeKnown = yield* Effect.cached(
+    // Read while peers are looked up and asked.
+    const sizeKnown = yield* Effect.forkScoped(
       request._tag === "Blob" ? ingests.sizeOf(request.digest) : Effect.succeedNone
     )
 
     /** Asks a peer for a part or for the whole; one that has it in another size cannot have the content. */
     const askFor = Effect.fnUntraced(function*(peer: Peer, part: string | undefined, size?: number) {
       const offer = yield* ask(request, peer, part)
-      const expected = size ?? Option.getOrElse(yield* sizeKnown, () => offer.size)
+      const expected = size ?? Option.getOrElse(yield* Fiber.join(sizeKnown), () => offer.size)
       if (offer.size === expected) return offer
       const reason = `has ${offer.size} bytes of it and not ${expected}`
       return yield* new PeerRefused({ peer: Offer.nameOf(peer), reason })
@@ -209,24 +201,13 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
           )
         )
 
-    /** A small body in hand, its digest right; none where there is no memory for it. */
-    const hold = ({ entry, value: offer }: Winner): Effect.Effect<Option.Option<Held>, PeerError, Scope.Scope> =>
-      Effect.gen(function*() {
-        if (!(yield* reserve(request, offer.size))) return Option.none()
-        const bytes = yield* Offer.readVerified(offer)
-        entry.bytes = bytes.length
-        const { digest, peer } = offer
-        const mediaType = request._tag === "Blob" ? offer.mediaType : yield* Offer.manifestType(offer, bytes)
-        return Option.some({ peer, digest, mediaType, bytes })
-      })
-
     /** Of the providers of a tag, the one that all nodes would choose. */
-    const elect = Effect.fnUntraced(function*(first: Held) {
+    const elect = Effect.fnUntraced(function*(first: HeldBodies.Held) {
       const others = yield* peers.beside(hedgeDelay, (peer) => ask(request, peer, undefined))
       const rivals = yield* Effect.forEach(
         others,
         (other) =>
-          hold(other).pipe(
+          held.hold(request, other.value, other.entry).pipe(
             Scope.provide(other.scope),
             Effect.tap(() => Effect.sync(() => served(other))),
             Effect.timeoutOrElse({ duration: hedgeDelay, orElse: () => Effect.succeedNone }),
@@ -234,12 +215,9 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
           ),
         { concurrency: "unbounded" }
       )
-      const candidates = [first, ...rivals.flatMap(Option.toArray)]
-      const chosen = TagChoice.choose(candidates) ?? first
-      const votes = TagChoice.votesOf(candidates)
-      if (votes.size > 1) {
-        const said = [...votes].map(([digest, count]) => `${count} say ${digest}`).join(", ")
-        yield* Effect.logWarning(`peers disagree about ${content} (${said}): answering ${chosen.digest}`)
+      const { chosen, disagreement } = TagChoice.choose([first, ...rivals.flatMap(Option.toArray)])
+      if (disagreement !== undefined) {
+        yield* Effect.logWarning(`peers disagree about ${content} (${disagreement}): answering ${chosen.digest}`)
       }
       return chosen
     })
@@ -254,7 +232,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
           return { peer, digest, mediaType, size, range: Option.none(), body: verified(new Uint8Array()) }
         }
         if (Offer.isWhole(offer) && (size <= verifySize || request._tag === "Manifest")) {
-          const result = yield* hold(won).pipe(Scope.provide(won.scope), Effect.result)
+          const result = yield* held.hold(request, offer, won.entry).pipe(Scope.provide(won.scope), Effect.result)
           if (Result.isFailure(result)) {
             yield* drop(won, result.failure, [peer])
             return yield* bring()
@@ -262,10 +240,10 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
           if (Option.isSome(result.success)) {
             served(won)
             const byTag = request._tag === "Manifest" && request.reference._tag === "Tag"
-            const { bytes, ...held } = byTag ? yield* elect(result.success.value) : result.success.value
+            const { bytes, ...found } = byTag ? yield* elect(result.success.value) : result.success.value
             const part = yield* Effect.fromResult(ByteRange.parse(range, bytes.length))
             const { end, start } = Option.getOrElse(part, () => ({ start: 0, end: bytes.length }))
-            return { ...held, size: bytes.length, range: part, body: verified(bytes.subarray(start, end)) }
+            return { ...found, size: bytes.length, range: part, body: verified(bytes.subarray(start, end)) }
           }
         }
         const part = Offer.isWhole(offer) ? Option.none() : Option.some(offer.range)
@@ -275,8 +253,11 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
               ? yield* verifier.sink({ digest, size }, sink)
               : VerifyingSink.passing(offer.range.start, sink)
             yield* stream(won, [peer], through).pipe(
+              PullSpans.verification(offer.range.end - offer.range.start, Offer.isWhole(offer)),
               Effect.tapError(() => countFailure)
             )
+            // What the client had before, or this part of it, may be wrong without anybody having seen it.
+            if (!Offer.isWhole(offer)) yield* ingests.suspect(digest)
           }))
         return { peer, digest, mediaType, size, range: part, body: { _tag: "Stream" as const, relay } }
       })
@@ -306,7 +287,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
         if (error._tag === "HashLost") return yield* error
         yield* drop(won, error, senders)
         if (error._tag === "ContentCorrupted") {
-          yield* ingests.found(offer.digest)
+          yield* ingests.suspect(offer.digest)
           return yield* error
         }
         if (entry.bytes >= worthwhileBytes) yield* peers.renew
@@ -331,10 +312,5 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
 
   return { fetch } satisfies Mirror
 })
-
-/** A small body whose digest is right. */
-interface Held extends Pick<MirroredContent, "peer" | "digest" | "mediaType"> {
-  readonly bytes: Uint8Array
-}
 
 const verified = (bytes: Uint8Array): MirroredBody => ({ _tag: "Verified", bytes })

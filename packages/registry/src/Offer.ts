@@ -5,10 +5,10 @@ import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { Duration, Effect, Option, Result, type Scope } from "effect"
-import { createHash } from "node:crypto"
 import { isIPv6 } from "node:net"
-import { ContentCorrupted, type PeerError, PeerRefused, PeerStalled } from "./MirrorError.ts"
+import { type PeerError, PeerRefused, PeerStalled } from "./MirrorError.ts"
 import { type PeerResponse, PeerTransport } from "./PeerTransport.ts"
+import * as PullSpans from "./PullSpans.ts"
 import { parseContentRange } from "./ResponseHead.ts"
 import * as SelfCheck from "./SelfCheck.ts"
 
@@ -60,6 +60,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
     const refused = (reason: string) => new PeerRefused({ peer: nameOf(peer), reason })
     const response = yield* transport.request({
       ...printed,
+      headers: { ...printed.headers, ...(yield* PullSpans.asking(printed)) },
       addresses: peer.addresses,
       port: peer.registryPort
     }).pipe(Effect.timeoutOrElse({
@@ -67,6 +68,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
       orElse: () =>
         Effect.fail(new PeerStalled({ peer: nameOf(peer), waitedMillis: Duration.toMillis(firstByteTimeout) }))
     }))
+    yield* PullSpans.peerAnswered(response.status)
     if (response.status !== (range === undefined ? 200 : 206)) {
       const retryAfterMillis = retryAfter(response)
       return yield* new PeerRefused({
@@ -119,39 +121,6 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
 
   return { ask, complain }
 })
-
-/** The whole body of an offer, once its digest is known to be right. */
-export const readVerified = Effect.fnUntraced(function*(
-  { digest, peer, response, size }: Offer
-): Effect.fn.Return<Buffer, PeerError> {
-  const bytes = Buffer.allocUnsafeSlow(size)
-  let filled = 0
-  yield* response.relay({
-    write: (chunk) => {
-      filled += chunk.copy(bytes, filled)
-      return true
-    }
-  })
-  const algorithm = Digest.algorithm(digest)
-  if (`${algorithm}:${createHash(algorithm).update(bytes).digest("hex")}` !== digest) {
-    return yield* new ContentCorrupted({ peer: nameOf(peer), content: digest })
-  }
-  return bytes
-})
-
-/** What a verified manifest is: its bytes say it, and not the peer, whose Content-Type may be anything. */
-export const manifestType = (offer: Offer, bytes: Uint8Array): Effect.Effect<string, PeerRefused> => {
-  const own = MediaType.ofManifest(bytes)
-  if (Option.isSome(own)) return Effect.succeed(own.value)
-  return MediaType.isManifest(offer.mediaType)
-    ? Effect.succeed(offer.mediaType)
-    : Effect.fail(
-      new PeerRefused({
-        peer: nameOf(offer.peer),
-        reason: `answered with a manifest of type ${offer.mediaType || "unknown"}`
-      })
-    )
-}
 
 /** The part that a 206 answer has, where it is the one asked for. */
 const partOf = (response: PeerResponse, asked: string): Pick<Offer, "size" | "range"> | undefined => {

@@ -20,6 +20,9 @@ const maxPauseMillis = 60_000
 const brokenMillis = 30_000
 const busyMillis = 1000
 const maxBusyMillis = 30_000
+/** For so long a peer that answered too late counts as if it had that many requests more. */
+const lateMillis = 10_000
+const lateLoad = 4
 const quarantineMillis = 60 * 60_000
 /** A lie counts half after this long. */
 const lieHalfLifeMillis = 10 * 60_000
@@ -51,6 +54,8 @@ export class PeerMemory {
   /** By peer and content. */
   readonly #contents = new Map<string, Objection>()
   readonly #load = new Map<string, number>()
+  /** Until when. */
+  readonly #late = new Map<string, number>()
   readonly #firstBytes: Array<number> = []
   readonly #recordMillis: number
   #hedgeMillis: number
@@ -126,13 +131,21 @@ export class PeerMemory {
     return this.#hedgeMillis
   }
 
+  /** Another peer answered before this one, which had been asked sooner or at the same time. */
+  lost(peer: Peer, now: number): void {
+    remember(this.#late, peer.id, now + lateMillis)
+  }
+
   /** Of two taken at random, the less busy: spreads load without everybody choosing the same. */
-  choose(peers: ReadonlyArray<Peer>, random: () => number): number {
+  choose(peers: ReadonlyArray<Peer>, random: () => number, now: number): number {
     const first = Math.floor(random() * peers.length)
     if (peers.length < 2) return first
     const other = Math.floor(random() * (peers.length - 1))
     const second = other >= first ? other + 1 : other
-    const load = (index: number) => this.#load.get(peers[index]?.id ?? "") ?? 0
+    const load = (index: number) => {
+      const id = peers[index]?.id ?? ""
+      return (this.#load.get(id) ?? 0) + ((this.#late.get(id) ?? 0) > now ? lateLoad : 0)
+    }
     return load(second) < load(first) ? second : first
   }
 

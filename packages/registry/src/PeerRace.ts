@@ -4,10 +4,12 @@
  */
 import type { Peer } from "@spegel-ts/router/Peer"
 import { Clock, Duration, Effect, Exit, Option, Pull, Queue, Random, Result, Schedule, Scope, Stream } from "effect"
+import type { Span } from "effect/Tracer"
 import { type PeerError, PeerNotFound, ResolveTimeout, why } from "./MirrorError.ts"
 import { nameOf } from "./Offer.ts"
 import type { PeerMemory } from "./PeerMemory.ts"
 import type { AttemptEntry, PullRecord } from "./PullLedger.ts"
+import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 
 type Use<A> = (peer: Peer) => Effect.Effect<A, PeerError, Scope.Scope>
@@ -20,6 +22,7 @@ export interface Won<A> {
   readonly entry: AttemptEntry
   /** Closing it ends what the peer's answer opened. */
   readonly scope: Scope.Closeable
+  readonly span: Option.Option<Span>
 }
 
 export interface PeerRace {
@@ -99,9 +102,10 @@ export const make = Effect.fnUntraced(function*(options: {
   /** The next peer against which nothing is known. */
   const choose = Effect.fnUntraced(function*(start: number) {
     while (known.length > 0) {
-      const [peer] = known.splice(memory.choose(known, () => random.nextDoubleUnsafe()), 1)
+      const now = yield* Clock.currentTimeMillis
+      const [peer] = known.splice(memory.choose(known, () => random.nextDoubleUnsafe(), now), 1)
       if (peer === undefined) break
-      const objection = memory.objection(peer, content, yield* Clock.currentTimeMillis)
+      const objection = memory.objection(peer, content, now)
       if (objection === undefined) return peer
       entryOf(peer, start, false, `not asked: it ${objection}`)
     }
@@ -113,12 +117,13 @@ export const make = Effect.fnUntraced(function*(options: {
     const scope = yield* Scope.fork(whole)
     memory.busy(peer, 1)
     yield* Scope.addFinalizer(scope, Effect.sync(() => memory.busy(peer, -1)))
-    return { peer, scope, entry: entryOf(peer, start, hedge, "no answer in time") } satisfies Running
+    const entry = entryOf(peer, start, hedge, "no answer in time")
+    return { peer, scope, entry, span: yield* PullSpans.attempt(scope, peer, entry) } satisfies Running
   })
 
-  const run = Effect.fnUntraced(function*<A>({ entry, peer, scope }: Running, use: Use<A>) {
+  const run = Effect.fnUntraced(function*<A>({ entry, peer, scope, span }: Running, use: Use<A>) {
     const begun = yield* Clock.currentTimeMillis
-    return yield* use(peer).pipe(
+    return yield* PullSpans.within(span, use(peer)).pipe(
       Scope.provide(scope),
       Effect.tap(() =>
         Effect.map(Clock.currentTimeMillis, (now) => {
@@ -130,13 +135,20 @@ export const make = Effect.fnUntraced(function*(options: {
   })
 
   const leave = Effect.fnUntraced(function*({ entry, peer, scope }: Running, error: PeerError) {
-    // Its connection is let go of before another is opened.
-    yield* Scope.close(scope, Exit.void)
     entry.outcome = why(error)
+    // Its connection is let go of before another is opened.
+    yield* Scope.close(scope, Exit.fail(error))
     if (error._tag !== "PeerRefused") broke = true
     memory.failed(peer, content, error, yield* Clock.currentTimeMillis)
     yield* RegistryMetrics.peerFailed(error._tag)
     yield* Effect.logDebug(error.message)
+  })
+
+  /** Another was sooner. */
+  const lose = Effect.fnUntraced(function*({ entry, peer, scope }: Running) {
+    entry.outcome = "later than another"
+    memory.lost(peer, yield* Clock.currentTimeMillis)
+    yield* Scope.close(scope, Exit.void)
   })
 
   const race = Effect.fnUntraced(function*<A>(start: number, use: Use<A>) {
@@ -187,8 +199,7 @@ export const make = Effect.fnUntraced(function*(options: {
       if (happened._tag !== "Outcome" || !running.delete(happened.running)) continue
       if (Result.isSuccess(happened.result)) {
         for (const loser of running) {
-          loser.entry.outcome = "later than another"
-          yield* Scope.close(loser.scope, Exit.void)
+          yield* lose(loser)
           // It may be needed yet: whoever won may fail in its body.
           known.push(loser.peer)
           left++
@@ -215,14 +226,7 @@ export const make = Effect.fnUntraced(function*(options: {
         run(running, use).pipe(
           Effect.map((value) => ({ ...running, value })),
           Effect.timeoutOption(time),
-          Effect.tap((answer) =>
-            Option.isNone(answer)
-              ? Effect.andThen(
-                Effect.sync(() => running.entry.outcome = "later than another"),
-                Scope.close(running.scope, Exit.void)
-              )
-              : Effect.void
-          ),
+          Effect.tap((answer) => Option.isNone(answer) ? lose(running) : Effect.void),
           Effect.catch((error) => Effect.as(leave(running, error), Option.none()))
         ),
       { concurrency: "unbounded" }

@@ -18,6 +18,7 @@ import * as LocalContent from "./LocalContent.ts"
 import { contentOf } from "./Mirror.ts"
 import type { PeerTransport } from "./PeerTransport.ts"
 import { type PullEvent, PullLedger, PullRecord } from "./PullLedger.ts"
+import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 
 export interface RegistryOptions extends ContentAnswer.ContentOptions {
@@ -114,15 +115,17 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
     onSome: (credentials) => BasicAuth.verifier(credentials)
   })
 
-  const parse = (request: IncomingMessage) =>
-    DistributionRequest.parse({ method: request.method ?? "", url: request.url ?? "", headers: request.headers })
+  const parse = (request: IncomingMessage) => {
+    const path = (request.url ?? "").split("?", 1)[0]
+    return path === "/livez" || path === "/readyz"
+      ? path
+      : DistributionRequest.parse({ method: request.method ?? "", url: request.url ?? "", headers: request.headers })
+  }
 
-  const handler: Handler = (request, response) =>
+  const answer = (parsed: ReturnType<typeof parse>, request: IncomingMessage, response: ServerResponse) =>
     Effect.clockWith((clock) => {
       const started = clock.currentTimeMillisUnsafe()
       const record = new PullRecord()
-      const path = (request.url ?? "").split("?", 1)[0]
-      const parsed = path === "/livez" || path === "/readyz" ? path : parse(request)
       const handlerName = typeof parsed === "string"
         ? parsed.slice(1)
         : Result.isSuccess(parsed)
@@ -130,16 +133,20 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
         : "invalid"
       const method = request.method ?? ""
 
-      const finished = ({ bytes, reason = "", source, status }: Answer) => {
+      const finished = (answer: Answer) => {
+        const { bytes, reason = "", source, status } = answer
         const ended = clock.currentTimeMillisUnsafe()
         const millis = ended - started
-        const counted = RegistryMetrics.answered({
-          handler: handlerName,
-          method: handlerName === "invalid" ? "other" : method,
-          status,
-          bytes,
-          millis
-        })
+        const counted = Effect.andThen(
+          PullSpans.answered(answer, request, response),
+          RegistryMetrics.answered({
+            handler: handlerName,
+            method: handlerName === "invalid" ? "other" : method,
+            status,
+            bytes,
+            millis
+          })
+        )
         if (typeof parsed === "string" || Result.isFailure(parsed)) return counted
         const content = parsed.success
         if (content._tag !== "Blob" && content._tag !== "Manifest") return counted
@@ -169,6 +176,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
           )
         )
         return counted.pipe(
+          Effect.andThen(PullSpans.pulled(event, content.mirrored)),
           Effect.andThen(ledger.record(event)),
           Effect.andThen(Effect.when(log, LogLevel.isEnabled("Debug"))),
           Effect.asVoid
@@ -181,7 +189,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
         const answer = wanted._tag === "Blob" || wanted._tag === "Manifest"
           ? content.fromMemory(wanted, response, record, started)
           : undefined
-        if (answer !== undefined) return finished(answer)
+        if (answer !== undefined) return Effect.andThen(PullSpans.heldInMemory, finished(answer))
       }
       const answering: Effect.Effect<Answer, AnswerError> = typeof parsed === "string"
         ? probe(parsed, response)
@@ -213,5 +221,10 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
         Effect.flatMap(finished)
       )
     })
+  const handler: Handler = (request, response) =>
+    PullSpans.request(
+      Effect.flatMap(PullSpans.parse(Effect.sync(() => parse(request))), (parsed) => answer(parsed, request, response)),
+      request
+    )
   return handler
 })

@@ -4,16 +4,18 @@
  */
 import type { Digest } from "@spegel-ts/oci/Digest"
 
-/** The candidate whose digest is chosen; undefined without candidates. The first of equals is taken. */
-export const choose = <A extends { readonly digest: Digest }>(candidates: ReadonlyArray<A>): A | undefined => {
-  const votes = votesOf(candidates)
-  const [chosen] = [...votes].toSorted(([one, some], [other, more]) => more - some || (one < other ? -1 : 1))
-  return candidates.find(({ digest }) => digest === chosen?.[0])
-}
+type Named = { readonly digest: Digest }
 
-/** How many name each digest. */
-export const votesOf = (candidates: ReadonlyArray<{ readonly digest: Digest }>): ReadonlyMap<Digest, number> => {
+/** The candidate to take, the first of those that name its digest; and who names what, where they differ. */
+export const choose = <A extends Named>(
+  candidates: readonly [A, ...ReadonlyArray<A>]
+): { readonly chosen: A; readonly disagreement: string | undefined } => {
   const votes = new Map<Digest, number>()
   for (const { digest } of candidates) votes.set(digest, (votes.get(digest) ?? 0) + 1)
-  return votes
+  const votesOf = ({ digest }: Named) => votes.get(digest) ?? 0
+  const chosen = candidates.reduce((one, other) =>
+    votesOf(other) > votesOf(one) || (votesOf(other) === votesOf(one) && other.digest < one.digest) ? other : one
+  )
+  const said = [...votes].map(([digest, count]) => `${count} say ${digest}`).join(", ")
+  return { chosen, disagreement: votes.size > 1 ? said : undefined }
 }

@@ -45,16 +45,17 @@ const setUp = Effect.gen(function*() {
       () => Effect.andThen(TestClock.adjust("100 millis"), Effect.promise(() => setTimeout(2))),
       { discard: true }
     )
-  return { ingests, downloads, discarded, write, pass, path }
+  const untilDiscarded = pass(100).pipe(Effect.repeat({ until: () => discarded.length > 0, times: 1000 }))
+  return { ingests, downloads, discarded, write, pass, path, untilDiscarded }
 }).pipe(Effect.provide(MemoryStore.layer))
 
 describe("LocalIngests", () => {
   it.effect("discards a complete download whose bytes are wrong", () =>
     Effect.gen(function*() {
-      const { discarded, ingests, pass, write } = yield* setUp
+      const { discarded, ingests, untilDiscarded, write } = yield* setUp
       yield* write(wrong)
-      yield* ingests.found(digest)
-      yield* pass(500)
+      yield* ingests.suspect(digest)
+      yield* untilDiscarded
       assert.deepStrictEqual(discarded, [digest])
     }))
 
@@ -62,29 +63,29 @@ describe("LocalIngests", () => {
     Effect.gen(function*() {
       const { discarded, downloads, ingests, pass, write } = yield* setUp
       yield* write(right)
-      yield* ingests.found(digest)
+      yield* ingests.suspect(digest)
       yield* pass(500)
       yield* write(wrong)
       downloads.length = 0
-      yield* ingests.found(digest)
+      yield* ingests.suspect(digest)
       yield* pass(500)
       assert.deepStrictEqual(discarded, [])
     }))
 
   it.effect("waits while it grows or is being served here, and for upstream", () =>
     Effect.gen(function*() {
-      const { discarded, ingests, pass, write } = yield* setUp
+      const { discarded, ingests, pass, untilDiscarded, write } = yield* setUp
       yield* write(wrong.subarray(0, 5))
       yield* Effect.scoped(Effect.gen(function*() {
         yield* ingests.serving(digest)
-        yield* ingests.found(digest)
+        yield* ingests.suspect(digest)
         yield* pass(8000)
       }))
       yield* pass(4000)
       yield* write(wrong.subarray(0, 9))
       yield* pass(4000)
       assert.deepStrictEqual(discarded, [])
-      yield* pass(3000)
+      yield* untilDiscarded
       assert.deepStrictEqual(discarded, [digest])
     }))
 
@@ -92,7 +93,7 @@ describe("LocalIngests", () => {
     Effect.gen(function*() {
       const { discarded, downloads, ingests, pass, path, write } = yield* setUp
       yield* write(wrong.subarray(0, 5))
-      yield* ingests.found(digest)
+      yield* ingests.suspect(digest)
       yield* pass(1000)
       downloads[0] = { digest, path: `${path}-of-another-ingest`, size: right.length, written: 5 }
       yield* pass(20_000)

@@ -36,28 +36,33 @@ const setUp = Effect.gen(function*() {
     yield* Effect.flatMap(Router, (router) => router.advertise([ContentKey.make(digest)]))
     const check = yield* SelfCheck.make
     /** The check reads in the background. */
-    const suspect = Effect.andThen(check.suspect(digest), Effect.promise(() => setTimeout(10)))
+    const settled = (done: () => boolean) =>
+      Effect.promise(() => setTimeout(5)).pipe(Effect.repeat({ until: done, times: 2000 }))
+    const suspect = check.suspect(digest)
     const advertised = () => network.providers.get(ContentKey.make(digest))?.has("self")
-    return { ...check, suspect, disk, advertised }
+    return { ...check, suspect, settled, disk, advertised }
   }).pipe(Effect.provide(yield* Layer.build(layer)))
 })
 
 describe("SelfCheck", () => {
   it.effect("finds a damaged blob, and advertises it no more", () =>
     Effect.gen(function*() {
-      const { advertised, disk, isDamaged, suspect } = yield* setUp
+      const { advertised, disk, isDamaged, settled, suspect } = yield* setUp
       disk.bytes = Buffer.from("as it was pulleD")
       yield* suspect
+      yield* settled(() => advertised() === false)
       assert.deepStrictEqual([isDamaged(digest), advertised()], [true, false])
     }))
 
   it.effect("leaves a blob that is right, and does not read it for each complaint", () =>
     Effect.gen(function*() {
-      const { advertised, disk, isDamaged, suspect } = yield* setUp
+      const { advertised, disk, isDamaged, settled, suspect } = yield* setUp
       for (let turn = 0; turn < 5; turn++) yield* suspect
+      yield* settled(() => disk.reads > 0)
       assert.deepStrictEqual([isDamaged(digest), advertised(), disk.reads], [false, true, 1])
       yield* TestClock.adjust("10 minutes")
       yield* suspect
+      yield* settled(() => disk.reads > 1)
       assert.strictEqual(disk.reads, 2)
     }))
 })

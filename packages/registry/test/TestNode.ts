@@ -21,13 +21,14 @@ export const startNode = Effect.fnUntraced(function*(
 ) {
   const port = yield* Effect.sync(() => nextPort++)
   const self = { id: `node-${address}`, addresses: [address], registryPort: port }
+  const discarded: Array<string> = []
   const context = yield* Layer.build(Layer.fresh(
-    Registry.layer({ ...defaults, resolveTimeout: Duration.seconds(2), ...options }).pipe(
-      Layer.provide(downloading(options?.ingests ?? [])),
+    Registry.layer({ ...defaults, ...patient, ...options }).pipe(
+      Layer.provide(downloading(options?.ingests ?? [], discarded)),
       Layer.provideMerge(Layer.mergeAll(
         MemoryStore.layer,
         MemoryRouter.layer({ network, self }),
-        PeerTransport.layer({ stallTimeout: options?.stallTimeout ?? Duration.seconds(2), minPeerSpeed: 0 }),
+        PeerTransport.layer({ stallTimeout: options?.stallTimeout ?? Duration.seconds(30), minPeerSpeed: 0 }),
         PullLedger.layer
       ))
     )
@@ -43,15 +44,28 @@ export const startNode = Effect.fnUntraced(function*(
     address,
     port,
     content: Context.get(context, MemoryContent),
+    /** Whose downloads were thrown away. */
+    discarded,
     router: Context.get(context, Router),
     ledger: Context.get(context, PullLedger.PullLedger)
   }
 })
 
-const downloading = (ingests: ReadonlyArray<Ingest>) =>
+/** No time limit is met by a machine that is slow. */
+const patient = {
+  resolveTimeout: Duration.seconds(30),
+  firstByteTimeout: Duration.seconds(30),
+  answerTimeout: Duration.seconds(30)
+}
+
+const downloading = (ingests: ReadonlyArray<Ingest>, discarded: Array<string>) =>
   Layer.effect(
     ContentStore,
-    Effect.map(ContentStore, (store) => ({ ...store, inProgress: Stream.fromIterable(ingests) }))
+    Effect.map(ContentStore, (store) => ({
+      ...store,
+      inProgress: Stream.fromIterable(ingests),
+      discard: (digest) => Effect.sync(() => discarded.push(digest))
+    }))
   )
 
 /** Of peers that are equally busy, the one named first is asked. */

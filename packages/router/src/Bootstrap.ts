@@ -3,8 +3,10 @@
  * skips itself, and asks again when it has lost everybody.
  */
 import { multiaddr } from "@multiformats/multiaddr"
-import { Context, Data, type Duration, Effect, Layer, Option, Random, Result, Schema } from "effect"
+import type { LeaderElection } from "@spegel-ts/leader-election/LeaderElection"
+import { Context, Data, type Duration, Effect, Layer, Option, Random, Result, Schedule, Schema, Stream } from "effect"
 import { lookup } from "node:dns/promises"
+import { download, type TlsFiles } from "./HttpDocument.ts"
 import * as PeerAddress from "./PeerAddress.ts"
 
 /** A source could not be asked; `source` names it, `hint` says what to check. */
@@ -30,30 +32,33 @@ export class InvalidBootstrapPeer extends Data.TaggedError("InvalidBootstrapPeer
 export class Bootstrap extends Context.Service<Bootstrap, {
   /** Multiaddrs such as `/ip4/10.0.0.7/tcp/5001/p2p/12D3Koo...`; may be empty, may contain this node's own. */
   readonly addresses: Effect.Effect<ReadonlyArray<string>, BootstrapUnavailable>
+  /** Emits when it is worth asking again before it is time. */
+  readonly changes: Stream.Stream<void>
 }>()("@spegel-ts/router/Bootstrap") {}
 
-type Source = typeof Bootstrap.Service
+export type Source = typeof Bootstrap.Service
+
+/** A source that is asked when it is time. */
+const ofAddresses = (addresses: Source["addresses"]): Source => ({ addresses, changes: Stream.never })
 
 /** Addresses of one source that a round dials; more would let each new node of a large cluster dial it whole. */
 const roundSize = 16
 
 /** A source that gives a few of its addresses at a time, in random order, each as often as the others. */
-const inTurn = (source: Source): Source => {
+const inTurn = (addresses: Source["addresses"]): Source => {
   let given = new Map<string, number>()
   let round = 0
-  return {
-    addresses: source.addresses.pipe(
-      Effect.flatMap((found) => Random.shuffle(new Set(found))),
-      Effect.map((shuffled) => {
-        round++
-        const taken = shuffled.toSorted((a, b) => (given.get(a) ?? 0) - (given.get(b) ?? 0)).slice(0, roundSize)
-        // Only what is still there is remembered, so that it does not grow as addresses come and go.
-        given = new Map(shuffled.map((address) => [address, given.get(address) ?? 0]))
-        for (const address of taken) given.set(address, round)
-        return taken
-      })
-    )
-  }
+  return ofAddresses(addresses.pipe(
+    Effect.flatMap((found) => Random.shuffle(new Set(found))),
+    Effect.map((shuffled) => {
+      round++
+      const taken = shuffled.toSorted((a, b) => (given.get(a) ?? 0) - (given.get(b) ?? 0)).slice(0, roundSize)
+      // Only what is still there is remembered, so that it does not grow as addresses come and go.
+      given = new Map(shuffled.map((address) => [address, given.get(address) ?? 0]))
+      for (const address of taken) given.set(address, round)
+      return taken
+    })
+  ))
 }
 
 /** Reads a static peer: a TCP multiaddr, or an IP address and a port. */
@@ -72,12 +77,12 @@ export const parsePeer = (peer: string): Result.Result<string, InvalidBootstrapP
 
 /** Peers that are written down. */
 export const fromStatic = (peers: ReadonlyArray<string>): Result.Result<Source, InvalidBootstrapPeer> =>
-  Result.map(Result.all(peers.map(parsePeer)), (addresses) => inTurn({ addresses: Effect.succeed(addresses) }))
+  Result.map(Result.all(peers.map(parsePeer)), (addresses) => inTurn(Effect.succeed(addresses)))
 
 /** All addresses (A and AAAA) of a name, such as a headless service's, on one port. */
 export const fromDns = (options: { readonly name: string; readonly port: number }): Source =>
-  inTurn({
-    addresses: Effect.tryPromise({
+  inTurn(
+    Effect.tryPromise({
       try: () => lookup(options.name, { all: true }),
       catch: (cause) =>
         new BootstrapUnavailable({
@@ -88,7 +93,7 @@ export const fromDns = (options: { readonly name: string; readonly port: number 
     }).pipe(
       Effect.map((found) => found.map(({ address }) => PeerAddress.ofSocket(address, options.port).toString()))
     )
-  })
+  )
 
 /** One node as Go's `peer.AddrInfo` is written: no addresses are `null`. */
 const AddrInfo = Schema.Struct({
@@ -97,46 +102,20 @@ const AddrInfo = Schema.Struct({
 })
 const decodeDocument = Schema.decodeEffect(Schema.fromJsonString(Schema.Union([Schema.Array(AddrInfo), AddrInfo])))
 
-const maxDocumentBytes = 64 * 1024
 const maxDocumentAddresses = 64
 
-const download = async (
-  url: URL,
-  options: { readonly signal: AbortSignal; readonly fail: (hint: string) => BootstrapUnavailable }
-): Promise<string> => {
-  const response = await fetch(url, { signal: options.signal, headers: { accept: "application/json" } })
-  if (!response.ok) {
-    await response.body?.cancel()
-    throw options.fail(`the answer is status ${response.status}; check --http-bootstrap-peer, its path is often /id`)
-  }
-  const chunks: Array<Uint8Array> = []
-  let bytes = 0
-  for await (const chunk of response.body ?? []) {
-    bytes += chunk.length
-    if (bytes > maxDocumentBytes) {
-      throw options.fail(
-        `the answer is larger than ${maxDocumentBytes} bytes; check that --http-bootstrap-peer is a list of peers`
-      )
-    }
-    chunks.push(chunk)
-  }
-  return Buffer.concat(chunks).toString()
-}
-
 /** What a URL lists as `[{"ID":"12D3Koo...","Addrs":["/ip4/10.0.0.7/tcp/5001"]}]`, or one such object; the id may be empty. */
-export const fromHttp = (options: { readonly url: URL; readonly timeout?: Duration.Input }): Source => {
+export const fromHttp = (options: {
+  readonly url: URL
+  readonly tls?: TlsFiles
+  readonly timeout?: Duration.Input
+}): Source => {
   const { timeout = "3 seconds", url } = options
   const source = `http ${url.origin}${url.pathname}`
   const fail = (hint: string, cause?: unknown) => new BootstrapUnavailable({ source, hint, cause })
-  return inTurn({
-    addresses: Effect.tryPromise({
-      try: (signal) => download(url, { signal, fail }),
-      catch: (cause) =>
-        cause instanceof BootstrapUnavailable ? cause : fail(
-          "cannot be reached; check --http-bootstrap-peer and that a node listens there (--http-bootstrap-addr)",
-          cause
-        )
-    }).pipe(
+  return inTurn(
+    download(url, options.tls ?? {}).pipe(
+      Effect.mapError(({ hint }) => fail(hint)),
       Effect.timeoutOrElse({
         duration: timeout,
         orElse: () =>
@@ -165,7 +144,40 @@ export const fromHttp = (options: { readonly url: URL; readonly timeout?: Durati
           : Effect.succeed(usable)
       })
     )
-  })
+  )
+}
+
+/** The holder of a lease, which names itself by its multiaddr. What the lease says is as untrusted as any peer. */
+export const fromLeader = (election: typeof LeaderElection.Service, options: {
+  /** This node's multiaddr: the leader may be itself. */
+  readonly self: string
+  readonly usable: PeerAddress.UsableOptions
+}): Source => {
+  const unavailable = (hint: string, cause?: unknown) => new BootstrapUnavailable({ source: "kubernetes", hint, cause })
+  const usable = (address: string) => PeerAddress.isUsableAddress(multiaddr(address), options.usable)
+  return {
+    addresses: Stream.runHead(election.leader).pipe(
+      Effect.mapError((error) => unavailable(error.message, error)),
+      Effect.flatMap((leader) => {
+        const holder = Option.filter(Option.flatten(leader), (holder) => holder !== options.self)
+        if (Option.isNone(holder)) return Effect.succeed([])
+        const address = Option.filter(Result.getSuccess(parsePeer(holder.value)), usable)
+        return Option.isSome(address) ? Effect.succeed([address.value]) : Effect.fail(unavailable(
+          `the lease names ${
+            JSON.stringify(holder.value)
+          }, which is no address of a peer; does another program use it ` +
+            "(--leader-election-name), or is it outside of --peer-cidrs?"
+        ))
+      })
+    ),
+    // An election that cannot be read yet is asked again; this costs the API server nothing.
+    changes: election.leader.pipe(
+      Stream.retry(Schedule.spaced("1 second")),
+      Stream.filter((leader) => Option.isSome(leader) && leader.value !== options.self),
+      Stream.map(() => undefined),
+      Stream.orDie
+    )
+  }
 }
 
 /** All sources together. One that cannot be asked is passed over, unless none can. */
@@ -178,7 +190,8 @@ export const merge = (sources: ReadonlyArray<Source>): Source => ({
     const failure = results.find(Result.isFailure)
     if (failure !== undefined && found.length === 0) return yield* failure.failure
     return [...new Set(found)]
-  })
+  }),
+  changes: Stream.mergeAll(sources.map(({ changes }) => changes), { concurrency: "unbounded" })
 })
 
 export const layer = (source: Source): Layer.Layer<Bootstrap> => Layer.succeed(Bootstrap, source)

@@ -9,7 +9,7 @@ import type { ConnectionGater, IdentifyResult, Libp2p as Host, PeerId } from "@l
 import { ping } from "@libp2p/ping"
 import { tcp } from "@libp2p/tcp"
 import { type Multiaddr, multiaddr } from "@multiformats/multiaddr"
-import { Data, Duration, Effect, Layer, Option, Queue, Schedule, Stream } from "effect"
+import { Data, Duration, Effect, Layer, Option, Queue, Random, Schedule, Stream } from "effect"
 import { createLibp2p } from "libp2p"
 import { base58btc } from "multiformats/bases/base58"
 import { createHash } from "node:crypto"
@@ -18,9 +18,11 @@ import { networkInterfaces } from "node:os"
 import { Bootstrap } from "./Bootstrap.ts"
 import type { ContentKey } from "./ContentKey.ts"
 import * as Identity from "./Identity.ts"
-import { economise, Gate } from "./kademlia/ConnectionRules.ts"
+import { close, economise, Gate } from "./kademlia/ConnectionRules.ts"
+import { positionOf } from "./kademlia/Distance.ts"
 import { Kademlia, type Provider } from "./kademlia/Kademlia.ts"
 import * as Libp2pTransport from "./kademlia/Libp2pTransport.ts"
+import { copied } from "./kademlia/Members.ts"
 import { empty, type Environment, message, NoteType, textOf } from "./kademlia/Protocol.ts"
 import { tls } from "./OnDemandTls.ts"
 import type { Peer, PeerFacts } from "./Peer.ts"
@@ -64,6 +66,7 @@ class DialFailed extends Data.TaggedError("DialFailed")<{ readonly reason: strin
 const dialTimeout = Duration.seconds(5)
 const introduction = Duration.millis(500)
 const rebootstrapInterval = Duration.minutes(30)
+const changeSpread = Duration.seconds(10)
 const economyInterval = Duration.seconds(10)
 
 /** The DHT key: the multihash (sha2-256) of the key's text, as in Go Spegel. */
@@ -126,16 +129,31 @@ const makeHost = Effect.fnUntraced(function*(options: Libp2pOptions, loopback: b
   )
 })
 
-/** Dials what the bootstrap sources give, now and whenever nobody is left; `joined` is called after each round. */
-const bootstrapForever = (host: Host, bootstrap: typeof Bootstrap.Service, joined: () => void) => {
+/**
+ * Dials what the bootstrap sources give: until there is a peer with growing pauses, then whenever nobody is left, every half
+ * hour, and when the sources have changed. `joined` is called after each round.
+ */
+const bootstrapForever = Effect.fnUntraced(function*(host: Host, bootstrap: typeof Bootstrap.Service, options: {
+  readonly isMember: (id: string) => boolean
+  readonly joined: () => void
+}) {
+  const changed = yield* Queue.sliding<void>(1)
+  yield* Effect.forkScoped(Stream.runForEach(bootstrap.changes, () => Queue.offer(changed, undefined)))
+  const alone = () => host.getPeers().length === 0
+
   const isSelf = (address: Multiaddr) => {
     const own = host.getMultiaddrs().map((own) => PeerAddress.withoutId(own).toString())
     return address.toString().includes(host.peerId.toString()) || own.includes(address.toString())
   }
+  /** Whoever is known is reached when it is needed: all nodes of a large cluster would dial a new leader at once. */
+  const isKnown = (address: Multiaddr) => {
+    const id = address.getComponents().findLast(({ name }) => name === "p2p")?.value
+    return id !== undefined && !alone() && options.isMember(id)
+  }
   const dial = (text: string) =>
     Effect.try(() => multiaddr(text)).pipe(
       Effect.flatMap((address) =>
-        isSelf(address) ? Effect.void : Effect.tryPromise({
+        isSelf(address) || isKnown(address) ? Effect.void : Effect.tryPromise({
           try: (signal) => host.dial(address, { signal }),
           catch: (cause) => new DialFailed({ reason: String(cause) })
         })
@@ -147,19 +165,28 @@ const bootstrapForever = (host: Host, bootstrap: typeof Bootstrap.Service, joine
     Effect.flatMap(Effect.forEach(dial, { concurrency: 8, discard: true })),
     Effect.catch((error) => Effect.logWarning(error.message)),
     // The first peers tell of the others: a lookup before that would ask the wrong ones.
-    Effect.andThen(Effect.suspend(() => host.getPeers().length > 0 ? Effect.sleep(introduction) : Effect.void)),
-    Effect.andThen(Effect.sync(joined))
+    Effect.andThen(Effect.suspend(() => alone() ? Effect.void : Effect.sleep(introduction))),
+    Effect.andThen(Effect.sync(options.joined))
   )
-  const untilConnected = round.pipe(Effect.repeat({
-    schedule: Schedule.min([Schedule.exponential("500 millis"), Schedule.spaced("30 seconds")]).pipe(Schedule.jittered),
-    until: () => host.getPeers().length > 0
-  }))
-  const untilAlone = Effect.sync(() => host.getPeers().length).pipe(
-    Effect.repeat({ schedule: Schedule.spaced("5 seconds"), until: (peers) => peers === 0 }),
-    Effect.timeoutOption(rebootstrapInterval)
+  const untilAlone = Effect.sync(alone).pipe(
+    Effect.repeat({ schedule: Schedule.spaced("5 seconds"), until: (alone) => alone }),
+    Effect.asVoid
   )
-  return Effect.forever(Effect.andThen(untilConnected, untilAlone))
-}
+  for (let failures = 0;;) {
+    yield* round
+    if (alone()) {
+      const pause = Math.min(500 * 2 ** failures++, 30_000) * (yield* Random.nextBetween(0.8, 1.2))
+      yield* Effect.timeoutOption(Queue.take(changed), pause)
+    } else {
+      failures = 0
+      const period = Duration.toMillis(rebootstrapInterval) * (yield* Random.nextBetween(0.8, 1.2))
+      yield* Effect.timeoutOption(Effect.raceFirst(untilAlone, Queue.take(changed)), period)
+      // A change is news to all nodes at the same moment.
+      const spread = Duration.toMillis(changeSpread) * (yield* Random.next)
+      yield* Effect.timeoutOption(untilAlone, spread)
+    }
+  }
+})
 
 /** A member of the cluster's network, listening while its scope is open. */
 export const layer = (
@@ -194,14 +221,14 @@ export const layer = (
           })
           kademlia.start()
         }),
-        () => Effect.andThen(Effect.sync(() => kademlia.stop()), Effect.sleep(goodbyeTime))
+        () => Effect.andThen(Effect.sync(() => kademlia.stop()), Effect.sleep(wordTime))
       )
       yield* followHost(host, kademlia, believed)
       yield* publish(() => ({ kademlia: kademlia.counts, transport: transport.counts() }))
       yield* Effect.forkScoped(Effect.repeat(
         Effect.sync(() => {
           const neighbours = new Set(kademlia.neighbours().map(({ id }) => id))
-          economise(host, {
+          return economise(host, {
             bound: heldConnections,
             isNeighbour: (id) => neighbours.has(id),
             lastUsed: transport.lastUsed,
@@ -210,13 +237,16 @@ export const layer = (
               if (member?.ours === true) transport.tell(member, [message(NoteType.rest, empty)])
             }
           })
-        }),
+        }).pipe(Effect.flatMap((resting) => Effect.delay(Effect.sync(() => close(resting)), wordTime))),
         Schedule.spaced(economyInterval)
       ))
 
       let joined = false
-      yield* Effect.forkScoped(bootstrapForever(host, bootstrap, () => {
-        joined = true
+      yield* Effect.forkScoped(bootstrapForever(host, bootstrap, {
+        isMember: (id) => kademlia.members.get(id) !== undefined,
+        joined: () => {
+          joined = true
+        }
       }))
       const whenReady = <A>(effect: Effect.Effect<A>): Effect.Effect<A, RouterNotReady> =>
         Effect.suspend(() =>
@@ -241,20 +271,22 @@ export const layer = (
 
       const lookup = (key: ContentKey, count: number) =>
         Stream.callback<Peer>((queue) =>
-          Effect.andThen(
-            Effect.promise(() => {
-              let left = count
-              return kademlia.lookup(dhtKey(key), (provider) => {
-                const peer = toPeer(provider)
-                if (Option.isSome(peer)) {
-                  Queue.offerUnsafe(queue, peer.value)
-                  left--
-                }
-                return left > 0
-              })
-            }),
-            Queue.end(queue)
-          )
+          Effect.suspend(() => {
+            let found = 0
+            const searching = kademlia.lookup(dhtKey(key), (provider) => {
+              const peer = toPeer(provider)
+              if (Option.isSome(peer)) {
+                Queue.offerUnsafe(queue, peer.value)
+                found++
+              }
+              return found < count
+            })
+            // Those that were there before anybody could be asked.
+            return Effect.annotateCurrentSpan("spegel.peers.in_own_store", found).pipe(
+              Effect.andThen(Effect.promise(() => searching)),
+              Effect.andThen(Queue.end(queue))
+            )
+          })
         )
 
       return Router.of({
@@ -286,8 +318,8 @@ export const layer = (
     })
   )
 
-/** Time that a goodbye has to leave this host. */
-const goodbyeTime = Duration.millis(100)
+/** Time that a last word has to leave this host before what carries it is closed. */
+const wordTime = Duration.millis(100)
 const defaultRecordTtl = Duration.minutes(10)
 const defaultRefreshInterval = Duration.minutes(9)
 
@@ -302,6 +334,7 @@ const environmentOf = (believed: PeerAddress.UsableOptions): Environment => ({
   wallClock: Date.now,
   usable: (addresses) =>
     addresses.filter((address) => Option.exists(ipOfBytes(address), (ip) => PeerAddress.isUsable(ip, believed))),
+  keep: copied,
   siteOf: ([first]) => first === undefined ? "" : Option.getOrElse(ipOfBytes(first), () => ""),
   random: Math.random,
   after: (millis, run) => {
@@ -329,9 +362,11 @@ const followHost = (host: Host, kademlia: Kademlia, believed: PeerAddress.Usable
     // Where it comes from is a fact, where it says that it is is a claim.
     const isRemote = (address: Multiaddr) =>
       Option.exists(PeerAddress.ipOf(address), (ip) => Option.isSome(remote) && ip === remote.value)
+    const idBytes = detail.peerId.toMultihash().bytes
     kademlia.connected({
       id: detail.peerId.toString(),
-      idBytes: detail.peerId.toMultihash().bytes,
+      idBytes,
+      position: positionOf(idBytes),
       addresses: [...claimed.filter(isRemote), ...claimed.filter((address) => !isRemote(address))].map(
         (address) => PeerAddress.withoutId(address).bytes
       ),

@@ -1,12 +1,25 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as LeaderElection from "@spegel-ts/leader-election/LeaderElection"
+import * as Certificates from "@spegel-ts/leader-election/testkit/Certificates"
 import * as Bootstrap from "@spegel-ts/router/Bootstrap"
+import type * as HttpDocument from "@spegel-ts/router/HttpDocument"
 import * as PeerAddress from "@spegel-ts/router/PeerAddress"
-import { Effect, Result } from "effect"
+import { Effect, Fiber, Option, Result, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import { mkdtemp, readFile, rm } from "node:fs/promises"
 import { createServer } from "node:http"
+import { createServer as createSecureServer } from "node:https"
 import type { AddressInfo } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 
-const source = (...addresses: ReadonlyArray<string>) => ({ addresses: Effect.succeed(addresses) })
+const id = "12D3KooWE1XLuaqfxW6hJNB7aSXHSpzA5BoH3fw5nm75pxJhJnpz"
+const source = (...addresses: ReadonlyArray<string>) => ({
+  addresses: Effect.succeed(addresses),
+  changes: Stream.never
+})
 const broken = {
+  changes: Stream.never,
   addresses: Effect.fail(new Bootstrap.BootstrapUnavailable({ source: "dns nowhere", hint: "does not resolve" }))
 }
 
@@ -18,8 +31,8 @@ describe("Bootstrap", () => {
         ["[fd00::7]:5001", "/ip6/fd00::7/tcp/5001"],
         ["/ip4/10.0.0.7/tcp/5001", "/ip4/10.0.0.7/tcp/5001"],
         [
-          "/ip4/10.0.0.7/tcp/5001/p2p/12D3KooWE1XLuaqfxW6hJNB7aSXHSpzA5BoH3fw5nm75pxJhJnpz",
-          "/ip4/10.0.0.7/tcp/5001/p2p/12D3KooWE1XLuaqfxW6hJNB7aSXHSpzA5BoH3fw5nm75pxJhJnpz"
+          `/ip4/10.0.0.7/tcp/5001/p2p/${id}`,
+          `/ip4/10.0.0.7/tcp/5001/p2p/${id}`
         ]
       ] as const
     ) {
@@ -76,7 +89,6 @@ describe("Bootstrap", () => {
 
   it.live("takes what a URL lists, as one node or several", () =>
     Effect.gen(function*() {
-      const id = "12D3KooWE1XLuaqfxW6hJNB7aSXHSpzA5BoH3fw5nm75pxJhJnpz"
       for (
         const [answer, expected] of [
           [`[{"ID":"${id}","Addrs":["/ip4/10.0.0.7/tcp/5001","/dns4/x/tcp/1"]}]`, [`/ip4/10.0.0.7/tcp/5001/p2p/${id}`]],
@@ -104,6 +116,81 @@ describe("Bootstrap", () => {
       }
       const gone = yield* Effect.flip(Bootstrap.fromHttp({ url: new URL("http://127.0.0.1:1/id") }).addresses)
       assert.include(gone.message, "--http-bootstrap-peer")
+    }))
+
+  const noTls = Certificates.missingPrerequisite(process.env)
+  const note = noTls === undefined ? "" : ` (skipped: ${noTls})`
+  it.live.skipIf(noTls !== undefined)(
+    `asks over TLS, and shows its certificate where one is wanted${note}`,
+    () =>
+      Effect.gen(function*() {
+        const directory = yield* Effect.acquireRelease(
+          Effect.promise(() => mkdtemp(join(tmpdir(), "bootstrap-"))),
+          (directory) => Effect.promise(() => rm(directory, { recursive: true }))
+        )
+        const { ca, certificate } = yield* Certificates.authority(directory)
+        const own = yield* certificate("node")
+        const [authority, cert, key] = yield* Effect.promise(() =>
+          Promise.all([ca, own.cert, own.key].map((path) => readFile(path)))
+        )
+        const server = createSecureServer(
+          { cert, key, ca: authority, requestCert: true },
+          (_request, response) => response.end(`[{"ID":"","Addrs":["/ip4/10.0.0.7/tcp/5001"]}]`)
+        )
+        const port = yield* Effect.acquireRelease(
+          Effect.callback<number>((resume) => {
+            server.listen(0, "127.0.0.1", () => resume(Effect.succeed((server.address() as AddressInfo).port)))
+          }),
+          () => Effect.sync(() => server.close())
+        )
+        const url = new URL(`https://127.0.0.1:${port}/id`)
+        const ask = (tls: HttpDocument.TlsFiles) => Bootstrap.fromHttp({ url, tls }).addresses
+        assert.deepStrictEqual(yield* ask({ ca, ...own }), ["/ip4/10.0.0.7/tcp/5001"])
+        assert.include((yield* Effect.flip(ask({ ca }))).message, "cannot be reached")
+        assert.include((yield* Effect.flip(ask(own))).message, "certificate")
+        assert.include((yield* Effect.flip(ask({ ca: join(directory, "gone") }))).message, "cannot be read")
+      })
+  )
+
+  const leader = (holder: Option.Option<string>) => ({
+    leader: Stream.make(Option.map(holder, (holder) => LeaderElection.Identity.make(holder))),
+    isLeader: Effect.succeed(false)
+  })
+  const fromLeader = (holder: Option.Option<string>, loopback = false) =>
+    Bootstrap.fromLeader(leader(holder), { self: `/ip4/10.0.0.1/tcp/5001/p2p/${id}`, usable: { loopback } }).addresses
+
+  it.effect("takes the holder of a lease, if that is another and an address", () =>
+    Effect.gen(function*() {
+      const other = `/ip4/10.0.0.2/tcp/5001/p2p/${id}`
+      assert.deepStrictEqual(yield* fromLeader(Option.some(other)), [other])
+      assert.deepStrictEqual(yield* fromLeader(Option.none()), [])
+      assert.deepStrictEqual(yield* fromLeader(Option.some(`/ip4/10.0.0.1/tcp/5001/p2p/${id}`)), [])
+      for (const bad of ["some-pod_uuid", "/ip4/169.254.169.254/tcp/80", "/ip4/127.0.0.1/tcp/5001", "/dns4/x/tcp/1"]) {
+        assert.include((yield* Effect.flip(fromLeader(Option.some(bad)))).message, JSON.stringify(bad))
+      }
+      assert.deepStrictEqual(yield* fromLeader(Option.some("/ip4/127.0.0.1/tcp/5001"), true), [
+        "/ip4/127.0.0.1/tcp/5001"
+      ])
+    }))
+
+  it.effect("asks an election that cannot be read again, and says so meanwhile", () =>
+    Effect.gen(function*() {
+      let readable = false
+      const unavailable = new LeaderElection.LeaseUnavailable({ lease: "ns/name", hint: "denied" })
+      const source = Bootstrap.fromLeader({
+        leader: Stream.suspend(() =>
+          readable
+            ? Stream.make(Option.some(LeaderElection.Identity.make("/ip4/10.0.0.2/tcp/5001")))
+            : Stream.fail(unavailable)
+        ),
+        isLeader: Effect.succeed(false)
+      }, { self: "", usable: { loopback: false } })
+      assert.include((yield* Effect.flip(source.addresses)).message, "ns/name: denied")
+      const changes = yield* Effect.forkChild(Stream.runCount(source.changes))
+      yield* TestClock.adjust("5 seconds")
+      readable = true
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual(yield* Fiber.join(changes), 1)
     }))
 
   it.effect("gives a few addresses at a time, and in time all of them", () =>

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { routerConformance } from "@spegel-ts/router/RouterConformance"
-import { Effect } from "effect"
+import { Effect, Queue, Schedule, Stream } from "effect"
 import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -57,6 +57,28 @@ describe("Libp2p", () => {
       assert.strictEqual(error._tag, "IdentityUnusable")
       assert.include(error.message, path)
     }))
+
+  it.live("looks for a peer that a source has news of, though it has others", () =>
+    Effect.gen(function*() {
+      const port = yield* freePort
+      const newcomers = yield* Queue.unbounded<void>()
+      let newcomer: ReadonlyArray<string> = []
+      const first = yield* startRouter("127.0.0.2", port, {
+        bootstrap: { addresses: Effect.sync(() => newcomer), changes: Stream.fromQueue(newcomers) }
+      })
+      yield* startRouter("127.0.0.3", port, { peers: [`127.0.0.2:${port}`] })
+      const knows = (count: number) =>
+        first.peers.pipe(
+          Effect.filterOrFail(({ length }) => length === count, ({ length }) => `${length} peers`),
+          Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 200 })
+        )
+      yield* knows(1)
+      // As a new leader that knows nobody and is known by nobody.
+      yield* startRouter("127.0.0.4", port)
+      newcomer = [`/ip4/127.0.0.4/tcp/${port}`]
+      yield* Queue.offer(newcomers, undefined)
+      yield* knows(2)
+    }), 40_000)
 
   it.live("announces loopback addresses only where it was told to listen on one", () =>
     Effect.gen(function*() {

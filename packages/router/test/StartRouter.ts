@@ -7,7 +7,7 @@ import { Context, Effect, Layer, Option, Result } from "effect"
 export const startRouter = (
   host: string | undefined,
   port: number,
-  options?: { readonly dataDir?: string; readonly peers?: ReadonlyArray<string> }
+  options?: { readonly dataDir?: string; readonly peers?: ReadonlyArray<string>; readonly bootstrap?: Bootstrap.Source }
 ) =>
   Effect.map(
     Layer.build(Layer.fresh(
@@ -17,7 +17,9 @@ export const startRouter = (
         dataDir: Option.fromUndefinedOr(options?.dataDir),
         registryPort: 5000
       }).pipe(
-        Layer.provide(Bootstrap.layer(Result.getOrThrow(Bootstrap.fromStatic(options?.peers ?? []))))
+        Layer.provide(
+          Bootstrap.layer(options?.bootstrap ?? Result.getOrThrow(Bootstrap.fromStatic(options?.peers ?? [])))
+        )
       )
     )),
     (context) => Context.get(context, Router)

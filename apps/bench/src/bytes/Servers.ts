@@ -66,25 +66,34 @@ export const spegel = async (
     /** Where peers reach the router; `address` where nothing else is given. */
     readonly routerHost?: string
     readonly bootstrap?: Address
+    readonly environment?: Readonly<Record<string, string>>
   }
 ) => {
   if (!existsSync(bundle)) throw new Error("there is no bundle: run npm run bundle before")
   const { host, port } = address
   const router = options.routerHost ?? host
-  return Processes.start(process.execPath, [
-    ...imageFlags,
-    bundle,
-    "registry",
-    `--store=oci-layout:${join(directory, options.store)}`,
-    `--registry-addr=${host}:${port}`,
-    `--router-addr=${router}:${port + 1}`,
-    `--metrics-addr=${host}:${port + 2}`,
-    `--data-dir=${join(directory, `data-${host}`)}`,
-    // On a busy machine the lookup is not what is measured.
-    "--mirror-resolve-timeout=2s",
-    "--log-level=ERROR",
-    ...(options.bootstrap === undefined
-      ? []
-      : ["--bootstrap-kind=static", `--static-bootstrap-peers=${options.bootstrap.host}:${options.bootstrap.port + 1}`])
-  ], address)
+  return Processes.start(
+    process.execPath,
+    [
+      ...imageFlags,
+      bundle,
+      "registry",
+      `--store=oci-layout:${join(directory, options.store)}`,
+      `--registry-addr=${host}:${port}`,
+      `--router-addr=${router}:${port + 1}`,
+      `--metrics-addr=${host}:${port + 2}`,
+      `--data-dir=${join(directory, `data-${host}`)}`,
+      // On a busy machine the lookup is not what is measured.
+      "--mirror-resolve-timeout=2s",
+      "--log-level=ERROR",
+      ...(options.bootstrap === undefined
+        ? []
+        : [
+          "--bootstrap-kind=static",
+          `--static-bootstrap-peers=${options.bootstrap.host}:${options.bootstrap.port + 1}`
+        ])
+    ],
+    address,
+    options.environment
+  )
 }

@@ -13,13 +13,15 @@ export interface ManifestFigures {
   readonly ratio: number
 }
 
-type Endpoint = Address & { readonly path: string }
+export type Endpoint = Address & { readonly path: string }
 
 const sinkPath = fileURLToPath(new URL("RequestSink.ts", import.meta.url))
 const connections = 32
-const seconds = 2
+/** How long they ask. */
+export const seconds = 2
 
-const once = async ({ host, path, port }: Endpoint): Promise<number> => {
+/** Requests a second of clients that ask as often as they can. */
+export const once = async ({ host, path, port }: Endpoint): Promise<number> => {
   const job: RequestJob = { host, port, path, connections, seconds }
   const { stdout } = await promisify(execFile)(process.execPath, [sinkPath, JSON.stringify(job)])
   return (JSON.parse(stdout) as RequestOutcome).requestsPerSecond

@@ -1,4 +1,6 @@
 /** The benchmark's cluster: processes with a few nodes each, all on one port of addresses of their own. */
+import * as ImageDefinition from "@spegel-ts/release/ImageDefinition"
+import { Effect } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import type { Implementation, Located } from "./NodeUnderTest.ts"
@@ -6,13 +8,11 @@ import type { Answers, Command } from "./worker.ts"
 
 const worker = fileURLToPath(new URL("./worker.ts", import.meta.url))
 
-/** How the image runs Node (Dockerfile): what is garbage soon is kept small, and memory goes back to the system. */
-export const imageFlags: ReadonlyArray<string> = [
-  "--optimize-for-size",
-  "--max-semi-space-size=2",
-  "--heap-growing-percent=20"
-]
-export const imageEnvironment = { MALLOC_ARENA_MAX: "1" }
+/** How the image runs Node: what is garbage soon is kept small, and memory goes back to the system. Its compiled code is its own. */
+const image = Effect.runSync(ImageDefinition.load)
+export const imageFlags = image.entrypoint.slice(1, -1)
+const { NODE_COMPILE_CACHE: _, ...environment } = image.environment
+export const imageEnvironment = environment
 
 interface Worker {
   readonly child: ChildProcess

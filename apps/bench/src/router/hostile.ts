@@ -50,6 +50,18 @@ const somebody = (ip = "10.1.2.3"): WirePeer => ({
   addresses: [address(ip)]
 })
 
+/** What identify pushes, in protobuf behind its length: another agent and 300 other addresses each time. */
+const identification = (push: number): Uint8Array => {
+  const field = (number: number, value: Uint8Array) =>
+    Buffer.concat([Uint8Array.of((number << 3) | 2, value.length), value])
+  const addresses = Array.from(
+    { length: 300 },
+    (_, index) => field(2, address(`10.${push & 255}.${index >> 8}.${index & 255}`))
+  )
+  const body = Buffer.concat([...addresses, field(6, Buffer.from(`agent ${push}`))])
+  return Buffer.concat([Uint8Array.of((body.length & 127) | 128, body.length >> 7), body])
+}
+
 const attempt = <A>(promise: Promise<A>) => promise.catch(() => undefined)
 
 /** What a peer may try, each over connections of its own. */
@@ -110,6 +122,14 @@ const attacks: Record<string, (attacker: Attacker, port: number) => Promise<unkn
     for (let round = 0; round < 500; round++) {
       const stream = await open(await reach(attacker, port))
       for (let frame = 0; frame < 20; frame++) stream.send(Buffer.concat([Uint8Array.of(40), randomBytes(40)]))
+    }
+  },
+  "5,000 new identities of itself": async (attacker, port) => {
+    const connection = await reach(attacker, port)
+    for (let push = 0; push < 5000; push++) {
+      const stream = await attempt(open(connection, "/ipfs/id/push/1.0.0"))
+      stream?.send(identification(push))
+      await attempt(Promise.resolve(stream?.close()))
     }
   },
   "300 half open sockets": async (_attacker, port) => {

@@ -1,6 +1,7 @@
 /** A network of router cores in one process: latency, loss, connections, and nodes that come and go. */
+import { positionOf } from "@spegel-ts/router/kademlia/Distance"
 import { Kademlia } from "@spegel-ts/router/kademlia/Kademlia"
-import type { Member } from "@spegel-ts/router/kademlia/Members"
+import type { Member, PeerRecord } from "@spegel-ts/router/kademlia/Members"
 import { encodeFrame, type Message, MessageType } from "@spegel-ts/router/kademlia/Message"
 import { message, RequestFailed, textOf } from "@spegel-ts/router/kademlia/Protocol"
 import { createHash } from "node:crypto"
@@ -8,8 +9,8 @@ import type { VirtualClock } from "./VirtualClock.ts"
 
 export interface SimulatedNode {
   readonly id: string
-  readonly idBytes: Uint8Array
-  readonly address: Uint8Array
+  /** All that others remember of it, once for all of them: what they have each is what a simulation cannot hold. */
+  readonly record: PeerRecord
   readonly kademlia: Kademlia
   readonly connections: Set<SimulatedNode>
   alive: boolean
@@ -26,6 +27,7 @@ const maxLatencyMillis = 2
 /** TCP and the handshake of noise. */
 const connectMillis = 8
 const lossShare = 0.001
+const registryPort = 5000
 const ttlMillis = 600_000
 const refreshMillis = 540_000
 
@@ -36,7 +38,8 @@ export class SimulatedNetwork {
   onQuery: (from: SimulatedNode, to: string) => void = () => undefined
   readonly #clock: VirtualClock
   readonly #random: () => number
-  readonly #ids = new Map<string, string>()
+  readonly #records = new Map<string, PeerRecord>()
+  readonly #places = new Map<Uint8Array, string>()
   #started = 0
 
   constructor(clock: VirtualClock, random: () => number) {
@@ -48,27 +51,29 @@ export class SimulatedNetwork {
   start(contact: SimulatedNode | undefined): SimulatedNode {
     const number = this.#started++
     const idBytes = createHash("sha256").update(`node ${number}`).digest().subarray(0, 20)
-    const id = idBytes.toString("hex")
-    this.#ids.set(textOf(idBytes), id)
+    const id = idBytes.toString("latin1")
     const address = Buffer.from([4, 10, number >> 16, (number >> 8) & 255, number & 255, 6, 19, 137])
+    const record: PeerRecord = { id, idBytes, position: positionOf(idBytes), addresses: [address] }
+    this.#records.set(id, record)
+    this.#places.set(address, id)
     const node: SimulatedNode = {
       id,
-      idBytes,
-      address,
+      record,
       connections: new Set(),
       alive: true,
       kademlia: new Kademlia({
         self: { id, idBytes },
         addresses: () => [address],
-        registryPort: 5000,
+        registryPort,
         environment: {
           now: () => this.#clock.now,
           wallClock: () => this.#clock.now,
           random: this.#random,
           after: (millis, run) => this.#clock.after(millis, run),
-          idText: (bytes) => this.#ids.get(textOf(bytes)) ?? "",
+          idText: textOf,
           usable: (addresses) => addresses,
-          siteOf: ([first]) => first === undefined ? "" : textOf(first)
+          keep: (told) => this.#records.get(told) ?? record,
+          siteOf: ([first]) => first === undefined ? "" : this.#places.get(first) ?? textOf(first)
         },
         transport: {
           request: (member, asked, timeoutMillis) => this.#request(node, member, asked, timeoutMillis),
@@ -93,6 +98,19 @@ export class SimulatedNetwork {
     return node
   }
 
+  /** All nodes have heard of all: what a network is that has grown, without the days that it took. */
+  acquaint(): void {
+    for (const { kademlia, record: self } of this.nodes.values()) {
+      for (const { record } of this.nodes.values()) {
+        if (record === self) continue
+        const heard = kademlia.members.heard(record, this.#clock.now)
+        if (heard === undefined) continue
+        heard.member.ours = true
+        heard.member.registryPort = registryPort
+      }
+    }
+  }
+
   /** A node ends: with a goodbye, or without a word. */
   stop(node: SimulatedNode, options: { readonly goodbye: boolean }): void {
     if (!options.goodbye) node.alive = false
@@ -110,13 +128,7 @@ export class SimulatedNetwork {
   #connect(a: SimulatedNode, b: SimulatedNode): void {
     a.connections.add(b)
     b.connections.add(a)
-    const facts = ({ address, id, idBytes }: SimulatedNode) => ({
-      id,
-      idBytes,
-      addresses: [address],
-      agent: "simulated",
-      ours: true
-    })
+    const facts = ({ record }: SimulatedNode) => ({ ...record, agent: "simulated", ours: true })
     a.kademlia.connected(facts(b))
     b.kademlia.connected(facts(a))
   }

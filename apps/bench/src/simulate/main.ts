@@ -39,11 +39,15 @@ const router = Command.make("router", {
     Flag.withDefault(5)
   ),
   seed: Flag.Int("seed").pipe(Flag.withDescription("Of all that is random"), Flag.withDefault(1)),
+  grown: Flag.Boolean("grown").pipe(
+    Flag.withDescription("Begin with a network in which all know all, instead of growing it"),
+    Flag.withDefault(false)
+  ),
   svg,
   json
-}, ({ churnPercent, json, minutes, nodes, seed, svg }) =>
+}, ({ churnPercent, grown, json, minutes, nodes, seed, svg }) =>
   Effect.gen(function*() {
-    const figures = yield* Effect.promise(() => simulate({ churn: churnPercent / 100, minutes, nodes, seed }))
+    const figures = yield* Effect.promise(() => simulate({ churn: churnPercent / 100, grown, minutes, nodes, seed }))
     yield* Console.log(`${nodes} nodes, ${minutes} minutes with ${churnPercent} % churn a minute, seed ${seed}\n`)
     for (const [name, value] of rows(figures)) yield* Console.log(`${name.padEnd(38)}  ${value.padStart(18)}`)
     if (Option.isSome(svg)) yield* Effect.promise(() => Plot.write(svg.value, `simulate-${nodes}`, plot(figures)))

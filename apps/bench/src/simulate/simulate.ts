@@ -11,6 +11,8 @@ export interface SimulationPlan {
   /** Share of the nodes that leave, and of others that come, in a minute. */
   readonly churn: number
   readonly seed: number
+  /** Begin with a network in which all know all, instead of growing it. */
+  readonly grown: boolean
 }
 
 export interface SimulationFigures extends SimulationPlan {
@@ -59,16 +61,20 @@ export const simulate = async (plan: SimulationPlan): Promise<SimulationFigures>
     const nodes = [...network.nodes.values()].filter(({ alive }) => alive)
     return nodes[Math.floor(random() * nodes.length)]
   }
-  const begin = () => {
-    const node = network.start(anyNode())
+  const begin = (contact: SimulatedNode | undefined) => {
+    const node = network.start(contact)
     const names = Array.from({ length: keysPerNode }, () => Math.floor(random() * keyCount))
     void clock.sleep(5000).then(() => node.kademlia.advertise(names.map(dhtKey))).then(() => {
       for (const name of names) holders.set(name, (holders.get(name) ?? new Set()).add(node))
     })
   }
   for (let started = 0; started < plan.nodes; started++) {
-    begin()
+    begin(plan.grown ? undefined : anyNode())
+    if (!plan.grown) await clock.pass(joinMillis)
+  }
+  if (plan.grown) {
     await clock.pass(joinMillis)
+    network.acquaint()
   }
   await clock.pass(settleMillis)
 
@@ -116,7 +122,7 @@ export const simulate = async (plan: SimulationPlan): Promise<SimulationFigures>
   for (let second = 0; second < plan.minutes * 60; second++) {
     for (due += leavesPerSecond; due >= 1; due--) {
       leave(random() < 0.5)
-      begin()
+      begin(anyNode())
     }
     for (let lookup = 0; lookup < lookupsPerMinute / 60; lookup++) {
       void lookUp()

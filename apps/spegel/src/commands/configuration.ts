@@ -1,18 +1,42 @@
+import type { TagResolution } from "@spegel-ts/containerd/HostsToml"
 import * as MirrorConfiguration from "@spegel-ts/containerd/MirrorConfiguration"
 import { Console, Effect, Option, Schema } from "effect"
 import { Command } from "effect/cli"
+import { isIPv6 } from "node:net"
 import * as BasicAuthFiles from "../BasicAuthFiles.ts"
 import { many, one, onOff, textSchema } from "../Flags.ts"
-import { SettingsInvalid } from "./registry.ts"
-import { containerdRegistryConfigPath, mirroredRegistries } from "./shared.ts"
+import * as MirrorUse from "../MirrorUse.ts"
+import { containerdRegistryConfigPath, mirroredRegistries, SettingsInvalid } from "./shared.ts"
+
+/** `http://fd00::7:30020`, as a template makes it that knows a node's address but not its family. */
+const bareIpv6 = /^(https?:\/\/)([0-9a-f:]+):(\d{1,5})(\/?)$/i
 
 const target = textSchema<string>({
-  expected: "a mirror's URL such as http://127.0.0.1:5000",
+  expected: "a mirror's URL such as http://127.0.0.1:5000 or http://[::1]:5000",
   parse: (text) => {
-    const url = /^https?:\/\/[^/?#@\s]+\/?$/.test(text) && URL.canParse(text)
-    return url ? Option.some(text) : Option.none()
+    const bracketed = text.replace(
+      bareIpv6,
+      (all, scheme: string, host: string, port: string) => isIPv6(host) ? `${scheme}[${host}]:${port}` : all
+    )
+    return /^https?:\/\/[^/?#@\s]+\/?$/.test(bracketed) && URL.canParse(bracketed)
+      ? Option.some(bracketed)
+      : Option.none()
   },
   print: (url) => url
+})
+
+const resolutions: ReadonlyArray<TagResolution> = ["mirror", "upstream-first", "never"]
+const tagResolution = textSchema<Option.Option<TagResolution>>({
+  expected: resolutions.join(", "),
+  parse: (text) => {
+    const found = resolutions.find((resolution) => resolution === text)
+    return text === ""
+      ? Option.some(Option.none())
+      : found === undefined
+      ? Option.none()
+      : Option.some(Option.some(found))
+  },
+  print: Option.getOrElse(() => "")
 })
 
 const flags = {
@@ -31,10 +55,19 @@ const flags = {
     description: "Let containerd ask the mirror for tags too, not for digests only",
     fallback: true
   }),
+  tagResolution: one({
+    name: "tag-resolution",
+    environment: "TAG_RESOLUTION",
+    description:
+      "Who is asked for a tag: mirror (then upstream), upstream-first (the mirror where upstream does not answer) or never (upstream alone). Default: as --resolve-tags says",
+    schema: tagResolution,
+    fallback: "",
+    metavar: "ORDER"
+  }),
   prependExisting: onOff({
     name: "prepend-existing",
     environment: "PREPEND_EXISTING",
-    description: "Put the mirror in front of what is configured already, instead of in its place",
+    description: "Put the mirror in front of mirrors that are configured already, instead of in their place",
     fallback: false
   }),
   basicAuthDir: one({
@@ -44,13 +77,46 @@ const flags = {
     schema: Schema.NonEmptyString,
     fallback: "/etc/secrets/basic-auth",
     metavar: "DIR"
+  }),
+  containerdConfig: one({
+    name: "containerd-config",
+    environment: "CONTAINERD_CONFIG",
+    description: "containerd's configuration file, to warn where it keeps containerd from asking the mirror",
+    schema: Schema.NonEmptyString,
+    fallback: "/etc/containerd/config.toml",
+    metavar: "FILE"
+  }),
+  containerdSock: one({
+    name: "containerd-sock",
+    environment: "CONTAINERD_SOCK",
+    description: "containerd's socket, to ask its version for that",
+    schema: Schema.NonEmptyString,
+    fallback: "/run/containerd/containerd.sock",
+    metavar: "PATH"
   })
 }
+
+type Flags = Command.Command.Config.Infer<typeof flags>
+
+/** Flags contradict each other rather than one of them being forgotten in silence. */
+const tagResolutionOf = Effect.fnUntraced(function*(flags: Flags) {
+  const chosen = Option.getOrElse(flags.tagResolution, () => flags.resolveTags ? "mirror" : "never")
+  if (!flags.resolveTags && chosen !== "never") {
+    return yield* new SettingsInvalid({ flag: "tag-resolution", reason: `${chosen} contradicts --resolve-tags=false` })
+  }
+  if (chosen === "upstream-first" && flags.mirroredRegistries.length === 0) {
+    return yield* new SettingsInvalid({
+      flag: "tag-resolution",
+      reason: "upstream-first needs --mirrored-registries: a file for all registries cannot name their upstreams"
+    })
+  }
+  return chosen
+})
 
 export const configuration = Command.make(
   "configuration",
   flags,
-  Effect.fnUntraced(function*({ basicAuthDir, containerdRegistryConfigPath, ...flags }) {
+  Effect.fnUntraced(function*(flags) {
     if (flags.mirrorTargets.length === 0) {
       return yield* new SettingsInvalid({
         flag: "mirror-targets",
@@ -59,9 +125,11 @@ export const configuration = Command.make(
     }
     const written = yield* MirrorConfiguration.write({
       ...flags,
-      configPath: containerdRegistryConfigPath,
-      basicAuth: yield* BasicAuthFiles.load(basicAuthDir)
+      configPath: flags.containerdRegistryConfigPath,
+      tagResolution: yield* tagResolutionOf(flags),
+      basicAuth: yield* BasicAuthFiles.load(flags.basicAuthDir)
     })
     yield* Effect.forEach(written, (path) => Console.log(`wrote ${path}`))
+    yield* MirrorUse.warn({ ...flags, configPath: flags.containerdRegistryConfigPath })
   })
 ).pipe(Command.withDescription("Make containerd ask the mirror first: write its hosts.toml files"))

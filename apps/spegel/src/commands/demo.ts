@@ -143,8 +143,7 @@ const run = Effect.fnUntraced(function*(options: DemoOptions) {
     writer,
     // Under the upstream's own address, as containerd would be told to pull it.
     reference: { registry: new URL(upstream.url).host, repository: "demo/app", tag: "v1" },
-    layers: options.layers,
-    layerSize: options.layerSize * 1024 * 1024
+    layerSizes: Array.from({ length: options.layers }, () => options.layerSize * 1024 * 1024)
   })
   const nodes = yield* DemoCluster.startNodes({
     count: options.nodes,

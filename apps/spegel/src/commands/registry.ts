@@ -1,7 +1,6 @@
 import * as RegistryFilter from "@spegel-ts/oci/RegistryFilter"
-import * as Bootstrap from "@spegel-ts/router/Bootstrap"
 import * as PeerAddress from "@spegel-ts/router/PeerAddress"
-import { Data, Duration, Effect, Option, Result, Schema } from "effect"
+import { Duration, Effect, Option, Result, Schema } from "effect"
 import { Command } from "effect/cli"
 import { existsSync } from "node:fs"
 import { join } from "node:path"
@@ -10,17 +9,8 @@ import { many, one, onOff, textSchema } from "../Flags.ts"
 import { GoDuration } from "../GoDuration.ts"
 import { ListenAddress } from "../ListenAddress.ts"
 import * as MirrorFlags from "../MirrorFlags.ts"
-import { containerdRegistryConfigPath, mirroredRegistries } from "./shared.ts"
-
-/** Flags that do not fit together. */
-export class SettingsInvalid extends Data.TaggedError("SettingsInvalid")<{
-  readonly flag: string
-  readonly reason: string
-}> {
-  override get message() {
-    return `--${this.flag}: ${this.reason}`
-  }
-}
+import { bootstrapFlags, bootstrapLayer, bootstrapTls } from "./bootstrap.ts"
+import { containerdRegistryConfigPath, dataDir, mirroredRegistries, SettingsInvalid } from "./shared.ts"
 
 const path = Schema.NonEmptyString
 const address = { schema: ListenAddress, metavar: "[IP]:PORT" }
@@ -59,43 +49,10 @@ const uploads = textSchema<number>({
   print: String
 })
 
-const bootstrapKind = textSchema<"dns" | "http" | "static">({
-  expected: "a bootstrap kind: dns, http or static",
-  parse: (text) => text === "dns" || text === "http" || text === "static" ? Option.some(text) : Option.none(),
-  print: (kind) => kind
-})
-
-const bootstrapPeer = textSchema<string>({
-  expected: "a peer such as /ip4/10.0.0.7/tcp/5001 or 10.0.0.7:5001",
-  parse: (text) => Result.getSuccess(Bootstrap.parsePeer(text)),
-  print: (peer) => peer
-})
-
-const bootstrapUrl = textSchema<Option.Option<URL>>({
-  expected: "a URL without user or password, such as http://10.0.0.7:5002/id",
-  parse: (text) => {
-    if (text === "") return Option.some(Option.none())
-    const url = URL.parse(text)
-    return url !== null && /^https?:$/.test(url.protocol) && url.username === "" && url.password === ""
-      ? Option.some(Option.some(url))
-      : Option.none()
-  },
-  print: Option.match({ onNone: () => "", onSome: (url) => url.href })
-})
-
 const cidr = textSchema<string>({
   expected: "a range of addresses such as 10.0.0.0/8 or fd00::/8",
   parse: (text) => Result.isSuccess(PeerAddress.parseCidrs([text])) ? Option.some(text) : Option.none(),
   print: (text) => text
-})
-
-const domain = textSchema<string>({
-  expected: "a domain name such as spegel-bootstrap.spegel.svc.cluster.local.",
-  parse: (text) =>
-    /^(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9])?\.?)*$/.test(text) && text.length <= 254
-      ? Option.some(text)
-      : Option.none(),
-  print: (name) => name
 })
 
 const flags = {
@@ -154,14 +111,7 @@ const flags = {
     metavar: "DIR"
   }),
   containerdRegistryConfigPath,
-  dataDir: one({
-    name: "data-dir",
-    environment: "DATA_DIR",
-    description: "Directory of the node's identity",
-    schema: path,
-    fallback: "/var/lib/spegel",
-    metavar: "DIR"
-  }),
+  dataDir,
   mirroredRegistries,
   registryFilters: many({
     name: "registry-filters",
@@ -183,43 +133,7 @@ const flags = {
     fallback: true
   }),
   ...MirrorFlags.flags,
-  bootstrapKind: many({
-    name: "bootstrap-kind",
-    environment: "BOOTSTRAP_KIND",
-    description: "Where the first peers come from: dns, http or static",
-    schema: bootstrapKind,
-    metavar: "KIND"
-  }),
-  dnsBootstrapDomain: one({
-    name: "dns-bootstrap-domain",
-    environment: "DNS_BOOTSTRAP_DOMAIN",
-    description: "Name whose addresses are peers, such as a headless service's; for the kind dns",
-    schema: domain,
-    fallback: "",
-    metavar: "NAME"
-  }),
-  staticBootstrapPeers: many({
-    name: "static-bootstrap-peers",
-    environment: "STATIC_BOOTSTRAP_PEERS",
-    description: "Peer as multiaddr or IP:PORT; for the kind static",
-    schema: bootstrapPeer,
-    metavar: "PEER"
-  }),
-  httpBootstrapPeer: one({
-    name: "http-bootstrap-peer",
-    environment: "HTTP_BOOTSTRAP_PEER",
-    description: "URL that lists peers, such as http://10.0.0.7:5002/id of a node; for the kind http",
-    schema: bootstrapUrl,
-    fallback: "",
-    metavar: "URL"
-  }),
-  httpBootstrapAddr: one({
-    ...address,
-    name: "http-bootstrap-addr",
-    environment: "HTTP_BOOTSTRAP_ADDR",
-    description: "Where to name this node to others, under /id; for the kind http",
-    fallback: ":5002"
-  }),
+  ...bootstrapFlags,
   peerCidrs: many({
     name: "peer-cidrs",
     environment: "PEER_CIDRS",
@@ -256,6 +170,22 @@ const flags = {
     schema: uploads,
     fallback: "16",
     metavar: "NUMBER"
+  }),
+  nodeReadinessTaint: one({
+    name: "node-readiness-taint",
+    environment: "NODE_READINESS_TAINT",
+    description: "Key of the taint to take off this Kubernetes node when the mirror is ready; empty for none",
+    schema: Schema.String,
+    fallback: "",
+    metavar: "KEY"
+  }),
+  nodeName: one({
+    name: "node-name",
+    environment: "NODE_NAME",
+    description: "Name of this Kubernetes node; for --node-readiness-taint",
+    schema: Schema.String,
+    fallback: "",
+    metavar: "NAME"
   }),
   debugWebEnabled: onOff({
     name: "debug-web-enabled",
@@ -302,43 +232,6 @@ const storeSettings = (flags: Flags): Daemon.StoreSettings => {
   }
 }
 
-const bootstrapOf = Effect.fnUntraced(function*(flags: Flags) {
-  const sources = yield* Effect.forEach(
-    new Set(flags.bootstrapKind),
-    Effect.fnUntraced(function*(kind) {
-      if (kind === "dns") {
-        if (flags.dnsBootstrapDomain === "") {
-          return yield* new SettingsInvalid({
-            flag: "dns-bootstrap-domain",
-            reason: "is needed for the bootstrap kind dns"
-          })
-        }
-        return Bootstrap.fromDns({ name: flags.dnsBootstrapDomain, port: flags.routerAddr.port })
-      }
-      if (kind === "http") {
-        if (Option.isNone(flags.httpBootstrapPeer)) {
-          return yield* new SettingsInvalid({
-            flag: "http-bootstrap-peer",
-            reason: "is needed for the bootstrap kind http"
-          })
-        }
-        return Bootstrap.fromHttp({ url: flags.httpBootstrapPeer.value })
-      }
-      if (flags.staticBootstrapPeers.length === 0) {
-        return yield* new SettingsInvalid({
-          flag: "static-bootstrap-peers",
-          reason: "is needed for the bootstrap kind static"
-        })
-      }
-      return yield* Effect.fromResult(Bootstrap.fromStatic(flags.staticBootstrapPeers))
-    })
-  )
-  if (sources.length === 0) {
-    yield* Effect.logWarning("no --bootstrap-kind is set: this node finds no peers by itself and waits to be found")
-  }
-  return Bootstrap.merge(sources)
-})
-
 export const registry = Command.make(
   "registry",
   flags,
@@ -346,16 +239,23 @@ export const registry = Command.make(
     if (Duration.isGreaterThanOrEqualTo(flags.recordRefresh, flags.recordTtl)) {
       return yield* new SettingsInvalid({ flag: "record-refresh", reason: "must be shorter than --record-ttl" })
     }
+    const { kubeconfigPath: kubeconfig, nodeName: node, nodeReadinessTaint: taint } = flags
+    if (taint !== "" && node === "") {
+      return yield* new SettingsInvalid({ flag: "node-name", reason: "is needed for --node-readiness-taint" })
+    }
     const filter = yield* Effect.fromResult(RegistryFilter.make({
       mirroredRegistries: flags.mirroredRegistries,
       registryFilters: flags.resolveLatestTag ? flags.registryFilters : [...flags.registryFilters, /:latest$/]
     }))
+    const peerCidrs = yield* Effect.fromResult(PeerAddress.parseCidrs(flags.peerCidrs))
     return yield* Daemon.run({
       ...flags,
       store: storeSettings(flags),
-      bootstrap: yield* bootstrapOf(flags),
+      bootstrap: yield* bootstrapLayer({ ...flags, peerCidrs }),
+      bootstrapTls: bootstrapTls(flags),
+      nodeTaint: taint === "" ? Option.none() : Option.some({ taint, node, kubeconfig }),
       bootstrapAddr: flags.bootstrapKind.includes("http") ? Option.some(flags.httpBootstrapAddr) : Option.none(),
-      peerCidrs: yield* Effect.fromResult(PeerAddress.parseCidrs(flags.peerCidrs)),
+      peerCidrs,
       filter
     })
   })

@@ -69,7 +69,7 @@ export const pull = Effect.fn("ContainerdNode.pull")(function*(node: DemoNode, u
     configPath: certs,
     mirroredRegistries: [upstream],
     mirrorTargets: [node.registry],
-    resolveTags: true,
+    tagResolution: "mirror",
     prependExisting: false,
     basicAuth: Option.none()
   })

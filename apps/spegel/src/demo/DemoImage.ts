@@ -16,6 +16,9 @@ export const noise = (seed: number, size: number): Uint8Array => {
   return createCipheriv("aes-128-ctr", key, Buffer.alloc(16)).update(Buffer.alloc(size))
 }
 
+/** Of one image, so that seeds do not overlap. */
+const maxLayers = 256
+
 const architectures = new Map([["x64", "amd64"], ["arm64", "arm64"]])
 
 export interface DemoImage {
@@ -30,10 +33,12 @@ export interface DemoImage {
 export const write = Effect.fn("DemoImage.write")(function*(options: {
   readonly writer: OciLayoutWriter.OciLayoutWriter
   readonly reference: Reference
-  readonly layers: number
-  readonly layerSize: number
+  /** Bytes of each layer's only file. */
+  readonly layerSizes: ReadonlyArray<number>
+  /** Images of other seeds share no layer with this one. */
+  readonly seed?: number
 }) {
-  const { layerSize, layers, reference, writer } = options
+  const { layerSizes, reference, seed = 0, writer } = options
 
   const store = Effect.fnUntraced(function*(mediaType: string, bytes: Uint8Array) {
     const digest = Digest.ofBytes(bytes)
@@ -44,9 +49,9 @@ export const write = Effect.fn("DemoImage.write")(function*(options: {
   }, Effect.scoped)
 
   const layerDescriptors = yield* Effect.forEach(
-    Array.from({ length: layers }, (_, index) => index),
-    Effect.fnUntraced(function*(index) {
-      const body = noise(index, layerSize)
+    layerSizes,
+    Effect.fnUntraced(function*(size, index) {
+      const body = noise(seed * maxLayers + index, size)
       const header = { name: `layer-${index}.bin`, size: body.length, type: "file" as const, mtime: new Date(0) }
       return yield* store(MediaType.imageLayer, yield* Effect.promise(() => packTar([{ header, body }])))
     })

@@ -1,4 +1,5 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
+import type { PullEvent } from "@spegel-ts/registry/PullLedger"
 import { Effect, Fiber, Schedule } from "effect"
 import { createHash } from "node:crypto"
 import { get, type IncomingMessage } from "node:http"
@@ -37,6 +38,13 @@ const untilFound = (node: Node.Node, upstream: string, image: Image) => {
   ).pipe(Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 200 }))
 }
 
+/** What a node's mirror left to upstream, and why. */
+const unservedBy = (node: Node.Node) =>
+  Effect.promise(async () => {
+    const pulls = (await (await fetch(`${node.metrics}/debug/pulls`)).json()) as ReadonlyArray<PullEvent>
+    return pulls.filter(({ source }) => source === "none").map((pull) => JSON.stringify(pull))
+  })
+
 const body = (url: string) =>
   Effect.callback<IncomingMessage, Error>((resume) => {
     get(url, (response) => resume(Effect.succeed(response))).on("error", (error) => resume(Effect.fail(error)))
@@ -59,7 +67,8 @@ describe.skipIf(missing !== undefined)(`a cluster${missing === undefined ? "" : 
       yield* untilFound(second, upstream.host, image)
       yield* second.pullByCri(image.name)
       yield* third?.pull(image.name) ?? Effect.die("no third node")
-      assert.strictEqual(upstream.state.blobBytes, 0)
+      const unserved = yield* Effect.forEach([second, ...(third === undefined ? [] : [third])], unservedBy)
+      assert.strictEqual(upstream.state.blobBytes, 0, unserved.flat().join("\n"))
       // containerd commits nothing whose digest is wrong: what it lists, it has verified.
       for (const node of [second, third]) {
         const content = yield* node?.containerd.ctr("content", "ls") ?? Effect.succeed("")

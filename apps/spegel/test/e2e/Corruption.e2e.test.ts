@@ -31,6 +31,13 @@ const ingests = (node: Node.Node) =>
     return Promise.all(names.map((name) => readFile(join(directory, name, "ref"), "utf8").catch(() => "")))
   })
 
+/** Waits until a node can have an object from its peers. */
+const untilFound = (node: Node.Node, upstream: string, path: string) =>
+  Effect.tryPromise(() => fetch(`${node.url}/v2/team/app/${path}?ns=${upstream}`, { method: "HEAD" })).pipe(
+    Effect.filterOrFail((response) => response.ok, () => "not found yet"),
+    Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 200 })
+  )
+
 const metric = (node: Node.Node, name: string) =>
   Effect.promise(async () => {
     const text = await (await fetch(`${node.metrics}/metrics`)).text()
@@ -38,6 +45,21 @@ const metric = (node: Node.Node, name: string) =>
   })
 
 describe.skipIf(missing !== undefined)(`a lying peer${missing === undefined ? "" : ` (skipped: ${missing})`}`, () => {
+  it.live("costs a new node nothing where it lies about a manifest", () =>
+    Effect.gen(function*() {
+      const upstream = yield* Upstream.start
+      const ports = yield* Node.ports
+      const liar = yield* Node.start(1, ports, upstream.host)
+      const image = yield* upstream.push({ tag: "v1", layers: 1, layerSize: mebibyte })
+      yield* liar.pull(image.name)
+      const index = image.objects[0]?.descriptor.digest ?? ""
+      const node = yield* Node.start(2, ports, upstream.host)
+      yield* untilFound(node, upstream.host, `manifests/${index}`)
+      yield* damage(liar, index)
+      yield* node.pullByCri(image.name)
+      assert.deepStrictEqual(yield* metric(node, "spegel_mirror_corruptions_total"), [1])
+    }), 120_000)
+
   for (const client of ["ctr", "CRI"] as const) {
     it.live(
       `costs a cluster of new nodes one failed pull of a large layer at most, by ${client}`,
@@ -52,12 +74,7 @@ describe.skipIf(missing !== undefined)(`a lying peer${missing === undefined ? ""
           yield* damage(liar, layer)
 
           const node = yield* Node.start(2, ports, upstream.host)
-          yield* Effect.tryPromise(() =>
-            fetch(`${node.url}/v2/team/app/blobs/${layer}?ns=${upstream.host}`, { method: "HEAD" })
-          ).pipe(
-            Effect.filterOrFail((response) => response.ok, () => "not found yet"),
-            Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 100 })
-          )
+          yield* untilFound(node, upstream.host, `blobs/${layer}`)
           const pull = client === "ctr" ? node.pull(image.name) : node.pullByCri(image.name)
           const first = yield* Effect.exit(pull)
           // The kubelet waits ten seconds; a person may be quicker.

@@ -1,30 +1,11 @@
 /** A node: a real containerd, a mirror process beside it, and the hosts.toml that makes the one ask the other. */
-import { Client, credentials } from "@grpc/grpc-js"
 import { Effect } from "effect"
+import { mkdir } from "node:fs/promises"
 import { join } from "node:path"
 import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
+import * as CriClient from "../../../../packages/containerd/test/CriClient.ts"
 import * as SpegelProcess from "./SpegelProcess.ts"
 import { freePort, temporary } from "./Upstream.ts"
-
-/** One length-delimited protobuf field. Lengths here are below 128. */
-const field = (number: number, value: Buffer) => Buffer.concat([Buffer.from([(number << 3) | 2, value.length]), value])
-
-/** CRI's ImageService.PullImage: what the kubelet calls. */
-const pullByCri = (socket: string, image: string): Effect.Effect<void, Error> =>
-  Effect.callback((resume) => {
-    const client = new Client(`unix:${socket}`, credentials.createInsecure())
-    const call = client.makeUnaryRequest(
-      "/runtime.v1.ImageService/PullImage",
-      (name: string) => field(1, field(1, Buffer.from(name))),
-      (bytes: Buffer) => bytes,
-      image,
-      (error) => {
-        client.close()
-        resume(error === null ? Effect.void : Effect.fail(error))
-      }
-    )
-    return Effect.sync(() => call.cancel())
-  })
 
 export interface Ports {
   readonly registry: number
@@ -34,45 +15,62 @@ export interface Ports {
 
 export const ports = Effect.all({ registry: freePort, router: freePort, metrics: freePort })
 
+export interface NodeOptions {
+  readonly programs?: ContainerdDaemon.ContainerdOptions["programs"]
+  /** More flags of `spegel registry`. */
+  readonly registry?: ReadonlyArray<string>
+  /** More flags of `spegel configuration`. */
+  readonly configuration?: ReadonlyArray<string>
+}
+
 /** Starts node `index` (from 1) of a cluster whose nodes all use the same ports on addresses of their own. */
-export const start = Effect.fnUntraced(function*(index: number, ports: Ports, upstream: string) {
-  const directory = yield* temporary
-  const certs = join(directory, "certs.d")
-  const containerd = yield* ContainerdDaemon.start({ configPath: certs })
-  const address = `127.0.0.${index + 1}`
-  const url = `http://${address}:${ports.registry}`
+export const start = Effect.fnUntraced(
+  function*(index: number, ports: Ports, upstream: string, options: NodeOptions = {}) {
+    const directory = yield* temporary
+    const certs = join(directory, "certs.d")
+    const containerd = yield* ContainerdDaemon.start({
+      configPath: certs,
+      ...(options.programs === undefined ? {} : { programs: options.programs })
+    })
+    // containerd 1.7 and later make it with the first image; a kubelet that mounts it, before.
+    yield* Effect.promise(() => mkdir(containerd.contentPath, { recursive: true }))
+    const address = `127.0.0.${index + 1}`
+    const url = `http://${address}:${ports.registry}`
 
-  const startMirror = SpegelProcess.start([
-    "registry",
-    `--containerd-sock=${containerd.socket}`,
-    `--containerd-content-path=${containerd.contentPath}`,
-    `--data-dir=${join(directory, "data")}`,
-    `--registry-addr=${address}:${ports.registry}`,
-    `--router-addr=${address}:${ports.router}`,
-    `--metrics-addr=${address}:${ports.metrics}`,
-    "--bootstrap-kind=static",
-    `--static-bootstrap-peers=127.0.0.2:${ports.router}`
-  ])
-  const mirror = yield* startMirror
-  const configured = yield* SpegelProcess.run([
-    "configuration",
-    `--containerd-registry-config-path=${certs}`,
-    `--mirrored-registries=http://${upstream}`,
-    `--mirror-targets=${url}`
-  ])
-  if (configured.code !== 0) return yield* Effect.die(new Error(configured.stderr))
-  yield* SpegelProcess.untilReady(url)
+    const startMirror = SpegelProcess.start([
+      "registry",
+      `--containerd-sock=${containerd.socket}`,
+      `--containerd-content-path=${containerd.contentPath}`,
+      `--data-dir=${join(directory, "data")}`,
+      `--registry-addr=${address}:${ports.registry}`,
+      `--router-addr=${address}:${ports.router}`,
+      `--metrics-addr=${address}:${ports.metrics}`,
+      "--bootstrap-kind=static",
+      `--static-bootstrap-peers=127.0.0.2:${ports.router}`,
+      ...(options.registry ?? [])
+    ])
+    const mirror = yield* startMirror
+    const configured = yield* SpegelProcess.run([
+      "configuration",
+      `--containerd-registry-config-path=${certs}`,
+      `--mirrored-registries=http://${upstream}`,
+      `--mirror-targets=${url}`,
+      ...(options.configuration ?? [])
+    ])
+    if (configured.code !== 0) return yield* Effect.die(new Error(configured.stderr))
+    yield* SpegelProcess.untilReady(url)
 
-  return {
-    address,
-    url,
-    metrics: `http://${address}:${ports.metrics}`,
-    containerd,
-    mirror,
-    pull: (image: string) => containerd.ctr("images", "pull", "--hosts-dir", certs, image),
-    pullByCri: (image: string) => pullByCri(containerd.socket, image),
-    remove: (image: string) => containerd.ctr("images", "rm", "--sync", image)
+    return {
+      address,
+      url,
+      metrics: `http://${address}:${ports.metrics}`,
+      containerd,
+      mirror,
+      pull: (image: string) => containerd.ctr("images", "pull", "--hosts-dir", certs, image),
+      pullByCri: (image: string) => CriClient.pullImage(containerd.socket, image),
+      remove: (image: string) => containerd.ctr("images", "rm", "--sync", image)
+    }
   }
-})
+)
 
 export type Node = Effect.Success<ReturnType<typeof start>>

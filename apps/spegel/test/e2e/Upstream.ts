@@ -82,6 +82,8 @@ export const start = Effect.gen(function*() {
       }
     )
     forwarded.on("error", () => outgoing.destroy())
+    // containerd leaves early where it fetches a layer in parts.
+    outgoing.on("close", () => forwarded.destroy())
     incoming.pipe(forwarded)
   })
   const proxyPort = yield* Effect.acquireRelease(
@@ -96,9 +98,22 @@ export const start = Effect.gen(function*() {
   )
   const host = `${address}:${proxyPort}`
 
+  /** Takes over an image from the layout that it was written to. */
+  const publish = Effect.fnUntraced(
+    function*(writer: OciLayoutWriter.OciLayoutWriter, image: DemoImage.DemoImage, tag: string) {
+      for (const { descriptor: { digest, mediaType }, kind } of image.objects.toReversed()) {
+        const bytes = yield* writer.read(digest)
+        yield* Effect.promise(() => upload(`http://${direct}/v2/team/app`, kind, tag, digest, mediaType, bytes))
+      }
+    }
+  )
+
   return {
     host,
     state,
+    publish,
+    /** Forgets all images. */
+    clear: Effect.promise(() => rm(join(directory, "data"), { recursive: true, force: true })),
     /** Pushes an image of noise; gives its full name. */
     push: Effect.fnUntraced(
       function*(image: { readonly tag: string; readonly layers: number; readonly layerSize: number }) {
@@ -106,14 +121,14 @@ export const start = Effect.gen(function*() {
         const writer = yield* OciLayoutWriter.make({ root })
         const name = `${host}/team/app:${image.tag}`
         const reference = Result.getOrThrow(Reference.parse(name))
-        const written = yield* DemoImage.write({ writer, reference, ...image })
-        for (const { descriptor: { digest, mediaType }, kind } of written.objects.toReversed()) {
-          const bytes = yield* writer.read(digest)
-          yield* Effect.promise(() => upload(`http://${direct}/v2/team/app`, kind, image.tag, digest, mediaType, bytes))
-        }
+        const layerSizes = Array.from({ length: image.layers }, () => image.layerSize)
+        const written = yield* DemoImage.write({ writer, reference, layerSizes })
+        yield* publish(writer, written, image.tag)
         yield* Effect.promise(() => rm(root, { recursive: true }))
         return { name, ...written }
       }
     )
   }
 })
+
+export type Upstream = Effect.Success<typeof start>

@@ -84,22 +84,30 @@ export interface EconomyOptions {
   readonly rest: (id: string) => void
 }
 
-/** Closes surplus connections of pairs, and the longest unused ones beyond the bound. */
-export const economise = (host: Host, { bound, isNeighbour, lastUsed, rest }: EconomyOptions): void => {
+/**
+ * Closes surplus connections of pairs. Gives the longest unused ones beyond the bound, whose peers have been told: they
+ * are to be closed in a moment, so that the word goes first.
+ */
+export const economise = (
+  host: Host,
+  { bound, isNeighbour, lastUsed, rest }: EconomyOptions
+): ReadonlyArray<Connection> => {
   const byPeer = Map.groupBy(
     host.getConnections().filter(({ status }) => status === "open"),
     ({ remotePeer }) => remotePeer.toString()
   )
-  const close = (connection: Connection) => void connection.close().catch(() => undefined)
   const now = Date.now()
   for (const connections of byPeer.values()) {
     if (connections.length < 2 || connections.some(({ timeline }) => now - timeline.open < surplusGraceMillis)) continue
-    surplusOf(host.peerId.toString(), connections).forEach(close)
+    close(surplusOf(host.peerId.toString(), connections))
   }
   const spare = [...byPeer.keys()].filter((id) => !isNeighbour(id)).toSorted((a, b) => lastUsed(a) - lastUsed(b))
-  for (const id of spare.slice(0, Math.max(0, byPeer.size - bound))) {
-    rest(id)
-    // The word goes first.
-    setTimeout(() => byPeer.get(id)?.forEach(close), 100)
-  }
+  const resting = spare.slice(0, Math.max(0, byPeer.size - bound))
+  resting.forEach(rest)
+  return resting.flatMap((id) => byPeer.get(id) ?? [])
+}
+
+/** Closes connections; one that does not close properly is gone as well. */
+export const close = (connections: ReadonlyArray<Connection>): void => {
+  for (const connection of connections) void connection.close().catch(() => undefined)
 }

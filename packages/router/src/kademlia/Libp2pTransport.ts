@@ -48,7 +48,7 @@ export interface Libp2pTransport extends Transport {
     readonly note: (from: string, message: Message) => void
     readonly onViolation: (connection: Connection) => void
   }) => Promise<void>
-  /** When a peer was last asked something, in milliseconds since the epoch; 0 where it never was. */
+  /** When a connected peer was last asked something, in milliseconds since the epoch; 0 where it never was. */
   readonly lastUsed: (id: string) => number
   readonly counts: () => TransportCounts
 }
@@ -59,6 +59,7 @@ export const make = (host: Host, self: () => WirePeer): Libp2pTransport => {
   const used = new Map<string, number>()
   const requests = new Map<string, number>()
   let bytesSent = 0
+  host.addEventListener("peer:disconnect", ({ detail }) => used.delete(detail.toString()))
 
   const connect = async (member: Member): Promise<Connection> => {
     const open = host.getConnections().find(({ remotePeer, status }) =>

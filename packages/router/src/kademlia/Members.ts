@@ -6,8 +6,17 @@ import type { WirePeer } from "./Message.ts"
 export interface PeerRecord {
   readonly id: string
   readonly idBytes: Uint8Array
+  readonly position: Position
   readonly addresses: ReadonlyArray<Uint8Array>
 }
+
+/** What is remembered of a peer that a frame told of: copies, since the views would keep whole frames alive. */
+export const copied = (id: string, { addresses, id: idBytes }: WirePeer): PeerRecord => ({
+  id,
+  idBytes: idBytes.slice(),
+  position: positionOf(idBytes),
+  addresses: addresses.map((address) => address.slice())
+})
 
 export interface Member {
   readonly id: string
@@ -221,11 +230,11 @@ export class Members {
     else this.#sites.set(site, left)
   }
 
-  #make({ addresses, id, idBytes }: PeerRecord, before?: Member): Member {
+  #make({ addresses, id, idBytes, position }: PeerRecord, before?: Member): Member {
     return {
       id,
       idBytes,
-      position: positionOf(idBytes),
+      position,
       site: this.#siteOf(addresses),
       addresses,
       lastHeard: 0,

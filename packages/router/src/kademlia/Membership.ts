@@ -151,8 +151,7 @@ export class Membership {
       if (known !== undefined && isKnown(known)) continue
       const usable = this.#options.environment.usable(addresses)
       if (usable.length === 0) continue
-      // Copied: the views would keep whole frames alive.
-      const peer = { id, idBytes: idBytes.slice(), addresses: usable.map((address) => address.slice()) }
+      const peer = this.#options.environment.keep(id, { id: idBytes, addresses: usable })
       const member = this.members.told(peer, voucher, this.#now())
       if (member === undefined) continue
       if (member.vouched) this.#options.onNewcomer(member)

@@ -1,5 +1,5 @@
 /** What the parts of the DHT share: how messages travel, and what the world around gives. */
-import type { Member } from "./Members.ts"
+import type { Member, PeerRecord } from "./Members.ts"
 import type { Message, WirePeer } from "./Message.ts"
 
 /**
@@ -42,6 +42,8 @@ export interface Environment {
   readonly idText: (id: Uint8Array) => string
   /** Those of the addresses that a peer may claim. */
   readonly usable: (addresses: ReadonlyArray<Uint8Array>) => ReadonlyArray<Uint8Array>
+  /** What is remembered of a peer that others told of. */
+  readonly keep: (id: string, peer: WirePeer) => PeerRecord
   /** Names the place that a peer's addresses lead to. */
   readonly siteOf: (addresses: ReadonlyArray<Uint8Array>) => string
 }

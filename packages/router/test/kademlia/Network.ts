@@ -1,6 +1,7 @@
 /** A network of cores in one process, on a clock that the test moves. */
+import { positionOf } from "@spegel-ts/router/kademlia/Distance"
 import { Kademlia, type Provider } from "@spegel-ts/router/kademlia/Kademlia"
-import type { Member } from "@spegel-ts/router/kademlia/Members"
+import { copied, type Member } from "@spegel-ts/router/kademlia/Members"
 import type { Message } from "@spegel-ts/router/kademlia/Message"
 import { message, RequestFailed } from "@spegel-ts/router/kademlia/Protocol"
 
@@ -96,6 +97,7 @@ export class Network {
         after: (millis, run) => this.after(millis, run),
         idText: (id) => Buffer.from(id).toString(),
         usable: (addresses) => addresses.filter(([first]) => first !== 255),
+        keep: copied,
         siteOf: ([first]) => String(first?.[0])
       },
       transport: {
@@ -145,7 +147,14 @@ export class Network {
     const pair = [a.id, b.id].toSorted().join(" ")
     if (this.#introduced.has(pair)) return
     this.#introduced.add(pair)
-    const facts = ({ address, id, idBytes }: Node) => ({ id, idBytes, addresses: [address], agent: "test", ours: true })
+    const facts = ({ address, id, idBytes }: Node) => ({
+      id,
+      idBytes,
+      position: positionOf(idBytes),
+      addresses: [address],
+      agent: "test",
+      ours: true
+    })
     a.kademlia.connected(facts(b))
     b.kademlia.connected(facts(a))
   }

@@ -1,0 +1,54 @@
+/** What the kind `kubernetes` adds to the memory of a bundled daemon, which `npm run bundle` makes. */
+import type { ApiServer } from "@spegel-ts/leader-election/testkit/ApiServer"
+import { leastRoles } from "@spegel-ts/leader-election/testkit/Field"
+import { Effect } from "effect"
+import { spawn, spawnSync } from "node:child_process"
+import { existsSync } from "node:fs"
+import { mkdtemp, readFile, rm } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import type { Bar } from "./Bar.ts"
+import { imageEnvironment, imageFlags } from "./router/Cluster.ts"
+import { sleep } from "./Waiting.ts"
+
+const bundle = fileURLToPath(new URL("../../spegel/bundle/main.js", import.meta.url))
+const leaseName = "memory"
+/** By then a lone daemon leads, has renewed often, and has given back what starting took. */
+const settledMillis = 25_000
+
+/** MiB of a daemon that has settled. */
+const residentOf = async (port: number, flags: ReadonlyArray<string>): Promise<number> => {
+  const directory = await mkdtemp(join(tmpdir(), "spegel-bench-"))
+  const environment = { ...process.env, ...imageEnvironment, NODE_COMPILE_CACHE: join(directory, "compiled") }
+  const run = [...imageFlags, bundle, "registry", `--data-dir=${directory}`, `--containerd-sock=${directory}/none`]
+  const listen = ["router", "registry", "metrics"].map((name, index) => `--${name}-addr=127.9.2.1:${port + index}`)
+  spawnSync(process.execPath, [...imageFlags, bundle, "version"], { env: environment })
+  const daemon = spawn(process.execPath, [...run, ...listen, ...flags], { stdio: "ignore", env: environment })
+  try {
+    await sleep(settledMillis)
+    const status = await readFile(`/proc/${daemon.pid}/status`, "utf8")
+    return Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1]) / 1024
+  } finally {
+    daemon.kill("SIGKILL")
+    await rm(directory, { recursive: true, force: true })
+  }
+}
+
+export const electionMemory = (server: ApiServer, port: number): Effect.Effect<ReadonlyArray<Bar>> =>
+  Effect.gen(function*() {
+    if (!existsSync(bundle)) return []
+    server.roles.set("memory", leastRoles(leaseName))
+    const kubeconfig = yield* server.kubeconfig("memory")
+    const measure = (...flags: ReadonlyArray<string>) => Effect.promise(() => residentOf(port, flags))
+    const without = yield* measure()
+    const leader = yield* measure(
+      "--bootstrap-kind=kubernetes",
+      `--kubeconfig-path=${kubeconfig}`,
+      `--leader-election-name=${leaseName}`
+    )
+    return [
+      { name: "RSS of a daemon that leads", value: leader, bound: 110, unit: "MiB" },
+      { name: "of it by the kind kubernetes", value: leader - without, bound: 20, unit: "MiB" }
+    ]
+  })

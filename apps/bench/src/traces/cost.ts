@@ -1,0 +1,94 @@
+/** What traces cost a daemon: memory where they are exported, CPU for each request. */
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
+import { join } from "node:path"
+import * as Content from "../bytes/Content.ts"
+import { type Endpoint, once, seconds } from "../bytes/manifests.ts"
+import * as Processes from "../bytes/Processes.ts"
+import { query, withServers } from "../bytes/serve.ts"
+import * as Servers from "../bytes/Servers.ts"
+import { imageEnvironment } from "../router/Cluster.ts"
+import { percentile } from "../Statistics.ts"
+import { sleep } from "../Waiting.ts"
+
+export interface TraceFigures {
+  readonly setting: string
+  /** Before any request. */
+  readonly idleMiB: number
+  /** After all of them. */
+  readonly usedMiB: number
+  /** CPU of a small manifest from own content, medians of the rounds. */
+  readonly cpuMicrosPerRequest: number
+  readonly requestsPerSecond: number
+}
+
+const settings: ReadonlyArray<readonly [name: string, environment: (url: string) => Readonly<Record<string, string>>]> =
+  [
+    ["not exported", () => ({})],
+    ["1 % of traces", (url) => ({
+      OTEL_EXPORTER_OTLP_ENDPOINT: url,
+      OTEL_TRACES_SAMPLER: "parentbased_traceidratio",
+      OTEL_TRACES_SAMPLER_ARG: "0.01"
+    })],
+    ["all traces", (url) => ({ OTEL_EXPORTER_OTLP_ENDPOINT: url, OTEL_BSP_MAX_QUEUE_SIZE: "65536" })]
+  ]
+
+const settleMillis = 5000
+
+/** A collector that takes everything and looks at nothing. */
+const startCollector = async () => {
+  const server = createServer((request, response) => {
+    request.resume().once("end", () => response.end())
+  })
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, stop: () => server.close() }
+}
+
+/** Daemons with each setting, asked in turns. */
+export const measure = (options: { readonly port: number; readonly rounds: number }) =>
+  withServers(async (directory, started): Promise<ReadonlyArray<TraceFigures>> => {
+    const manifest = await Content.manifest(directory, 1024)
+    const collector = await startCollector()
+    try {
+      const daemons: Array<{
+        readonly setting: string
+        readonly pid: number
+        readonly endpoint: Endpoint
+        readonly idleMiB: number
+        readonly rates: Array<number>
+        readonly micros: Array<number>
+      }> = []
+      for (const [setting, environment] of settings) {
+        const address = { host: `127.8.1.${daemons.length + 1}`, port: options.port }
+        const { pid } = await started(Servers.spegel(directory, address, {
+          store: "layout",
+          environment: {
+            ...imageEnvironment,
+            NODE_COMPILE_CACHE: join(directory, "compiled"),
+            ...environment(collector.url)
+          }
+        }))
+        await sleep(settleMillis)
+        const endpoint = { ...address, path: manifest.path + query }
+        daemons.push({ setting, pid, endpoint, idleMiB: await Processes.rssMiB(pid), rates: [], micros: [] })
+      }
+      for (const { endpoint } of daemons) await once(endpoint)
+      for (let round = 0; round < options.rounds; round++) {
+        for (const { endpoint, micros, pid, rates } of daemons) {
+          const before = await Processes.cpuSeconds(pid)
+          const rate = await once(endpoint)
+          micros.push((await Processes.cpuSeconds(pid) - before) / (rate * seconds) * 1e6)
+          rates.push(rate)
+        }
+      }
+      return await Promise.all(daemons.map(async ({ idleMiB, micros, pid, rates, setting }) => ({
+        setting,
+        idleMiB,
+        usedMiB: await Processes.rssMiB(pid),
+        cpuMicrosPerRequest: percentile(micros, 0.5),
+        requestsPerSecond: percentile(rates, 0.5)
+      })))
+    } finally {
+      collector.stop()
+    }
+  })

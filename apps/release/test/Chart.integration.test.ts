@@ -1,0 +1,486 @@
+import { assert, beforeAll, describe, it } from "@effect/vitest"
+import * as ChartReadme from "@spegel-ts/release/ChartReadme"
+import { version } from "@spegel-ts/spegel/Version"
+import { glob, readFile } from "node:fs/promises"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { parse } from "yaml"
+import * as HelmChart from "./HelmChart.ts"
+
+const repository = fileURLToPath(new URL("../../..", import.meta.url))
+const read = (...path: ReadonlyArray<string>) => readFile(join(HelmChart.directory, ...path), "utf8")
+
+type Objects = ReadonlyArray<HelmChart.KubernetesObject>
+
+/** Values that switch on what is off, and off what is on. */
+const table: Readonly<Record<string, HelmChart.Rendering>> = {
+  "the defaults": {},
+  "the defaults before Kubernetes 1.34": { kubernetes: "1.30.0" },
+  "everything that is off": {
+    values: {
+      imagePullSecrets: [{ name: "pull" }],
+      image: { digest: `sha256:${"a".repeat(64)}` },
+      serviceAccount: { annotations: { a: "b" } },
+      daemonsetAnnotations: { a: "b" },
+      podAnnotations: { a: "b" },
+      commonLabels: { team: "platform" },
+      updateStrategy: { type: "RollingUpdate", rollingUpdate: { maxUnavailable: "10%" } },
+      affinity: {
+        nodeAffinity: {
+          requiredDuringSchedulingIgnoredDuringExecution: {
+            nodeSelectorTerms: [{ matchExpressions: [{ key: "spegel", operator: "NotIn", values: ["off"] }] }]
+          }
+        }
+      },
+      service: {
+        registry: { annotations: { a: "b" }, nodeIp: "10.0.0.1" },
+        metrics: { annotations: { a: "b" } },
+        bootstrap: { annotations: { a: "b" } },
+        cleanup: { annotations: { a: "b" } }
+      },
+      serviceMonitor: { enabled: true, labels: { release: "prometheus" }, relabelings: [{ action: "labeldrop" }] },
+      grafanaDashboard: {
+        enabled: true,
+        labels: { grafana_dashboard: "1" },
+        annotations: { grafana_folder: "Spegel" }
+      },
+      basicAuthSecretName: "credentials",
+      verticalPodAutoscaler: { enabled: true, minAllowed: { memory: "128Mi" }, controlledResources: ["memory"] },
+      networkPolicy: {
+        enabled: true,
+        additionalRouterPeers: [{ namespaceSelector: { matchLabels: { a: "b" } } }],
+        additionalEgress: [{ ports: [{ port: 4318, protocol: "TCP" }] }]
+      },
+      spegel: {
+        mirroredRegistries: ["https://docker.io", "https://ghcr.io"],
+        additionalMirrorTargets: ["http://10.0.0.9:5000"],
+        registryFilters: [String.raw`^docker\.io/`, ":latest$"],
+        bootstrapKinds: ["dns", "kubernetes"],
+        extraArgs: ["--peer-cidrs=10.0.0.0/8"],
+        otel: { endpoint: "otel-collector:4318", insecure: true, sampler: 0.1 },
+        extraEnv: [{
+          name: "OTEL_EXPORTER_OTLP_HEADERS",
+          valueFrom: { secretKeyRef: { name: "otel", key: "headers" } }
+        }]
+      },
+      extraVolumes: [{ name: "extra", emptyDir: {} }],
+      extraInitContainers: [{
+        name: "before",
+        image: "busybox",
+        volumeMounts: [{ name: "extra", mountPath: "/extra" }]
+      }]
+    }
+  },
+  "everything that is on, off": {
+    values: {
+      livenessProbe: { enabled: false },
+      podSecurityContext: { seccompProfile: null },
+      nodeSelector: { "kubernetes.io/os": null },
+      tolerations: [],
+      spegel: {
+        persistence: { enabled: false },
+        containerdMirrorAdd: false,
+        resolveTags: false,
+        debugWebEnabled: false
+      }
+    }
+  },
+  "a Lease only": { values: { spegel: { bootstrapKinds: ["kubernetes"] } }, release: "other" },
+  "a taint of new nodes": { values: { nodeReadiness: { enabled: true, taint: "example.com/starting" } } },
+  "Grafana's operator": {
+    values: { grafanaDashboard: { enabled: true, mode: "GrafanaOperator", grafanaOperator: { folder: "Spegel" } } }
+  },
+  "k3s": {
+    values: {
+      spegel: {
+        containerdSock: "/run/k3s/containerd/containerd.sock",
+        containerdContentPath: "/var/lib/rancher/k3s/agent/containerd/io.containerd.content.v1.content",
+        containerdRegistryConfigPath: "/var/lib/rancher/k3s/agent/etc/containerd/certs.d"
+      }
+    }
+  },
+  // What a release of Spegel 0.6 may have set.
+  "values of an older Spegel": {
+    kubernetes: "1.33.0",
+    values: {
+      image: { tag: "v0.1.0" },
+      securityContext: { readOnlyRootFilesystem: true },
+      service: {
+        registry: {
+          nodePort: 30021,
+          hostPort: 30020,
+          topologyAwareHintsEnabled: false,
+          usePreferSameNodeTrafficDistribution: false
+        }
+      },
+      spegel: { mirroredRegistries: ["https://ghcr.io"], mirrorResolveTimeout: "1m30s", prependExisting: true }
+    }
+  }
+}
+
+const find = (objects: Objects, kind: string, name: string): HelmChart.KubernetesObject => {
+  const found = objects.filter((object) => object.kind === kind && object.metadata.name === name)
+  assert.lengthOf(found, 1, `${kind} ${name}`)
+  return found[0] ?? assert.fail()
+}
+
+const podsOf = (objects: Objects) =>
+  objects.filter(({ kind }) => kind === "DaemonSet" || kind === "Job").map(({ metadata, spec }) => ({
+    name: metadata.name,
+    labels: spec.template.metadata.labels as Readonly<Record<string, string>>,
+    spec: spec.template.spec
+  }))
+
+interface Container {
+  readonly name: string
+  readonly args: ReadonlyArray<string>
+  readonly image: string
+  // oxlint-disable-next-line typescript/no-explicit-any
+  readonly [field: string]: any
+}
+
+const containersOf = (pod: { readonly spec: Record<string, unknown> }): ReadonlyArray<Container> => [
+  ...(pod.spec["initContainers"] ?? []) as ReadonlyArray<Container>,
+  ...pod.spec["containers"] as ReadonlyArray<Container>
+]
+
+const flag = ({ args }: Container, name: string) =>
+  args.filter((arg) => arg.startsWith(`--${name}=`)).map((arg) => arg.slice(name.length + 3))
+
+const selects = (selector: Readonly<Record<string, string>>, labels: Readonly<Record<string, string>>) =>
+  Object.entries(selector).every(([key, value]) => labels[key] === value)
+
+const help = new Map<string, Promise<HelmChart.Finished>>()
+
+/** Flags of a command of `spegel`, as it tells of them itself. */
+const flagsOf = async (command: string) => {
+  const main = join(repository, "apps/spegel/src/main.ts")
+  const asked = help.get(command) ?? HelmChart.run(process.execPath, ["--conditions=source", main, command, "--help"])
+  help.set(command, asked)
+  return (await asked).stdout.match(/--[a-z-]+/g) ?? []
+}
+
+/** Kinds that are no part of Kubernetes itself: their types are not at hand. */
+const foreign = new Set(["ServiceMonitor", "VerticalPodAutoscaler", "GrafanaDashboard"])
+
+const missing = HelmChart.missingPrerequisite()
+
+describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : ` (skipped: ${missing})`}`, () => {
+  beforeAll(() => HelmChart.build(), 900_000)
+
+  for (const [name, rendering] of Object.entries(table)) {
+    describe(`with ${name}`, () => {
+      let objects: Objects = []
+      beforeAll(async () => {
+        objects = await HelmChart.render(rendering)
+      })
+
+      it("passes helm lint", async () => {
+        const { code, stdout } = await HelmChart.command("lint", rendering)
+        assert.strictEqual(code, 0, stdout)
+      })
+
+      it("is made of objects that Kubernetes' types have room for", async () => {
+        const core = objects.filter(({ kind }) => !foreign.has(kind))
+        const { code, stderr, stdout } = await HelmChart.validate(core)
+        assert.strictEqual(code, 0, stderr)
+        assert.lengthOf(stdout.trim().split("\n"), core.length)
+      })
+
+      it("has all objects in the release's namespace, each once, with the release's labels", () => {
+        const names = objects.map(({ kind, metadata }) => `${kind} ${metadata.name}`)
+        assert.lengthOf(new Set(names), names.length)
+        for (const { kind, metadata } of objects) {
+          assert.strictEqual(metadata.namespace, kind.startsWith("Cluster") ? undefined : "mirrors")
+          assert.strictEqual(metadata.labels["app.kubernetes.io/instance"], rendering.release ?? "spegel")
+          assert.strictEqual(metadata.labels["app.kubernetes.io/managed-by"], "Helm")
+        }
+      })
+
+      it("gives containers no more than they need", () => {
+        for (const pod of podsOf(objects)) {
+          for (const container of containersOf(pod).filter(({ name }) => name !== "before")) {
+            const writesToNode = ["data-dir", "configuration", "cleanup"].includes(container.name)
+            assert.deepStrictEqual(container["securityContext"], {
+              allowPrivilegeEscalation: false,
+              readOnlyRootFilesystem: true,
+              capabilities: { drop: ["ALL"] },
+              runAsUser: writesToNode ? 0 : 65532,
+              runAsGroup: 0,
+              runAsNonRoot: !writesToNode
+            }, container.name)
+            const writable = (container["volumeMounts"] ?? []).filter((mount: { readOnly?: true }) => !mount.readOnly)
+            assert.isAtMost(writable.length, 1, container.name)
+          }
+          for (const field of ["hostNetwork", "hostPID", "hostIPC"]) assert.notProperty(pod.spec, field)
+        }
+      })
+
+      it("mounts what it declares, and declares what it mounts", () => {
+        for (const pod of podsOf(objects)) {
+          const declared = ((pod.spec.volumes ?? []) as ReadonlyArray<{ readonly name: string }>).map(({ name }) =>
+            name
+          )
+          const mounted = containersOf(pod).flatMap((container) =>
+            (container["volumeMounts"] ?? []).map((mount: { readonly name: string }) => mount.name)
+          )
+          assert.sameMembers([...new Set(mounted)], declared)
+        }
+      })
+
+      it("has services and selectors that find the pods they are for", () => {
+        const pods = podsOf(objects)
+        for (const { kind, metadata, spec } of objects) {
+          const selector = kind === "Service"
+            ? spec.selector
+            : kind === "NetworkPolicy"
+            ? spec.podSelector.matchLabels
+            : kind === "DaemonSet"
+            ? spec.selector.matchLabels
+            : undefined
+          if (selector === undefined) continue
+          const found = pods.filter(({ labels }) => selects(selector, labels)).map(({ name }) => name)
+          const component = metadata.name.endsWith("-cleanup") ? "-cleanup" : ""
+          assert.lengthOf(found, 1, `${kind} ${metadata.name}`)
+          assert.isTrue(found[0]?.endsWith(component), found[0])
+        }
+        for (const { spec } of objects.filter(({ kind }) => kind === "ServiceMonitor")) {
+          const services = objects.filter(({ kind, metadata }) =>
+            kind === "Service" && selects(spec.selector.matchLabels, metadata.labels)
+          )
+          assert.deepStrictEqual(services.map(({ spec }) => spec.ports[0].name), [spec.endpoints[0].port])
+        }
+      })
+
+      it("gives a token and rights only where the API is used", () => {
+        const lease = rendering.values?.spegel?.bootstrapKinds?.includes("kubernetes") ?? false
+        const taint = rendering.values?.nodeReadiness?.enabled ?? false
+        const withToken = podsOf(objects).filter(({ spec }) => spec.automountServiceAccountToken !== false)
+        assert.lengthOf(withToken, lease || taint ? 1 : 0)
+        const rights = objects.filter(({ kind }) => /Role|Lease/.test(kind))
+        assert.sameMembers(rights.map(({ kind }) => kind), [
+          ...(lease ? ["Lease", "Role", "RoleBinding"] : []),
+          ...(taint ? ["ClusterRole", "ClusterRoleBinding"] : [])
+        ])
+        const rulesOf = (kind: string) => rights.find((object) => object.kind === kind)?.["rules"]
+        const registry = containersOf(podsOf(objects)[0] ?? assert.fail()).at(-1) ?? assert.fail()
+        if (lease) {
+          const name = rights.find(({ kind }) => kind === "Lease")?.metadata.name
+          assert.deepStrictEqual(rulesOf("Role"), [{
+            apiGroups: ["coordination.k8s.io"],
+            resources: ["leases"],
+            resourceNames: [name],
+            verbs: ["get", "list", "watch", "update"]
+          }])
+          assert.deepStrictEqual(flag(registry, "leader-election-name"), [name])
+          assert.deepStrictEqual(flag(registry, "leader-election-namespace"), ["mirrors"])
+        }
+        if (taint) {
+          assert.deepStrictEqual(rulesOf("ClusterRole"), [{
+            apiGroups: [""],
+            resources: ["nodes"],
+            verbs: ["get", "patch"]
+          }])
+          assert.deepStrictEqual(flag(registry, "node-readiness-taint"), ["example.com/starting"])
+          assert.deepStrictEqual(registry["env"], [{
+            name: "NODE_NAME",
+            valueFrom: { fieldRef: { fieldPath: "spec.nodeName" } }
+          }])
+        }
+      })
+
+      it("gives commands only flags that they have", async () => {
+        for (const container of podsOf(objects).flatMap(containersOf)) {
+          if (container.name === "before") continue
+          const [command = "", ...args] = container.args
+          const known = await flagsOf(command)
+          for (const arg of args) assert.include(known, arg.split("=", 1)[0], `${command} in ${container.name}`)
+        }
+      })
+
+      it("cleans up after uninstall on the nodes on which it ran", () => {
+        const hooks = objects.filter(({ metadata }) => metadata.annotations?.["helm.sh/hook"] !== undefined)
+        if (rendering.values?.spegel?.containerdMirrorAdd === false) return assert.lengthOf(hooks, 0)
+        assert.deepStrictEqual(hooks.map(({ kind }) => kind), ["Service", "DaemonSet", "Job"])
+        for (const { metadata } of hooks) {
+          assert.strictEqual(metadata.annotations?.["helm.sh/hook"], "post-delete")
+          assert.strictEqual(
+            metadata.annotations?.["helm.sh/hook-delete-policy"],
+            "before-hook-creation,hook-succeeded"
+          )
+        }
+        const [mirror, cleanup, wait] = podsOf(objects)
+        for (const field of ["nodeSelector", "affinity", "tolerations", "imagePullSecrets", "priorityClassName"]) {
+          assert.deepStrictEqual(cleanup?.spec[field], mirror?.spec[field], field)
+        }
+        const service = hooks[0] ?? assert.fail()
+        assert.strictEqual(service["spec"].clusterIP, "None")
+        assert.isTrue(service["spec"].publishNotReadyAddresses)
+        const container = containersOf(wait ?? assert.fail())[0] ?? assert.fail()
+        assert.deepStrictEqual(
+          flag(container, "probe-endpoint"),
+          [`${service.metadata.name}.mirrors.svc.cluster.local.:${service["spec"].ports[0].port}`]
+        )
+        const directories = (pod: { readonly spec: { readonly volumes: ReadonlyArray<{ hostPath?: unknown }> } }) =>
+          pod.spec.volumes.map(({ hostPath }) => hostPath)
+        for (const hostPath of directories(cleanup as never)) assert.deepInclude(directories(mirror as never), hostPath)
+      })
+    })
+  }
+
+  const mirror = (objects: Objects) => podsOf(objects)[0] ?? assert.fail()
+  const containerOf = (objects: Objects, name: string) =>
+    containersOf(mirror(objects)).find((container) => container.name === name) ?? assert.fail(`no container ${name}`)
+  const ports = (objects: Objects) =>
+    containerOf(objects, "registry")["ports"] as ReadonlyArray<{ readonly name: string; readonly hostPort?: number }>
+
+  it("prefers the pod of the same node by Kubernetes, and before 1.34 by a port of the node", async () => {
+    const registryOf = (objects: Objects) => find(objects, "Service", "spegel-registry")["spec"]
+    const preferred = await HelmChart.render()
+    assert.strictEqual(registryOf(preferred).trafficDistribution, "PreferSameNode")
+    assert.deepStrictEqual(flag(containerOf(preferred, "configuration"), "mirror-targets"), ["http://$(NODE_IP):30020"])
+    assert.deepStrictEqual(ports(preferred).map(({ hostPort }) => hostPort), [undefined, undefined, undefined])
+    const old = await HelmChart.render({ kubernetes: "1.33.7" })
+    assert.notProperty(registryOf(old), "trafficDistribution")
+    assert.deepStrictEqual(
+      flag(containerOf(old, "configuration"), "mirror-targets"),
+      ["http://$(NODE_IP):30021", "http://$(NODE_IP):30020"]
+    )
+    assert.deepStrictEqual(ports(old).map(({ hostPort }) => hostPort), [30021, undefined, undefined])
+    for (const kubernetes of ["1.33.7", "1.35.0"]) {
+      for (const chosen of [true, false]) {
+        const values = { service: { registry: { usePreferSameNodeTrafficDistribution: chosen } } }
+        const objects = await HelmChart.render({ kubernetes, values })
+        assert.strictEqual("trafficDistribution" in registryOf(objects), chosen)
+      }
+    }
+    const values = { service: { registry: { hostPort: 30020 } } }
+    const refused = await HelmChart.command("template", { kubernetes: "1.33.7", values })
+    assert.include(refused.stderr, "service.registry.hostPort and service.registry.nodePort must differ")
+  })
+
+  it("mounts the directory of containerd's socket, but no directory that others share", async () => {
+    const mountOf = async (containerdSock: string) => {
+      const objects = await HelmChart.render({ values: { spegel: { containerdSock } } })
+      const { hostPath } = mirror(objects).spec.volumes.find(({ name }: { name: string }) => name === "containerd-sock")
+      const [mount] = containerOf(objects, "registry")["volumeMounts"]
+      assert.strictEqual(mount.mountPath, hostPath.path)
+      assert.isTrue(mount.readOnly)
+      return hostPath
+    }
+    assert.deepStrictEqual(await mountOf("/run/containerd/containerd.sock"), {
+      path: "/run/containerd",
+      type: "Directory"
+    })
+    assert.deepStrictEqual(await mountOf("/run/c.sock"), { path: "/run/c.sock", type: "Socket" })
+  })
+
+  it("names the image by digest where one is set, else by tag, else by the chart's version", async () => {
+    const imageOf = async (image: object) =>
+      containerOf(await HelmChart.render({ values: { image } }), "registry").image
+    assert.strictEqual(await imageOf({}), `ghcr.io/spegel-ts/spegel:v${version}`)
+    assert.strictEqual(await imageOf({ repository: "r.example/s", tag: "v9" }), "r.example/s:v9")
+    const digest = `sha256:${"b".repeat(64)}`
+    assert.strictEqual(await imageOf({ repository: "r.example/s", tag: "v9", digest }), `r.example/s@${digest}`)
+  })
+
+  it("sends traces where a collector is named", async () => {
+    const environmentOf = async (otel: object) => {
+      const environment = containerOf(await HelmChart.render({ values: { spegel: { otel } } }), "registry")["env"] ?? []
+      return Object.fromEntries(environment.map(({ name, value }: Record<string, string>) => [name, value]))
+    }
+    const common = { OTEL_SERVICE_NAME: "spegel" }
+    assert.deepStrictEqual(await environmentOf({ sampler: "always_on" }), {})
+    assert.deepStrictEqual(await environmentOf({ endpoint: "https://c:4318", sampler: "always_on" }), {
+      ...common,
+      OTEL_EXPORTER_OTLP_ENDPOINT: "https://c:4318",
+      OTEL_TRACES_SAMPLER: "always_on"
+    })
+    for (const sampler of [0.25, "0.25"]) {
+      assert.deepStrictEqual(await environmentOf({ endpoint: "c:4318", insecure: true, sampler }), {
+        ...common,
+        OTEL_EXPORTER_OTLP_ENDPOINT: "http://c:4318",
+        OTEL_TRACES_SAMPLER: "parentbased_traceidratio",
+        OTEL_TRACES_SAMPLER_ARG: "0.25"
+      })
+    }
+    assert.deepStrictEqual(await environmentOf({ endpoint: "c:4318" }), {
+      ...common,
+      OTEL_EXPORTER_OTLP_ENDPOINT: "https://c:4318"
+    })
+  })
+
+  for (
+    const [name, key, values] of [
+      ["a key that is none", "mirrorRegistries", { spegel: { mirrorRegistries: ["https://docker.io"] } }],
+      ["a key in the wrong place", "nodePort", { service: { nodePort: 30020 } }],
+      ["a section that is none", "spegal", { spegal: {} }],
+      ["a key of another case", "pullpolicy", { image: { pullpolicy: "Always" } }],
+      ["text for a switch", "enabled", { serviceMonitor: { enabled: "yes" } }],
+      ["a number as text", "nodePort", { service: { registry: { nodePort: "30020" } } }],
+      ["a port that is none", "port", { service: { router: { port: 70_000 } } }],
+      ["a duration without a unit", "mirrorResolveTimeout", { spegel: { mirrorResolveTimeout: "20" } }],
+      ["a level that is none", "logLevel", { spegel: { logLevel: "TRACE" } }],
+      ["a bootstrap kind that is none", "bootstrapKinds", { spegel: { bootstrapKinds: ["dsn"] } }],
+      ["a relative path", "containerdSock", { spegel: { containerdSock: "run/c.sock" } }],
+      ["text for a list", "mirroredRegistries", { spegel: { mirroredRegistries: "https://docker.io" } }],
+      ["a digest that is none", "digest", { image: { digest: "v0.1.0" } }],
+      ["a further flag without dashes", "extraArgs", { spegel: { extraArgs: ["peer-cidrs=10.0.0.0/8"] } }]
+    ] as const
+  ) {
+    it(`refuses ${name}, and names it`, async () => {
+      const { code, stderr } = await HelmChart.command("template", { values })
+      assert.notStrictEqual(code, 0)
+      assert.include(stderr, key)
+    })
+  }
+
+  it("has a schema for exactly the keys that the README tells of", async () => {
+    interface Schema {
+      readonly properties?: Readonly<Record<string, Schema>>
+      readonly description?: string
+    }
+    const keys = ({ properties = {} }: Schema, path: ReadonlyArray<string> = []): ReadonlyArray<string> =>
+      Object.entries(properties).flatMap(([key, schema]) => {
+        // What has a description is taken and does nothing here.
+        if (schema.description !== undefined) return []
+        return schema.properties === undefined ? [[...path, key].join(".")] : keys(schema, [...path, key])
+      })
+    const schema = JSON.parse(await read("values.schema.json")) as Schema
+    const described = ChartReadme.read(await read("values.yaml")).map(({ key }) => key)
+    assert.sameMembers([...keys(schema)], described)
+  })
+
+  it.effect("has a README that says what values.yaml says", () =>
+    ChartReadme.update({ directory: HelmChart.directory, check: true }))
+
+  it("has the version of everything else", async () => {
+    const chart = parse(await read("Chart.yaml")) as { readonly version: string; readonly appVersion: string }
+    assert.strictEqual(chart.version, version)
+    assert.strictEqual(chart.appVersion, `v${version}`)
+    for await (const path of glob("{.,packages/*,apps/*}/package.json", { cwd: repository })) {
+      const manifest = JSON.parse(await readFile(join(repository, path), "utf8")) as { readonly version: string }
+      assert.strictEqual(manifest.version, version, path)
+    }
+  })
+
+  it("has a dashboard over metrics that exist", async () => {
+    const sources: Array<string> = []
+    for await (const path of glob("packages/*/src/**/*.ts", { cwd: repository })) {
+      sources.push(await readFile(join(repository, path), "utf8"))
+    }
+    const ours = new Set(sources.join("\n").match(/(?<=")(?:spegel|http)_[a-z_]+(?=")/g))
+    const { collectDefaultMetrics, Registry } = await import("prom-client")
+    const registry = new Registry()
+    collectDefaultMetrics({ register: registry })
+    const process = new Set(registry.getMetricsAsArray().map(({ name }) => name))
+    registry.clear()
+    const dashboard = await read("dashboards/spegel.json")
+    const used = new Set(dashboard.match(/(?:spegel|http|process|nodejs)_[a-z0-9_]+/g))
+    assert.isAtLeast(used.size, 10)
+    for (const name of used) {
+      const metric = name.replace(/_(?:bucket|sum|count)$/, "")
+      assert.isTrue(ours.has(metric) || process.has(metric), name)
+    }
+  })
+})

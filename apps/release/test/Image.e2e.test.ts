@@ -1,0 +1,270 @@
+import { assert, beforeAll, describe, it } from "@effect/vitest"
+import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
+import * as Reference from "@spegel-ts/oci/Reference"
+import * as ImageDefinition from "@spegel-ts/release/ImageDefinition"
+import * as DemoImage from "@spegel-ts/spegel/demo/DemoImage"
+import { Effect, Fiber, Result, Schedule } from "effect"
+import { execFile, spawn } from "node:child_process"
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { promisify } from "node:util"
+import * as ContainerdDaemon from "../../../packages/containerd/test/ContainerdDaemon.ts"
+import * as ContainerdPackages from "../../../packages/containerd/test/ContainerdPackages.ts"
+import * as HelmChart from "./HelmChart.ts"
+import * as Hosts from "./Hosts.ts"
+import * as PodRunner from "./PodRunner.ts"
+
+const repository = fileURLToPath(new URL("../../..", import.meta.url))
+const missing = ContainerdDaemon.missingPrerequisite("docker-registry", "skopeo") ?? HelmChart.missingPrerequisite()
+const registryPort = 30_020
+const mebibyte = 1024 * 1024
+
+const temporary = Effect.acquireRelease(
+  Effect.promise(() => mkdtemp(join(tmpdir(), "spegel-image-"))),
+  (directory) => Effect.promise(() => rm(directory, { recursive: true, force: true, maxRetries: 5 }))
+)
+
+/** A figure of the image, beside what it must not exceed. */
+const tell = (name: string, value: number, bound: number, unit: string) =>
+  process.stdout.write(
+    `${value <= bound ? "met   " : "MISSED"}  ${name.padEnd(60)}  ${value.toFixed(1)} ${unit} (at most ${bound})\n`
+  )
+
+/** `npm run image`, with its two outputs. */
+const buildImage = (output: string) =>
+  ContainerdDaemon.run(
+    process.execPath,
+    "--conditions=source",
+    join(repository, "apps/release/src/main.ts"),
+    "image",
+    `--output=${output}`
+  )
+
+/** A registry on a host, until the scope is closed or it is ended. */
+const startUpstream = Effect.fnUntraced(function*(host: Hosts.Host, directory: string) {
+  const config = join(directory, "registry.yml")
+  const address = `${host.address}:5000`
+  yield* Effect.promise(() =>
+    writeFile(
+      config,
+      `version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: ${directory}/registry}}\nhttp: {addr: "${address}"}\n`
+    )
+  )
+  const [program, args] = host.command("docker-registry", "serve", config)
+  const child = yield* Effect.acquireRelease(
+    Effect.sync(() => spawn(program, args, { stdio: "ignore" })),
+    (child) => Effect.sync(() => child.kill("SIGKILL"))
+  )
+  return { address, end: Effect.sync(() => child.kill("SIGKILL")) }
+})
+
+/** Pushes an image of noise, once the registry answers. */
+const push = Effect.fnUntraced(function*(host: Hosts.Host, directory: string, name: string) {
+  const root = join(directory, "layout")
+  const writer = yield* OciLayoutWriter.make({ root })
+  const reference = Result.getOrThrow(Reference.parse(name))
+  yield* DemoImage.write({ writer, reference, layerSizes: Array.from({ length: 3 }, () => 16 * mebibyte) })
+  const copy = ["copy", "--quiet", "--dest-tls-verify=false", `oci:${root}:${name}`, `docker://${name}`]
+  const [program, args] = host.command("skopeo", ...copy)
+  yield* ContainerdDaemon.run(program, ...args).pipe(
+    Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 50 })
+  )
+  yield* Effect.promise(() => rm(root, { recursive: true }))
+})
+
+/** Asks until the answer is 200, and tells when that was. Runs on the host that it asks. */
+const poll = `
+const [url] = process.argv.slice(1)
+const ask = () => fetch(url).then((response) => response.ok, () => false)
+while (!(await ask())) await new Promise((resolve) => setTimeout(resolve, 5))
+console.log(Date.now())
+`
+
+/** Waits until a host's URL answers 200; gives the time of it in milliseconds. */
+const untilOk = (host: Hosts.Host, url: string) => {
+  const [program, args] = host.command(process.execPath, "--input-type=module", "--eval", poll, url)
+  return ContainerdDaemon.run(program, ...args).pipe(Effect.map(Number), Effect.timeout("60 seconds"))
+}
+
+/** A node: containerd, and the mirror as the chart says, in the image. */
+const startNode = Effect.fnUntraced(function*(host: Hosts.Host, image: string, first: Hosts.Host, upstream: string) {
+  const directory = yield* temporary
+  const programs = yield* ContainerdPackages.fetch("1.7")
+  const containerd = yield* ContainerdDaemon.start({ programs })
+  yield* containerd.ctr("images", "import", "--snapshotter", "native", image)
+  const certs = join(directory, "certs.d")
+  const data = join(directory, "data")
+  const objects = yield* Effect.promise(() =>
+    HelmChart.render({
+      values: {
+        service: { registry: { port: registryPort, nodePort: registryPort } },
+        spegel: {
+          containerdSock: containerd.socket,
+          containerdContentPath: containerd.contentPath,
+          containerdRegistryConfigPath: certs,
+          persistence: { path: data, hostPath: data },
+          mirroredRegistries: [`http://${upstream}`],
+          // There is no DNS here.
+          bootstrapKinds: ["static"],
+          extraArgs: [`--static-bootstrap-peers=${first.address}:5001`]
+        }
+      }
+    })
+  )
+  const pods = objects.filter(({ kind }) => kind === "DaemonSet").map(({ spec }) => spec.template.spec as PodRunner.Pod)
+  const [pod, cleanup] = pods
+  if (pod === undefined || cleanup === undefined) return yield* Effect.die(new Error("the chart has no pods"))
+  const { entrypoint } = yield* ImageDefinition.load
+  const node = { host, entrypoint, ctr: containerd.ctr }
+  yield* PodRunner.prepare(node, pod)
+  const mirror = yield* PodRunner.create(node, pod)
+  const ready = yield* Effect.forkScoped(untilOk(host, `http://${host.address}:${registryPort}/readyz`))
+  // The poller has to be there before what it waits for.
+  yield* Effect.sleep("500 millis")
+  const startedAt = Date.now()
+  yield* mirror.start
+  const readyAt = yield* Fiber.join(ready)
+  const status = Effect.flatMap(
+    mirror.pid,
+    (pid) => Effect.promise(() => readFile(`/proc/${pid}/status`, "utf8"))
+  )
+  const ctrOnHost = (...args: ReadonlyArray<string>) => {
+    const [program, all] = host.command(programs.ctr, "--address", containerd.socket, "--namespace", "k8s.io", ...args)
+    return ContainerdDaemon.run(program, ...all)
+  }
+  return {
+    ...node,
+    certs,
+    data,
+    cleanup,
+    containerd,
+    mirror,
+    readyMillis: readyAt - startedAt,
+    pull: (name: string) => ctrOnHost("images", "pull", "--hosts-dir", certs, "--snapshotter", "native", name),
+    status,
+    rssMiB: Effect.map(status, (text) => Number(/^VmRSS:\s+(\d+)/m.exec(text)?.[1]) / 1024),
+    /** What one path of the mirror answers. */
+    head: (path: string) => {
+      const url = `http://${host.address}:${registryPort}${path}`
+      const [program, args] = host.command(
+        "curl",
+        "--silent",
+        "--output",
+        "/dev/null",
+        "--write-out",
+        "%{http_code}",
+        "--head",
+        url
+      )
+      return ContainerdDaemon.run(program, ...args)
+    }
+  }
+})
+
+describe.skipIf(missing !== undefined)(`the image${missing === undefined ? "" : ` (skipped: ${missing})`}`, () => {
+  let directory = ""
+  let image = ""
+  beforeAll(async () => {
+    await promisify(execFile)("npm", ["run", "bundle"], { cwd: repository })
+    await HelmChart.build()
+    directory = await mkdtemp(join(tmpdir(), "spegel-image-"))
+    image = join(directory, "image.tar")
+    await Effect.runPromise(buildImage(image))
+    return () => rm(directory, { recursive: true })
+  }, 900_000)
+
+  it.live("is the same bytes each time it is built", () =>
+    Effect.gen(function*() {
+      const again = join(directory, "again.tar")
+      yield* buildImage(again)
+      const [first, second] = yield* Effect.promise(() => Promise.all([image, again].map((path) => readFile(path))))
+      assert.isTrue(first?.equals(second ?? Buffer.alloc(0)))
+    }), 120_000)
+
+  it.live("has nothing that its user can write, runs as no root, and is small", () =>
+    Effect.gen(function*() {
+      const unpacked = yield* temporary
+      yield* ContainerdDaemon.run("skopeo", "copy", "--quiet", `oci-archive:${image}`, `dir:${unpacked}/dir`)
+      const manifest = JSON.parse(yield* Effect.promise(() => readFile(join(unpacked, "dir/manifest.json"), "utf8")))
+      let [pulled, bytes] = [0, 0]
+      for (const { digest, size } of manifest.layers) {
+        const layer = join(unpacked, "dir", digest.replace("sha256:", ""))
+        const listing = yield* ContainerdDaemon.run("tar", "--list", "--verbose", "--numeric-owner", "--file", layer)
+        for (const line of listing.trim().split("\n")) {
+          const [mode = "", owner, length] = line.split(/\s+/)
+          assert.match(mode, /^-r[-w]-r-[-x]r-[-x]$|^-r-xr-xr-x$/, line)
+          assert.notInclude(mode.slice(4), "w", line)
+          assert.strictEqual(owner, "0/0", line)
+          bytes += Number(length)
+        }
+        pulled += size
+      }
+      const config = JSON.parse(
+        yield* Effect.promise(() => readFile(join(unpacked, "dir", manifest.config.digest.slice(7)), "utf8"))
+      )
+      const definition = yield* ImageDefinition.load
+      assert.strictEqual(config.config.User, "65532:0")
+      assert.deepStrictEqual(config.config.Entrypoint, definition.entrypoint)
+      tell("size of the image, unpacked", bytes / 1e6, 150, "MB")
+      tell("size of the image, as pulled", pulled / 1e6, 150, "MB")
+      assert.isBelow(bytes, 150e6)
+    }))
+
+  it.live(
+    "serves a pull to a second node under containerd, with what the chart gives it, and leaves nothing behind",
+    () =>
+      Effect.gen(function*() {
+        const scratch = yield* temporary
+        const [hub, one, two] = yield* Hosts.make(3)
+        if (hub === undefined || one === undefined || two === undefined) return assert.fail("three hosts")
+        const upstream = yield* startUpstream(hub, scratch)
+        const name = `${upstream.address}/team/app:v1`
+        yield* push(hub, scratch, name)
+
+        const first = yield* startNode(one, image, one, upstream.address)
+        const second = yield* startNode(two, image, one, upstream.address)
+        for (const { status } of [first, second]) {
+          const text = yield* status
+          assert.match(text, /^Uid:\t65532\t65532/m)
+          assert.match(text, /^Gid:\t0\t0/m)
+          assert.match(text, /^CapEff:\t0+$/m)
+          assert.match(text, /^CapBnd:\t0+$/m)
+          assert.match(text, /^NoNewPrivs:\t1$/m)
+          assert.match(text, /^Seccomp:\t2$/m)
+        }
+        yield* Effect.sleep("20 seconds")
+        const idle = yield* second.rssMiB
+
+        // containerd makes its socket anew; the mirror has to see that image of it nevertheless.
+        yield* first.containerd.restart
+        yield* first.pull(name)
+        const manifest = "/v2/team/app/manifests/v1?ns=" + encodeURIComponent(upstream.address)
+        yield* second.head(manifest).pipe(
+          Effect.repeat({ schedule: Schedule.spaced("100 millis"), until: (code) => code === "200", times: 300 })
+        )
+        yield* upstream.end
+        yield* second.pull(name)
+        assert.include(yield* second.ctr("images", "ls", "-q"), name)
+
+        yield* Effect.sleep("20 seconds")
+        tell("from start to ready, the first node", first.readyMillis / 1000, 1.5, "s")
+        tell("from start to ready, a node of a network", second.readyMillis / 1000, 1.5, "s")
+        tell("RSS of an idle mirror", idle, 110, "MiB")
+        tell("RSS of a mirror 20 s after it has relayed a pull of 48 MiB", yield* second.rssMiB, 128, "MiB")
+        assert.isBelow(idle, 110)
+
+        assert.strictEqual(yield* first.mirror.stop, 0)
+        const directories = Effect.promise(() => Promise.all([first.data, first.certs].map((path) => readdir(path))))
+        assert.deepStrictEqual((yield* directories).map(({ length }) => length), [1, 1])
+        yield* PodRunner.prepare(first, first.cleanup)
+        const cleanup = yield* PodRunner.create(first, first.cleanup)
+        yield* cleanup.start
+        yield* untilOk(one, `http://${one.address}:8080/healthz`)
+        assert.deepStrictEqual(yield* directories, [[], []])
+        assert.strictEqual(yield* cleanup.stop, 0)
+      }),
+    300_000
+  )
+})

@@ -1,0 +1,75 @@
+/** Waits until the cleanup of every node has answered, as the name of a headless service lists them. */
+import { Data, Duration, Effect, Schedule } from "effect"
+import { lookup } from "node:dns/promises"
+import { isIPv6 } from "node:net"
+
+/** Not every node has answered. */
+export class CleanupPending extends Data.TaggedError("CleanupPending")<{ readonly reason: string }> {
+  override get message() {
+    return this.reason
+  }
+}
+
+const timeout = Duration.seconds(1)
+const concurrency = 10
+
+const reasonOf = (cause: unknown) => cause instanceof Error ? cause.message : String(cause)
+
+const probe = (host: string, port: number) => {
+  const url = `http://${isIPv6(host) ? `[${host}]` : host}:${port}/healthz`
+  return Effect.tryPromise({
+    try: async (signal) => {
+      const response = await fetch(url, { signal, redirect: "error" })
+      await response.body?.cancel()
+      return response.status
+    },
+    catch: (cause) => new CleanupPending({ reason: `${url}: ${reasonOf(cause)}` })
+  }).pipe(
+    Effect.timeoutOrElse({
+      duration: timeout,
+      orElse: () => Effect.fail(new CleanupPending({ reason: `${url}: no answer within ${Duration.format(timeout)}` }))
+    }),
+    Effect.filterOrFail(
+      (status) => status === 200,
+      (status) => new CleanupPending({ reason: `${url} answered ${status}` })
+    )
+  )
+}
+
+/** One round: the addresses of `host`, all of which have answered. */
+const round = Effect.fnUntraced(function*(host: string, port: number) {
+  const addresses = yield* Effect.tryPromise({
+    try: () => lookup(host, { all: true }),
+    catch: (cause) => new CleanupPending({ reason: `looking up ${host}: ${reasonOf(cause)}` })
+  })
+  const hosts = [...new Set(addresses.map(({ address }) => address))].toSorted()
+  yield* Effect.forEach(hosts, (address) => probe(address, port), { concurrency, discard: true })
+  return hosts.join(" ")
+})
+
+/**
+ * Ends after `threshold` rounds in a row, `period` apart, in which the same addresses have all answered: a node that
+ * comes later is waited for too.
+ */
+export const wait = Effect.fn("CleanupProbe.wait")(function*(options: {
+  readonly host: string
+  readonly port: number
+  readonly threshold: number
+  readonly period: Duration.Duration
+}) {
+  const { host, period, port, threshold } = options
+  let passed = 0
+  let last = ""
+  yield* round(host, port).pipe(
+    Effect.flatMap((addresses) => {
+      passed = addresses === last ? passed + 1 : 1
+      last = addresses
+      return Effect.logInfo("all have answered").pipe(Effect.annotateLogs({ addresses, passed, threshold }))
+    }),
+    Effect.catch((error) => {
+      passed = 0
+      return Effect.logInfo(`waiting: ${error.message}`)
+    }),
+    Effect.repeat({ schedule: Schedule.spaced(period), until: () => passed >= threshold })
+  )
+})

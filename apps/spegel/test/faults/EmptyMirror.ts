@@ -1,0 +1,58 @@
+/** What a mirror costs that has nothing: pulls with and without it, by turns. */
+import { Effect } from "effect"
+import type * as Lane from "./Lane.ts"
+import { median } from "./Report.ts"
+
+export interface EmptyMirror {
+  readonly name: string
+  readonly pairs: number
+  readonly plainSeconds: number
+  readonly mirrorSeconds: number
+  /** Median over the pairs of a pull with the mirror by one without. */
+  readonly ratio: number
+  /** Median over the pairs of the difference. */
+  readonly addedSeconds: number
+}
+
+export const maxRatio = 1.05
+export const maxAddedSeconds = 0.1
+
+const layerSizes = Array.from({ length: 4 }, () => 64 * 1024 * 1024)
+
+export const isMet = ({ addedSeconds, ratio }: EmptyMirror): boolean =>
+  ratio <= maxRatio && addedSeconds <= maxAddedSeconds
+
+/** Pairs are added while the bars are missed, up to three times as many: the machine may have been busy. */
+export const measure: (
+  lane: Lane.Lane,
+  name: string,
+  minPairs: number
+) => Effect.Effect<EmptyMirror> = Effect.fnUntraced(function*(lane, name, minPairs) {
+  const image = yield* lane.image(layerSizes)
+  const pull = Effect.fnUntraced(function*(from: "mirror" | "upstream") {
+    const { error, seconds } = yield* lane.pull(image, from)
+    yield* lane.collect(image)
+    if (error !== undefined) return yield* Effect.die(new Error(`a pull from ${from} failed: ${error}`))
+    return seconds
+  })
+  const pairs: Array<{ readonly plain: number; readonly mirror: number }> = []
+  const summary = (): EmptyMirror => ({
+    name,
+    pairs: pairs.length,
+    plainSeconds: median(pairs.map(({ plain }) => plain)),
+    mirrorSeconds: median(pairs.map(({ mirror }) => mirror)),
+    ratio: median(pairs.map(({ mirror, plain }) => mirror / plain)),
+    addedSeconds: median(pairs.map(({ mirror, plain }) => mirror - plain))
+  })
+  // Caches and compilers are cold in the first of each.
+  yield* pull("upstream")
+  yield* pull("mirror")
+  while (pairs.length < minPairs || (!isMet(summary()) && pairs.length < 3 * minPairs)) {
+    if (pairs.length % 2 === 0) pairs.push({ plain: yield* pull("upstream"), mirror: yield* pull("mirror") })
+    else {
+      const mirror = yield* pull("mirror")
+      pairs.push({ plain: yield* pull("upstream"), mirror })
+    }
+  }
+  return summary()
+}, Effect.orDie)

@@ -1,0 +1,69 @@
+/** A peer of the cluster whose registry is a `FaultServer`: a proper member of the router's network under a new name. */
+import * as Bootstrap from "@spegel-ts/router/Bootstrap"
+import * as ContentKey from "@spegel-ts/router/ContentKey"
+import * as Libp2p from "@spegel-ts/router/Libp2p"
+import { Router } from "@spegel-ts/router/Router"
+import { Context, Effect, Exit, Layer, Option, Result, Schedule, Scope, Stream } from "effect"
+import { readFile } from "node:fs/promises"
+import { join } from "node:path"
+import { FaultServer, type Misbehaviour } from "./FaultServer.ts"
+
+export interface FaultPeerOptions {
+  /** The peer's own address; both of its ports are on it. */
+  readonly host: string
+  readonly routerPort: number
+  readonly registryPort: number
+  /** Routers of other peers, as `IP:port`. */
+  readonly bootstrap: ReadonlyArray<string>
+  /** Image layout whose blobs are served. */
+  readonly layout: string
+  /** Name with registry and tag, which is advertised beside the digests. */
+  readonly name: string
+  /** The image, manifest first. */
+  readonly objects: ReadonlyArray<{ readonly digest: string; readonly mediaType: string }>
+  readonly misbehaviour?: Misbehaviour | undefined
+  readonly vanish: () => void
+}
+
+const bytesOf = (layout: string, digest: string) =>
+  Effect.promise(() => readFile(join(layout, "blobs", "sha256", digest.replace("sha256:", ""))))
+
+/** Joins under a new identity and advertises the image; returns when others can find it. */
+export const start = Effect.fnUntraced(function*(options: FaultPeerOptions) {
+  const { host, layout, misbehaviour, objects, vanish } = options
+  const served = yield* Effect.forEach(
+    objects,
+    (object) => Effect.map(bytesOf(layout, object.digest), (bytes) => ({ ...object, bytes }))
+  )
+  const server = new FaultServer({ host, port: options.registryPort, objects: served, misbehaviour, vanish })
+  yield* Effect.acquireRelease(Effect.promise(() => server.start()), () => Effect.sync(() => server.stop()))
+
+  const scope = yield* Scope.make()
+  yield* Effect.addFinalizer(() => Scope.close(scope, Exit.void))
+  const context = yield* Layer.buildWithScope(
+    Layer.fresh(
+      Libp2p.layer({
+        host: Option.some(host),
+        port: options.routerPort,
+        dataDir: Option.none(),
+        registryPort: options.registryPort
+      }).pipe(Layer.provide(Bootstrap.layer(Result.getOrThrow(Bootstrap.fromStatic(options.bootstrap)))))
+    ),
+    scope
+  )
+  const router = Context.get(context, Router)
+  const keys = [options.name, ...objects.map(({ digest }) => digest)].map(ContentKey.make)
+  yield* router.advertise(keys).pipe(Effect.retry({ schedule: Schedule.spaced("20 millis"), times: 500 }))
+  return {
+    counts: Effect.sync(() => server.counts),
+    /** Waits until `providers` others can be found for everything that this peer has. */
+    untilFound: (providers: number) =>
+      Effect.forEach(keys, (key) =>
+        Stream.runCollect(router.lookup(key, { count: providers })).pipe(
+          Effect.filterOrFail((found) => found.length >= providers, (found) => `${key}: ${found.length} providers`),
+          Effect.retry({ schedule: Schedule.spaced("20 millis"), times: 500 })
+        ), { discard: true })
+  }
+})
+
+export type FaultPeer = Effect.Success<ReturnType<typeof start>>

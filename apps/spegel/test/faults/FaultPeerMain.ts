@@ -1,0 +1,53 @@
+/** The program of a fault peer: alone in a network namespace, and told what to do by the process that started it. */
+import { Effect, Exit, Scope } from "effect"
+import { execFileSync } from "node:child_process"
+import * as FaultPeer from "./FaultPeer.ts"
+import type { Command, Reply } from "./FaultPeerProcess.ts"
+
+const ip = (...args: ReadonlyArray<string>) => void execFileSync("ip", args)
+
+let link = ""
+let running: { readonly scope: Scope.Closeable; readonly peer: FaultPeer.FaultPeer } | undefined
+
+const stop = Effect.gen(function*() {
+  if (running === undefined) return null
+  const { peer, scope } = running
+  running = undefined
+  // Whoever vanished can say goodbye when it is back.
+  ip("link", "set", link, "up")
+  yield* Scope.close(scope, Exit.void)
+  return yield* peer.counts
+})
+
+const run = (command: Command): Effect.Effect<unknown> =>
+  Effect.gen(function*() {
+    switch (command._tag) {
+      case "Network":
+        link = command.link
+        ip("link", "set", "lo", "up")
+        ip("address", "add", command.address, "dev", link)
+        ip("link", "set", link, "up")
+        return null
+      case "Start": {
+        const scope = yield* Scope.make()
+        const vanish = () => ip("link", "set", link, "down")
+        const peer = yield* Effect.orDie(Scope.provide(FaultPeer.start({ ...command.options, vanish }), scope))
+        running = { scope, peer }
+        return null
+      }
+      case "AwaitProviders":
+        return yield* Effect.orDie(running?.peer.untilFound(command.providers) ?? Effect.void)
+      case "Counts":
+        return yield* running?.peer.counts ?? Effect.succeed(null)
+      case "Stop":
+        return yield* stop
+    }
+  })
+
+process.on("message", ({ command, id }: { readonly id: number; readonly command: Command }) => {
+  Effect.runPromise(run(command)).then(
+    (result) => process.send?.({ id, result } satisfies Reply),
+    (error: unknown) => process.send?.({ id, failure: String(error) } satisfies Reply)
+  )
+})
+process.on("disconnect", () => process.exit(0))

@@ -1,0 +1,251 @@
+/** A registry with one image that misbehaves as it is told, and counts what it was asked for and what it sent. */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
+import type { Socket } from "node:net"
+import { type Fault, kindOf, type RequestKind, requestKinds } from "./Fault.ts"
+
+/** One object of the image: what it is, and its bytes. */
+export interface ServedObject {
+  readonly digest: string
+  readonly mediaType: string
+  readonly bytes: Uint8Array
+}
+
+export interface Misbehaviour {
+  readonly fault: Fault
+  /** The requests that meet the fault; all others are answered as they should be. */
+  readonly kind: RequestKind
+}
+
+export interface Counts {
+  readonly requests: number
+  /** Requests that met the fault, or that can no longer be made because of it. */
+  readonly faulty: number
+  /** Body bytes that were given to the network. */
+  readonly bytes: number
+}
+
+export interface FaultServerOptions {
+  readonly host: string
+  readonly port: number
+  /** Manifest first; the tag, whatever its name, points to it. */
+  readonly objects: ReadonlyArray<ServedObject>
+  /** None is a good peer. */
+  readonly misbehaviour?: Misbehaviour | undefined
+  /** Takes the machine off the network. */
+  readonly vanish: () => void
+}
+
+const slowBytesPerSecond = 100_000
+const slowTickMillis = 50
+const excess = Buffer.alloc(1000)
+
+/** How an answer goes wrong: the header that says how long it is, the bytes that are sent, and how it ends. */
+interface Script {
+  readonly contentLength: number
+  readonly body: Uint8Array
+  readonly end: (socket: Socket) => void
+}
+
+export class FaultServer {
+  readonly #options: FaultServerOptions
+  readonly #server: Server
+  readonly #sockets = new Set<Socket>()
+  readonly #timers = new Set<NodeJS.Timeout>()
+  #requests = 0
+  #faulty = 0
+  #bytes = 0
+
+  constructor(options: FaultServerOptions) {
+    this.#options = options
+    this.#server = createServer((request, response) => this.#answer(request, response))
+    this.#server.on("connection", (socket) => {
+      this.#sockets.add(socket)
+      socket.on("error", () => {})
+      socket.once("close", () => this.#sockets.delete(socket))
+    })
+  }
+
+  get counts(): Counts {
+    return { requests: this.#requests, faulty: this.#faulty, bytes: this.#bytes }
+  }
+
+  async start(): Promise<void> {
+    const { host, misbehaviour, port } = this.#options
+    if (misbehaviour?.fault === "refuse" && misbehaviour.kind === requestKinds[0]) {
+      this.#faulty++
+      return
+    }
+    await new Promise<void>((resolve, reject) => {
+      this.#server.once("error", reject)
+      this.#server.listen(port, host, resolve)
+    })
+  }
+
+  /** Takes no more connections, and ends those that there are. */
+  stop(): void {
+    this.#server.close()
+    for (const timer of this.#timers) clearInterval(timer)
+    for (const socket of this.#sockets) socket.destroy()
+  }
+
+  #answer(request: IncomingMessage, response: ServerResponse): void {
+    this.#requests++
+    const { misbehaviour, objects } = this.#options
+    const path = new URL(request.url ?? "", "http://peer").pathname
+    const name = path.slice(path.lastIndexOf("/") + 1)
+    const object = name.startsWith("sha256:") ? objects.find(({ digest }) => digest === name) : objects[0]
+    if (object === undefined) return this.#answerStatus(response, 404)
+    const kind = kindOf(path, object.bytes.length)
+    if (kind !== misbehaviour?.kind) {
+      if (misbehaviour?.fault === "refuse" && kind === requestKinds[requestKinds.indexOf(misbehaviour.kind) - 1]) {
+        response.once("finish", () => {
+          this.#faulty++
+          // What was just written may still be on its way.
+          this.#server.close()
+          this.#server.closeIdleConnections()
+        })
+      }
+      return this.#answerWell(request, response, object)
+    }
+    this.#faulty++
+    this.#misbehave(misbehaviour.fault, request, response, object)
+  }
+
+  #answerStatus(response: ServerResponse, status: number): void {
+    response.writeHead(status, { "content-type": "application/json" })
+    response.end(JSON.stringify({ errors: [{ code: "UNKNOWN", message: "a fault that was asked for" }] }))
+  }
+
+  #answerWell(request: IncomingMessage, response: ServerResponse, object: ServedObject): void {
+    const { bytes } = object
+    const start = startOf(request)
+    const body = bytes.subarray(start)
+    response.writeHead(start > 0 ? 206 : 200, {
+      ...headersOf(object),
+      "content-length": body.length,
+      ...(start > 0 ? { "content-range": `bytes ${start}-${bytes.length - 1}/${bytes.length}` } : {})
+    })
+    if (request.method === "HEAD") return void response.end()
+    this.#send(response, body, () => response.end())
+  }
+
+  #misbehave(fault: Fault, request: IncomingMessage, response: ServerResponse, object: ServedObject): void {
+    switch (fault) {
+      case "404":
+      case "500":
+      case "503":
+        return this.#answerStatus(response, Number(fault))
+      case "refuse":
+        // Too late to be refused: it had connected before.
+        return void request.socket.destroy()
+      case "never answer":
+        return
+      case "headers then nothing":
+        response.writeHead(200, { ...headersOf(object), "content-length": object.bytes.length })
+        return response.flushHeaders()
+      case "wrong Content-Type":
+        response.writeHead(200, {
+          ...headersOf(object),
+          "content-type": "text/html",
+          "content-length": object.bytes.length
+        })
+        return this.#send(response, object.bytes, () => response.end())
+      case "slow 100 KB/s":
+        response.writeHead(200, { ...headersOf(object), "content-length": object.bytes.length })
+        return this.#sendSlowly(response, object.bytes)
+      default: {
+        const { body, contentLength, end } = this.#scriptOf(fault, object.bytes)
+        // Written by hand: Node's server would hold to the length that it was told.
+        const { socket } = request
+        const head = { ...headersOf(object), "content-length": String(contentLength) }
+        socket.write(
+          `HTTP/1.1 200 OK\r\n${Object.entries(head).map(([key, value]) => `${key}: ${value}\r\n`).join("")}\r\n`
+        )
+        this.#send(socket, body, () => end(socket))
+      }
+    }
+  }
+
+  #scriptOf(
+    fault: Exclude<
+      Fault,
+      | "404"
+      | "500"
+      | "503"
+      | "refuse"
+      | "never answer"
+      | "headers then nothing"
+      | "wrong Content-Type"
+      | "slow 100 KB/s"
+    >,
+    bytes: Uint8Array
+  ): Script {
+    const whole = { contentLength: bytes.length, body: bytes, end: () => {} }
+    const half = { ...whole, body: bytes.subarray(0, Math.floor(bytes.length / 2)) }
+    switch (fault) {
+      case "reset mid-body":
+        return { ...half, end: (socket) => socket.resetAndDestroy() }
+      case "FIN mid-body":
+        return { ...half, end: (socket) => socket.end() }
+      case "stall mid-body":
+        return half
+      case "vanish":
+        return { ...half, end: () => this.#options.vanish() }
+      case "wrong bytes": {
+        const wrong = Uint8Array.from(bytes)
+        const middle = Math.floor(bytes.length / 2)
+        wrong[middle] = (wrong[middle] ?? 0) ^ 1
+        return { ...whole, body: wrong }
+      }
+      case "short body": {
+        const body = bytes.subarray(0, Math.floor(bytes.length * 0.75))
+        return { ...whole, body, contentLength: body.length }
+      }
+      case "long body":
+        return { ...whole, body: Buffer.concat([bytes, excess]), contentLength: bytes.length + excess.length }
+      case "wrong Content-Length":
+        return { ...whole, contentLength: half.body.length }
+    }
+  }
+
+  /** Writes to a socket or a response; `then` runs when all was given to the kernel. */
+  #send(to: Socket | ServerResponse, bytes: Uint8Array, then: () => void): void {
+    to.write(bytes, (error) => {
+      if (error !== null && error !== undefined) return
+      this.#bytes += bytes.length
+      then()
+    })
+  }
+
+  #sendSlowly(response: ServerResponse, bytes: Uint8Array): void {
+    const piece = (slowBytesPerSecond * slowTickMillis) / 1000
+    let sent = 0
+    const sendPiece = () => {
+      const next = bytes.subarray(sent, sent + piece)
+      sent += next.length
+      this.#bytes += next.length
+      response.write(next)
+      if (sent < bytes.length) return
+      stop()
+      response.end()
+    }
+    const timer = setInterval(sendPiece, slowTickMillis)
+    const stop = () => {
+      clearInterval(timer)
+      this.#timers.delete(timer)
+    }
+    this.#timers.add(timer)
+    response.once("close", stop)
+    // The first byte is not late.
+    sendPiece()
+  }
+}
+
+/** First byte asked for by `Range: bytes=N-`. */
+const startOf = (request: IncomingMessage): number =>
+  Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? "")?.[1] ?? 0)
+
+const headersOf = ({ digest, mediaType }: ServedObject) => ({
+  "content-type": mediaType,
+  "docker-content-digest": digest
+})

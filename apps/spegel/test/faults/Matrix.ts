@@ -1,0 +1,130 @@
+/** Every fault with every request of a pull: does the pull end well, and how much later than from upstream alone. */
+import { Cause, Effect, Exit } from "effect"
+import type { Fault, RequestKind } from "./Fault.ts"
+import type * as Lane from "./Lane.ts"
+
+/** Who else has the image: upstream alone, or a good peer too. */
+export type Company = "upstream" | "good peer"
+
+export interface Cell {
+  readonly fault: Fault
+  readonly kind: RequestKind
+  readonly company: Company
+}
+
+export interface CellResult extends Cell {
+  /** Pulls until one succeeded. */
+  readonly attempts: number
+  /** What they took together, without the pause between them. */
+  readonly seconds: number
+  /** What containerd said of each that failed. */
+  readonly errors: ReadonlyArray<string>
+  readonly succeeded: boolean
+  /** Requests that met the fault, and body bytes from the fault peer and from upstream. */
+  readonly faulty: number
+  readonly faultBytes: number
+  readonly upstreamBytes: number
+  /** The mirror's log of the cell, where it went wrong. */
+  readonly log: string
+}
+
+/** As bad as a fault may make a pull, over one from upstream alone. */
+export const maxAddedSeconds = 5
+
+/** A pull of a large layer with wrong bytes cannot be saved: containerd has them when they are known to be wrong. */
+export const maxAttempts = ({ fault, kind }: Cell): number =>
+  fault === "wrong bytes" && kind === "GET large layer" ? 2 : 1
+
+/** Shorter than the kubelet waits. */
+const pauseBeforeRetry = "1 second"
+
+/** Beyond this the machinery hangs: pulls have a limit of their own. */
+const cellLimit = "10 minutes"
+
+/** Two peers have the image and one of them is chosen at random: the cell is run until it was the faulty one. */
+const maxTries = 24
+
+const attempt = Effect.fnUntraced(function*(lane: Lane.Lane, cell: Cell) {
+  const image = yield* lane.image()
+  const logStart = lane.node.output.stderr.length
+  yield* Effect.all([
+    lane.shareWithFault(image, cell),
+    cell.company === "good peer" ? lane.shareWithGood(image) : Effect.void
+  ], { concurrency: "unbounded" })
+  if (cell.company === "good peer") yield* lane.faultPeer.awaitProviders(1)
+  lane.upstream.state.blobBytes = 0
+  const errors: Array<string> = []
+  let seconds = 0
+  let succeeded = false
+  // One more than is allowed tells whether the pull works at all.
+  while (!succeeded && errors.length <= maxAttempts(cell)) {
+    if (errors.length > 0) yield* Effect.sleep(pauseBeforeRetry)
+    const pull = yield* lane.pull(image, "mirror")
+    seconds += pull.seconds
+    succeeded = pull.error === undefined
+    if (pull.error !== undefined) errors.push(pull.error)
+  }
+  const lacking = succeeded ? yield* lane.lacking(image) : []
+  if (lacking.length > 0) errors.push(`containerd says that it has pulled, but lacks ${lacking.join(", ")}`)
+  const upstreamBytes = lane.upstream.state.blobBytes
+  const counts = yield* lane.faultPeer.stop
+  yield* lane.forget(image)
+  const attempts = errors.length + (succeeded ? 1 : 0)
+  const good = succeeded && lacking.length === 0 && attempts <= maxAttempts(cell)
+  return {
+    ...cell,
+    attempts,
+    seconds,
+    errors,
+    succeeded: good,
+    faulty: counts.faulty,
+    faultBytes: counts.bytes,
+    upstreamBytes,
+    log: good ? "" : lane.node.output.stderr.slice(logStart).slice(-8000)
+  } satisfies CellResult
+})
+
+/** The machinery failed, not the mirror; shown like a failed pull. */
+const broken = (cell: Cell, cause: Cause.Cause<unknown>): CellResult => ({
+  ...cell,
+  attempts: 0,
+  seconds: 0,
+  errors: [`the cell could not be run: ${Cause.pretty(cause)}`],
+  succeeded: false,
+  faulty: 0,
+  faultBytes: 0,
+  upstreamBytes: 0,
+  log: ""
+})
+
+/** Runs one cell; one that the fault never met counts as failed. */
+export const runCell = (lane: Lane.Lane, cell: Cell): Effect.Effect<CellResult> =>
+  Effect.gen(function*() {
+    for (let tries = 1;; tries++) {
+      const result: CellResult = yield* attempt(lane, cell)
+      if (result.faulty > 0 || !result.succeeded) return result
+      if (tries === maxTries) return { ...result, succeeded: false, errors: ["the mirror never met the fault"] }
+    }
+  }).pipe(
+    Effect.timeout(cellLimit),
+    Effect.exit,
+    Effect.flatMap((exit) =>
+      Exit.isSuccess(exit)
+        ? Effect.succeed(exit.value)
+        : Effect.as(Effect.ignore(lane.faultPeer.stop), broken(cell, exit.cause))
+    )
+  )
+
+/** A pull without a mirror, in seconds; `inParts` is what is expected of how containerd asks for large layers. */
+export const plainPull = (lane: Lane.Lane, inParts: boolean): Effect.Effect<number> =>
+  Effect.gen(function*() {
+    const image = yield* lane.image()
+    const { error, seconds } = yield* lane.pull(image, "upstream")
+    const parted = lane.upstream.state.requests.some((request) => /bytes=[1-9]\d*-$/.test(request))
+    yield* lane.forget(image)
+    if (error !== undefined) return yield* Effect.die(new Error(`a plain pull failed: ${error}`))
+    if (parted !== inParts) {
+      return yield* Effect.die(new Error(`containerd ${parted ? "asked" : "did not ask"} for parts of a layer`))
+    }
+    return seconds
+  }).pipe(Effect.orDie)

@@ -1,0 +1,93 @@
+/** The figures of a run as a table and as data. */
+import { percentile } from "@spegel-ts/bench/Statistics"
+import type { EmptyMirror } from "./EmptyMirror.ts"
+import { faults, requestKinds } from "./Fault.ts"
+import { type CellResult, type Company, maxAddedSeconds } from "./Matrix.ts"
+import { companies, type Part } from "./Plan.ts"
+
+export interface PartResult extends Omit<Part, "cells"> {
+  /** Pulls without a mirror, between the others. */
+  readonly plainSeconds: ReadonlyArray<number>
+  readonly cells: ReadonlyArray<CellResult>
+}
+
+export const median = (values: ReadonlyArray<number>): number => percentile(values, 0.5)
+
+export const addedSeconds = (part: PartResult, cell: CellResult): number => cell.seconds - median(part.plainSeconds)
+
+/** The pull ended well, but not in time. */
+export const isLate = (part: PartResult, cell: CellResult): boolean =>
+  cell.succeeded && addedSeconds(part, cell) > maxAddedSeconds
+
+export const isMet = (part: PartResult, cell: CellResult): boolean => cell.succeeded && !isLate(part, cell)
+
+const columnOf = ({ client, flavour }: PartResult) => `${flavour.name} ${client}`
+
+const textOf = (part: PartResult, cell: CellResult): string => {
+  const added = addedSeconds(part, cell)
+  const seconds = `${added < 0 ? "-" : "+"}${Math.abs(added).toFixed(2)}`
+  return !cell.succeeded ? "FAILED" : `${seconds}${cell.attempts > 1 ? " 2nd" : ""}${isMet(part, cell) ? "" : " LATE"}`
+}
+
+const line = (cells: ReadonlyArray<string>) => `| ${cells.join(" | ")} |`
+
+/** Seconds over a plain pull, for the parts that have the same company. */
+const table = (company: Company, parts: ReadonlyArray<PartResult>): string => {
+  const inCompany = parts.filter((part) => part.company === company)
+  const rows = faults.flatMap((fault) =>
+    requestKinds.map((kind) => {
+      const texts = inCompany.map((part) => {
+        const cell = part.cells.find((cell) => cell.fault === fault && cell.kind === kind)
+        return cell === undefined ? "" : textOf(part, cell)
+      })
+      return [fault as string, kind].concat(texts)
+    })
+  ).filter(([_fault, _kind, ...texts]) => texts.some((text) => text !== ""))
+  const title = company === "upstream"
+    ? "The fault peer is the only peer with the image; upstream has it too"
+    : "The fault peer, a good peer and upstream have the image"
+  return [
+    `### ${title}`,
+    "",
+    line(["fault", "request", ...inCompany.map(columnOf)]),
+    line(["---", "---", ...inCompany.map(() => "---:")]),
+    ...rows.map(line),
+    line(["plain pull, seconds", "", ...inCompany.map(({ plainSeconds }) => median(plainSeconds).toFixed(2))]),
+    ""
+  ].join("\n")
+}
+
+/** Seconds over a plain pull, as Markdown: one table for each company that the fault peer is in. */
+export const tables = (parts: ReadonlyArray<PartResult>): string =>
+  companies.filter((company) => parts.some((part) => part.company === company)).map((company) => table(company, parts))
+    .join("\n")
+
+export const emptyMirrorTable = (results: ReadonlyArray<EmptyMirror>): string =>
+  [
+    "### The mirror has nothing",
+    "",
+    line(["containerd", "pairs", "plain, seconds", "mirror, seconds", "ratio", "added, ms"]),
+    line(["---", "---:", "---:", "---:", "---:", "---:"]),
+    ...results.map(({ addedSeconds, mirrorSeconds, name, pairs, plainSeconds, ratio }) =>
+      line([
+        name,
+        String(pairs),
+        plainSeconds.toFixed(3),
+        mirrorSeconds.toFixed(3),
+        ratio.toFixed(3),
+        (addedSeconds * 1000).toFixed(0)
+      ])
+    ),
+    ""
+  ].join("\n")
+
+/** What went wrong in a part, with what containerd and the mirror said. */
+export const failures = (part: PartResult): string =>
+  part.cells.filter((cell) => !isMet(part, cell)).map((cell) =>
+    [
+      `${columnOf(part)}, ${cell.fault}, ${cell.kind}, beside ${cell.company}: ${textOf(part, cell)} ` +
+      `(${cell.attempts} pulls in ${cell.seconds.toFixed(2)} s)`,
+      ...cell.errors.map((error) => `  containerd: ${error}`),
+      ...cell.log.trim().split("\n").map((text) => `  mirror: ${text}`)
+    ].join("\n")
+  ).join("\n\n")

@@ -1,0 +1,150 @@
+{{- define "spegel.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* Kept short enough for the longest of the names that are made of it. */}}
+{{- define "spegel.fullname" -}}
+{{- $name := include "spegel.name" . }}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name }}
+{{- .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "spegel.namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride }}
+{{- end }}
+
+{{- define "spegel.serviceAccountName" -}}
+{{- default (include "spegel.fullname" .) .Values.serviceAccount.name }}
+{{- end }}
+
+{{- define "spegel.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "spegel.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* Labels of an object: (dict "root" $ "component" name "more" map). */}}
+{{- define "spegel.labels" -}}
+{{- $labels := dict
+  "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-")
+  "app.kubernetes.io/version" .root.Chart.AppVersion
+  "app.kubernetes.io/managed-by" .root.Release.Service
+}}
+{{- toYaml (merge (dict "app.kubernetes.io/component" .component) (include "spegel.selectorLabels" .root | fromYaml) $labels .root.Values.commonLabels (default dict .more)) }}
+{{- end }}
+
+{{/* Labels of a pod, which change with each release no more than they must: each change restarts it. */}}
+{{- define "spegel.podLabels" -}}
+{{- toYaml (merge (dict "app.kubernetes.io/component" .component) (include "spegel.selectorLabels" .root | fromYaml) .root.Values.commonLabels) }}
+{{- end }}
+
+{{- define "spegel.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ default $.Chart.AppVersion .tag }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/*
+Security context of the containers that write to the node's own files, which are root's: its user, and still no
+capability. Without capabilities root is held to the files' permissions as any user is.
+*/}}
+{{- define "spegel.rootSecurityContext" -}}
+{{- $root := dict "runAsNonRoot" false "runAsUser" 0 "runAsGroup" 0 }}
+{{- toYaml (merge $root (omit .Values.securityContext "runAsNonRoot" "runAsUser" "runAsGroup")) }}
+{{- end }}
+
+{{/* Whether nodePort prefers the pod of the same node: "true" or "". */}}
+{{- define "spegel.preferSameNode" -}}
+{{- $chosen := .Values.service.registry.usePreferSameNodeTrafficDistribution }}
+{{- if kindIs "bool" $chosen }}
+{{- ternary "true" "" $chosen }}
+{{- else if semverCompare ">=1.34.0-0" .Capabilities.KubeVersion.Version }}
+{{- "true" }}
+{{- end }}
+{{- end }}
+
+{{/* Whether the pods talk to the Kubernetes API: "true" or "". */}}
+{{- define "spegel.usesApi" -}}
+{{- if or (has "kubernetes" .Values.spegel.bootstrapKinds) .Values.nodeReadiness.enabled }}
+{{- "true" }}
+{{- end }}
+{{- end }}
+
+{{- define "spegel.leaseName" -}}
+{{ include "spegel.fullname" . }}-leader
+{{- end }}
+
+{{- define "spegel.bootstrapDomain" -}}
+{{ include "spegel.fullname" . }}-bootstrap.{{ include "spegel.namespace" . }}.svc.{{ .Values.clusterDomain }}
+{{- end }}
+
+{{/*
+containerd makes its socket anew when it restarts, so that its directory is mounted and not the socket, which would stay
+the old one. A socket in a directory that is not containerd's own is mounted alone.
+*/}}
+{{- define "spegel.socketMount" -}}
+{{- $directory := dir .Values.spegel.containerdSock }}
+{{- if has $directory (list "/" "/run" "/var/run") -}}
+path: {{ .Values.spegel.containerdSock }}
+type: Socket
+{{- else -}}
+path: {{ $directory }}
+type: Directory
+{{- end }}
+{{- end }}
+
+{{/* Where pods run: the same for the mirror and for its cleanup. */}}
+{{- define "spegel.placement" -}}
+priorityClassName: {{ .Values.priorityClassName }}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* The mirror's environment variables: a list, or nothing. */}}
+{{- define "spegel.environment" -}}
+{{- if .Values.nodeReadiness.enabled }}
+- name: NODE_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: spec.nodeName
+{{- end }}
+{{- with .Values.spegel.otel }}
+{{- if .endpoint }}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ ternary .endpoint (printf "%s://%s" (ternary "http" "https" .insecure) .endpoint) (contains "://" .endpoint) | quote }}
+- name: OTEL_SERVICE_NAME
+  value: {{ .serviceName | quote }}
+{{- $sampler := toString .sampler }}
+{{- if regexMatch "^[0-9.]+$" $sampler }}
+- name: OTEL_TRACES_SAMPLER
+  value: parentbased_traceidratio
+- name: OTEL_TRACES_SAMPLER_ARG
+  value: {{ $sampler | quote }}
+{{- else if $sampler }}
+- name: OTEL_TRACES_SAMPLER
+  value: {{ $sampler }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.spegel.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,86 @@
+/**
+ * What Go Spegel leaves in a directory of hosts.toml files: it moves all that it finds to `_backup` and writes its own
+ * instead. Here its own is removed and the rest is moved back, so that its installation can be taken over.
+ */
+import { readFile, rename, rm } from "node:fs/promises"
+import { join } from "node:path"
+import * as AtomicFile from "./AtomicFile.ts"
+
+/**
+ * Names that the backup has in turn: as Spegel made it, while Spegel's files are removed, while the others are moved
+ * back. So a run that was killed is taken up where it stopped.
+ */
+const backup = "_backup"
+const removing = ".spegel-backup-removing"
+const restoring = ".spegel-backup-restoring"
+
+/** How a file begins that Spegel wrote, in all its versions. */
+const written =
+  /^(?:server = '[^'\n]*'\n)?\s*(?:\[host\]\n\s*)?\[host\.'https?:\/\/[^'\n]+'\]\n\s*capabilities = \['pull'(?:, 'resolve')?\]/
+
+/** Files below a directory, as paths from there. */
+const filesBelow = async (directory: string, from = ""): Promise<ReadonlyArray<string>> => {
+  const files: Array<string> = []
+  for (const name of await AtomicFile.list(join(directory, from))) {
+    const path = join(from, name)
+    const below = await AtomicFile.isDirectory(join(directory, path)) ? await filesBelow(directory, path) : [path]
+    files.push(...below)
+  }
+  return files
+}
+
+const isWritten = async (directory: string): Promise<boolean> => {
+  const text = await AtomicFile.ifThere(readFile(join(directory, "hosts.toml"), "latin1"))
+  return text !== undefined && written.test(text)
+}
+
+/** Removes Spegel's file and the copies that it made of others beside it; whatever else is there stays. */
+const removeWritten = async (directory: string, originals: string): Promise<void> => {
+  const isSpegels = async (file: string) => {
+    if (file === "hosts.toml") return true
+    const original = await AtomicFile.ifThere(readFile(join(originals, file)))
+    return original !== undefined && original.equals(await readFile(join(directory, file)))
+  }
+  const files = await filesBelow(directory)
+  const removable = await Promise.all(files.map(isSpegels))
+  // By now another run may have put the original there.
+  if (removable.every(Boolean)) return AtomicFile.remove(directory, isWritten)
+  for (const [index, file] of files.entries()) if (removable[index] === true) await rm(join(directory, file))
+}
+
+/** Moves everything below `from` to the same place below `to`. */
+const moveBack = async (from: string, to: string): Promise<void> => {
+  for (const name of await AtomicFile.list(from)) {
+    const [source, target] = [join(from, name), join(to, name)]
+    if (!await AtomicFile.exists(target)) await rename(source, target)
+    else if (await AtomicFile.isDirectory(source) && await AtomicFile.isDirectory(target)) {
+      await moveBack(source, target)
+    } else if (await AtomicFile.exists(source)) {
+      throw new Error(`${target} and Spegel's backup of it, ${source}, are both there: remove one of them`)
+    }
+  }
+  await AtomicFile.remove(from)
+}
+
+/** Undoes what Spegel did, if it did; tells whether it did. */
+export const restore = async (root: string): Promise<boolean> => {
+  const names = await AtomicFile.list(root)
+  if (!names.some((name) => [backup, removing, restoring].includes(name))) return false
+  const others = names.filter((name) => ![backup, removing, restoring].includes(name))
+  const paths = { backup: join(root, backup), removing: join(root, removing), restoring: join(root, restoring) }
+  const writtenHere: Array<string> = []
+  for (const name of others) if (await isWritten(join(root, name))) writtenHere.push(name)
+
+  if (names.includes(backup) && await AtomicFile.isDirectory(paths.backup)) {
+    // A directory of that name with nothing of Spegel's beside it is somebody else's; unless Spegel got no further.
+    if (writtenHere.length === 0 && others.length > 0) return false
+    await rename(paths.backup, paths.removing)
+  }
+  if (await AtomicFile.exists(paths.removing)) {
+    for (const name of writtenHere) await removeWritten(join(root, name), join(paths.removing, name))
+    await rename(paths.removing, paths.restoring)
+  }
+  if (!await AtomicFile.exists(paths.restoring)) return false
+  await moveBack(paths.restoring, root)
+  return true
+}

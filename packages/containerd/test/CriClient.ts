@@ -1,0 +1,53 @@
+/** The image calls of the kubelet, over containerd's socket. */
+import {
+  create,
+  type DescMessage,
+  type DescMethodUnary,
+  fromBinary,
+  type MessageInitShape,
+  type MessageShape,
+  toBinary
+} from "@bufbuild/protobuf"
+import { Client, credentials } from "@grpc/grpc-js"
+import { Effect } from "effect"
+import { ImageService } from "./gen/image_service_pb.ts"
+
+const deadlineMillis = 5 * 60_000
+
+/** A connection of its own for each call: none is left when the daemon is restarted. Interruption cancels the call. */
+const call = <I extends DescMessage, O extends DescMessage>(
+  socket: string,
+  method: DescMethodUnary<I, O>,
+  request: MessageInitShape<I>
+): Effect.Effect<MessageShape<O>, Error> =>
+  Effect.callback((resume) => {
+    const client = new Client(`unix:${socket}`, credentials.createInsecure(), { "grpc.use_local_subchannel_pool": 1 })
+    const running = client.makeUnaryRequest(
+      `/${method.parent.typeName}/${method.name}`,
+      (message: MessageShape<I>) => Buffer.from(toBinary(method.input, message)),
+      (bytes: Buffer) => fromBinary(method.output, bytes),
+      create(method.input, request),
+      { deadline: Date.now() + deadlineMillis },
+      (error, response) => {
+        client.close()
+        resume(
+          response === undefined
+            ? Effect.fail(error ?? new Error(`${method.name} ended without an answer`))
+            : Effect.succeed(response)
+        )
+      }
+    )
+    return Effect.sync(() => running.cancel())
+  })
+
+/** Pulls as the kubelet does; gives the image's id. */
+export const pullImage = (socket: string, image: string) =>
+  Effect.map(call(socket, ImageService.method.pullImage, { image: { image } }), ({ imageRef }) => imageRef)
+
+/** The image as the kubelet sees it, undefined where the node does not have it. */
+export const imageStatus = (socket: string, image: string) =>
+  Effect.map(call(socket, ImageService.method.imageStatus, { image: { image } }), ({ image }) => image)
+
+/** Removes the image with all its names; containerd then collects what it alone used. */
+export const removeImage = (socket: string, image: string) =>
+  Effect.asVoid(call(socket, ImageService.method.removeImage, { image: { image } }))

@@ -1,0 +1,38 @@
+/** What an election must do over a Kubernetes API, as tests: the scenarios, over a field of candidates. Needs vitest. */
+import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
+import { Effect, Exit, Scope } from "effect"
+import type { Field } from "./Field.ts"
+import { scenarios } from "./Scenarios.ts"
+
+/**
+ * Runs the suite over the field that `make` starts: five processes at least. Never two leaders, through all of it. `missing`
+ * says what the machine lacks for it, if anything.
+ */
+export const electionSuite = (options: {
+  readonly name: string
+  readonly missing: string | undefined
+  readonly make: Effect.Effect<Field, unknown, Scope.Scope>
+}) => {
+  const { make, missing, name } = options
+  const note = missing === undefined ? "" : ` (skipped: ${missing})`
+  describe.skipIf(missing !== undefined)(`election: ${name}${note}`, { timeout: 120_000 }, () => {
+    const scope = Scope.makeUnsafe()
+    let field: Field
+    beforeAll(async () => {
+      field = await Effect.runPromise(Scope.provide(make, scope))
+    }, 900_000)
+    afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
+
+    for (const { run, title } of scenarios) {
+      it.live(title, () =>
+        Effect.gen(function*() {
+          const figures = yield* run(field)
+          for (const { bound, name, unit, value } of figures) {
+            yield* Effect.log(`${name}: ${value.toFixed(1)} ${unit} (at most ${bound})`)
+            assert.isAtMost(value, bound, name)
+          }
+          assert.deepStrictEqual(field.overlaps(), [], field.log())
+        }))
+    }
+  })
+}

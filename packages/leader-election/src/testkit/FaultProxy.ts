@@ -1,0 +1,118 @@
+/** What lies between candidates and an API server, and what goes wrong there. Each candidate's way is a port of its own. */
+import { Effect } from "effect"
+import { readFile } from "node:fs/promises"
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
+import { Agent, request } from "node:https"
+import type { AddressInfo } from "node:net"
+import { setTimeout as sleep } from "node:timers/promises"
+
+/** What happens to the requests of one way; all of it may change while requests are under way. */
+export interface Faults {
+  /** `refused`: connections are reset. `silent`: requests are swallowed, as by a network that drops packets. */
+  cut: "no" | "refused" | "silent"
+  /** Share of requests that are answered 500, or 429 with this many seconds in Retry-After, in place of the server. */
+  errors: number
+  throttled: number
+  retryAfterSeconds: number
+  /** Share of requests that the server answers and whose answers are lost. */
+  dropped: number
+  /** Milliseconds that an answer is held back, at most. */
+  delay: number
+  /** The version that a watch asks for, in place of its own: an old one makes the server answer 410. */
+  watchFrom: string | undefined
+}
+
+export const none = (): Faults => ({
+  cut: "no",
+  errors: 0,
+  throttled: 0,
+  retryAfterSeconds: 1,
+  dropped: 0,
+  delay: 0,
+  watchFrom: undefined
+})
+
+export interface Counts {
+  reads: number
+  watches: number
+  writes: number
+  connections: number
+  /** Connections that are open now. */
+  open: number
+}
+
+export const start = Effect.fnUntraced(function*(server: { readonly url: string; readonly caPath: string }) {
+  const ca = yield* Effect.promise(() => readFile(server.caPath))
+  const agent = yield* Effect.acquireRelease(
+    Effect.sync(() => new Agent({ keepAlive: true, ca })),
+    (agent) => Effect.sync(() => agent.destroy())
+  )
+  const counts: Counts = { reads: 0, watches: 0, writes: 0, connections: 0, open: 0 }
+
+  const handle = async (faults: Faults, incoming: IncomingMessage, outgoing: ServerResponse) => {
+    const url = new URL(incoming.url ?? "/", server.url)
+    const isWatch = url.searchParams.has("watch")
+    if (isWatch) counts.watches++
+    else if (incoming.method === "GET") counts.reads++
+    else counts.writes++
+    const chunks: Array<Buffer> = []
+    for await (const chunk of incoming) chunks.push(chunk as Buffer)
+    if (faults.cut === "refused") return incoming.socket.destroy()
+    if (faults.cut === "silent") return
+    if (Math.random() < faults.errors) return outgoing.writeHead(500).end("injected")
+    if (Math.random() < faults.throttled) {
+      return outgoing.writeHead(429, { "retry-after": String(faults.retryAfterSeconds) }).end("injected")
+    }
+    if (isWatch && faults.watchFrom !== undefined) {
+      url.searchParams.set("resourceVersion", faults.watchFrom)
+      faults.watchFrom = undefined
+    }
+    const sent = request(url, { method: incoming.method, headers: { ...incoming.headers, host: url.host }, agent })
+    sent.on("error", () => outgoing.destroy())
+    outgoing.on("close", () => sent.destroy())
+    sent.on("response", (response) => {
+      const pass = async () => {
+        if (faults.delay > 0) await sleep(Math.random() * faults.delay)
+        // The server has done it; nobody is told.
+        if (!isWatch && Math.random() < faults.dropped) return outgoing.destroy()
+        outgoing.writeHead(response.statusCode ?? 502, response.headers)
+        outgoing.flushHeaders()
+        for await (const chunk of response) {
+          if (faults.cut === "refused") return outgoing.destroy()
+          if (faults.cut === "no") outgoing.write(chunk)
+        }
+        outgoing.end()
+      }
+      // A server that breaks off, or a client that is gone, ends this way too.
+      void pass().catch(() => outgoing.destroy())
+    })
+    sent.end(Buffer.concat(chunks))
+  }
+
+  /** A way to the server, as an `http` URL. */
+  const way = Effect.acquireRelease(
+    Effect.callback<{ readonly url: string; readonly faults: Faults; readonly close: () => void }>((resume) => {
+      const faults = none()
+      const listener = createServer((incoming, outgoing) => {
+        // A client that goes away while its request is read.
+        void handle(faults, incoming, outgoing).catch(() => outgoing.destroy())
+      })
+      listener.on("connection", (socket) => {
+        counts.connections++
+        counts.open++
+        socket.on("close", () => counts.open--)
+      })
+      listener.listen(0, "127.0.0.1", () =>
+        resume(Effect.succeed({
+          url: `http://127.0.0.1:${(listener.address() as AddressInfo).port}`,
+          faults,
+          close: () => {
+            listener.close()
+            listener.closeAllConnections()
+          }
+        })))
+    }),
+    ({ close }) => Effect.sync(close)
+  )
+  return { counts, way }
+})

@@ -1,0 +1,30 @@
+/** A tracer that exports what belongs to a request. Loaded only where there is a collector. */
+import { Effect, Option, type Scope } from "effect"
+import * as Hex from "effect/encoding/Hex"
+import * as Tracer from "effect/Tracer"
+import type { TraceExport } from "./OtelEnvironment.ts"
+import { ExportedSpan } from "./OtlpSpan.ts"
+import * as SpanExporter from "./SpanExporter.ts"
+
+/**
+ * A trace begins with a span of kind `server`, or goes on from another process. What else runs (refreshing records,
+ * watching the store) is not part of any, and is not recorded.
+ */
+export const make = Effect.fnUntraced(function*(
+  settings: TraceExport,
+  options: SpanExporter.ExporterOptions
+): Effect.fn.Return<Tracer.Tracer, never, Scope.Scope> {
+  const { push } = yield* SpanExporter.make(settings, options)
+  return Tracer.make({
+    span: (span) => {
+      const parent = Option.getOrUndefined(span.parent)
+      const traceId = parent?.traceId ?? Hex.random(32)
+      const sampled = parent?._tag === "Span"
+        ? parent.sampled && span.sampled
+        : span.kind === "server" && settings.sampler(traceId, parent)
+      return sampled
+        ? new ExportedSpan({ ...span, sampled }, traceId, push)
+        : new Tracer.NativeSpan({ ...span, sampled })
+    }
+  })
+})

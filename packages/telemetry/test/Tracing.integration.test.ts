@@ -1,0 +1,249 @@
+import { assert, describe, it } from "@effect/vitest"
+import type { Environment } from "@spegel-ts/telemetry/OtelEnvironment"
+import * as Tracing from "@spegel-ts/telemetry/Tracing"
+import { Data, Duration, Effect, Exit, Layer, Logger, Metric, References, Schedule } from "effect"
+import * as Tracer from "effect/Tracer"
+import * as Collector from "./Collector.ts"
+
+class Broken extends Data.TaggedError("Broken")<{ readonly reason: string }> {
+  override get message() {
+    return `broken: ${this.reason}`
+  }
+}
+
+/** Runs `program` with tracing as the environment says; gives what was logged. */
+const traced = Effect.fnUntraced(function*(
+  environment: Environment,
+  program: Effect.Effect<unknown>,
+  flushTimeout: Duration.Input = "30 seconds"
+) {
+  const logs: Array<string> = []
+  const tracing = Tracing.layer({
+    environment,
+    attributes: { "host.name": "node-1" },
+    version: "1.2.3",
+    flushTimeout: Duration.fromInputUnsafe(flushTimeout)
+  })
+  yield* Effect.scoped(program).pipe(
+    Effect.provide(
+      Layer.provideMerge(tracing, Logger.layer([Logger.make(({ message }) => logs.push(String(message)))]))
+    )
+  )
+  return logs
+})
+
+const request = (name: string, options?: Tracer.SpanOptions) => <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.withSpan(effect, name, { root: true, kind: "server", ...options })
+
+const until = (condition: () => boolean) =>
+  Effect.sync(condition).pipe(Effect.repeat({ until: (met) => met, schedule: Schedule.spaced("10 millis") }))
+
+const droppedSpans = Effect.map(
+  Metric.snapshot,
+  (metrics) =>
+    metrics.flatMap((metric) =>
+      metric.id === "spegel_trace_spans_dropped_total" && metric.type === "Counter" ? [Number(metric.state.count)] : []
+    )[0] ?? 0
+)
+
+describe("Tracing", () => {
+  for (const protocol of ["http/protobuf", "http/json"]) {
+    it.live(`exports requests with their parts as ${protocol}`, () =>
+      Effect.gen(function*() {
+        const collector = yield* Collector.start
+        const remote = Tracer.externalSpan({ traceId: "0af7651916cd43dd8448eb211c80319c", spanId: "b7ad6b7169203331" })
+        yield* traced(
+          {
+            OTEL_EXPORTER_OTLP_ENDPOINT: collector.url,
+            OTEL_EXPORTER_OTLP_PROTOCOL: protocol,
+            OTEL_EXPORTER_OTLP_HEADERS: "x-key=secret",
+            OTEL_SERVICE_NAME: "mirror"
+          },
+          Effect.annotateCurrentSpan({
+            text: "x".repeat(2000),
+            yes: true,
+            bytes: 2 ** 40,
+            ratio: 0.25,
+            list: ["a", "b"]
+          })
+            .pipe(
+              Effect.andThen(
+                new Broken({ reason: "it is" }).pipe(Effect.withSpan("ask", { kind: "client" }), Effect.ignore)
+              ),
+              Effect.andThen(Effect.interrupt.pipe(Effect.withSpan("late"), Effect.exit)),
+              request("GET blob", { root: false, parent: remote })
+            )
+        )
+        assert.deepStrictEqual(collector.requests.map(({ headers, method, url }) => [method, url, headers["x-key"]]), [
+          ["POST", "/v1/traces", "secret"]
+        ])
+        const [ask, late, blob] = collector.spans
+        assert.strictEqual(collector.spans.length, 3)
+        assert.deepInclude(blob, {
+          name: "GET blob",
+          kind: 2,
+          traceId: remote.traceId,
+          parentSpanId: remote.spanId,
+          error: false,
+          attributes: {
+            text: `${"x".repeat(1024)}...`,
+            yes: true,
+            bytes: 2 ** 40,
+            ratio: 0.25,
+            list: ["a", "b"]
+          }
+        })
+        const { resource } = blob ?? {}
+        assert.deepInclude(resource, { "service.name": "mirror", "service.version": "1.2.3", "host.name": "node-1" })
+        assert.deepInclude(ask, {
+          name: "ask",
+          kind: 3,
+          traceId: remote.traceId,
+          parentSpanId: blob?.spanId ?? "",
+          error: true,
+          message: "broken: it is",
+          attributes: { "error.type": "Broken" }
+        })
+        assert.deepInclude(late, { name: "late", parentSpanId: blob?.spanId ?? "", error: false, attributes: {} })
+        assert.isTrue(ask !== undefined && blob !== undefined && blob.start <= ask.start && ask.end <= blob.end)
+      }))
+  }
+
+  it.live("makes no span and loads nothing where no collector is named", () =>
+    traced(
+      {},
+      Effect.gen(function*() {
+        assert.isFalse(yield* References.TracerEnabled)
+        assert.strictEqual(yield* Tracer.Tracer, Tracer.nativeTracer)
+      })
+    ))
+
+  it.live("records only what belongs to a request, and only what is sampled", () =>
+    Effect.gen(function*() {
+      const collector = yield* Collector.start
+      const unsampled = Tracer.externalSpan({ traceId: "a".repeat(32), spanId: "b".repeat(16), sampled: false })
+      yield* traced(
+        { OTEL_EXPORTER_OTLP_ENDPOINT: collector.url },
+        Effect.void.pipe(
+          Effect.withSpan("part"),
+          request("of a trace that is not recorded", { root: false, parent: unsampled }),
+          Effect.andThen(Effect.void.pipe(request("recorded"))),
+          Effect.withSpan("part"),
+          Effect.withSpan("upkeep")
+        )
+      )
+      assert.deepStrictEqual(collector.spans.map(({ name, parentSpanId }) => [name, parentSpanId]), [["recorded", ""]])
+    }))
+
+  it.live("sends a batch when it is full, compressed if asked for", () =>
+    Effect.gen(function*() {
+      const collector = yield* Collector.start
+      yield* traced(
+        {
+          OTEL_EXPORTER_OTLP_ENDPOINT: collector.url,
+          OTEL_EXPORTER_OTLP_COMPRESSION: "gzip",
+          OTEL_BSP_MAX_EXPORT_BATCH_SIZE: "10",
+          OTEL_BSP_SCHEDULE_DELAY: "600000"
+        },
+        Effect.gen(function*() {
+          yield* Effect.repeat(Effect.void.pipe(request("one")), { times: 12 })
+          yield* until(() => collector.spans.length > 0)
+          assert.strictEqual(collector.spans.length, 10)
+        })
+      )
+      assert.strictEqual(collector.spans.length, 13)
+      assert.deepStrictEqual(collector.requests.map(({ headers }) => headers["content-encoding"]), ["gzip", "gzip"])
+    }))
+
+  it.live("sends what there is when its time has come", () =>
+    Effect.gen(function*() {
+      const collector = yield* Collector.start
+      yield* traced(
+        { OTEL_EXPORTER_OTLP_ENDPOINT: collector.url, OTEL_BSP_SCHEDULE_DELAY: "50" },
+        Effect.gen(function*() {
+          for (const spans of [1, 2]) {
+            yield* Effect.void.pipe(request("one"))
+            yield* until(() => collector.spans.length === spans)
+          }
+        })
+      )
+      assert.strictEqual(collector.requests.length, 2)
+    }))
+
+  it.live("sends again what a busy collector puts off, and gives up what it refuses", () =>
+    Effect.gen(function*() {
+      const collector = yield* Collector.start
+      const answers = [{ status: 503, headers: { "retry-after": "0.05" } }, { status: 200 }, { status: 400 }, {
+        status: 302
+      }]
+      collector.behaviour.answer = () => answers.shift() ?? { status: 200 }
+      const before = yield* droppedSpans
+      const logs = yield* traced(
+        { OTEL_EXPORTER_OTLP_ENDPOINT: collector.url, OTEL_BSP_SCHEDULE_DELAY: "20" },
+        Effect.gen(function*() {
+          for (
+            const [name, requests] of [["put off", 2], ["refused", 3], ["sent elsewhere", 4], ["taken", 5]] as const
+          ) {
+            yield* Effect.void.pipe(request(name))
+            yield* until(() => collector.requests.length === requests)
+          }
+        })
+      )
+      assert.deepStrictEqual(collector.spans.map(({ name }) => name), ["put off", "taken"])
+      assert.strictEqual((yield* droppedSpans) - before, 2)
+      // Told of once, not for each.
+      assert.deepStrictEqual(logs.slice(1), [`1 spans of traces were dropped: ${collector.url}: answered 400`])
+    }))
+
+  it.live("never waits for a collector that hangs: what does not fit is dropped, counted and told of", () =>
+    Effect.gen(function*() {
+      const collector = yield* Collector.start
+      collector.behaviour.answer = () => undefined
+      const before = yield* droppedSpans
+      const logs = yield* traced(
+        {
+          OTEL_EXPORTER_OTLP_ENDPOINT: collector.url,
+          OTEL_EXPORTER_OTLP_HEADERS: "authorization=secret",
+          OTEL_BSP_MAX_EXPORT_BATCH_SIZE: "10",
+          OTEL_BSP_MAX_QUEUE_SIZE: "100",
+          OTEL_BSP_EXPORT_TIMEOUT: "300"
+        },
+        Effect.gen(function*() {
+          yield* Effect.repeat(Effect.void.pipe(request("one")), { times: 999 })
+          yield* until(() => collector.requests.length >= 1)
+          collector.behaviour.answer = () => ({ status: 200 })
+          yield* until(() => collector.spans.length > 0)
+        })
+      )
+      const dropped = (yield* droppedSpans) - before
+      assert.strictEqual(collector.spans.length + dropped, 1000)
+      assert.isAtMost(collector.spans.length, 100)
+      assert.match(logs[1] ?? "", /^\d+ spans of traces were dropped: http:\/\/127\.0\.0\.1:\d+/)
+      assert.notInclude(logs.join(), "secret")
+    }))
+
+  it.live("sends the rest when it is closed, and leaves what cannot be sent in time", () =>
+    Effect.gen(function*() {
+      const collector = yield* Collector.start
+      yield* traced({ OTEL_EXPORTER_OTLP_ENDPOINT: collector.url }, Effect.void.pipe(request("last")))
+      assert.deepStrictEqual(collector.spans.map(({ name }) => name), ["last"])
+
+      collector.behaviour.answer = () => undefined
+      const before = yield* droppedSpans
+      const closed = yield* traced(
+        { OTEL_EXPORTER_OTLP_ENDPOINT: collector.url },
+        Effect.void.pipe(request("lost")),
+        "100 millis"
+      ).pipe(Effect.timeout("20 seconds"), Effect.exit)
+      assert.isTrue(Exit.isSuccess(closed))
+      assert.strictEqual((yield* droppedSpans) - before, 1)
+    }))
+
+  it.live("complains of a variable that cannot be used, and runs", () =>
+    Effect.gen(function*() {
+      const logs = yield* traced({ OTEL_EXPORTER_OTLP_ENDPOINT: "nowhere" }, Effect.void.pipe(request("one")))
+      assert.deepStrictEqual(logs, [
+        "OTEL_EXPORTER_OTLP_ENDPOINT: expected a URL such as http://collector:4318, without user or password; no traces are exported"
+      ])
+    }))
+})
