@@ -45,7 +45,7 @@ const assertRefused = ({ code, stderr }: SpegelProcess.Finished, ...words: Reado
   assert.strictEqual(code, 1)
 }
 
-describe("spegel", { timeout: 120_000 }, () => {
+describe("spegel", { timeout: 300_000 }, () => {
   it.live("explains itself", () =>
     Effect.gen(function*() {
       const help = yield* SpegelProcess.run(["--help"])
