@@ -130,7 +130,10 @@ const makeApp = async (tree: string, { bundle, definition, license }: RootFilesy
 /** Makes both trees. Needs a Debian system: the libraries' packages are asked for at dpkg. */
 export const make = Effect.fn("RootFilesystem.make")(function*(options: RootFilesystemOptions) {
   const [base, app] = [join(options.directory, "base"), join(options.directory, "app")]
-  yield* attempt(options.directory, () => mkdir(app, { recursive: true }))
+  yield* attempt(options.directory, async () => {
+    await mkdir(options.directory)
+    await mkdir(app)
+  })
   yield* attempt(`the files that ${options.node} needs`, () => makeBase(base, options.node))
   yield* attempt(
     `the program's files from ${options.bundle} (npm run bundle makes it)`,

@@ -177,10 +177,8 @@ describe("traces", { timeout: 120_000 }, () => {
           "spegel.registry": "registry.example",
           "spegel.source": attribute(attempt, "spegel.peer.id")
         })
-        assert.strictEqual(
-          attribute(childrenOf(spans, remote as Span).find(({ name }) => name === "local lookup"), "spegel.hit"),
-          true
-        )
+        const found = childrenOf(spans, remote as Span).find(({ name }) => name === "local lookup")
+        assert.isTrue(attribute(found, "spegel.hit") ?? attribute(remote, "spegel.held_in_memory"))
         // Another process has another clock, and may notice later that all bytes have arrived.
         for (const span of children) {
           assert.isTrue(span.start >= request.start && span.end <= request.end, `${span.name} is within its request`)

@@ -19,7 +19,7 @@ export class BodyInterrupted extends Data.TaggedError("BodyInterrupted")<{ reado
 export const clientGone = "the client closed the connection before the body was complete"
 
 /** Below this speed a client gets small chunks, which cost more CPU a byte and hold less memory while they wait. */
-const slowBytesPerMilli = 25_000
+const slowBytesPerMilli = 10_000
 
 /** Sends `[start, end)` of a file as the body of a response whose head is set, and ends the response. */
 export const sendFile = (
@@ -48,6 +48,8 @@ const copy = async (file: FileHandle, range: ByteRange, response: ServerResponse
   const sink = clientSink(response)
   let position = range.start
   let slow = false
+  // Speed is told from one wait for the client to the next: in between, the kernel takes what it has room for.
+  let waited = { at: performance.now(), position }
   while (position < range.end) {
     const left = range.end - position
     const buffer = bodyBuffers.acquire(slow ? smallSize : left)
@@ -60,10 +62,11 @@ const copy = async (file: FileHandle, range: ByteRange, response: ServerResponse
       const written = taken(sink, buffer.subarray(0, bytesRead), response, signal)
       if (written === undefined) continue
       inUse = true
-      const begun = performance.now()
       await written
       inUse = false
-      slow = bytesRead < slowBytesPerMilli * (performance.now() - begun)
+      const now = { at: performance.now(), position }
+      slow = position - waited.position < slowBytesPerMilli * (now.at - waited.at)
+      waited = now
     } finally {
       if (inUse) bodyBuffers.forget(buffer)
       else bodyBuffers.release(buffer)

@@ -4,7 +4,7 @@
  */
 export const largeSize = 512 * 1024
 export const smallSize = 64 * 1024
-const maxLarge = 16
+const maxLarge = 8
 const maxFreeSmall = 64
 
 export class BufferPool {

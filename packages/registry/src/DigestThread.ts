@@ -6,8 +6,10 @@ import { createHash } from "node:crypto"
 import { Worker } from "node:worker_threads"
 import type { FromWorker, ToWorker, WorkerData } from "./DigestWorker.ts"
 
-/** Small enough to stay in a core's cache, large enough for the time until the thread is next awake. */
-const ringSize = 2 * 1024 * 1024
+/** Two large chunks: one is hashed while the other is copied. */
+const ringSize = 1024 * 1024
+/** A thread has a heap of its own, and needs next to nothing of it. */
+const resourceLimits = { maxYoungGenerationSizeMb: 1, maxOldGenerationSizeMb: 16 }
 
 /** In the sources a TypeScript file, in the build and in the bundle a JavaScript one beside this. */
 const workerUrl = new URL(import.meta.url.endsWith(".ts") ? "./DigestWorker.ts" : "./DigestWorker.js", import.meta.url)
@@ -83,7 +85,7 @@ export class DigestThread {
   /** `onDeath` is told once why the thread ended, and whether it ever hashed anything. */
   constructor(onDeath: (reason: string, hashed: boolean) => void) {
     let hashed = false
-    this.#worker = new Worker(workerUrl, { workerData: { memory: this.#memory } satisfies WorkerData })
+    this.#worker = new Worker(workerUrl, { workerData: { memory: this.#memory } satisfies WorkerData, resourceLimits })
     this.#worker.on("message", (message: FromWorker) => {
       hashed = true
       if (message._tag === "Hashed") this.#hashed()

@@ -89,6 +89,7 @@ export const make = Effect.fnUntraced(function*(
     yield* Effect.suspend(() => post(encoded(batch))).pipe(
       Effect.andThen(Metric.update(exported, batch.length)),
       Effect.catch(({ message }) => drop(batch.length, `${url.origin}: ${message}`)),
+      Effect.catchDefect((defect) => drop(batch.length, `unexpected failure: ${String(defect)}`)),
       Effect.onInterrupt(() => drop(batch.length, outOfTime))
     )
   })

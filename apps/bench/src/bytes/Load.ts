@@ -45,7 +45,7 @@ const sink = async (job: Job): Promise<Outcome> => {
 const probe = ({ host, port, smallPath }: Target) => {
   const millis: Array<number> = []
   if (smallPath === undefined) return { stop: async () => millis }
-  let over = false
+  const stop = new AbortController()
   const socket = connect({ host, port, noDelay: true })
   const once = () =>
     new Promise<number>((resolve, reject) => {
@@ -67,7 +67,7 @@ const probe = ({ host, port, smallPath }: Target) => {
       socket.write(`GET ${smallPath} HTTP/1.1\r\nhost: mirror\r\n\r\n`)
     })
   const probing = (async () => {
-    while (!over) {
+    while (!stop.signal.aborted) {
       await once()
       await sleep(pauseMillis)
     }
@@ -77,7 +77,7 @@ const probe = ({ host, port, smallPath }: Target) => {
   socket.on("error", () => {})
   return {
     stop: async () => {
-      over = true
+      stop.abort()
       await probing.finally(() => socket.destroy())
       return millis
     }

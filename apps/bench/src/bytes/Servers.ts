@@ -7,7 +7,8 @@ import { imageFlags } from "../router/Cluster.ts"
 import * as Content from "./Content.ts"
 import * as Processes from "./Processes.ts"
 
-const bundle = fileURLToPath(new URL("../../../spegel/bundle/main.js", import.meta.url))
+/** The daemon as it ships. */
+export const bundle = fileURLToPath(new URL("../../../spegel/bundle/main.js", import.meta.url))
 const yardstick = fileURLToPath(new URL("Yardstick.ts", import.meta.url))
 
 export interface Address {

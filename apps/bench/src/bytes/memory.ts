@@ -28,14 +28,14 @@ const sampleMillis = 50
 /** The most memory that a process has while slow clients take a blob. */
 const peak = async (pid: number, job: Pick<Job, "host" | "port" | "path">): Promise<number> => {
   let most = 0
-  let over = false
+  const readers = { over: false }
   const reading = promisify(execFile)(process.execPath, [
     sinkPath,
     JSON.stringify({ ...job, fields: [], clients, requests: 1, bytesPerSecond } satisfies Job)
   ]).finally(() => {
-    over = true
+    readers.over = true
   })
-  while (!over) {
+  while (!readers.over) {
     most = Math.max(most, await Processes.rssMiB(pid))
     await sleep(sampleMillis)
   }

@@ -99,23 +99,23 @@ export const relay = (options: {
       comparison.figures.find((figures) => figures.implementation === name && figures.clients === clients)
     const bars: ReadonlyArray<Bar.Bar> = [
       ...[1, 8].flatMap((clients) => [
-        ...ratioBar(
+        ratioBar(
           `relaying, CPU a GiB, of node:http pipe, ${clients} clients`,
           comparison.ratio(cpu, "spegel-ts", "node:http pipe", clients),
           0.35
         ),
-        ...ratioBar(
+        ratioBar(
           `relaying, CPU a GiB, of nginx's buffered proxy, ${clients} clients`,
           comparison.ratio(cpu, "spegel-ts", "nginx proxy", clients),
           1.2
         ),
-        ...ratioBar(
+        ratioBar(
           `relaying verified, speed, of one core's sha256, ${clients} clients`,
           (figuresOf("spegel-ts verified", clients)?.gibPerSecond ?? 0) / sha256GibPerSecond,
           0.7,
           true
         )
-      ]),
+      ]).flat(),
       {
         name: "first byte of 1 KiB during 8 verified relays, p99",
         value: figuresOf("spegel-ts verified", 8)?.firstByteMs ?? Infinity,

@@ -87,17 +87,17 @@ export const serve = (options: {
       manifests: requests,
       bars: [
         ...[1, 8].flatMap((clients) => [
-          ...ratioBar(
+          ratioBar(
             `serving, CPU a GiB, of nginx with sendfile, ${clients} clients`,
             comparison.ratio(cpu, "spegel-ts", "nginx sendfile", clients),
             2.8
           ),
-          ...ratioBar(
+          ratioBar(
             `serving, CPU a GiB, of createReadStream().pipe, ${clients} clients`,
             comparison.ratio(cpu, "spegel-ts", "createReadStream", clients),
             0.6
           )
-        ]),
+        ]).flat(),
         ...ratioBar("small manifests, requests a second, of bare node:http", requests.ratio, 0.7, true)
       ]
     }

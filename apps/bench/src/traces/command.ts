@@ -5,7 +5,7 @@ import { json } from "../Flags.ts"
 import { measure } from "./cost.ts"
 import { unrecorded } from "./unrecorded.ts"
 
-const columns = ["", "idle MiB", "used MiB", "CPU us/request", "requests/s"]
+const columns = ["", "start ms", "idle MiB", "used MiB", "CPU us/request", "requests/s"]
 const width = 16
 
 export const traces = Command.make("traces", {
@@ -17,9 +17,10 @@ export const traces = Command.make("traces", {
     const unrecordedMicros = yield* Effect.promise(unrecorded)
     const figures = yield* Effect.promise(() => measure({ port, rounds }))
     yield* Console.log(columns.map((title) => title.padStart(width)).join(""))
-    for (const { cpuMicrosPerRequest, idleMiB, requestsPerSecond, setting, usedMiB } of figures) {
+    for (const { cpuMicrosPerRequest, idleMiB, requestsPerSecond, setting, startMillis, usedMiB } of figures) {
       const cells = [
         setting,
+        startMillis.toFixed(0),
         idleMiB.toFixed(1),
         usedMiB.toFixed(1),
         cpuMicrosPerRequest.toFixed(0),

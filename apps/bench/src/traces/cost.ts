@@ -1,4 +1,5 @@
 /** What traces cost a daemon: memory where they are exported, CPU for each request. */
+import { spawnSync } from "node:child_process"
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { join } from "node:path"
@@ -7,12 +8,14 @@ import { type Endpoint, once, seconds } from "../bytes/manifests.ts"
 import * as Processes from "../bytes/Processes.ts"
 import { query, withServers } from "../bytes/serve.ts"
 import * as Servers from "../bytes/Servers.ts"
-import { imageEnvironment } from "../router/Cluster.ts"
+import { imageEnvironment, imageFlags } from "../router/Cluster.ts"
 import { percentile } from "../Statistics.ts"
 import { sleep } from "../Waiting.ts"
 
 export interface TraceFigures {
   readonly setting: string
+  /** From its start until it takes connections. */
+  readonly startMillis: number
   /** Before any request. */
   readonly idleMiB: number
   /** After all of them. */
@@ -54,23 +57,26 @@ export const measure = (options: { readonly port: number; readonly rounds: numbe
         readonly setting: string
         readonly pid: number
         readonly endpoint: Endpoint
+        readonly startMillis: number
         readonly idleMiB: number
         readonly rates: Array<number>
         readonly micros: Array<number>
       }> = []
+      const compiled = { ...imageEnvironment, NODE_COMPILE_CACHE: join(directory, "compiled") }
+      // As in the image, code is compiled before; one run does that.
+      spawnSync(process.execPath, [...imageFlags, Servers.bundle, "version"], { env: { ...process.env, ...compiled } })
       for (const [setting, environment] of settings) {
         const address = { host: `127.8.1.${daemons.length + 1}`, port: options.port }
+        const begun = performance.now()
         const { pid } = await started(Servers.spegel(directory, address, {
           store: "layout",
-          environment: {
-            ...imageEnvironment,
-            NODE_COMPILE_CACHE: join(directory, "compiled"),
-            ...environment(collector.url)
-          }
+          environment: { ...compiled, ...environment(collector.url) }
         }))
+        const startMillis = performance.now() - begun
         await sleep(settleMillis)
         const endpoint = { ...address, path: manifest.path + query }
-        daemons.push({ setting, pid, endpoint, idleMiB: await Processes.rssMiB(pid), rates: [], micros: [] })
+        const idleMiB = await Processes.rssMiB(pid)
+        daemons.push({ setting, pid, endpoint, startMillis, idleMiB, rates: [], micros: [] })
       }
       for (const { endpoint } of daemons) await once(endpoint)
       for (let round = 0; round < options.rounds; round++) {
@@ -81,8 +87,9 @@ export const measure = (options: { readonly port: number; readonly rounds: numbe
           rates.push(rate)
         }
       }
-      return await Promise.all(daemons.map(async ({ idleMiB, micros, pid, rates, setting }) => ({
+      return await Promise.all(daemons.map(async ({ idleMiB, micros, pid, rates, setting, startMillis }) => ({
         setting,
+        startMillis,
         idleMiB,
         usedMiB: await Processes.rssMiB(pid),
         cpuMicrosPerRequest: percentile(micros, 0.5),
