@@ -10,10 +10,13 @@ export interface DigestThreads {
   readonly begin: (algorithm: string) => DigestJob
 }
 
-/** As many threads as cores, at most four, each started when it is first needed. */
+/**
+ * A thread for each core but the event loop's, at least one and at most four, each started when it is first needed: one
+ * core hashes more than the event loop moves, and a thread has some 14 MiB of its own.
+ */
 export const make: Effect.Effect<DigestThreads, never, Scope.Scope> = Effect.gen(function*() {
   const runFork = Effect.runForkWith(yield* Effect.context())
-  const limit = Math.min(maxThreads, availableParallelism())
+  const limit = Math.min(maxThreads, Math.max(1, availableParallelism() - 1))
   const threads = new Set<DigestThread>()
   let closed = false
   let usable = true

@@ -33,8 +33,8 @@ export interface Round {
 
 const sinkPath = fileURLToPath(new URL("Sink.ts", import.meta.url))
 const gib = 1024 ** 3
-/** Between two requests for the small blob. */
-const pauseMillis = 5
+/** Between two requests for the small blob: so few that their cost is not seen in that of the large one. */
+const pauseMillis = 20
 
 const sink = async (job: Job): Promise<Outcome> => {
   const { stdout } = await promisify(execFile)(process.execPath, [sinkPath, JSON.stringify(job)])
