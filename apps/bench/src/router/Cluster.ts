@@ -14,13 +14,22 @@ export const imageFlags = image.entrypoint.slice(1, -1)
 const { NODE_COMPILE_CACHE: _, ...environment } = image.environment
 export const imageEnvironment = environment
 
+/** The image's flags are for one node: a process of several has as large a young generation for each of them. */
+const flagsFor = (nodes: number): ReadonlyArray<string> =>
+  imageFlags.map((flag) =>
+    flag.replace(
+      /^(--max-semi-space-size=)(\d+)$/,
+      (_all, name: string, mebibytes: string) => `${name}${Number(mebibytes) * nodes}`
+    )
+  )
+
 interface Worker {
   readonly child: ChildProcess
   readonly ask: <Tag extends Command["_tag"]>(command: Extract<Command, { _tag: Tag }>) => Promise<Answers[Tag]>
 }
 
-const startWorker = (namespace: string | undefined): Worker => {
-  const command = [process.execPath, ...imageFlags, "--conditions=source", worker]
+const startWorker = (namespace: string | undefined, nodes: number): Worker => {
+  const command = [process.execPath, ...flagsFor(nodes), "--conditions=source", worker]
   const [program = "", ...args] = namespace === undefined ? command : ["ip", "netns", "exec", namespace, ...command]
   const child = spawn(program, args, {
     stdio: ["ignore", "inherit", "inherit", "ipc"],
@@ -104,7 +113,7 @@ export const start = async (options: ClusterOptions): Promise<Cluster> => {
   const workers: Array<Worker> = []
   const parts: Array<ReadonlyArray<string>> = []
   for (let from = 0; from < count; from += nodesPerProcess) {
-    workers.push(startWorker(namespaceOf?.(addresses[from] ?? "")))
+    workers.push(startWorker(namespaceOf?.(addresses[from] ?? ""), nodesPerProcess))
     parts.push(addresses.slice(from, from + nodesPerProcess))
   }
   const stop = async () => {
