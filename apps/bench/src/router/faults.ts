@@ -25,7 +25,8 @@ const allSay = (askers: ReadonlyArray<Cluster.ClusterNode>, key: string, holder:
   (await Promise.all(askers.map((asker) => asker.locate([key], holder)))).flat()
     .every(({ foundMillis }) => (foundMillis !== null) === named)
 
-const joined = async (cluster: Cluster.Cluster): Promise<void> => {
+/** Waits until all know all, and a little longer. */
+export const joined = async (cluster: Cluster.Cluster): Promise<void> => {
   await until(allKnow(cluster.nodes, cluster.nodes.length - 1), 60_000)
   await sleep(3000)
 }

@@ -14,8 +14,9 @@ import { dhtKey } from "@spegel-ts/router/Libp2p"
 import { createLibp2p } from "libp2p"
 import { base58btc } from "multiformats/bases/base58"
 import type { Bar } from "../Bar.ts"
-import { sleep, until } from "../Waiting.ts"
+import { until } from "../Waiting.ts"
 import * as Cluster from "./Cluster.ts"
+import { joined } from "./faults.ts"
 
 const keyCount = 1000
 const rounds = 3
@@ -55,8 +56,7 @@ const startAsker = async (address: string) => {
 export const newcomer = async (count: number, port: number): Promise<ReadonlyArray<Bar>> => {
   const cluster = await Cluster.startEach(count, port)
   try {
-    await until(async () => (await cluster.peers()).every((peers) => peers >= count - 1), 60_000)
-    await sleep(3000)
+    await joined(cluster)
     const names = Array.from({ length: keyCount }, (_, index) => `newcomer:${index}`)
     await cluster.nodes[2]?.provide(names)
     const answering: Array<number> = []
