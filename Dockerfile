@@ -20,4 +20,4 @@ ENV NODE_ENV=production MALLOC_ARENA_MAX=1 NODE_COMPILE_CACHE=/app/compiled
 USER 65532:0
 # Garbage is collected early and memory goes back to the system: `npm run bench -- router-memory` and `router-hostile`
 # measure what that saves.
-ENTRYPOINT ["/nodejs/bin/node", "--max-semi-space-size=2", "--heap-growing-percent=20", "/app/main.js"]
+ENTRYPOINT ["/nodejs/bin/node", "--max-semi-space-size=2", "--heap-growing-percent=20", "--no-parallel-scavenge", "/app/main.js"]

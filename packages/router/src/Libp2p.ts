@@ -7,7 +7,6 @@ import { yamux } from "@chainsafe/libp2p-yamux"
 import { identify } from "@libp2p/identify"
 import type { ConnectionGater, IdentifyResult, Libp2p as Host, PeerId } from "@libp2p/interface"
 import { ping } from "@libp2p/ping"
-import { tcp } from "@libp2p/tcp"
 import { type Multiaddr, multiaddr } from "@multiformats/multiaddr"
 import { Data, Duration, Effect, Layer, Option, Queue, Random, Schedule, Stream } from "effect"
 import { createLibp2p } from "libp2p"
@@ -29,6 +28,8 @@ import type { Peer, PeerFacts } from "./Peer.ts"
 import * as PeerAddress from "./PeerAddress.ts"
 import { Router, RouterNotReady } from "./Router.ts"
 import { publish, resolved } from "./RouterMetrics.ts"
+import { silentLogger } from "./SilentLogger.ts"
+import { tcp } from "./WholeWrites.ts"
 
 /** The address cannot be listened on. */
 export class RouterListenFailed extends Data.TaggedError("RouterListenFailed")<{
@@ -84,6 +85,9 @@ const maxStreams = 32
 /** Connections that are held; in a larger network others are made when they are needed. */
 const heldConnections = 128
 
+/** A connection over which nothing was said for so long, in milliseconds, is closed, and its peer looked after. */
+const inactivity = 15 * 60_000
+
 const makeHost = Effect.fnUntraced(function*(options: Libp2pOptions, loopback: boolean, gater: ConnectionGater) {
   const privateKey = yield* Identity.load(options.dataDir)
   const addresses = listenAddresses(options.host).map((ip) => PeerAddress.ofSocket(ip, options.port))
@@ -102,13 +106,19 @@ const makeHost = Effect.fnUntraced(function*(options: Libp2pOptions, loopback: b
         createLibp2p({
           privateKey,
           nodeInfo: { userAgent: "spegel-ts" },
+          logger: silentLogger,
           addresses: {
             listen: addresses.map(String),
             announceFilter: (found) => found.filter((address) => PeerAddress.isUsableAddress(address, { loopback }))
           },
-          transports: [tcp()],
+          transports: [
+            tcp({ inboundSocketInactivityTimeout: inactivity, outboundSocketInactivityTimeout: inactivity })
+          ],
           connectionEncrypters: [noise(), tls()],
-          streamMuxers: [yamux({ maxInboundStreams: maxStreams, maxOutboundStreams: maxStreams })],
+          streamMuxers: [
+            // The DHT pings whom it looks after.
+            yamux({ maxInboundStreams: maxStreams, maxOutboundStreams: maxStreams, enableKeepAlive: false })
+          ],
           connectionGater: gater,
           connectionMonitor: { enabled: false },
           connectionManager: {

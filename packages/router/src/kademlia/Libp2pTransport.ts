@@ -4,7 +4,7 @@ import { multiaddr } from "@multiformats/multiaddr"
 import * as PeerAddress from "../PeerAddress.ts"
 import { Channel } from "./Channel.ts"
 import type { Member } from "./Members.ts"
-import { encodeFrame, type Message, MessageType, type WirePeer } from "./Message.ts"
+import { encodeFrame, encodeFrames, type Message, MessageType, type WirePeer } from "./Message.ts"
 import { empty, message, RequestFailed, type Transport } from "./Protocol.ts"
 import * as ServedStream from "./ServedStream.ts"
 
@@ -14,7 +14,7 @@ export const kademliaProtocol = "/spegel/kad/1.0.0"
 export const notesProtocol = "/spegel-ts/router/1.0.0"
 
 const openTimeoutMillis = 5000
-const keysPerFrameBatch = 100
+const keysPerBatch = 100
 const maxInboundStreams = 8
 
 /** Requests so far by what was asked and what came of it, and the bytes of their frames. */
@@ -133,16 +133,14 @@ export const make = (host: Host, self: () => WirePeer): Libp2pTransport => {
 
     provide: (member, keys) =>
       ask(member, MessageType.addProvider, openTimeoutMillis + keys.length, async (channel) => {
-        const providers = [self()]
-        for (let from = 0; from < keys.length; from += keysPerFrameBatch) {
-          const frames = Buffer.concat(
-            keys.slice(from, from + keysPerFrameBatch).map((key) =>
-              encodeFrame(message(MessageType.addProvider, key, [], providers))
-            )
-          )
+        const [like = empty] = keys
+        const record = message(MessageType.addProvider, like, [], [self()])
+        for (let from = 0; from < keys.length; from += keysPerBatch) {
+          const records = encodeFrames(record, keys.slice(from, from + keysPerBatch))
+          // Records have no answer: that to the ping behind them says that they have arrived.
+          const frames = Buffer.concat([records, barrier])
           bytesSent += frames.length
-          await channel.send(frames)
-          await channel.request(barrier)
+          await channel.request(frames)
         }
       }),
 

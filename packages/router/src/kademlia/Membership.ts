@@ -33,7 +33,7 @@ const newsReaders = 4
 /** Who hears of a peer that came to this node first. */
 const freshNewsReaders = 128
 const probeMillis = 125
-const verifyDelayMillis = 500
+const verifyDelayMillis = 3000
 const verifyTimeoutMillis = 5000
 const minPauseMillis = 10
 const pauseShare = 4

@@ -166,3 +166,16 @@ export const encodeFrame = ({ closer, key, providers, type }: Message): Uint8Arr
   frame[position] = 1
   return frame
 }
+
+/** Writes frames that differ in their keys only, which are all of one length: what is the same is worked out once. */
+export const encodeFrames = (like: Message, keys: ReadonlyArray<Uint8Array>): Uint8Array => {
+  const first = encodeFrame(like)
+  const prefix = first.findIndex((byte) => byte < 0x80) + 1
+  const at = prefix + 2 + fieldLength(like.key.length) - like.key.length
+  const frames = new Uint8Array(first.length * keys.length)
+  for (const [index, key] of keys.entries()) {
+    frames.set(first, index * first.length)
+    frames.set(key, index * first.length + at)
+  }
+  return frames
+}

@@ -5,7 +5,7 @@ import { FrameSplitter } from "./FrameSplitter.ts"
 import { decode, encodeFrame, type Message } from "./Message.ts"
 
 /** Frames of one peer that are answered before everybody else has a turn. */
-const framesPerTurn = 64
+const framesPerTurn = 128
 
 export interface ServedStreamOptions {
   /** Answers a message; undefined where none is due. Throws on what no peer sends. */
@@ -27,24 +27,25 @@ export const serve =
       stream.abort(asError(error))
       onViolation(connection)
     }
-    const send = async (answer: Message) => {
-      if (stream.send(encodeFrame(answer))) return
+    const send = async (answers: ReadonlyArray<Uint8Array>) => {
+      if (answers.length === 0 || stream.send(Buffer.concat(answers))) return
       // Who does not read its answers is not read either.
       stream.pause()
-      await stream.onDrain()
+      await stream.onDrain().catch(() => stream.abort(new Error("the peer does not read")))
     }
     const work = async () => {
       busy = true
-      for (let next = 0; next < waiting.length; next++) {
-        if (next % framesPerTurn === framesPerTurn - 1) {
-          stream.pause()
-          await new Promise((resolve) => setImmediate(resolve))
+      while (waiting.length > 0) {
+        const answers: Array<Uint8Array> = []
+        for (const frame of waiting.splice(0, framesPerTurn)) {
+          const answer = handle(from, decode(frame))
+          if (answer !== undefined) answers.push(encodeFrame(answer))
         }
-        const frame = waiting[next]
-        const answer = frame === undefined ? undefined : handle(from, decode(frame))
-        if (answer !== undefined) await send(answer).catch(() => stream.abort(new Error("the peer does not read")))
+        await send(answers)
+        if (waiting.length === 0) break
+        stream.pause()
+        await new Promise((resolve) => setImmediate(resolve))
       }
-      waiting = []
       busy = false
       // What came meanwhile is delivered within this call.
       if (stream.readStatus === "paused") stream.resume()

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { FrameSplitter, InvalidFrame, maxFrameSize } from "@spegel-ts/router/kademlia/FrameSplitter"
-import { decode, encodeFrame, type Message, MessageType } from "@spegel-ts/router/kademlia/Message"
+import { decode, encodeFrame, encodeFrames, type Message, MessageType } from "@spegel-ts/router/kademlia/Message"
 import { dhtKey } from "@spegel-ts/router/Libp2p"
 import { Schema } from "effect"
 
@@ -49,6 +49,12 @@ describe("Message", () => {
   ]) => {
     const message = { type, key, closer, providers }
     assert.deepStrictEqual(plain(decode(body(encodeFrame(message)))), plain(message))
+  })
+
+  it.prop("frames that differ in their keys are what each of them would be", [Bytes(80), Peers], ([key, providers]) => {
+    const keys = [key, key.map((byte) => byte ^ 1), key.toReversed()]
+    const like = { ...none, type: MessageType.addProvider, key, providers }
+    assert.strictEqual(hex(encodeFrames(like, keys)), keys.map((key) => hex(encodeFrame({ ...like, key }))).join(""))
   })
 
   it("passes over fields that it does not know", () => {
