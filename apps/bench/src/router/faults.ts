@@ -8,6 +8,7 @@ import type { Bar } from "../Bar.ts"
 import { percentile } from "../Statistics.ts"
 import { sleep, until } from "../Waiting.ts"
 import * as Cluster from "./Cluster.ts"
+import { quiet } from "./measure.ts"
 
 const run = promisify(execFile)
 
@@ -25,10 +26,10 @@ const allSay = (askers: ReadonlyArray<Cluster.ClusterNode>, key: string, holder:
   (await Promise.all(askers.map((asker) => asker.locate([key], holder)))).flat()
     .every(({ foundMillis }) => (foundMillis !== null) === named)
 
-/** Waits until all know all, and a little longer. */
+/** Waits until all know all and have met. */
 export const joined = async (cluster: Cluster.Cluster): Promise<void> => {
   await until(allKnow(cluster.nodes, cluster.nodes.length - 1), 60_000)
-  await sleep(3000)
+  await quiet(cluster)
 }
 
 const without = <A>(items: ReadonlyArray<A>, ...left: ReadonlyArray<A>) => items.filter((item) => !left.includes(item))

@@ -2,6 +2,7 @@
  * Keeps the table of members true: gets to know those that others tell of, tells others of newcomers, and finds out who
  * has gone.
  */
+import { Acquaintance } from "./Acquaintance.ts"
 import { closest, compare, positionOf } from "./Distance.ts"
 import { isKnown, isSpeaker, mark, type Member, Members, type PeerRecord, roundTripOf, toWire } from "./Members.ts"
 import { type Message, MessageType, type WirePeer } from "./Message.ts"
@@ -33,10 +34,7 @@ const newsReaders = 4
 /** Who hears of a peer that came to this node first. */
 const freshNewsReaders = 128
 const probeMillis = 125
-const verifyDelayMillis = 3000
 const verifyTimeoutMillis = 5000
-const minPauseMillis = 10
-const pauseShare = 4
 /** A ping may take as long as a busy node needs; a lookup does not wait for it. */
 const pingTimeoutMillis = 1000
 /** Deadline of a lookup's request: four times what the member usually needs, within these. */
@@ -54,6 +52,8 @@ const nearlyAll = 0.9
 /** A peer that one other told of, and nobody since, is forgotten. */
 const rumourMillis = 10 * 60_000
 
+const isUnreachable = (error: unknown): boolean => error instanceof RequestFailed && error.unreachable
+
 export class Membership {
   readonly members: Members
   /** Members that were taken out because they did not answer. */
@@ -61,14 +61,21 @@ export class Membership {
   readonly #options: MembershipOptions
   readonly #position: Uint8Array
   #news: Array<Member> = []
-  #unverified: Array<Member> = []
-  #verifying = false
+  readonly #acquaintance: Acquaintance
   #region: { readonly since: number; readonly members: ReadonlyArray<Member> } = { since: -Infinity, members: [] }
   #lists = { second: 0, sent: 0 }
 
   constructor(options: MembershipOptions) {
     this.#options = options
     this.members = new Members(options.environment.siteOf)
+    this.#acquaintance = new Acquaintance({
+      known: () => this.members.size,
+      isWanted: (member) => !this.#isFar(member),
+      meet: (member) => this.#meet(member),
+      now: options.environment.now,
+      random: options.environment.random,
+      after: options.after
+    })
     this.#position = positionOf(options.self.idBytes)
   }
 
@@ -157,33 +164,14 @@ export class Membership {
       if (member.vouched) this.#options.onNewcomer(member)
       else news.push(member)
     }
-    this.#unverified.push(...news)
-    this.#verify()
+    this.#acquaintance.add(news)
     return news
   }
 
-  /**
-   * Gets to know members that others told of, one after the other, with pauses in proportion to what it costs: when a
-   * whole cluster starts, the first connections of all come before the many between all.
-   */
-  #verify(): void {
-    if (this.#verifying || this.#unverified.length === 0) return
-    this.#verifying = true
-    const next = async () => {
-      let member = this.#unverified.shift()
-      while (member !== undefined && (member.lastHeard > 0 || this.#isFar(member))) member = this.#unverified.shift()
-      if (member === undefined) {
-        this.#verifying = false
-        return
-      }
-      const unheard = member
-      const begun = this.#now()
-      await this.request(unheard, message(MessageType.ping, empty), verifyTimeoutMillis).catch(() =>
-        this.#evict(unheard, { retry: false })
-      )
-      this.#options.after(minPauseMillis + pauseShare * (this.#now() - begun), () => void next())
-    }
-    this.#options.after(verifyDelayMillis * (1 + this.#random()), () => void next())
+  async #meet(member: Member): Promise<void> {
+    await this.request(member, message(MessageType.ping, empty), verifyTimeoutMillis).catch(() =>
+      this.#evict(member, { retry: false })
+    )
   }
 
   /** In a large network only the neighbours of a peer look after it; others get to know it when they need it. */
@@ -277,8 +265,15 @@ export class Membership {
   disconnected(id: string): void {
     const member = this.members.get(id)
     if (member === undefined || member.resting) return
+    // Lookups ask others until it is known.
+    member.late = true
     const probe = () => this.#options.transport.request(member, message(MessageType.ping, empty), probeMillis)
-    void probe().catch(probe).then(() => this.heard(member), () => this.#evict(member, { retry: true }))
+    void probe()
+      .catch((error: unknown) => isUnreachable(error) ? Promise.reject(error) : probe())
+      .then(() => {
+        member.late = false
+        this.heard(member)
+      }, () => this.#evict(member, { retry: true }))
   }
 
   /** A member has said that it stops; it may come back at the same place. */
@@ -301,7 +296,7 @@ export class Membership {
   failed(member: Member, error: unknown): void {
     member.timeouts++
     member.late = true
-    if ((error instanceof RequestFailed && error.unreachable) || member.timeouts >= 2) {
+    if (isUnreachable(error) || member.timeouts >= 2) {
       this.#evict(member, { retry: true })
     }
   }
@@ -359,7 +354,7 @@ export class Membership {
     } catch (error) {
       // Slower next time: one late answer must not make every later one late.
       member.roundTrip = Math.min(maxQueryMillis / 4, 2 * roundTripOf(member))
-      if (error instanceof RequestFailed && error.unreachable) this.#evict(member, { retry: true })
+      if (isUnreachable(error)) this.#evict(member, { retry: true })
       else if (!member.late) {
         member.late = true
         void this.ping(member)
