@@ -218,7 +218,7 @@ export class Kademlia {
     }
     const local = this.#localProviders(key)
     for (const { addresses, id } of local) found(id, addresses)
-    // A node that is to keep the key's records keeps all of them, and where nobody is silent they are true.
+    // A keeper has all records of the key, and where nobody is silent they are true.
     if (!wanted || (local.some(({ late }) => !late) && this.#membership.isKeeper(position))) return
     await lookup(this.#lookup, key, position, (providers) => {
       const named = providers.map(({ addresses, id }) => ({ addresses, id: this.#options.environment.idText(id) }))

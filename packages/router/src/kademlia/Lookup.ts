@@ -2,7 +2,7 @@
 import { type Member, roundTripOf } from "./Members.ts"
 import type { Membership } from "./Membership.ts"
 import { MessageType, type WirePeer } from "./Message.ts"
-import { type Environment, message, replication } from "./Protocol.ts"
+import { type Environment, message, replication, settlingMillis } from "./Protocol.ts"
 
 /** Who is asked at once, and how many must have answered before "nobody has it" is certain. */
 const askAtOnce = 3
@@ -12,8 +12,6 @@ const minHedgeMillis = 8
 const maxHedgeMillis = 15
 /** However many do not answer. */
 const maxLookupMillis = 400
-/** A newcomer may not have been handed its share of the records yet. */
-const settlingMillis = 2000
 
 export interface LookupOptions {
   readonly membership: Membership

@@ -156,6 +156,11 @@ export class Members {
     return evicted?.left === true ? undefined : evicted?.member
   }
 
+  /** Those that were taken out after a moment, or said that they stop. */
+  evictedSince(moment: number): ReadonlyArray<Member> {
+    return [...this.#evicted.values()].flatMap(({ member, since }) => since >= moment ? member : [])
+  }
+
   /** Notes a peer that `voucher` told of; gives it where it is news, or where it counts from now on. */
   told(peer: PeerRecord, voucher: string, now: number): Member | undefined {
     const known = this.#members.get(peer.id)

@@ -6,13 +6,24 @@ import { Acquaintance } from "./Acquaintance.ts"
 import { closest, compare, positionOf } from "./Distance.ts"
 import { isKnown, isSpeaker, mark, type Member, Members, type PeerRecord, roundTripOf, toWire } from "./Members.ts"
 import { type Message, MessageType, type WirePeer } from "./Message.ts"
-import { empty, type Environment, message, NoteType, replication, RequestFailed, type Transport } from "./Protocol.ts"
+import {
+  empty,
+  type Environment,
+  message,
+  NoteType,
+  replication,
+  RequestFailed,
+  settlingMillis,
+  type Transport
+} from "./Protocol.ts"
 
 export interface MembershipOptions {
   readonly self: { readonly id: string; readonly idBytes: Uint8Array }
   readonly registryPort: number
   readonly environment: Environment
   readonly transport: Transport
+  /** When own records are sent again. */
+  readonly refreshMillis: number
   /** Calls back later, unless the node has stopped by then. */
   readonly after: (millis: number, run: () => void) => void
   /** A member counts from now on. */
@@ -41,7 +52,7 @@ const pingTimeoutMillis = 1000
 const minQueryMillis = 50
 const maxQueryMillis = 400
 const maxHelloPeers = 50
-/** How long the members closest to this node are taken to be the same. */
+/** The members closest to this node are taken to be the same for so long. */
 const regionMillis = 500
 /** Lists of all members that are sent in a second. */
 const maxListsPerSecond = 50
@@ -52,7 +63,7 @@ const nearlyAll = 0.9
 /** A peer that one other told of, and nobody since, is forgotten. */
 const rumourMillis = 10 * 60_000
 
-const isUnreachable = (error: unknown): boolean => error instanceof RequestFailed && error.unreachable
+const isUnreachable = (error: unknown) => error instanceof RequestFailed && error.unreachable
 
 export class Membership {
   readonly members: Members
@@ -64,6 +75,8 @@ export class Membership {
   readonly #acquaintance: Acquaintance
   #region: { readonly since: number; readonly members: ReadonlyArray<Member> } = { since: -Infinity, members: [] }
   #lists = { second: 0, sent: 0 }
+  /** When this node began, or began again after it was suspended. */
+  #since: number
 
   constructor(options: MembershipOptions) {
     this.#options = options
@@ -77,6 +90,7 @@ export class Membership {
       after: options.after
     })
     this.#position = positionOf(options.self.idBytes)
+    this.#since = this.#now()
   }
 
   /** Members that were heard, the closest to `target` first. */
@@ -93,12 +107,18 @@ export class Membership {
     return this.#region.members
   }
 
-  /** Whether this node is among those that are to keep the records of a key. */
+  /**
+   * Whether this node keeps all records of a key: it was among the closest when they were handed out, those that have gone
+   * since included, and has been there for long enough to be handed its share.
+   */
   isKeeper(target: Uint8Array): boolean {
-    if (this.members.size < replication) return true
+    const now = this.#now()
+    if (now - this.#since < settlingMillis) return false
+    const gone = this.members.evictedSince(now - this.#options.refreshMillis)
+    if (this.members.size + gone.length < replication) return true
     const self = { position: this.#position }
-    return closest(target, [self, ...this.members.closest(target, replication)], replication)
-      .some((keeper) => keeper.position === this.#position)
+    return closest(target, [self, ...gone, ...this.members.closest(target, replication)], replication)
+      .includes(self)
   }
 
   // --- who comes ----------------------------------------------------------------------------------------------
@@ -304,6 +324,7 @@ export class Membership {
   /** Looks after those that were silent, and tries some of those that went. `awoke`: nobody was heard for a while. */
   tick(awoke: boolean): void {
     const now = this.#now()
+    if (awoke) this.#since = now
     this.members.forgetRumours(now - rumourMillis)
     const everybody = this.members.size <= pingEverybodyUpTo
     const watched = everybody ? [...this.members.values()] : this.neighbours()

@@ -50,6 +50,8 @@ export interface Environment {
 
 /** How many members keep a record: the closest to its key. */
 export const replication = 20
+/** A newcomer may not have been handed its share of the records yet. */
+export const settlingMillis = 2000
 
 export const empty: Uint8Array = new Uint8Array()
 

@@ -82,6 +82,27 @@ describe("Kademlia", { timeout: 60_000 }, () => {
     assert.deepStrictEqual((await network.lookup(asker, wanted)).found, [live.id])
   })
 
+  it("finds a live holder where others that were closer to the key have just gone", async () => {
+    const network = new Network()
+    const nodes = await network.grow(30)
+    const [frozen, live] = [nodeAt(nodes, 3), nodeAt(nodes, 4)]
+    const keys = Array.from({ length: 40 }, (_, index) => key(`both ${index}`))
+    void frozen.kademlia.advertise(keys)
+    void live.kademlia.advertise(keys)
+    await network.pass(1000)
+    // Who was the 21st closest to a key may have one record of it, and is among the closest now.
+    const gone = nodes.slice(20)
+    for (const node of gone) {
+      node.gone = true
+      for (const other of nodes.slice(0, 20)) other.kademlia.disconnected(node.id)
+    }
+    await network.pass(300)
+    frozen.frozen = true
+    for (const asker of nodes.slice(5, 20)) {
+      for (const wanted of keys) assert.include((await network.lookup(asker, wanted)).found, live.id)
+    }
+  })
+
   it("takes a frozen node back within a minute", async () => {
     const network = new Network()
     const nodes = await network.grow(10)
