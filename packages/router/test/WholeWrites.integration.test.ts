@@ -1,4 +1,4 @@
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe, it, vi } from "@effect/vitest"
 import type { Connection, MultiaddrConnection, Upgrader } from "@libp2p/interface"
 import { multiaddr } from "@multiformats/multiaddr"
 import { silentLogger } from "@spegel-ts/router/SilentLogger"
@@ -30,8 +30,6 @@ describe("WholeWrites", () => {
     const address = multiaddr(`/ip4/127.0.0.1/tcp/${await Effect.runPromise(freePort)}`)
     const listener = transport.createListener({ upgrader })
     await listener.listen(address)
-    const written: Array<number> = []
-    const write = Socket.prototype.write
     try {
       await transport.dial(address, { upgrader, signal: AbortSignal.timeout(5000) })
       while (connections.length < 2) await new Promise((resolve) => setTimeout(resolve, 5))
@@ -42,15 +40,12 @@ describe("WholeWrites", () => {
       if (list instanceof Uint8Array) return assert.fail("a message is a list of parts")
       list.append(new Uint8Array(30))
       list.append(new Uint8Array(16))
-      Socket.prototype.write = function(this: Socket, ...args: Parameters<typeof write>) {
-        written.push((args[0] as Uint8Array).byteLength)
-        return write.apply(this, args)
-      } as typeof write
+      const write = vi.spyOn(Socket.prototype, "write")
       a?.send(list.sublist())
       b?.send(list.sublist())
-      assert.deepStrictEqual(written, [48, 48])
+      assert.deepStrictEqual(write.mock.calls.map(([data]) => data.length), [48, 48])
     } finally {
-      Socket.prototype.write = write
+      vi.restoreAllMocks()
       for (const connection of connections) connection.abort(new Error("the test is over"))
       await listener.close()
     }

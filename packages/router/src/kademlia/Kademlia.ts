@@ -86,7 +86,7 @@ export class Kademlia {
 
   /** The members whose keys are this node's too. */
   neighbours(): ReadonlyArray<Member> {
-    return this.#membership.neighbours()
+    return this.#membership.region.neighbours()
   }
 
   /** Begins to look after members and records. */
@@ -219,7 +219,7 @@ export class Kademlia {
     const local = this.#localProviders(key)
     for (const { addresses, id } of local) found(id, addresses)
     // A keeper has all records of the key, and where nobody is silent they are true.
-    if (!wanted || (local.some(({ late }) => !late) && this.#membership.isKeeper(position))) return
+    if (!wanted || (local.some(({ late }) => !late) && this.#membership.region.isKeeper(position))) return
     await lookup(this.#lookup, key, position, (providers) => {
       const named = providers.map(({ addresses, id }) => ({ addresses, id: this.#options.environment.idText(id) }))
       for (const { addresses, id } of named.toSorted(this.#lastHeardFirst)) found(id, addresses)

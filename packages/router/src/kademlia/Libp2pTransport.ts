@@ -5,7 +5,7 @@ import * as PeerAddress from "../PeerAddress.ts"
 import { Channel } from "./Channel.ts"
 import type { Member } from "./Members.ts"
 import { encodeFrame, encodeFrames, type Message, MessageType, type WirePeer } from "./Message.ts"
-import { empty, message, RequestFailed, type Transport } from "./Protocol.ts"
+import { empty, isUnreachable, message, RequestFailed, type Transport } from "./Protocol.ts"
 import * as ServedStream from "./ServedStream.ts"
 
 /** The DHT protocol of Spegel's network, in Go and here. */
@@ -117,7 +117,7 @@ export const make = (host: Host, self: () => WirePeer): Libp2pTransport => {
       count(type, "answered")
       return answer
     } catch (error) {
-      count(type, error instanceof RequestFailed && error.unreachable ? "unreachable" : "failed")
+      count(type, isUnreachable(error) ? "unreachable" : "failed")
       throw error
     }
   }

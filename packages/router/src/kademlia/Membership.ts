@@ -3,19 +3,19 @@
  * has gone.
  */
 import { Acquaintance } from "./Acquaintance.ts"
-import { closest, compare, positionOf } from "./Distance.ts"
+import { closest, positionOf } from "./Distance.ts"
 import { isKnown, isSpeaker, mark, type Member, Members, type PeerRecord, roundTripOf, toWire } from "./Members.ts"
 import { type Message, MessageType, type WirePeer } from "./Message.ts"
 import {
   empty,
   type Environment,
+  isUnreachable,
   message,
   NoteType,
   replication,
-  RequestFailed,
-  settlingMillis,
   type Transport
 } from "./Protocol.ts"
+import { everybodyUpTo, Region } from "./Region.ts"
 
 export interface MembershipOptions {
   readonly self: { readonly id: string; readonly idBytes: Uint8Array }
@@ -52,73 +52,47 @@ const pingTimeoutMillis = 1000
 const minQueryMillis = 50
 const maxQueryMillis = 400
 const maxHelloPeers = 50
-/** The members closest to this node are taken to be the same for so long. */
-const regionMillis = 500
 /** Lists of all members that are sent in a second. */
 const maxListsPerSecond = 50
-/** Up to here everybody is pinged; in a larger network each looks after its own region. */
-const pingEverybodyUpTo = 128
 /** Who knows this share of what another knows has no need of a list. */
 const nearlyAll = 0.9
 /** A peer that one other told of, and nobody since, is forgotten. */
 const rumourMillis = 10 * 60_000
 
-const isUnreachable = (error: unknown) => error instanceof RequestFailed && error.unreachable
-
 export class Membership {
   readonly members: Members
+  readonly region: Region
   /** Members that were taken out because they did not answer. */
   evictions = 0
   readonly #options: MembershipOptions
   readonly #position: Uint8Array
   #news: Array<Member> = []
   readonly #acquaintance: Acquaintance
-  #region: { readonly since: number; readonly members: ReadonlyArray<Member> } = { since: -Infinity, members: [] }
   #lists = { second: 0, sent: 0 }
-  /** When this node began, or began again after it was suspended. */
-  #since: number
 
   constructor(options: MembershipOptions) {
     this.#options = options
     this.members = new Members(options.environment.siteOf)
+    this.#position = positionOf(options.self.idBytes)
+    this.region = new Region({
+      position: this.#position,
+      members: this.members,
+      now: options.environment.now,
+      refreshMillis: options.refreshMillis
+    })
     this.#acquaintance = new Acquaintance({
       known: () => this.members.size,
-      isWanted: (member) => !this.#isFar(member),
+      isWanted: (member) => !this.region.isFar(member),
       meet: (member) => this.#meet(member),
       now: options.environment.now,
       random: options.environment.random,
       after: options.after
     })
-    this.#position = positionOf(options.self.idBytes)
-    this.#since = this.#now()
   }
 
   /** Members that were heard, the closest to `target` first. */
   closestHeard(target: Uint8Array): ReadonlyArray<WirePeer> {
     return closest(target, this.members.values(), replication, ({ lastHeard }) => lastHeard > 0).map(toWire)
-  }
-
-  /** The members whose keys are this node's too. */
-  neighbours(): ReadonlyArray<Member> {
-    // Looking through thousands for each of thousands would be most of the work of a start.
-    if (this.#now() - this.#region.since > regionMillis) {
-      this.#region = { since: this.#now(), members: this.members.closest(this.#position, replication) }
-    }
-    return this.#region.members
-  }
-
-  /**
-   * Whether this node keeps all records of a key: it was among the closest when they were handed out, those that have gone
-   * since included, and has been there for long enough to be handed its share.
-   */
-  isKeeper(target: Uint8Array): boolean {
-    const now = this.#now()
-    if (now - this.#since < settlingMillis) return false
-    const gone = this.members.evictedSince(now - this.#options.refreshMillis)
-    if (this.members.size + gone.length < replication) return true
-    const self = { position: this.#position }
-    return closest(target, [self, ...gone, ...this.members.closest(target, replication)], replication)
-      .includes(self)
   }
 
   // --- who comes ----------------------------------------------------------------------------------------------
@@ -194,12 +168,6 @@ export class Membership {
     )
   }
 
-  /** In a large network only the neighbours of a peer look after it; others get to know it when they need it. */
-  #isFar(member: Member): boolean {
-    return this.members.size > pingEverybodyUpTo &&
-      compare(this.#position, member.position, this.neighbours().at(-1)?.position ?? member.position) > 0
-  }
-
   // --- news ---------------------------------------------------------------------------------------------------
 
   /** The same on two nodes that have heard of each other and of the same others. */
@@ -261,7 +229,7 @@ export class Membership {
 
   /** A list of all costs more where there are more: who has nearly all is sent it less often in a large network. */
   #listShare(): number {
-    return pingEverybodyUpTo / this.members.size
+    return everybodyUpTo / this.members.size
   }
 
   #random(): number {
@@ -324,11 +292,9 @@ export class Membership {
   /** Looks after those that were silent, and tries some of those that went. `awoke`: nobody was heard for a while. */
   tick(awoke: boolean): void {
     const now = this.#now()
-    if (awoke) this.#since = now
+    if (awoke) this.region.awoke()
     this.members.forgetRumours(now - rumourMillis)
-    const everybody = this.members.size <= pingEverybodyUpTo
-    const watched = everybody ? [...this.members.values()] : this.neighbours()
-    const silent = watched.filter(({ lastHeard, late }) =>
+    const silent = this.region.watched().filter(({ lastHeard, late }) =>
       lastHeard > 0 && (awoke || late || now - lastHeard > silenceMillis)
     )
     const work = [...silent, ...this.members.dueForRetry(now, retriesAtOnce)]

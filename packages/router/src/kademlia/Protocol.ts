@@ -19,6 +19,8 @@ export class RequestFailed extends Error {
   }
 }
 
+export const isUnreachable = (error: unknown): boolean => error instanceof RequestFailed && error.unreachable
+
 /** How messages travel. Requests on one pair of peers are answered in order. */
 export interface Transport {
   /** Rejects with `RequestFailed`. */

@@ -1,0 +1,70 @@
+/** Where a node lies among the members: whose keys are its own too, whom it looks after, and which records it has whole. */
+import { closest, compare, type Position } from "./Distance.ts"
+import type { Member, Members } from "./Members.ts"
+import { replication, settlingMillis } from "./Protocol.ts"
+
+export interface RegionOptions {
+  readonly position: Position
+  readonly members: Members
+  readonly now: () => number
+  /** When own records are sent again. */
+  readonly refreshMillis: number
+}
+
+/** The members closest to this node are taken to be the same for so long. */
+const sameMillis = 500
+/** Up to here everybody looks after everybody; in a larger network each after its own region. */
+export const everybodyUpTo = 128
+
+export class Region {
+  readonly #options: RegionOptions
+  /** When this node began, or began again after it was suspended. */
+  #since: number
+  #near: { readonly since: number; readonly members: ReadonlyArray<Member> } = { since: -Infinity, members: [] }
+
+  constructor(options: RegionOptions) {
+    this.#options = options
+    this.#since = options.now()
+  }
+
+  /** This node was suspended: it may have missed records. */
+  awoke(): void {
+    this.#since = this.#options.now()
+  }
+
+  /** The members whose keys are this node's too. */
+  neighbours(): ReadonlyArray<Member> {
+    const { members, now, position } = this.#options
+    // Looking through thousands for each of thousands would be most of the work of a start.
+    if (now() - this.#near.since > sameMillis) {
+      this.#near = { since: now(), members: members.closest(position, replication) }
+    }
+    return this.#near.members
+  }
+
+  /** Members that this node looks after. */
+  watched(): ReadonlyArray<Member> {
+    const { members } = this.#options
+    return members.size <= everybodyUpTo ? [...members.values()] : this.neighbours()
+  }
+
+  /** In a large network only the neighbours of a peer look after it; others get to know it when they need it. */
+  isFar(member: Member): boolean {
+    const { members, position } = this.#options
+    return members.size > everybodyUpTo &&
+      compare(position, member.position, this.neighbours().at(-1)?.position ?? member.position) > 0
+  }
+
+  /**
+   * Whether this node has all records of a key: it was among the closest when they were handed out, those that have gone
+   * since included, and has been there for long enough to be handed its share.
+   */
+  isKeeper(target: Position): boolean {
+    const { members, now, position, refreshMillis } = this.#options
+    if (now() - this.#since < settlingMillis) return false
+    const gone = members.evictedSince(now() - refreshMillis)
+    if (members.size + gone.length < replication) return true
+    const self = { position }
+    return closest(target, [self, ...gone, ...members.closest(target, replication)], replication).includes(self)
+  }
+}
