@@ -6,15 +6,7 @@ import { Acquaintance } from "./Acquaintance.ts"
 import { closest, positionOf } from "./Distance.ts"
 import { isKnown, isSpeaker, mark, type Member, Members, type PeerRecord, roundTripOf, toWire } from "./Members.ts"
 import { type Message, MessageType, type WirePeer } from "./Message.ts"
-import {
-  empty,
-  type Environment,
-  isUnreachable,
-  message,
-  NoteType,
-  replication,
-  type Transport
-} from "./Protocol.ts"
+import { empty, type Environment, isUnreachable, message, NoteType, replication, type Transport } from "./Protocol.ts"
 import { everybodyUpTo, Region } from "./Region.ts"
 
 export interface MembershipOptions {
