@@ -30,6 +30,8 @@ export interface ConnectedPeer extends PeerRecord {
 
 const silenceMillis = 15_000
 const pingsAtOnce = 8
+/** Between two pings of a turn: a lookup must not wait behind a burst of them. */
+const pingPauseMillis = 50
 const retriesAtOnce = 8
 const newsMillis = 100
 /** Who hears news from this node, where others know it too; they hear it from others. */
@@ -291,9 +293,15 @@ export class Membership {
     )
     const work = [...silent, ...this.members.dueForRetry(now, retriesAtOnce)]
     const ping = async () => {
-      for (let member = work.pop(); member !== undefined; member = work.pop()) await this.ping(member)
+      for (let member = work.pop(); member !== undefined; member = work.pop()) {
+        await this.ping(member)
+        await new Promise<void>((resolve) => this.#options.after(pingPauseMillis, resolve))
+      }
     }
-    for (let pings = 0; pings < pingsAtOnce; pings++) void ping()
+    const pings = Math.min(pingsAtOnce, work.length)
+    for (let turn = 0; turn < pings; turn++) {
+      this.#options.after(turn * pingPauseMillis / pingsAtOnce, () => void ping())
+    }
     this.#compare()
   }
 
