@@ -3,7 +3,7 @@ import type { Bar } from "../Bar.ts"
 import { percentile } from "../Statistics.ts"
 import { sleep } from "../Waiting.ts"
 import * as Cluster from "./Cluster.ts"
-import { quiet } from "./measure.ts"
+import { joined } from "./faults.ts"
 
 const few = 1000
 const many = 10_000
@@ -30,8 +30,7 @@ export const upkeep = async (count: number, port: number): Promise<ReadonlyArray
     return (await cluster.usage()).cpuMillis - before.cpuMillis
   }
   try {
-    while (!(await cluster.peers()).every((peers) => peers >= count - 1)) await sleep(count * 5)
-    await quiet(cluster)
+    await joined(cluster)
     const idle = await cpuOf(() => sleep(windowMillis))
     const holder = cluster.nodes[2]
     const providing: Array<number> = []

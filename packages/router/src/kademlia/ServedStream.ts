@@ -31,7 +31,11 @@ export const serve =
       if (answers.length === 0 || stream.send(Buffer.concat(answers))) return
       // Who does not read its answers is not read either.
       stream.pause()
-      await stream.onDrain().catch(() => stream.abort(new Error("the peer does not read")))
+      await stream.onDrain()
+    }
+    const unread = () => {
+      waiting = []
+      stream.abort(new Error("the peer does not read"))
     }
     const work = async () => {
       busy = true
@@ -41,7 +45,7 @@ export const serve =
           const answer = handle(from, decode(frame))
           if (answer !== undefined) answers.push(encodeFrame(answer))
         }
-        await send(answers)
+        await send(answers).catch(unread)
         if (waiting.length === 0) break
         stream.pause()
         await new Promise((resolve) => setImmediate(resolve))

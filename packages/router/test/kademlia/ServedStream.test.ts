@@ -11,7 +11,14 @@ class SlowStream extends EventTarget {
   readonly sent: Array<Uint8Array> = []
   full = false
   drain: () => void = () => undefined
+  gone = false
+  violations = 0
+  aborted = false
+  abort() {
+    this.aborted = true
+  }
   send(data: Uint8Array): boolean {
+    if (this.gone) throw new Error("the stream is closed")
     this.sent.push(data)
     return !this.full
   }
@@ -43,7 +50,7 @@ class SlowStream extends EventTarget {
 const served = () => {
   const stream = new SlowStream()
   const connection = { remotePeer: "peer" }
-  ServedStream.serve({ handle: (_from, asked) => asked, onViolation: () => assert.fail("no violation") })(
+  ServedStream.serve({ handle: (_from, asked) => asked, onViolation: () => void stream.violations++ })(
     stream as unknown as Stream,
     connection as unknown as Connection
   )
@@ -59,6 +66,7 @@ describe("ServedStream", () => {
     stream.receive(0, 100)
     await turn()
     assert.deepStrictEqual(stream.answers(), upTo(100))
+    assert.strictEqual(stream.violations, 0)
     assert.strictEqual(stream.sent.length, 1)
   })
 
@@ -74,7 +82,17 @@ describe("ServedStream", () => {
     stream.drain()
     for (let turns = 0; turns < 10; turns++) await turn()
     assert.deepStrictEqual(stream.answers(), upTo(310))
+    assert.strictEqual(stream.violations, 0)
     assert.strictEqual(stream.readStatus, "readable")
+  })
+
+  it("does not take it for a breach when the peer closes before it has its answers", async () => {
+    const stream = served()
+    stream.gone = true
+    stream.receive(0, 300)
+    for (let turns = 0; turns < 5; turns++) await turn()
+    assert.isTrue(stream.aborted)
+    assert.strictEqual(stream.violations, 0)
   })
 
   it("gives others a turn in a long burst", async () => {
@@ -83,5 +101,6 @@ describe("ServedStream", () => {
     assert.isBelow(stream.answers().length, 200)
     for (let turns = 0; turns < 20; turns++) await turn()
     assert.deepStrictEqual(stream.answers(), upTo(1000))
+    assert.strictEqual(stream.violations, 0)
   })
 })
