@@ -6,8 +6,7 @@ import type { ByteRange } from "@spegel-ts/oci/ByteRange"
 import { Data, Effect } from "effect"
 import type { FileHandle } from "node:fs/promises"
 import type { ServerResponse } from "node:http"
-import { bodyBuffers, smallSize } from "./BufferPool.ts"
-import type { ByteSink } from "./Exchange.ts"
+import { BodyBuffer } from "./BodyBuffer.ts"
 
 /** The body could not be sent to its end; the connection is closed, so that the client sees it. */
 export class BodyInterrupted extends Data.TaggedError("BodyInterrupted")<{ readonly reason: string }> {
@@ -17,9 +16,6 @@ export class BodyInterrupted extends Data.TaggedError("BodyInterrupted")<{ reado
 }
 
 export const clientGone = "the client closed the connection before the body was complete"
-
-/** Below this speed a client gets small chunks, which cost more CPU a byte and hold less memory while they wait. */
-const slowBytesPerMilli = 10_000
 
 /** Sends `[start, end)` of a file as the body of a response whose head is set, and ends the response. */
 export const sendFile = (
@@ -45,74 +41,64 @@ export const finish = (response: ServerResponse): Effect.Effect<void, BodyInterr
 
 /** One buffer is enough: while the kernel still has bytes of the last one, the client does not wait for the disk. */
 const copy = async (file: FileHandle, range: ByteRange, response: ServerResponse, signal: AbortSignal) => {
-  const sink = clientSink(response)
+  const write = clientWriter(response)
+  const buffer = new BodyBuffer(range.end - range.start, false)
   let position = range.start
-  let slow = false
-  // Speed is told from one wait for the client to the next: in between, the kernel takes what it has room for.
-  let waited = { at: performance.now(), position }
-  while (position < range.end) {
-    const left = range.end - position
-    const buffer = bodyBuffers.acquire(slow ? smallSize : left)
-    let inUse = false
-    try {
-      const { bytesRead } = await file.read(buffer, 0, Math.min(buffer.length, left), position)
+  try {
+    while (position < range.end) {
+      const { space } = buffer
+      const { bytesRead } = await file.read(space, 0, Math.min(space.length, range.end - position), position)
       if (bytesRead === 0) throw new Error(`the file ended at byte ${position} of ${range.end}`)
       if (signal.aborted || response.destroyed) throw new Error(clientGone)
       position += bytesRead
-      const written = taken(sink, buffer.subarray(0, bytesRead), response, signal)
-      if (written === undefined) continue
-      inUse = true
-      await written
-      inUse = false
-      const now = { at: performance.now(), position }
-      slow = position - waited.position < slowBytesPerMilli * (now.at - waited.at)
-      waited = now
-    } finally {
-      if (inUse) bodyBuffers.forget(buffer)
-      else bodyBuffers.release(buffer)
+      const chunk = space.subarray(0, bytesRead)
+      const giveBack = buffer.lend(chunk, 1)
+      const { promise: taken, resolve } = Promise.withResolvers<boolean>()
+      if (write(chunk, resolve)) giveBack()
+      else {
+        const went = await taken
+        giveBack()
+        if (!went) throw new Error(clientGone)
+        buffer.waited()
+      }
     }
+  } finally {
+    buffer.close()
   }
 }
 
-/** Undefined where the kernel took the whole chunk at once. Fails when it never will. */
-const taken = (sink: ByteSink, chunk: Buffer, response: ServerResponse, signal: AbortSignal) => {
-  const { promise, reject, resolve } = Promise.withResolvers<void>()
-  if (sink.write(chunk, resolve)) return undefined
-  // A write to a socket that is destroyed is dropped without a callback.
-  const stop = () => reject(new Error(clientGone))
-  response.once("close", stop)
-  signal.addEventListener("abort", stop, { once: true })
-  return promise.finally(() => {
-    response.off("close", stop)
-    signal.removeEventListener("abort", stop)
-  })
-}
+/**
+ * Sends a chunk. True: the kernel took it at once. False: `done` is called when the chunk may be overwritten, and told
+ * whether it was taken; it was not where the client has gone. Chunks come one after another.
+ */
+export type ClientWriter = (chunk: Buffer, done: (taken: boolean) => void) => boolean
 
 /**
  * Writes to the client's socket below the response, whose head is set and goes out with the first chunk:
  * `ServerResponse.write` corks until the next tick and so never completes at once.
  */
-export const clientSink = (response: ServerResponse): ByteSink => {
+export const clientWriter = (response: ServerResponse): ClientWriter => {
   let headSent = false
-  return {
-    write: (chunk, resume) => {
-      const { socket } = response
-      if (socket === null || socket.destroyed) return false
-      let sync = true
-      const done = (error?: Error | null) => {
-        if (!sync && !error) resume()
-      }
-      if (headSent) socket.write(chunk, done)
-      else {
-        headSent = true
-        socket.cork()
-        response.flushHeaders()
-        socket.write(chunk, done)
-        socket.uncork()
-      }
-      if (socket.writableLength === 0) return true
-      sync = false
+  return (chunk, done) => {
+    const { socket } = response
+    if (socket === null || socket.destroyed) {
+      queueMicrotask(() => done(false))
       return false
     }
+    let sync = true
+    const written = (error?: Error | null) => {
+      if (!sync) done(!error)
+    }
+    if (headSent) socket.write(chunk, written)
+    else {
+      headSent = true
+      socket.cork()
+      response.flushHeaders()
+      socket.write(chunk, written)
+      socket.uncork()
+    }
+    if (socket.writableLength === 0) return true
+    sync = false
+    return false
   }
 }

@@ -2,10 +2,13 @@
  * Buffers that bodies pass through, used again instead of being collected. Large reads cost least per byte, so a body
  * gets a large buffer while there is one; beyond a bound there are only small ones, so that many slow clients cost little.
  */
-export const largeSize = 512 * 1024
+export const largeSize = 2 * 1024 * 1024
 export const smallSize = 64 * 1024
 const maxLarge = 8
-const maxFreeSmall = 64
+const maxSharedSmall = 128
+
+/** Shared, so that a hashing thread reads it in place. Such memory is collected late, if ever: none is let go of. */
+const allocate = (size: number): Buffer => Buffer.from(new SharedArrayBuffer(size))
 
 export class BufferPool {
   readonly #large: Array<Buffer> = []
@@ -13,27 +16,32 @@ export class BufferPool {
   #lentLarge = 0
   #lentSmall = 0
 
+  /** Whether a body of which so many bytes are left would get a large buffer now. */
+  givesLarge(left: number): boolean {
+    return left > smallSize && this.#lentLarge < maxLarge
+  }
+
   /** A buffer for the next bytes of a body, of which so many are left; it may be smaller. */
   acquire(left: number): Buffer {
-    if (left > smallSize && this.#lentLarge < maxLarge) {
+    if (this.givesLarge(left)) {
       this.#lentLarge++
-      return this.#large.pop() ?? Buffer.allocUnsafeSlow(largeSize)
+      return this.#large.pop() ?? allocate(largeSize)
     }
     this.#lentSmall++
-    return this.#small.pop() ?? Buffer.allocUnsafeSlow(smallSize)
+    const free = this.#small.pop()
+    if (free !== undefined) return free
+    return this.#lentSmall <= maxSharedSmall ? allocate(smallSize) : Buffer.allocUnsafeSlow(smallSize)
   }
 
   /** Only when nobody reads or writes the buffer any more. */
   release(buffer: Buffer): void {
-    this.forget(buffer)
-    if (buffer.length === largeSize) this.#large.push(buffer)
-    else if (this.#small.length < maxFreeSmall) this.#small.push(buffer)
-  }
-
-  /** The buffer may still be in use: it is left to the collector. */
-  forget(buffer: Buffer): void {
-    if (buffer.length === largeSize) this.#lentLarge--
-    else this.#lentSmall--
+    if (buffer.length === largeSize) {
+      this.#lentLarge--
+      this.#large.push(buffer)
+    } else {
+      this.#lentSmall--
+      if (buffer.buffer instanceof SharedArrayBuffer) this.#small.push(buffer)
+    }
   }
 
   /** Buffers that are in use now. */

@@ -6,12 +6,13 @@ import { ContentStore, type StoreUnavailable } from "@spegel-ts/content/ContentS
 import * as ByteRange from "@spegel-ts/oci/ByteRange"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import * as DistributionError from "@spegel-ts/oci/DistributionError"
+import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import type { Reference } from "@spegel-ts/oci/Reference"
 import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
 import { Clock, Effect, Option } from "effect"
-import type { ServerResponse } from "node:http"
+import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from "node:http"
 import { type Answer, apiVersion, interrupted } from "./Answer.ts"
-import { type BodyInterrupted, clientSink, finish, sendFile } from "./BlobBody.ts"
+import { type BodyInterrupted, clientWriter, finish, sendFile } from "./BlobBody.ts"
 import * as LocalContent from "./LocalContent.ts"
 import * as Mirror from "./Mirror.ts"
 import type { MirrorError } from "./MirrorError.ts"
@@ -20,6 +21,7 @@ import type { PullRecord } from "./PullLedger.ts"
 import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 import * as SelfCheck from "./SelfCheck.ts"
+import { ShortMemory } from "./ShortMemory.ts"
 import { SmallContent } from "./SmallContent.ts"
 import * as UploadAdmission from "./UploadAdmission.ts"
 
@@ -28,6 +30,13 @@ export interface ContentOptions extends Mirror.MirrorOptions, UploadAdmission.Up
   readonly resolveTags: boolean
   /** Images that the mirror handles; others it leaves to upstream. */
   readonly filter: RegistryFilter
+}
+
+/** The answer to a request for all of something small, ready to be given again. */
+export interface Repeated {
+  readonly request: ContentRequest
+  readonly headers: OutgoingHttpHeaders
+  readonly bytes: Uint8Array
 }
 
 type ContentError = BodyInterrupted | DistributionError.DistributionError | StoreUnavailable
@@ -40,6 +49,15 @@ interface Content {
   readonly range: Option.Option<ByteRange.ByteRange>
   readonly source: string
 }
+
+const headersOf = ({ digest, mediaType, range, size }: Content, length: number): OutgoingHttpHeaders => ({
+  "content-type": mediaType,
+  "content-length": length,
+  "docker-content-digest": digest,
+  "accept-ranges": "bytes",
+  ...apiVersion,
+  ...(Option.isSome(range) ? { "content-range": ByteRange.contentRange(range.value, size) } : {})
+})
 
 /** The digest that a request asks by. */
 const digestOf = (request: ContentRequest): Digest.Digest | undefined =>
@@ -57,19 +75,14 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
   const selfCheck = yield* SelfCheck.make
   const small = new SmallContent()
 
+  const repeated = new ShortMemory<Repeated>()
+
   const writeHead = (response: ServerResponse, record: PullRecord, content: Content, now: number) => {
     record.headTime = now
-    const { digest, mediaType, range, size, source } = content
+    const { range, size, source } = content
     const { end, start } = Option.getOrElse(range, () => ({ start: 0, end: size }))
     const status = Option.isSome(range) ? 206 : 200
-    response.writeHead(status, {
-      "content-type": mediaType,
-      "content-length": end - start,
-      "docker-content-digest": digest,
-      "accept-ranges": "bytes",
-      ...apiVersion,
-      ...(Option.isSome(range) ? { "content-range": ByteRange.contentRange(range.value, size) } : {})
-    })
+    response.writeHead(status, headersOf(content, end - start))
     return { status, bytes: end - start, source } satisfies Answer
   }
 
@@ -132,7 +145,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       yield* finish(response)
       return answer
     }
-    return yield* body.relay(clientSink(response)).pipe(
+    return yield* body.relay(clientWriter(response)).pipe(
       Effect.andThen(finish(response)),
       Effect.as(answer),
       // An early FIN makes containerd go on at the byte reached, with the next host; an RST would fail its pull.
@@ -164,6 +177,9 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     if (content === undefined || Option.exists(nameOf(request), (name) => !options.filter(name))) return undefined
     const { bytes, mediaType } = content
     const found = { digest, mediaType, size: bytes.length, range: Option.none(), source: "local" }
+    if (request.method === "GET") {
+      repeated.set(response.req.url ?? "", { request, headers: headersOf(found, bytes.length), bytes }, now)
+    }
     const answer = writeHead(response, record, found, now)
     response.end(request.method === "HEAD" ? undefined : bytes)
     return answer
@@ -216,5 +232,11 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     )
   })
 
-  return { answer, fromMemory }
+  /** What `GET` of a target was answered from memory a moment ago, for who wants all of it and is no peer. */
+  const repeat = ({ headers, method, url = "" }: IncomingMessage, now: number): Repeated | undefined =>
+    method === "GET" && headers.range === undefined && headers[DistributionRequest.mirroredHeader] === undefined
+      ? repeated.get(url, now)
+      : undefined
+
+  return { answer, fromMemory, repeat }
 })

@@ -1,13 +1,11 @@
 /**
- * A thread that hashes beside the event loop, and the memory that it reads: a ring of fixed size, whatever the number of
- * streams. A chunk that finds it full waits, and the stream with it.
+ * A thread that hashes beside the event loop. It reads chunks where they are, if their memory is shared; others are copied
+ * to it. How much waits for it is bounded by the memory of the bodies.
  */
 import { createHash } from "node:crypto"
 import { Worker } from "node:worker_threads"
-import type { FromWorker, ToWorker, WorkerData } from "./DigestWorker.ts"
+import type { FromWorker, ToWorker } from "./DigestWorker.ts"
 
-/** Two large chunks: one is hashed while the other is copied. */
-const ringSize = 1024 * 1024
 /** A thread has a heap of its own, and needs next to nothing of it. */
 const resourceLimits = { maxYoungGenerationSizeMb: 1, maxOldGenerationSizeMb: 16 }
 
@@ -16,14 +14,11 @@ const workerUrl = new URL(import.meta.url.endsWith(".ts") ? "./DigestWorker.ts" 
 
 /** One stream's hash. */
 export interface DigestJob {
-  /**
-   * Takes a chunk, the next of the stream even where others still wait; `done` is called when the chunk may be reused:
-   * within the call, or later.
-   */
+  /** Takes a chunk, the next of the stream; `done` is called when it may be overwritten: within the call, or later. */
   readonly update: (chunk: Uint8Array, done: () => void) => void
   /** The hash of all that was taken, in hexadecimal; undefined where it was lost with its thread. Once only. */
   readonly digest: (done: (hex: string | undefined) => void) => void
-  /** Nobody wants the digest any more; nothing is called any more. */
+  /** Nobody wants the digest any more. */
   readonly forget: () => void
 }
 
@@ -54,42 +49,32 @@ interface Job {
   onDigest: ((hex: string | undefined) => void) | undefined
 }
 
-/** Memory that the thread reads, until it says that it has. */
+/** A chunk that the thread reads, until it says that it has. */
 interface Update {
   readonly job: Job
-  readonly start: number
-  readonly length: number
-}
-
-/** A chunk of which not all is in memory yet. */
-interface Waiting {
-  readonly job: Job
   readonly chunk: Uint8Array
-  position: number
   readonly done: () => void
 }
 
 export class DigestThread {
-  readonly #memory = new SharedArrayBuffer(ringSize)
-  readonly #ring = new Uint8Array(this.#memory)
-  #head = 0
-  #used = 0
-  /** The oldest first, as are the next two. */
+  /** The oldest first. */
   readonly #updates: Array<Update> = []
-  readonly #waiting: Array<Waiting> = []
   readonly #jobs = new Map<number, Job>()
   readonly #worker: Worker
+  readonly #untold: Array<ToWorker> = []
   #dead = false
   #nextJob = 0
 
   /** `onDeath` is told once why the thread ended, and whether it ever hashed anything. */
   constructor(onDeath: (reason: string, hashed: boolean) => void) {
     let hashed = false
-    this.#worker = new Worker(workerUrl, { workerData: { memory: this.#memory } satisfies WorkerData, resourceLimits })
-    this.#worker.on("message", (message: FromWorker) => {
+    this.#worker = new Worker(workerUrl, { resourceLimits })
+    this.#worker.on("message", (messages: ReadonlyArray<FromWorker>) => {
       hashed = true
-      if (message._tag === "Hashed") this.#hashed()
-      else this.#answer(message.job, message.hex)
+      for (const message of messages) {
+        if (message._tag === "Hashed") this.#hashed()
+        else this.#answer(message.job, message.hex)
+      }
     })
     const die = (reason: string) => {
       if (this.#dead) return
@@ -115,8 +100,8 @@ export class DigestThread {
     return {
       update: (chunk, done) => {
         if (job.successor !== undefined) return job.successor.update(chunk, done)
-        this.#waiting.push({ job, chunk, position: 0, done })
-        this.#fill()
+        this.#updates.push({ job, chunk, done })
+        this.#tell({ _tag: "Update", job: job.id, chunk })
       },
       digest: (done) => {
         if (job.successor !== undefined) return job.successor.digest(done)
@@ -124,11 +109,7 @@ export class DigestThread {
         this.#tell({ _tag: "Digest", job: job.id })
       },
       forget: () => {
-        if (!this.#jobs.delete(job.id)) return
-        for (let index = this.#waiting.length; index-- > 0;) {
-          if (this.#waiting[index]?.job === job) this.#waiting.splice(index, 1)
-        }
-        this.#tell({ _tag: "Forget", job: job.id })
+        if (this.#jobs.delete(job.id)) this.#tell({ _tag: "Forget", job: job.id })
       }
     }
   }
@@ -137,33 +118,11 @@ export class DigestThread {
     return this.#worker.terminate()
   }
 
-  /** Copies what waits, as far as there is room. */
-  #fill(): void {
-    for (let next = this.#waiting[0]; next !== undefined; next = this.#waiting[0]) {
-      const { chunk, done, job, position } = next
-      const length = Math.min(chunk.length - position, ringSize - this.#used, ringSize - this.#head)
-      if (length === 0 && position < chunk.length) return
-      if (length > 0) {
-        this.#ring.set(chunk.subarray(position, position + length), this.#head)
-        this.#updates.push({ job, start: this.#head, length })
-        this.#tell({ _tag: "Update", job: job.id, start: this.#head, length })
-        this.#head = (this.#head + length) % ringSize
-        this.#used += length
-        next.position += length
-      }
-      if (next.position === chunk.length) {
-        this.#waiting.shift()
-        done()
-      }
-    }
-  }
-
   #hashed(): void {
     const update = this.#updates.shift()
     if (update === undefined) return
     update.job.begun = true
-    this.#used -= update.length
-    this.#fill()
+    update.done()
   }
 
   #answer(id: number, hex: string): void {
@@ -172,25 +131,24 @@ export class DigestThread {
     job?.onDigest?.(hex)
   }
 
+  /** To wake a thread costs as much as to hash a small chunk: what a turn of the event loop brought is told at its end. */
   #tell(message: ToWorker): void {
-    if (!this.#dead) this.#worker.postMessage(message)
+    if (this.#untold.push(message) > 1) return
+    setImmediate(() => {
+      const messages = this.#untold.splice(0)
+      if (!this.#dead) this.#worker.postMessage(messages)
+    })
   }
 
   /** Jobs of which the thread hashed nothing yet go on without it: all their bytes are here. */
   #succeed(): void {
+    const updates = this.#updates.splice(0)
     for (const job of this.#jobs.values()) {
-      const updates = this.#updates.filter((update) => update.job === job)
-      job.successor = job.begun
-        ? lost
-        : inline(job.algorithm, updates.map(({ length, start }) => this.#ring.subarray(start, start + length)))
-    }
-    for (const { chunk, done, job, position } of this.#waiting.splice(0)) {
-      job.successor?.update(chunk.subarray(position), done)
-    }
-    for (const { onDigest, successor } of this.#jobs.values()) {
-      if (onDigest !== undefined) successor?.digest(onDigest)
+      const taken = updates.filter((update) => update.job === job).map(({ chunk }) => chunk)
+      job.successor = job.begun ? lost : inline(job.algorithm, taken)
+      if (job.onDigest !== undefined) job.successor.digest(job.onDigest)
     }
     this.#jobs.clear()
-    this.#updates.length = 0
+    for (const { done } of updates) done()
   }
 }

@@ -1,44 +1,44 @@
 /**
- * A thread that hashes. It reads shared memory of its parent, and imports nothing, so that it runs from the source as
- * from the bundle.
+ * A thread that hashes. It imports nothing of the project, so that it runs from the source as from the bundle.
  */
 import { createHash, type Hash } from "node:crypto"
-import { parentPort, workerData } from "node:worker_threads"
-
-export interface WorkerData {
-  readonly memory: SharedArrayBuffer
-}
+import { parentPort } from "node:worker_threads"
 
 export type ToWorker =
   | { readonly _tag: "Begin"; readonly job: number; readonly algorithm: string }
   /** The next bytes of a job. */
-  | { readonly _tag: "Update"; readonly job: number; readonly start: number; readonly length: number }
+  | { readonly _tag: "Update"; readonly job: number; readonly chunk: Uint8Array }
   | { readonly _tag: "Digest"; readonly job: number }
   | { readonly _tag: "Forget"; readonly job: number }
 
 export type FromWorker =
-  /** The oldest update is hashed, and its memory free. */
+  /** The oldest update is hashed. */
   | { readonly _tag: "Hashed" }
   | { readonly _tag: "Digest"; readonly job: number; readonly hex: string }
 
 const port = parentPort
 if (port !== null) {
-  const { memory } = workerData as WorkerData
   const hashes = new Map<number, Hash>()
-  const tell = (message: FromWorker) => port.postMessage(message)
-  port.on("message", (message: ToWorker) => {
+  const answer = (message: ToWorker): ReadonlyArray<FromWorker> => {
     const { job } = message
+    const hash = hashes.get(job)
     switch (message._tag) {
       case "Begin":
-        return hashes.set(job, createHash(message.algorithm))
+        hashes.set(job, createHash(message.algorithm))
+        return []
       case "Update":
-        hashes.get(job)?.update(new Uint8Array(memory, message.start, message.length))
-        return tell({ _tag: "Hashed" })
+        hash?.update(message.chunk)
+        return [{ _tag: "Hashed" }]
       case "Digest":
-        tell({ _tag: "Digest", job, hex: hashes.get(job)?.digest("hex") ?? "" })
-        return hashes.delete(job)
+        hashes.delete(job)
+        return [{ _tag: "Digest", job, hex: hash?.digest("hex") ?? "" }]
       case "Forget":
-        return hashes.delete(job)
+        hashes.delete(job)
+        return []
     }
+  }
+  port.on("message", (messages: ReadonlyArray<ToWorker>) => {
+    const answers = messages.flatMap(answer)
+    if (answers.length > 0) port.postMessage(answers)
   })
 }

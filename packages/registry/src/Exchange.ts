@@ -1,6 +1,5 @@
 /** One request and its response on a connection, moved by what the connection reads. */
 import { Result } from "effect"
-import { bodyBuffers } from "./BufferPool.ts"
 import { PeerDisconnected, PeerRefused, PeerSlow, PeerStalled } from "./MirrorError.ts"
 import * as ResponseHead from "./ResponseHead.ts"
 import { SpeedGuard } from "./SpeedGuard.ts"
@@ -8,8 +7,13 @@ import { SpeedGuard } from "./SpeedGuard.ts"
 /** Where bytes go. */
 export interface ByteSink {
   /**
-   * Takes a view of a buffer that is reused. True: the bytes were taken. False: they will be, and `resume` is called
-   * then; no other chunk comes before.
+   * Where the next bytes are to be read to: asked for after each chunk, and written to once the chunk was taken. A sink
+   * that does not say gets small chunks in memory of their own.
+   */
+  readonly space?: () => Buffer
+  /**
+   * Takes a chunk, of its own space or not. True: the next may come. False: it may once `resume` was called; no other
+   * chunk comes before.
    */
   readonly write: (chunk: Buffer, resume: () => void) => boolean
 }
@@ -38,6 +42,13 @@ export interface Wire {
 type OnHead = (result: Result.Result<ResponseHead.ResponseHead, ExchangeError>) => void
 type OnEnd = (failure: ExchangeError | undefined) => void
 
+/** What all connections read into is overwritten soon. */
+const copyOf = (chunk: Buffer): Buffer => {
+  const copy = Buffer.allocUnsafeSlow(chunk.length)
+  chunk.copy(copy)
+  return copy
+}
+
 export class Exchange {
   /** Whether any byte of the response has come. */
   started = false
@@ -49,7 +60,7 @@ export class Exchange {
   readonly #onHead: OnHead
   #onEnd: OnEnd = () => {}
   #head: ResponseHead.ResponseHead | undefined
-  #headBytes = Buffer.alloc(0)
+  #headBytes: Buffer = Buffer.alloc(0)
   /** Whether the response was handed over, which waits for the first byte of its body. */
   #answered = false
   #reusable = true
@@ -57,7 +68,8 @@ export class Exchange {
   #unread = 0
   /** Body bytes that the sink has not been given yet. */
   #remaining = 0
-  #buffer: Buffer | undefined
+  /** Where the connection was told to read the next bytes to. */
+  #space: Buffer | undefined
   /** Body bytes that arrived before anyone asked for them. */
   #early: Buffer | undefined
   #sink: ByteSink | undefined
@@ -82,8 +94,9 @@ export class Exchange {
   }
 
   /** Where the connection is to read the next bytes to, if not to the buffer that all of them share. */
-  get buffer(): Buffer | undefined {
-    return this.#unread > 0 ? this.#buffer : undefined
+  nextBuffer(): Buffer | undefined {
+    this.#space = this.#unread > 0 ? this.#sink?.space?.() : undefined
+    return this.#space
   }
 
   /** Hands the body to `sink`. Once only. */
@@ -103,7 +116,7 @@ export class Exchange {
   onBytes(chunk: Buffer): boolean {
     this.started = true
     if (this.#head === undefined) return this.#onHeadBytes(chunk)
-    const bytes = this.#take(chunk)
+    const bytes = this.#take(this.#space === undefined ? copyOf(chunk) : chunk)
     if (this.#sink !== undefined) return this.#deliver(bytes)
     this.#handOver(bytes)
     return this.#flowing
@@ -134,8 +147,7 @@ export class Exchange {
       if (bytes.length > ResponseHead.maxHeadSize) {
         return this.#refuse(`head longer than ${ResponseHead.maxHeadSize} bytes`)
       }
-      // What was read into is shared.
-      this.#headBytes = Buffer.from(bytes)
+      this.#headBytes = copyOf(bytes)
       return true
     }
     const head = ResponseHead.parse(bytes.subarray(0, end))
@@ -145,14 +157,8 @@ export class Exchange {
     this.#remaining = this.#bodiless ? 0 : head.success.contentLength
     this.#unread = this.#remaining
     const first = bytes.subarray(end)
-    if (this.#unread > first.length) {
-      this.#buffer = bodyBuffers.acquire(this.#unread)
-      if (first.length === 0) return true
-      first.copy(this.#buffer)
-      this.#handOver(this.#take(this.#buffer.subarray(0, first.length)))
-    } else {
-      this.#handOver(this.#take(Buffer.from(first)))
-    }
+    if (first.length === 0 && this.#unread > 0) return true
+    this.#handOver(this.#take(copyOf(first)))
     return this.#flowing
   }
 
@@ -220,11 +226,6 @@ export class Exchange {
     if (this.#ended) return
     this.#ended = true
     this.#failure = failure
-    if (this.#buffer !== undefined) {
-      if (this.#lent) bodyBuffers.forget(this.#buffer)
-      else bodyBuffers.release(this.#buffer)
-    }
-    this.#buffer = undefined
     this.#early = undefined
     this.#onEnd(failure)
   }

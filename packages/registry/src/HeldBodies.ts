@@ -64,8 +64,10 @@ const readVerified = Effect.fnUntraced(function*(
 ): Effect.fn.Return<Buffer, PeerError> {
   const bytes = Buffer.allocUnsafeSlow(size)
   yield* response.relay({
+    space: () => bytes.subarray(entry.bytes),
     write: (chunk) => {
-      entry.bytes += chunk.copy(bytes, entry.bytes)
+      if (chunk.buffer !== bytes.buffer) chunk.copy(bytes, entry.bytes)
+      entry.bytes += chunk.length
       return true
     }
   })

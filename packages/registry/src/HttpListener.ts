@@ -4,6 +4,7 @@
  */
 import * as DistributionError from "@spegel-ts/oci/DistributionError"
 import { Data, Duration, Effect, FiberSet, Option, type Scope } from "effect"
+import * as Scheduler from "effect/Scheduler"
 import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from "node:http"
 import type { AddressInfo, Socket } from "node:net"
 
@@ -17,8 +18,11 @@ export class ListenFailed extends Data.TaggedError("ListenFailed")<{
   }
 }
 
-/** Answers one request by ending `response`, or by destroying it. Interrupted when the client goes away. */
-export type Handler = (request: IncomingMessage, response: ServerResponse) => Effect.Effect<void>
+/**
+ * Answers one request by ending `response`, or by destroying it. Interrupted when the client goes away; undefined where
+ * that is done already.
+ */
+export type Handler = (request: IncomingMessage, response: ServerResponse) => Effect.Effect<void> | undefined
 
 /** Certificate and key of a server over TLS, in PEM. With `ca`, only clients that it has certified are heard. */
 export interface ListenTls {
@@ -76,6 +80,20 @@ const answerBrokenRequest = (error: NodeJS.ErrnoException, socket: Socket) => {
   )
 }
 
+/**
+ * Goes on with a request within the same turn of the event loop: while large bodies move, a turn takes milliseconds, and
+ * a request has many steps.
+ */
+const withinTurn = new Scheduler.MixedScheduler("async", (task) => {
+  let called = true
+  queueMicrotask(() => {
+    if (called) task()
+  })
+  return () => {
+    called = false
+  }
+})
+
 type Listener = (request: IncomingMessage, response: ServerResponse) => void
 
 /** TLS takes memory: it is loaded only where it is used. */
@@ -117,7 +135,9 @@ export const listen = Effect.fn("HttpListener.listen")(
           return
         }
         const begin = () => {
-          const fiber = run(handler(request, response))
+          const answering = handler(request, response)
+          if (answering === undefined) return
+          const fiber = run(answering, { scheduler: withinTurn })
           response.once("close", () => {
             if (!response.writableFinished) fiber.interruptUnsafe()
           })

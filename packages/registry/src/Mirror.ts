@@ -12,8 +12,8 @@ import * as ContentKey from "@spegel-ts/router/ContentKey"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { Router } from "@spegel-ts/router/Router"
 import { Clock, Duration, Effect, Fiber, Option, Result, Schedule, Scope, Stream } from "effect"
+import type { ClientWriter } from "./BlobBody.ts"
 import { Circuits } from "./Circuit.ts"
-import type { ByteSink } from "./Exchange.ts"
 import * as HeldBodies from "./HeldBodies.ts"
 import * as LocalIngests from "./LocalIngests.ts"
 import {
@@ -77,7 +77,7 @@ export type MirroredBody =
   | {
     readonly _tag: "Stream"
     /** Fails when no peer is left that can go on; the last bytes are given only if the digest is right. */
-    readonly relay: (sink: ByteSink) => Effect.Effect<void, MirrorError | ContentCorrupted | HashLost>
+    readonly relay: (client: ClientWriter) => Effect.Effect<void, MirrorError | ContentCorrupted | HashLost>
   }
 
 export interface Mirror {
@@ -247,11 +247,11 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
           }
         }
         const part = Offer.isWhole(offer) ? Option.none() : Option.some(offer.range)
-        const relay = (sink: ByteSink) =>
+        const relay = (client: ClientWriter) =>
           Effect.scoped(Effect.gen(function*() {
             const through = Offer.isWhole(offer)
-              ? yield* verifier.sink({ digest, size }, sink)
-              : VerifyingSink.passing(offer.range.start, sink)
+              ? yield* verifier.sink({ digest, size }, client)
+              : yield* VerifyingSink.passing(offer.range, client)
             yield* stream(won, [peer], through).pipe(
               PullSpans.verification(offer.range.end - offer.range.start, Offer.isWhole(offer)),
               Effect.tapError(() => countFailure)

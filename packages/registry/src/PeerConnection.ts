@@ -6,7 +6,7 @@ import { connect, type Socket } from "node:net"
 import type { Exchange } from "./Exchange.ts"
 
 /** What all connections read heads into, one at a time: whatever is to outlive the reading is copied. */
-const shared = Buffer.allocUnsafeSlow(64 * 1024)
+const shared = Buffer.allocUnsafeSlow(16 * 1024)
 
 export class PeerConnection {
   readonly #socket: Socket
@@ -28,7 +28,7 @@ export class PeerConnection {
       noDelay: true,
       onread: {
         // Asked for anew after each read.
-        buffer: () => this.#exchange?.buffer ?? shared,
+        buffer: () => this.#exchange?.nextBuffer() ?? shared,
         callback: (size, bytes) => this.#onRead(Buffer.from(bytes.buffer, bytes.byteOffset, size))
       }
     })

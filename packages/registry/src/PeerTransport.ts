@@ -107,9 +107,11 @@ class Call {
         onAnswer(Result.map(head, (head): PeerResponse => ({
           ...head,
           relay: (sink) =>
-            Effect.callback((resume) =>
+            Effect.callback((resume) => {
               exchange.relay(sink, (failure) => resume(failure === undefined ? Effect.void : Effect.fail(failure)))
-            )
+              // Nothing is read into the sink's memory after this.
+              return Effect.sync(() => exchange.abandon())
+            })
         })))
     )
     this.#exchange = exchange

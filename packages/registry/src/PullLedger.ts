@@ -47,6 +47,8 @@ export interface PullEvent {
 
 export class PullLedger extends Context.Service<PullLedger, {
   readonly record: (event: PullEvent) => Effect.Effect<void>
+  /** As `record`, at once. */
+  readonly recordUnsafe: (event: PullEvent) => void
   /** The last requests, the newest first. */
   readonly recent: Effect.Effect<ReadonlyArray<PullEvent>>
   /** Requests from now on; a slow reader misses the oldest. */
@@ -88,13 +90,14 @@ export const layer: Layer.Layer<PullLedger> = Layer.effect(
     /** The oldest first; cut when it is twice what is kept, which costs less than a shift each time. */
     const recent: Array<PullEvent> = []
     const events = yield* PubSub.sliding<PullEvent>(capacity)
+    const recordUnsafe = (event: PullEvent) => {
+      recent.push(event)
+      if (recent.length === 2 * capacity) recent.splice(0, capacity)
+      PubSub.publishUnsafe(events, event)
+    }
     return PullLedger.of({
-      record: (event) =>
-        Effect.sync(() => {
-          recent.push(event)
-          if (recent.length === 2 * capacity) recent.splice(0, capacity)
-          PubSub.publishUnsafe(events, event)
-        }),
+      record: (event) => Effect.sync(() => recordUnsafe(event)),
+      recordUnsafe,
       recent: Effect.sync(() => recent.slice(-capacity).toReversed()),
       events: Stream.fromPubSub(events)
     })

@@ -1,5 +1,5 @@
 /** The registry's metrics, under Spegel's names. Label sets are bound once, and there is a bound on how many. */
-import { Effect, Metric } from "effect"
+import { type Context, Effect, Metric } from "effect"
 
 const durationBoundaries = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 const sizeBoundaries = [100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000]
@@ -87,21 +87,26 @@ export const ingestDiscarded: Effect.Effect<void> = Metric.update(ingestsDiscard
 export const circuitOpened = (registry: string): Effect.Effect<void> =>
   Metric.update(circuitOpeningsBy({ registry }), 1)
 
-/** Counts an answered request. */
-export const answered = (request: {
+interface AnsweredRequest {
   readonly handler: string
   readonly method: string
   readonly status: number
   readonly millis: number
   readonly bytes: number
-}): Effect.Effect<void> => {
-  const labels = { handler: request.handler, method: request.method, code: String(request.status) }
-  return Effect.contextWith((context) =>
-    Effect.sync(() => {
-      requestDurationBy(labels).updateUnsafe(request.millis / 1000, context)
-      responseSizeBy(labels).updateUnsafe(request.bytes, context)
-    })
-  )
+}
+
+/** Counts an answered request. */
+export const answered = (request: AnsweredRequest): Effect.Effect<void> =>
+  Effect.contextWith((context) => Effect.sync(() => answeredUnsafe(request, context)))
+
+/** As `answered`, at once. */
+export const answeredUnsafe = (
+  { bytes, handler, method, millis, status }: AnsweredRequest,
+  context: Context.Context<never>
+): void => {
+  const labels = { handler, method, code: String(status) }
+  requestDurationBy(labels).updateUnsafe(millis / 1000, context)
+  responseSizeBy(labels).updateUnsafe(bytes, context)
 }
 
 /** Counts `effect` as a request being answered. */

@@ -4,29 +4,23 @@
  */
 import type { BlobSource } from "@spegel-ts/content/ContentStore"
 import { Effect } from "effect"
+import { ShortMemory } from "./ShortMemory.ts"
 
 /** Larger content is not kept. In bytes. */
 const maxSize = 64 * 1024
-const maxEntries = 64
-const keepMillis = 1000
 
-interface Entry {
+export interface Small {
   readonly mediaType: string
   readonly bytes: Uint8Array
-  readonly until: number
 }
 
 type File = Extract<BlobSource, { readonly _tag: "File" }>
 
 export class SmallContent {
-  /** The oldest first. */
-  readonly #entries = new Map<string, Entry>()
+  readonly #memory = new ShortMemory<Small>()
 
-  get(digest: string, now: number): Entry | undefined {
-    const entry = this.#entries.get(digest)
-    if (entry === undefined || entry.until > now) return entry
-    this.#entries.delete(digest)
-    return undefined
+  get(digest: string, now: number): Small | undefined {
+    return this.#memory.get(digest, now)
   }
 
   /** The bytes of a small file, read to its end; undefined for a large one, or one that is not what it was. */
@@ -36,10 +30,7 @@ export class SmallContent {
       const bytes = Buffer.allocUnsafeSlow(file.size)
       const { bytesRead } = await file.handle.read(bytes, 0, file.size, 0).catch(() => ({ bytesRead: -1 }))
       if (bytesRead !== file.size) return undefined
-      this.#entries.delete(digest)
-      this.#entries.set(digest, { mediaType: file.mediaType, bytes, until: now + keepMillis })
-      const oldest = this.#entries.keys().next().value
-      if (this.#entries.size > maxEntries && oldest !== undefined) this.#entries.delete(oldest)
+      this.#memory.set(digest, { mediaType: file.mediaType, bytes }, now)
       return bytes
     })
   }

@@ -2,8 +2,11 @@
  * Bytes on their way to a client, hashed as they pass, off the event loop. The last chunk is held back until the digest
  * is known: where it is wrong the body never becomes complete, and containerd does not commit it.
  */
+import type { ByteRange } from "@spegel-ts/oci/ByteRange"
 import * as Digest from "@spegel-ts/oci/Digest"
 import { Deferred, Effect, type Scope } from "effect"
+import type { ClientWriter } from "./BlobBody.ts"
+import { BodyBuffer } from "./BodyBuffer.ts"
 import type { DigestJob } from "./DigestThread.ts"
 import * as DigestThreads from "./DigestThreads.ts"
 import type { ByteSink } from "./Exchange.ts"
@@ -25,74 +28,95 @@ export interface VerifyingSink extends ByteSink {
 
 export interface Verifier {
   /**
-   * Puts hashing in front of `sink`. Several peers may write one after another, also while a chunk of the one before is
-   * still on its way; what is hashed is let go of with the scope.
+   * Puts hashing in front of a client. Several peers may write one after another, also while a chunk of the one before
+   * is still on its way; what is hashed, and the memory, is let go of with the scope.
    */
-  readonly sink: (expected: Expected, sink: ByteSink) => Effect.Effect<VerifyingSink, never, Scope.Scope>
+  readonly sink: (expected: Expected, client: ClientWriter) => Effect.Effect<VerifyingSink, never, Scope.Scope>
 }
+
+/** Memory for a body, as long as the scope is open. */
+const memory = (size: number, inHalves: boolean) =>
+  Effect.acquireRelease(
+    Effect.sync(() => new BodyBuffer(size, inHalves)),
+    (buffer) => Effect.sync(() => buffer.close())
+  )
 
 /** Once per mirror: what hashes belongs to the scope. */
 export const make: Effect.Effect<Verifier, never, Scope.Scope> = Effect.map(
   DigestThreads.make,
   (threads): Verifier => ({
-    sink: Effect.fnUntraced(function*(expected, sink) {
+    sink: Effect.fnUntraced(function*(expected, client) {
       const job = yield* Effect.acquireRelease(
         Effect.sync(() => threads.begin(Digest.algorithm(expected.digest))),
         (job) => Effect.sync(() => job.forget())
       )
-      return verifying(expected, job, sink)
+      return verifying(expected, job, yield* memory(expected.size, true), client)
     })
   })
 )
 
-/** Passes a part on, which has no digest of its own: its client verifies the whole. `start` is its first byte. */
-export const passing = (start: number, sink: ByteSink): VerifyingSink => {
-  let offset = start
-  return {
-    offset: () => offset,
-    wrong: Effect.never,
-    write: (chunk, resume) => {
-      offset += chunk.length
-      return sink.write(chunk, resume)
+/** Passes a part on, which has no digest of its own: its client verifies the whole. */
+export const passing = ({ end, start }: ByteRange, client: ClientWriter) =>
+  Effect.map(memory(end - start, false), (buffer): VerifyingSink => {
+    let offset = start
+    return {
+      offset: () => offset,
+      wrong: Effect.never,
+      space: () => buffer.space,
+      write: (chunk, resume) => {
+        offset += chunk.length
+        const giveBack = buffer.lend(chunk, 1)
+        const taken = client(chunk, (taken) => {
+          giveBack()
+          if (!taken) return
+          buffer.waited()
+          resume()
+        })
+        if (taken) giveBack()
+        return taken
+      }
     }
-  }
-}
+  })
 
 /** Passes a whole body on, hashed by `job`. */
-export const verifying = ({ digest, size }: Expected, job: DigestJob, sink: ByteSink): VerifyingSink => {
+export const verifying = (
+  { digest, size }: Expected,
+  job: DigestJob,
+  buffer: BodyBuffer,
+  client: ClientWriter
+): VerifyingSink => {
   const wrong = Deferred.makeUnsafe<void, HashLost>()
   let offset = 0
   return {
     offset: () => offset,
     wrong: Deferred.await(wrong),
+    space: () => buffer.space,
     write: (chunk, resume) => {
       offset += chunk.length
-      // The chunk is done when it is hashed and taken; that may be within this call.
-      let left = 2
-      let within = true
-      const step = () => {
-        left--
-        if (left === 0 && !within) resume()
+      const giveBack = buffer.lend(chunk, 2)
+      // While a chunk is hashed the next is read, where there is memory for it.
+      const pass = (): boolean => {
+        const taken = client(chunk, (taken) => {
+          giveBack()
+          if (!taken) return
+          buffer.waited()
+          if (buffer.free) resume()
+          else buffer.whenFree(resume)
+        })
+        if (!taken) return false
+        giveBack()
+        if (buffer.free) setImmediate(resume)
+        else buffer.whenFree(resume)
+        return false
       }
-      const pass = () => {
-        if (sink.write(chunk, step)) step()
-      }
-      if (offset < size) {
-        job.update(chunk, step)
-        pass()
-      } else {
-        job.update(chunk, () =>
-          job.digest((hex) => {
-            if (hex === undefined) Deferred.doneUnsafe(wrong, Effect.fail(new HashLost({ content: digest })))
-            else if (`${Digest.algorithm(digest)}:${hex}` !== digest) Deferred.doneUnsafe(wrong, Effect.void)
-            else {
-              step()
-              pass()
-            }
-          }))
-      }
-      within = false
-      return left === 0
+      job.update(chunk, giveBack)
+      if (offset < size) return pass()
+      job.digest((hex) => {
+        if (hex === undefined) Deferred.doneUnsafe(wrong, Effect.fail(new HashLost({ content: digest })))
+        else if (`${Digest.algorithm(digest)}:${hex}` !== digest) Deferred.doneUnsafe(wrong, Effect.void)
+        else if (pass()) resume()
+      })
+      return false
     }
   }
 }

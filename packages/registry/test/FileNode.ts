@@ -3,7 +3,7 @@ import * as OciLayout from "@spegel-ts/content/OciLayout"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
 import * as PeerTransport from "@spegel-ts/registry/PeerTransport"
 import * as PullLedger from "@spegel-ts/registry/PullLedger"
-import { defaults, Registry } from "@spegel-ts/registry/Registry"
+import { defaults, Registry, type RegistryOptions } from "@spegel-ts/registry/Registry"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Router } from "@spegel-ts/router/Router"
@@ -19,7 +19,8 @@ let nextPort = 31_000 + (process.pid % 500) * 20
 export const start = Effect.fnUntraced(function*(
   network: MemoryRouter.Network,
   address: string,
-  sizes: ReadonlyArray<number> = []
+  sizes: ReadonlyArray<number> = [],
+  options?: Partial<RegistryOptions>
 ) {
   const root = yield* Effect.acquireRelease(
     Effect.promise(() => mkdtemp(join(tmpdir(), "spegel-filenode-"))),
@@ -32,7 +33,12 @@ export const start = Effect.fnUntraced(function*(
       const bytes = randomBytes(size)
       const hex = createHash("sha256").update(bytes).digest("hex")
       await writeFile(join(directory, hex), bytes)
-      return { digest: `sha256:${hex}`, bytes, path: `/v2/team/app/blobs/sha256:${hex}?ns=registry.example` }
+      return {
+        digest: `sha256:${hex}`,
+        file: join(directory, hex),
+        bytes,
+        path: `/v2/team/app/blobs/sha256:${hex}?ns=registry.example`
+      }
     }))
   const port = nextPort++
   const self = { id: `file-node-${address}`, addresses: [address], registryPort: port }
@@ -42,7 +48,8 @@ export const start = Effect.fnUntraced(function*(
       resolveTimeout: Duration.seconds(5),
       firstByteTimeout: Duration.seconds(5),
       maxUploads: 0,
-      maxUploadsPerPeer: 0
+      maxUploadsPerPeer: 0,
+      ...options
     }).pipe(
       Layer.provideMerge(Layer.mergeAll(
         OciLayout.layer({ root }),
@@ -59,7 +66,14 @@ export const start = Effect.fnUntraced(function*(
     grace: Duration.seconds(1)
   })
   yield* Context.get(context, Router).advertise(blobs.map(({ digest }) => ContentKey.make(digest)))
-  return { address, port, blobs, self, transport: Context.get(context, PeerTransport.PeerTransport) }
+  return {
+    address,
+    port,
+    blobs,
+    self,
+    transport: Context.get(context, PeerTransport.PeerTransport),
+    ledger: Context.get(context, PullLedger.PullLedger)
+  }
 })
 
 export type FileNode = Effect.Success<ReturnType<typeof start>>

@@ -246,7 +246,9 @@ describe("PeerTransport", () => {
           port: whole.port
         })
         let taken = 0
+        const space = Buffer.alloc(500_000)
         yield* response.relay({
+          space: () => space,
           write: (chunk, resume) => {
             taken += chunk.length
             setTimeout(resume, taken < 1_000_000 ? 500 : 0)

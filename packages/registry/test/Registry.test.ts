@@ -2,11 +2,14 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import * as Reference from "@spegel-ts/oci/Reference"
+import type { PullEvent } from "@spegel-ts/registry/PullLedger"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
-import { Duration, Effect, Option, Redacted, Result } from "effect"
+import { Duration, Effect, Option, Redacted, References, Result } from "effect"
+import { rm } from "node:fs/promises"
 import type { Socket } from "node:net"
 import { error, get, ns, startFalsePeer } from "./FalsePeer.ts"
+import * as FileNode from "./FileNode.ts"
 import { startNode } from "./TestNode.ts"
 
 const reference = Result.getOrThrow(Reference.parse(`${ns}/team/app:v1`))
@@ -127,6 +130,71 @@ describe("Registry, own content", () => {
       assert.strictEqual((yield* get(`${url}/v2/`, basic("user:secret"))).status, 200)
       assert.strictEqual((yield* get(`${url}/livez`)).status, 200)
     }))
+
+  // Traced or not: what is asked for again is answered in two ways.
+  for (const traced of [true, false]) {
+    it.live(`answers what is asked for again as the first time, and tells of each; traced: ${traced}`, () =>
+      Effect.gen(function*() {
+        const { address, blobs, ledger, port } = yield* FileNode.start(
+          MemoryRouter.network(),
+          "127.0.0.34",
+          [1000, 2000],
+          { basicAuth: Option.some({ username: "user", password: Redacted.make("secret") }) }
+        )
+        const ask = (path: string, headers: Record<string, string> = {}, method = "GET") =>
+          get(`http://${address}:${port}${path}`, {
+            method,
+            headers: { authorization: `Basic ${Buffer.from("user:secret").toString("base64")}`, ...headers }
+          })
+        const [one, other] = blobs
+        if (one === undefined || other === undefined) return assert.fail("no blobs")
+        const answers = yield* Effect.forEach([1, 2, 3, 4], () => ask(one.path))
+        for (const { body, headers, status } of answers) {
+          assert.strictEqual(status, 200)
+          assert.isTrue(body.equals(one.bytes))
+          const told = Object.fromEntries([...headers].filter(([name]) => name !== "date"))
+          assert.deepInclude(told, {
+            "content-type": "application/octet-stream",
+            "content-length": "1000",
+            "docker-content-digest": one.digest,
+            "docker-distribution-api-version": "registry/2.0"
+          })
+          assert.deepStrictEqual(
+            told,
+            Object.fromEntries([...answers[0]?.headers ?? []].filter(([name]) => name in told))
+          )
+        }
+        const events = yield* ledger.recent
+        const same = ({ content, method, registry, source, status }: PullEvent) => ({
+          content,
+          method,
+          registry,
+          source,
+          status
+        })
+        assert.deepStrictEqual(
+          events.map(same),
+          Array.from({ length: 4 }, () => ({
+            content: one.digest,
+            method: "GET",
+            registry: ns,
+            source: "local",
+            status: 200
+          }))
+        )
+
+        const part = yield* ask(one.path, { range: "bytes=10-19" })
+        assert.deepStrictEqual([part.status, part.body], [206, one.bytes.subarray(10, 20)])
+        assert.strictEqual((yield* ask(one.path, {}, "HEAD")).body.length, 0)
+        assert.strictEqual((yield* ask(one.path, { "x-spegel-mirrored": "true" })).status, 200)
+        assert.strictEqual((yield* ask(one.path, { authorization: "Basic none" })).status, 401)
+        assert.isTrue((yield* ask(other.path)).body.equals(other.bytes))
+
+        yield* Effect.promise(() => rm(one.file))
+        yield* Effect.sleep("1100 millis")
+        assert.strictEqual((yield* ask(one.path)).status, 404)
+      }).pipe(Effect.provideService(References.TracerEnabled, traced)))
+  }
 })
 
 describe("Registry, content of peers", () => {
