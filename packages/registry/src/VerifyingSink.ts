@@ -95,27 +95,28 @@ export const verifying = (
       offset += chunk.length
       const giveBack = buffer.lend(chunk, 2)
       // While a chunk is hashed the next is read, where there is memory for it.
-      const pass = (): boolean => {
+      const goOn = () => buffer.free ? resume() : buffer.whenFree(resume)
+      const pass = () => {
         const taken = client(chunk, (taken) => {
           giveBack()
           if (!taken) return
           buffer.waited()
-          if (buffer.free) resume()
-          else buffer.whenFree(resume)
+          goOn()
         })
-        if (!taken) return false
+        if (!taken) return
         giveBack()
-        if (buffer.free) setImmediate(resume)
-        else buffer.whenFree(resume)
-        return false
+        // Others have their turn before.
+        setImmediate(goOn)
       }
       job.update(chunk, giveBack)
-      if (offset < size) return pass()
-      job.digest((hex) => {
-        if (hex === undefined) Deferred.doneUnsafe(wrong, Effect.fail(new HashLost({ content: digest })))
-        else if (`${Digest.algorithm(digest)}:${hex}` !== digest) Deferred.doneUnsafe(wrong, Effect.void)
-        else if (pass()) resume()
-      })
+      if (offset < size) pass()
+      else {
+        job.digest((hex) => {
+          if (hex === undefined) Deferred.doneUnsafe(wrong, Effect.fail(new HashLost({ content: digest })))
+          else if (`${Digest.algorithm(digest)}:${hex}` !== digest) Deferred.doneUnsafe(wrong, Effect.void)
+          else pass()
+        })
+      }
       return false
     }
   }
