@@ -68,7 +68,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
       orElse: () =>
         Effect.fail(new PeerStalled({ peer: nameOf(peer), waitedMillis: Duration.toMillis(firstByteTimeout) }))
     }))
-    yield* PullSpans.peerAnswered(response.status)
+    yield* PullSpans.peerAnswered(response)
     if (response.status !== (range === undefined ? 200 : 206)) {
       const retryAfterMillis = retryAfter(response)
       return yield* new PeerRefused({

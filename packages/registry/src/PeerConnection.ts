@@ -9,6 +9,7 @@ import type { Exchange } from "./Exchange.ts"
 const shared = Buffer.allocUnsafeSlow(16 * 1024)
 
 export class PeerConnection {
+  readonly address: string
   readonly #socket: Socket
   readonly #onGone: (reason: string | undefined) => void
   #exchange: Exchange | undefined
@@ -21,6 +22,7 @@ export class PeerConnection {
     onConnected: () => void,
     onGone: (reason: string | undefined) => void
   ) {
+    this.address = address
     this.#onGone = onGone
     this.#socket = connect({
       host: address,

@@ -15,6 +15,8 @@ import type { ResponseHead } from "./ResponseHead.ts"
 export type TransportError = ExchangeError | PeerUnreachable
 
 export interface PeerResponse extends ResponseHead {
+  /** Which of the peer's addresses answered. */
+  readonly address: string
   /** Hands the body to `sink`, to the last byte or the first failure. Once only. */
   readonly relay: (sink: ByteSink) => Effect.Effect<void, TransportError>
 }
@@ -106,6 +108,7 @@ class Call {
       (head) =>
         onAnswer(Result.map(head, (head): PeerResponse => ({
           ...head,
+          address: connection.address,
           relay: (sink) =>
             Effect.callback((resume) => {
               exchange.relay(sink, (failure) => resume(failure === undefined ? Effect.void : Effect.fail(failure)))

@@ -15,6 +15,7 @@ import * as HttpTraceContext from "effect/http/HttpTraceContext"
 import * as Tracer from "effect/Tracer"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import type { Answer } from "./Answer.ts"
+import type { PeerResponse } from "./PeerTransport.ts"
 import type { AttemptEntry, PullEvent } from "./PullLedger.ts"
 
 type Attributes = Readonly<Record<string, unknown>>
@@ -225,9 +226,9 @@ export const asking = ({ method, url }: HttpRequest): Effect.Effect<Readonly<Rec
     Effect.succeed({})
   )
 
-/** How it answered. */
-export const peerAnswered = (status: number): Effect.Effect<void> =>
-  annotate(() => ({ "http.response.status_code": status }))
+/** How it answered, and from which of its addresses. */
+export const peerAnswered = ({ address, status }: PeerResponse): Effect.Effect<void> =>
+  annotate(() => ({ "http.response.status_code": status, "network.peer.address": address }))
 
 /** Checking `size` bytes, held or on their way. A part cannot be checked: it has no digest. */
 export const verification =

@@ -60,7 +60,9 @@ const startPeer = Effect.fnUntraced(function*(
       })
   )
   const id = `peer-${address}`
-  network.members.set(id, { id, addresses: [address], registryPort: (server.address() as AddressInfo).port })
+  const { port } = server.address() as AddressInfo
+  // Nobody listens on the first.
+  network.members.set(id, { id, addresses: ["127.0.0.49", address], registryPort: port })
   for (const key of [digest, largeDigest].map(ContentKey.make)) {
     network.providers.set(key, new Set([...(network.providers.get(key) ?? []), id]))
   }
@@ -127,7 +129,12 @@ describe("PullSpans", () => {
         "spegel.ended": "answered 404"
       })
       assert.isFalse(failed(served))
-      assert.deepInclude(facts(served), { "spegel.bytes": blob.length, "spegel.ended": "served" })
+      assert.deepInclude(facts(served), {
+        "network.peer.address": "127.0.0.43",
+        "server.address": "127.0.0.49",
+        "spegel.bytes": blob.length,
+        "spegel.ended": "served"
+      })
       assert.deepInclude(facts(named(spans, "peer lookup")[0]), { "spegel.peers.found": 2 })
     }))
 
