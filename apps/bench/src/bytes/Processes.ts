@@ -16,6 +16,12 @@ const answers = (host: string, port: number): Promise<boolean> =>
     socket.on("connect", () => socket.destroy())
   })
 
+const children = new Set<ChildProcess>()
+/** A benchmark that is called off leaves no server behind. */
+process.once("exit", () => {
+  for (const child of children) child.kill("SIGKILL")
+})
+
 /** Starts a server; ready once it accepts connections. */
 export const start = async (
   command: string,
@@ -27,6 +33,8 @@ export const start = async (
     stdio: ["ignore", "ignore", "pipe"],
     env: { ...process.env, ...environment }
   })
+  children.add(child)
+  child.once("close", () => children.delete(child))
   let errors = ""
   child.stderr?.on("data", (chunk: Buffer) => {
     errors = (errors + chunk.toString()).slice(-4000)
