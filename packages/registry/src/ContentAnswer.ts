@@ -35,6 +35,7 @@ export interface ContentOptions extends Mirror.MirrorOptions, UploadAdmission.Up
 /** The answer to a request for all of something small, ready to be given again. */
 export interface Repeated {
   readonly request: ContentRequest
+  readonly digest: Digest.Digest
   readonly headers: OutgoingHttpHeaders
   readonly bytes: Uint8Array
 }
@@ -178,7 +179,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     const { bytes, mediaType } = content
     const found = { digest, mediaType, size: bytes.length, range: Option.none(), source: "local" }
     if (request.method === "GET") {
-      repeated.set(response.req.url ?? "", { request, headers: headersOf(found, bytes.length), bytes }, now)
+      repeated.set(response.req.url ?? "", { request, digest, headers: headersOf(found, bytes.length), bytes }, now)
     }
     const answer = writeHead(response, record, found, now)
     response.end(request.method === "HEAD" ? undefined : bytes)
@@ -233,10 +234,13 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
   })
 
   /** What `GET` of a target was answered from memory a moment ago, for who wants all of it and is no peer. */
-  const repeat = ({ headers, method, url = "" }: IncomingMessage, now: number): Repeated | undefined =>
-    method === "GET" && headers.range === undefined && headers[DistributionRequest.mirroredHeader] === undefined
-      ? repeated.get(url, now)
-      : undefined
+  const repeat = ({ headers, method, url = "" }: IncomingMessage, now: number): Repeated | undefined => {
+    if (method !== "GET" || headers.range !== undefined) return undefined
+    if (headers[DistributionRequest.mirroredHeader] !== undefined) return undefined
+    const known = repeated.get(url, now)
+    // No longer than the bytes are kept: then it is asked again whether they are held.
+    return known !== undefined && small.get(known.digest, now)?.bytes === known.bytes ? known : undefined
+  }
 
   return { answer, fromMemory, repeat }
 })

@@ -248,6 +248,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
   return handler
 })
 
+/** What a request for content came to. */
 const eventOf = (
   request: ContentRequest,
   record: PullRecord,
