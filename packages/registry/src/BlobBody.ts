@@ -1,6 +1,6 @@
 /**
- * Bytes to the client, below the response: to its socket. A file's bytes go through one pooled buffer a stream, a peer's
- * from its read buffer. A slow client slows the source: nothing is queued.
+ * Bytes to the client, below the response: to its socket, from memory that is used again. A slow client slows the source:
+ * nothing is queued.
  */
 import type { ByteRange } from "@spegel-ts/oci/ByteRange"
 import { Data, Effect } from "effect"

@@ -177,13 +177,13 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     const content = small.get(digest, now)
     if (content === undefined || Option.exists(nameOf(request), (name) => !options.filter(name))) return undefined
     const { bytes, mediaType } = content
-    const found = { digest, mediaType, size: bytes.length, range: Option.none(), source: "local" }
-    if (request.method === "GET") {
-      repeated.set(response.req.url ?? "", { request, digest, headers: headersOf(found, bytes.length), bytes }, now)
-    }
-    const answer = writeHead(response, record, found, now)
+    const size = bytes.length
+    const headers = headersOf({ digest, mediaType, size, range: Option.none(), source: "local" }, size)
+    if (request.method === "GET") repeated.set(response.req.url ?? "", { request, digest, headers, bytes }, now)
+    record.headTime = now
+    response.writeHead(200, headers)
     response.end(request.method === "HEAD" ? undefined : bytes)
-    return answer
+    return { status: 200, bytes: size, source: "local" }
   }
 
   const answer = Effect.fnUntraced(function*(
