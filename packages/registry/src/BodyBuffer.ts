@@ -7,51 +7,65 @@ import { bodyBuffers, largeSize, smallSize } from "./BufferPool.ts"
 /** Below this speed a client gets small chunks, which cost more CPU a byte and hold less memory while they wait. */
 const slowBytesPerMilli = 10_000
 
-/**
- * Bodies that are hashed read so much at once, all of them together: others wait so long for their turn of the event loop.
- * Each reads at least so much.
- */
-const turnSize = largeSize
-const minTurnSize = 256 * 1024
+/** Of a large buffer's parts one is read into, one is sent, and one is hashed. */
+const partsOfLarge = 3
 
-/** Bytes that are in use. */
+/** Bytes that so many users read. */
 interface Part {
   readonly bytes: Buffer
-  readonly memory: Memory
+  /** What each user calls once. */
+  readonly giveBack: () => void
   users: number
 }
 
-/** A pooled buffer, in one part or in halves. */
+/** A pooled buffer, in one part or in several. */
 class Memory {
   readonly parts: ReadonlyArray<Part>
-  /** Nothing is read into it any more; the pool has it when nobody uses it. */
-  retired = false
   readonly #buffer: Buffer
+  #retired = false
 
-  constructor(left: number, inHalves: boolean) {
+  /** `onFree` is told of a part that nobody reads any more, as long as something may be read into it. */
+  constructor(left: number, inParts: boolean, onFree: (part: Part) => void) {
     this.#buffer = bodyBuffers.acquire(left)
     const { length } = this.#buffer
-    const size = inHalves && length === largeSize ? length / 2 : length
-    this.parts = Array.from({ length: length / size }, (_, index) => ({
-      bytes: this.#buffer.subarray(index * size, (index + 1) * size),
-      memory: this,
-      users: 0
-    }))
+    const size = inParts && length === largeSize ? length / partsOfLarge : length
+    this.parts = Array.from({ length: length / size }, (_, index) => {
+      const part: Part = {
+        bytes: this.#buffer.subarray(index * size, (index + 1) * size),
+        giveBack: () => {
+          part.users--
+          if (this.#retired) this.#releaseIfUnused()
+          else if (part.users === 0) onFree(part)
+        },
+        users: 0
+      }
+      return part
+    })
   }
 
   get large(): boolean {
     return this.#buffer.length === largeSize
   }
 
-  releaseIfUnused(): void {
-    if (this.retired && this.parts.every(({ users }) => users === 0)) bodyBuffers.release(this.#buffer)
+  /** Nothing is read into it any more; the pool has it when nobody uses it. Once only. */
+  retire(): void {
+    this.#retired = true
+    this.#releaseIfUnused()
+  }
+
+  #releaseIfUnused(): void {
+    if (this.parts.every(({ users }) => users === 0)) bodyBuffers.release(this.#buffer)
   }
 }
 
+const elsewhere = () => {}
+
 export class BodyBuffer {
-  readonly #inHalves: boolean
+  readonly #inParts: boolean
   #left: number
   #memory: Memory
+  /** What is read into next. */
+  #part: Part
   #next = 0
   #onFree: (() => void) | undefined
   #slow = false
@@ -59,17 +73,17 @@ export class BodyBuffer {
   #waitedAt = performance.now()
   #sinceWait = 0
 
-  /** For a body of `left` bytes. `inHalves`: one half is read into while the other is in use. */
-  constructor(left: number, inHalves: boolean) {
+  /** For a body of `left` bytes. `inParts`: one part is read into while the others are in use. */
+  constructor(left: number, inParts: boolean) {
     this.#left = left
-    this.#inHalves = inHalves
-    this.#memory = new Memory(left, inHalves)
+    this.#inParts = inParts
+    this.#memory = this.#make(left)
+    this.#part = this.#partAt(0)
   }
 
   /** Where the next bytes are to be read to, once it is `free`; the same until they are lent. */
   get space(): Buffer {
-    const { bytes } = this.#part
-    return this.#inHalves ? bytes.subarray(0, Math.max(minTurnSize, turnSize / bodyBuffers.lent)) : bytes
+    return this.#part.bytes
   }
 
   get free(): boolean {
@@ -89,18 +103,11 @@ export class BodyBuffer {
     this.#left -= chunk.length
     this.#sinceWait += chunk.length
     const part = this.#part
-    if (chunk.buffer !== part.bytes.buffer || chunk.byteOffset !== part.bytes.byteOffset) return () => {}
+    if (chunk.buffer !== part.bytes.buffer || chunk.byteOffset !== part.bytes.byteOffset) return elsewhere
     part.users += users
-    this.#next = (this.#next + 1) % this.#memory.parts.length
     this.#resize()
-    return () => {
-      part.users--
-      if (part.memory.retired) return part.memory.releaseIfUnused()
-      if (part.users > 0 || part !== this.#part) return
-      const onFree = this.#onFree
-      this.#onFree = undefined
-      onFree?.()
-    }
+    this.#part = this.#partAt(this.#next + 1)
+    return part.giveBack
   }
 
   /** The client has taken bytes that it had to be waited for. */
@@ -114,13 +121,7 @@ export class BodyBuffer {
   /** Nothing is read into it any more; what is in use still is let go of later. Once only. */
   close(): void {
     this.#onFree = undefined
-    this.#retire()
-  }
-
-  get #part(): Part {
-    const part = this.#memory.parts[this.#next]
-    if (part === undefined) throw new RangeError("a body's memory has no such part")
-    return part
+    this.#memory.retire()
   }
 
   /** Small memory for a slow client, large for one that is not slow any more. */
@@ -128,13 +129,24 @@ export class BodyBuffer {
     const { large } = this.#memory
     const wanted = !this.#slow && (large || bodyBuffers.givesLarge(this.#left))
     if (wanted === large) return
-    this.#retire()
-    this.#memory = new Memory(wanted ? this.#left : smallSize, this.#inHalves)
-    this.#next = 0
+    this.#memory.retire()
+    this.#memory = this.#make(wanted ? this.#left : smallSize)
   }
 
-  #retire(): void {
-    this.#memory.retired = true
-    this.#memory.releaseIfUnused()
+  #make(left: number): Memory {
+    return new Memory(left, this.#inParts, (part) => {
+      if (part !== this.#part) return
+      const onFree = this.#onFree
+      this.#onFree = undefined
+      onFree?.()
+    })
+  }
+
+  #partAt(index: number): Part {
+    const { parts } = this.#memory
+    this.#next = index % parts.length
+    const part = parts[this.#next]
+    if (part === undefined) throw new RangeError("a body's memory has no part")
+    return part
   }
 }

@@ -1,8 +1,9 @@
 /**
- * Buffers that bodies pass through, used again instead of being collected. Large reads cost least per byte, so a body
- * gets a large buffer while there is one; beyond a bound there are only small ones, so that many slow clients cost little.
+ * Buffers that bodies pass through, used again instead of being collected. Large reads cost least per byte, as long as what
+ * was read is still in the core's cache when it is sent: so a body gets a large buffer while there is one. Beyond a bound
+ * there are only small ones, so that many slow clients cost little.
  */
-export const largeSize = 2 * 1024 * 1024
+export const largeSize = 768 * 1024
 export const smallSize = 64 * 1024
 const maxLarge = 8
 const maxSharedSmall = 128

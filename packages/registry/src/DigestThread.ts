@@ -4,6 +4,7 @@
  */
 import { createHash } from "node:crypto"
 import { Worker } from "node:worker_threads"
+import { byMessage, type Command, DigestRing } from "./DigestRing.ts"
 import type { FromWorker, ToWorker } from "./DigestWorker.ts"
 
 /** A thread has a heap of its own, and needs next to nothing of it. */
@@ -14,8 +15,15 @@ const workerUrl = new URL(import.meta.url.endsWith(".ts") ? "./DigestWorker.ts" 
 
 /** One stream's hash. */
 export interface DigestJob {
-  /** Takes a chunk, the next of the stream; `done` is called when it may be overwritten: within the call, or later. */
+  /**
+   * Takes a chunk, the next of the stream. `done` is called when it may be overwritten: within this call or a later one,
+   * or by itself where `watch` was called, before the digest is told, and after `forget`.
+   */
   readonly update: (chunk: Uint8Array, done: () => void) => void
+  /** Calls `done` of chunks that may be overwritten by now. */
+  readonly settle: () => void
+  /** Has `done` called as soon as chunks may be overwritten, until that is `enough`: for who can do nothing before. */
+  readonly watch: (enough: () => boolean) => void
   /** The hash of all that was taken, in hexadecimal; undefined where it was lost with its thread. Once only. */
   readonly digest: (done: (hex: string | undefined) => void) => void
   /** Nobody wants the digest any more. */
@@ -31,13 +39,21 @@ export const inline = (algorithm: string, taken: Iterable<Uint8Array> = []): Dig
       hash.update(chunk)
       done()
     },
+    settle: () => {},
+    watch: () => {},
     digest: (done) => done(hash.digest("hex")),
     forget: () => {}
   }
 }
 
 /** What hashed some of the bytes is gone, and what it knew with it. */
-const lost: DigestJob = { update: (_chunk, done) => done(), digest: (done) => done(undefined), forget: () => {} }
+const lost: DigestJob = {
+  update: (_chunk, done) => done(),
+  settle: () => {},
+  watch: () => {},
+  digest: (done) => done(undefined),
+  forget: () => {}
+}
 
 interface Job {
   readonly id: number
@@ -49,7 +65,7 @@ interface Job {
   onDigest: ((hex: string | undefined) => void) | undefined
 }
 
-/** A chunk that the thread reads, until it says that it has. */
+/** A chunk that the thread reads, until it has taken the command. */
 interface Update {
   readonly job: Job
   readonly chunk: Uint8Array
@@ -57,29 +73,34 @@ interface Update {
 }
 
 export class DigestThread {
-  /** The oldest first. */
-  readonly #updates: Array<Update> = []
-  readonly #jobs = new Map<number, Job>()
+  readonly #ring = new DigestRing()
   readonly #worker: Worker
-  readonly #untold: Array<ToWorker> = []
+  readonly #jobs = new Map<number, Job>()
+  /** The numbers by which the thread knows shared memory. */
+  readonly #memories = new Map<SharedArrayBuffer, number>()
+  /** What was told, the oldest first, until the thread has taken it: updates, and other commands. */
+  readonly #told: Array<Update | undefined> = []
+  #taken = 0
+  #hashed = false
+  /** Commands that the ring has no room for yet. */
+  readonly #untold: Array<Command> = []
+  /** What those wait for who can do nothing before. */
+  readonly #watched = new Set<() => boolean>()
   #dead = false
   #nextJob = 0
 
   /** `onDeath` is told once why the thread ended, and whether it ever hashed anything. */
   constructor(onDeath: (reason: string, hashed: boolean) => void) {
-    let hashed = false
-    this.#worker = new Worker(workerUrl, { resourceLimits })
-    this.#worker.on("message", (messages: ReadonlyArray<FromWorker>) => {
-      hashed = true
-      for (const message of messages) {
-        if (message._tag === "Hashed") this.#hashed()
-        else this.#answer(message.job, message.hex)
-      }
+    this.#worker = new Worker(workerUrl, { resourceLimits, workerData: this.#ring.shared })
+    this.#worker.on("message", (message: FromWorker) => {
+      this.#watch()
+      if (message._tag === "Digest") this.#answer(message.job, message.hex)
     })
     const die = (reason: string) => {
       if (this.#dead) return
       this.#dead = true
-      onDeath(reason, hashed)
+      this.#settle()
+      onDeath(reason, this.#hashed)
       this.#succeed()
     }
     this.#worker.on("error", (error) => die(error instanceof Error ? error.message : String(error)))
@@ -96,20 +117,29 @@ export class DigestThread {
   begin(algorithm: string): DigestJob {
     const job: Job = { id: this.#nextJob++, algorithm, begun: false, successor: undefined, onDigest: undefined }
     this.#jobs.set(job.id, job)
-    this.#tell({ _tag: "Begin", job: job.id, algorithm })
+    this.#send({ _tag: "Begin", job: job.id, algorithm })
     return {
       update: (chunk, done) => {
         if (job.successor !== undefined) return job.successor.update(chunk, done)
-        this.#updates.push({ job, chunk, done })
-        this.#tell({ _tag: "Update", job: job.id, chunk })
+        const update = { job, chunk, done }
+        const { buffer } = chunk
+        if (buffer instanceof SharedArrayBuffer) {
+          const memory = this.#memory(buffer)
+          this.#tell({ job: job.id, memory, offset: chunk.byteOffset, length: chunk.length }, update)
+        } else this.#send({ _tag: "Chunk", job: job.id, chunk }, update)
+      },
+      settle: () => this.#settle(),
+      watch: (enough) => {
+        this.#watched.add(enough)
+        this.#watch()
       },
       digest: (done) => {
         if (job.successor !== undefined) return job.successor.digest(done)
         job.onDigest = done
-        this.#tell({ _tag: "Digest", job: job.id })
+        this.#send({ _tag: "Digest", job: job.id })
       },
       forget: () => {
-        if (this.#jobs.delete(job.id)) this.#tell({ _tag: "Forget", job: job.id })
+        if (this.#jobs.delete(job.id)) this.#send({ _tag: "Forget", job: job.id })
       }
     }
   }
@@ -118,11 +148,53 @@ export class DigestThread {
     return this.#worker.terminate()
   }
 
-  #hashed(): void {
-    const update = this.#updates.shift()
-    if (update === undefined) return
-    update.job.begun = true
-    update.done()
+  #memory(shared: SharedArrayBuffer): number {
+    const known = this.#memories.get(shared)
+    if (known !== undefined) return known
+    const memory = this.#memories.size
+    this.#memories.set(shared, memory)
+    this.#send({ _tag: "Memory", memory: shared })
+    return memory
+  }
+
+  #send(toWorker: ToWorker, update?: Update): void {
+    this.#worker.postMessage(toWorker)
+    this.#tell({ job: 0, memory: byMessage, offset: 0, length: 0 }, update)
+  }
+
+  #tell(command: Command, update: Update | undefined): void {
+    this.#told.push(update)
+    if (this.#untold.length === 0 && this.#ring.offer(command)) return
+    this.#untold.push(command)
+    this.#watch()
+  }
+
+  #flush(): void {
+    const offered = this.#untold.findIndex((command) => !this.#ring.offer(command))
+    this.#untold.splice(0, offered === -1 ? this.#untold.length : offered)
+  }
+
+  /** Calls `done` of what the thread has taken; who is called may tell it more. */
+  #settle(): void {
+    while (this.#taken !== this.#ring.taken) {
+      this.#taken = (this.#taken + 1) | 0
+      const update = this.#told.shift()
+      if (update === undefined) continue
+      this.#hashed = true
+      update.job.begun = true
+      update.done()
+    }
+    if (this.#untold.length > 0) this.#flush()
+  }
+
+  /** Settles, and is told again by the thread as long as anybody waits. */
+  #watch(): void {
+    this.#settle()
+    for (const enough of this.#watched) if (enough()) this.#watched.delete(enough)
+    if (this.#told.length === 0 || this.#watched.size + this.#untold.length === 0) return
+    this.#ring.watch()
+    // What was taken before the thread could see that it is watched.
+    this.#settle()
   }
 
   #answer(id: number, hex: string): void {
@@ -131,18 +203,11 @@ export class DigestThread {
     job?.onDigest?.(hex)
   }
 
-  /** To wake a thread costs as much as to hash a small chunk: what a turn of the event loop brought is told at its end. */
-  #tell(message: ToWorker): void {
-    if (this.#untold.push(message) > 1) return
-    setImmediate(() => {
-      const messages = this.#untold.splice(0)
-      if (!this.#dead) this.#worker.postMessage(messages)
-    })
-  }
-
   /** Jobs of which the thread hashed nothing yet go on without it: all their bytes are here. */
   #succeed(): void {
-    const updates = this.#updates.splice(0)
+    this.#untold.length = 0
+    this.#watched.clear()
+    const updates = this.#told.splice(0).filter((told) => told !== undefined)
     for (const job of this.#jobs.values()) {
       const taken = updates.filter((update) => update.job === job).map(({ chunk }) => chunk)
       job.successor = job.begun ? lost : inline(job.algorithm, taken)

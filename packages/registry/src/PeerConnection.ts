@@ -14,6 +14,11 @@ export class PeerConnection {
   readonly #onGone: (reason: string | undefined) => void
   #exchange: Exchange | undefined
   #gone = false
+  /** How long the peer may be silent; 0 where others look after that. */
+  #patienceMillis = 0
+  #activeAt = 0
+  /** Looks at the last activity when it fires: to start it anew with each read, as sockets do, costs more. */
+  #timer: NodeJS.Timeout | undefined
 
   /** `onGone` is called once, whoever ended the connection. */
   constructor(
@@ -38,7 +43,6 @@ export class PeerConnection {
     this.#socket.on("error", (error) => this.#end(error.message))
     this.#socket.on("end", () => this.#end(undefined))
     this.#socket.on("close", () => this.#end(undefined))
-    this.#socket.on("timeout", () => this.#exchange === undefined ? this.destroy() : this.#exchange.onSilence())
   }
 
   get gone(): boolean {
@@ -48,21 +52,21 @@ export class PeerConnection {
   send(exchange: Exchange, head: string): void {
     this.#exchange = exchange
     // Until bytes flow, time limits are the caller's.
-    this.#socket.setTimeout(0)
+    this.#expect(0)
     this.#socket.write(head, "latin1")
   }
 
   /** Reads on; whoever has the exchange is told of a silence. */
   resume(stallMillis: number): void {
     if (this.#gone) return
-    this.#socket.setTimeout(stallMillis)
+    this.#expect(stallMillis)
     this.#socket.resume()
   }
 
   /** The exchange is over: what comes now was not asked for, and nothing may come for so long. */
   rest(idleMillis: number): void {
     this.#exchange = undefined
-    this.#socket.setTimeout(idleMillis)
+    this.#expect(idleMillis)
   }
 
   /** Ends the connection, and tells the exchange on it. */
@@ -76,7 +80,28 @@ export class PeerConnection {
     this.#end(undefined)
   }
 
+  #expect(patienceMillis: number): void {
+    this.#activeAt = performance.now()
+    if (patienceMillis !== this.#patienceMillis) {
+      this.#patienceMillis = patienceMillis
+      clearTimeout(this.#timer)
+      this.#timer = undefined
+    }
+    if (this.#timer === undefined && patienceMillis > 0) this.#look(patienceMillis)
+  }
+
+  #look(afterMillis: number): void {
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined
+      const left = this.#patienceMillis - (performance.now() - this.#activeAt)
+      if (left > 0) this.#look(left)
+      else if (this.#exchange === undefined) this.destroy()
+      else this.#exchange.onSilence()
+    }, afterMillis)
+  }
+
   #onRead(bytes: Buffer): boolean {
+    this.#activeAt = performance.now()
     const exchange = this.#exchange
     if (exchange === undefined) {
       this.destroy()
@@ -90,6 +115,7 @@ export class PeerConnection {
   #end(reason: string | undefined): void {
     if (this.#gone) return
     this.#gone = true
+    clearTimeout(this.#timer)
     this.#socket.destroy()
     this.#onGone(reason)
     this.#exchange?.onClosed(reason)

@@ -35,9 +35,9 @@ export interface Verifier {
 }
 
 /** Memory for a body, as long as the scope is open. */
-const memory = (size: number, inHalves: boolean) =>
+const memory = (size: number, inParts: boolean) =>
   Effect.acquireRelease(
-    Effect.sync(() => new BodyBuffer(size, inHalves)),
+    Effect.sync(() => new BodyBuffer(size, inParts)),
     (buffer) => Effect.sync(() => buffer.close())
   )
 
@@ -95,7 +95,12 @@ export const verifying = (
       offset += chunk.length
       const giveBack = buffer.lend(chunk, 2)
       // While a chunk is hashed the next is read, where there is memory for it.
-      const goOn = () => buffer.free ? resume() : buffer.whenFree(resume)
+      const goOn = () => {
+        job.settle()
+        if (buffer.free) return resume()
+        buffer.whenFree(resume)
+        job.watch(() => buffer.free)
+      }
       const pass = () => {
         const taken = client(chunk, (taken) => {
           giveBack()

@@ -66,12 +66,16 @@ describe("BodyBuffer", () => {
     buffer.close()
   })
 
-  it("reads into one half while the other is in use", () => {
+  it("reads into one part while the others are in use", () => {
     const buffer = new BodyBuffer(64 * mib, true)
-    const first = buffer.lend(buffer.space.subarray(0, 10), 1)
+    const lend = () => buffer.lend(buffer.space.subarray(0, 10), 1)
+    const first = lend()
     assert.isTrue(buffer.free)
-    const second = buffer.lend(buffer.space.subarray(0, 10), 1)
+    const second = lend()
+    assert.isTrue(buffer.free)
+    const third = lend()
     assert.isFalse(buffer.free)
+    third()
     second()
     assert.isFalse(buffer.free)
     first()

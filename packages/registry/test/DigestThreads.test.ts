@@ -11,7 +11,15 @@ import { createHash, randomBytes } from "node:crypto"
 
 const hexOf = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex")
 
-const update = (job: DigestJob, chunk: Uint8Array) => new Promise<void>((resolve) => job.update(chunk, resolve))
+const update = (job: DigestJob, chunk: Uint8Array) =>
+  new Promise<void>((resolve) => {
+    let done = false
+    job.update(chunk, () => {
+      done = true
+      resolve()
+    })
+    job.watch(() => done)
+  })
 const digest = (job: DigestJob) => new Promise<string | undefined>((resolve) => job.digest(resolve))
 
 /** Feeds a body in chunks of one reused buffer, as streams do. */

@@ -5,7 +5,7 @@ import * as Reference from "@spegel-ts/oci/Reference"
 import type { PullEvent } from "@spegel-ts/registry/PullLedger"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
-import { Duration, Effect, Option, Redacted, References, Result } from "effect"
+import { Duration, Effect, Option, Redacted, References, Result, Schedule } from "effect"
 import { rm } from "node:fs/promises"
 import type { Socket } from "node:net"
 import { error, get, ns, startFalsePeer } from "./FalsePeer.ts"
@@ -164,7 +164,10 @@ describe("Registry, own content", () => {
             Object.fromEntries([...answers[0]?.headers ?? []].filter(([name]) => name in told))
           )
         }
-        const events = yield* ledger.recent
+        // A client has its answer a moment before the ledger has it.
+        const events = yield* ledger.recent.pipe(
+          Effect.repeat({ until: (events) => events.length === answers.length, schedule: Schedule.spaced("10 millis") })
+        )
         const same = ({ content, method, registry, source, status }: PullEvent) => ({
           content,
           method,

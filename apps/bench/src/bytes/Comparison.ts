@@ -44,7 +44,7 @@ export const run = async (
   const rounds = new Map<string, Array<Load.Round>>()
   const key = (implementation: string, clients: number) => `${implementation} ${clients}`
   // What is compiled and cached on first use is not what is measured.
-  for (const target of targets) await Load.run(target, 2, 1, others)
+  for (const target of targets) await Load.run(target, 2, 8, others)
   for (let round = 0; round < plan.rounds; round++) {
     for (const { clients, requests } of plan.loads) {
       for (const target of targets) {

@@ -1,11 +1,8 @@
 /** Puts a load on a server and says what it cost. */
-import { execFile } from "node:child_process"
 import { connect } from "node:net"
-import { fileURLToPath } from "node:url"
-import { promisify } from "node:util"
 import { sleep } from "../Waiting.ts"
 import * as Processes from "./Processes.ts"
-import type { Job, Outcome } from "./Sink.ts"
+import * as Sink from "./Sink.ts"
 
 /** Where a server answers, and the process that pays for it, if it is known. */
 export interface Target {
@@ -31,15 +28,9 @@ export interface Round {
   readonly otherCpus: number
 }
 
-const sinkPath = fileURLToPath(new URL("Sink.ts", import.meta.url))
 const gib = 1024 ** 3
 /** Between two requests for the small blob: so few that their cost is not seen in that of the large one. */
-const pauseMillis = 20
-
-const sink = async (job: Job): Promise<Outcome> => {
-  const { stdout } = await promisify(execFile)(process.execPath, [sinkPath, JSON.stringify(job)])
-  return JSON.parse(stdout) as Outcome
-}
+const pauseMillis = 100
 
 /** Asks for the small blob again and again on one connection; gives what stops it, with the times. */
 const probe = ({ host, port, smallPath }: Target) => {
@@ -100,7 +91,7 @@ export const run = async (
   const begun = performance.now()
   const [cpuBefore, oursBefore, machineBefore] = [await cpu(), await ours(), await Processes.machineCpuSeconds()]
   const probing = probe(target)
-  const outcome = await sink({ ...target, clients, requests, bytesPerSecond: 0 })
+  const outcome = await Sink.run({ ...target, clients, requests, bytesPerSecond: 0 })
   const firstBytes = await probing.stop()
   const [cpuAfter, oursAfter, machineAfter] = [await cpu(), await ours(), await Processes.machineCpuSeconds()]
   const elapsed = (performance.now() - begun) / 1000

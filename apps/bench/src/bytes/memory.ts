@@ -1,7 +1,4 @@
 /** Memory of the daemon while many clients read slowly. */
-import { execFile } from "node:child_process"
-import { fileURLToPath } from "node:url"
-import { promisify } from "node:util"
 import type { Bar } from "../Bar.ts"
 import { sleep } from "../Waiting.ts"
 import * as Content from "./Content.ts"
@@ -9,7 +6,7 @@ import * as Processes from "./Processes.ts"
 import { startRelay, untilFound } from "./relay.ts"
 import { query, withServers } from "./serve.ts"
 import * as Servers from "./Servers.ts"
-import type { Job } from "./Sink.ts"
+import * as Sink from "./Sink.ts"
 
 export interface MemoryFigures {
   readonly way: "serve" | "relay"
@@ -18,7 +15,6 @@ export interface MemoryFigures {
   readonly peakMiB: number
 }
 
-const sinkPath = fileURLToPath(new URL("Sink.ts", import.meta.url))
 const clients = 64
 const size = 64 * 1024 ** 2
 const bytesPerSecond = 1_000_000
@@ -26,13 +22,10 @@ const settleMillis = 5000
 const sampleMillis = 50
 
 /** The most memory that a process has while slow clients take a blob. */
-const peak = async (pid: number, job: Pick<Job, "host" | "port" | "path">): Promise<number> => {
+const peak = async (pid: number, job: Pick<Sink.Job, "host" | "port" | "path">): Promise<number> => {
   let most = 0
   const readers = { over: false }
-  const reading = promisify(execFile)(process.execPath, [
-    sinkPath,
-    JSON.stringify({ ...job, fields: [], clients, requests: 1, bytesPerSecond } satisfies Job)
-  ]).finally(() => {
+  const reading = Sink.run({ ...job, fields: [], clients, requests: 1, bytesPerSecond }).finally(() => {
     readers.over = true
   })
   while (!readers.over) {

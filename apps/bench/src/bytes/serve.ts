@@ -23,7 +23,7 @@ export const query = "?ns=registry.example"
 
 export const plan = (rounds: number): Comparison.Plan => ({
   rounds,
-  loads: [{ clients: 1, requests: 6 }, { clients: 8, requests: 1 }]
+  loads: [{ clients: 1, requests: 8 }, { clients: 8, requests: 2 }]
 })
 
 /** Runs `use` with a directory of content, and ends what it started. */
