@@ -63,6 +63,57 @@ describe("DigestThreads", () => {
       assert.strictEqual(yield* Effect.promise(() => digest(job)), hexOf(Buffer.concat(chunks)))
     }))
 
+  const shared = (bytes: Uint8Array) => {
+    const memory = Buffer.from(new SharedArrayBuffer(bytes.length))
+    memory.set(bytes)
+    return memory
+  }
+
+  it.live("reads shared memory where it is, and not any more once it has said so", () =>
+    Effect.gen(function*() {
+      const { thread: one } = yield* thread
+      const job = one.begin("sha256")
+      const memory = shared(Buffer.alloc(700_000))
+      const whole = createHash("sha256")
+      for (let round = 0; round < 30; round++) {
+        whole.update(memory.fill(round))
+        yield* Effect.promise(() => update(job, memory))
+      }
+      memory.fill(255)
+      assert.strictEqual(yield* Effect.promise(() => digest(job)), whole.digest("hex"))
+    }))
+
+  it.live("says what it has read to who asks, within the same turn of the event loop", () =>
+    Effect.gen(function*() {
+      const { thread: one } = yield* thread
+      const job = one.begin("sha256")
+      const memory = shared(randomBytes(300_000))
+      // The thread has to run first.
+      yield* Effect.promise(() => update(job, memory))
+      const read: Array<number> = []
+      for (let chunk = 0; chunk < 3; chunk++) {
+        job.update(memory.subarray(chunk * 100_000, (chunk + 1) * 100_000), () => read.push(chunk))
+      }
+      const until = performance.now() + 10_000
+      while (read.length < 3 && performance.now() < until) job.settle()
+      assert.deepStrictEqual(read, [0, 1, 2])
+      const twice = createHash("sha256").update(memory).update(memory).digest("hex")
+      assert.strictEqual(yield* Effect.promise(() => digest(job)), twice)
+    }))
+
+  it.live("takes more chunks at once than it has room to be told of", () =>
+    Effect.gen(function*() {
+      const { thread: one } = yield* thread
+      const job = one.begin("sha256")
+      const memory = shared(randomBytes(50_000))
+      const all = Promise.all(
+        Array.from({ length: 5000 }, (_, index) => update(job, memory.subarray(index * 10, (index + 1) * 10)))
+      )
+      const hashed = digest(job)
+      yield* Effect.promise(() => all)
+      assert.strictEqual(yield* Effect.promise(() => hashed), hexOf(memory))
+    }))
+
   it.live("lets go of a stream that nobody wants hashed any more, and gives its memory back", () =>
     Effect.gen(function*() {
       const { thread: one } = yield* thread
