@@ -16,6 +16,8 @@ interface Part {
   /** What each user calls once. */
   readonly giveBack: () => void
   users: number
+  /** How many chunks of the body were lent before. */
+  lentAt: number
 }
 
 /** A pooled buffer, in one part or in several. */
@@ -37,7 +39,8 @@ class Memory {
           if (this.#retired) this.#releaseIfUnused()
           else if (part.users === 0) onFree(part)
         },
-        users: 0
+        users: 0,
+        lentAt: 0
       }
       return part
     })
@@ -66,7 +69,7 @@ export class BodyBuffer {
   #memory: Memory
   /** What is read into next. */
   #part: Part
-  #next = 0
+  #lent = 0
   #onFree: (() => void) | undefined
   #slow = false
   /** Speed is told from one wait for the client to the next: in between, the kernel takes what it has room for. */
@@ -78,7 +81,7 @@ export class BodyBuffer {
     this.#left = left
     this.#inParts = inParts
     this.#memory = this.#make(left)
-    this.#part = this.#partAt(0)
+    this.#part = this.#choose()
   }
 
   /** Where the next bytes are to be read to, once it is `free`; the same until they are lent. */
@@ -105,8 +108,9 @@ export class BodyBuffer {
     const part = this.#part
     if (chunk.buffer !== part.bytes.buffer || chunk.byteOffset !== part.bytes.byteOffset) return elsewhere
     part.users += users
+    part.lentAt = this.#lent++
     this.#resize()
-    this.#part = this.#partAt(this.#next + 1)
+    this.#part = this.#choose()
     return part.giveBack
   }
 
@@ -142,11 +146,10 @@ export class BodyBuffer {
     })
   }
 
-  #partAt(index: number): Part {
+  /** The first that is free: what was in use last is still in the core's cache. Else the one that will be free first. */
+  #choose(): Part {
     const { parts } = this.#memory
-    this.#next = index % parts.length
-    const part = parts[this.#next]
-    if (part === undefined) throw new RangeError("a body's memory has no part")
-    return part
+    return parts.find(({ users }) => users === 0) ??
+      parts.reduce((one, other) => other.lentAt < one.lentAt ? other : one)
   }
 }

@@ -93,6 +93,8 @@ export const verifying = (
     space: () => buffer.space,
     write: (chunk, resume) => {
       offset += chunk.length
+      // The next is read to memory that is free by now.
+      job.settle()
       const giveBack = buffer.lend(chunk, 2)
       // While a chunk is hashed the next is read, where there is memory for it.
       const goOn = () => {

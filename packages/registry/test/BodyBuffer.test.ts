@@ -83,6 +83,24 @@ describe("BodyBuffer", () => {
     buffer.close()
   })
 
+  it("reads again into what was in use a moment ago, where it can", () => {
+    const buffer = new BodyBuffer(64 * mib, true)
+    const lend = () => {
+      const { byteOffset, length } = buffer.space
+      return { part: byteOffset / length, giveBack: buffer.lend(buffer.space.subarray(0, 10), 1) }
+    }
+    const first = lend()
+    const second = lend()
+    first.giveBack()
+    const third = lend()
+    const fourth = lend()
+    assert.deepStrictEqual([first, second, third, fourth].map(({ part }) => part), [0, 1, 2, 0])
+    // None is free: the oldest will be first.
+    assert.strictEqual(buffer.space.byteOffset / buffer.space.length, second.part)
+    for (const { giveBack } of [second, third, fourth]) giveBack()
+    buffer.close()
+  })
+
   it("is small for a client that is slow, and large again once it is not", () => {
     const buffer = new BodyBuffer(640 * mib, false)
     const pass = () => {
