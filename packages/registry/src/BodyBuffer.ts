@@ -146,7 +146,7 @@ export class BodyBuffer {
     })
   }
 
-  /** The first that is free: what was in use last is still in the core's cache. Else the one that will be free first. */
+  /** The first that is free, so that few go round and stay in the core's cache; else the one that will be free first. */
   #choose(): Part {
     const { parts } = this.#memory
     return parts.find(({ users }) => users === 0) ??

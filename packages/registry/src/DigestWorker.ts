@@ -50,6 +50,7 @@ if (port !== null) {
         break
       case "Forget":
         hashes.delete(message.job)
+        // Its memory was given back with the commands before, and nobody may ask again.
         ring.watch()
     }
     take()
