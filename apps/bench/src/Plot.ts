@@ -44,10 +44,11 @@ export const bars = (title: string, groups: ReadonlyArray<Bars>): string => {
     }
     y += groupGap
   }
-  const legend = names.map((name, index) =>
-    `<rect x="${labelWidth + index * 140}" y="${y}" width="12" height="12" fill="${colourOf(name)}"/>` +
-    `<text x="${labelWidth + index * 140 + 18}" y="${y + 11}">${escape(name)}</text>`
-  )
+  const legend = names.map((name, index) => {
+    const x = 16 + index * Math.floor((width - 16) / names.length)
+    return `<rect x="${x}" y="${y}" width="12" height="12" fill="${colourOf(name)}"/>` +
+      `<text x="${x + 18}" y="${y + 11}">${escape(name)}</text>`
+  })
   const height = y + 28
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img">`,
