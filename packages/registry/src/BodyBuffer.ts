@@ -61,7 +61,8 @@ class Memory {
   }
 }
 
-const elsewhere = () => {}
+/** Gives back a chunk that is elsewhere. */
+const nothing = () => {}
 
 export class BodyBuffer {
   readonly #inParts: boolean
@@ -69,6 +70,7 @@ export class BodyBuffer {
   #memory: Memory
   /** What is read into next. */
   #part: Part
+  /** Chunks that were lent. */
   #lent = 0
   #onFree: (() => void) | undefined
   #slow = false
@@ -106,7 +108,7 @@ export class BodyBuffer {
     this.#left -= chunk.length
     this.#sinceWait += chunk.length
     const part = this.#part
-    if (chunk.buffer !== part.bytes.buffer || chunk.byteOffset !== part.bytes.byteOffset) return elsewhere
+    if (chunk.buffer !== part.bytes.buffer || chunk.byteOffset !== part.bytes.byteOffset) return nothing
     part.users += users
     part.lentAt = this.#lent++
     this.#resize()

@@ -1,4 +1,7 @@
-/** A thread that hashes. All that it imports of the project is `DigestRing`, so that it runs from the source as from the bundle. */
+/**
+ * A thread that hashes. All that it imports of the project is `DigestRing`, which imports nothing: so it runs from the
+ * source as from the bundle.
+ */
 import { createHash, type Hash } from "node:crypto"
 import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads"
 import { byMessage, DigestRing } from "./DigestRing.ts"
