@@ -21,23 +21,6 @@ const cluster = Effect.fnUntraced(function*(count: number) {
   return { upstream, nodes, first, second, third }
 })
 
-type Image = Effect.Success<ReturnType<Effect.Success<typeof Upstream.start>["push"]>>
-
-/** Waits until `node` can have every object of the image from its peers. */
-const untilFound = (node: Node.Node, upstream: string, image: Image) => {
-  const heads = [
-    `manifests/${image.reference.tag}`,
-    ...image.objects.map(({ descriptor }) => `blobs/${descriptor.digest}`)
-  ]
-  return Effect.forEach(
-    heads,
-    (path) =>
-      Effect.tryPromise(() => fetch(`${node.url}/v2/team/app/${path}?ns=${upstream}`, { method: "HEAD" })).pipe(
-        Effect.filterOrFail((response) => response.ok, (response) => `${path}: ${response.status}`)
-      )
-  ).pipe(Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 200 }))
-}
-
 /** What a node's mirror left to upstream, and why. */
 const unservedBy = (node: Node.Node) =>
   Effect.promise(async () => {
@@ -64,7 +47,7 @@ describe.skipIf(missing !== undefined)(`a cluster${missing === undefined ? "" : 
       yield* first.pull(image.name)
       assert.isAtLeast(upstream.state.blobBytes, 4 * 64 * mebibyte)
       upstream.state.blobBytes = 0
-      yield* untilFound(second, upstream.host, image)
+      yield* Node.untilFound(second, upstream.host, Upstream.pathsOf(image))
       yield* second.pullByCri(image.name)
       yield* third?.pull(image.name) ?? Effect.die("no third node")
       const unserved = yield* Effect.forEach([second, ...(third === undefined ? [] : [third])], unservedBy)
@@ -83,7 +66,7 @@ describe.skipIf(missing !== undefined)(`a cluster${missing === undefined ? "" : 
         const { first, second, upstream } = yield* cluster(2)
         const image = yield* upstream.push({ tag: "v2", layers: 2, layerSize: mebibyte })
         yield* first.pullByCri(image.name)
-        yield* untilFound(second, upstream.host, image)
+        yield* Node.untilFound(second, upstream.host, Upstream.pathsOf(image))
         upstream.state.down = true
         yield* second.pullByCri(image.name)
         const images = yield* second.containerd.ctr("images", "ls", "-q")
@@ -104,7 +87,7 @@ describe.skipIf(missing !== undefined)(`a cluster${missing === undefined ? "" : 
 
         const orphaned = yield* push("orphaned")
         yield* first.pull(orphaned.name)
-        yield* untilFound(second, upstream.host, orphaned)
+        yield* Node.untilFound(second, upstream.host, Upstream.pathsOf(orphaned))
         first.mirror.child.kill("SIGKILL")
         yield* first.mirror.finished
         yield* second.pullByCri(orphaned.name)
@@ -133,14 +116,10 @@ describe.skipIf(missing !== undefined)(`a cluster${missing === undefined ? "" : 
           const { first, second, upstream } = nodes
           const image = yield* upstream.push({ tag: "dies", layers: 1, layerSize: 256 * mebibyte })
           yield* first.pull(image.name)
-          yield* untilFound(second, upstream.host, image)
+          yield* Node.untilFound(second, upstream.host, Upstream.pathsOf(image))
           upstream.state.blobBytes = 0
           const pulling = yield* Effect.forkScoped(second.pullByCri(image.name))
-          // The ingest is under way once its file has grown.
-          yield* second.containerd.ctr("content", "active").pipe(
-            Effect.filterOrFail((active) => /layer-sha256\S+\s+[1-9]/.test(active), () => "not yet"),
-            Effect.retry({ schedule: Schedule.spaced("5 millis"), times: 2000 })
-          )
+          yield* Node.untilPulling(second)
           nodes[dies].mirror.child.kill("SIGKILL")
           yield* Fiber.join(pulling)
           const resumed = upstream.state.requests.filter((request) => /\/blobs\/\S+ bytes=[1-9][0-9]*-$/.test(request))

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Schedule } from "effect"
+import { Effect, Exit } from "effect"
 import { chmod, open, readdir, readFile } from "node:fs/promises"
 import { join } from "node:path"
 import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
@@ -31,13 +31,6 @@ const ingests = (node: Node.Node) =>
     return Promise.all(names.map((name) => readFile(join(directory, name, "ref"), "utf8").catch(() => "")))
   })
 
-/** Waits until a node can have an object from its peers. */
-const untilFound = (node: Node.Node, upstream: string, path: string) =>
-  Effect.tryPromise(() => fetch(`${node.url}/v2/team/app/${path}?ns=${upstream}`, { method: "HEAD" })).pipe(
-    Effect.filterOrFail((response) => response.ok, () => "not found yet"),
-    Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 200 })
-  )
-
 const metric = (node: Node.Node, name: string) =>
   Effect.promise(async () => {
     const text = await (await fetch(`${node.metrics}/metrics`)).text()
@@ -54,7 +47,7 @@ describe.skipIf(missing !== undefined)(`a lying peer${missing === undefined ? ""
       yield* liar.pull(image.name)
       const index = image.objects[0]?.descriptor.digest ?? ""
       const node = yield* Node.start(2, ports, upstream.host)
-      yield* untilFound(node, upstream.host, `manifests/${index}`)
+      yield* Node.untilFound(node, upstream.host, [`manifests/${index}`])
       yield* damage(liar, index)
       yield* node.pullByCri(image.name)
       assert.deepStrictEqual(yield* metric(node, "spegel_mirror_corruptions_total"), [1])
@@ -74,7 +67,7 @@ describe.skipIf(missing !== undefined)(`a lying peer${missing === undefined ? ""
           yield* damage(liar, layer)
 
           const node = yield* Node.start(2, ports, upstream.host)
-          yield* untilFound(node, upstream.host, `blobs/${layer}`)
+          yield* Node.untilFound(node, upstream.host, [`blobs/${layer}`])
           const pull = client === "ctr" ? node.pull(image.name) : node.pullByCri(image.name)
           const first = yield* Effect.exit(pull)
           // The kubelet waits ten seconds; a person may be quicker.

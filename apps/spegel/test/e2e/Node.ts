@@ -1,5 +1,5 @@
 /** A node: a real containerd, a mirror process beside it, and the hosts.toml that makes the one ask the other. */
-import { Effect } from "effect"
+import { Effect, Schedule } from "effect"
 import { mkdir } from "node:fs/promises"
 import { join } from "node:path"
 import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
@@ -19,6 +19,8 @@ export const ports = Effect.all({ registry: freePort, router: freePort, metrics:
 
 export interface NodeOptions {
   readonly programs?: ContainerdDaemon.ContainerdOptions["programs"]
+  /** More of containerd's configuration. */
+  readonly settings?: string
   /** More flags of `spegel registry`. */
   readonly registry?: ReadonlyArray<string>
   /** More flags of `spegel configuration`. */
@@ -32,7 +34,8 @@ export const start = Effect.fnUntraced(
     const certs = join(directory, "certs.d")
     const containerd = yield* ContainerdDaemon.start({
       configPath: certs,
-      ...(options.programs === undefined ? {} : { programs: options.programs })
+      ...(options.programs === undefined ? {} : { programs: options.programs }),
+      ...(options.settings === undefined ? {} : { settings: options.settings })
     })
     // containerd 1.7 and later make it with the first image; a kubelet that mounts it, before.
     yield* Effect.promise(() => mkdir(containerd.contentPath, { recursive: true }))
@@ -76,3 +79,20 @@ export const start = Effect.fnUntraced(
 )
 
 export type Node = Effect.Success<ReturnType<typeof start>>
+
+/** Waits until the node's mirror can have all this of an upstream's repository from its peers. */
+export const untilFound = (node: Node, upstream: string, paths: ReadonlyArray<string>) =>
+  Effect.forEach(
+    paths,
+    (path) =>
+      Effect.tryPromise(() => fetch(`${node.url}/v2/team/app/${path}?ns=${upstream}`, { method: "HEAD" })).pipe(
+        Effect.filterOrFail((response) => response.ok, (response) => `${path}: ${response.status}`)
+      )
+  ).pipe(Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 200 }))
+
+/** Waits until the node's containerd has some bytes of a layer, and not all. */
+export const untilPulling = (node: Node) =>
+  node.containerd.ctr("content", "active").pipe(
+    Effect.filterOrFail((active) => /layer-sha256\S+\s+[1-9]/.test(active), () => "not yet" as const),
+    Effect.retry({ schedule: Schedule.spaced("5 millis"), times: 2000 })
+  )

@@ -132,3 +132,11 @@ export const start = Effect.gen(function*() {
 })
 
 export type Upstream = Effect.Success<typeof start>
+
+export type Image = Effect.Success<ReturnType<Upstream["push"]>>
+
+/** Where all of an image is in its repository. */
+export const pathsOf = (image: Image): ReadonlyArray<string> => [
+  `manifests/${image.reference.tag}`,
+  ...image.objects.map(({ descriptor }) => `blobs/${descriptor.digest}`)
+]

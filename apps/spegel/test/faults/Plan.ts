@@ -15,8 +15,8 @@ export interface Flavour {
 
 const buffer = 1024 * 1024
 
-/** Off by default. Both places: which of the two pulls depends on other settings. */
-const parallelFetch = [
+/** Settings of containerd 2.1, off by default. Both places: which of the two pulls depends on other settings. */
+export const parallelFetch = [
   `[plugins."io.containerd.transfer.v1.local"]\nconcurrent_layer_fetch_buffer = ${buffer}`,
   `[plugins."io.containerd.cri.v1.images"]\nconcurrent_layer_fetch_buffer = ${buffer}`
 ].join("\n")
