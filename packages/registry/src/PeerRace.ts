@@ -58,10 +58,12 @@ export const make = Effect.fnUntraced(function*(options: {
   /** Its delays say when one more peer is asked beside those whose first byte is late; its end, that none is. */
   readonly hedging: Schedule.Schedule<unknown>
 }) {
-  const { content, hedging, lookup, memory, record, resolveTimeout, retries } = options
+  const { content, hedging, lookup, memory, record, retries } = options
+  const resolveMillis = Duration.toMillis(options.resolveTimeout)
   const whole = yield* Effect.scope
   const random = yield* Random.Random
   const events = yield* Queue.unbounded<Event>()
+  const takeWithin = (millis: number) => Queue.take(events).pipe(Effect.timeoutOption(millis))
   const seen = new Set<string>()
   const known: Array<Peer> = []
   let looking = false
@@ -185,12 +187,16 @@ export const make = Effect.fnUntraced(function*(options: {
           yield* look
           continue
         }
-        const until = running.size === 0 ? idleSince + Duration.toMillis(resolveTimeout) : late ? Infinity : hedgeAt
-        event = yield* Queue.take(events).pipe(Effect.timeoutOption(until - now))
+        const until = running.size === 0 ? idleSince + resolveMillis : late ? Infinity : hedgeAt
+        event = yield* takeWithin(until - now)
         if (Option.isNone(event)) {
           if (running.size > 0) continue
-          const waitedMillis = Duration.toMillis(resolveTimeout)
-          return yield* new ResolveTimeout({ content, waitedMillis, tried: record.failures })
+          // Where this process was held up itself, as by its first requests, it has yet to read what came meanwhile.
+          const overdue = (yield* Clock.currentTimeMillis) - until
+          event = overdue > 0 ? yield* takeWithin(Math.min(overdue, resolveMillis)) : event
+        }
+        if (Option.isNone(event)) {
+          return yield* new ResolveTimeout({ content, waitedMillis: resolveMillis, tried: record.failures })
         }
       }
       const happened = event.value

@@ -14,6 +14,7 @@ import { PullRecord } from "@spegel-ts/registry/PullLedger"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { Clock, Duration, Effect, Fiber, Schedule, Stream } from "effect"
 import { TestClock } from "effect/testing"
+import { readFile } from "node:fs/promises"
 
 const peer = (id: string): Peer => ({ id, addresses: [id], registryPort: 1 })
 const [a, b] = [peer("a"), peer("b")] as const
@@ -195,6 +196,18 @@ describe("PeerRace", () => {
       assert.isUndefined(racing.pollUnsafe())
       yield* TestClock.adjust("1 millis")
       assert.strictEqual((yield* Fiber.join(racing))._tag, "ResolveTimeout")
+    }))
+
+  it.live("takes what came while the process was held up, past the time for it", () =>
+    Effect.gen(function*() {
+      // Bytes from elsewhere are read after timers that are due.
+      const found = Stream.fromEffect(Effect.as(Effect.promise(() => readFile(import.meta.filename)), a))
+      const { race } = yield* make(() => Stream.concat(found, Stream.never))
+      const racing = yield* Effect.forkChild(race(0, ({ id }) => Effect.succeed(id)), { startImmediately: true })
+      yield* Effect.yieldNow
+      const begun = performance.now()
+      while (performance.now() - begun < 60);
+      assert.strictEqual((yield* Fiber.join(racing)).value, "a")
     }))
 
   it.effect("looks up again once renewed, and asks nobody twice", () =>
