@@ -19,7 +19,7 @@ describe("spegel demo", { timeout: 60_000 }, () => {
       assert.strictEqual(code, 0, stderr)
       const summary = JSON.parse(stdout.trim().split("\n").at(-1) ?? "")
       assert.strictEqual(summary.nodes, 3)
-      assert.strictEqual(summary.upstreamBytes, summary.imageBytes)
+      assert.strictEqual(summary.upstreamBytes, summary.imageBytes, stdout)
       assert.strictEqual(summary.peerBytes, 2 * summary.imageBytes)
       assert.match(stdout, /node 3\s+layer 2\s+5\.0 MiB\s+peer 127\.0\.0\./)
       assert.deepStrictEqual(leftovers(), before)
@@ -45,10 +45,20 @@ describe("spegel demo", { timeout: 60_000 }, () => {
 
 describe("DemoReport", () => {
   it("aligns its table and fits a terminal", () => {
-    const row = { node: "node 1", kind: "layer 1", bytes: 16 * 1024 * 1024, servedBy: "peer 127.0.0.2", millis: 100 }
+    const row = {
+      node: "node 1",
+      kind: "layer 1",
+      bytes: 16 * 1024 * 1024,
+      servedBy: "peer 127.0.0.2",
+      refusals: [],
+      millis: 100
+    }
     const lines = DemoReport.table([row, { ...row, kind: "manifest", bytes: 500 }]).split("\n")
     assert.deepStrictEqual(lines.map((line) => line.length <= 80), [true, true, true, true])
     assert.match(lines[2] ?? "", /16\.0 MiB {2}peer 127\.0\.0\.2 {2}100 {2}168 MB\/s$/)
+    assert.deepStrictEqual(DemoReport.refusals([row, { ...row, servedBy: "upstream", refusals: ["answered 404"] }]), [
+      "node 1: layer 1 comes from upstream: answered 404"
+    ])
     assert.isAtMost(DemoReport.bar("node 1", "layer 4", 1e9, 2e9, 100).length, 80)
   })
 })

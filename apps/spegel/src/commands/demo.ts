@@ -102,6 +102,7 @@ const pullEmbedded = Effect.fnUntraced(function*(
     kind: object.kind,
     bytes: object.descriptor.size,
     servedBy: servedBy(object),
+    refusals: object.refusals,
     millis: object.millis
   }))
 })
@@ -125,6 +126,7 @@ const pullWithContainerd = Effect.fnUntraced(function*(
       kind,
       bytes: descriptor.size,
       servedBy: fromPeer ? `peer ${peers.get(pull.source) ?? pull.source}` : "upstream",
+      refusals: [],
       millis: fromPeer ? pull.millis : undefined
     }
   })
@@ -163,6 +165,8 @@ const run = Effect.fnUntraced(function*(options: DemoOptions) {
     yield* Console.log(
       `${node.name} has it after ${(performance.now() - started).toFixed(0)} ms`
     )
+    // Nobody has it before the first node has.
+    if (index > 0) yield* Effect.forEach(DemoReport.refusals(pulled), (line) => Console.log(line))
     const next = nodes[index + 1]
     // Advertising takes a moment, and in a cluster pulls on different nodes are further apart than here.
     if (next !== undefined && Option.isNone(yield* waitUntilFound(next, image))) {

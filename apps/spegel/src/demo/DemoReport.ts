@@ -5,6 +5,8 @@ export interface ReportRow {
   readonly kind: string
   readonly bytes: number
   readonly servedBy: string
+  /** What was said by who was asked before. */
+  readonly refusals: ReadonlyArray<string>
   /** Unknown where the client does not tell: containerd's pulls from upstream pass the mirror by. */
   readonly millis: number | undefined
 }
@@ -53,6 +55,12 @@ export const table = (rows: ReadonlyArray<ReportRow>): string => {
       .join("  ").trimEnd()
   return [line(head), widths.map((width) => "─".repeat(width)).join("  "), ...cells.map(line)].join("\n")
 }
+
+/** Why hosts that were asked first did not serve. */
+export const refusals = (rows: ReadonlyArray<ReportRow>): ReadonlyArray<string> =>
+  rows.flatMap(({ kind, node, refusals, servedBy }) =>
+    refusals.map((refusal) => `${node}: ${kind} comes from ${servedBy}: ${refusal}`)
+  )
 
 /** The sum in words. */
 export const sum = ({ imageBytes, nodes, peerBytes, seconds, upstreamBytes }: Summary): string => {

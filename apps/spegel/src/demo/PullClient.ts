@@ -28,6 +28,8 @@ export interface PulledObject {
   readonly descriptor: Descriptor
   /** The host that sent its last byte. */
   readonly host: Host
+  /** What hosts said that were asked before. */
+  readonly refusals: ReadonlyArray<string>
   readonly millis: number
 }
 
@@ -90,21 +92,21 @@ export const pull = Effect.fn("PullClient.pull")(function*(options: PullOptions)
   const hosts: ReadonlyArray<readonly [Host, string]> = [["mirror", mirror], ["upstream", upstream]]
   const urlOf = (base: string, path: string) => `${base}/v2/${repository}/${path}?ns=${encodeURIComponent(registry)}`
 
-  /** Asks host after host until one does. */
+  /** Asks host after host until one does; gives what those before it said, too. */
   const fromHosts = <A, E>(content: string, use: (host: Host, base: string) => Effect.Effect<A, HostFailed | E>) =>
     Effect.gen(function*() {
-      const reasons: Array<string> = []
+      const refusals: Array<string> = []
       for (const [host, base] of hosts) {
         const result = yield* use(host, base).pipe(
           Effect.asSome,
           Effect.catchTag("HostFailed", (error) => {
-            reasons.push((error as HostFailed).reason)
+            refusals.push((error as HostFailed).reason)
             return Effect.succeedNone
           })
         )
-        if (Option.isSome(result)) return result.value
+        if (Option.isSome(result)) return { value: result.value, refusals }
       }
-      return yield* new PullFailed({ content, reasons })
+      return yield* new PullFailed({ content, reasons: refusals })
     })
 
   const resolve = fromHosts(`${repository}:${tag}`, (_host, base) =>
@@ -137,12 +139,12 @@ export const pull = Effect.fn("PullClient.pull")(function*(options: PullOptions)
         }
         return yield* new HostFailed({ reason: `${new URL(url).host} kept breaking off` })
       })
-    const host = yield* fromHosts(digest, attempt)
+    const { refusals, value: host } = yield* fromHosts(digest, attempt)
     yield* ingest.commit
-    return { kind, descriptor, host, millis: performance.now() - started } satisfies PulledObject
+    return { kind, descriptor, host, refusals, millis: performance.now() - started } satisfies PulledObject
   }, Effect.scoped)
 
-  const manifest = yield* resolve
+  const { value: manifest } = yield* resolve
   const pulledManifest = yield* fetchObject("manifest", "manifests", manifest)
   const bytes = yield* writer.read(manifest.digest)
   const [config, ...layers] = Manifest.children(yield* Effect.fromResult(Manifest.parse(bytes)))
