@@ -127,8 +127,9 @@ export const listen = Effect.fn("HttpListener.listen")(
         requireHostHeader: false
       },
       (request, response) => {
+        const { "content-length": length, "transfer-encoding": coding } = request.headers
         // Nothing here has a use for a request's body: it is dropped as it comes, not kept.
-        request.resume()
+        if (length !== undefined || coding !== undefined) request.resume()
         // RFC 9112, section 3.2. Node would answer it without a body.
         if (request.headers.host === undefined && request.httpVersion === "1.1") {
           const body = DistributionError.nameInvalid("the request has no Host header").body()

@@ -8,7 +8,7 @@ export interface Figures {
   readonly clients: number
   readonly gibPerSecond: number
   readonly cpuSecondsPerGib: number | null
-  /** p99 over all rounds, of a blob of 1 KiB asked for meanwhile. */
+  /** p99 over all rounds, of a blob of 1 KiB asked for while as many clients take the large one. */
   readonly firstByteMs: number | null
 }
 
@@ -39,19 +39,24 @@ const maxOtherCpus = 0.3
 export const run = async (
   targets: ReadonlyArray<Load.Target>,
   plan: Plan,
-  others: ReadonlyArray<number>
+  servers: ReadonlyArray<number>
 ): Promise<Comparison> => {
   const rounds = new Map<string, Array<Load.Round>>()
+  const firstBytes = new Map<string, Array<number>>()
   const key = (implementation: string, clients: number) => `${implementation} ${clients}`
   // What is compiled and cached on first use is not what is measured.
-  for (const target of targets) await Load.run(target, 2, 8, others)
+  for (const target of targets) await Load.run(target, 2, 8, servers)
   for (let round = 0; round < plan.rounds; round++) {
     for (const { clients, requests } of plan.loads) {
       for (const target of targets) {
-        const first = await Load.run(target, clients, requests, others)
-        const again = first.otherCpus > maxOtherCpus ? await Load.run(target, clients, requests, others) : first
-        const known = rounds.get(key(target.name, clients)) ?? []
-        rounds.set(key(target.name, clients), [...known, again.otherCpus < first.otherCpus ? again : first])
+        const own = key(target.name, clients)
+        const first = await Load.run(target, clients, requests, servers)
+        const again = first.otherCpus > maxOtherCpus ? await Load.run(target, clients, requests, servers) : first
+        rounds.set(own, [...rounds.get(own) ?? [], again.otherCpus < first.otherCpus ? again : first])
+        const { smallPath } = target
+        if (smallPath === undefined) continue
+        const millis = await Load.firstBytes(target, smallPath, clients, requests)
+        firstBytes.set(own, [...firstBytes.get(own) ?? [], ...millis])
       }
     }
   }
@@ -60,14 +65,14 @@ export const run = async (
     targets.map(({ name }): Figures => {
       const own = roundsOf(name, clients)
       const cpu = own.flatMap(({ cpuSecondsPerGib }) => cpuSecondsPerGib ?? [])
-      const firstBytes = own.flatMap(({ firstBytes }) => firstBytes)
+      const millis = firstBytes.get(key(name, clients)) ?? []
       const rounded = (value: number) => Number(value.toFixed(3))
       return {
         implementation: name,
         clients,
         gibPerSecond: rounded(median(own.map(({ gibPerSecond }) => gibPerSecond))),
         cpuSecondsPerGib: cpu.length === 0 ? null : rounded(median(cpu)),
-        firstByteMs: firstBytes.length === 0 ? null : rounded(percentile(firstBytes, 0.99))
+        firstByteMs: millis.length === 0 ? null : rounded(percentile(millis, 0.99))
       }
     })
   )

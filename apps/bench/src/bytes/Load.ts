@@ -22,20 +22,19 @@ export interface Round {
   readonly gibPerSecond: number
   /** Undefined for a server whose process is not known. */
   readonly cpuSecondsPerGib: number | undefined
-  /** Milliseconds to the first byte of each small blob. */
-  readonly firstBytes: ReadonlyArray<number>
-  /** CPUs that others on this machine used meanwhile. */
+  /** That of all servers that run: of a relay's peer too. */
+  readonly serversCpuSecondsPerGib: number
+  /** CPUs that strangers on this machine used meanwhile. */
   readonly otherCpus: number
 }
 
 const gib = 1024 ** 3
-/** Between two requests for the small blob: so few that their cost is not seen in that of the large one. */
+/** Between two requests for the small blob. */
 const pauseMillis = 100
 
 /** Asks for the small blob again and again on one connection; gives what stops it, with the times. */
-const probe = ({ host, port, smallPath }: Target) => {
+const probe = ({ host, port }: Target, smallPath: string) => {
   const millis: Array<number> = []
-  if (smallPath === undefined) return { stop: async () => millis }
   const stop = new AbortController()
   const socket = connect({ host, port, noDelay: true })
   const once = () =>
@@ -75,30 +74,46 @@ const probe = ({ host, port, smallPath }: Target) => {
   }
 }
 
-/** `clients` at once take the large blob `requests` times each. `others` are processes that are no strangers. */
+/** `clients` at once take the large blob `requests` times each. `servers` are all that run, the target too. */
 export const run = async (
   target: Target,
   clients: number,
   requests: number,
-  others: ReadonlyArray<number>
+  servers: ReadonlyArray<number>
 ): Promise<Round> => {
-  const ours = async () => {
-    const pids = [...others, ...(target.pid === undefined ? [] : [target.pid]), process.pid]
-    const times = await Promise.all(pids.map(Processes.cpuSeconds))
-    return times.reduce((sum, seconds) => sum + seconds, 0)
-  }
-  const cpu = () => target.pid === undefined ? Promise.resolve(0) : Processes.cpuSeconds(target.pid)
+  const times = async () => ({
+    target: target.pid === undefined ? 0 : await Processes.cpuSeconds(target.pid),
+    servers: (await Promise.all(servers.map(Processes.cpuSeconds))).reduce((sum, seconds) => sum + seconds, 0),
+    own: await Processes.cpuSeconds(process.pid),
+    machine: await Processes.machineCpuSeconds()
+  })
   const begun = performance.now()
-  const [cpuBefore, oursBefore, machineBefore] = [await cpu(), await ours(), await Processes.machineCpuSeconds()]
-  const probing = probe(target)
+  const before = await times()
   const outcome = await Sink.run({ ...target, clients, requests, bytesPerSecond: 0 })
-  const firstBytes = await probing.stop()
-  const [cpuAfter, oursAfter, machineAfter] = [await cpu(), await ours(), await Processes.machineCpuSeconds()]
+  const after = await times()
   const elapsed = (performance.now() - begun) / 1000
+  const gibs = outcome.bytes / gib
+  const spent = (of: keyof typeof after) => after[of] - before[of]
+  const others = spent("machine") - spent("servers") - spent("own") - outcome.cpuSeconds
   return {
-    gibPerSecond: outcome.bytes / gib / outcome.seconds,
-    cpuSecondsPerGib: target.pid === undefined ? undefined : (cpuAfter - cpuBefore) / (outcome.bytes / gib),
-    firstBytes,
-    otherCpus: Math.max(0, machineAfter - machineBefore - (oursAfter - oursBefore) - outcome.cpuSeconds) / elapsed
+    gibPerSecond: gibs / outcome.seconds,
+    cpuSecondsPerGib: target.pid === undefined ? undefined : spent("target") / gibs,
+    serversCpuSecondsPerGib: spent("servers") / gibs,
+    otherCpus: Math.max(0, others) / elapsed
   }
+}
+
+/**
+ * Milliseconds to the first byte of each small blob that is asked for under such a load. It is not measured with the cost
+ * of a byte: small requests have theirs.
+ */
+export const firstBytes = async (
+  target: Target,
+  smallPath: string,
+  clients: number,
+  requests: number
+): Promise<ReadonlyArray<number>> => {
+  const probing = probe(target, smallPath)
+  await Sink.run({ ...target, clients, requests, bytesPerSecond: 0 })
+  return probing.stop()
 }

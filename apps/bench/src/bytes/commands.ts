@@ -108,7 +108,10 @@ const relay = Command.make(
     Effect.gen(function*() {
       const result = yield* Effect.promise(() => measureRelay({ rounds, port, others: url.map(parse) }))
       yield* report("relay", "A peer's bytes to clients, 256 MiB", result, { svg, json }, [
-        `sha256 on one core: ${result.sha256GibPerSecond.toFixed(2)} GiB/s`
+        `sha256 on one core: ${result.sha256GibPerSecond.toFixed(2)} GiB/s`,
+        ...result.withPeer.map(({ clients, ratio }) =>
+          `CPU of mirror and peer together, of nginx's proxy and peer, ${clients} clients: ${ratio?.toFixed(2) ?? "-"}`
+        )
       ])
     })
 ).pipe(Command.withDescription("A peer's bytes to clients, beside nginx's proxy and node:http .pipe"))

@@ -24,6 +24,15 @@ const sha256Speed = (): number => {
 }
 
 /**
+ * How many times the CPU a GiB of nginx's proxy and the peer together spegel-ts and the peer take. On one machine the
+ * kernel charges the peer's sending to whichever of the two is slower.
+ */
+interface WithPeer {
+  readonly clients: number
+  readonly ratio: number | undefined
+}
+
+/**
  * A daemon without content, and a peer of it. The peer is two processes: a daemon that tells of the content, and nginx
  * that has it, at the daemon's address and the port that registries of this network have.
  */
@@ -61,7 +70,7 @@ export const relay = (options: {
   readonly rounds: number
   readonly port: number
   readonly others: ReadonlyArray<Target>
-}): Promise<Result & { readonly sha256GibPerSecond: number }> =>
+}): Promise<Result & { readonly sha256GibPerSecond: number; readonly withPeer: ReadonlyArray<WithPeer> }> =>
   withServers(async (directory, started) => {
     if (Servers.nginxPath === undefined) {
       throw new Error("nginx is the peer here: install it (apt-get install nginx-light)")
@@ -97,6 +106,15 @@ export const relay = (options: {
     const sha256GibPerSecond = (sha256Before + sha256Speed()) / 2
     const figuresOf = (name: string, clients: number) =>
       comparison.figures.find((figures) => figures.implementation === name && figures.clients === clients)
+    const withPeer = [1, 8].map((clients): WithPeer => ({
+      clients,
+      ratio: comparison.ratio(
+        ({ serversCpuSecondsPerGib }) => serversCpuSecondsPerGib,
+        "spegel-ts",
+        "nginx proxy",
+        clients
+      )
+    }))
     const bars: ReadonlyArray<Bar.Bar> = [
       ...[1, 8].flatMap((clients) => [
         ratioBar(
@@ -123,5 +141,5 @@ export const relay = (options: {
         unit: "ms"
       }
     ]
-    return { figures: comparison.figures, otherCpus: comparison.otherCpus, bars, sha256GibPerSecond }
+    return { figures: comparison.figures, otherCpus: comparison.otherCpus, bars, sha256GibPerSecond, withPeer }
   })
