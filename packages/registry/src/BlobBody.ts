@@ -73,8 +73,6 @@ const copy = async (file: FileHandle, range: ByteRange, response: ServerResponse
  */
 export type ClientWriter = (chunk: Buffer, done: (taken: boolean) => void) => boolean
 
-const nothing = Buffer.alloc(0)
-
 /**
  * Writes to the client's socket below the response, whose head is set and goes out with the first chunk:
  * `ServerResponse.write` corks until the next tick and so never completes at once.
@@ -87,17 +85,20 @@ export const clientWriter = (response: ServerResponse): ClientWriter => {
       queueMicrotask(() => done(false))
       return false
     }
-    if (headSent) socket.write(chunk)
+    let sync = true
+    const written = (error?: Error | null) => {
+      if (!sync) done(!error)
+    }
+    if (headSent) socket.write(chunk, written)
     else {
       headSent = true
       socket.cork()
       response.flushHeaders()
-      socket.write(chunk)
+      socket.write(chunk, written)
       socket.uncork()
     }
     if (socket.writableLength === 0) return true
-    // Comes after the chunk, and tells of it. A callback of the chunk itself would cost a turn where nobody waits for it.
-    socket.write(nothing, (error) => done(!error))
+    sync = false
     return false
   }
 }

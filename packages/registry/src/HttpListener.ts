@@ -47,8 +47,6 @@ export interface ListenOptions {
 
 const maxHeaderSize = 16 * 1024
 const maxConnections = 4096
-/** A write of less costs no event that says there is room again: more than any chunk of a body. */
-const highWaterMark = 1024 ** 2
 /** containerd keeps idle connections for 30 s; closing earlier would race with its next request. */
 const keepAliveTimeout = 65_000
 /** A disk under load may keep containerd from reading for a while. */
@@ -121,15 +119,11 @@ export const listen = Effect.fn("HttpListener.listen")(
         keepAliveTimeout,
         headersTimeout: 10_000,
         requestTimeout: 0,
-        highWaterMark,
         maxHeaderSize,
         noDelay: true,
         requireHostHeader: false
       },
       (request, response) => {
-        const { "content-length": length, "transfer-encoding": coding } = request.headers
-        // Nothing here has a use for a request's body: it is dropped as it comes, not kept.
-        if (length !== undefined || coding !== undefined) request.resume()
         // RFC 9112, section 3.2. Node would answer it without a body.
         if (request.headers.host === undefined && request.httpVersion === "1.1") {
           const body = DistributionError.nameInvalid("the request has no Host header").body()
