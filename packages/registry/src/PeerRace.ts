@@ -158,6 +158,7 @@ export const make = Effect.fnUntraced(function*(options: {
     const pace = yield* Schedule.toStep(hedging)
     let hedgeAt = Infinity
     let idleSince = yield* Clock.currentTimeMillis
+    let extended = false
     while (true) {
       // Whatever is known by now is chosen from.
       let event = yield* Queue.poll(events)
@@ -193,7 +194,10 @@ export const make = Effect.fnUntraced(function*(options: {
           if (running.size > 0) continue
           // Where this process was held up itself, as by its first requests, it has yet to read what came meanwhile.
           const overdue = (yield* Clock.currentTimeMillis) - until
-          event = overdue > 0 ? yield* takeWithin(Math.min(overdue, resolveMillis)) : event
+          if (overdue > 0 && !extended) {
+            extended = true
+            event = yield* takeWithin(Math.min(overdue, resolveMillis))
+          }
         }
         if (Option.isNone(event)) {
           return yield* new ResolveTimeout({ content, waitedMillis: resolveMillis, tried: record.failures })
@@ -214,6 +218,7 @@ export const make = Effect.fnUntraced(function*(options: {
       }
       yield* leave(happened.running, happened.result.failure)
       idleSince = yield* Clock.currentTimeMillis
+      extended = false
     }
   })
 
