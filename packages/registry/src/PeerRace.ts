@@ -158,7 +158,8 @@ export const make = Effect.fnUntraced(function*(options: {
     const pace = yield* Schedule.toStep(hedging)
     let hedgeAt = Infinity
     let idleSince = yield* Clock.currentTimeMillis
-    let extended = false
+    /** Whether the wait was prolonged already: peers that are found meanwhile and objected to do not do so again. */
+    let prolonged = false
     while (true) {
       // Whatever is known by now is chosen from.
       let event = yield* Queue.poll(events)
@@ -194,8 +195,8 @@ export const make = Effect.fnUntraced(function*(options: {
           if (running.size > 0) continue
           // Where this process was held up itself, as by its first requests, it has yet to read what came meanwhile.
           const overdue = (yield* Clock.currentTimeMillis) - until
-          if (overdue > 0 && !extended) {
-            extended = true
+          if (overdue > 0 && !prolonged) {
+            prolonged = true
             event = yield* takeWithin(Math.min(overdue, resolveMillis))
           }
         }
@@ -218,7 +219,7 @@ export const make = Effect.fnUntraced(function*(options: {
       }
       yield* leave(happened.running, happened.result.failure)
       idleSince = yield* Clock.currentTimeMillis
-      extended = false
+      prolonged = false
     }
   })
 
