@@ -20,7 +20,7 @@ export class ListenFailed extends Data.TaggedError("ListenFailed")<{
 
 /**
  * Answers one request by ending `response`, or by destroying it. Interrupted when the client goes away; undefined where
- * that is done already.
+ * that is done within this turn of the event loop.
  */
 export type Handler = (request: IncomingMessage, response: ServerResponse) => Effect.Effect<void> | undefined
 
@@ -47,6 +47,8 @@ export interface ListenOptions {
 
 const maxHeaderSize = 16 * 1024
 const maxConnections = 4096
+/** A write of less costs no event that says there is room again: more than any chunk of a body. */
+const highWaterMark = 1024 ** 2
 /** containerd keeps idle connections for 30 s; closing earlier would race with its next request. */
 const keepAliveTimeout = 65_000
 /** A disk under load may keep containerd from reading for a while. */
@@ -94,6 +96,11 @@ const withinTurn = new Scheduler.MixedScheduler("async", (task) => {
   }
 })
 
+/** Answers that no fiber gives are out by then. */
+const turnEnd = Effect.callback<void>((resume) => {
+  setImmediate(() => resume(Effect.void))
+})
+
 type Listener = (request: IncomingMessage, response: ServerResponse) => void
 
 /** TLS takes memory: it is loaded only where it is used. */
@@ -119,11 +126,15 @@ export const listen = Effect.fn("HttpListener.listen")(
         keepAliveTimeout,
         headersTimeout: 10_000,
         requestTimeout: 0,
+        highWaterMark,
         maxHeaderSize,
         noDelay: true,
         requireHostHeader: false
       },
       (request, response) => {
+        const { "content-length": length, "transfer-encoding": coding } = request.headers
+        // Nothing here has a use for a request's body: it is dropped as it comes, not kept.
+        if (length !== undefined || coding !== undefined) request.resume()
         // RFC 9112, section 3.2. Node would answer it without a body.
         if (request.headers.host === undefined && request.httpVersion === "1.1") {
           const body = DistributionError.nameInvalid("the request has no Host header").body()
@@ -167,6 +178,7 @@ export const listen = Effect.fn("HttpListener.listen")(
           })
           server.closeIdleConnections()
           yield* Effect.raceFirst(closed, FiberSet.awaitEmpty(requests)).pipe(Effect.timeoutOption(grace))
+          yield* turnEnd
           server.closeAllConnections()
         })
     )

@@ -33,6 +33,7 @@ import type { PeerTransport } from "./PeerTransport.ts"
 import { type PullEvent, PullLedger, PullRecord } from "./PullLedger.ts"
 import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
+import { TurnAnswers } from "./TurnAnswers.ts"
 
 export interface RegistryOptions extends ContentAnswer.ContentOptions {
   /** Asked of every client of `/v2/` where given. */
@@ -220,14 +221,15 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
   // Who traces requests or logs each of them sees all of them.
   const watched = (yield* References.TracerEnabled) || (yield* LogLevel.isEnabled("Debug"))
 
-  /** Answers within the call what was answered a moment ago: in a busy moment most requests are such. */
+  const turn = new TurnAnswers()
+
+  /** Answers without a fiber what was answered a moment ago: in a busy moment most requests are such. */
   const answerAgain = (request: IncomingMessage, response: ServerResponse): boolean => {
     const started = clock.currentTimeMillisUnsafe()
     const known = watched ? undefined : content.repeat(request, started)
     if (known === undefined || !authorise(request.headers.authorization)) return false
     const { bytes, headers, request: wanted } = known
-    response.writeHead(200, headers)
-    response.end(bytes)
+    turn.give({ response, headers, bytes })
     const answer: Answer = { status: 200, bytes: bytes.length, source: "local" }
     const event = eventOf(wanted, new PullRecord(), answer, started, started)
     RegistryMetrics.answeredUnsafe({ ...event, handler: wanted._tag.toLowerCase() }, context)

@@ -64,6 +64,32 @@ describe("HttpListener", () => {
       yield* Deferred.await(interrupted)
     }))
 
+  it.live("drops a request's body as it comes, before anyone answers", () =>
+    Effect.gen(function*() {
+      const ended = yield* Deferred.make<number>()
+      const { port } = yield* listen((request, response) => {
+        request.once("end", () => Deferred.doneUnsafe(ended, Effect.succeed(request.readableLength)))
+        return Deferred.await(ended).pipe(Effect.andThen(Effect.sync(() => response.end("heard"))))
+      }, Duration.zero)
+      const response = yield* Effect.promise(() =>
+        fetch(`http://127.0.0.2:${port}/`, { method: "PUT", body: new Uint8Array(32 * 1024 ** 2) })
+      )
+      assert.strictEqual(yield* Effect.promise(() => response.text()), "heard")
+      assert.strictEqual(yield* Deferred.await(ended), 0)
+    }))
+
+  it.live("gives the answers of the turn in which it stops", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const { port } = yield* listen((_request, response) => {
+        setImmediate(() => response.end("answered"))
+        Effect.runFork(Scope.close(scope, Exit.void))
+        return undefined
+      }, Duration.seconds(10)).pipe(Scope.provide(scope))
+      const response = yield* get(port)
+      assert.strictEqual(yield* Effect.promise(() => response.text()), "answered")
+    }))
+
   it.live("says what is wrong with an address", () =>
     Effect.gen(function*() {
       const { port } = yield* listen(() => Effect.void, Duration.zero)
