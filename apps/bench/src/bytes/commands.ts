@@ -7,6 +7,7 @@ import * as Plot from "../Plot.ts"
 import type { Figures } from "./Comparison.ts"
 import type { Target } from "./Load.ts"
 import { memory as measureMemory } from "./memory.ts"
+import * as Network from "./Network.ts"
 import { relay as measureRelay } from "./relay.ts"
 import { type Result, serve as measureServe } from "./serve.ts"
 
@@ -71,6 +72,9 @@ const plot = (title: string, figures: ReadonlyArray<Figures>): string =>
     })
   )
 
+/** Other servers are in the machine's network. */
+const inNetwork = (url: ReadonlyArray<string>) => url.length === 0 ? Network.own : Network.ofMachine
+
 const report = Effect.fnUntraced(function*(
   name: string,
   title: string,
@@ -98,7 +102,7 @@ const serve = Command.make(
       yield* report("serve", "Own content to clients, 256 MiB from the page cache", result, { svg, json }, [
         `small manifests: ${requestsPerSecond} a second, bare node:http ${bareRequestsPerSecond}`
       ])
-    })
+    }).pipe(inNetwork(url))
 ).pipe(Command.withDescription("Own content to clients, beside nginx and createReadStream().pipe"))
 
 const relay = Command.make(
@@ -113,7 +117,7 @@ const relay = Command.make(
           `CPU of mirror and peer together, of nginx's proxy and peer, ${clients} clients: ${ratio?.toFixed(2) ?? "-"}`
         )
       ])
-    })
+    }).pipe(inNetwork(url))
 ).pipe(Command.withDescription("A peer's bytes to clients, beside nginx's proxy and node:http .pipe"))
 
 const memory = Command.make("memory", { port: port(26_201), json }, ({ json, port }) =>
@@ -126,6 +130,6 @@ const memory = Command.make("memory", { port: port(26_201), json }, ({ json, por
     }
     for (const bar of bars) yield* Console.log(Bar.print(bar))
     if (json) yield* Console.log(JSON.stringify(figures))
-  })).pipe(Command.withDescription("Memory of the daemon while 64 clients read 1 MB/s each"))
+  }).pipe(Network.own)).pipe(Command.withDescription("Memory of the daemon while 64 clients read 1 MB/s each"))
 
 export const commands = [serve, relay, memory] as const
