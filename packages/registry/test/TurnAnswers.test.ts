@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
+import { TurnAnswers } from "@spegel-ts/registry/TurnAnswers"
 import type { ServerResponse } from "node:http"
 import { setImmediate } from "node:timers/promises"
-import { TurnAnswers } from "../src/TurnAnswers.ts"
 
 /** A response that notes what it was ended with. */
 const response = (ended: Array<string>, destroyed: boolean) => {
