@@ -81,9 +81,10 @@ describe("HttpListener", () => {
   it.live("gives the answers of the turn in which it stops", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()
+      const stop = Effect.runForkWith(yield* Effect.context())
       const { port } = yield* listen((_request, response) => {
         setImmediate(() => response.end("answered"))
-        Effect.runFork(Scope.close(scope, Exit.void))
+        stop(Scope.close(scope, Exit.void))
         return undefined
       }, Duration.seconds(10)).pipe(Scope.provide(scope))
       const response = yield* get(port)
