@@ -1,7 +1,7 @@
 /**
  * A network of the benchmark's own, empty but for its loopback, with Linux's default congestion control: so the machine's
  * firewall and TCP settings are not what is measured. BBR, for one, paces what it sends by timers where the machine has no
- * `fq` queue, and on a loopback these cost more than the bytes' way does.
+ * `fq` queue, and these take CPU that no server can save.
  */
 import { Console, Effect } from "effect"
 import { execFile, spawn } from "node:child_process"
@@ -10,6 +10,12 @@ import { promisify } from "node:util"
 
 const congestionControl = "/proc/sys/net/ipv4/tcp_congestion_control"
 const marker = "SPEGEL_BENCH_OWN_NETWORK"
+const loopbackUp = ["ip", "link", "set", "lo", "up"]
+
+/** Why there cannot be such a network; undefined where there can: that takes root, `unshare` and `ip`. */
+const obstacle = Effect.promise(() =>
+  promisify(execFile)("unshare", ["--net", ...loopbackUp]).then(() => undefined, ({ message }: Error) => message.trim())
+)
 
 /** Runs this program again in a network of its own, which ends with it. */
 const enter = Effect.callback<void>((resume) => {
@@ -17,7 +23,6 @@ const enter = Effect.callback<void>((resume) => {
     stdio: "inherit",
     env: { ...process.env, [marker]: "true" }
   })
-  child.once("error", (error) => resume(Effect.die(error)))
   child.once("exit", (code) => {
     process.exitCode = code ?? 1
     resume(Effect.void)
@@ -28,21 +33,10 @@ const enter = Effect.callback<void>((resume) => {
 })
 
 const prepare = async () => {
-  await promisify(execFile)("ip", ["link", "set", "lo", "up"])
+  const [ip = "", ...args] = loopbackUp
+  await promisify(execFile)(ip, args)
   await writeFile(congestionControl, "cubic")
 }
-
-/** Measures in a network of its own where this is root, else on the machine's; says which. */
-export const own = (measure: Effect.Effect<void>): Effect.Effect<void> =>
-  Effect.suspend(() => {
-    if (process.env[marker] !== undefined) {
-      return Effect.promise(prepare).pipe(
-        Effect.andThen(Console.log("in a network of its own, TCP congestion control cubic")),
-        Effect.andThen(measure)
-      )
-    }
-    return process.getuid?.() === 0 ? enter : ofMachine(measure)
-  })
 
 /** Measures on the machine's loopback. */
 export const ofMachine = (measure: Effect.Effect<void>): Effect.Effect<void> =>
@@ -50,3 +44,16 @@ export const ofMachine = (measure: Effect.Effect<void>): Effect.Effect<void> =>
     Effect.flatMap((name) => Console.log(`on the machine's loopback, TCP congestion control ${name.trim()}`)),
     Effect.andThen(measure)
   )
+
+/** Measures in a network of its own, where there can be one, else on the machine's loopback; says which. */
+export const own = Effect.fn("Network.own")(function*(measure: Effect.Effect<void>) {
+  if (process.env[marker] !== undefined) {
+    yield* Effect.promise(prepare)
+    yield* Console.log("in a network of its own, TCP congestion control cubic")
+    return yield* measure
+  }
+  const reason = yield* obstacle
+  if (reason === undefined) return yield* enter
+  yield* Console.log(`no network of its own: ${reason}`)
+  yield* ofMachine(measure)
+})
