@@ -29,10 +29,13 @@ export interface Round {
 }
 
 const gib = 1024 ** 3
-/** Between two requests for the small blob. */
-const pauseMillis = 100
+/** Before each request for the small blob. */
+const pauseMillis = 50
 
-/** Asks for the small blob again and again on one connection; gives what stops it, with the times. */
+/**
+ * Asks for the small blob again and again on one connection, the first time after a pause, so that it meets the load and
+ * not its start, in which this process is busy; gives what stops it, with the times.
+ */
 const probe = ({ host, port }: Target, smallPath: string) => {
   const millis: Array<number> = []
   const stop = new AbortController()
@@ -57,9 +60,10 @@ const probe = ({ host, port }: Target, smallPath: string) => {
       socket.write(`GET ${smallPath} HTTP/1.1\r\nhost: mirror\r\n\r\n`)
     })
   const probing = (async () => {
-    while (!stop.signal.aborted) {
-      await once()
+    for (;;) {
       await sleep(pauseMillis)
+      if (stop.signal.aborted) return
+      await once()
     }
   })()
   // Reported by `stop`.
