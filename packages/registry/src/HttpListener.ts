@@ -7,6 +7,7 @@ import { Data, Duration, Effect, FiberSet, Option, type Scope } from "effect"
 import * as Scheduler from "effect/Scheduler"
 import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from "node:http"
 import type { AddressInfo, Socket } from "node:net"
+import { largeSize } from "./BufferPool.ts"
 
 /** The address cannot be listened on. */
 export class ListenFailed extends Data.TaggedError("ListenFailed")<{
@@ -47,8 +48,8 @@ export interface ListenOptions {
 
 const maxHeaderSize = 16 * 1024
 const maxConnections = 4096
-/** A write of less costs no event that says there is room again: more than any chunk of a body. */
-const highWaterMark = 1024 ** 2
+/** A write of less costs no event that says there is room again: more than any chunk of a body, with the head before it. */
+const highWaterMark = 2 * largeSize
 /** containerd keeps idle connections for 30 s; closing earlier would race with its next request. */
 const keepAliveTimeout = 65_000
 /** A disk under load may keep containerd from reading for a while. */

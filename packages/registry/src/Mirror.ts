@@ -23,7 +23,8 @@ import {
   type HashLost,
   type MirrorError,
   type PeerError,
-  PeerRefused
+  PeerRefused,
+  PeerSuspected
 } from "./MirrorError.ts"
 import * as Offer from "./Offer.ts"
 import { PeerMemory } from "./PeerMemory.ts"
@@ -33,6 +34,7 @@ import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 import * as TagChoice from "./TagChoice.ts"
 import * as VerifyingSink from "./VerifyingSink.ts"
+import * as Warnings from "./Warnings.ts"
 
 export interface MirrorOptions {
   /** How long to wait for a peer to be found while none is being asked. */
@@ -108,6 +110,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   const ingests = yield* LocalIngests.make
   const held = yield* HeldBodies.make(options.verifyMemory)
   const { ask, complain } = yield* Offer.make(options)
+  const warnings = yield* Warnings.make({ timeout: options.resolveTimeout })
   const whole = yield* Effect.scope
   const { answerTimeout, hedgeDelay, resolveRetries, resolveTimeout, verifySize } = options
   const memory = new PeerMemory({
@@ -171,6 +174,14 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
       yield* Effect.logWarning(`${error.message}: not asked for it any more`).pipe(
         Effect.annotateLogs({ peers: senders.map(({ id }) => id).join(", "), content })
       )
+    })
+
+    /** Leaves a peer of which others warn: what it sends would be passed on before it is known to be right. */
+    const isSuspected = Effect.fnUntraced(function*(won: Winner) {
+      const { peer, value: { digest } } = won
+      const suspected = yield* warnings.heard(peer, digest)
+      if (suspected) yield* peers.leave(won, new PeerSuspected({ peer: Offer.nameOf(peer), content: digest }))
+      return suspected
     })
 
     const range = Offer.rangeOf(request)
@@ -246,6 +257,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
             return { ...found, size: bytes.length, range: part, body: verified(bytes.subarray(start, end)) }
           }
         }
+        if (yield* isSuspected(won)) return yield* bring()
         const part = Offer.isWhole(offer) ? Option.none() : Option.some(offer.range)
         const relay = (client: ClientWriter) =>
           Effect.scoped(Effect.gen(function*() {
@@ -288,14 +300,18 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
         yield* drop(won, error, senders)
         if (error._tag === "ContentCorrupted") {
           yield* ingests.suspect(offer.digest)
+          yield* warnings.give(senders, offer.digest)
           return yield* error
         }
         if (entry.bytes >= worthwhileBytes) yield* peers.renew
         const reached = sink.offset()
         yield* Effect.logInfo(`${error.message}: going on at byte ${reached} of ${content} with another peer`)
         const rest = offer.range.end === offer.size ? `bytes=${reached}-` : `bytes=${reached}-${offer.range.end - 1}`
-        const next = yield* peers.race(reached, (peer) => askFor(peer, rest, offer.size))
-        yield* stream(next, [...senders, next.peer], sink)
+        const goOn: Effect.Effect<void, MirrorError | ContentCorrupted | HashLost> = Effect.gen(function*() {
+          const next = yield* peers.race(reached, (peer) => askFor(peer, rest, offer.size))
+          yield* (yield* isSuspected(next)) ? goOn : stream(next, [...senders, next.peer], sink)
+        })
+        yield* goOn
       })
 
     const bounded = request._tag === "Manifest" || request.method === "HEAD"

@@ -24,6 +24,8 @@ const maxBusyMillis = 30_000
 const lateMillis = 10_000
 const lateLoad = 4
 const quarantineMillis = 60 * 60_000
+/** Then others are asked again whether they warn of it. */
+const suspectedMillis = 10 * 60_000
 /** A lie counts half after this long. */
 const lieHalfLifeMillis = 10 * 60_000
 /** From so many lies on, nothing is taken from the peer. */
@@ -109,6 +111,8 @@ export class PeerMemory {
         if (error.status !== 404) return about(brokenMillis, "refused it a moment ago")
         // A tag may come at any time; what a digest is said to be held for is said for so long.
         return content.startsWith("sha") ? about(this.#recordMillis, "did not have it") : undefined
+      case "PeerSuspected":
+        return about(suspectedMillis, "is said to send wrong bytes for it")
       case "ContentCorrupted":
         // Told by `corrupted`, with all who sent some of it.
         return undefined

@@ -169,6 +169,16 @@ export const peerLookup = <E, R>(peers: Stream.Stream<Peer, E, R>): Stream.Strea
     Effect.succeed(peers)
   ))
 
+/** Asking others whether they warn of a peer. */
+export const warningLookup = <E, R>(heard: Effect.Effect<boolean, E, R>): Effect.Effect<boolean, E, R> =>
+  whereRecorded(
+    () =>
+      Effect.tap(heard, (warned) => Effect.annotateCurrentSpan({ "spegel.warned": warned })).pipe(
+        inSpan("warning lookup")
+      ),
+    heard
+  )
+
 /** Asking one peer, from the first byte sent to the last one taken: as long as `scope` is open. */
 export const attempt = (
   scope: Scope.Scope,

@@ -204,6 +204,50 @@ describe("Mirror", () => {
       assert.strictEqual(served.at(-1)?.outcome, "served")
     }))
 
+  it.live("takes no large layer from a peer of which another node warns, neither at first nor to go on", () =>
+    Effect.gen(function*() {
+      const network = MemoryRouter.network()
+      const wrong = Buffer.from(large)
+      wrong[5_000_000] = (wrong[5_000_000] ?? 0) ^ 1
+      const startLiar = startFalsePeer(
+        network,
+        "127.0.0.4",
+        (socket, asked) => socket.write(honest(wrong, asked)),
+        largeDigest
+      )
+      const liar = yield* startLiar
+      const deceived = yield* startNode(network, "127.0.0.3")
+      assert.strictEqual((yield* get(blobUrl(deceived.url, largeDigest))).body.length, 0)
+      assert.include((yield* lastEvent(deceived)).attempts[0]?.outcome, "sent wrong bytes")
+
+      const alone = yield* startNode(network, "127.0.0.5")
+      const refused = yield* get(blobUrl(alone.url, largeDigest))
+      assert.strictEqual(refused.status, 404)
+      assert.include(error(refused.body).message, "others warn that it sends wrong bytes")
+      const asked = liar.requests.length
+      yield* get(blobUrl(alone.url, largeDigest))
+      assert.strictEqual(liar.requests.length, asked)
+
+      yield* startHolder(network, "127.0.0.2", large)
+      // In front of the others: the liar would be the next.
+      yield* startLiar
+      const cutting = yield* startFalsePeer(
+        network,
+        "127.0.0.6",
+        (socket, asked) => socket.end(begun(large, asked, 600_000)),
+        largeDigest
+      )
+      const warned = yield* startNode(network, "127.0.0.7", { hedgeDelay: Duration.seconds(30) })
+      assert.isTrue((yield* get(blobUrl(warned.url, largeDigest))).body.equals(large))
+      // Who is slow may be asked beside another, and be left for it.
+      const sent = new Map<string, number>()
+      for (const { bytes, peer } of (yield* lastEvent(warned)).attempts) sent.set(peer, (sent.get(peer) ?? 0) + bytes)
+      assert.deepStrictEqual(
+        [cutting.id, liar.id, "node-127.0.0.2"].map((id) => sent.get(id)),
+        [600_000, 0, large.length - 600_000]
+      )
+    }))
+
   it.live("takes a manifest's type from its bytes, whatever the peer calls it", () =>
     Effect.gen(function*() {
       const manifest = manifestOf("typed")

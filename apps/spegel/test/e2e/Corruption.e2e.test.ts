@@ -1,8 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
+import * as Reference from "@spegel-ts/oci/Reference"
+import * as DemoImage from "@spegel-ts/spegel/demo/DemoImage"
 import { Effect, Exit } from "effect"
 import { chmod, open, readdir, readFile } from "node:fs/promises"
 import { join } from "node:path"
 import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
+import * as FaultPeer from "../faults/FaultPeer.ts"
 import * as Node from "./Node.ts"
 import * as Upstream from "./Upstream.ts"
 
@@ -51,6 +55,50 @@ describe.skipIf(missing !== undefined)(`a lying peer${missing === undefined ? ""
       yield* damage(liar, index)
       yield* node.pullByCri(image.name)
       assert.deepStrictEqual(yield* metric(node, "spegel_mirror_corruptions_total"), [1])
+    }), 120_000)
+
+  it.live("costs a cluster one failed pull where it goes on lying", () =>
+    Effect.gen(function*() {
+      const upstream = yield* Upstream.start
+      const ports = yield* Node.ports
+      const layout = yield* Upstream.temporary
+      const writer = yield* OciLayoutWriter.make({ root: layout })
+      const reference = { registry: upstream.host, repository: "team/app", tag: "v1" }
+      const image = yield* DemoImage.write({ writer, reference, layerSizes: [16 * mebibyte] })
+      yield* upstream.publish(writer, image, reference.tag)
+      const objects = image.objects.map(({ descriptor }) => descriptor)
+      const layer = objects.at(-1)?.digest ?? ""
+      const name = Reference.name(reference)
+
+      // On a busy machine no lookup is late.
+      const options = { registry: ["--mirror-resolve-timeout=5s"] }
+      const node = yield* Node.start(1, ports, upstream.host, options)
+      const another = yield* Node.start(2, ports, upstream.host, options)
+      const liar = yield* FaultPeer.start({
+        host: "127.0.0.9",
+        routerPort: ports.router,
+        registryPort: ports.registry,
+        bootstrap: [`${node.address}:${ports.router}`],
+        layout,
+        name,
+        objects,
+        misbehaviour: { fault: "wrong bytes", kind: "GET large layer" },
+        vanish: () => {}
+      })
+      yield* Node.untilFound(node, upstream.host, [`blobs/${layer}`])
+      const first = yield* Effect.exit(node.pullByCri(name))
+      yield* Effect.sleep("500 millis")
+      const second = yield* Effect.exit(node.pullByCri(name))
+      assert.deepStrictEqual([Exit.isSuccess(first), Exit.isSuccess(second)], [false, true], String(second))
+
+      // Nobody else has it any more, so that the liar is asked.
+      yield* node.remove(name)
+      yield* Node.untilFound(another, upstream.host, [`blobs/${layer}`])
+      yield* another.pullByCri(name)
+      assert.deepStrictEqual(yield* metric(another, "spegel_mirror_corruptions_total"), [])
+      const suspected = String.raw`spegel_mirror_peer_failures_total\{reason="PeerSuspected"\}`
+      assert.deepStrictEqual(yield* metric(another, suspected), [1])
+      assert.isAbove((yield* liar.counts).faulty, 1)
     }), 120_000)
 
   for (const client of ["ctr", "CRI"] as const) {
