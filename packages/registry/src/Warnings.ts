@@ -15,6 +15,8 @@ import * as PullSpans from "./PullSpans.ts"
 /** As long as this node itself does not ask such a peer. */
 const lifetime = Duration.hours(1)
 const maxGiven = 1000
+/** It takes milliseconds, but for a busy node, or where a member has just died. A layer is rather taken than waited for. */
+const minTimeout = Duration.millis(100)
 
 export interface Warnings {
   /** Warns of peers that sent wrong bytes of a blob. */
@@ -23,8 +25,12 @@ export interface Warnings {
   readonly heard: (peer: Peer, digest: Digest.Digest) => Effect.Effect<boolean>
 }
 
-/** `timeout`: how long others are asked. Warnings that were given are withdrawn after an hour, or with the router. */
-export const make = Effect.fnUntraced(function*(options: { readonly timeout: Duration.Duration }) {
+/**
+ * Others are asked for `resolveTimeout`, or 100 ms where that is less. Warnings that were given are withdrawn after an
+ * hour, or with the router.
+ */
+export const make = Effect.fnUntraced(function*(options: { readonly resolveTimeout: Duration.Duration }) {
+  const timeout = Duration.max(minTimeout, options.resolveTimeout)
   const router = yield* Router
   const scope = yield* Effect.scope
   const given = new Set<ContentKey.ContentKey>()
@@ -49,7 +55,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly timeout: Dur
       router.lookup(ContentKey.warning(id, digest), { count: 1 }).pipe(
         Stream.runHead,
         Effect.map(Option.isSome),
-        Effect.timeoutOrElse({ duration: options.timeout, orElse: () => Effect.succeed(false) }),
+        Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.succeed(false) }),
         Effect.orElseSucceed(() => false),
         PullSpans.warningLookup
       )

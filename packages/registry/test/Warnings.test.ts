@@ -6,14 +6,14 @@ import { Router, RouterNotReady } from "@spegel-ts/router/Router"
 import { Context, Duration, Effect, Fiber, Layer, Stream } from "effect"
 import * as TestClock from "effect/testing/TestClock"
 
-const timeout = Duration.millis(20)
+const resolveTimeout = Duration.millis(20)
 const digest = Digest.ofBytes(Buffer.from("a layer"))
 const peer = (index: number) => ({ id: `node-${index}`, addresses: [`10.0.0.${index}`], registryPort: 5000 })
 
 /** A node of a network in memory that warns and hears. */
 const join = Effect.fnUntraced(function*(network: MemoryRouter.Network, index: number) {
   const context = yield* Layer.build(Layer.fresh(MemoryRouter.layer({ network, self: peer(index) })))
-  return yield* Warnings.make({ timeout }).pipe(Effect.provideService(Router, Context.get(context, Router)))
+  return yield* Warnings.make({ resolveTimeout }).pipe(Effect.provideService(Router, Context.get(context, Router)))
 })
 
 /** What is given is advertised by fibers of its own. */
@@ -64,9 +64,9 @@ describe("Warnings", () => {
 
   it.effect("are waited for no longer than the time, and missed where the router cannot tell", () =>
     Effect.gen(function*() {
-      const { heard } = yield* Warnings.make({ timeout })
+      const { heard } = yield* Warnings.make({ resolveTimeout })
       const fiber = yield* Effect.forkChild(heard(peer(3), digest))
-      yield* TestClock.adjust("19 millis")
+      yield* TestClock.adjust("99 millis")
       assert.isUndefined(fiber.pollUnsafe())
       yield* TestClock.adjust("1 millis")
       assert.isFalse(yield* Fiber.join(fiber))
