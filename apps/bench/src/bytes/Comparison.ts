@@ -1,6 +1,7 @@
 /** Runs implementations beside each other, in turns, so that what else happens on the machine meets all of them. */
 import { percentile } from "../Statistics.ts"
 import * as Load from "./Load.ts"
+import * as Requests from "./Requests.ts"
 
 /** A line of `--json`, and of the table. */
 export interface Figures {
@@ -45,7 +46,10 @@ export const run = async (
   const firstBytes = new Map<string, Array<number>>()
   const key = (implementation: string, clients: number) => `${implementation} ${clients}`
   // What is compiled and cached on first use is not what is measured.
-  for (const target of targets) await Load.run(target, 2, 8, servers)
+  for (const target of targets) {
+    await Load.run(target, 2, 8, servers)
+    if (target.smallPath !== undefined) await Requests.perSecond({ ...target, path: target.smallPath })
+  }
   for (let round = 0; round < plan.rounds; round++) {
     for (const { clients, requests } of plan.loads) {
       for (const target of targets) {

@@ -1,10 +1,6 @@
 /** How many small manifests a second, beside what bare node:http answers with the same bytes. */
-import { execFile } from "node:child_process"
-import { fileURLToPath } from "node:url"
-import { promisify } from "node:util"
 import { percentile } from "../Statistics.ts"
-import type { RequestJob, RequestOutcome } from "./RequestSink.ts"
-import type { Address } from "./Servers.ts"
+import * as Requests from "./Requests.ts"
 
 export interface ManifestFigures {
   readonly requestsPerSecond: number
@@ -13,28 +9,18 @@ export interface ManifestFigures {
   readonly ratio: number
 }
 
-export type Endpoint = Address & { readonly path: string }
-
-const sinkPath = fileURLToPath(new URL("RequestSink.ts", import.meta.url))
-const connections = 32
-/** How long they ask. */
-export const seconds = 2
-
-/** Requests a second of clients that ask as often as they can. */
-export const once = async ({ host, path, port }: Endpoint): Promise<number> => {
-  const job: RequestJob = { host, port, path, connections, seconds }
-  const { stdout } = await promisify(execFile)(process.execPath, [sinkPath, JSON.stringify(job)])
-  return (JSON.parse(stdout) as RequestOutcome).requestsPerSecond
-}
-
-export const manifests = async (ours: Endpoint, bare: Endpoint, rounds: number): Promise<ManifestFigures> => {
+export const manifests = async (
+  ours: Requests.Endpoint,
+  bare: Requests.Endpoint,
+  rounds: number
+): Promise<ManifestFigures> => {
   const own: Array<number> = []
   const theirs: Array<number> = []
-  await once(ours)
-  await once(bare)
+  await Requests.perSecond(ours)
+  await Requests.perSecond(bare)
   for (let round = 0; round < rounds; round++) {
-    own.push(await once(ours))
-    theirs.push(await once(bare))
+    own.push(await Requests.perSecond(ours))
+    theirs.push(await Requests.perSecond(bare))
   }
   return {
     requestsPerSecond: Math.round(percentile(own, 0.5)),

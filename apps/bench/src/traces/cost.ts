@@ -4,8 +4,8 @@ import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { join } from "node:path"
 import * as Content from "../bytes/Content.ts"
-import { type Endpoint, once, seconds } from "../bytes/manifests.ts"
 import * as Processes from "../bytes/Processes.ts"
+import * as Requests from "../bytes/Requests.ts"
 import { query, withServers } from "../bytes/serve.ts"
 import * as Servers from "../bytes/Servers.ts"
 import { imageEnvironment, imageFlags } from "../router/Cluster.ts"
@@ -56,7 +56,7 @@ export const measure = (options: { readonly port: number; readonly rounds: numbe
       const daemons: Array<{
         readonly setting: string
         readonly pid: number
-        readonly endpoint: Endpoint
+        readonly endpoint: Requests.Endpoint
         readonly startMillis: number
         readonly idleMiB: number
         readonly rates: Array<number>
@@ -78,12 +78,12 @@ export const measure = (options: { readonly port: number; readonly rounds: numbe
         const idleMiB = await Processes.rssMiB(pid)
         daemons.push({ setting, pid, endpoint, startMillis, idleMiB, rates: [], micros: [] })
       }
-      for (const { endpoint } of daemons) await once(endpoint)
+      for (const { endpoint } of daemons) await Requests.perSecond(endpoint)
       for (let round = 0; round < options.rounds; round++) {
         for (const { endpoint, micros, pid, rates } of daemons) {
           const before = await Processes.cpuSeconds(pid)
-          const rate = await once(endpoint)
-          micros.push((await Processes.cpuSeconds(pid) - before) / (rate * seconds) * 1e6)
+          const rate = await Requests.perSecond(endpoint)
+          micros.push((await Processes.cpuSeconds(pid) - before) / (rate * Requests.seconds) * 1e6)
           rates.push(rate)
         }
       }
