@@ -9,9 +9,9 @@ const maxLarge = 8
 const maxSharedSmall = 128
 
 /**
- * How far into its memory a buffer begins. Large memory begins 16 bytes into a page, where malloc maps it; AMD's cores copy a
- * file's cached pages to there (`rep movsb`: the target's address ends a little beyond the source's) several times as slowly
- * as to anywhere else. 48 bytes on, a cache line begins.
+ * How far into its memory a buffer begins. Large memory begins 16 bytes into a page, where malloc maps it; an AMD EPYC copies
+ * a file's cached pages to there, 8 to 31 bytes beyond a page's begin, several times as slowly as elsewhere. 48 bytes on, a
+ * cache line begins.
  */
 const allocationOffset = 48
 

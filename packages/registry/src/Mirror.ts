@@ -288,7 +288,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
         record.source = peer.id
         const lie = Effect.andThen(
           sink.wrong,
-          Effect.suspend(() => Effect.fail(new ContentCorrupted({ peer: Offer.nameOf(peer), content: offer.digest })))
+          Effect.failSync(() => new ContentCorrupted({ peer: Offer.nameOf(peer), content: offer.digest }))
         )
         const outcome = yield* Effect.raceFirst(offer.response.relay(sink), lie).pipe(
           Effect.ensuring(Effect.sync(() => entry.bytes = sink.offset() - start)),
