@@ -7,6 +7,7 @@ import * as Digest from "@spegel-ts/oci/Digest"
 import { Deferred, Effect, type Scope } from "effect"
 import type { ClientWriter } from "./BlobBody.ts"
 import { BodyBuffer } from "./BodyBuffer.ts"
+import { largeSize } from "./BufferPool.ts"
 import type { DigestJob } from "./DigestThread.ts"
 import * as DigestThreads from "./DigestThreads.ts"
 import type { ByteSink } from "./Exchange.ts"
@@ -55,10 +56,17 @@ export const make: Effect.Effect<Verifier, never, Scope.Scope> = Effect.map(
   })
 )
 
+/**
+ * Bytes that a part may move in a turn of the event loop, where peer and client are so fast that it never waits for them.
+ * Fewer make others wait less, and cost more a byte.
+ */
+const turnBytes = 2 * largeSize
+
 /** Passes a part on, which has no digest of its own: its client verifies the whole. */
 export const passing = ({ end, start }: ByteRange, client: ClientWriter) =>
   Effect.map(memory(end - start, false), (buffer): VerifyingSink => {
     let offset = start
+    let inTurn = 0
     return {
       offset: () => offset,
       wrong: Effect.never,
@@ -72,8 +80,14 @@ export const passing = ({ end, start }: ByteRange, client: ClientWriter) =>
           buffer.waited()
           resume()
         })
-        if (taken) giveBack()
-        return taken
+        if (!taken) return false
+        giveBack()
+        inTurn += chunk.length
+        if (inTurn < turnBytes) return true
+        inTurn = 0
+        // Others have their turn before.
+        setImmediate(resume)
+        return false
       }
     }
   })

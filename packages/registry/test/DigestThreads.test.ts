@@ -237,4 +237,19 @@ describe("VerifyingSink", () => {
       assert.strictEqual(bytes().length, 2_500_000)
       buffer.close()
     }))
+
+  it.live("lets others have their turn while a part is passed on to a client that takes all at once", () =>
+    Effect.gen(function*() {
+      const { promise: resumed, resolve: resume } = Promise.withResolvers<void>()
+      const end = 50_000_000
+      const passing = yield* VerifyingSink.passing({ start: 0, end }, () => true)
+      const chunk = Buffer.alloc(100_000)
+      let others = false
+      setImmediate(() => others = true)
+      while (passing.offset() < end && passing.write(chunk, resume));
+      assert.isBelow(passing.offset(), 2_000_000)
+      yield* Effect.promise(() => resumed)
+      assert.isTrue(others)
+      assert.isTrue(passing.write(chunk, () => assert.fail("taken at once")))
+    }).pipe(Effect.scoped, Effect.andThen(Effect.sync(() => assert.strictEqual(bodyBuffers.lent, 0)))))
 })
