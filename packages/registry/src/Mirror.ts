@@ -186,13 +186,17 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
 
     const range = Offer.rangeOf(request)
 
-    // Read while peers are looked up and asked.
-    const sizeKnown = yield* Effect.forkScoped(
-      request._tag === "Blob" ? ingests.sizeOf(request.digest) : Effect.succeedNone
+    // Read beside the first question to a peer: where there is nobody to ask, nothing has to be known.
+    const sizing = yield* Effect.cached(
+      Effect.forkIn(
+        request._tag === "Blob" ? ingests.sizeOf(request.digest) : Effect.succeedNone,
+        yield* Effect.scope
+      )
     )
 
     /** Asks a peer for a part or for the whole; one that has it in another size cannot have the content. */
     const askFor = Effect.fnUntraced(function*(peer: Peer, part: string | undefined, size?: number) {
+      const sizeKnown = yield* sizing
       const offer = yield* ask(request, peer, part)
       const expected = size ?? Option.getOrElse(yield* Fiber.join(sizeKnown), () => offer.size)
       if (offer.size === expected) return offer

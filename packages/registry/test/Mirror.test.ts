@@ -135,6 +135,24 @@ describe("Mirror", () => {
       }
     }))
 
+  it.live("looks at downloads only where there is a peer to ask", () =>
+    Effect.gen(function*() {
+      const network = MemoryRouter.network()
+      yield* startHolder(network, "127.0.0.2", small)
+      let looks = 0
+      const ingests = {
+        *[Symbol.iterator]() {
+          looks++
+          yield { digest: smallDigest, path: "/nowhere", size: small.length, written: 0 }
+        }
+      }
+      const { url } = yield* startNode(network, "127.0.0.3", { ingests })
+      assert.strictEqual((yield* get(blobUrl(url, largeDigest))).status, 404)
+      assert.strictEqual(looks, 0)
+      assert.strictEqual((yield* get(blobUrl(url, smallDigest))).status, 200)
+      assert.strictEqual(looks, 1)
+    }))
+
   it.live("looks at the download that a resumed body has completed, and discards a wrong one", () =>
     Effect.gen(function*() {
       const directory = yield* Effect.acquireRelease(

@@ -16,7 +16,7 @@ export const startNode = Effect.fnUntraced(function*(
   options?: Partial<RegistryOptions> & {
     readonly stallTimeout?: Duration.Duration
     /** What its containerd is downloading. */
-    readonly ingests?: ReadonlyArray<Ingest>
+    readonly ingests?: Iterable<Ingest>
   }
 ) {
   const port = yield* Effect.sync(() => nextPort++)
@@ -58,7 +58,7 @@ const patient = {
   answerTimeout: Duration.seconds(30)
 }
 
-const downloading = (ingests: ReadonlyArray<Ingest>, discarded: Array<string>) =>
+const downloading = (ingests: Iterable<Ingest>, discarded: Array<string>) =>
   Layer.effect(
     ContentStore,
     Effect.map(ContentStore, (store) => ({

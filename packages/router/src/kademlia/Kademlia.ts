@@ -5,7 +5,7 @@
  * The wire protocol is Kademlia's; the economy is not. A node knows everybody (`Membership`), asks the nodes closest to a
  * key in its first round (`Lookup`), and hands keys out in batches, one for each node that is to keep them (`OwnKeys`).
  */
-import { positionOf } from "./Distance.ts"
+import { type Position, positionOf } from "./Distance.ts"
 import { lookup, type LookupOptions } from "./Lookup.ts"
 import { isSpeaker, type Member, type Members, toWire } from "./Members.ts"
 import { type ConnectedPeer, Membership } from "./Membership.ts"
@@ -218,13 +218,20 @@ export class Kademlia {
     }
     const local = this.#localProviders(key)
     for (const { addresses, id } of local) found(id, addresses)
-    // A keeper has all records of the key, and where nobody is silent they are true.
-    if (!wanted || (local.some(({ late }) => !late) && this.#membership.region.isKeeper(position))) return
+    if (!wanted || this.#knowsBest(key, position, local)) return
     await lookup(this.#lookup, key, position, (providers) => {
       const named = providers.map(({ addresses, id }) => ({ addresses, id: this.#options.environment.idText(id) }))
       for (const { addresses, id } of named.toSorted(this.#lastHeardFirst)) found(id, addresses)
       return wanted
     })
+  }
+
+  /** Whether others would tell nothing new: a keeper has all records of a key, and where nobody is silent they are true. */
+  #knowsBest(key: Uint8Array, position: Position, local: ReadonlyArray<Member>): boolean {
+    const { region } = this.#membership
+    // A record of who is no member any more: others may have heard it since.
+    const isUnknown = this.store.get(key, this.#now() / 1000).length === 0
+    return isUnknown ? region.hasEverything() : local.some(({ late }) => !late) && region.isKeeper(position)
   }
 
   /** Adds keys to what this node provides, and hands them out to their keepers. */

@@ -1,6 +1,6 @@
 /** Where a node lies among the members: whose keys are its own too, whom it looks after, and which records it has whole. */
 import { closest, compare, type Position } from "./Distance.ts"
-import type { Member, Members } from "./Members.ts"
+import { isSpeaker, type Member, type Members } from "./Members.ts"
 import { replication, settlingMillis } from "./Protocol.ts"
 
 export interface RegionOptions {
@@ -60,11 +60,36 @@ export class Region {
    * since included, and has been there for long enough to be handed its share.
    */
   isKeeper(target: Position): boolean {
-    const { members, now, position, refreshMillis } = this.#options
-    if (now() - this.#since < settlingMillis) return false
-    const gone = members.evictedSince(now() - refreshMillis)
-    if (members.size + gone.length < replication) return true
+    const { members, position } = this.#options
+    if (this.#isSettling) return false
+    if (this.#keepsEverything) return true
     const self = { position }
-    return closest(target, [self, ...gone, ...members.closest(target, replication)], replication).includes(self)
+    return closest(target, [self, ...this.#gone, ...members.closest(target, replication)], replication).includes(self)
+  }
+
+  /**
+   * Whether this node has all records there are: the network is so small that everybody keeps everything, and nobody is
+   * new, late or of another kind, who may not have handed out its keys yet.
+   */
+  hasEverything(): boolean {
+    const now = this.#options.now()
+    return !this.#isSettling && this.#keepsEverything &&
+      [...this.#options.members.values()].every((member) =>
+        isSpeaker(member) && !member.late && now - member.since >= settlingMillis
+      )
+  }
+
+  get #isSettling(): boolean {
+    return this.#options.now() - this.#since < settlingMillis
+  }
+
+  get #keepsEverything(): boolean {
+    return this.#options.members.size + this.#gone.length < replication
+  }
+
+  /** Those that have gone since records were handed out. */
+  get #gone(): ReadonlyArray<Member> {
+    const { members, now, refreshMillis } = this.#options
+    return members.evictedSince(now() - refreshMillis)
   }
 }

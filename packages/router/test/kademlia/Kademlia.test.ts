@@ -40,6 +40,110 @@ describe("Kademlia", { timeout: 60_000 }, () => {
     assert.strictEqual(network.requests.length - before, 3)
   })
 
+  describe("where everybody keeps everything", () => {
+    const asked = async (network: Network, asker: Node, wanted: string): Promise<number> => {
+      const before = network.requests.length
+      await network.lookup(asker, key(wanted))
+      const after = network.requests.slice(before)
+      return after.filter(({ message }) => message.type === MessageType.getProviders).length
+    }
+
+    it("knows at once that nobody has a key", async () => {
+      const network = new Network()
+      const nodes = await network.grow(20)
+      for (const node of nodes) assert.strictEqual(await asked(network, node, "absent"), 0)
+      void nodeAt(nodes, 3).kademlia.advertise([key("wanted")])
+      await network.pass(10)
+      assert.deepStrictEqual(await network.lookup(nodeAt(nodes, 4), key("wanted")), {
+        found: [nodeAt(nodes, 3).id],
+        millis: 0
+      })
+    })
+
+    it("asks while it is new itself", async () => {
+      const network = new Network()
+      const nodes = await network.grow(10)
+      const holder = nodeAt(nodes, 3)
+      void holder.kademlia.advertise([key("wanted")])
+      await network.pass(1000)
+      const newcomer = network.start("newcomer")
+      network.connect(newcomer, nodeAt(nodes, 0))
+      await network.pass(300)
+      assert.deepStrictEqual((await network.lookup(newcomer, key("wanted"))).found, [holder.id])
+      await network.pass(3000)
+      assert.strictEqual(await asked(network, newcomer, "absent"), 0)
+    })
+
+    it("asks for a while after it was suspended: it may have missed records", async () => {
+      const network = new Network()
+      const nodes = await network.grow(10)
+      network.suspend(3_600_000)
+      let most = 0
+      for (let turn = 0; turn < 16; turn++) {
+        await network.pass(500)
+        most = Math.max(most, await asked(network, nodeAt(nodes, 1), "absent"))
+      }
+      assert.isAbove(most, 0)
+      await network.pass(10_000)
+      assert.strictEqual(await asked(network, nodeAt(nodes, 1), "absent"), 0)
+    })
+
+    it("asks while another is new, who may not have handed out its keys", async () => {
+      const network = new Network()
+      const nodes = await network.grow(10)
+      network.connect(network.start("newcomer"), nodeAt(nodes, 0))
+      await network.pass(1000)
+      assert.isAbove(await asked(network, nodeAt(nodes, 1), "absent"), 0)
+      await network.pass(3000)
+      assert.strictEqual(await asked(network, nodeAt(nodes, 1), "absent"), 0)
+    })
+
+    it("asks while one is silent", async () => {
+      const network = new Network()
+      const nodes = await network.grow(10)
+      const [silent, asker] = [nodeAt(nodes, 3), nodeAt(nodes, 4)]
+      silent.frozen = true
+      asker.kademlia.disconnected(silent.id)
+      assert.isAbove(await asked(network, asker, "absent"), 0)
+      await network.pass(60_000)
+      assert.isUndefined(asker.kademlia.members.get(silent.id))
+      assert.strictEqual(await asked(network, asker, "absent"), 0)
+    })
+
+    it("asks where one is of another kind, which hands out its keys by rules of its own", async () => {
+      const network = new Network()
+      const nodes = await network.grow(3)
+      const { address, id, idBytes } = network.start("foreign")
+      const asker = nodeAt(nodes, 1)
+      asker.kademlia.connected({
+        id,
+        idBytes,
+        position: positionOf(idBytes),
+        addresses: [address],
+        agent: "test",
+        ours: false
+      })
+      await network.pass(3000)
+      const member = asker.kademlia.members.get(id)
+      if (member === undefined) throw new Error("no member")
+      member.ours = false
+      assert.isAbove(await asked(network, asker, "absent"), 0)
+    })
+
+    it("asks after others where it has a record of who is gone", async () => {
+      const network = new Network()
+      const nodes = await network.grow(10)
+      const [gone, asker] = [nodeAt(nodes, 3), nodeAt(nodes, 4)]
+      void gone.kademlia.advertise([key("wanted")])
+      await network.pass(1000)
+      gone.gone = true
+      asker.kademlia.disconnected(gone.id)
+      await network.pass(1000)
+      assert.isUndefined(asker.kademlia.members.get(gone.id))
+      assert.isAbove(await asked(network, asker, "wanted"), 0)
+    })
+  })
+
   it("asks others when the closest do not answer, long before their time is up", async () => {
     const network = new Network()
     const nodes = await network.grow(40)
