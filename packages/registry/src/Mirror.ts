@@ -267,7 +267,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
           Effect.scoped(Effect.gen(function*() {
             const through = Offer.isWhole(offer)
               ? yield* verifier.sink({ digest, size }, client)
-              : yield* VerifyingSink.passing(offer.range, client)
+              : yield* verifier.passing(offer.range, client)
             yield* stream(won, [peer], through).pipe(
               PullSpans.verification(offer.range.end - offer.range.start, Offer.isWhole(offer)),
               Effect.tapError(() => countFailure)

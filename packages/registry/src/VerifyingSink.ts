@@ -11,6 +11,7 @@ import { largeSize } from "./BufferPool.ts"
 import type { DigestJob } from "./DigestThread.ts"
 import * as DigestThreads from "./DigestThreads.ts"
 import type { ByteSink } from "./Exchange.ts"
+import { LoopTurns } from "./LoopTurns.ts"
 import { HashLost } from "./MirrorError.ts"
 
 /** What one body has to be. */
@@ -33,6 +34,8 @@ export interface Verifier {
    * is still on its way; what is hashed, and the memory, is let go of with the scope.
    */
   readonly sink: (expected: Expected, client: ClientWriter) => Effect.Effect<VerifyingSink, never, Scope.Scope>
+  /** Passes a part on, which has no digest of its own: its client verifies the whole. */
+  readonly passing: (range: ByteRange, client: ClientWriter) => Effect.Effect<VerifyingSink, never, Scope.Scope>
 }
 
 /** Memory for a body, as long as the scope is open. */
@@ -43,54 +46,57 @@ const memory = (size: number, inParts: boolean) =>
   )
 
 /** Once per mirror: what hashes belongs to the scope. */
-export const make: Effect.Effect<Verifier, never, Scope.Scope> = Effect.map(
-  DigestThreads.make,
-  (threads): Verifier => ({
+export const make: Effect.Effect<Verifier, never, Scope.Scope> = Effect.gen(function*() {
+  const threads = yield* DigestThreads.make
+  const turns = new LoopTurns()
+  return {
     sink: Effect.fnUntraced(function*(expected, client) {
       const job = yield* Effect.acquireRelease(
         Effect.sync(() => threads.begin(Digest.algorithm(expected.digest))),
         (job) => Effect.sync(() => job.forget())
       )
       return verifying(expected, job, yield* memory(expected.size, true), client)
-    })
-  })
-)
+    }),
+    passing: (range, client) =>
+      Effect.map(memory(range.end - range.start, false), (buffer) => passing(range, buffer, turns, client))
+  } satisfies Verifier
+})
 
 /**
- * Bytes that a part may move in a turn of the event loop, where peer and client are so fast that it never waits for them.
- * Fewer make others wait less, and cost more a byte.
+ * Bytes that a part may move before it waits for another turn of the event loop, where peer and client are so fast that it
+ * never waits for them. Fewer make others wait less; while other parts wait, whose bytes push its own out of the core's
+ * cache, they cost more a byte.
  */
 const turnBytes = 2 * largeSize
+const crowdedTurnBytes = 12 * largeSize
 
-/** Passes a part on, which has no digest of its own: its client verifies the whole. */
-export const passing = ({ end, start }: ByteRange, client: ClientWriter) =>
-  Effect.map(memory(end - start, false), (buffer): VerifyingSink => {
-    let offset = start
-    let inTurn = 0
-    return {
-      offset: () => offset,
-      wrong: Effect.never,
-      space: () => buffer.space,
-      write: (chunk, resume) => {
-        offset += chunk.length
-        const giveBack = buffer.lend(chunk, 1)
-        const taken = client(chunk, (taken) => {
-          giveBack()
-          if (!taken) return
-          buffer.waited()
-          resume()
-        })
-        if (!taken) return false
+/** Passes a part on. */
+const passing = ({ start }: ByteRange, buffer: BodyBuffer, turns: LoopTurns, client: ClientWriter): VerifyingSink => {
+  let offset = start
+  let inTurn = 0
+  return {
+    offset: () => offset,
+    wrong: Effect.never,
+    space: () => buffer.space,
+    write: (chunk, resume) => {
+      offset += chunk.length
+      const giveBack = buffer.lend(chunk, 1)
+      const taken = client(chunk, (taken) => {
         giveBack()
-        inTurn += chunk.length
-        if (inTurn < turnBytes) return true
-        inTurn = 0
-        // Others have their turn before.
-        setImmediate(resume)
-        return false
-      }
+        if (!taken) return
+        buffer.waited()
+        resume()
+      })
+      if (!taken) return false
+      giveBack()
+      inTurn += chunk.length
+      if (inTurn < (turns.crowded ? crowdedTurnBytes : turnBytes)) return true
+      inTurn = 0
+      turns.wait(resume)
+      return false
     }
-  })
+  }
+}
 
 /** Passes a whole body on, hashed by `job`. */
 export const verifying = (

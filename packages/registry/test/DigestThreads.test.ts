@@ -238,18 +238,31 @@ describe("VerifyingSink", () => {
       buffer.close()
     }))
 
-  it.live("lets others have their turn while a part is passed on to a client that takes all at once", () =>
+  it.live("lets others have their turn while parts are passed on to clients that take all at once", () =>
     Effect.gen(function*() {
-      const { promise: resumed, resolve: resume } = Promise.withResolvers<void>()
-      const end = 50_000_000
-      const passing = yield* VerifyingSink.passing({ start: 0, end }, () => true)
+      const verifier = yield* VerifyingSink.make
       const chunk = Buffer.alloc(100_000)
-      let others = false
-      setImmediate(() => others = true)
-      while (passing.offset() < end && passing.write(chunk, resume));
-      assert.isBelow(passing.offset(), 2_000_000)
-      yield* Effect.promise(() => resumed)
-      assert.isTrue(others)
-      assert.isTrue(passing.write(chunk, () => assert.fail("taken at once")))
+      const end = 50_000_000
+      const happened: Array<string> = []
+      const pass = Effect.fnUntraced(function*(name: string, atMost: number) {
+        const passing = yield* verifier.passing({ start: 0, end }, () => true)
+        const { promise: resumed, resolve: resume } = Promise.withResolvers<void>()
+        const goOn = () => {
+          happened.push(name)
+          resume()
+        }
+        while (passing.offset() < end && passing.write(chunk, goOn));
+        assert.isBelow(passing.offset(), atMost)
+        return { passing, resumed }
+      })
+      setImmediate(() => {
+        happened.push("others")
+        setImmediate(() => happened.push("others"))
+      })
+      const [first, second] = [yield* pass("first", 2_000_000), yield* pass("second", 10_000_000)]
+      yield* Effect.promise(() => second.resumed)
+      // Parts go on one in a turn, however many there are.
+      assert.deepStrictEqual(happened, ["others", "first", "others", "second"])
+      assert.isTrue(first.passing.write(chunk, () => assert.fail("taken at once")))
     }).pipe(Effect.scoped, Effect.andThen(Effect.sync(() => assert.strictEqual(bodyBuffers.lent, 0)))))
 })
