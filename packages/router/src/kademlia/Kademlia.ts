@@ -229,9 +229,9 @@ export class Kademlia {
   /** Whether others would tell nothing new: a keeper has all records of a key, and where nobody is silent they are true. */
   #knowsBest(key: Uint8Array, position: Position, local: ReadonlyArray<Member>): boolean {
     const { region } = this.#membership
-    // A record of who is no member any more: others may have heard it since.
-    const isUnknown = this.store.get(key, this.#now() / 1000).length === 0
-    return isUnknown ? region.hasEverything() : local.some(({ late }) => !late) && region.isKeeper(position)
+    if (local.length > 0) return local.some(({ late }) => !late) && region.isKeeper(position)
+    // Of who is no member any more there may be a record: others may have heard it since.
+    return region.hasEverything() && this.store.get(key, this.#now() / 1000).length === 0
   }
 
   /** Adds keys to what this node provides, and hands them out to their keepers. */

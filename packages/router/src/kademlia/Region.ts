@@ -84,7 +84,9 @@ export class Region {
   }
 
   get #keepsEverything(): boolean {
-    return this.#options.members.size + this.#gone.length < replication
+    const { size } = this.#options.members
+    // In a large network nobody has to look for those that have gone.
+    return size < replication && size + this.#gone.length < replication
   }
 
   /** Those that have gone since records were handed out. */

@@ -113,18 +113,10 @@ describe("Kademlia", { timeout: 60_000 }, () => {
     it("asks where one is of another kind, which hands out its keys by rules of its own", async () => {
       const network = new Network()
       const nodes = await network.grow(3)
-      const { address, id, idBytes } = network.start("foreign")
-      const asker = nodeAt(nodes, 1)
-      asker.kademlia.connected({
-        id,
-        idBytes,
-        position: positionOf(idBytes),
-        addresses: [address],
-        agent: "test",
-        ours: false
-      })
+      const [foreign, asker] = [network.start("foreign"), nodeAt(nodes, 1)]
+      network.connect(foreign, asker)
       await network.pass(3000)
-      const member = asker.kademlia.members.get(id)
+      const member = asker.kademlia.members.get(foreign.id)
       if (member === undefined) throw new Error("no member")
       member.ours = false
       assert.isAbove(await asked(network, asker, "absent"), 0)
