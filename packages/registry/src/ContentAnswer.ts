@@ -9,13 +9,14 @@ import * as DistributionError from "@spegel-ts/oci/DistributionError"
 import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import type { Reference } from "@spegel-ts/oci/Reference"
 import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
-import { Clock, Effect, Option } from "effect"
+import { Effect, Option } from "effect"
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from "node:http"
 import { type Answer, apiVersion, interrupted } from "./Answer.ts"
 import { type BodyInterrupted, clientWriter, finish, sendFile } from "./BlobBody.ts"
 import * as LocalContent from "./LocalContent.ts"
 import * as Mirror from "./Mirror.ts"
 import type { MirrorError } from "./MirrorError.ts"
+import * as MonotonicTime from "./MonotonicTime.ts"
 import type { ContentRequest } from "./Offer.ts"
 import type { PullRecord } from "./PullLedger.ts"
 import * as PullSpans from "./PullSpans.ts"
@@ -108,7 +109,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       outside(response, digest)
     )
     if (request.mirrored && !head) yield* uploads.admit(response)
-    const now = yield* Clock.currentTimeMillis
+    const now = yield* MonotonicTime.millis
     const bytes = "_tag" in source && source._tag === "File" ? yield* small.load(digest, source, now) : undefined
     const answer = writeHead(response, record, { digest, mediaType, size, range, source: "local" }, now)
     if (!("_tag" in source)) {
@@ -139,7 +140,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       (error) => outside(response, Mirror.contentOf(request, name))(error)
     )
     const { body, peer } = content
-    const now = yield* Clock.currentTimeMillis
+    const now = yield* MonotonicTime.millis
     const answer = writeHead(response, record, { ...content, source: peer.id }, now)
     if (request.method === "HEAD" || body._tag === "Verified") {
       if (body._tag === "Verified" && request.method === "GET") response.write(body.bytes)
@@ -220,8 +221,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     if (tag !== undefined && !options.resolveTags) {
       return yield* unknown("spegel-ts: tags are left to the upstream registry (--resolve-tags)")
     }
-    const count = (hit: boolean) =>
-      Effect.flatMap(Clock.currentTimeMillis, (now) => RegistryMetrics.mirrored(name.value.registry, hit, now))
+    const count = (hit: boolean) => RegistryMetrics.mirrored(name.value.registry, hit)
     const upstreamNext = (error: MirrorError) =>
       Effect.andThen(
         count(false),

@@ -8,9 +8,10 @@
  */
 import { ContentStore, type Ingest, type StoreUnavailable } from "@spegel-ts/content/ContentStore"
 import type * as Digest from "@spegel-ts/oci/Digest"
-import { Clock, Effect, Option, Schedule, type Scope, Stream } from "effect"
+import { Effect, Option, Schedule, type Scope, Stream } from "effect"
 import { createReadStream } from "node:fs"
 import * as ContentHash from "./ContentHash.ts"
+import * as MonotonicTime from "./MonotonicTime.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 
 export interface LocalIngests {
@@ -49,7 +50,7 @@ export const make = Effect.gen(function*() {
   ): Effect.fn.Return<State, StoreUnavailable> {
     const ingest = (yield* ingestsOf(digest)).find((ingest) => ingest.path === path)
     if (ingest === undefined) return "gone"
-    const now = yield* Clock.currentTimeMillis
+    const now = yield* MonotonicTime.millis
     if (ingest.written !== last.written || serving.has(digest)) {
       last.written = ingest.written
       last.since = now

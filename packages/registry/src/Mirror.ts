@@ -11,7 +11,7 @@ import * as Reference from "@spegel-ts/oci/Reference"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { Router } from "@spegel-ts/router/Router"
-import { Clock, Duration, Effect, Fiber, Option, Result, Schedule, Scope, Stream } from "effect"
+import { Duration, Effect, Fiber, Option, Result, Schedule, Scope, Stream } from "effect"
 import type { ClientWriter } from "./BlobBody.ts"
 import { Circuits } from "./Circuit.ts"
 import * as HeldBodies from "./HeldBodies.ts"
@@ -26,6 +26,7 @@ import {
   PeerRefused,
   PeerSuspected
 } from "./MirrorError.ts"
+import * as MonotonicTime from "./MonotonicTime.ts"
 import * as Offer from "./Offer.ts"
 import { PeerMemory } from "./PeerMemory.ts"
 import * as PeerRace from "./PeerRace.ts"
@@ -132,7 +133,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   ) {
     const content = contentOf(request, name)
     const circuit = circuits.of(name.registry)
-    const retryMillis = circuit.refuses(yield* Clock.currentTimeMillis)
+    const retryMillis = circuit.refuses(yield* MonotonicTime.millis)
     if (retryMillis !== undefined) return yield* new CircuitOpen({ content, registry: name.registry, retryMillis })
     if (request.method === "GET" && request._tag === "Blob") yield* ingests.serving(request.digest)
 
@@ -152,7 +153,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
 
     /** Only what cost time tells against the mirror; peers that said at once that they lack it did not. */
     const countFailure = Effect.gen(function*() {
-      if (!peers.broke() || !circuit.failed(yield* Clock.currentTimeMillis)) return
+      if (!peers.broke() || !circuit.failed(yield* MonotonicTime.millis)) return
       yield* RegistryMetrics.circuitOpened(name.registry)
       yield* Effect.logWarning(`peers keep failing for ${name.registry}: they are not asked for its images for a while`)
     })
@@ -169,7 +170,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
       if (error._tag !== "ContentCorrupted") return
       // Of several it is not known who lied.
       if (senders.length === 1) yield* Effect.forkIn(complain(request, won.peer), whole)
-      memory.corrupted(senders, content, yield* Clock.currentTimeMillis)
+      memory.corrupted(senders, content, yield* MonotonicTime.millis)
       yield* Effect.forEach(senders, ({ id }) => RegistryMetrics.corrupted(id), { discard: true })
       yield* Effect.logWarning(`${error.message}: not asked for it any more`).pipe(
         Effect.annotateLogs({ peers: senders.map(({ id }) => id).join(", "), content })

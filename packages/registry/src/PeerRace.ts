@@ -3,9 +3,10 @@
  * byte is late, the next instead of it where it fails. Losers are interrupted, and leave no connection.
  */
 import type { Peer } from "@spegel-ts/router/Peer"
-import { Clock, Duration, Effect, Exit, Option, Pull, Queue, Random, Result, Schedule, Scope, Stream } from "effect"
+import { Duration, Effect, Exit, Option, Pull, Queue, Random, Result, Schedule, Scope, Stream } from "effect"
 import type { Span } from "effect/Tracer"
 import { type PeerError, PeerNotFound, ResolveTimeout, why } from "./MirrorError.ts"
+import * as MonotonicTime from "./MonotonicTime.ts"
 import { nameOf } from "./Offer.ts"
 import type { PeerMemory } from "./PeerMemory.ts"
 import type { AttemptEntry, PullRecord } from "./PullLedger.ts"
@@ -104,7 +105,7 @@ export const make = Effect.fnUntraced(function*(options: {
   /** The next peer against which nothing is known. */
   const choose = Effect.fnUntraced(function*(start: number) {
     while (known.length > 0) {
-      const now = yield* Clock.currentTimeMillis
+      const now = yield* MonotonicTime.millis
       const [peer] = known.splice(memory.choose(known, () => random.nextDoubleUnsafe(), now), 1)
       if (peer === undefined) break
       const objection = memory.objection(peer, content, now)
@@ -124,11 +125,11 @@ export const make = Effect.fnUntraced(function*(options: {
   })
 
   const run = Effect.fnUntraced(function*<A>({ entry, peer, scope, span }: Running, use: Use<A>) {
-    const begun = yield* Clock.currentTimeMillis
+    const begun = yield* MonotonicTime.millis
     return yield* PullSpans.within(span, use(peer)).pipe(
       Scope.provide(scope),
       Effect.tap(() =>
-        Effect.map(Clock.currentTimeMillis, (now) => {
+        Effect.map(MonotonicTime.millis, (now) => {
           entry.firstByteMillis = now - begun
           memory.answered(now - begun)
         })
@@ -141,7 +142,7 @@ export const make = Effect.fnUntraced(function*(options: {
     // Its connection is let go of before another is opened.
     yield* Scope.close(scope, Exit.fail(error))
     if (error._tag !== "PeerRefused" && error._tag !== "PeerSuspected") broke = true
-    memory.failed(peer, content, error, yield* Clock.currentTimeMillis)
+    memory.failed(peer, content, error, yield* MonotonicTime.millis)
     yield* RegistryMetrics.peerFailed(error._tag)
     yield* Effect.logDebug(error.message)
   })
@@ -149,7 +150,7 @@ export const make = Effect.fnUntraced(function*(options: {
   /** Another was sooner. */
   const lose = Effect.fnUntraced(function*({ entry, peer, scope }: Running) {
     entry.outcome = "later than another"
-    memory.lost(peer, yield* Clock.currentTimeMillis)
+    memory.lost(peer, yield* MonotonicTime.millis)
     yield* Scope.close(scope, Exit.void)
   })
 
@@ -157,14 +158,14 @@ export const make = Effect.fnUntraced(function*(options: {
     const running = new Set<Running>()
     const pace = yield* Schedule.toStep(hedging)
     let hedgeAt = Infinity
-    let idleSince = yield* Clock.currentTimeMillis
+    let idleSince = yield* MonotonicTime.millis
     /** Whether the wait was prolonged already: peers that are found meanwhile and objected to do not do so again. */
     let prolonged = false
     while (true) {
       // Whatever is known by now is chosen from.
       let event = yield* Queue.poll(events)
       if (Option.isNone(event)) {
-        const now = yield* Clock.currentTimeMillis
+        const now = yield* MonotonicTime.millis
         const late = now >= hedgeAt
         if (left > 0 && known.length > 0 && (running.size === 0 || late)) {
           const peer = yield* choose(start)
@@ -194,7 +195,7 @@ export const make = Effect.fnUntraced(function*(options: {
         if (Option.isNone(event)) {
           if (running.size > 0) continue
           // Where this process was held up itself, as by its first requests, it has yet to read what came meanwhile.
-          const overdue = (yield* Clock.currentTimeMillis) - until
+          const overdue = (yield* MonotonicTime.millis) - until
           if (overdue > 0 && !prolonged) {
             prolonged = true
             event = yield* takeWithin(Math.min(overdue, resolveMillis))
@@ -218,7 +219,7 @@ export const make = Effect.fnUntraced(function*(options: {
         return { ...happened.running, value: happened.result.success as A } satisfies Won<A>
       }
       yield* leave(happened.running, happened.result.failure)
-      idleSince = yield* Clock.currentTimeMillis
+      idleSince = yield* MonotonicTime.millis
       prolonged = false
     }
   })

@@ -65,7 +65,7 @@ export type AttemptEntry = { -readonly [K in keyof Attempt]: Attempt[K] }
 /** What a request did so far; the mirror writes, the ledger reads. */
 export class PullRecord {
   peersSeen = 0
-  /** Milliseconds since the epoch at which the head of the answer was ready. */
+  /** When the head of the answer was ready, as `MonotonicTime.millis` has it. */
   headTime: number | undefined
   /** The id of the peer whose bytes went out last. */
   source: string | undefined

@@ -15,6 +15,7 @@ import * as HttpTraceContext from "effect/http/HttpTraceContext"
 import * as Tracer from "effect/Tracer"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import type { Answer } from "./Answer.ts"
+import * as MonotonicTime from "./MonotonicTime.ts"
 import type { PeerResponse } from "./PeerTransport.ts"
 import type { AttemptEntry, PullEvent } from "./PullLedger.ts"
 
@@ -151,11 +152,11 @@ export const heldInMemory: Effect.Effect<void> = annotate(() => ({ "spegel.held_
 export const peerLookup = <E, R>(peers: Stream.Stream<Peer, E, R>): Stream.Stream<Peer, E, R> =>
   Stream.unwrap(whereRecorded(
     () =>
-      Effect.map(Clock.currentTimeMillis, (started) => {
+      Effect.map(MonotonicTime.millis, (started) => {
         let found = 0
         return peers.pipe(
           Stream.tap(() =>
-            Effect.flatMap(Clock.currentTimeMillis, (now) => {
+            Effect.flatMap(MonotonicTime.millis, (now) => {
               found++
               return Effect.annotateCurrentSpan({
                 "spegel.peers.found": found,

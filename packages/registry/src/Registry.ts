@@ -28,6 +28,7 @@ import * as ContentAnswer from "./ContentAnswer.ts"
 import type { Handler } from "./HttpListener.ts"
 import * as LocalContent from "./LocalContent.ts"
 import { contentOf } from "./Mirror.ts"
+import * as MonotonicTime from "./MonotonicTime.ts"
 import type { ContentRequest } from "./Offer.ts"
 import type { PeerTransport } from "./PeerTransport.ts"
 import { type PullEvent, PullLedger, PullRecord } from "./PullLedger.ts"
@@ -138,7 +139,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
 
   const answer = (parsed: ReturnType<typeof parse>, request: IncomingMessage, response: ServerResponse) =>
     Effect.clockWith((clock) => {
-      const started = clock.currentTimeMillisUnsafe()
+      const started = MonotonicTime.millisUnsafe(clock)
       const record = new PullRecord()
       const handlerName = typeof parsed === "string"
         ? parsed.slice(1)
@@ -149,7 +150,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
 
       const finished = (answer: Answer) => {
         const { bytes, status } = answer
-        const ended = clock.currentTimeMillisUnsafe()
+        const ended = MonotonicTime.millisUnsafe(clock)
         const millis = ended - started
         const counted = Effect.andThen(
           PullSpans.answered(answer, request, response),
@@ -164,7 +165,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
         if (typeof parsed === "string" || Result.isFailure(parsed)) return counted
         const content = parsed.success
         if (content._tag !== "Blob" && content._tag !== "Manifest") return counted
-        const event = eventOf(content, record, answer, started, ended)
+        const event = eventOf(content, record, answer, { time: clock.currentTimeMillisUnsafe(), started, ended })
         const log = Effect.suspend(() =>
           Effect.logDebug("request").pipe(
             Effect.annotateLogs({ ...event, url: request.url ?? "", attempts: record.failures.join("; ") })
@@ -225,13 +226,17 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
 
   /** Answers without a fiber what was answered a moment ago: in a busy moment most requests are such. */
   const answerAgain = (request: IncomingMessage, response: ServerResponse): boolean => {
-    const started = clock.currentTimeMillisUnsafe()
+    const started = MonotonicTime.millisUnsafe(clock)
     const known = watched ? undefined : content.repeat(request, started)
     if (known === undefined || !authorise(request.headers.authorization)) return false
     const { bytes, headers, request: wanted } = known
     turn.give({ response, headers, bytes })
     const answer: Answer = { status: 200, bytes: bytes.length, source: "local" }
-    const event = eventOf(wanted, new PullRecord(), answer, started, started)
+    const event = eventOf(wanted, new PullRecord(), answer, {
+      time: clock.currentTimeMillisUnsafe(),
+      started,
+      ended: started
+    })
     RegistryMetrics.answeredUnsafe({ ...event, handler: wanted._tag.toLowerCase() }, context)
     ledger.recordUnsafe(event)
     return true
@@ -250,17 +255,24 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
   return handler
 })
 
+interface Times {
+  /** Milliseconds since the epoch at the end of the request. */
+  readonly time: number
+  /** The request's beginning and end, as `MonotonicTime` has them. */
+  readonly started: number
+  readonly ended: number
+}
+
 /** What a request for content came to. */
 const eventOf = (
   request: ContentRequest,
   record: PullRecord,
   { bytes, reason = "", source, status }: Answer,
-  started: number,
-  ended: number
+  { ended, started, time }: Times
 ): PullEvent => {
   const registry = Option.getOrElse(request.namespace, () => "")
   return {
-    time: started,
+    time: time - (ended - started),
     method: request.method,
     registry,
     content: contentOf(request, {

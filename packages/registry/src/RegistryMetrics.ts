@@ -1,5 +1,5 @@
 /** The registry's metrics, under Spegel's names. Label sets are bound once, and there is a bound on how many. */
-import { type Context, Effect, Metric } from "effect"
+import { Clock, type Context, Effect, Metric } from "effect"
 
 const durationBoundaries = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 const sizeBoundaries = [100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000]
@@ -68,10 +68,10 @@ const inflightBy = bound(inflight)
 export const initialise: Effect.Effect<void> = Metric.update(lastSuccess, 0)
 
 /** Counts a mirrored request: `hit` when a peer served it. */
-export const mirrored = (registry: string, hit: boolean, timeMillis: number): Effect.Effect<void> =>
+export const mirrored = (registry: string, hit: boolean): Effect.Effect<void> =>
   Effect.andThen(
     Metric.update(mirrorRequestsBy({ registry, cache: hit ? "hit" : "miss" }), 1),
-    hit ? Metric.update(lastSuccess, timeMillis / 1000) : Effect.void
+    hit ? Effect.flatMap(Clock.currentTimeMillis, (now) => Metric.update(lastSuccess, now / 1000)) : Effect.void
   )
 
 /** Counts wrong bytes of a peer. */

@@ -9,8 +9,9 @@ import { ContentStore } from "@spegel-ts/content/ContentStore"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { Router } from "@spegel-ts/router/Router"
-import { Clock, Duration, Effect, Metric, Queue } from "effect"
+import { Duration, Effect, Metric, Queue } from "effect"
 import * as ContentHash from "./ContentHash.ts"
+import * as MonotonicTime from "./MonotonicTime.ts"
 
 /** Header of a request by which a peer says that it got wrong bytes of the blob that it names. */
 export const suspectHeader = "x-spegel-suspect"
@@ -50,7 +51,7 @@ export const make = Effect.gen(function*() {
   }, Effect.scoped)
 
   const check = Effect.fnUntraced(function*(digest: Digest.Digest) {
-    const begun = yield* Clock.currentTimeMillis
+    const begun = yield* MonotonicTime.millis
     if (!(yield* isRight(digest))) {
       damaged.add(digest)
       yield* router.withdraw([ContentKey.make(digest)])
@@ -59,7 +60,7 @@ export const make = Effect.gen(function*() {
         `this node's copy of ${digest} is damaged, and is not given to peers any more: check the disk, remove the images that use it and pull them again`
       )
     }
-    yield* Effect.sleep(Duration.millis(((yield* Clock.currentTimeMillis) - begun) * rest))
+    yield* Effect.sleep(Duration.millis(((yield* MonotonicTime.millis) - begun) * rest))
   })
 
   yield* Queue.take(waiting).pipe(
@@ -74,7 +75,7 @@ export const make = Effect.gen(function*() {
   return {
     isDamaged: (digest) => damaged.has(digest),
     suspect: Effect.fnUntraced(function*(digest) {
-      const now = yield* Clock.currentTimeMillis
+      const now = yield* MonotonicTime.millis
       if (damaged.has(digest) || now - (checkedAt.get(digest) ?? -Infinity) < againAfterMillis) return
       if (!(yield* Queue.offer(waiting, digest))) return
       if (checkedAt.size >= maxRemembered) checkedAt.clear()

@@ -35,14 +35,14 @@ const requests = (type: string, outcome: string) =>
 
 /** Measures a lookup up to its first peer, or up to its end where it finds none. */
 export const resolved = <A, E, R>(lookup: Stream.Stream<A, E, R>): Stream.Stream<A, E, R> =>
-  Stream.unwrap(Effect.map(Clock.currentTimeMillis, (started) => {
+  Stream.unwrap(Effect.map(Clock.monotonicTimeNanos, (started) => {
     let counted = false
     const count = Effect.suspend(() => {
       if (counted) return Effect.void
       counted = true
       return Effect.flatMap(
-        Clock.currentTimeMillis,
-        (now) => Metric.update(resolveDuration, (now - started) / 1000)
+        Clock.monotonicTimeNanos,
+        (now) => Metric.update(resolveDuration, Number(now - started) / 1e9)
       )
     })
     return lookup.pipe(Stream.tap(() => count), Stream.onEnd(count))

@@ -56,7 +56,7 @@ export const make = Effect.fnUntraced(function*(
   let overflow = 0
   /** Dropped spans that no log line has told of. */
   let untold = 0
-  let nextComplaint = 0
+  let nextComplaint = -Infinity
   let wake = () => {}
   let closing = false
 
@@ -71,7 +71,7 @@ export const make = Effect.fnUntraced(function*(
   const drop = Effect.fnUntraced(function*(count: number, reason: string) {
     yield* Metric.update(dropped, count)
     untold += count
-    const now = yield* Clock.currentTimeMillis
+    const now = Number((yield* Clock.monotonicTimeNanos) / 1_000_000n)
     if (now < nextComplaint) return
     nextComplaint = now + complaintInterval
     yield* Effect.logWarning(`${untold} spans of traces were dropped: ${reason}`)

@@ -111,7 +111,7 @@ export const make = (host: Host, self: () => WirePeer): Libp2pTransport => {
 
   /** Counts a request, and gives up waiting for it after a while. */
   const ask = async <A>(member: Member, type: number, millis: number, use: (channel: Channel) => Promise<A>) => {
-    used.set(member.id, Date.now())
+    used.set(member.id, performance.now())
     try {
       const answer = await within(millis, onChannel(member, kademliaProtocol, use))
       count(type, "answered")
