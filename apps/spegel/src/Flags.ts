@@ -1,14 +1,47 @@
-/** Flags whose value comes from the command line, else from the environment, else from a default. */
-import { Config, Effect, type Option, Schema, SchemaIssue, SchemaTransformation } from "effect"
-import { Flag } from "effect/cli"
+/**
+ * Flags whose value comes from the command line, else from the environment, else from a default. The name of the variable
+ * is made of the flag's: `--registry-addr` is `REGISTRY_ADDR`. A wrong value is named by where it came from.
+ */
+import { Config, Effect, Schema } from "effect"
+import { CliError, Flag, Param, Primitive } from "effect/cli"
+import * as CommaList from "./CommaList.ts"
+import { GoBoolean } from "./GoBoolean.ts"
 
-const describe = (text: string, environment: string, fallback: string) =>
-  `${text} (env ${environment}${fallback === "" ? "" : `, default ${fallback}`})`
+/** The environment variable of a flag. */
+export const environmentName = (flag: string): string => flag.toUpperCase().replaceAll("-", "_")
+
+/** Names of the flags that take several values. */
+const lists = new Set<string>()
+export const listNames: ReadonlySet<string> = lists
+
+/** What was given, and by what. */
+export interface Given {
+  readonly source: string
+  readonly text: string
+}
+
+const fromEnvironment = (name: string): Config.Config<Given> => {
+  const variable = environmentName(name)
+  return Config.map(Config.String(variable), (text) => ({ source: `environment variable ${variable}`, text }))
+}
+
+const describe = (text: string, name: string, fallback: string) =>
+  `${text} (env ${environmentName(name)}${fallback === "" ? "" : `, default ${fallback}`})`
+
+const wrong = ({ source, text }: Given, reason: string) =>
+  new CliError.ValidationError({ message: `${source}=${JSON.stringify(text)}: ${reason}` })
+
+/** Decodes what was given; a wrong value is told with its source. */
+export const decodeWith = <A>(schema: Schema.Codec<A, string>) => {
+  const decode = Schema.decodeEffect(schema)
+  return (given: Given) =>
+    // The text is told beside its source already.
+    Effect.mapError(decode(given.text), ({ message }) => wrong(given, message.replace(/, got [^]*$/, "")))
+}
 
 /** A flag of one value. The default is text too, so that it is read as a user's value is. */
 export const one = <A>(options: {
   readonly name: string
-  readonly environment: string
   readonly description: string
   readonly schema: Schema.Codec<A, string>
   readonly fallback: string
@@ -16,80 +49,67 @@ export const one = <A>(options: {
 }): Flag.Flag<A> =>
   Flag.String(options.name).pipe(
     Flag.withMetavar(options.metavar),
-    Flag.withDescription(describe(options.description, options.environment, options.fallback)),
-    Flag.withFallbackConfig(Config.String(options.environment)),
-    Flag.withDefault(options.fallback),
-    Flag.withSchema(options.schema)
+    Flag.withDescription(describe(options.description, options.name, options.fallback)),
+    Flag.map((text): Given => ({ source: `--${options.name}`, text })),
+    Flag.withFallbackConfig(fromEnvironment(options.name)),
+    Flag.withDefault<Given>({ source: "default", text: options.fallback }),
+    Flag.mapEffect(decodeWith(options.schema))
   )
 
-/** A flag that may be given several times, or once with commas in between; as an environment variable with commas. */
+interface GivenList {
+  readonly source: string
+  readonly texts: ReadonlyArray<string>
+}
+
+/** A flag that may be given several times; an environment variable has all of its values (see `CommaList`). */
 export const many = <A>(options: {
   readonly name: string
-  readonly environment: string
   readonly description: string
   readonly schema: Schema.Codec<A, string>
   readonly metavar: string
-}): Flag.Flag<ReadonlyArray<A>> =>
-  Flag.String(options.name).pipe(
-    Flag.withMetavar(options.metavar),
-    Flag.withDescription(describe(`${options.description}; may be repeated`, options.environment, "")),
+  /** Whether a comma on the command line is part of a value; else it separates two values. */
+  readonly commas?: "part of a value"
+}): Flag.Flag<ReadonlyArray<A>> => {
+  const { commas, description, metavar, name, schema } = options
+  lists.add(name)
+  const decode = decodeWith(schema)
+  return Flag.String(name).pipe(
+    Flag.withMetavar(metavar),
+    Flag.withDescription(describe(`${description}; may be repeated`, name, "")),
     Flag.atLeast(1),
-    Flag.withFallbackConfig(Config.map(Config.String(options.environment), (text): ReadonlyArray<string> => [text])),
-    Flag.withDefault<ReadonlyArray<string>>([]),
-    Flag.map((texts) =>
-      texts.flatMap((text) => text.split(",")).map((text) => text.trim()).filter((text) => text !== "")
-    ),
-    Flag.withSchema(Schema.mutable(Schema.Array(options.schema)))
+    Flag.map((texts): Given | GivenList => ({
+      source: `--${name}`,
+      texts: commas === undefined ? texts.flatMap((text) => text.split(",")) : texts
+    })),
+    Flag.withFallbackConfig(fromEnvironment(name)),
+    Flag.withDefault<GivenList>({ source: "default", texts: [] }),
+    Flag.mapEffect(Effect.fnUntraced(function*(given) {
+      const texts = "texts" in given ? given.texts : yield* Effect.fromOption(CommaList.parse(given.text)).pipe(
+        Effect.mapError(() =>
+          wrong(given, "expected values with commas in between; double quotes go around a whole value")
+        )
+      )
+      const values = texts.map((text) => text.trim()).filter((text) => text !== "")
+      return yield* Effect.forEach(values, (text) => decode({ source: given.source, text }))
+    }))
   )
+}
+
+/** Takes any text where a flag without a value means true. */
+const booleanText: Primitive.Primitive<string> = Object.assign(Object.create(Primitive.Boolean), {
+  parse: Effect.succeed
+})
 
 /** A flag that is on or off: `--name`, `--name=false`. */
 export const onOff = (options: {
   readonly name: string
-  readonly environment: string
   readonly description: string
   readonly fallback: boolean
 }): Flag.Flag<boolean> =>
-  Flag.Boolean(options.name).pipe(
-    Flag.withDescription(describe(options.description, options.environment, String(options.fallback))),
-    Flag.withFallbackConfig(Config.Boolean(options.environment)),
-    Flag.withDefault(options.fallback)
+  Param.makeSingle({ kind: Param.flagKind, name: options.name, primitiveType: booleanText }).pipe(
+    Flag.withDescription(describe(options.description, options.name, String(options.fallback))),
+    Flag.map((text): Given => ({ source: `--${options.name}`, text })),
+    Flag.withFallbackConfig(fromEnvironment(options.name)),
+    Flag.withDefault<Given>({ source: "default", text: String(options.fallback) }),
+    Flag.mapEffect(decodeWith(GoBoolean))
   )
-
-/** A schema from a function that gives none for text that is not a value; `expected` tells the user what is. */
-export const textSchema = <A>(options: {
-  readonly expected: string
-  readonly parse: (text: string) => Option.Option<A>
-  readonly print: (value: A) => string
-}): Schema.Codec<A, string> =>
-  Schema.String.pipe(Schema.decodeTo(
-    Schema.declare((value): value is A => value !== undefined),
-    SchemaTransformation.transformEffect<A, string>({
-      decode: (text, parseOptions) =>
-        Effect.fromOption(options.parse(text)).pipe(
-          Effect.mapError(() => new SchemaIssue.InvalidValue({ expected: options.expected }, text, parseOptions))
-        ),
-      encode: (value) => Effect.succeed(options.print(value))
-    })
-  ))
-
-/**
- * Go Spegel takes several values behind one flag (`--mirrored-registries a b`): gives each a flag of its own, so that
- * its command lines work here.
- */
-export const expandLists = (args: ReadonlyArray<string>, lists: ReadonlySet<string>): ReadonlyArray<string> => {
-  const expanded: Array<string> = []
-  let list: string | undefined
-  let first = false
-  for (const arg of args) {
-    if (arg.startsWith("-")) {
-      list = lists.has(arg) ? arg : undefined
-      first = true
-      expanded.push(arg)
-    } else {
-      if (list !== undefined && !first) expanded.push(list)
-      first = false
-      expanded.push(arg)
-    }
-  }
-  return expanded
-}

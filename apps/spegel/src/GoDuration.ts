@@ -1,31 +1,59 @@
-/** Durations as Go writes them: `20ms`, `1m30s`, `1.5h`. */
+/** Durations as Go reads them (`time.ParseDuration`): `20ms`, `1m30s`, `.5h`, `+5s`, `0`. */
 import { Duration, Option } from "effect"
-import { textSchema } from "./Flags.ts"
+import { textSchema } from "./TextSchema.ts"
 
-const unitMillis = new Map([
-  ["ns", 1e-6],
-  ["us", 1e-3],
-  ["µs", 1e-3],
-  ["ms", 1],
-  ["s", 1000],
-  ["m", 60_000],
-  ["h", 3_600_000]
+/** Nanoseconds of each unit. The micro sign (U+00B5) and the Greek letter mu (U+03BC) look alike. */
+const units = new Map([
+  ["ns", 1n],
+  ["us", 1000n],
+  ["µs", 1000n],
+  ["μs", 1000n],
+  ["ms", 1_000_000n],
+  ["s", 1_000_000_000n],
+  ["m", 60_000_000_000n],
+  ["h", 3_600_000_000_000n]
 ])
 
-/** Longer than any sensible timeout, and still exact in milliseconds. */
-const maxMillis = 366 * 24 * 3_600_000
+/** Go's durations are 64 bits of nanoseconds. */
+const maxNanos = 2n ** 63n - 1n
 
-const parse = (text: string): Option.Option<Duration.Duration> => {
-  if (!/^(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h)){1,7}$/.test(text)) return Option.none()
-  let millis = 0
-  for (const [, number, unit = ""] of text.matchAll(/(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)/g)) {
-    millis += Number(number) * (unitMillis.get(unit) ?? 0)
+/** What a timer of Node can wait, about 24 days: no timeout needs to be longer. */
+const maxMillis = 2 ** 31 - 1
+
+const number = /(\d*)(?:\.(\d*))?(ns|us|µs|μs|ms|s|m|h)/
+const whole = new RegExp(`^(?:${number.source})+$`)
+const each = new RegExp(number.source, "g")
+
+/** None where Go has none; negative ones too. */
+const nanosOf = (text: string): Option.Option<bigint> => {
+  const [, sign = "", digits = ""] = /^([+-]?)(.*)$/s.exec(text) ?? []
+  if (digits === "0") return Option.some(0n)
+  if (!whole.test(digits)) return Option.none()
+  let nanos = 0n
+  for (const [, integer = "", fraction = "", unit = ""] of digits.matchAll(each)) {
+    if (integer === "" && fraction === "") return Option.none()
+    const nanosPerUnit = units.get(unit) ?? 0n
+    // What is smaller than a nanosecond is cut off.
+    const decimals = fraction.slice(0, 18)
+    nanos += BigInt(integer) * nanosPerUnit + BigInt(decimals) * nanosPerUnit / 10n ** BigInt(decimals.length)
+    if (nanos > maxNanos) return Option.none()
   }
-  return millis <= maxMillis ? Option.some(Duration.millis(millis)) : Option.none()
+  return Option.some(sign === "-" ? -nanos : nanos)
 }
 
-export const GoDuration = textSchema<Duration.Duration>({
-  expected: "a duration such as 20ms or 1m30s",
-  parse,
-  print: (duration) => `${Duration.toMillis(duration)}ms`
-})
+const schema = (expected: string, fits: (nanos: bigint) => boolean) =>
+  textSchema<Duration.Duration>({
+    expected,
+    parse: (text) =>
+      nanosOf(text).pipe(
+        Option.filter(fits),
+        Option.map((nanos) => Duration.min(Duration.nanos(nanos), Duration.millis(maxMillis)))
+      ),
+    print: (duration) => `${Duration.toMillis(duration)}ms`
+  })
+
+/** Zero or longer. */
+export const GoDuration = schema("a duration such as 20ms or 1m30s", (nanos) => nanos >= 0n)
+
+/** For what cannot take no time: pauses between two tries, and waiting for an answer. */
+export const PositiveGoDuration = schema("a duration longer than 0, such as 20ms or 1m30s", (nanos) => nanos > 0n)

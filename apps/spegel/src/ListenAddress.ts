@@ -1,7 +1,7 @@
 /** Addresses to listen on, as Go writes them: `:5000`, `127.0.0.1:5000`, `[::1]:5000`. */
 import { Option } from "effect"
 import { isIP } from "node:net"
-import { textSchema } from "./Flags.ts"
+import { textSchema } from "./TextSchema.ts"
 
 export interface ListenAddress {
   /** IP literal; none means all addresses. */

@@ -2,72 +2,57 @@
 import type { MirrorOptions } from "@spegel-ts/registry/Mirror"
 import type { TransportOptions } from "@spegel-ts/registry/PeerTransport"
 import type { Duration } from "effect"
-import { Option } from "effect"
 import type { Command } from "effect/cli"
-import { one, textSchema } from "./Flags.ts"
-import { GoDuration } from "./GoDuration.ts"
+import { one } from "./Flags.ts"
+import { GoDuration, PositiveGoDuration } from "./GoDuration.ts"
+import * as GoInteger from "./GoInteger.ts"
 
 const duration = { schema: GoDuration, metavar: "DURATION" }
 
-/** A whole number from `min` to `max`. */
-const count = (of: string, min: number, max: number) =>
-  textSchema<number>({
-    expected: `a number of ${of} from ${min} to ${max}`,
-    parse: (text) =>
-      /^\d{1,15}$/.test(text) && Number(text) >= min && Number(text) <= max ? Option.some(Number(text)) : Option.none(),
-    print: String
-  })
-
-const bytes = count("bytes", 0, 1024 ** 4)
+const wait = { schema: PositiveGoDuration, metavar: "DURATION" }
+const bytes = GoInteger.between("a number of bytes", 0, 1024 ** 4)
 
 export const flags = {
   mirrorResolveTimeout: one({
     ...duration,
     name: "mirror-resolve-timeout",
-    environment: "MIRROR_RESOLVE_TIMEOUT",
     description: "How long to look for a peer before containerd is sent on to upstream",
     fallback: "20ms"
   }),
   mirrorResolveRetries: one({
     name: "mirror-resolve-retries",
-    environment: "MIRROR_RESOLVE_RETRIES",
     description: "How many peers to try before containerd is sent on to upstream",
-    schema: count("peers", 1, 100),
+    schema: GoInteger.between("a number of peers", 1, 100),
     fallback: "3",
     metavar: "NUMBER"
   }),
   mirrorFirstByteTimeout: one({
-    ...duration,
+    ...wait,
     name: "mirror-first-byte-timeout",
-    environment: "MIRROR_FIRST_BYTE_TIMEOUT",
     description: "How long a peer may take to send the first byte before it is given up",
     fallback: "1s"
   }),
   mirrorHedgeDelay: one({
     ...duration,
     name: "mirror-hedge-delay",
-    environment: "MIRROR_HEDGE_DELAY",
     description:
       "How long a first byte may take before the next peer is asked beside, until 80 % of past first bytes came sooner",
     fallback: "50ms"
   }),
   mirrorAnswerTimeout: one({
-    ...duration,
+    ...wait,
     name: "mirror-answer-timeout",
-    environment: "MIRROR_ANSWER_TIMEOUT",
     description: "How long a HEAD or a manifest may take before containerd is sent on to upstream",
     fallback: "3s"
   }),
   mirrorStallTimeout: one({
-    ...duration,
+    ...wait,
     name: "mirror-stall-timeout",
-    environment: "MIRROR_STALL_TIMEOUT",
     description: "How long a peer may send nothing in the middle of a layer before another goes on",
     fallback: "2s"
   }),
   mirrorMinSpeed: one({
     name: "mirror-min-speed",
-    environment: "MIRROR_MIN_SPEED",
     description: "Bytes per second that a peer must send over 3 s of being waited for, else another goes on; 0 for any",
     schema: bytes,
     fallback: "524288",
@@ -75,7 +60,6 @@ export const flags = {
   }),
   mirrorVerifySize: one({
     name: "mirror-verify-size",
-    environment: "MIRROR_VERIFY_SIZE",
     description: "Blobs to this size are verified before any byte of them is answered; manifests always are",
     schema: bytes,
     fallback: "4194304",
@@ -83,7 +67,6 @@ export const flags = {
   }),
   mirrorVerifyMemory: one({
     name: "mirror-verify-memory",
-    environment: "MIRROR_VERIFY_MEMORY",
     description: "Bytes of memory for bodies that are being verified; blobs beyond it are verified as they stream",
     schema: bytes,
     fallback: "67108864",
@@ -91,16 +74,14 @@ export const flags = {
   }),
   mirrorCircuitFailures: one({
     name: "mirror-circuit-failures",
-    environment: "MIRROR_CIRCUIT_FAILURES",
     description: "Failures in a row after which peers are not asked for a registry's images for a while; 0 for never",
-    schema: count("failures", 0, 1000),
+    schema: GoInteger.between("a number of failures", 0, 1000),
     fallback: "5",
     metavar: "NUMBER"
   }),
   mirrorCircuitPause: one({
     ...duration,
     name: "mirror-circuit-pause",
-    environment: "MIRROR_CIRCUIT_PAUSE",
     description: "How long that is at first; twice as long after each try that fails",
     fallback: "10s"
   })

@@ -1,6 +1,7 @@
-/** Which images the mirror handles: a list of registries, and regular expressions that leave names out. */
+/** Which images the mirror handles: a list of registries, and patterns that leave names out. */
 import { Data, Result } from "effect"
 import { isRegistry } from "./Grammar.ts"
+import type { NamePattern } from "./NamePattern.ts"
 import * as Reference from "./Reference.ts"
 
 /** True when the mirror handles the image. */
@@ -25,22 +26,18 @@ export const registryHost = (registry: string): Result.Result<string, InvalidReg
 export const all: RegistryFilter = () => true
 
 /**
- * `mirroredRegistries` empty means all. A regular expression that matches `registry/repository:tag` (without `:tag`
- * where a digest is asked) leaves the image out, as in Spegel: `:latest$` leaves all latest tags to upstream.
+ * `mirroredRegistries` empty means all. A pattern that matches `registry/repository:tag` (without `:tag` where a digest is
+ * asked) leaves the image out, as in Spegel: `:latest$` leaves all latest tags to upstream.
  */
 export const make = (options: {
   readonly mirroredRegistries: ReadonlyArray<string>
-  readonly registryFilters: ReadonlyArray<RegExp>
+  readonly registryFilters: ReadonlyArray<NamePattern>
 }): Result.Result<RegistryFilter, InvalidRegistry> =>
   Result.map(Result.all(options.mirroredRegistries.map(registryHost)), (hosts) => {
     const mirrored = new Set(hosts)
-    // A global or sticky expression keeps a position between calls.
-    const filters = options.registryFilters.map((filter) =>
-      new RegExp(filter.source, filter.flags.replace(/[gy]/g, ""))
-    )
     return (reference) => {
       if (mirrored.size > 0 && !mirrored.has(reference.registry)) return false
       const name = Reference.name(reference)
-      return !filters.some((filter) => filter.test(name))
+      return !options.registryFilters.some(({ matches }) => matches(name))
     }
   })

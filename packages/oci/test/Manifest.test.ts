@@ -2,7 +2,6 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as Manifest from "@spegel-ts/oci/Manifest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
-import * as RegistryFilter from "@spegel-ts/oci/RegistryFilter"
 import { Option, Result, Schema } from "effect"
 
 const bytes = (value: unknown) => Buffer.from(JSON.stringify(value))
@@ -71,28 +70,5 @@ describe("Manifest", () => {
 
   it.prop("any bytes give a manifest or an error, never a crash", [Schema.Uint8Array], ([any]) => {
     Manifest.parse(any)
-  })
-})
-
-describe("RegistryFilter", () => {
-  it("takes hosts and URLs, and leaves out what a regular expression matches", () => {
-    const filter = Result.getOrThrow(RegistryFilter.make({
-      mirroredRegistries: ["https://docker.io", "registry.example:5000"],
-      registryFilters: [/:latest$/g]
-    }))
-    const handles = (registry: string, tag?: string) =>
-      filter({ registry, repository: "a/b", ...(tag === undefined ? {} : { tag }) })
-    assert.deepStrictEqual([handles("docker.io", "v1"), handles("registry.example:5000"), handles("ghcr.io")], [
-      true,
-      true,
-      false
-    ])
-    // Twice: a global expression must not remember where it stopped.
-    assert.deepStrictEqual([handles("docker.io", "latest"), handles("docker.io", "latest")], [false, false])
-  })
-
-  it("names a registry that is none", () => {
-    const error = Result.flip(RegistryFilter.make({ mirroredRegistries: ["https://a/b"], registryFilters: [] }))
-    assert.include(Result.getOrThrow(error).message, "https://a/b")
   })
 })

@@ -7,9 +7,12 @@ import * as PeerAddress from "@spegel-ts/router/PeerAddress"
 import * as SelfAddress from "@spegel-ts/router/SelfAddress"
 import { Context, Effect, Layer, Option, Result, type Scope } from "effect"
 import type { Command } from "effect/cli"
+import { existsSync } from "node:fs"
 import type { BlockList } from "node:net"
-import { many, one, textSchema } from "../Flags.ts"
+import { join } from "node:path"
+import { many, one } from "../Flags.ts"
 import { ListenAddress } from "../ListenAddress.ts"
+import { textSchema } from "../TextSchema.ts"
 import { SettingsInvalid } from "./shared.ts"
 
 const kinds = ["dns", "http", "kubernetes", "static"] as const
@@ -68,14 +71,12 @@ const optionalPath = {
 export const bootstrapFlags = {
   bootstrapKind: many({
     name: "bootstrap-kind",
-    environment: "BOOTSTRAP_KIND",
     description: "Where the first peers come from: dns, http, kubernetes or static",
     schema: bootstrapKind,
     metavar: "KIND"
   }),
   dnsBootstrapDomain: one({
     name: "dns-bootstrap-domain",
-    environment: "DNS_BOOTSTRAP_DOMAIN",
     description: "Name whose addresses are peers, such as a headless service's; for the kind dns",
     schema: domain,
     fallback: "",
@@ -83,15 +84,20 @@ export const bootstrapFlags = {
   }),
   staticBootstrapPeers: many({
     name: "static-bootstrap-peers",
-    environment: "STATIC_BOOTSTRAP_PEERS",
     description: "Peer as multiaddr or IP:PORT; for the kind static",
     schema: bootstrapPeer,
     metavar: "PEER"
   }),
   httpBootstrapPeer: one({
     name: "http-bootstrap-peer",
-    environment: "HTTP_BOOTSTRAP_PEER",
     description: "URL that lists peers, such as http://10.0.0.7:5002/id of a node; for the kind http",
+    schema: bootstrapUrl,
+    fallback: "",
+    metavar: "URL"
+  }),
+  httpBootstrapUrl: one({
+    name: "http-bootstrap-url",
+    description: "The same; the name that later versions of Go Spegel have for it",
     schema: bootstrapUrl,
     fallback: "",
     metavar: "URL"
@@ -100,32 +106,33 @@ export const bootstrapFlags = {
     schema: ListenAddress,
     metavar: "[IP]:PORT",
     name: "http-bootstrap-addr",
-    environment: "HTTP_BOOTSTRAP_ADDR",
     description: "Where to name this node to others, under /id; for the kind http",
     fallback: ":5002"
+  }),
+  httpBootstrapCertDir: one({
+    ...optionalPath,
+    metavar: "DIR",
+    name: "http-bootstrap-cert-dir",
+    description: "Directory of ca.crt, tls.crt and tls.key, in place of the three flags for files; each may be absent"
   }),
   httpBootstrapCaFile: one({
     ...optionalPath,
     name: "http-bootstrap-ca-file",
-    environment: "HTTP_BOOTSTRAP_CA_FILE",
     description:
       "Authorities (PEM) of the certificates of --http-bootstrap-peer and of those who ask --http-bootstrap-addr"
   }),
   httpBootstrapCertFile: one({
     ...optionalPath,
     name: "http-bootstrap-cert-file",
-    environment: "HTTP_BOOTSTRAP_CERT_FILE",
     description: "This node's certificate (PEM), with which it asks and serves; for the kind http"
   }),
   httpBootstrapKeyFile: one({
     ...optionalPath,
     name: "http-bootstrap-key-file",
-    environment: "HTTP_BOOTSTRAP_KEY_FILE",
     description: "Key (PEM) of that certificate"
   }),
   leaderElectionNamespace: one({
     name: "leader-election-namespace",
-    environment: "LEADER_ELECTION_NAMESPACE",
     description: "Namespace of the lease; for the kind kubernetes",
     schema: objectName,
     fallback: "spegel",
@@ -133,7 +140,6 @@ export const bootstrapFlags = {
   }),
   leaderElectionName: one({
     name: "leader-election-name",
-    environment: "LEADER_ELECTION_NAME",
     description: "Name of the lease; for the kind kubernetes",
     schema: objectName,
     fallback: "spegel-leader-election",
@@ -142,18 +148,31 @@ export const bootstrapFlags = {
   kubeconfigPath: one({
     ...optionalPath,
     name: "kubeconfig-path",
-    environment: "KUBECONFIG_PATH",
     description: "How to reach the API server; without it, this pod's service account. For the kind kubernetes"
   })
 }
 
 type Flags = Command.Command.Config.Infer<typeof bootstrapFlags>
 
-/** The certificate files of the kind http. */
-export const bootstrapTls = (flags: Flags): TlsFiles => ({
-  ca: Option.getOrUndefined(flags.httpBootstrapCaFile),
-  cert: Option.getOrUndefined(flags.httpBootstrapCertFile),
-  key: Option.getOrUndefined(flags.httpBootstrapKeyFile)
+/** The certificate files of the kind http. A file of its own flag decides over that of the directory. */
+export const bootstrapTls = (flags: Flags): TlsFiles => {
+  const inDirectory = (name: string) =>
+    flags.httpBootstrapCertDir.pipe(Option.map((directory) => join(directory, name)), Option.filter(existsSync))
+  const choose = (file: Option.Option<string>, name: string) =>
+    Option.getOrUndefined(Option.orElse(file, () => inDirectory(name)))
+  return {
+    ca: choose(flags.httpBootstrapCaFile, "ca.crt"),
+    cert: choose(flags.httpBootstrapCertFile, "tls.crt"),
+    key: choose(flags.httpBootstrapKeyFile, "tls.key")
+  }
+}
+
+/** The URL of the kind http, under either of its names. */
+const bootstrapUrlOf = Effect.fnUntraced(function*({ httpBootstrapPeer: peer, httpBootstrapUrl: url }: Flags) {
+  if (Option.exists(peer, ({ href }) => Option.exists(url, (other) => other.href !== href))) {
+    return yield* new SettingsInvalid({ flag: "http-bootstrap-url", reason: "contradicts --http-bootstrap-peer" })
+  }
+  return Option.orElse(peer, () => url)
 })
 
 interface Settings extends Flags {
@@ -195,17 +214,23 @@ export const bootstrapLayer = Effect.fnUntraced(function*(settings: Settings) {
         return Effect.succeed(
           Bootstrap.fromDns({ name: settings.dnsBootstrapDomain, port: settings.routerAddr.port })
         )
-      case "http":
-        if (Option.isNone(settings.httpBootstrapPeer)) return yield* needs("http-bootstrap-peer", kind)
-        if (Option.isSome(settings.httpBootstrapCertFile) !== Option.isSome(settings.httpBootstrapKeyFile)) {
-          return yield* new SettingsInvalid({
-            flag: "http-bootstrap-cert-file",
-            reason: "goes together with --http-bootstrap-key-file"
-          })
+      case "http": {
+        const url = yield* bootstrapUrlOf(settings)
+        if (Option.isNone(url)) return yield* needs("http-bootstrap-peer", kind)
+        const tls = bootstrapTls(settings)
+        if ((tls.cert === undefined) !== (tls.key === undefined)) {
+          return yield* Option.isSome(settings.httpBootstrapCertDir)
+            ? new SettingsInvalid({
+              flag: "http-bootstrap-cert-dir",
+              reason: `${settings.httpBootstrapCertDir.value} needs both tls.crt and tls.key, or neither`
+            })
+            : new SettingsInvalid({
+              flag: "http-bootstrap-cert-file",
+              reason: "goes together with --http-bootstrap-key-file"
+            })
         }
-        return Effect.succeed(
-          Bootstrap.fromHttp({ url: settings.httpBootstrapPeer.value, tls: bootstrapTls(settings) })
-        )
+        return Effect.succeed(Bootstrap.fromHttp({ url: url.value, tls }))
+      }
       case "kubernetes":
         return kubernetes(settings)
       case "static":

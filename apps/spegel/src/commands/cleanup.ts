@@ -2,8 +2,9 @@ import * as MirrorConfiguration from "@spegel-ts/containerd/MirrorConfiguration"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
 import { Console, Duration, Effect, Option, Schema } from "effect"
 import { Command } from "effect/cli"
-import { one, textSchema } from "../Flags.ts"
+import { one } from "../Flags.ts"
 import { ListenAddress, print } from "../ListenAddress.ts"
+import { textSchema } from "../TextSchema.ts"
 import { containerdRegistryConfigPath } from "./shared.ts"
 
 const addressOrNone = textSchema<Option.Option<ListenAddress>>({
@@ -17,7 +18,6 @@ const flags = {
   containerdRegistryConfigPath,
   addr: one({
     name: "addr",
-    environment: "ADDR",
     description: "Where to answer GET /healthz when it is done, until it is stopped. Default: end when it is done",
     schema: addressOrNone,
     fallback: "",

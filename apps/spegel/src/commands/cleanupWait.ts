@@ -1,8 +1,10 @@
 import { Option } from "effect"
 import { Command } from "effect/cli"
 import * as CleanupProbe from "../CleanupProbe.ts"
-import { one, textSchema } from "../Flags.ts"
-import { GoDuration } from "../GoDuration.ts"
+import { one } from "../Flags.ts"
+import { PositiveGoDuration } from "../GoDuration.ts"
+import * as GoInteger from "../GoInteger.ts"
+import { textSchema } from "../TextSchema.ts"
 
 interface Endpoint {
   readonly host: string
@@ -22,7 +24,6 @@ const endpoint = textSchema<Endpoint>({
 const flags = {
   probeEndpoint: one({
     name: "probe-endpoint",
-    environment: "PROBE_ENDPOINT",
     description: "Where the cleanups answer: a name with the addresses of all of them, and their port; needed",
     schema: endpoint,
     fallback: "",
@@ -30,22 +31,15 @@ const flags = {
   }),
   threshold: one({
     name: "threshold",
-    environment: "THRESHOLD",
     description: "How many rounds in a row must find all of them done",
-    schema: textSchema<number>({
-      expected: "a number from 1 to 1000",
-      parse: (text) =>
-        /^\d{1,4}$/.test(text) && Number(text) >= 1 && Number(text) <= 1000 ? Option.some(Number(text)) : Option.none(),
-      print: String
-    }),
+    schema: GoInteger.between("a number of rounds", 1, 1000),
     fallback: "3",
     metavar: "NUMBER"
   }),
   period: one({
     name: "period",
-    environment: "PERIOD",
     description: "How long to wait between two rounds",
-    schema: GoDuration,
+    schema: PositiveGoDuration,
     fallback: "2s",
     metavar: "DURATION"
   })

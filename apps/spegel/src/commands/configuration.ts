@@ -4,8 +4,9 @@ import { Console, Effect, Option, Schema } from "effect"
 import { Command } from "effect/cli"
 import { isIPv6 } from "node:net"
 import * as BasicAuthFiles from "../BasicAuthFiles.ts"
-import { many, one, onOff, textSchema } from "../Flags.ts"
+import { many, one, onOff } from "../Flags.ts"
 import * as MirrorUse from "../MirrorUse.ts"
+import { textSchema } from "../TextSchema.ts"
 import { containerdRegistryConfigPath, mirroredRegistries, SettingsInvalid } from "./shared.ts"
 
 /** `http://fd00::7:30020`, as a template makes it that knows a node's address but not its family. */
@@ -44,20 +45,17 @@ const flags = {
   mirroredRegistries,
   mirrorTargets: many({
     name: "mirror-targets",
-    environment: "MIRROR_TARGETS",
     description: "URL of the mirror that containerd is to ask first",
     schema: target,
     metavar: "URL"
   }),
   resolveTags: onOff({
     name: "resolve-tags",
-    environment: "RESOLVE_TAGS",
     description: "Let containerd ask the mirror for tags too, not for digests only",
     fallback: true
   }),
   tagResolution: one({
     name: "tag-resolution",
-    environment: "TAG_RESOLUTION",
     description:
       "Who is asked for a tag: mirror (then upstream), upstream-first (the mirror where upstream does not answer) or never (upstream alone). Default: as --resolve-tags says",
     schema: tagResolution,
@@ -66,13 +64,11 @@ const flags = {
   }),
   prependExisting: onOff({
     name: "prepend-existing",
-    environment: "PREPEND_EXISTING",
     description: "Put the mirror in front of mirrors that are configured already, instead of in their place",
     fallback: false
   }),
   basicAuthDir: one({
     name: "basic-auth-dir",
-    environment: "BASIC_AUTH_DIR",
     description: "Directory of the files username and password that the mirror asks for",
     schema: Schema.NonEmptyString,
     fallback: "/etc/secrets/basic-auth",
@@ -80,7 +76,6 @@ const flags = {
   }),
   containerdConfig: one({
     name: "containerd-config",
-    environment: "CONTAINERD_CONFIG",
     description: "containerd's configuration file, to warn where it keeps containerd from asking the mirror",
     schema: Schema.NonEmptyString,
     fallback: "/etc/containerd/config.toml",
@@ -88,7 +83,6 @@ const flags = {
   }),
   containerdSock: one({
     name: "containerd-sock",
-    environment: "CONTAINERD_SOCK",
     description: "containerd's socket, to ask its version for that",
     schema: Schema.NonEmptyString,
     fallback: "/run/containerd/containerd.sock",

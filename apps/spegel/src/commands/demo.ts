@@ -9,30 +9,22 @@ import * as DemoImage from "../demo/DemoImage.ts"
 import * as DemoReport from "../demo/DemoReport.ts"
 import * as NodeFacts from "../demo/NodeFacts.ts"
 import * as PullClient from "../demo/PullClient.ts"
-import { textSchema } from "../Flags.ts"
-
-const between = (min: number, max: number, what: string) =>
-  textSchema<number>({
-    expected: `${what} from ${min} to ${max}`,
-    parse: (text) => {
-      const fits = /^\d{1,6}$/.test(text) && Number(text) >= min && Number(text) <= max
-      return fits ? Option.some(Number(text)) : Option.none()
-    },
-    print: String
-  })
+import { decodeWith, type Given } from "../Flags.ts"
+import * as GoInteger from "../GoInteger.ts"
 
 const number = (name: string, fallback: number, schema: Schema.Codec<number, string>, description: string) =>
   Flag.String(name).pipe(
     Flag.withMetavar("NUMBER"),
     Flag.withDescription(`${description} (default ${fallback})`),
     Flag.withDefault(String(fallback)),
-    Flag.withSchema(schema)
+    Flag.map((text): Given => ({ source: `--${name}`, text })),
+    Flag.mapEffect(decodeWith(schema))
   )
 
 const flags = {
-  nodes: number("nodes", 3, between(2, 20, "a number of nodes"), "Nodes to start"),
-  layers: number("layers", 4, between(1, 50, "a number of layers"), "Layers of the image"),
-  layerSize: number("layer-size", 16, between(1, 1024, "a size in MiB"), "Size of each layer in MiB"),
+  nodes: number("nodes", 3, GoInteger.between("a number of nodes", 2, 20), "Nodes to start"),
+  layers: number("layers", 4, GoInteger.between("a number of layers", 1, 50), "Layers of the image"),
+  layerSize: number("layer-size", 16, GoInteger.between("a size in MiB", 1, 1024), "Size of each layer in MiB"),
   containerd: Flag.Boolean("containerd").pipe(
     Flag.withDescription("Give each node a real containerd daemon (needs root and containerd)"),
     Flag.withDefault(false)

@@ -1,3 +1,4 @@
+import type { NamePattern } from "@spegel-ts/oci/NamePattern"
 import * as RegistryFilter from "@spegel-ts/oci/RegistryFilter"
 import * as PeerAddress from "@spegel-ts/router/PeerAddress"
 import { Duration, Effect, Option, Result, Schema } from "effect"
@@ -5,16 +6,20 @@ import { Command } from "effect/cli"
 import { existsSync } from "node:fs"
 import { join } from "node:path"
 import * as Daemon from "../Daemon.ts"
-import { many, one, onOff, textSchema } from "../Flags.ts"
-import { GoDuration } from "../GoDuration.ts"
+import { many, one, onOff } from "../Flags.ts"
+import { GoDuration, PositiveGoDuration } from "../GoDuration.ts"
+import * as GoInteger from "../GoInteger.ts"
 import { ListenAddress } from "../ListenAddress.ts"
 import * as MirrorFlags from "../MirrorFlags.ts"
+import { regularExpression } from "../RegularExpression.ts"
+import { textSchema } from "../TextSchema.ts"
 import { bootstrapFlags, bootstrapLayer, bootstrapTls } from "./bootstrap.ts"
 import { containerdRegistryConfigPath, dataDir, mirroredRegistries, SettingsInvalid } from "./shared.ts"
 
 const path = Schema.NonEmptyString
 const address = { schema: ListenAddress, metavar: "[IP]:PORT" }
 const duration = { schema: GoDuration, metavar: "DURATION" }
+const wait = { schema: PositiveGoDuration, metavar: "DURATION" }
 
 const store = textSchema<Option.Option<string>>({
   expected: "containerd or oci-layout:DIR",
@@ -31,23 +36,10 @@ const storeOrDefault = textSchema<Option.Option<Option.Option<string>>>({
   print: Option.match({ onNone: () => "", onSome: (value) => Schema.encodeSync(store)(value) })
 })
 
-const regularExpression = textSchema<RegExp>({
-  expected: "a regular expression such as :latest$",
-  parse: (text) => {
-    try {
-      return Option.some(new RegExp(text, "u"))
-    } catch {
-      return Option.none()
-    }
-  },
-  print: (expression) => expression.source
-})
+const uploads = GoInteger.between("a number of uploads such as 128, or 0 for any,", 0, 1_000_000)
 
-const uploads = textSchema<number>({
-  expected: "a number of uploads such as 128, or 0 for any",
-  parse: (text) => /^\d{1,6}$/.test(text) ? Option.some(Number(text)) : Option.none(),
-  print: String
-})
+/** What --resolve-latest-tag=false leaves to upstream. */
+const latestTag: NamePattern = { matches: (name) => name.endsWith(":latest") }
 
 const cidr = textSchema<string>({
   expected: "a range of addresses such as 10.0.0.0/8 or fd00::/8",
@@ -59,27 +51,23 @@ const flags = {
   registryAddr: one({
     ...address,
     name: "registry-addr",
-    environment: "REGISTRY_ADDR",
     description: "Where to serve images to containerd and to peers",
     fallback: ":5000"
   }),
   routerAddr: one({
     ...address,
     name: "router-addr",
-    environment: "ROUTER_ADDR",
     description: "Where to talk to peers about who has what",
     fallback: ":5001"
   }),
   metricsAddr: one({
     ...address,
     name: "metrics-addr",
-    environment: "METRICS_ADDR",
     description: "Where to serve metrics and debug pages",
     fallback: ":9090"
   }),
   store: one({
     name: "store",
-    environment: "STORE",
     description:
       "Where this node's images are: containerd, or oci-layout:DIR. Default: containerd where its socket exists, else an image layout in the data directory",
     schema: storeOrDefault,
@@ -88,7 +76,6 @@ const flags = {
   }),
   containerdSock: one({
     name: "containerd-sock",
-    environment: "CONTAINERD_SOCK",
     description: "containerd's socket",
     schema: path,
     fallback: "/run/containerd/containerd.sock",
@@ -96,7 +83,6 @@ const flags = {
   }),
   containerdNamespace: one({
     name: "containerd-namespace",
-    environment: "CONTAINERD_NAMESPACE",
     description: "containerd's namespace of the images",
     schema: path,
     fallback: "k8s.io",
@@ -104,7 +90,6 @@ const flags = {
   }),
   containerdContentPath: one({
     name: "containerd-content-path",
-    environment: "CONTAINERD_CONTENT_PATH",
     description: "containerd's content directory",
     schema: path,
     fallback: "/var/lib/containerd/io.containerd.content.v1.content",
@@ -115,20 +100,18 @@ const flags = {
   mirroredRegistries,
   registryFilters: many({
     name: "registry-filters",
-    environment: "REGISTRY_FILTERS",
-    description: "Regular expression; images whose registry/repository:tag matches are left to upstream",
+    description: "Regular expression (RE2); images whose registry/repository:tag matches are left to upstream",
     schema: regularExpression,
-    metavar: "REGEXP"
+    metavar: "REGEXP",
+    commas: "part of a value"
   }),
   resolveTags: onOff({
     name: "resolve-tags",
-    environment: "RESOLVE_TAGS",
     description: "Ask peers for tags too, not for digests only",
     fallback: true
   }),
   resolveLatestTag: onOff({
     name: "resolve-latest-tag",
-    environment: "RESOLVE_LATEST_TAG",
     description: "Deprecated: false is --registry-filters=:latest$",
     fallback: true
   }),
@@ -136,28 +119,24 @@ const flags = {
   ...bootstrapFlags,
   peerCidrs: many({
     name: "peer-cidrs",
-    environment: "PEER_CIDRS",
     description: "Range in which the addresses of all peers lie; others that peers claim are not believed",
     schema: cidr,
     metavar: "CIDR"
   }),
   recordTtl: one({
-    ...duration,
+    ...wait,
     name: "record-ttl",
-    environment: "RECORD_TTL",
     description: "How long what a peer says it holds is believed, where it is not said again",
     fallback: "10m"
   }),
   recordRefresh: one({
-    ...duration,
+    ...wait,
     name: "record-refresh",
-    environment: "RECORD_REFRESH",
     description: "How often this node says again what it holds; less than the peers' --record-ttl",
     fallback: "9m"
   }),
   maxUploads: one({
     name: "max-uploads",
-    environment: "MAX_UPLOADS",
     description: "How many bodies may be sent to peers at once; others are told to ask another peer. 0 for any number",
     schema: uploads,
     fallback: "128",
@@ -165,7 +144,6 @@ const flags = {
   }),
   maxUploadsPerPeer: one({
     name: "max-uploads-per-peer",
-    environment: "MAX_UPLOADS_PER_PEER",
     description: "How many bodies may be sent to one peer at once; 0 for any number",
     schema: uploads,
     fallback: "16",
@@ -173,7 +151,6 @@ const flags = {
   }),
   nodeReadinessTaint: one({
     name: "node-readiness-taint",
-    environment: "NODE_READINESS_TAINT",
     description: "Key of the taint to take off this Kubernetes node when the mirror is ready; empty for none",
     schema: Schema.String,
     fallback: "",
@@ -181,7 +158,6 @@ const flags = {
   }),
   nodeName: one({
     name: "node-name",
-    environment: "NODE_NAME",
     description: "Name of this Kubernetes node; for --node-readiness-taint",
     schema: Schema.String,
     fallback: "",
@@ -189,13 +165,11 @@ const flags = {
   }),
   debugWebEnabled: onOff({
     name: "debug-web-enabled",
-    environment: "DEBUG_WEB_ENABLED",
     description: "Serve debug pages on the metrics address",
     fallback: true
   }),
   basicAuthDir: one({
     name: "basic-auth-dir",
-    environment: "BASIC_AUTH_DIR",
     description: "Directory of the files username and password, which clients must then give",
     schema: path,
     fallback: "/etc/secrets/basic-auth",
@@ -204,7 +178,6 @@ const flags = {
   shutdownGrace: one({
     ...duration,
     name: "shutdown-grace",
-    environment: "SHUTDOWN_GRACE",
     description: "How long running requests may go on at shutdown",
     fallback: "20s"
   })
@@ -245,7 +218,7 @@ export const registry = Command.make(
     }
     const filter = yield* Effect.fromResult(RegistryFilter.make({
       mirroredRegistries: flags.mirroredRegistries,
-      registryFilters: flags.resolveLatestTag ? flags.registryFilters : [...flags.registryFilters, /:latest$/]
+      registryFilters: flags.resolveLatestTag ? flags.registryFilters : [...flags.registryFilters, latestTag]
     }))
     const peerCidrs = yield* Effect.fromResult(PeerAddress.parseCidrs(flags.peerCidrs))
     return yield* Daemon.run({

@@ -2,7 +2,8 @@
 import { registryHost } from "@spegel-ts/oci/RegistryFilter"
 import { Data, Option, Result, Schema } from "effect"
 import { Flag } from "effect/cli"
-import { many, one, textSchema } from "../Flags.ts"
+import { many, one } from "../Flags.ts"
+import { textSchema } from "../TextSchema.ts"
 
 /** Flags that do not fit together. */
 export class SettingsInvalid extends Data.TaggedError("SettingsInvalid")<{
@@ -16,7 +17,6 @@ export class SettingsInvalid extends Data.TaggedError("SettingsInvalid")<{
 
 export const containerdRegistryConfigPath = one({
   name: "containerd-registry-config-path",
-  environment: "CONTAINERD_REGISTRY_CONFIG_PATH",
   description: "Directory of containerd's hosts.toml files: its config_path",
   schema: Schema.NonEmptyString,
   fallback: "/etc/containerd/certs.d",
@@ -25,7 +25,6 @@ export const containerdRegistryConfigPath = one({
 
 export const dataDir = one({
   name: "data-dir",
-  environment: "DATA_DIR",
   description: "Directory of the node's identity",
   schema: Schema.NonEmptyString,
   fallback: "/var/lib/spegel",
@@ -37,7 +36,6 @@ const allRegistries = "_default"
 
 export const mirroredRegistries = many({
   name: "mirrored-registries",
-  environment: "MIRRORED_REGISTRIES",
   description: `Registry to mirror, as host or URL; all of them where none is given, or ${allRegistries}`,
   schema: textSchema<string>({
     expected: "a registry such as docker.io or https://registry.example:5000",

@@ -1,0 +1,37 @@
+/**
+ * Regular expressions over the names of images, in the syntax of RE2, which is that of Go and so of Spegel. Matching takes
+ * time that is linear in the name: anybody may ask for any name, and no expression of an administrator may then stop the
+ * mirror, as JavaScript's own can. `docs/decisions/0001-re2js.md` has the figures.
+ */
+import { Data, Effect } from "effect"
+
+export interface NamePattern {
+  /** True when any part of the name matches. */
+  readonly matches: (name: string) => boolean
+}
+
+/** An expression that RE2 does not have. */
+export class InvalidPattern extends Data.TaggedError("InvalidPattern")<{
+  readonly expression: string
+  readonly reason: string
+}> {
+  override get message() {
+    return `${JSON.stringify(this.expression)} is no regular expression of RE2: ${this.reason}`
+  }
+}
+
+/** Loads the engine, which takes memory, with the first expression. */
+export const compile = Effect.fnUntraced(function*(expression: string) {
+  const { RE2JS } = yield* Effect.promise(() => import("re2js"))
+  return yield* Effect.try({
+    try: (): NamePattern => {
+      const compiled = RE2JS.compile(expression)
+      return { matches: (name) => compiled.test(name) }
+    },
+    catch: (cause) =>
+      new InvalidPattern({
+        expression,
+        reason: (cause instanceof Error ? cause.message : String(cause)).replace("error parsing regexp: ", "")
+      })
+  })
+})
