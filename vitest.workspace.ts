@@ -6,7 +6,12 @@ if (Number(process.versions.node.split(".")[0]) < 24) {
   )
 }
 
-const tests = "{packages,apps,examples}/*/test/**/*"
+/** Tests of one suite, by how their files end. */
+const tests = (suite: string) => [`{packages,apps,examples}/*/test/**/*.${suite}.test.ts`]
+const suites = ["integration", "stress", "chart", "kubernetes", "e2e"]
+
+/** Processes of tests run the bundle. */
+const globalSetup = ["apps/spegel/test/BundleSetup.ts"]
 
 export default defineConfig({
   // Workspace packages resolve to their sources: tests need no build.
@@ -20,19 +25,29 @@ export default defineConfig({
           name: "unit",
           // Nothing here takes a second; a machine that is busy with other things may need longer.
           testTimeout: 30_000,
-          include: [`${tests}.test.ts`],
-          exclude: ["**/*.integration.test.ts", "**/*.e2e.test.ts", "**/*.kubernetes.test.ts"]
+          include: ["{packages,apps,examples}/*/test/**/*.test.ts"],
+          exclude: suites.flatMap(tests)
         }
       },
       {
         extends: true,
-        test: { name: "integration", include: [`${tests}.integration.test.ts`], testTimeout: 60_000 }
+        test: { name: "integration", include: tests("integration"), globalSetup, testTimeout: 60_000 }
+      },
+      {
+        extends: true,
+        // What takes long by its nature: many random inputs, processes killed at many places, times that are real.
+        test: { name: "stress", include: tests("stress"), globalSetup, testTimeout: 120_000 }
+      },
+      {
+        extends: true,
+        test: { name: "chart", include: tests("chart"), globalSetup, testTimeout: 60_000, hookTimeout: 900_000 }
       },
       {
         extends: true,
         test: {
           name: "kubernetes",
-          include: [`${tests}.kubernetes.test.ts`],
+          include: tests("kubernetes"),
+          globalSetup,
           testTimeout: 120_000,
           hookTimeout: 900_000
         }
@@ -41,7 +56,8 @@ export default defineConfig({
         extends: true,
         test: {
           name: "e2e",
-          include: [`${tests}.e2e.test.ts`],
+          include: tests("e2e"),
+          globalSetup,
           testTimeout: 300_000,
           hookTimeout: 120_000,
           fileParallelism: false

@@ -52,7 +52,7 @@ export const one = <A>(options: {
     Flag.withDescription(describe(options.description, options.name, options.fallback)),
     Flag.map((text): Given => ({ source: `--${options.name}`, text })),
     Flag.withFallbackConfig(fromEnvironment(options.name)),
-    Flag.withDefault<Given>({ source: "default", text: options.fallback }),
+    Flag.withDefault<Given>({ source: `--${options.name}`, text: options.fallback }),
     Flag.mapEffect(decodeWith(options.schema))
   )
 
@@ -82,7 +82,7 @@ export const many = <A>(options: {
       texts: commas === undefined ? texts.flatMap((text) => text.split(",")) : texts
     })),
     Flag.withFallbackConfig(fromEnvironment(name)),
-    Flag.withDefault<GivenList>({ source: "default", texts: [] }),
+    Flag.withDefault<GivenList>({ source: `--${name}`, texts: [] }),
     Flag.mapEffect(Effect.fnUntraced(function*(given) {
       const texts = "texts" in given ? given.texts : yield* Effect.fromOption(CommaList.parse(given.text)).pipe(
         Effect.mapError(() =>
@@ -110,6 +110,6 @@ export const onOff = (options: {
     Flag.withDescription(describe(options.description, options.name, String(options.fallback))),
     Flag.map((text): Given => ({ source: `--${options.name}`, text })),
     Flag.withFallbackConfig(fromEnvironment(options.name)),
-    Flag.withDefault<Given>({ source: "default", text: String(options.fallback) }),
+    Flag.withDefault<Given>({ source: `--${options.name}`, text: String(options.fallback) }),
     Flag.mapEffect(decodeWith(GoBoolean))
   )

@@ -7,10 +7,9 @@ import { createServer } from "node:http"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
-import { rolldown } from "rolldown"
-import config from "../../../rolldown.config.ts"
 
-const root = fileURLToPath(new URL("../../..", import.meta.url))
+/** Made by `BundleSetup`. */
+const bundle = fileURLToPath(new URL("../bundle", import.meta.url))
 const port = 30_000 + (process.pid % 400) * 4
 /** Larger than what is verified before any of it is sent. */
 const size = 6 * 1024 * 1024
@@ -35,7 +34,6 @@ const layout = (directory: string, name: string, blobs: ReadonlyArray<{ bytes: B
 
 /** A daemon from the bundle; gives what it logs. */
 const daemon = (
-  bundle: string,
   options: { registry: string; router: string; layout: string; data: string; peer: string }
 ) =>
   Effect.acquireRelease(
@@ -66,12 +64,6 @@ describe("the bundled daemon", { timeout: 120_000 }, () => {
   it.live("hashes what it relays on its thread: a right layer is completed, a wrong one never", () =>
     Effect.gen(function*() {
       const directory = yield* temporary
-      const bundle = join(directory, "bundle")
-      yield* Effect.promise(async () => {
-        const build = await rolldown({ ...config, cwd: root })
-        await build.write({ ...config.output, dir: bundle })
-        await build.close()
-      })
       const [right, wrong] = [yield* blob, yield* blob]
       const holds = yield* layout(directory, "full", [right, wrong])
       const empty = yield* layout(directory, "empty", [])
@@ -90,14 +82,14 @@ describe("the bundled daemon", { timeout: 120_000 }, () => {
             server.close()
           })
       )
-      yield* daemon(bundle, {
+      yield* daemon({
         registry: "127.0.0.43",
         router: "127.0.0.42",
         layout: holds,
         data: join(directory, "holder"),
         peer: "127.0.0.41"
       })
-      const { log } = yield* daemon(bundle, {
+      const { log } = yield* daemon({
         registry: "127.0.0.41",
         router: "127.0.0.41",
         layout: empty,

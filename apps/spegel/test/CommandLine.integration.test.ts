@@ -1,8 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Certificates from "@spegel-ts/leader-election/testkit/Certificates"
-import { version } from "@spegel-ts/spegel/Version"
 import { Effect, Schedule } from "effect"
-import { mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises"
+import { mkdir, writeFile } from "node:fs/promises"
 import { createServer } from "node:net"
 import { join } from "node:path"
 import * as SpegelProcess from "./e2e/SpegelProcess.ts"
@@ -45,97 +44,7 @@ const assertRefused = ({ code, stderr }: SpegelProcess.Finished, ...words: Reado
   assert.strictEqual(code, 1)
 }
 
-describe("spegel", { timeout: 300_000 }, () => {
-  it.live("explains itself", () =>
-    Effect.gen(function*() {
-      const help = yield* SpegelProcess.run(["--help"])
-      for (const command of ["registry", "configuration", "demo", "version"]) assert.include(help.stdout, command)
-      assert.strictEqual(help.code, 0)
-      const registry = yield* SpegelProcess.run(["registry", "--help"])
-      for (const flag of ["--mirror-resolve-timeout DURATION", "env MIRROR_RESOLVE_TIMEOUT, default 20ms", "--store"]) {
-        assert.include(registry.stdout, flag)
-      }
-    }))
-
-  it.live("prints the version that package.json has", () =>
-    Effect.gen(function*() {
-      const { stdout } = yield* SpegelProcess.run(["version"])
-      assert.strictEqual(stdout.trim(), version)
-      const manifest = yield* Effect.promise(() => readFile(new URL("../package.json", import.meta.url), "utf8"))
-      assert.strictEqual(JSON.parse(manifest).version, version)
-    }))
-
-  const wrong: ReadonlyArray<
-    readonly [command: string, flag: string, value: string, environment: string, expected: string]
-  > = [
-    ["registry", "registry-addr", "5000", "REGISTRY_ADDR", "address to listen on"],
-    ["registry", "router-addr", "host:1", "ROUTER_ADDR", "address to listen on"],
-    ["registry", "metrics-addr", ":99999", "METRICS_ADDR", "address to listen on"],
-    ["registry", "store", "docker", "STORE", "containerd or oci-layout:DIR"],
-    ["registry", "containerd-sock", "", "", "length of at least 1"],
-    ["registry", "containerd-namespace", "", "", "length of at least 1"],
-    ["registry", "containerd-content-path", "", "", "length of at least 1"],
-    ["registry", "containerd-registry-config-path", "", "", "length of at least 1"],
-    ["registry", "data-dir", "", "", "length of at least 1"],
-    ["registry", "basic-auth-dir", "", "", "length of at least 1"],
-    ["registry", "mirrored-registries", "not a host", "MIRRORED_REGISTRIES", "a registry such as docker.io"],
-    ["registry", "registry-filters", "(", "REGISTRY_FILTERS", "a regular expression"],
-    ["registry", "mirror-resolve-timeout", "20 ms", "MIRROR_RESOLVE_TIMEOUT", "a duration such as 20ms"],
-    ["registry", "mirror-resolve-retries", "0", "MIRROR_RESOLVE_RETRIES", "a number of peers"],
-    ["registry", "bootstrap-kind", "carrier-pigeon", "BOOTSTRAP_KIND", "a bootstrap kind: dns"],
-    ["registry", "dns-bootstrap-domain", "no domain", "DNS_BOOTSTRAP_DOMAIN", "a domain name"],
-    ["registry", "http-bootstrap-peer", "10.0.0.7:5002", "HTTP_BOOTSTRAP_PEER", "a URL"],
-    ["registry", "http-bootstrap-addr", "x", "HTTP_BOOTSTRAP_ADDR", "address to listen on"],
-    ["registry", "leader-election-namespace", "Spegel", "LEADER_ELECTION_NAMESPACE", "a name of lower-case"],
-    ["registry", "leader-election-name", "a b", "LEADER_ELECTION_NAME", "a name of lower-case"],
-    ["registry", "peer-cidrs", "10.0.0.0/99", "PEER_CIDRS", "a range of addresses"],
-    ["registry", "record-ttl", "10", "RECORD_TTL", "duration"],
-    ["registry", "record-refresh", "x", "RECORD_REFRESH", "duration"],
-    ["registry", "static-bootstrap-peers", "10.0.0.7", "STATIC_BOOTSTRAP_PEERS", "a peer such as"],
-    ["registry", "shutdown-grace", "soon", "SHUTDOWN_GRACE", "a duration such as 20ms"],
-    ["registry", "resolve-tags", "maybe", "RESOLVE_TAGS", "true"],
-    ["registry", "resolve-latest-tag", "maybe", "RESOLVE_LATEST_TAG", "true"],
-    ["registry", "debug-web-enabled", "maybe", "DEBUG_WEB_ENABLED", "true"],
-    ["registry", "log-level", "loud", "LOG_LEVEL", "DEBUG, INFO, WARN or ERROR"],
-    ["configuration", "mirror-targets", "127.0.0.1:5000", "MIRROR_TARGETS", "a mirror's URL"],
-    ["configuration", "mirrored-registries", "/", "MIRRORED_REGISTRIES", "a registry such as docker.io"],
-    ["configuration", "containerd-registry-config-path", "", "", "length of at least 1"],
-    ["configuration", "resolve-tags", "maybe", "RESOLVE_TAGS", "true"],
-    ["configuration", "prepend-existing", "maybe", "PREPEND_EXISTING", "true"],
-    ["demo", "nodes", "1", "", "a number of nodes from 2 to 20"],
-    ["demo", "layers", "none", "", "a number of layers from 1 to 50"],
-    ["demo", "layer-size", "4096", "", "a size in MiB from 1 to 1024"]
-  ]
-  it.live("names a flag or variable whose value is wrong, with what it should be", () =>
-    Effect.forEach(wrong, ([command, flag, value, environment, expected]) =>
-      Effect.gen(function*() {
-        assertRefused(yield* SpegelProcess.run([command, `--${flag}=${value}`]), flag, expected)
-        if (environment === "") return
-        assertRefused(yield* SpegelProcess.run([command], { [environment]: value }), flag, expected)
-      }), { concurrency: 3, discard: true }))
-
-  it.live("says what does not fit together, and what is unknown", () =>
-    Effect.gen(function*() {
-      assertRefused(yield* SpegelProcess.run(["registry", "--nonsense"]), "--nonsense")
-      assertRefused(yield* SpegelProcess.run(["registry", "--bootstrap-kind=dns"]), "--dns-bootstrap-domain")
-      assertRefused(yield* SpegelProcess.run(["registry", "--bootstrap-kind=static"]), "--static-bootstrap-peers")
-      assertRefused(yield* SpegelProcess.run(["registry", "--bootstrap-kind=http"]), "--http-bootstrap-peer")
-      assertRefused(
-        yield* SpegelProcess.run([
-          "registry",
-          "--bootstrap-kind=http",
-          "--http-bootstrap-peer=https://127.0.0.1/id",
-          "--http-bootstrap-cert-file=/x"
-        ]),
-        "--http-bootstrap-cert-file: goes together with --http-bootstrap-key-file"
-      )
-      assertRefused(
-        yield* SpegelProcess.run(["registry", "--record-refresh=10m"]),
-        "--record-refresh: must be shorter than --record-ttl"
-      )
-      assertRefused(yield* SpegelProcess.run(["configuration"]), "--mirror-targets")
-    }))
-
+describe("the spegel process", { timeout: 300_000 }, () => {
   it.live("refuses to start without what it needs, and says what that is", () =>
     Effect.gen(function*() {
       const directory = yield* temporary
@@ -176,43 +85,6 @@ describe("spegel", { timeout: 300_000 }, () => {
           assertRefused(yield* SpegelProcess.run(flags), value, "in use")
         }))
       }
-    }))
-
-  it.live("gives a data directory to its group, and takes an identity away again", () =>
-    Effect.gen(function*() {
-      const directory = yield* temporary
-      const key = join(directory, "private.key")
-      const run = (...args: ReadonlyArray<string>) => SpegelProcess.run(["data-dir", ...args], { DATA_DIR: directory })
-      const modes = Effect.promise(() =>
-        Promise.all([directory, key].map(async (path) => (await stat(path)).mode & 0o777))
-      )
-      yield* Effect.promise(() => writeFile(key, "a key", { mode: 0o600 }))
-      assert.strictEqual((yield* run()).code, 0)
-      assert.deepStrictEqual(yield* modes, [0o770, 0o640])
-      yield* Effect.promise(() => writeFile(join(directory, "other"), ""))
-      for (const again of [1, 2]) assert.strictEqual((yield* run("--remove")).code, 0, String(again))
-      assert.deepStrictEqual(yield* Effect.promise(() => readdir(directory)), ["other"])
-      assert.strictEqual((yield* run()).code, 0)
-      assertRefused(yield* run(`--data-dir=${directory}/none`), `${directory}/none`, "run as the directory's owner")
-    }))
-
-  it.live("takes settings from the environment, and the command line over it", () =>
-    Effect.gen(function*() {
-      const directory = yield* temporary
-      const configured = yield* SpegelProcess.run(
-        ["configuration", "--mirror-targets", "http://127.0.0.1:5000", "http://127.0.0.1:6000"],
-        {
-          CONTAINERD_REGISTRY_CONFIG_PATH: directory,
-          MIRRORED_REGISTRIES: "https://docker.io, https://ghcr.io",
-          MIRROR_TARGETS: "http://127.0.0.1:1"
-        }
-      )
-      assert.strictEqual(configured.code, 0, configured.stderr)
-      assert.deepStrictEqual((yield* Effect.promise(() => readdir(directory))).toSorted(), ["docker.io", "ghcr.io"])
-      const hosts = yield* Effect.promise(() => readFile(join(directory, "docker.io", "hosts.toml"), "utf8"))
-      assert.include(hosts, "127.0.0.1:5000")
-      assert.include(hosts, "127.0.0.1:6000")
-      assert.notInclude(hosts, "127.0.0.1:1\"")
     }))
 
   it.live("runs, tells of itself, and ends with code 0 on SIGTERM", () =>

@@ -1,9 +1,9 @@
-/** The `spegel` command as a child process, from source. */
+/** The `spegel` command as a child process, as it ships: `BundleSetup` has made the bundle. */
 import { Effect, Schedule } from "effect"
 import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
 
-const main = fileURLToPath(new URL("../../src/main.ts", import.meta.url))
+const main = fileURLToPath(new URL("../../bundle/main.js", import.meta.url))
 
 export interface Finished {
   readonly code: number | null
@@ -19,7 +19,7 @@ export const start = Effect.fnUntraced(function*(
   const output = { stdout: "", stderr: "" }
   const child = yield* Effect.acquireRelease(
     Effect.sync(() => {
-      const child = spawn(process.execPath, ["--conditions=source", main, ...args], {
+      const child = spawn(process.execPath, [main, ...args], {
         stdio: ["ignore", "pipe", "pipe"],
         env: { ...process.env, ...environment }
       })

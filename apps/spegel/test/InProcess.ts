@@ -1,0 +1,23 @@
+/** The `spegel` command in this process: what it prints, and the one line that says what is wrong. */
+import * as CommandLine from "@spegel-ts/spegel/CommandLine"
+import { Console, Effect, Exit, Layer } from "effect"
+
+export interface Finished {
+  readonly succeeded: boolean
+  readonly stdout: string
+  readonly complaints: ReadonlyArray<string>
+}
+
+/** Runs it to its end with no more environment than is given. */
+export const run = (args: ReadonlyArray<string>, environment: Readonly<Record<string, string>> = {}) =>
+  Effect.suspend(() => {
+    const printed: Array<string> = []
+    const complaints: Array<string> = []
+    const console: Console.Console = { ...globalThis.console, log: (...texts) => printed.push(texts.join(" ")) }
+    const output: CommandLine.Output = { complain: (line) => complaints.push(line), logging: () => Layer.empty }
+    return CommandLine.run(args, environment, output).pipe(
+      Effect.provideService(Console.Console, console),
+      Effect.exit,
+      Effect.map((exit): Finished => ({ succeeded: Exit.isSuccess(exit), stdout: printed.join("\n"), complaints }))
+    )
+  })
