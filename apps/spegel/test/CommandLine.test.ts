@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Flags from "@spegel-ts/spegel/Flags"
 import { version } from "@spegel-ts/spegel/Version"
 import { Effect } from "effect"
-import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { temporary } from "./e2e/Upstream.ts"
 import * as InProcess from "./InProcess.ts"
@@ -171,7 +171,24 @@ describe("spegel", () => {
         yield* InProcess.run(["registry", "--record-refresh=10m"]),
         "--record-refresh: must be shorter than --record-ttl"
       )
-      assertRefused(yield* InProcess.run(["configuration"]), "--mirror-targets")
+    }))
+
+  it.effect("says which settings of configuration do not fit, and touches nothing", () =>
+    Effect.gen(function*() {
+      const directory = join(yield* temporary, "certs.d")
+      const target = "--mirror-targets=http://10.0.0.7:30020"
+      const cases: ReadonlyArray<readonly [args: ReadonlyArray<string>, reason: string]> = [
+        [[], "--mirror-targets: is needed"],
+        [[target, "--tag-resolution=upstream-first"], "needs --mirrored-registries"],
+        [[target, "--tag-resolution=mirror", "--resolve-tags=false"], "contradicts --resolve-tags=false"]
+      ]
+      for (const [args, reason] of cases) {
+        assertRefused(
+          yield* InProcess.run(["configuration", `--containerd-registry-config-path=${directory}`, ...args]),
+          reason
+        )
+      }
+      assert.isFalse(existsSync(directory))
     }))
 
   it.effect("wants both files of a certificate in the directory of certificates", () =>

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as CleanupProbe from "@spegel-ts/spegel/CleanupProbe"
 import { Duration, Effect, Fiber } from "effect"
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs"
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { createServer } from "node:http"
 import { join } from "node:path"
 import { parse } from "smol-toml"
@@ -66,42 +66,6 @@ describe("spegel on a node", { timeout: 120_000 }, () => {
       assert.deepStrictEqual(StartingStates.snapshot(directory), together)
       yield* SpegelProcess.run(["cleanup", ...flags.slice(0, 1)])
       assert.deepStrictEqual(StartingStates.snapshot(directory), [])
-    }))
-
-  it.live("says which settings do not fit, and touches nothing", () =>
-    Effect.gen(function*() {
-      const directory = join(yield* temporary, "certs.d")
-      const cases: ReadonlyArray<readonly [ReadonlyArray<string>, string]> = [
-        [[], "--mirror-targets: is needed"],
-        [["--mirror-targets=10.0.0.7:30020"], "a mirror's URL"],
-        [["--mirror-targets=http://10.0.0.7:30020", "--tag-resolution=upstream"], "mirror, upstream-first, never"],
-        [["--mirror-targets=http://10.0.0.7:30020", "--tag-resolution=upstream-first"], "needs --mirrored-registries"],
-        [
-          ["--mirror-targets=http://10.0.0.7:30020", "--tag-resolution=mirror", "--resolve-tags=false"],
-          "contradicts --resolve-tags=false"
-        ]
-      ]
-      for (const [flags, reason] of cases) {
-        const { code, stderr } = yield* SpegelProcess.run([
-          "configuration",
-          `--containerd-registry-config-path=${directory}`,
-          ...flags
-        ])
-        assert.strictEqual(code, 1)
-        assert.include(stderr, reason)
-      }
-      assert.isFalse(existsSync(directory))
-      const waits: ReadonlyArray<readonly [ReadonlyArray<string>, string]> = [
-        [[], "a host and a port"],
-        [["--probe-endpoint=spegel-cleanup"], "a host and a port"],
-        [["--probe-endpoint=[::1]:8080", "--threshold=0"], "a number from 1"],
-        [["--probe-endpoint=[::1]:8080", "--period=soon"], "a duration"]
-      ]
-      for (const [flags, reason] of waits) {
-        const { code, stderr } = yield* SpegelProcess.run(["cleanup-wait", ...flags])
-        assert.strictEqual(code, 1)
-        assert.include(stderr, reason)
-      }
     }))
 
   it.live("cleans up before it says so, until it is stopped; the wait ends when all have said so", () =>
