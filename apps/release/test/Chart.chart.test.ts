@@ -5,6 +5,7 @@ import { glob, readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { parse } from "yaml"
+import * as GoSpegelValues from "./GoSpegelValues.ts"
 import * as HelmChart from "./HelmChart.ts"
 
 const repository = fileURLToPath(new URL("../../..", import.meta.url))
@@ -99,6 +100,9 @@ const table: Readonly<Record<string, HelmChart.Rendering>> = {
       }
     }
   },
+  "all values that Go Spegel has": { values: GoSpegelValues.current },
+  "all values that Go Spegel has, before 1.34": { kubernetes: "1.30.0", values: GoSpegelValues.current },
+  "all values that Go Spegel had": { values: GoSpegelValues.former },
   // What a release of Spegel 0.6 may have set.
   "values of an older Spegel": {
     kubernetes: "1.33.0",
@@ -154,8 +158,8 @@ const help = new Map<string, Promise<HelmChart.Finished>>()
 
 /** Flags of a command of `spegel`, as it tells of them itself. */
 const flagsOf = async (command: string) => {
-  const main = join(repository, "apps/spegel/src/main.ts")
-  const asked = help.get(command) ?? HelmChart.run(process.execPath, ["--conditions=source", main, command, "--help"])
+  const main = join(repository, "apps/spegel/bundle/main.js")
+  const asked = help.get(command) ?? HelmChart.run(process.execPath, [main, command, "--help"])
   help.set(command, asked)
   return (await asked).stdout.match(/--[a-z-]+/g) ?? []
 }
@@ -317,9 +321,10 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
         assert.strictEqual(service["spec"].clusterIP, "None")
         assert.isTrue(service["spec"].publishNotReadyAddresses)
         const container = containersOf(wait ?? assert.fail())[0] ?? assert.fail()
+        const domain = rendering.values?.clusterDomain ?? "cluster.local."
         assert.deepStrictEqual(
           flag(container, "probe-endpoint"),
-          [`${service.metadata.name}.mirrors.svc.cluster.local.:${service["spec"].ports[0].port}`]
+          [`${service.metadata.name}.mirrors.svc.${domain}:${service["spec"].ports[0].port}`]
         )
         const directories = (pod: { readonly spec: { readonly volumes: ReadonlyArray<{ hostPath?: unknown }> } }) =>
           pod.spec.volumes.map(({ hostPath }) => hostPath)
@@ -373,6 +378,22 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
       type: "Directory"
     })
     assert.deepStrictEqual(await mountOf("/run/c.sock"), { path: "/run/c.sock", type: "Socket" })
+  })
+
+  it("does what former values of Go Spegel's chart say", async () => {
+    const objects = await HelmChart.render({ values: GoSpegelValues.former })
+    const registries = ["https://docker.io", "https://ghcr.io"]
+    const configuration = containerOf(objects, "configuration")
+    const registry = containerOf(objects, "registry")
+    for (const container of [configuration, registry]) {
+      assert.deepStrictEqual(flag(container, "mirrored-registries"), registries)
+    }
+    assert.include(flag(configuration, "mirror-targets"), "http://10.0.0.9:5000")
+    assert.deepStrictEqual(flag(configuration, "prepend-existing"), ["true"])
+    assert.deepStrictEqual(flag(registry, "resolve-latest-tag"), ["false"])
+    assert.deepStrictEqual(flag(registry, "kubeconfig-path"), ["/etc/kubeconfig"])
+    const dashboard = objects.find(({ metadata }) => metadata.name.endsWith("-dashboard"))
+    assert.strictEqual(dashboard?.metadata.labels["dashboard"], "yes")
   })
 
   it("names the image by digest where one is set, else by tag, else by the chart's version", async () => {

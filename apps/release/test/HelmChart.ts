@@ -86,6 +86,7 @@ export interface KubernetesObject {
 
 /** Values over the chart's own; those that tests look at have types. */
 export interface Values {
+  readonly clusterDomain?: string
   readonly nodeReadiness?: { readonly enabled: boolean; readonly taint?: string }
   readonly spegel?: {
     readonly bootstrapKinds?: ReadonlyArray<string>
