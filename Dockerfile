@@ -1,5 +1,4 @@
-# syntax=docker/dockerfile:1
-FROM --platform=$BUILDPLATFORM node:24.21.0-bookworm-slim AS build
+FROM --platform=$BUILDPLATFORM node:24.21.0-bookworm-slim@sha256:0e0ff40c39bc087845bfb27465a0df4ea419520094bc35842ff83dd8cbe6f9b6 AS build
 # The bundle does not tell a scanner what it is made of; this stage does.
 ARG BUILDKIT_SBOM_SCAN_STAGE=true
 WORKDIR /src
@@ -7,7 +6,7 @@ COPY . .
 RUN npm ci --ignore-scripts && npm run bundle
 
 # Node, the libraries it needs and the bundle, nothing else: `npm run image` makes the same files without Docker.
-FROM node:24.21.0-bookworm-slim AS root
+FROM node:24.21.0-bookworm-slim@sha256:0e0ff40c39bc087845bfb27465a0df4ea419520094bc35842ff83dd8cbe6f9b6 AS root
 COPY --from=build /src /src
 RUN node --conditions=source /src/apps/release/src/main.ts root /root-filesystem
 
