@@ -6,6 +6,7 @@ import { Command, Flag } from "effect/cli"
 import * as Bar from "./Bar.ts"
 import { commands as bytes } from "./bytes/commands.ts"
 import { election } from "./election.ts"
+import { filters } from "./filters.ts"
 import { json, svg } from "./Flags.ts"
 import * as Plot from "./Plot.ts"
 import { partition, restarts, thirdLost, visibility } from "./router/faults.ts"
@@ -179,7 +180,17 @@ const elections = Command.make("election", {
 
 Command.make("bench").pipe(
   Command.withDescription("Benchmarks of spegel-ts"),
-  Command.withSubcommands([router, faults, underAttack, routerMemory, routerUpkeep, elections, ...bytes, traces]),
+  Command.withSubcommands([
+    router,
+    faults,
+    underAttack,
+    routerMemory,
+    routerUpkeep,
+    elections,
+    filters,
+    ...bytes,
+    traces
+  ]),
   Command.run({ version: "0.1.0" }),
   Effect.provide(NodeServices.layer),
   NodeRuntime.runMain
