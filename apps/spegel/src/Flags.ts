@@ -39,6 +39,9 @@ export const decodeWith = <A>(schema: Schema.Codec<A, string>) => {
     Effect.mapError(decode(given.text), ({ message }) => wrong(given, message.replace(/, got [^]*$/, "")))
 }
 
+/** What was given last decides, as in Go: what a chart passes on may say a flag again. */
+const last = (name: string, texts: ReadonlyArray<string>): Given => ({ source: `--${name}`, text: texts.at(-1) ?? "" })
+
 /** A flag of one value. The default is text too, so that it is read as a user's value is. */
 export const one = <A>(options: {
   readonly name: string
@@ -50,7 +53,8 @@ export const one = <A>(options: {
   Flag.String(options.name).pipe(
     Flag.withMetavar(options.metavar),
     Flag.withDescription(describe(options.description, options.name, options.fallback)),
-    Flag.map((text): Given => ({ source: `--${options.name}`, text })),
+    Flag.atLeast(1),
+    Flag.map((texts) => last(options.name, texts)),
     Flag.withFallbackConfig(fromEnvironment(options.name)),
     Flag.withDefault<Given>({ source: `--${options.name}`, text: options.fallback }),
     Flag.mapEffect(decodeWith(options.schema))
@@ -108,7 +112,9 @@ export const onOff = (options: {
 }): Flag.Flag<boolean> =>
   Param.makeSingle({ kind: Param.flagKind, name: options.name, primitiveType: booleanText }).pipe(
     Flag.withDescription(describe(options.description, options.name, String(options.fallback))),
-    Flag.map((text): Given => ({ source: `--${options.name}`, text })),
+    Flag.atLeast(1),
+    // A template that has no value for it leaves it empty, which is true for Go.
+    Flag.map((texts) => last(options.name, texts.map((text) => text === "" ? "true" : text))),
     Flag.withFallbackConfig(fromEnvironment(options.name)),
     Flag.withDefault<Given>({ source: `--${options.name}`, text: String(options.fallback) }),
     Flag.mapEffect(decodeWith(GoBoolean))

@@ -63,6 +63,7 @@ describe("spegel", () => {
     ["registry", "max-uploads", "-1", "a number of uploads"],
     ["registry", "bootstrap-kind", "carrier-pigeon", "a bootstrap kind: dns"],
     ["registry", "dns-bootstrap-domain", "no domain", "a domain name"],
+    ["registry", "dns-bootstrap-domain", `${"a".repeat(200)}!`, "a domain name"],
     ["registry", "http-bootstrap-peer", "10.0.0.7:5002", "a URL"],
     ["registry", "http-bootstrap-url", "10.0.0.7:5002", "a URL"],
     ["registry", "http-bootstrap-addr", "x", "address to listen on"],
@@ -207,6 +208,7 @@ describe("spegel", () => {
       [[], { RESOLVE_TAGS: value }] as const
     ]),
     [["--resolve-tags"], {}],
+    [["--resolve-tags="], {}],
     [["--resolve-tags", "false"], {}],
     ...["0", ".5s", "1.s", "+5s", "500μs", "500µs", "500us", "1m30s", "2562047h47m16.854775807s"].flatMap((value) => [
       [[`--mirror-hedge-delay=${value}`], {}] as const,
@@ -226,6 +228,19 @@ describe("spegel", () => {
     const title = [...Object.entries(environment).map((pair) => pair.join("=")), ...args].join(" ")
     it.effect(`takes ${title}`, () => Effect.map(read(args, environment), assertRead))
   }
+
+  it.effect("lets what is said last decide", () =>
+    Effect.gen(function*() {
+      assertRead(
+        yield* read([
+          "--mirror-resolve-timeout=soon",
+          "--mirror-resolve-timeout=1s",
+          "--resolve-tags=maybe",
+          "--resolve-tags=T"
+        ])
+      )
+      assertRefused(yield* read(["--mirror-resolve-timeout=1s", "--mirror-resolve-timeout=soon"]), `"soon"`)
+    }))
 
   it.effect("takes settings from the environment, and the command line over it", () =>
     Effect.gen(function*() {

@@ -41,12 +41,12 @@ const bootstrapUrl = textSchema<Option.Option<URL>>({
   print: Option.match({ onNone: () => "", onSome: (url) => url.href })
 })
 
+/** Labels with dots between them: where a dot could be left out, a long name would be tried in all ways. */
+const domainName = /^[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9])?)*\.?$/
+
 const domain = textSchema<string>({
   expected: "a domain name such as spegel-bootstrap.spegel.svc.cluster.local.",
-  parse: (text) =>
-    /^(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9])?\.?)*$/.test(text) && text.length <= 254
-      ? Option.some(text)
-      : Option.none(),
+  parse: (text) => text === "" || (text.length <= 254 && domainName.test(text)) ? Option.some(text) : Option.none(),
   print: (name) => name
 })
 
