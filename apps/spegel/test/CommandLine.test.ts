@@ -142,6 +142,11 @@ describe("spegel", () => {
         yield* InProcess.run(["registry", "--peer-cidrs", "10.0.0.0/8", "fd00::/999"]),
         `--peer-cidrs="fd00::/999": `
       )
+      // A registry filter is whole on the command line, whatever commas it has.
+      assertRefused(
+        yield* InProcess.run(["registry", "--registry-filters=:dev$", "--registry-filters=a{1,3}(,b"]),
+        `--registry-filters="a{1,3}(,b": `
+      )
       assertRefused(
         yield* InProcess.run(["registry"], { MIRRORED_REGISTRIES: `docker.io,"ghcr.io` }),
         "environment variable MIRRORED_REGISTRIES=",
