@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Certificates from "@spegel-ts/leader-election/testkit/Certificates"
 import { Effect, Schedule } from "effect"
-import { mkdir, writeFile } from "node:fs/promises"
+import { copyFile, mkdir, writeFile } from "node:fs/promises"
 import { createServer } from "node:net"
 import { join } from "node:path"
 import * as SpegelProcess from "./e2e/SpegelProcess.ts"
@@ -24,15 +24,21 @@ const daemonFlags = Effect.fnUntraced(function*(directory: string) {
   }
 })
 
-/** Flags of a certificate for all nodes. */
+/** Flags of a certificate for all nodes: by files, and by their directory. */
 const certificateFlags = Effect.fnUntraced(function*(directory: string) {
   const { ca, certificate } = yield* Certificates.authority(directory)
   const { cert, key } = yield* certificate("node")
-  return [
-    `--http-bootstrap-ca-file=${ca}`,
-    `--http-bootstrap-cert-file=${cert}`,
-    `--http-bootstrap-key-file=${key}`
-  ]
+  const files = [[ca, "ca.crt"], [cert, "tls.crt"], [key, "tls.key"]] as const
+  const together = yield* temporary
+  yield* Effect.promise(() => Promise.all(files.map(([path, name]) => copyFile(path, join(together, name)))))
+  return {
+    byFile: [
+      `--http-bootstrap-ca-file=${ca}`,
+      `--http-bootstrap-cert-file=${cert}`,
+      `--http-bootstrap-key-file=${key}`
+    ],
+    byDirectory: [`--http-bootstrap-cert-dir=${together}`]
+  }
 })
 
 /** One line that says what is wrong, code 1. */
@@ -141,17 +147,17 @@ describe("the spegel process", { timeout: 300_000 }, () => {
           const idPort = yield* freePort
           const first = yield* daemonFlags(yield* temporary)
           const second = yield* daemonFlags(yield* temporary)
-          const tls = secure ? yield* certificateFlags(yield* temporary) : []
-          const http = (host: string) => [
+          const tls = secure ? yield* certificateFlags(yield* temporary) : { byFile: [], byDirectory: [] }
+          const http = (host: string, flag: "peer" | "url", certificate: ReadonlyArray<string>) => [
             "--bootstrap-kind=static,http",
             "--static-bootstrap-peers=127.0.0.9:1",
             `--http-bootstrap-addr=${host}:${idPort}`,
-            `--http-bootstrap-peer=${secure ? "https" : "http"}://127.0.0.2:${idPort}/id`,
-            ...tls
+            `--http-bootstrap-${flag}=${secure ? "https" : "http"}://127.0.0.2:${idPort}/id`,
+            ...certificate
           ]
-          yield* SpegelProcess.start([...first.flags, ...http("127.0.0.2")])
+          yield* SpegelProcess.start([...first.flags, ...http("127.0.0.2", "peer", tls.byFile)])
           yield* SpegelProcess.untilReady(first.url)
-          yield* SpegelProcess.start([...second.flags, ...http("127.0.0.3")])
+          yield* SpegelProcess.start([...second.flags, ...http("127.0.0.3", "url", tls.byDirectory)])
           yield* SpegelProcess.untilReady(second.url)
           const peersOf = ({ metrics }: { readonly metrics: string }) =>
             Effect.promise(() => fetch(`${metrics}/debug/peers`).then((response) => response.json())).pipe(
