@@ -1,10 +1,10 @@
 /**
- * Where a router finds its first peers. Sources give multiaddrs, with or without a `/p2p/` id; the router dials them,
- * skips itself, and asks again when it has lost everybody.
+ * Where a router finds its first peers. Sources give multiaddrs, with or without a `/p2p/` id; the router dials some of
+ * them (`Joining`), skips itself, and asks again when it has lost everybody.
  */
 import { multiaddr } from "@multiformats/multiaddr"
 import type { LeaderElection } from "@spegel-ts/leader-election/LeaderElection"
-import { Context, Data, type Duration, Effect, Layer, Option, Random, Result, Schedule, Schema, Stream } from "effect"
+import { Context, Data, type Duration, Effect, Layer, Option, Result, Schedule, Schema, Stream } from "effect"
 import { lookup } from "node:dns/promises"
 import { download, type TlsFiles } from "./HttpDocument.ts"
 import * as PeerAddress from "./PeerAddress.ts"
@@ -41,26 +41,6 @@ export type Source = typeof Bootstrap.Service
 /** A source that is asked when it is time. */
 const ofAddresses = (addresses: Source["addresses"]): Source => ({ addresses, changes: Stream.never })
 
-/** Addresses of one source that a round dials; more would let each new node of a large cluster dial it whole. */
-const roundSize = 16
-
-/** A source that gives a few of its addresses at a time, in random order, each as often as the others. */
-const inTurn = (addresses: Source["addresses"]): Source => {
-  let given = new Map<string, number>()
-  let round = 0
-  return ofAddresses(addresses.pipe(
-    Effect.flatMap((found) => Random.shuffle(new Set(found))),
-    Effect.map((shuffled) => {
-      round++
-      const taken = shuffled.toSorted((a, b) => (given.get(a) ?? 0) - (given.get(b) ?? 0)).slice(0, roundSize)
-      // Only what is still there is remembered, so that it does not grow as addresses come and go.
-      given = new Map(shuffled.map((address) => [address, given.get(address) ?? 0]))
-      for (const address of taken) given.set(address, round)
-      return taken
-    })
-  ))
-}
-
 /** Reads a static peer: a TCP multiaddr, or an IP address and a port. */
 export const parsePeer = (peer: string): Result.Result<string, InvalidBootstrapPeer> => {
   const invalid = Result.fail(new InvalidBootstrapPeer({ peer }))
@@ -77,11 +57,11 @@ export const parsePeer = (peer: string): Result.Result<string, InvalidBootstrapP
 
 /** Peers that are written down. */
 export const fromStatic = (peers: ReadonlyArray<string>): Result.Result<Source, InvalidBootstrapPeer> =>
-  Result.map(Result.all(peers.map(parsePeer)), (addresses) => inTurn(Effect.succeed(addresses)))
+  Result.map(Result.all(peers.map(parsePeer)), (addresses) => ofAddresses(Effect.succeed(addresses)))
 
 /** All addresses (A and AAAA) of a name, such as a headless service's, on one port. */
 export const fromDns = (options: { readonly name: string; readonly port: number }): Source =>
-  inTurn(
+  ofAddresses(
     Effect.tryPromise({
       try: () => lookup(options.name, { all: true }),
       catch: (cause) =>
@@ -113,7 +93,7 @@ export const fromHttp = (options: {
   const { timeout = "3 seconds", url } = options
   const source = `http ${url.origin}${url.pathname}`
   const fail = (hint: string, cause?: unknown) => new BootstrapUnavailable({ source, hint, cause })
-  return inTurn(
+  return ofAddresses(
     download(url, options.tls ?? {}).pipe(
       Effect.mapError(({ hint }) => fail(hint)),
       Effect.timeoutOrElse({
@@ -147,6 +127,8 @@ export const fromHttp = (options: {
   )
 }
 
+const electionTime = "5 seconds"
+
 /** The holder of a lease, which names itself by its multiaddr. What the lease says is as untrusted as any peer. */
 export const fromLeader = (election: typeof LeaderElection.Service, options: {
   /** This node's multiaddr: the leader may be itself. */
@@ -156,8 +138,13 @@ export const fromLeader = (election: typeof LeaderElection.Service, options: {
   const unavailable = (hint: string, cause?: unknown) => new BootstrapUnavailable({ source: "kubernetes", hint, cause })
   const usable = (address: string) => PeerAddress.isUsableAddress(multiaddr(address), options.usable)
   return {
-    addresses: Stream.runHead(election.leader).pipe(
+    addresses: Stream.runHead(Stream.filter(election.leader, Option.isSome)).pipe(
       Effect.mapError((error) => unavailable(error.message, error)),
+      // Nobody leads a new cluster for a moment; who is alone then would be so by mistake.
+      Effect.timeoutOrElse({
+        duration: electionTime,
+        orElse: () => Effect.fail(unavailable("nobody holds the lease yet"))
+      }),
       Effect.flatMap((leader) => {
         const holder = Option.filter(Option.flatten(leader), (holder) => holder !== options.self)
         if (Option.isNone(holder)) return Effect.succeed([])

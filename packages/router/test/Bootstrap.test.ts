@@ -192,15 +192,6 @@ describe("Bootstrap", () => {
       yield* TestClock.adjust("2 seconds")
       assert.strictEqual(yield* Fiber.join(changes), 1)
     }))
-
-  it.effect("gives a few addresses at a time, and in time all of them", () =>
-    Effect.gen(function*() {
-      const all = Array.from({ length: 40 }, (_, index) => `/ip4/10.0.0.${index}/tcp/5001`)
-      const { addresses } = Result.getOrThrow(Bootstrap.fromStatic(all))
-      const rounds = yield* Effect.all([addresses, addresses, addresses])
-      assert.deepStrictEqual(rounds.map(({ length }) => length), [16, 16, 16])
-      assert.strictEqual(new Set(rounds.flat()).size, 40)
-    }))
 })
 
 describe("PeerAddress", () => {
