@@ -118,7 +118,6 @@ describe("spegel", { timeout: 300_000 }, () => {
     Effect.gen(function*() {
       assertRefused(yield* SpegelProcess.run(["registry", "--nonsense"]), "--nonsense")
       assertRefused(yield* SpegelProcess.run(["registry", "--bootstrap-kind=dns"]), "--dns-bootstrap-domain")
-      assertRefused(yield* SpegelProcess.run(["registry", "--bootstrap-kind=static"]), "--static-bootstrap-peers")
       assertRefused(yield* SpegelProcess.run(["registry", "--bootstrap-kind=http"]), "--http-bootstrap-peer")
       assertRefused(
         yield* SpegelProcess.run([
@@ -151,9 +150,24 @@ describe("spegel", { timeout: 300_000 }, () => {
         await writeFile(join(corrupt, "index.json"), `{"manifests": 1`)
       })
       assertRefused(yield* start(`--store=oci-layout:${corrupt}`), join(corrupt, "index.json"))
+    }))
 
-      yield* Effect.promise(() => writeFile(join(directory, "private.key"), "no key"))
-      assertRefused(yield* start(), join(directory, "private.key"))
+  it.live("starts alone as the first of a cluster, whatever its identity file is, and tells who it is", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      const { flags, metrics, url } = yield* daemonFlags(directory)
+      const key = join(directory, "private.key")
+      yield* Effect.promise(() => writeFile(key, ""))
+      const { output } = yield* SpegelProcess.start([...flags, "--bootstrap-kind=static", "--node-name=worker-1"])
+      yield* SpegelProcess.untilReady(url)
+      const logs = output.stderr.trim().split("\n").map((line) => JSON.parse(line) as Record<string, string>)
+      const warnings = logs.filter(({ level }) => level === "WARN")
+      assert.deepStrictEqual(warnings.map(({ msg }) => msg?.includes(`${key} cannot be used (is empty)`)), [true])
+      const running = logs.find(({ msg }) => msg === "running")
+      assert.match(running?.["id"] ?? "", /^12D3Koo/)
+      assert.strictEqual(running?.["addresses"], "127.0.0.2")
+      const page = yield* Effect.promise(() => fetch(`${metrics}/debug/web/`).then((response) => response.text()))
+      for (const words of [running?.["id"] ?? "", "ready, alone", "name nobody else"]) assert.include(page, words)
     }))
 
   it.live("names an address that is in use, whichever it is", () =>
@@ -187,6 +201,7 @@ describe("spegel", { timeout: 300_000 }, () => {
         Promise.all([directory, key].map(async (path) => (await stat(path)).mode & 0o777))
       )
       yield* Effect.promise(() => writeFile(key, "a key", { mode: 0o600 }))
+      yield* Effect.promise(() => writeFile(`${key}.owner`, "{}"))
       assert.strictEqual((yield* run()).code, 0)
       assert.deepStrictEqual(yield* modes, [0o770, 0o640])
       yield* Effect.promise(() => writeFile(join(directory, "other"), ""))
@@ -248,7 +263,10 @@ describe("spegel", { timeout: 300_000 }, () => {
         assert.include(exposition, `# TYPE ${name} `)
       }
       assert.include(yield* page("/debug/web/"), "<!doctype html>")
-      assert.deepStrictEqual(JSON.parse(yield* page("/debug/peers")), [])
+      const [self, ...peers] = JSON.parse(yield* page("/debug/peers")) as ReadonlyArray<Record<string, unknown>>
+      assert.deepInclude(self, { self: true, addresses: ["127.0.0.2"] })
+      assert.deepStrictEqual(peers, [])
+      assert.match(exposition, /^spegel_router_identity_conflicts_total\{[^}]*kind="own"[^}]*\} 0$/m)
       child.kill("SIGTERM")
       const { code } = yield* finished
       assert.strictEqual(code, 0)
@@ -271,19 +289,22 @@ describe("spegel", { timeout: 300_000 }, () => {
           const second = yield* daemonFlags(yield* temporary)
           const tls = secure ? yield* certificateFlags(yield* temporary) : []
           const http = (host: string) => [
-            "--bootstrap-kind=static,http",
-            "--static-bootstrap-peers=127.0.0.9:1",
             `--http-bootstrap-addr=${host}:${idPort}`,
             `--http-bootstrap-peer=${secure ? "https" : "http"}://127.0.0.2:${idPort}/id`,
             ...tls
           ]
-          yield* SpegelProcess.start([...first.flags, ...http("127.0.0.2")])
+          yield* SpegelProcess.start([...first.flags, "--bootstrap-kind=http", ...http("127.0.0.2")])
           yield* SpegelProcess.untilReady(first.url)
-          yield* SpegelProcess.start([...second.flags, ...http("127.0.0.3")])
+          yield* SpegelProcess.start([
+            ...second.flags,
+            "--bootstrap-kind=static,http",
+            "--static-bootstrap-peers=127.0.0.9:1",
+            ...http("127.0.0.3")
+          ])
           yield* SpegelProcess.untilReady(second.url)
           const peersOf = ({ metrics }: { readonly metrics: string }) =>
             Effect.promise(() => fetch(`${metrics}/debug/peers`).then((response) => response.json())).pipe(
-              Effect.filterOrFail((peers) => Array.isArray(peers) && peers.length === 1, () => "alone" as const),
+              Effect.filterOrFail((peers) => Array.isArray(peers) && peers.length === 2, () => "alone" as const),
               Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 100 })
             )
           yield* peersOf(first)

@@ -185,18 +185,21 @@ describe("BlobDirectory", () => {
 
   const mounts = process.getuid?.() === 0
   if (!mounts && process.env["CI"] === "true") throw new Error("the test of a disk that is mounted late needs root")
-  it.live.skipIf(!mounts)(`follows a disk that is mounted late${mounts ? "" : " (skipped: needs root)"}`, () =>
-    Effect.gen(function*() {
-      const root = yield* temporary
-      const directory = yield* BlobDirectory.make({ root })
-      const changes = yield* subscribe(directory)
-      yield* Effect.acquireRelease(
-        Effect.sync(() => execFileSync("mount", ["-t", "tmpfs", "tmpfs", root])),
-        () => Effect.sync(() => execFileSync("umount", ["--lazy", root]))
-      )
-      yield* Effect.promise(() => mkdir(join(root, "blobs", "sha256"), { recursive: true }))
-      yield* awaitHeld(directory, changes, yield* put(root, "on the disk"))
-    }))
+  it.live.skipIf(!mounts)(
+    `follows a disk that is mounted late${mounts ? "" : " (skipped: needs root)"}`,
+    () =>
+      Effect.gen(function*() {
+        const root = yield* temporary
+        const directory = yield* BlobDirectory.make({ root })
+        const changes = yield* subscribe(directory)
+        yield* Effect.acquireRelease(
+          Effect.sync(() => execFileSync("mount", ["-t", "tmpfs", "tmpfs", root])),
+          () => Effect.sync(() => execFileSync("umount", ["--lazy", root]))
+        )
+        yield* Effect.promise(() => mkdir(join(root, "blobs", "sha256"), { recursive: true }))
+        yield* awaitHeld(directory, changes, yield* put(root, "on the disk"))
+      })
+  )
 
   it.live(
     "says that events were lost when the kernel's queue overflowed, which no event tells",

@@ -10,7 +10,7 @@ import { randomBytes } from "node:crypto"
 import * as PeerAddress from "./PeerAddress.ts"
 import { identityConflict } from "./RouterMetrics.ts"
 
-/** Pairs that are remembered as told of, and as looked at. */
+/** Identities that are remembered as told of, and as looked at. */
 const maxRemembered = 1000
 /** Looking shows two nodes each time: without a pause it would be the cause of the next look. */
 const lookAgainMillis = 10 * 60_000
@@ -43,11 +43,11 @@ export const make = Effect.fnUntraced(function*(options: {
   // others ignore where it is not meant for them.
   const process = randomBytes(16)
 
-  const once = (pair: string, say: Effect.Effect<void>) =>
+  const once = (id: string, say: Effect.Effect<void>) =>
     Effect.suspend(() => {
-      if (told.has(pair)) return Effect.void
+      if (told.has(id)) return Effect.void
       if (told.size >= maxRemembered) told.clear()
-      told.add(pair)
+      told.add(id)
       return say
     })
 
@@ -55,9 +55,8 @@ export const make = Effect.fnUntraced(function*(options: {
     if (finding._tag === "Own") {
       yield* identityConflict("own")
       const address = finding.address.toString()
-      // The port of an inbound connection is another each time.
       return yield* once(
-        address.replace(/\/tcp\/\d+$/, ""),
+        options.self,
         Effect.logWarning(`another node has this node's identity, and the two do not see each other: ${whatToDo}`).pipe(
           Effect.annotateLogs({ id: options.self, address })
         )
