@@ -82,7 +82,7 @@ const AddrInfo = Schema.Struct({
 })
 const decodeDocument = Schema.decodeEffect(Schema.fromJsonString(Schema.Union([Schema.Array(AddrInfo), AddrInfo])))
 
-const maxDocumentAddresses = 64
+const maxDocumentAddresses = 10_000
 
 /** What a URL lists as `[{"ID":"12D3Koo...","Addrs":["/ip4/10.0.0.7/tcp/5001"]}]`, or one such object; the id may be empty. */
 export const fromHttp = (options: {

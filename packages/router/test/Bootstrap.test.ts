@@ -23,6 +23,8 @@ const broken = {
   addresses: Effect.fail(new Bootstrap.BootstrapUnavailable({ source: "dns nowhere", hint: "does not resolve" }))
 }
 
+const addressOf = (index: number) => `/ip4/10.0.${index >> 8}.${index & 255}/tcp/5001`
+
 describe("Bootstrap", () => {
   it("reads peers as multiaddrs and as sockets", () => {
     for (
@@ -93,7 +95,12 @@ describe("Bootstrap", () => {
         const [answer, expected] of [
           [`[{"ID":"${id}","Addrs":["/ip4/10.0.0.7/tcp/5001","/dns4/x/tcp/1"]}]`, [`/ip4/10.0.0.7/tcp/5001/p2p/${id}`]],
           ["{\"ID\":\"\",\"Addrs\":[\"/ip4/10.0.0.7/tcp/5001\"]}", ["/ip4/10.0.0.7/tcp/5001"]],
-          ["[]", []]
+          ["[]", []],
+          // All of them: the last may be the one that is alive.
+          [
+            JSON.stringify(Array.from({ length: 1000 }, (_, index) => ({ ID: id, Addrs: [addressOf(index)] }))),
+            Array.from({ length: 1000 }, (_, index) => `${addressOf(index)}/p2p/${id}`)
+          ]
         ] as const
       ) {
         const url = yield* served(answer)
@@ -108,7 +115,7 @@ describe("Bootstrap", () => {
           ["no", 404, "status 404"],
           ["<html>", 200, "no list of peers"],
           [JSON.stringify([{ Addrs: ["/dns4/x/tcp/1"] }]), 200, "none of its addresses"],
-          [" ".repeat(70_000), 200, "larger than 65536 bytes"]
+          [" ".repeat(1_100_000), 200, "larger than 1048576 bytes"]
         ] as const
       ) {
         const error = yield* Effect.flip(Bootstrap.fromHttp({ url: yield* served(answer, status) }).addresses)

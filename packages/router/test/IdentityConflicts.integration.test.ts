@@ -32,7 +32,8 @@ const detour = (host: string, port: number, target: string) =>
       const server = createServer((client) => {
         state.connections++
         const onward = connect(port, target)
-        client.pipe(onward).pipe(client)
+        client.pipe(onward)
+        onward.pipe(client)
         client.on("error", () => onward.destroy())
         onward.on("error", () => client.destroy())
       })
