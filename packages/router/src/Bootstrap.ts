@@ -9,10 +9,11 @@ import { lookup } from "node:dns/promises"
 import { download, type TlsFiles } from "./HttpDocument.ts"
 import * as PeerAddress from "./PeerAddress.ts"
 
-/** A source could not be asked; `source` names it, `hint` says what to check. */
+/** A source could not be asked; `source` names it, `hint` says what to check, `found` is what others gave. */
 export class BootstrapUnavailable extends Data.TaggedError("BootstrapUnavailable")<{
   readonly source: string
   readonly hint: string
+  readonly found?: ReadonlyArray<string>
   readonly cause?: unknown
 }> {
   override get message() {
@@ -167,16 +168,17 @@ export const fromLeader = (election: typeof LeaderElection.Service, options: {
   }
 }
 
-/** All sources together. One that cannot be asked is passed over, unless none can. */
+/** All sources together. Where one cannot be asked, what the others gave is not all: it is part of the failure. */
 export const merge = (sources: ReadonlyArray<Source>): Source => ({
   addresses: Effect.gen(function*() {
     const results = yield* Effect.forEach(sources, (source) => Effect.result(source.addresses), {
       concurrency: "unbounded"
     })
-    const found = results.flatMap((result) => Result.isSuccess(result) ? result.success : [])
-    const failure = results.find(Result.isFailure)
-    if (failure !== undefined && found.length === 0) return yield* failure.failure
-    return [...new Set(found)]
+    const found = [...new Set(results.flatMap((result) => Result.isSuccess(result) ? result.success : []))]
+    const failure = results.find(Result.isFailure)?.failure
+    if (failure === undefined) return found
+    const { cause, hint, source } = failure
+    return yield* new BootstrapUnavailable({ source, hint, cause, found })
   }),
   changes: Stream.mergeAll(sources.map(({ changes }) => changes), { concurrency: "unbounded" })
 })

@@ -52,7 +52,7 @@ const enough = 3
 const firstWave = 8
 /** Addresses that are dialled next, while too few have answered: a list may be mostly dead. */
 const laterWave = 32
-const waveMillis = 200
+const waveMillis = 150
 const dialsAtOnce = 256
 /** A dead address may swallow the dial: the first time this must not hold up those behind it. */
 const firstDialTimeout = Duration.millis(1500)
@@ -152,14 +152,14 @@ export const make = Effect.fnUntraced(function*(
     // Said when it is news, not in each round.
     if (failure !== "" && failure !== state.sourceFailure) yield* Effect.logWarning(failure)
     state.sourceFailure = failure
-    if (Result.isFailure(result)) return undefined
-    return [...new Set(result.success)].filter((text) => Option.exists(parse(text), (address) => !isSelf(address)))
+    const found = Result.isFailure(result) ? result.failure.found ?? [] : result.success
+    return [...new Set(found)].filter((text) => Option.exists(parse(text), (address) => !isSelf(address)))
   })
 
   /** Dials as many as it takes to have a first peer. */
   const search = Effect.fnUntraced(function*(timeout: Duration.Duration) {
     const addresses = yield* askSources
-    if (addresses === undefined) {
+    if (addresses.length === 0 && state.sourceFailure !== "") {
       state.reason = state.sourceFailure
     } else if (addresses.length === 0) {
       state.reason = "the bootstrap sources name nobody else"
@@ -176,7 +176,7 @@ export const make = Effect.fnUntraced(function*(
 
   /** Dials a few that are strangers: whoever is known is reached when it is needed. */
   const lookAround = Effect.gen(function*() {
-    const addresses = (yield* turns.order((yield* askSources) ?? [])).slice(0, roundSize)
+    const addresses = (yield* turns.order(yield* askSources)).slice(0, roundSize)
     const isKnown = (address: string) => {
       const id = multiaddr(address).getComponents().findLast(({ name }) => name === "p2p")?.value
       return id !== undefined && isMember(id)

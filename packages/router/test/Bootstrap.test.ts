@@ -55,14 +55,14 @@ describe("Bootstrap", () => {
     }
   })
 
-  it.effect("asks all sources, and names each address once", () =>
+  it.effect("asks all sources, names each address once, and says which source is missing", () =>
     Effect.gen(function*() {
-      const merged = Bootstrap.merge([
-        source("/ip4/10.0.0.1/tcp/1"),
-        broken,
-        source("/ip4/10.0.0.1/tcp/1", "/ip4/10.0.0.2/tcp/1")
-      ])
-      assert.deepStrictEqual(yield* merged.addresses, ["/ip4/10.0.0.1/tcp/1", "/ip4/10.0.0.2/tcp/1"])
+      const sources = [source("/ip4/10.0.0.1/tcp/1"), source("/ip4/10.0.0.1/tcp/1", "/ip4/10.0.0.2/tcp/1")]
+      const all = ["/ip4/10.0.0.1/tcp/1", "/ip4/10.0.0.2/tcp/1"]
+      assert.deepStrictEqual(yield* Bootstrap.merge(sources).addresses, all)
+      const partly = yield* Effect.flip(Bootstrap.merge([broken, ...sources]).addresses)
+      assert.include(partly.message, "dns nowhere")
+      assert.deepStrictEqual(partly.found, all)
       const error = yield* Effect.flip(Bootstrap.merge([broken, source()]).addresses)
       assert.include(error.message, "dns nowhere")
     }))

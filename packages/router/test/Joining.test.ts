@@ -45,10 +45,11 @@ const world = Effect.fnUntraced(function*(places: ReadonlyMap<string, Place>) {
           yield* Effect.sleep("5 millis")
           state.peers++
         }).pipe(
-          (dial) => {
-            state.mostAtOnce = Math.max(state.mostAtOnce, ++state.running)
-            return Effect.ensuring(dial, Effect.sync(() => state.running--))
-          }
+          (dial) =>
+            Effect.suspend(() => {
+              state.mostAtOnce = Math.max(state.mostAtOnce, ++state.running)
+              return Effect.ensuring(dial, Effect.sync(() => state.running--))
+            })
         )
     }
   }).pipe(Effect.provide(Logger.layer([logger])))
@@ -150,6 +151,21 @@ describe("Joining", () => {
       state.failure = failure("does not answer")
       yield* TestClock.adjust("2 minutes")
       assert.deepStrictEqual(warnings().slice(2), ["bootstrap dns nowhere: does not answer"])
+    }))
+
+  it.effect("takes what some sources give, and does not take it for all where another could not be asked", () =>
+    Effect.gen(function*() {
+      const { joining, state } = yield* world(places(1, "alive", [0]))
+      state.failure = new BootstrapUnavailable({ source: "dns nowhere", hint: "does not resolve", found: [own] })
+      yield* TestClock.adjust("5 seconds")
+      assert.isFalse(joining.ready())
+      state.failure = new BootstrapUnavailable({
+        source: "dns nowhere",
+        hint: "does not resolve",
+        found: [addressOf(0)]
+      })
+      yield* TestClock.adjust("9 seconds")
+      assert.strictEqual(joining.standing()._tag, "Joined")
     }))
 
   it.effect("is found by others: a peer that comes by itself ends the waiting", () =>
