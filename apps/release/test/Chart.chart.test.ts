@@ -286,11 +286,19 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
             verbs: ["get", "patch"]
           }])
           assert.deepStrictEqual(flag(registry, "node-readiness-taint"), ["example.com/starting"])
-          assert.deepStrictEqual(registry["env"], [{
-            name: "NODE_NAME",
-            valueFrom: { fieldRef: { fieldPath: "spec.nodeName" } }
-          }])
         }
+      })
+
+      it("starts on a node without images, and knows a cloned identity by the node's name", () => {
+        const pod = podsOf(objects)[0] ?? assert.fail()
+        const registry = containersOf(pod).at(-1) ?? assert.fail()
+        assert.deepStrictEqual(flag(registry, "node-name"), ["$(NODE_NAME)"])
+        assert.deepInclude(registry["env"], {
+          name: "NODE_NAME",
+          valueFrom: { fieldRef: { fieldPath: "spec.nodeName" } }
+        })
+        const content = pod.spec.volumes.find(({ name }: { readonly name: string }) => name === "containerd-content")
+        assert.strictEqual(content?.hostPath?.type, "DirectoryOrCreate")
       })
 
       it("gives commands only flags that they have", async () => {

@@ -24,7 +24,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly debug: boole
       Effect.gen(function*() {
         const body = DebugPage.render({
           version,
-          ready: yield* router.ready,
+          standing: yield* router.standing,
           self: yield* router.self,
           peers: yield* router.peers,
           snapshot: yield* tracker.snapshot,
@@ -33,7 +33,10 @@ export const make = Effect.fnUntraced(function*(options: { readonly debug: boole
         return { type: "text/html; charset=utf-8", body }
       })
     )
-    pages.set("/debug/peers", Effect.map(router.peers, json))
+    pages.set(
+      "/debug/peers",
+      Effect.map(Effect.all([router.self, router.peers]), ([self, peers]) => json([{ ...self, self: true }, ...peers]))
+    )
     pages.set("/debug/pulls", Effect.map(ledger.recent, json))
   }
 

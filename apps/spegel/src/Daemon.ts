@@ -8,7 +8,7 @@ import * as PullLedger from "@spegel-ts/registry/PullLedger"
 import { Registry } from "@spegel-ts/registry/Registry"
 import type { Bootstrap } from "@spegel-ts/router/Bootstrap"
 import * as HttpDocument from "@spegel-ts/router/HttpDocument"
-import type { IdentityUnusable } from "@spegel-ts/router/Identity"
+import { Identity, type Owner } from "@spegel-ts/router/Identity"
 import * as Libp2p from "@spegel-ts/router/Libp2p"
 import { Router } from "@spegel-ts/router/Router"
 import type { NoUsableAddress } from "@spegel-ts/router/SelfAddress"
@@ -23,6 +23,7 @@ import * as BasicAuthFiles from "./BasicAuthFiles.ts"
 import * as BootstrapHandler from "./BootstrapHandler.ts"
 import { type ListenAddress, print } from "./ListenAddress.ts"
 import * as MirrorFlags from "./MirrorFlags.ts"
+import * as NodeNews from "./NodeNews.ts"
 import type { NodeTaintOptions } from "./NodeTaint.ts"
 import { version } from "./Version.ts"
 
@@ -37,7 +38,9 @@ export interface DaemonSettings extends MirrorFlags.MirrorSettings {
   readonly routerAddr: ListenAddress
   readonly metricsAddr: ListenAddress
   readonly dataDir: string
-  readonly bootstrap: Layer.Layer<Bootstrap, IdentityUnusable | NoUsableAddress>
+  /** This node, as far as it is known: whose the identity in the data directory is. */
+  readonly owner: Owner
+  readonly bootstrap: Layer.Layer<Bootstrap, NoUsableAddress, Identity>
   /** Where to name this node to others that bootstrap over HTTP; none where it is not used. */
   readonly bootstrapAddr: Option.Option<ListenAddress>
   /** Certificates for that. */
@@ -81,12 +84,14 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
   const transport = PeerTransport.layer(MirrorFlags.transportOptions(settings))
   const router = Libp2p.layer({
     ...settings.routerAddr,
-    dataDir: Option.some(settings.dataDir),
     registryPort: settings.registryAddr.port,
     peerCidrs: settings.peerCidrs,
     recordTtl: settings.recordTtl,
     refreshInterval: settings.recordRefresh
-  }).pipe(Layer.provide(settings.bootstrap))
+  }).pipe(
+    Layer.provide(settings.bootstrap),
+    Layer.provide(Identity.layer({ dataDir: settings.dataDir, owner: settings.owner }))
+  )
   const services = Layer.mergeAll(
     Registry.layer({
       ...MirrorFlags.mirrorOptions(settings, settings.recordTtl),
@@ -129,17 +134,22 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
     }
     yield* Effect.forkScoped(tracker.run)
     yield* HttpListener.listen({ ...settings.registryAddr, handler: registry.handler, grace })
+    const router = yield* Router
+    const { addresses, id } = yield* router.self
     yield* Effect.logInfo("running").pipe(Effect.annotateLogs({
+      id,
+      addresses: addresses.join(", "),
       version,
       registry: print(settings.registryAddr),
       router: print(settings.routerAddr),
       metrics: print(settings.metricsAddr)
     }))
+    yield* Effect.forkScoped(NodeNews.followAdvertised(tracker.snapshot))
+    yield* Effect.forkScoped(NodeNews.followFailures((yield* PullLedger.PullLedger).events))
     if (Option.isSome(settings.nodeTaint)) {
-      const { ready } = yield* Router
       // Loaded only where it is used: TLS takes memory.
       const NodeTaint = yield* Effect.promise(() => import("./NodeTaint.ts"))
-      const taint = { ...settings.nodeTaint.value, environment: process.env, ready }
+      const taint = { ...settings.nodeTaint.value, environment: process.env, ready: router.ready }
       yield* Effect.forkScoped(NodeTaint.removeWhenReady(taint))
     }
     return yield* Effect.never

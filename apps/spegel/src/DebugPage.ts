@@ -1,11 +1,12 @@
 /** What a person sees at `/debug/web/`: this node, its peers, what it advertises and what its last pulls came to. */
 import type { Attempt, PullEvent } from "@spegel-ts/registry/PullLedger"
 import type { Peer, PeerFacts } from "@spegel-ts/router/Peer"
+import type { Standing } from "@spegel-ts/router/Router"
 import type { Snapshot } from "@spegel-ts/state-tracker/StateTracker"
 
 export interface DebugFacts {
   readonly version: string
-  readonly ready: boolean
+  readonly standing: Standing
   readonly self: Peer
   readonly peers: ReadonlyArray<PeerFacts>
   readonly snapshot: Snapshot
@@ -47,15 +48,27 @@ th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #e3e6ec;vertic
 td{overflow-wrap:anywhere;white-space:pre-line}th{color:#5a6478;font-weight:600;white-space:nowrap}code{font-size:13px}.no{color:#b3261e}.yes{color:#1b7f3b}
 @media(prefers-color-scheme:dark){body{color:#e4e7ee;background:#14171f}th{color:#9aa4b8}th,td{border-color:#2a3040}}`
 
+/** Whether this node is of use to others, in words. */
+const standingText = (standing: Standing): string => {
+  switch (standing._tag) {
+    case "Joining":
+      return `<span class="no">not ready</span> ${escape(standing.reason)}`
+    case "Joined":
+      return `<span class="yes">ready</span>`
+    case "Alone":
+      return `<span class="no">ready, alone</span> ${escape(standing.reason)}`
+  }
+}
+
 /** The page, complete and without scripts; it loads itself again every five seconds. */
 export const render = (facts: DebugFacts): string => {
-  const { peers, pulls, ready, self, snapshot, version } = facts
+  const { peers, pulls, standing, self, snapshot, version } = facts
   const advertised = [...snapshot.tags].map(([registry, tags]) => [registry, snapshot.images.get(registry) ?? 0, tags])
   return `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5">
 <meta name="viewport" content="width=device-width"><title>spegel-ts ${
     escape(self.addresses[0] ?? "")
   }</title><style>${style}</style></head><body>
-<h1>spegel-ts ${escape(version)} <span class="${ready ? "yes" : "no"}">${ready ? "ready" : "not ready"}</span></h1>
+<h1>spegel-ts ${escape(version)}</h1><p>${standingText(standing)}</p>
 <p><code>${escape(self.id)}</code> at ${
     escape(self.addresses.join(", ") || "no announced address")
   }, registry port ${self.registryPort}</p>

@@ -66,9 +66,24 @@ describe("the spegel process", { timeout: 300_000 }, () => {
         await writeFile(join(corrupt, "index.json"), `{"manifests": 1`)
       })
       assertRefused(yield* start(`--store=oci-layout:${corrupt}`), join(corrupt, "index.json"))
+    }))
 
-      yield* Effect.promise(() => writeFile(join(directory, "private.key"), "no key"))
-      assertRefused(yield* start(), join(directory, "private.key"))
+  it.live("starts alone as the first of a cluster, whatever its identity file is, and tells who it is", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      const { flags, metrics, url } = yield* daemonFlags(directory)
+      const key = join(directory, "private.key")
+      yield* Effect.promise(() => writeFile(key, ""))
+      const { output } = yield* SpegelProcess.start([...flags, "--bootstrap-kind=static", "--node-name=worker-1"])
+      yield* SpegelProcess.untilReady(url)
+      const logs = output.stderr.trim().split("\n").map((line) => JSON.parse(line) as Record<string, string>)
+      const warnings = logs.filter(({ level }) => level === "WARN")
+      assert.deepStrictEqual(warnings.map(({ msg }) => msg?.includes(`${key} cannot be used (is empty)`)), [true])
+      const running = logs.find(({ msg }) => msg === "running")
+      assert.match(running?.["id"] ?? "", /^12D3Koo/)
+      assert.strictEqual(running?.["addresses"], "127.0.0.2")
+      const page = yield* Effect.promise(() => fetch(`${metrics}/debug/web/`).then((response) => response.text()))
+      for (const words of [running?.["id"] ?? "", "ready, alone", "name nobody else"]) assert.include(page, words)
     }))
 
   it.live("names an address that is in use, whichever it is", () =>
@@ -126,7 +141,10 @@ describe("the spegel process", { timeout: 300_000 }, () => {
         assert.include(exposition, `# TYPE ${name} `)
       }
       assert.include(yield* page("/debug/web/"), "<!doctype html>")
-      assert.deepStrictEqual(JSON.parse(yield* page("/debug/peers")), [])
+      const [self, ...peers] = JSON.parse(yield* page("/debug/peers")) as ReadonlyArray<Record<string, unknown>>
+      assert.deepInclude(self, { self: true, addresses: ["127.0.0.2"] })
+      assert.deepStrictEqual(peers, [])
+      assert.match(exposition, /^spegel_router_identity_conflicts_total\{[^}]*kind="own"[^}]*\} 0$/m)
       child.kill("SIGTERM")
       const { code } = yield* finished
       assert.strictEqual(code, 0)
@@ -149,19 +167,26 @@ describe("the spegel process", { timeout: 300_000 }, () => {
           const second = yield* daemonFlags(yield* temporary)
           const tls = secure ? yield* certificateFlags(yield* temporary) : { byFile: [], byDirectory: [] }
           const http = (host: string, flag: "peer" | "url", certificate: ReadonlyArray<string>) => [
-            "--bootstrap-kind=static,http",
-            "--static-bootstrap-peers=127.0.0.9:1",
             `--http-bootstrap-addr=${host}:${idPort}`,
             `--http-bootstrap-${flag}=${secure ? "https" : "http"}://127.0.0.2:${idPort}/id`,
             ...certificate
           ]
-          yield* SpegelProcess.start([...first.flags, ...http("127.0.0.2", "peer", tls.byFile)])
+          yield* SpegelProcess.start([
+            ...first.flags,
+            "--bootstrap-kind=http",
+            ...http("127.0.0.2", "peer", tls.byFile)
+          ])
           yield* SpegelProcess.untilReady(first.url)
-          yield* SpegelProcess.start([...second.flags, ...http("127.0.0.3", "url", tls.byDirectory)])
+          yield* SpegelProcess.start([
+            ...second.flags,
+            "--bootstrap-kind=static,http",
+            "--static-bootstrap-peers=127.0.0.9:1",
+            ...http("127.0.0.3", "url", tls.byDirectory)
+          ])
           yield* SpegelProcess.untilReady(second.url)
           const peersOf = ({ metrics }: { readonly metrics: string }) =>
             Effect.promise(() => fetch(`${metrics}/debug/peers`).then((response) => response.json())).pipe(
-              Effect.filterOrFail((peers) => Array.isArray(peers) && peers.length === 1, () => "alone" as const),
+              Effect.filterOrFail((peers) => Array.isArray(peers) && peers.length === 2, () => "alone" as const),
               Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 100 })
             )
           yield* peersOf(first)

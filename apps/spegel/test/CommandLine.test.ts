@@ -159,7 +159,6 @@ describe("spegel", () => {
       const http = ["registry", "--bootstrap-kind=http"]
       assertRefused(yield* InProcess.run(["registry", "--nonsense"]), "--nonsense")
       assertRefused(yield* InProcess.run(["registry", "--bootstrap-kind=dns"]), "--dns-bootstrap-domain")
-      assertRefused(yield* InProcess.run(["registry", "--bootstrap-kind=static"]), "--static-bootstrap-peers")
       assertRefused(yield* InProcess.run(http), "--http-bootstrap-peer")
       assertRefused(
         yield* InProcess.run([
@@ -272,6 +271,7 @@ describe("spegel", () => {
       const key = join(directory, "private.key")
       const run = (...args: ReadonlyArray<string>) => InProcess.run(["data-dir", ...args], { DATA_DIR: directory })
       writeFileSync(key, "a key", { mode: 0o600 })
+      writeFileSync(`${key}.owner`, "{}")
       assert.isTrue((yield* run()).succeeded)
       assert.deepStrictEqual([directory, key].map((path) => statSync(path).mode & 0o777), [0o770, 0o640])
       writeFileSync(join(directory, "other"), "")

@@ -120,12 +120,10 @@ tolerations: {{- toYaml . | nindent 2 }}
 
 {{/* The mirror's environment variables: a list, or nothing. */}}
 {{- define "spegel.environment" -}}
-{{- if .Values.nodeReadiness.enabled }}
 - name: NODE_NAME
   valueFrom:
     fieldRef:
       fieldPath: spec.nodeName
-{{- end }}
 {{- with .Values.spegel.otel }}
 {{- if .endpoint }}
 - name: OTEL_EXPORTER_OTLP_ENDPOINT

@@ -14,6 +14,7 @@ import {
 import type * as Digest from "@spegel-ts/oci/Digest"
 import * as Reference from "@spegel-ts/oci/Reference"
 import { Effect, Layer, Option, PubSub, Result, Schedule, Stream } from "effect"
+import { existsSync } from "node:fs"
 import {
   ContainerdClient,
   type ContainerdFailed,
@@ -21,6 +22,7 @@ import {
   type Image,
   registryImages
 } from "./ContainerdClient.ts"
+import * as ContentDirectoryCheck from "./ContentDirectoryCheck.ts"
 
 export interface ContainerdStoreOptions {
   /**
@@ -45,7 +47,10 @@ const toName = (image: { readonly name: string; readonly digest: Digest.Digest }
     : Option.none()
 }
 
-/** Fails at once where the content directory is missing or containerd does not answer; later it waits for it. */
+/**
+ * Fails at once where the content directory cannot be read or containerd does not answer; later it waits for it. A
+ * directory that is not there is one of a containerd without images.
+ */
 export const layer = (
   options: ContainerdStoreOptions
 ): Layer.Layer<ContentStore, StoreUnavailable, ContainerdClient> =>
@@ -61,6 +66,15 @@ export const layer = (
           })
         )
       )
+      if (!existsSync(options.contentPath)) {
+        yield* Effect.logInfo(`${options.contentPath} is not there yet: containerd makes it with its first image`)
+      }
+      const check = yield* ContentDirectoryCheck.make({
+        client,
+        directory,
+        contentPath: options.contentPath,
+        images: client.images([registryImages])
+      })
       const names = new Map<string, Name>()
       const changes = yield* PubSub.unbounded<ContentChange>()
 
@@ -93,6 +107,7 @@ export const layer = (
           switch (event._tag) {
             case "Subscribed":
               return list.pipe(
+                Effect.andThen(check.look),
                 Effect.retry({ schedule: Schedule.spaced("200 millis"), times: 10 }),
                 Effect.catch((error) => Effect.logWarning(error.message))
               )
@@ -102,6 +117,7 @@ export const layer = (
               // The event does not say what the name points to, and the image may be gone again.
               return client.image(event.name).pipe(
                 Effect.map(put),
+                Effect.andThen(check.look),
                 Effect.catchTag("ContainerdNotFound", () => Effect.sync(() => remove(event.name))),
                 Effect.catch((error) => Effect.logWarning(error.message))
               )

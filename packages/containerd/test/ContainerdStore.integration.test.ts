@@ -6,13 +6,15 @@ import { contentStoreConformance } from "@spegel-ts/content/ContentStoreConforma
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as Reference from "@spegel-ts/oci/Reference"
-import { Effect, Layer, Queue, Result, Schedule, Stream } from "effect"
+import { Context, Effect, Layer, Logger, Queue, Result, Schedule, Stream } from "effect"
 import { spawn } from "node:child_process"
-import { rm, writeFile } from "node:fs/promises"
+import { existsSync } from "node:fs"
+import { mkdir, rename, rm, symlink, writeFile } from "node:fs/promises"
 import { createServer } from "node:net"
 import { join } from "node:path"
 import { testImage } from "../../content/test/TestImage.ts"
 import * as ContainerdDaemon from "./ContainerdDaemon.ts"
+import * as ContainerdPackages from "./ContainerdPackages.ts"
 
 type Daemon = Effect.Success<ReturnType<typeof ContainerdDaemon.start>>
 
@@ -135,9 +137,99 @@ describe.skipIf(missing !== undefined)(`containerd${missing === undefined ? "" :
       )
       assert.include(yield* messageOf({ ...daemon, socket: other }), "does not answer as containerd does")
 
-      const nowhere = join(daemon.directory, "nowhere")
-      const message = yield* messageOf({ ...daemon, contentPath: nowhere })
-      assert.include(message, `${nowhere} does not exist`)
+      const message = yield* messageOf({ ...daemon, contentPath: file })
+      assert.include(message, `${file} is not a directory`)
       assert.include(message, "--containerd-content-path")
     }), 60_000)
+
+  /** Logs of a store that is told to read a directory, and the store itself. */
+  const watched = Effect.fnUntraced(function*(paths: Pick<Daemon, "contentPath" | "socket">) {
+    const lines: Array<string> = []
+    const logger = Logger.make(({ logLevel, message }) => void lines.push(`${logLevel} ${String(message)}`))
+    const context = yield* Layer.build(Layer.fresh(storeOf(paths))).pipe(Effect.provide(Logger.layer([logger])))
+    const warnings = () => lines.filter((line) => line.startsWith("Warn"))
+    const until = (done: () => boolean, what: string) =>
+      Effect.sync(done).pipe(
+        Effect.filterOrFail((done) => done, () => `${what}\n${lines.join("\n")}`),
+        Effect.retry({ schedule: Schedule.spaced("50 millis"), times: 400 })
+      )
+    return { store: Context.get(context, ContentStore), lines, warnings, until }
+  })
+  const reference = (text: string) => Result.getOrThrow(Reference.parse(text))
+
+  it.live("says once that a directory is another daemon's, though both have an image", () =>
+    Effect.gen(function*() {
+      const [other, daemon] = [yield* ContainerdDaemon.start(), yield* ContainerdDaemon.start()]
+      const shared = reference("registry.example/shared:v1")
+      for (const each of [other, daemon]) yield* importImage(each, shared, "shared")
+      // As in a container: containerd's own path is out of sight.
+      const hidden = join(daemon.directory, "hidden")
+      yield* importImage(daemon, reference("registry.example/own:v1"), "own")
+      const wrong = yield* watched({ socket: daemon.socket, contentPath: other.contentPath })
+      yield* wrong.until(() => wrong.warnings().length > 0, "no warning")
+      yield* importImage(daemon, reference("registry.example/own:v2"), "more")
+      yield* Effect.sleep("2 seconds")
+      assert.strictEqual(wrong.warnings().length, 1)
+      const [warning] = wrong.warnings()
+      for (
+        const words of [other.contentPath, daemon.contentPath, "registry.example/own:v", "--containerd-content-path"]
+      ) {
+        assert.include(warning, words)
+      }
+      // Nothing is said of the same directory under another name.
+      yield* Effect.promise(() => symlink(daemon.contentPath, hidden))
+      const right = yield* watched({ socket: daemon.socket, contentPath: hidden })
+      yield* importImage(daemon, reference("registry.example/own:v3"), "most")
+      yield* right.until(() => right.lines.length === 0, "something was said")
+      yield* Effect.sleep("2 seconds")
+      assert.deepStrictEqual(right.lines, [])
+    }), 90_000)
+
+  it.live(
+    "says that a directory is not containerd's before there is an image, where both can be seen",
+    () =>
+      Effect.gen(function*() {
+        const [other, daemon] = [yield* ContainerdDaemon.start(), yield* ContainerdDaemon.start()]
+        for (const { contentPath } of [other, daemon]) {
+          yield* Effect.promise(() => mkdir(contentPath, { recursive: true }))
+        }
+        const wrong = yield* watched({ socket: daemon.socket, contentPath: other.contentPath })
+        yield* wrong.until(() => wrong.warnings().length === 1, "no warning")
+        assert.include(wrong.warnings()[0], daemon.contentPath)
+      }),
+    60_000
+  )
+
+  for (const version of ContainerdPackages.versions) {
+    it.live(
+      `begins without the directory, and follows when containerd ${version} makes it`,
+      () =>
+        Effect.gen(function*() {
+          const daemon = yield* ContainerdDaemon.start({ programs: yield* ContainerdPackages.fetch(version) })
+          // 1.6 makes it at its start, and not again; the others with the first image.
+          const away = `${daemon.contentPath}.away`
+          if (existsSync(daemon.contentPath)) yield* Effect.promise(() => rename(daemon.contentPath, away))
+          const { lines, store, until, warnings } = yield* watched(daemon)
+          assert.deepStrictEqual(lines.map((line) => line.split(" ")[0]), ["Info"])
+          assert.deepStrictEqual(yield* Stream.runCollect(store.digests), [])
+          const told: Array<string> = []
+          yield* store.changes.pipe(
+            Stream.runForEach((change) =>
+              change._tag === "Resync"
+                ? Effect.map(Stream.runCollect(store.digests), (digests) => void told.push(...digests)).pipe(
+                  Effect.orDie
+                )
+                : Effect.sync(() => change._tag === "BlobAdded" && told.push(change.digest))
+            ),
+            Effect.forkScoped
+          )
+          if (existsSync(away)) yield* Effect.promise(() => rename(away, daemon.contentPath))
+          const image = yield* importImage(daemon, reference("registry.example/first:v1"), "first")
+          yield* until(() => told.includes(image.manifest.digest) && told.includes(image.layer.digest), "not followed")
+          yield* Effect.sleep("2 seconds")
+          assert.deepStrictEqual(warnings(), [])
+        }),
+      120_000
+    )
+  }
 })

@@ -23,8 +23,9 @@ export interface BlobDirectory
   extends Pick<typeof ContentStore.Service, "describe" | "open" | "digests" | "inProgress">
 {
   /**
-   * Blobs that came or went; begins with `Resync` once it listens, and repeats it whenever events were lost. Fails
-   * when the directory cannot be watched (any more). Each subscriber has its own watchers, closed with it.
+   * Blobs that came or went; begins with `Resync` once it listens, and repeats it whenever events were lost. Goes on
+   * when the directory vanishes and when it comes (back); fails when it cannot be watched. Each subscriber has its own
+   * watchers, closed with it.
    */
   readonly changes: Stream.Stream<ContentChange, StoreUnavailable>
 }
@@ -48,15 +49,20 @@ const mediaTypeOf = async (handle: FileHandle, size: number): Promise<string> =>
   return Option.getOrElse(MediaType.ofManifest(await readUpTo(handle, size)), () => MediaType.octetStream)
 }
 
-/** Reads the directory at `root`, which must exist; `blobs/` and `ingest/` may come later, as on a new node. */
-export const make = Effect.fn("BlobDirectory.make")(function*(options: BlobDirectoryOptions) {
-  const { root } = options
-  const blobs = join(root, "blobs", "sha256")
-  const rootStat = yield* tryFile(opening, root, () => stat(root))
-  if (!rootStat.isDirectory()) {
+/** Fails unless there is a directory that can be read. */
+export const check = Effect.fnUntraced(function*(root: string): Effect.fn.Return<void, StoreUnavailable> {
+  const stats = yield* tryFile(opening, root, () => stat(root))
+  if (!stats.isDirectory()) {
     return yield* new StoreUnavailable({ operation: opening, hint: `${root} is not a directory` })
   }
   yield* tryFile(opening, root, () => readdir(root))
+})
+
+/** Reads the directory at `root`. All of it may come later, as on a new node; what is there and cannot be read is an error. */
+export const make = Effect.fn("BlobDirectory.make")(function*(options: BlobDirectoryOptions) {
+  const { root } = options
+  const blobs = join(root, "blobs", "sha256")
+  yield* check(root).pipe(Effect.catchIf(({ cause }) => codeOf(cause) === "ENOENT", () => Effect.void))
 
   const openFile = Effect.fnUntraced(function*(digest: Digest.Digest) {
     if (Digest.algorithm(digest) !== "sha256") return yield* new ContentNotFound({ content: digest })

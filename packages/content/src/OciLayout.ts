@@ -109,6 +109,7 @@ export const layer = (options: { readonly root: string }): Layer.Layer<ContentSt
       const keepLast = Effect.catch((error: StoreUnavailable) =>
         Effect.logWarning(`${error.message}: names keep their last good state`)
       )
+      yield* BlobDirectory.check(options.root)
       const directory = yield* BlobDirectory.make({
         root: options.root,
         file: {

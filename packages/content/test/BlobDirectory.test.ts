@@ -3,12 +3,12 @@ import * as BlobDirectory from "@spegel-ts/content/BlobDirectory"
 import type { ContentChange } from "@spegel-ts/content/ContentStore"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
-import { Deferred, Effect, Fiber, Queue, Stream } from "effect"
+import { Effect, Queue, Stream } from "effect"
 import { execFileSync } from "node:child_process"
 import { closeSync, fchmodSync, openSync, readdirSync, readFileSync } from "node:fs"
 import { mkdir, mkdtemp, rename, rm, symlink, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { dirname, join } from "node:path"
 import { testImage } from "./TestImage.ts"
 
 const temporary = Effect.acquireRelease(
@@ -147,20 +147,59 @@ describe("BlobDirectory", () => {
       yield* awaitHeld(directory, changes, yield* put(root, "in the new one"))
     }))
 
-  it.live("fails when the directory itself goes away", () =>
+  it.live("waits for a directory that is not there, nor those above it, as before a node's first image", () =>
     Effect.gen(function*() {
-      const root = yield* temporary
+      const root = join(yield* temporary, "containerd", "content")
       const directory = yield* BlobDirectory.make({ root })
-      const begun = yield* Deferred.make<void>()
-      const failure = yield* directory.changes.pipe(
-        Stream.runForEach(() => Deferred.succeed(begun, undefined)),
-        Effect.flip,
-        Effect.forkScoped
-      )
-      yield* Deferred.await(begun)
-      yield* Effect.promise(() => rm(root, { recursive: true }))
-      assert.strictEqual((yield* Fiber.join(failure)).message, `watch the content store: ${root} does not exist`)
+      const absent = Digest.ofBytes(Buffer.from("first"))
+      const changes = yield* subscribe(directory)
+      assert.deepStrictEqual(yield* Stream.runCollect(directory.digests), [])
+      assert.deepStrictEqual(yield* Stream.runCollect(directory.inProgress), [])
+      assert.strictEqual((yield* Effect.flip(directory.describe(absent)))._tag, "ContentNotFound")
+      yield* Effect.promise(() => mkdir(join(root, "blobs", "sha256"), { recursive: true }))
+      yield* awaitHeld(directory, changes, yield* put(root, "first"))
+      assert.strictEqual((yield* directory.describe(absent)).size, 5)
+      yield* awaitHeld(directory, changes, yield* put(root, "second"))
     }))
+
+  const ways: ReadonlyArray<readonly [name: string, replace: (root: string) => Promise<void>]> = [
+    ["is removed", (root) => rm(root, { recursive: true })],
+    ["is moved away", (root) => rename(root, `${root}.old`)],
+    ["moves with the one above it", (root) => rename(dirname(root), `${dirname(root)}.old`)]
+  ]
+  for (const [name, vanish] of ways) {
+    it.live(`goes on when the directory ${name}, and when another comes in its place`, () =>
+      Effect.gen(function*() {
+        const root = join(yield* temporary, "containerd", "content")
+        const blobs = join(root, "blobs", "sha256")
+        yield* Effect.promise(() => mkdir(blobs, { recursive: true }))
+        const directory = yield* BlobDirectory.make({ root })
+        yield* put(root, "before")
+        const changes = yield* subscribe(directory)
+        yield* Effect.promise(() => vanish(root))
+        while ((yield* Stream.runCollect(directory.digests)).length > 0) yield* Queue.take(changes)
+        yield* Effect.promise(() => mkdir(blobs, { recursive: true }))
+        for (const text of ["after", "and again"]) yield* awaitHeld(directory, changes, yield* put(root, text))
+      }))
+  }
+
+  const mounts = process.getuid?.() === 0
+  if (!mounts && process.env["CI"] === "true") throw new Error("the test of a disk that is mounted late needs root")
+  it.live.skipIf(!mounts)(
+    `follows a disk that is mounted late${mounts ? "" : " (skipped: needs root)"}`,
+    () =>
+      Effect.gen(function*() {
+        const root = yield* temporary
+        const directory = yield* BlobDirectory.make({ root })
+        const changes = yield* subscribe(directory)
+        yield* Effect.acquireRelease(
+          Effect.sync(() => execFileSync("mount", ["-t", "tmpfs", "tmpfs", root])),
+          () => Effect.sync(() => execFileSync("umount", ["--lazy", root]))
+        )
+        yield* Effect.promise(() => mkdir(join(root, "blobs", "sha256"), { recursive: true }))
+        yield* awaitHeld(directory, changes, yield* put(root, "on the disk"))
+      })
+  )
 
   it.live(
     "says that events were lost when the kernel's queue overflowed, which no event tells",

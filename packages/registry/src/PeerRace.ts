@@ -141,7 +141,10 @@ export const make = Effect.fnUntraced(function*(options: {
     entry.outcome = why(error)
     // Its connection is let go of before another is opened.
     yield* Scope.close(scope, Exit.fail(error))
-    if (error._tag !== "PeerRefused" && error._tag !== "PeerSuspected") broke = true
+    if (error._tag !== "PeerRefused" && error._tag !== "PeerSuspected") {
+      broke = true
+      record.peersFailed++
+    }
     memory.failed(peer, content, error, yield* MonotonicTime.millis)
     yield* RegistryMetrics.peerFailed(error._tag)
     yield* Effect.logDebug(error.message)

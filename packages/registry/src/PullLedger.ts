@@ -41,6 +41,8 @@ export interface PullEvent {
   readonly peersSeen: number
   /** The first peers asked or left out, in order. */
   readonly attempts: ReadonlyArray<Attempt>
+  /** How many peers broke off, stalled, could not be reached or sent wrong bytes; those that said no are not among them. */
+  readonly peersFailed: number
   /** Why there was no answer, or not all of it; empty where all went well. */
   readonly reason: string
 }
@@ -65,6 +67,7 @@ export type AttemptEntry = { -readonly [K in keyof Attempt]: Attempt[K] }
 /** What a request did so far; the mirror writes, the ledger reads. */
 export class PullRecord {
   peersSeen = 0
+  peersFailed = 0
   /** When the head of the answer was ready, as `MonotonicTime.millis` has it. */
   headTime: number | undefined
   /** The id of the peer whose bytes went out last. */

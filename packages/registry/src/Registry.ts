@@ -119,7 +119,10 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
   const probe = Effect.fnUntraced(function*(path: "/livez" | "/readyz", response: ServerResponse) {
     if (path === "/livez") return yield* sendJson(response, 200, "{}")
     if (!(yield* router.ready)) {
-      return yield* DistributionError.unavailable("the router has not asked a bootstrap peer yet")
+      const standing = yield* router.standing
+      return yield* DistributionError.unavailable(
+        `the router is looking for peers${standing._tag === "Joining" ? `: ${standing.reason}` : ""}`
+      )
     }
     yield* store.names.pipe(Stream.take(1), Stream.runDrain)
     return yield* sendJson(response, 200, "{}")
@@ -288,6 +291,7 @@ const eventOf = (
     millis: ended - started,
     peersSeen: record.peersSeen,
     attempts: record.attempts,
+    peersFailed: record.peersFailed,
     reason
   }
 }

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as Warnings from "@spegel-ts/registry/Warnings"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
-import { Router, RouterNotReady } from "@spegel-ts/router/Router"
+import { Router, RouterNotReady, Standing } from "@spegel-ts/router/Router"
 import { Context, Duration, Effect, Fiber, Layer, Stream } from "effect"
 import * as TestClock from "effect/testing/TestClock"
 
@@ -79,6 +79,7 @@ describe("Warnings", () => {
         lookup: (key) =>
           key.endsWith("node-3") ? Stream.never : Stream.fail(new RouterNotReady({ reason: "it is alone" })),
         ready: Effect.succeed(false),
+        standing: Effect.succeed(Standing.Joined({ peers: 1 })),
         peers: Effect.succeed([]),
         self: Effect.succeed(peer(1))
       })

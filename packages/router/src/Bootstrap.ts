@@ -1,18 +1,19 @@
 /**
- * Where a router finds its first peers. Sources give multiaddrs, with or without a `/p2p/` id; the router dials them,
- * skips itself, and asks again when it has lost everybody.
+ * Where a router finds its first peers. Sources give multiaddrs, with or without a `/p2p/` id; the router dials some of
+ * them (`Joining`), skips itself, and asks again when it has lost everybody.
  */
 import { multiaddr } from "@multiformats/multiaddr"
 import type { LeaderElection } from "@spegel-ts/leader-election/LeaderElection"
-import { Context, Data, type Duration, Effect, Layer, Option, Random, Result, Schedule, Schema, Stream } from "effect"
+import { Context, Data, type Duration, Effect, Layer, Option, Result, Schedule, Schema, Stream } from "effect"
 import { lookup } from "node:dns/promises"
 import { download, type TlsFiles } from "./HttpDocument.ts"
 import * as PeerAddress from "./PeerAddress.ts"
 
-/** A source could not be asked; `source` names it, `hint` says what to check. */
+/** A source could not be asked; `source` names it, `hint` says what to check, `found` is what others gave. */
 export class BootstrapUnavailable extends Data.TaggedError("BootstrapUnavailable")<{
   readonly source: string
   readonly hint: string
+  readonly found?: ReadonlyArray<string>
   readonly cause?: unknown
 }> {
   override get message() {
@@ -41,26 +42,6 @@ export type Source = typeof Bootstrap.Service
 /** A source that is asked when it is time. */
 const ofAddresses = (addresses: Source["addresses"]): Source => ({ addresses, changes: Stream.never })
 
-/** Addresses of one source that a round dials; more would let each new node of a large cluster dial it whole. */
-const roundSize = 16
-
-/** A source that gives a few of its addresses at a time, in random order, each as often as the others. */
-const inTurn = (addresses: Source["addresses"]): Source => {
-  let given = new Map<string, number>()
-  let round = 0
-  return ofAddresses(addresses.pipe(
-    Effect.flatMap((found) => Random.shuffle(new Set(found))),
-    Effect.map((shuffled) => {
-      round++
-      const taken = shuffled.toSorted((a, b) => (given.get(a) ?? 0) - (given.get(b) ?? 0)).slice(0, roundSize)
-      // Only what is still there is remembered, so that it does not grow as addresses come and go.
-      given = new Map(shuffled.map((address) => [address, given.get(address) ?? 0]))
-      for (const address of taken) given.set(address, round)
-      return taken
-    })
-  ))
-}
-
 /** Reads a static peer: a TCP multiaddr, or an IP address and a port. */
 export const parsePeer = (peer: string): Result.Result<string, InvalidBootstrapPeer> => {
   const invalid = Result.fail(new InvalidBootstrapPeer({ peer }))
@@ -77,11 +58,11 @@ export const parsePeer = (peer: string): Result.Result<string, InvalidBootstrapP
 
 /** Peers that are written down. */
 export const fromStatic = (peers: ReadonlyArray<string>): Result.Result<Source, InvalidBootstrapPeer> =>
-  Result.map(Result.all(peers.map(parsePeer)), (addresses) => inTurn(Effect.succeed(addresses)))
+  Result.map(Result.all(peers.map(parsePeer)), (addresses) => ofAddresses(Effect.succeed(addresses)))
 
 /** All addresses (A and AAAA) of a name, such as a headless service's, on one port. */
 export const fromDns = (options: { readonly name: string; readonly port: number }): Source =>
-  inTurn(
+  ofAddresses(
     Effect.tryPromise({
       try: () => lookup(options.name, { all: true }),
       catch: (cause) =>
@@ -102,7 +83,7 @@ const AddrInfo = Schema.Struct({
 })
 const decodeDocument = Schema.decodeEffect(Schema.fromJsonString(Schema.Union([Schema.Array(AddrInfo), AddrInfo])))
 
-const maxDocumentAddresses = 64
+const maxDocumentAddresses = 10_000
 
 /** What a URL lists as `[{"ID":"12D3Koo...","Addrs":["/ip4/10.0.0.7/tcp/5001"]}]`, or one such object; the id may be empty. */
 export const fromHttp = (options: {
@@ -113,7 +94,7 @@ export const fromHttp = (options: {
   const { timeout = "3 seconds", url } = options
   const source = `http ${url.origin}${url.pathname}`
   const fail = (hint: string, cause?: unknown) => new BootstrapUnavailable({ source, hint, cause })
-  return inTurn(
+  return ofAddresses(
     download(url, options.tls ?? {}).pipe(
       Effect.mapError(({ hint }) => fail(hint)),
       Effect.timeoutOrElse({
@@ -147,6 +128,8 @@ export const fromHttp = (options: {
   )
 }
 
+const electionTime = "5 seconds"
+
 /** The holder of a lease, which names itself by its multiaddr. What the lease says is as untrusted as any peer. */
 export const fromLeader = (election: typeof LeaderElection.Service, options: {
   /** This node's multiaddr: the leader may be itself. */
@@ -156,8 +139,13 @@ export const fromLeader = (election: typeof LeaderElection.Service, options: {
   const unavailable = (hint: string, cause?: unknown) => new BootstrapUnavailable({ source: "kubernetes", hint, cause })
   const usable = (address: string) => PeerAddress.isUsableAddress(multiaddr(address), options.usable)
   return {
-    addresses: Stream.runHead(election.leader).pipe(
+    addresses: Stream.runHead(Stream.filter(election.leader, Option.isSome)).pipe(
       Effect.mapError((error) => unavailable(error.message, error)),
+      // Nobody leads a new cluster for a moment; who is alone then would be so by mistake.
+      Effect.timeoutOrElse({
+        duration: electionTime,
+        orElse: () => Effect.fail(unavailable("nobody holds the lease yet"))
+      }),
       Effect.flatMap((leader) => {
         const holder = Option.filter(Option.flatten(leader), (holder) => holder !== options.self)
         if (Option.isNone(holder)) return Effect.succeed([])
@@ -180,16 +168,17 @@ export const fromLeader = (election: typeof LeaderElection.Service, options: {
   }
 }
 
-/** All sources together. One that cannot be asked is passed over, unless none can. */
+/** All sources together. Where one cannot be asked, what the others gave is not all: it is part of the failure. */
 export const merge = (sources: ReadonlyArray<Source>): Source => ({
   addresses: Effect.gen(function*() {
     const results = yield* Effect.forEach(sources, (source) => Effect.result(source.addresses), {
       concurrency: "unbounded"
     })
-    const found = results.flatMap((result) => Result.isSuccess(result) ? result.success : [])
-    const failure = results.find(Result.isFailure)
-    if (failure !== undefined && found.length === 0) return yield* failure.failure
-    return [...new Set(found)]
+    const found = [...new Set(results.flatMap((result) => Result.isSuccess(result) ? result.success : []))]
+    const failure = results.find(Result.isFailure)?.failure
+    if (failure === undefined) return found
+    const { cause, hint, source } = failure
+    return yield* new BootstrapUnavailable({ source, hint, cause, found })
   }),
   changes: Stream.mergeAll(sources.map(({ changes }) => changes), { concurrency: "unbounded" })
 })

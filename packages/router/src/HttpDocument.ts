@@ -19,7 +19,8 @@ export class DocumentUnavailable extends Data.TaggedError("DocumentUnavailable")
   }
 }
 
-const maxBytes = 64 * 1024
+/** Some thousands of nodes, each with its id and a few addresses. */
+const maxBytes = 1024 * 1024
 
 const unavailable = (hint: string) => new DocumentUnavailable({ hint })
 const reasonOf = (cause: unknown) => cause instanceof Error ? cause.message : String(cause)

@@ -2,51 +2,34 @@
  * `Router` over libp2p: TCP, noise or TLS, yamux, and a Kademlia DHT under `/spegel/kad/1.0.0`, so that Go Spegel's
  * nodes and ours are one network.
  */
-import { noise } from "@chainsafe/libp2p-noise"
-import { yamux } from "@chainsafe/libp2p-yamux"
-import { identify } from "@libp2p/identify"
-import type { ConnectionGater, IdentifyResult, Libp2p as Host, PeerId } from "@libp2p/interface"
-import { ping } from "@libp2p/ping"
-import { type Multiaddr, multiaddr } from "@multiformats/multiaddr"
-import { Data, Duration, Effect, Layer, Option, Queue, Random, Schedule, Stream } from "effect"
-import { createLibp2p } from "libp2p"
+import type { IdentifyResult, Libp2p as Host, PeerId } from "@libp2p/interface"
+import type { Multiaddr } from "@multiformats/multiaddr"
+import { Duration, Effect, Layer, Option, Queue, Schedule, Stream } from "effect"
 import { base58btc } from "multiformats/bases/base58"
 import { createHash } from "node:crypto"
 import type { BlockList } from "node:net"
-import { networkInterfaces } from "node:os"
 import { Bootstrap } from "./Bootstrap.ts"
 import type { ContentKey } from "./ContentKey.ts"
-import * as Identity from "./Identity.ts"
+import type { Identity } from "./Identity.ts"
+import type { IdentityConflicts } from "./IdentityConflicts.ts"
+import * as Joining from "./Joining.ts"
 import { close, economise, Gate } from "./kademlia/ConnectionRules.ts"
 import { positionOf } from "./kademlia/Distance.ts"
 import { Kademlia, type Provider } from "./kademlia/Kademlia.ts"
 import * as Libp2pTransport from "./kademlia/Libp2pTransport.ts"
 import { copied } from "./kademlia/Members.ts"
 import { empty, type Environment, message, NoteType, textOf } from "./kademlia/Protocol.ts"
-import { tls } from "./OnDemandTls.ts"
+import * as Libp2pHost from "./Libp2pHost.ts"
 import type { Peer, PeerFacts } from "./Peer.ts"
 import * as PeerAddress from "./PeerAddress.ts"
+import * as PeerNews from "./PeerNews.ts"
 import { Router, RouterNotReady } from "./Router.ts"
 import { publish, resolved } from "./RouterMetrics.ts"
-import { silentLogger } from "./SilentLogger.ts"
-import { tcp } from "./WholeWrites.ts"
-
-/** The address cannot be listened on. */
-export class RouterListenFailed extends Data.TaggedError("RouterListenFailed")<{
-  readonly address: string
-  readonly reason: string
-}> {
-  override get message() {
-    return `the router cannot listen on ${this.address}: ${this.reason}`
-  }
-}
 
 export interface Libp2pOptions {
   /** IP to listen on; none means all of them. */
   readonly host: Option.Option<string>
   readonly port: number
-  /** Directory of the identity; none keeps it in memory. */
-  readonly dataDir: Option.Option<string>
   /** Port of this node's registry; its peers are taken to use the same. */
   readonly registryPort: number
   /** How long a record lives that a peer of our kind sent. Default 10 minutes. */
@@ -55,153 +38,20 @@ export interface Libp2pOptions {
   readonly refreshInterval?: Duration.Duration
   /** Where the addresses of all peers lie, from `PeerAddress.parseCidrs`; none means anywhere. */
   readonly peerCidrs?: BlockList | undefined
+  /** How long to look for a peer before this node is ready without one. Default 15 seconds. */
+  readonly joinGrace?: Duration.Duration
 }
 
-/** A bootstrap address did not lead to a peer. */
-class DialFailed extends Data.TaggedError("DialFailed")<{ readonly reason: string }> {
-  override get message() {
-    return this.reason
-  }
-}
-
-const dialTimeout = Duration.seconds(5)
-const introduction = Duration.millis(500)
-const rebootstrapInterval = Duration.minutes(30)
-const changeSpread = Duration.seconds(10)
 const economyInterval = Duration.seconds(10)
 
 /** The DHT key: the multihash (sha2-256) of the key's text, as in Go Spegel. */
 export const dhtKey = (key: ContentKey): Uint8Array =>
   Buffer.concat([Uint8Array.of(0x12, 0x20), createHash("sha256").update(key).digest()])
 
-const listenAddresses = (host: Option.Option<string>): ReadonlyArray<string> => {
-  if (Option.isSome(host)) return [host.value]
-  const hasIpv6 = Object.values(networkInterfaces()).flat().some((address) => address?.family === "IPv6")
-  return hasIpv6 ? ["0.0.0.0", "::"] : ["0.0.0.0"]
-}
-
-/** Streams of one connection: ours needs two each way. */
-const maxStreams = 32
-/** Connections that are held; in a larger network others are made when they are needed. */
-const heldConnections = 128
-
-/** A connection over which nothing was said for so long, in milliseconds, is closed, and its peer looked after. */
-const inactivity = 15 * 60_000
-
-const makeHost = Effect.fnUntraced(function*(options: Libp2pOptions, loopback: boolean, gater: ConnectionGater) {
-  const privateKey = yield* Identity.load(options.dataDir)
-  const addresses = listenAddresses(options.host).map((ip) => PeerAddress.ofSocket(ip, options.port))
-  const listenFailed = (cause: unknown) => {
-    const text = String(cause instanceof AggregateError ? [cause, ...cause.errors].map(String).join(" ") : cause)
-    return new RouterListenFailed({
-      address: `${Option.getOrElse(options.host, () => "")}:${options.port}`,
-      reason: /EADDRINUSE/.test(text) || /already in use/i.test(text)
-        ? "the port is in use; choose another with --router-addr"
-        : text
-    })
-  }
-  return yield* Effect.acquireRelease(
-    Effect.tryPromise({
-      try: () =>
-        createLibp2p({
-          privateKey,
-          nodeInfo: { userAgent: "spegel-ts" },
-          logger: silentLogger,
-          addresses: {
-            listen: addresses.map(String),
-            announceFilter: (found) => found.filter((address) => PeerAddress.isUsableAddress(address, { loopback }))
-          },
-          transports: [
-            tcp({ inboundSocketInactivityTimeout: inactivity, outboundSocketInactivityTimeout: inactivity })
-          ],
-          connectionEncrypters: [noise(), tls()],
-          streamMuxers: [
-            // The DHT pings whom it looks after.
-            yamux({ maxInboundStreams: maxStreams, maxOutboundStreams: maxStreams, enableKeepAlive: false })
-          ],
-          connectionGater: gater,
-          connectionMonitor: { enabled: false },
-          connectionManager: {
-            maxConnections: 2 * heldConnections,
-            inboundConnectionThreshold: 200,
-            inboundUpgradeTimeout: 3000,
-            maxIncomingPendingConnections: 128
-          },
-          services: {
-            identify: identify(),
-            ping: ping()
-          }
-        }),
-      catch: listenFailed
-    }),
-    // Stopping waits for streams, which a peer can hold open.
-    (host) => Effect.promise(() => Promise.resolve(host.stop())).pipe(Effect.timeoutOption("2 seconds"))
-  )
-})
-
-/**
- * Dials what the bootstrap sources give: until there is a peer with growing pauses, then whenever nobody is left, every half
- * hour, and when the sources have changed. `joined` is called after each round.
- */
-const bootstrapForever = Effect.fnUntraced(function*(host: Host, bootstrap: typeof Bootstrap.Service, options: {
-  readonly isMember: (id: string) => boolean
-  readonly joined: () => void
-}) {
-  const changed = yield* Queue.sliding<void>(1)
-  yield* Effect.forkScoped(Stream.runForEach(bootstrap.changes, () => Queue.offer(changed, undefined)))
-  const alone = () => host.getPeers().length === 0
-
-  const isSelf = (address: Multiaddr) => {
-    const own = host.getMultiaddrs().map((own) => PeerAddress.withoutId(own).toString())
-    return address.toString().includes(host.peerId.toString()) || own.includes(address.toString())
-  }
-  /** Whoever is known is reached when it is needed: all nodes of a large cluster would dial a new leader at once. */
-  const isKnown = (address: Multiaddr) => {
-    const id = address.getComponents().findLast(({ name }) => name === "p2p")?.value
-    return id !== undefined && !alone() && options.isMember(id)
-  }
-  const dial = (text: string) =>
-    Effect.try(() => multiaddr(text)).pipe(
-      Effect.flatMap((address) =>
-        isSelf(address) || isKnown(address) ? Effect.void : Effect.tryPromise({
-          try: (signal) => host.dial(address, { signal }),
-          catch: (cause) => new DialFailed({ reason: String(cause) })
-        })
-      ),
-      Effect.timeout(dialTimeout),
-      Effect.catch((error) => Effect.logDebug(`bootstrap: ${text} did not answer: ${error.message}`))
-    )
-  const round = bootstrap.addresses.pipe(
-    Effect.flatMap(Effect.forEach(dial, { concurrency: 8, discard: true })),
-    Effect.catch((error) => Effect.logWarning(error.message)),
-    // The first peers tell of the others: a lookup before that would ask the wrong ones.
-    Effect.andThen(Effect.suspend(() => alone() ? Effect.void : Effect.sleep(introduction))),
-    Effect.andThen(Effect.sync(options.joined))
-  )
-  const untilAlone = Effect.sync(alone).pipe(
-    Effect.repeat({ schedule: Schedule.spaced("5 seconds"), until: (alone) => alone }),
-    Effect.asVoid
-  )
-  for (let failures = 0;;) {
-    yield* round
-    if (alone()) {
-      const pause = Math.min(500 * 2 ** failures++, 30_000) * (yield* Random.nextBetween(0.8, 1.2))
-      yield* Effect.timeoutOption(Queue.take(changed), pause)
-    } else {
-      failures = 0
-      const period = Duration.toMillis(rebootstrapInterval) * (yield* Random.nextBetween(0.8, 1.2))
-      yield* Effect.timeoutOption(Effect.raceFirst(untilAlone, Queue.take(changed)), period)
-      // A change is news to all nodes at the same moment.
-      const spread = Duration.toMillis(changeSpread) * (yield* Random.next)
-      yield* Effect.timeoutOption(untilAlone, spread)
-    }
-  }
-})
-
 /** A member of the cluster's network, listening while its scope is open. */
 export const layer = (
   options: Libp2pOptions
-): Layer.Layer<Router, RouterListenFailed | Identity.IdentityUnusable, Bootstrap> =>
+): Layer.Layer<Router, Libp2pHost.RouterListenFailed, Bootstrap | Identity> =>
   Layer.effect(
     Router,
     Effect.gen(function*() {
@@ -209,7 +59,7 @@ export const layer = (
       const loopback = Option.exists(options.host, PeerAddress.isLoopback)
       const believed: PeerAddress.UsableOptions = { loopback, within: options.peerCidrs }
       const gate = new Gate()
-      const host = yield* makeHost(options, loopback, gate.gater)
+      const { conflicts, host } = yield* Libp2pHost.make({ ...options, loopback, gater: gate.gater })
       const idBytes = host.peerId.toMultihash().bytes
       const announced = () => host.getMultiaddrs().map((address) => PeerAddress.withoutId(address).bytes)
       const transport = Libp2pTransport.make(host, () => ({ id: idBytes, addresses: announced() }))
@@ -233,13 +83,13 @@ export const layer = (
         }),
         () => Effect.andThen(Effect.sync(() => kademlia.stop()), Effect.sleep(wordTime))
       )
-      yield* followHost(host, kademlia, believed)
+      yield* followHost(host, kademlia, believed, conflicts)
       yield* publish(() => ({ kademlia: kademlia.counts, transport: transport.counts() }))
       yield* Effect.forkScoped(Effect.repeat(
         Effect.sync(() => {
           const neighbours = new Set(kademlia.neighbours().map(({ id }) => id))
           return economise(host, {
-            bound: heldConnections,
+            bound: Libp2pHost.heldConnections,
             isNeighbour: (id) => neighbours.has(id),
             lastUsed: transport.lastUsed,
             rest: (id) => {
@@ -251,17 +101,37 @@ export const layer = (
         Schedule.spaced(economyInterval)
       ))
 
-      let joined = false
-      yield* Effect.forkScoped(bootstrapForever(host, bootstrap, {
-        isMember: (id) => kademlia.members.get(id) !== undefined,
-        joined: () => {
-          joined = true
+      // An address with this node's own id is where it was once, or where its clone is.
+      const dialled = (address: Multiaddr) =>
+        address.toString().endsWith(`/p2p/${host.peerId.toString()}`) ? PeerAddress.withoutId(address) : address
+      const heard = () => [...kademlia.members.values()].filter(({ lastHeard }) => lastHeard > 0)
+      const joining = yield* Joining.make({
+        bootstrap,
+        grace: options.joinGrace,
+        surroundings: {
+          peers: () => heard().length,
+          isMember: (id) => kademlia.members.get(id) !== undefined,
+          isSelf: Libp2pHost.isOwnAddress(host, options),
+          dial: (address) =>
+            Effect.tryPromise({
+              try: (signal) => host.dial(dialled(address), { signal }),
+              catch: (cause) => new Joining.DialFailed({ reason: String(cause) })
+            })
         }
+      })
+      yield* Effect.forkScoped(PeerNews.run({
+        fingerprint: () => kademlia.members.fingerprint,
+        peers: () =>
+          heard().map(({ addresses: [first], id }) => ({
+            id,
+            address: first === undefined ? "" : Option.getOrElse(ipOfBytes(first), () => "")
+          }))
       }))
       const whenReady = <A>(effect: Effect.Effect<A>): Effect.Effect<A, RouterNotReady> =>
-        Effect.suspend(() =>
-          joined ? effect : Effect.fail(new RouterNotReady({ reason: "no bootstrap peer was asked yet" }))
-        )
+        Effect.suspend(() => {
+          const standing = joining.standing()
+          return standing._tag === "Joining" ? Effect.fail(new RouterNotReady({ reason: standing.reason })) : effect
+        })
 
       const ipsOf = (
         addresses: ReadonlyArray<Uint8Array>,
@@ -308,7 +178,8 @@ export const layer = (
         ),
         withdraw: Effect.fn("Libp2p.withdraw")((keys) => Effect.sync(() => kademlia.withdraw(keys.map(dhtKey)))),
         lookup: (key, { count }) => Stream.unwrap(whenReady(Effect.sync(() => resolved(lookup(key, count))))),
-        ready: Effect.sync(() => joined),
+        ready: Effect.sync(joining.ready),
+        standing: Effect.sync(joining.standing),
         peers: Effect.sync(() =>
           [...kademlia.members.values()].flatMap((member) =>
             Option.toArray(Option.map(toPeer(member), (peer): PeerFacts => ({
@@ -364,7 +235,12 @@ const environmentOf = (believed: PeerAddress.UsableOptions): Environment => ({
 })
 
 /** Tells the core who connects, as what, and who goes. */
-const followHost = (host: Host, kademlia: Kademlia, believed: PeerAddress.UsableOptions) => {
+const followHost = (
+  host: Host,
+  kademlia: Kademlia,
+  believed: PeerAddress.UsableOptions,
+  conflicts: IdentityConflicts
+) => {
   const onIdentify = ({ detail }: CustomEvent<IdentifyResult>) => {
     if (!detail.protocols.includes(Libp2pTransport.kademliaProtocol)) return
     const remote = PeerAddress.ipOf(detail.connection.remoteAddr)
@@ -372,14 +248,22 @@ const followHost = (host: Host, kademlia: Kademlia, believed: PeerAddress.Usable
     // Where it comes from is a fact, where it says that it is is a claim.
     const isRemote = (address: Multiaddr) =>
       Option.exists(PeerAddress.ipOf(address), (ip) => Option.isSome(remote) && ip === remote.value)
+    const addresses = [...claimed.filter(isRemote), ...claimed.filter((address) => !isRemote(address))].map(
+      PeerAddress.withoutId
+    )
+    const id = detail.peerId.toString()
+    const before = kademlia.members.get(id)?.addresses ?? []
+    conflicts.introduced(
+      id,
+      before.flatMap((address) => Option.toArray(PeerAddress.fromBytes(address))),
+      addresses
+    )
     const idBytes = detail.peerId.toMultihash().bytes
     kademlia.connected({
-      id: detail.peerId.toString(),
+      id,
       idBytes,
       position: positionOf(idBytes),
-      addresses: [...claimed.filter(isRemote), ...claimed.filter((address) => !isRemote(address))].map(
-        (address) => PeerAddress.withoutId(address).bytes
-      ),
+      addresses: addresses.map(({ bytes }) => bytes),
       agent: detail.agentVersion,
       ours: detail.protocols.includes(Libp2pTransport.notesProtocol)
     })

@@ -2,7 +2,7 @@
 import { Effect, Layer, Stream } from "effect"
 import type { ContentKey } from "./ContentKey.ts"
 import type { Peer } from "./Peer.ts"
-import { Router } from "./Router.ts"
+import { Router, Standing } from "./Router.ts"
 
 /** What routers in memory share: who provides what. */
 export interface Network {
@@ -46,6 +46,10 @@ export const layer = (options: { readonly network: Network; readonly self: Peer 
             return Stream.fromIterable(holders.flatMap((id) => members.get(id) ?? []))
           }).pipe(Stream.take(count)),
         ready: Effect.succeed(true),
+        standing: Effect.sync(() => {
+          const peers = others().length
+          return peers > 0 ? Standing.Joined({ peers }) : Standing.Alone({ reason: "nobody else is in the network" })
+        }),
         peers: Effect.sync(others),
         self: Effect.succeed(self)
       })

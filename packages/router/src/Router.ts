@@ -15,6 +15,16 @@ export class RouterNotReady extends Data.TaggedError("RouterNotReady")<{ readonl
   }
 }
 
+/** How a node stands to the network. */
+export type Standing = Data.TaggedEnum<{
+  /** Peers are being looked for; lookups do not make sense yet. */
+  Joining: { readonly reason: string }
+  Joined: { readonly peers: number }
+  /** Lookups find nobody. `reason` says whether that is as it should be. */
+  Alone: { readonly reason: string }
+}>
+export const Standing = Data.taggedEnum<Standing>()
+
 /** Every layer of this service passes `RouterConformance`. */
 export class Router extends Context.Service<Router, {
   /**
@@ -33,8 +43,12 @@ export class Router extends Context.Service<Router, {
     key: ContentKey,
     options: { readonly count: number }
   ) => Stream.Stream<Peer, RouterNotReady>
-  /** True once lookups make sense: the network was joined, or this node knows that it is alone. */
+  /**
+   * True once lookups make sense, and then for good: a peer was met, the bootstrap sources were asked and name nobody
+   * else, or the time for both has passed.
+   */
   readonly ready: Effect.Effect<boolean>
+  readonly standing: Effect.Effect<Standing>
   /** The members of the network known now, this node excluded. */
   readonly peers: Effect.Effect<ReadonlyArray<PeerFacts>>
   /** This node, with the addresses it announces. */

@@ -26,12 +26,22 @@ const bytesSent = Metric.counter("spegel_router_sent_bytes_total", {
   incremental: true,
   attributes
 })
+const identityConflicts = (kind: "own" | "member") =>
+  Metric.counter("spegel_router_identity_conflicts_total", {
+    description: "Two nodes that have proved one identity: this node's own, or a member's",
+    incremental: true,
+    attributes: { ...attributes, kind }
+  })
 const requests = (type: string, outcome: string) =>
   Metric.counter("spegel_router_requests_total", {
     description: "Requests to peers by type and outcome",
     incremental: true,
     attributes: { ...attributes, type, outcome }
   })
+
+/** Counts two nodes with one identity. */
+export const identityConflict = (kind: "own" | "member"): Effect.Effect<void> =>
+  Metric.update(identityConflicts(kind), 1)
 
 /** Measures a lookup up to its first peer, or up to its end where it finds none. */
 export const resolved = <A, E, R>(lookup: Stream.Stream<A, E, R>): Stream.Stream<A, E, R> =>
@@ -75,5 +85,10 @@ export const publish = (
       })
     ], { discard: true })
   })
-  return Effect.asVoid(Effect.forkScoped(Effect.repeat(once, Schedule.spaced(publishInterval))))
+  // There from the start: a first conflict would be invisible to `increase()`.
+  const zeros = Effect.all([Metric.update(identityConflicts("own"), 0), Metric.update(identityConflicts("member"), 0)])
+  return Effect.andThen(
+    zeros,
+    Effect.asVoid(Effect.forkScoped(Effect.repeat(once, Schedule.spaced(publishInterval))))
+  )
 }

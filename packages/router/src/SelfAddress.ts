@@ -3,7 +3,7 @@ import { Data, Effect, Option } from "effect"
 import type { BlockList } from "node:net"
 import { isIPv4 } from "node:net"
 import { networkInterfaces } from "node:os"
-import * as Identity from "./Identity.ts"
+import { Identity } from "./Identity.ts"
 import * as PeerAddress from "./PeerAddress.ts"
 
 /** No interface has an address that a peer could dial. */
@@ -20,15 +20,14 @@ export class NoUsableAddress extends Data.TaggedError("NoUsableAddress") {
 export const make = Effect.fnUntraced(function*(options: {
   readonly host: Option.Option<string>
   readonly port: number
-  readonly dataDir: Option.Option<string>
   readonly peerCidrs: BlockList | undefined
 }) {
-  const { publicKey } = yield* Identity.load(options.dataDir)
+  const { id } = yield* Identity
   const listened = Option.filter(options.host, (ip) => PeerAddress.isUsable(ip, { loopback: true }))
   const interfaces = Object.values(networkInterfaces()).flatMap((addresses) => addresses ?? [])
     .map(({ address }) => address)
     .filter((ip) => PeerAddress.isUsable(ip, { loopback: false, within: options.peerCidrs }))
   const ip = Option.getOrUndefined(listened) ?? interfaces.find(isIPv4) ?? interfaces[0]
   if (ip === undefined) return yield* new NoUsableAddress()
-  return `${PeerAddress.ofSocket(ip, options.port).toString()}/p2p/${publicKey.toString()}`
+  return `${PeerAddress.ofSocket(ip, options.port).toString()}/p2p/${id}`
 })

@@ -3,7 +3,7 @@ import { ContentStore, StoreUnavailable } from "@spegel-ts/content/ContentStore"
 import * as MemoryStore from "@spegel-ts/content/MemoryStore"
 import * as Reference from "@spegel-ts/oci/Reference"
 import type { ContentKey } from "@spegel-ts/router/ContentKey"
-import { Router, RouterNotReady } from "@spegel-ts/router/Router"
+import { Router, RouterNotReady, Standing } from "@spegel-ts/router/Router"
 import { StateTracker } from "@spegel-ts/state-tracker/StateTracker"
 import { Context, Duration, Effect, Layer, Result, Stream } from "effect"
 import { TestClock } from "effect/testing"
@@ -26,6 +26,7 @@ const recorder = () => {
     withdraw: (keys) => Effect.sync(() => keys.forEach((key) => state.keys.delete(key))),
     lookup: () => Stream.empty,
     ready: Effect.sync(() => !state.away),
+    standing: Effect.succeed(Standing.Joined({ peers: 1 })),
     peers: Effect.succeed([]),
     self: Effect.succeed(self)
   })

@@ -8,6 +8,7 @@ import { tcp } from "@libp2p/tcp"
 import { multiaddr } from "@multiformats/multiaddr"
 import * as Bootstrap from "@spegel-ts/router/Bootstrap"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
+import { Identity } from "@spegel-ts/router/Identity"
 import * as Libp2p from "@spegel-ts/router/Libp2p"
 import { Router } from "@spegel-ts/router/Router"
 import { Context, Duration, Effect, Exit, Layer, Option, Result, Schedule, Scope, Stream } from "effect"
@@ -53,11 +54,15 @@ const startOurs = async ({ address, bootstrap, dataDir, port, refreshMillis }: N
   const layer = Libp2p.layer({
     host: Option.some(address),
     port,
-    dataDir: Option.fromUndefinedOr(dataDir === undefined ? undefined : join(dataDir, address)),
     registryPort: 5000,
     ...(refreshMillis === undefined ? {} : { refreshInterval: Duration.millis(refreshMillis) })
   }).pipe(
-    Layer.provide(Bootstrap.layer(Result.getOrThrow(Bootstrap.fromStatic(bootstrap.map((peer) => `${peer}:${port}`)))))
+    Layer.provide([
+      Bootstrap.layer(Result.getOrThrow(Bootstrap.fromStatic(bootstrap.map((peer) => `${peer}:${port}`)))),
+      dataDir === undefined
+        ? Identity.layerMemory
+        : Identity.layer({ dataDir: join(dataDir, address), owner: {} })
+    ])
   )
   const router = Context.get(await Effect.runPromise(Layer.buildWithScope(Layer.fresh(layer), scope)), Router)
   const { id } = await Effect.runPromise(router.self)

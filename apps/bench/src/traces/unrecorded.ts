@@ -23,6 +23,7 @@ const event = {
   firstByteMillis: 0,
   millis: 0,
   peersSeen: 0,
+  peersFailed: 0,
   attempts: [],
   reason: ""
 } as const

@@ -1,8 +1,8 @@
 /** Flags that say where a node finds its first peers, and the sources that they name. */
-import { Identity, LeaderElection } from "@spegel-ts/leader-election/LeaderElection"
+import { Identity as LeaseIdentity, LeaderElection } from "@spegel-ts/leader-election/LeaderElection"
 import * as Bootstrap from "@spegel-ts/router/Bootstrap"
 import type { TlsFiles } from "@spegel-ts/router/HttpDocument"
-import type { IdentityUnusable } from "@spegel-ts/router/Identity"
+import type { Identity } from "@spegel-ts/router/Identity"
 import * as PeerAddress from "@spegel-ts/router/PeerAddress"
 import * as SelfAddress from "@spegel-ts/router/SelfAddress"
 import { Context, Effect, Layer, Option, Result, type Scope } from "effect"
@@ -177,21 +177,20 @@ const bootstrapUrlOf = Effect.fnUntraced(function*({ httpBootstrapPeer: peer, ht
 
 interface Settings extends Flags {
   readonly routerAddr: ListenAddress
-  readonly dataDir: string
   readonly peerCidrs: BlockList | undefined
 }
 
 /** Takes part in the election while the scope is open. Loaded only where it is used: TLS takes memory. */
 const kubernetes = Effect.fnUntraced(function*(settings: Settings) {
   const { peerCidrs, routerAddr } = settings
-  const self = yield* SelfAddress.make({ ...routerAddr, dataDir: Option.some(settings.dataDir), peerCidrs })
+  const self = yield* SelfAddress.make({ ...routerAddr, peerCidrs })
   const KubernetesLease = yield* Effect.promise(() => import("@spegel-ts/leader-election/KubernetesLease"))
   const election = KubernetesLease.layer({
     namespace: settings.leaderElectionNamespace,
     name: settings.leaderElectionName,
     kubeconfig: settings.kubeconfigPath,
     environment: process.env,
-    identity: Identity.make(self)
+    identity: LeaseIdentity.make(self)
   })
   // It fails for times of one's own only.
   const services = yield* Layer.build(Layer.orDie(election))
@@ -201,7 +200,7 @@ const kubernetes = Effect.fnUntraced(function*(settings: Settings) {
   })
 })
 
-type SourceEffect = Effect.Effect<Bootstrap.Source, IdentityUnusable | SelfAddress.NoUsableAddress, Scope.Scope>
+type SourceEffect = Effect.Effect<Bootstrap.Source, SelfAddress.NoUsableAddress, Scope.Scope | Identity>
 
 /** The sources of all kinds that are asked for; what is missing is told before anything starts. */
 export const bootstrapLayer = Effect.fnUntraced(function*(settings: Settings) {
@@ -234,7 +233,9 @@ export const bootstrapLayer = Effect.fnUntraced(function*(settings: Settings) {
       case "kubernetes":
         return kubernetes(settings)
       case "static":
-        if (settings.staticBootstrapPeers.length === 0) return yield* needs("static-bootstrap-peers", kind)
+        if (settings.staticBootstrapPeers.length === 0) {
+          yield* Effect.logInfo("no --static-bootstrap-peers are given: this node is the first, and waits to be found")
+        }
         return Effect.succeed(yield* Effect.fromResult(Bootstrap.fromStatic(settings.staticBootstrapPeers)))
     }
   })

@@ -1,3 +1,4 @@
+import { keyFile, ownerFile } from "@spegel-ts/router/Identity"
 import { Console, Data, Effect } from "effect"
 import { Command, Flag } from "effect/cli"
 import { chmod, rm } from "node:fs/promises"
@@ -30,7 +31,7 @@ export const dataDir = Command.make(
   "data-dir",
   flags,
   Effect.fnUntraced(function*({ dataDir, remove }) {
-    const key = join(dataDir, "private.key")
+    const key = join(dataDir, keyFile)
     const attempt = (path: string, run: () => Promise<void>) =>
       Effect.tryPromise({
         try: run,
@@ -39,6 +40,7 @@ export const dataDir = Command.make(
       })
     if (remove) {
       yield* attempt(key, () => rm(key, { force: true }))
+      yield* attempt(dataDir, () => rm(join(dataDir, ownerFile), { force: true }))
       return yield* Console.log(`removed ${key}`)
     }
     yield* attempt(dataDir, () => chmod(dataDir, 0o770))

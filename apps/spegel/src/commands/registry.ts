@@ -1,5 +1,6 @@
 import type { NamePattern } from "@spegel-ts/oci/NamePattern"
 import * as RegistryFilter from "@spegel-ts/oci/RegistryFilter"
+import * as Identity from "@spegel-ts/router/Identity"
 import * as PeerAddress from "@spegel-ts/router/PeerAddress"
 import { Duration, Effect, Option, Result, Schema } from "effect"
 import { Command } from "effect/cli"
@@ -158,7 +159,7 @@ const flags = {
   }),
   nodeName: one({
     name: "node-name",
-    description: "Name of this Kubernetes node; for --node-readiness-taint",
+    description: "Name of this node; for --node-readiness-taint, and to notice an identity that was cloned",
     schema: Schema.String,
     fallback: "",
     metavar: "NAME"
@@ -224,6 +225,7 @@ export const registry = Command.make(
     return yield* Daemon.run({
       ...flags,
       store: storeSettings(flags),
+      owner: yield* Effect.promise(() => Identity.ownerOf({ nodeName: node })),
       bootstrap: yield* bootstrapLayer({ ...flags, peerCidrs }),
       bootstrapTls: bootstrapTls(flags),
       nodeTaint: taint === "" ? Option.none() : Option.some({ taint, node, kubeconfig }),

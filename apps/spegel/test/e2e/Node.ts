@@ -1,6 +1,5 @@
 /** A node: a real containerd, a mirror process beside it, and the hosts.toml that makes the one ask the other. */
 import { Effect, Schedule } from "effect"
-import { mkdir } from "node:fs/promises"
 import { join } from "node:path"
 import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
 import * as CriClient from "../../../../packages/containerd/test/CriClient.ts"
@@ -37,8 +36,6 @@ export const start = Effect.fnUntraced(
       ...(options.programs === undefined ? {} : { programs: options.programs }),
       ...(options.settings === undefined ? {} : { settings: options.settings })
     })
-    // containerd 1.7 and later make it with the first image; a kubelet that mounts it, before.
-    yield* Effect.promise(() => mkdir(containerd.contentPath, { recursive: true }))
     const address = `127.0.0.${index + 1}`
     const url = `http://${address}:${ports.registry}`
 

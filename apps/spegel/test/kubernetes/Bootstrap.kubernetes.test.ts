@@ -53,7 +53,7 @@ const cluster = Effect.gen(function*() {
     const url = `http://${address}:${ports.registry}`
     const peers = Effect.tryPromise(() =>
       fetch(`http://${address}:${ports.metrics}/debug/peers`).then((response) => response.json())
-    ).pipe(Effect.map((peers) => (peers as ReadonlyArray<unknown>).length))
+    ).pipe(Effect.map((nodes) => (nodes as ReadonlyArray<{ readonly self?: true }>).filter(({ self }) => !self).length))
     return {
       address,
       user,

@@ -1,11 +1,12 @@
 /**
  * Watches `blobs/sha256` of a directory by inotify, for one subscriber. Every level down to it is watched, so that
- * directories which come later or are replaced are followed; whatever may have been lost becomes a `Resync`.
+ * directories which come later or are replaced are followed; whatever may have been lost becomes a `Resync`. No event
+ * tells of what happens above `root`, nor of a mount: that is looked for.
  */
 import * as Digest from "@spegel-ts/oci/Digest"
-import { Effect, Latch, Stream } from "effect"
-import { type FSWatcher, watch } from "node:fs"
-import { lstat, readFile } from "node:fs/promises"
+import { Effect, Latch, Schedule, Stream } from "effect"
+import { type FSWatcher, type Stats, statSync, watch } from "node:fs"
+import { lstat, readFile, stat } from "node:fs/promises"
 import { basename, join } from "node:path"
 import { ContentChange, StoreUnavailable } from "../ContentStore.ts"
 import { codeOf, isMissing, unavailable } from "./FileFailure.ts"
@@ -39,7 +40,21 @@ const watchFailed = (path: string, cause: unknown) =>
     })
     : unavailable(operation, path)(cause)
 
-/** Differences, with `Resync` first; fails where the directory cannot be watched, or no longer exists. */
+/** How often to look whether a path leads to another directory, or to one at last. */
+const lookInterval = "1 second"
+
+/** Differs whenever a path leads to another directory. */
+const placeOf = ({ dev, ino }: Stats): string => `${dev} ${ino}`
+
+const placeNow = (path: string): string => {
+  try {
+    return placeOf(statSync(path))
+  } catch (cause) {
+    return codeOf(cause)
+  }
+}
+
+/** Differences, with `Resync` first; fails where the directory cannot be watched. One that is not there is watched for. */
 export const changes = ({ file, root }: BlobWatchOptions): Stream.Stream<ContentChange, StoreUnavailable> =>
   Stream.unwrap(Effect.gen(function*() {
     const levels = [root, join(root, "blobs"), join(root, "blobs", "sha256")]
@@ -47,6 +62,7 @@ export const changes = ({ file, root }: BlobWatchOptions): Stream.Stream<Content
     const eventLimit = yield* Effect.promise(() => maxEventsOfTurn)
     const awake = yield* Latch.make(true)
     const watchers: Array<FSWatcher | undefined> = [undefined, undefined, undefined]
+    const watchedPlaces = ["", "", ""]
     const pending = new Set<string>()
     const state: { lost: boolean; fileChanged: boolean; eventsOfTurn: number; failure: StoreUnavailable | undefined } =
       { lost: true, fileChanged: false, eventsOfTurn: 0, failure: undefined }
@@ -91,14 +107,19 @@ export const changes = ({ file, root }: BlobWatchOptions): Stream.Stream<Content
       for (let level = from; level < levels.length; level++) {
         const path = levels[level] ?? root
         const previous = watchers[level]
+        // Before it is watched: a directory that takes its place meanwhile is noticed.
+        watchedPlaces[level] = placeNow(path)
         watchers[level] = undefined
         try {
           const watcher = watch(path, { persistent: false }, onEvent(level))
           watcher.on("error", (cause) => fail(watchFailed(path, cause)))
           watchers[level] = watcher
         } catch (cause) {
-          if (level === 0 || !isMissing(cause)) fail(watchFailed(path, cause))
-          for (let below = level + 1; below < levels.length; below++) close(below)
+          if (!isMissing(cause)) fail(watchFailed(path, cause))
+          for (let below = level + 1; below < levels.length; below++) {
+            close(below)
+            watchedPlaces[below] = placeNow(levels[below] ?? root)
+          }
           break
         } finally {
           previous?.close()
@@ -109,6 +130,17 @@ export const changes = ({ file, root }: BlobWatchOptions): Stream.Stream<Content
     yield* Effect.acquireRelease(
       Effect.sync(() => follow(0)),
       () => Effect.sync(() => levels.forEach((_, level) => close(level)))
+    )
+
+    yield* Effect.promise(() => Promise.all(levels.map((path) => stat(path).then(placeOf, codeOf)))).pipe(
+      Effect.tap((places) =>
+        Effect.sync(() => {
+          const moved = places.findIndex((place, level) => place !== watchedPlaces[level])
+          if (moved >= 0) follow(moved)
+        })
+      ),
+      Effect.repeat(Schedule.spaced(lookInterval)),
+      Effect.forkScoped
     )
 
     const look = (name: string) =>

@@ -1,0 +1,76 @@
+/**
+ * Notices a content directory that is not containerd's: of another daemon, of a containerd with another root, or mounted
+ * from elsewhere. A container sees other paths than containerd does, so that what is in the directory decides.
+ */
+import type { BlobDirectory } from "@spegel-ts/content/BlobDirectory"
+import { Effect, Queue, type Scope, Stream } from "effect"
+import { stat } from "node:fs/promises"
+import type { ContainerdClient, ContainerdFailed, ContainerdUnavailable, Image } from "./ContainerdClient.ts"
+
+/** A check compares so many images at most. */
+const maxImages = 1000
+/** containerd may be just writing, or removing, what is missed: it is looked for a second time. */
+const secondLook = "1 second"
+
+const placeOf = (path: string) =>
+  Effect.promise(() => stat(path).then(({ dev, ino }) => `${dev} ${ino}`, () => undefined))
+
+export interface ContentDirectoryCheck {
+  /** To be called when there are images to compare with, and not to be waited for. */
+  readonly look: Effect.Effect<void>
+}
+
+/** Says once what is wrong, and again after it was right. */
+export const make = Effect.fnUntraced(function*(options: {
+  readonly client: typeof ContainerdClient.Service
+  readonly directory: Pick<BlobDirectory, "digests">
+  readonly contentPath: string
+  /** Images of containerd's namespace now. */
+  readonly images: Effect.Effect<ReadonlyArray<Image>, ContainerdUnavailable | ContainerdFailed>
+}): Effect.fn.Return<ContentDirectoryCheck, never, Scope.Scope> {
+  const { client, contentPath, directory, images } = options
+  const looks = yield* Queue.sliding<void>(1)
+
+  /** Images that containerd has and the directory has not; undefined where containerd has none at all. */
+  const missing = Effect.gen(function*() {
+    const known = (yield* images).filter(({ digest }) => digest.startsWith("sha256:")).slice(0, maxImages)
+    if (known.length === 0) return undefined
+    const held = new Set<string>(yield* Stream.runCollect(directory.digests))
+    return known.filter(({ digest }) => !held.has(digest))
+  })
+
+  /** What is wrong; undefined where nothing is, or nothing can be told yet. */
+  const finding = Effect.gen(function*() {
+    const root = yield* client.contentRoot
+    const first = yield* missing
+    if (first === undefined) {
+      // Nothing to compare: two directories that are both in sight can still differ.
+      const [theirs, ours] = yield* Effect.all([placeOf(root), placeOf(contentPath)])
+      return { root, example: "", isWrong: theirs !== undefined && ours !== undefined && theirs !== ours }
+    }
+    if (first.length > 0) yield* Effect.sleep(secondLook)
+    const second = first.length > 0 ? yield* missing : first
+    const example = second?.find(({ digest, name }) =>
+      first.some((image) => image.name === name && image.digest === digest)
+    )
+    return { root, example: example?.name ?? "", isWrong: example !== undefined }
+  })
+
+  let wasWrong = false
+  const check = finding.pipe(
+    Effect.flatMap(({ example, isWrong, root }) => {
+      if (isWrong === wasWrong) return Effect.void
+      wasWrong = isWrong
+      if (!isWrong) return Effect.logInfo(`${contentPath} has containerd's content now`)
+      const lack = example === "" ? "" : ` and lacks what it has, such as ${example}`
+      return Effect.logWarning(
+        `${contentPath} is not this containerd's content directory${lack}: nothing of it can be given to peers; ` +
+          `containerd keeps its content in ${root}: mount that, and name it by --containerd-content-path`
+      )
+    }),
+    // It says so itself where it matters.
+    Effect.catch((error) => Effect.logDebug(`cannot compare ${contentPath} with containerd: ${error.message}`))
+  )
+  yield* Effect.forkScoped(Effect.forever(Effect.andThen(Queue.take(looks), check)))
+  return { look: Effect.asVoid(Queue.offer(looks, undefined)) }
+})

@@ -1,0 +1,71 @@
+/** Says in the log who came and who went: one line for many, and few lines however many there are. */
+import { Clock, Effect } from "effect"
+
+/** A member, as the log names it. */
+export interface NamedPeer {
+  readonly id: string
+  readonly address: string
+}
+
+export interface PeerNewsOptions {
+  /** 0 where nobody has been heard, and different whenever others have been: looking at all of them each second would cost too much. */
+  readonly fingerprint: () => number
+  /** The members that have been heard. */
+  readonly peers: () => ReadonlyArray<NamedPeer>
+}
+
+const look = "1 second"
+/** News that goes on is said after so long, though more may follow. */
+const maxWaitMillis = 5000
+/** Between two lines. */
+const quietMillis = 10_000
+const maxNames = 3
+
+const named = (peers: ReadonlyArray<NamedPeer>): string => {
+  const names = peers.slice(0, maxNames).map(({ address, id }) => `${id} at ${address}`)
+  return peers.length > maxNames ? `${names.join(", ")} and ${peers.length - maxNames} more` : names.join(", ")
+}
+
+const plural = (count: number): string => count === 1 ? "1 peer" : `${count} peers`
+
+const describe = (before: number, now: number, came: number, went: number): string => {
+  if (before === 0) return `joined with ${plural(now)}`
+  const parts = [came === 0 ? "" : `${plural(came)} came`, went === 0 ? "" : `${plural(went)} went`]
+  return parts.filter((part) => part !== "").join(", ")
+}
+
+/** Runs until interrupted. */
+export const run = Effect.fnUntraced(function*({ fingerprint, peers }: PeerNewsOptions) {
+  let told = new Map<string, NamedPeer>()
+  let toldFingerprint = 0
+  let seen = toldFingerprint
+  let changedAt: number | undefined
+  let quietUntil = -Infinity
+  while (true) {
+    yield* Effect.sleep(look)
+    const now = Number(yield* Clock.monotonicTimeNanos) / 1e6
+    const current = fingerprint()
+    const settled = current === seen
+    seen = current
+    if (current === toldFingerprint) {
+      changedAt = undefined
+      continue
+    }
+    changedAt ??= now
+    if (now < quietUntil || (!settled && now - changedAt < maxWaitMillis)) continue
+    const members = new Map(peers().map((peer) => [peer.id, peer]))
+    const came = [...members.values()].filter(({ id }) => !told.has(id))
+    const went = [...told.values()].filter(({ id }) => !members.has(id))
+    if (came.length + went.length > 0) {
+      yield* Effect.logInfo(describe(told.size, members.size, came.length, went.length)).pipe(Effect.annotateLogs({
+        peers: members.size,
+        ...(came.length === 0 ? {} : { came: named(came) }),
+        ...(went.length === 0 ? {} : { went: named(went) })
+      }))
+      quietUntil = now + quietMillis
+    }
+    told = members
+    toldFingerprint = current
+    changedAt = undefined
+  }
+})
