@@ -75,5 +75,9 @@ export const publish = (
       })
     ], { discard: true })
   })
-  return Effect.asVoid(Effect.forkScoped(Effect.repeat(once, Schedule.spaced(publishInterval))))
+  return Effect.andThen(
+    // Its series exists before anything was looked up.
+    Metric.value(resolveDuration),
+    Effect.asVoid(Effect.forkScoped(Effect.repeat(once, Schedule.spaced(publishInterval))))
+  )
 }

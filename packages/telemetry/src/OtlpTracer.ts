@@ -3,12 +3,15 @@ import { Effect, Option, type Scope } from "effect"
 import * as Hex from "effect/encoding/Hex"
 import * as Tracer from "effect/Tracer"
 import type { TraceExport } from "./OtelEnvironment.ts"
-import { ExportedSpan } from "./OtlpSpan.ts"
+import { ExportedSpan, PassedOverSpan } from "./OtlpSpan.ts"
 import * as SpanExporter from "./SpanExporter.ts"
 
 /**
  * A trace begins with a span of kind `server`, or goes on from another process. What else runs (refreshing records,
  * watching the store) is not part of any, and is not recorded.
+ *
+ * Within a trace the spans of `spanNames` are exported. Others, such as those of `Effect.fn` in libraries, are passed
+ * over, and what is below them belongs to the span above.
  */
 export const make = Effect.fnUntraced(function*(
   settings: TraceExport,
@@ -22,9 +25,11 @@ export const make = Effect.fnUntraced(function*(
       const sampled = parent?._tag === "Span"
         ? parent.sampled && span.sampled
         : span.kind === "server" && settings.sampler(traceId, parent)
-      return sampled
+      if (!sampled) return new Tracer.NativeSpan({ ...span, sampled })
+      const isExported = span.kind === "server" || options.spanNames?.has(span.name) !== false
+      return isExported || parent === undefined
         ? new ExportedSpan({ ...span, sampled }, traceId, push)
-        : new Tracer.NativeSpan({ ...span, sampled })
+        : new PassedOverSpan({ ...span, sampled }, parent)
     }
   })
 })
