@@ -128,7 +128,10 @@ const registryLabel = (registry: string): Effect.Effect<string> => {
   const label = registries.size < maxRegistries ? registry : "other"
   if (registries.size < maxRegistries) registries.add(registry)
   return Effect.as(
-    exist([...cacheResults.map((cache) => mirrorRequestsBy({ registry: label, cache })), circuitOpeningsBy({ registry: label })]),
+    exist([
+      ...cacheResults.map((cache) => mirrorRequestsBy({ registry: label, cache })),
+      circuitOpeningsBy({ registry: label })
+    ]),
     label
   )
 }
