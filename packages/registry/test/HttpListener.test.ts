@@ -91,6 +91,17 @@ describe("HttpListener", () => {
       assert.strictEqual(yield* Effect.promise(() => response.text()), "answered")
     }))
 
+  it.live("keeps idle connections for longer than the 30 s for which containerd does", () =>
+    Effect.gen(function*() {
+      const { port } = yield* listen((_request, response) => {
+        response.end()
+        return undefined
+      }, Duration.zero)
+      const { headers } = yield* get(port)
+      // Node announces what it keeps to.
+      assert.isAbove(Number(/^timeout=(\d+)$/.exec(headers.get("keep-alive") ?? "")?.[1]), 30)
+    }))
+
   it.live("says what is wrong with an address", () =>
     Effect.gen(function*() {
       const { port } = yield* listen(() => Effect.void, Duration.zero)

@@ -99,6 +99,9 @@ describe("PeerMemory", () => {
     assert.strictEqual(memory.hedgeMillis, 50)
     for (let millis = 1; millis <= 100; millis++) memory.answered(millis)
     assert.strictEqual(memory.hedgeMillis, 81)
+    // Where all answer at once, a byte that is late by a millisecond tells of nothing.
+    for (let times = 0; times < 100; times++) memory.answered(0)
+    assert.strictEqual(memory.hedgeMillis, 5)
     assert.strictEqual(memory.choose([a, b], () => 0, 0), 0)
     memory.busy(a, 1)
     assert.strictEqual(memory.choose([a, b], () => 0, 0), 1)

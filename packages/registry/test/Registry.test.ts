@@ -6,11 +6,12 @@ import type { PullEvent } from "@spegel-ts/registry/PullLedger"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Duration, Effect, Option, Redacted, References, Result, Schedule } from "effect"
-import { rm } from "node:fs/promises"
+import { rm, writeFile } from "node:fs/promises"
 import type { Socket } from "node:net"
-import { error, get, ns, startFalsePeer } from "./FalsePeer.ts"
+import { error, get, ns, response, startFalsePeer } from "./FalsePeer.ts"
 import * as FileNode from "./FileNode.ts"
 import { startNode } from "./TestNode.ts"
+import { eventually, untilRecorded } from "./Waiting.ts"
 
 const reference = Result.getOrThrow(Reference.parse(`${ns}/team/app:v1`))
 const blob = Buffer.from("a small layer ".repeat(100))
@@ -25,6 +26,8 @@ const manifest = Buffer.from(JSON.stringify({
   layers: []
 }))
 const manifestDigest = Digest.ofBytes(manifest)
+
+const toldBy = (headers: Headers) => Object.fromEntries([...headers].filter(([name]) => name !== "date"))
 
 /** A node that holds everything and has advertised it. */
 const startHolder = Effect.fnUntraced(function*(network: MemoryRouter.Network, address: string) {
@@ -152,17 +155,15 @@ describe("Registry, own content", () => {
         for (const { body, headers, status } of answers) {
           assert.strictEqual(status, 200)
           assert.isTrue(body.equals(one.bytes))
-          const told = Object.fromEntries([...headers].filter(([name]) => name !== "date"))
+          const told = toldBy(headers)
           assert.deepInclude(told, {
+            "accept-ranges": "bytes",
             "content-type": "application/octet-stream",
             "content-length": "1000",
             "docker-content-digest": one.digest,
             "docker-distribution-api-version": "registry/2.0"
           })
-          assert.deepStrictEqual(
-            told,
-            Object.fromEntries([...answers[0]?.headers ?? []].filter(([name]) => name in told))
-          )
+          assert.deepStrictEqual(told, toldBy(answers[0]?.headers ?? new Headers()))
         }
         // A client has its answer a moment before the ledger has it.
         const events = yield* ledger.recent.pipe(
@@ -198,6 +199,30 @@ describe("Registry, own content", () => {
         assert.strictEqual((yield* ask(one.path)).status, 404)
       }).pipe(Effect.provideService(References.TracerEnabled, traced)))
   }
+})
+
+describe("Registry, damaged content", () => {
+  it.live("is given to no peer once one has complained, and is for this node's own containerd to judge", () =>
+    Effect.gen(function*() {
+      const { address, blobs, port } = yield* FileNode.start(MemoryRouter.network(), "127.0.0.34", [100_000, 1000])
+      for (const blob of blobs) {
+        const ask = (headers: Record<string, string>, method = "GET") =>
+          get(`http://${address}:${port}${blob.path}`, { method, headers })
+        const asPeer = { "x-spegel-mirrored": "true" }
+        assert.isTrue((yield* ask(asPeer)).body.equals(blob.bytes))
+        yield* Effect.promise(() => writeFile(blob.file, Buffer.alloc(blob.bytes.length, "x")))
+        // Nobody knows yet.
+        assert.strictEqual((yield* ask(asPeer)).status, 200)
+        yield* ask({ ...asPeer, "x-spegel-suspect": "true" }, "HEAD")
+        const refused = yield* ask(asPeer).pipe(
+          Effect.repeat({ until: ({ status }) => status !== 200, schedule: Schedule.spaced("10 millis"), times: 500 })
+        )
+        assert.strictEqual(refused.status, 404)
+        assert.include(error(refused.body).message, "is damaged")
+        assert.strictEqual((yield* ask(asPeer, "HEAD")).status, 404)
+        assert.strictEqual((yield* ask({})).status, 200)
+      }
+    }))
 })
 
 describe("Registry, content of peers", () => {
@@ -322,7 +347,7 @@ describe("Registry, content of peers", () => {
       const { url } = yield* startNode(network, "127.0.0.3")
       const { body } = yield* get(`${url}/v2/team/app/blobs/${largeDigest}?ns=${ns}`)
       assert.isTrue(body.equals(large))
-      yield* Effect.sleep("20 millis")
+      yield* eventually(() => closed > 0)
       assert.strictEqual(closed, 1)
     }))
 
@@ -367,6 +392,55 @@ describe("Registry, content of peers", () => {
       assert.isTrue(body.equals(blob))
     }))
 
+  it.live("a peer that alone sent wrong bytes is told, of a small blob and of a large one", () =>
+    Effect.gen(function*() {
+      for (const [right, digest] of [[blob, blobDigest], [large, largeDigest]] as const) {
+        const network = MemoryRouter.network()
+        const { requests } = yield* startFalsePeer(
+          network,
+          "127.0.0.4",
+          (socket) => socket.write(response(200, Buffer.alloc(right.length, "x"))),
+          digest
+        )
+        const { url } = yield* startNode(network, "127.0.0.3")
+        yield* Effect.exit(get(`${url}/v2/team/app/blobs/${digest}?ns=${ns}`))
+        yield* eventually(() => requests.length > 1)
+        const [asked = "", told = "", ...more] = requests
+        assert.match(asked, new RegExp(`^GET \\S+${digest}`))
+        assert.notMatch(asked, /x-spegel-suspect/i)
+        assert.match(told, new RegExp(`^HEAD \\S+${digest}`))
+        assert.match(told, /^x-spegel-suspect: true\r$/im)
+        assert.match(told, /^x-spegel-mirrored: true\r$/im)
+        assert.deepStrictEqual(more, [])
+      }
+    }))
+
+  it.live("nobody is called a liar where two peers sent parts of what is wrong", () =>
+    Effect.gen(function*() {
+      const network = MemoryRouter.network()
+      const half = large.length / 2
+      const second = yield* startFalsePeer(
+        network,
+        "127.0.0.5",
+        (socket) =>
+          socket.write(response(206, large.subarray(half), `content-range: bytes ${half}-${large.length - 1}/${large.length}`)),
+        largeDigest
+      )
+      const first = yield* startFalsePeer(network, "127.0.0.4", (socket) => {
+        const head = response(200, Buffer.alloc(large.length, "x"))
+        socket.end(head.subarray(0, head.length - half))
+      }, largeDigest)
+      const { ledger, url } = yield* startNode(network, "127.0.0.3")
+      yield* Effect.exit(get(`${url}/v2/team/app/blobs/${largeDigest}?ns=${ns}`))
+      const [event] = yield* untilRecorded(ledger, 1)
+      // Both sent some, and it was wrong.
+      assert.deepStrictEqual(event?.attempts.map(({ bytes }) => bytes > 0), [true, true])
+      assert.include(event?.reason, "wrong bytes")
+      yield* get(`${url}/v2/team/app/blobs/${largeDigest}?ns=${ns}`)
+      const told = [...first.requests, ...second.requests].filter((request) => request.startsWith("HEAD"))
+      assert.deepStrictEqual(told, [])
+    }))
+
   it.live("wrong bytes of a large blob are never completed", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
@@ -395,8 +469,7 @@ describe("Registry, content of peers", () => {
       const { ledger, url } = yield* startNode(network, "127.0.0.3")
       const { body } = yield* get(`${url}/v2/team/app/blobs/${largeDigest}?ns=${ns}`)
       assert.isBelow(body.length, large.length)
-      yield* Effect.sleep("20 millis")
-      const [event] = yield* ledger.recent
+      const [event] = yield* untilRecorded(ledger, 1)
       assert.strictEqual(event?.status, 0)
     }))
 })
