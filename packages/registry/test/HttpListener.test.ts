@@ -1,8 +1,19 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
 import { Deferred, Duration, Effect, Exit, Fiber, Latch, Option, Scope } from "effect"
+import { connect } from "node:net"
+import { eventually } from "./Waiting.ts"
 
 const get = (port: number) => Effect.tryPromise((signal) => fetch(`http://127.0.0.2:${port}/`, { signal }))
+
+/** Whether nobody takes connections any more. */
+const refuses = (port: number) =>
+  Effect.callback<boolean>((resume) => {
+    const socket = connect(port, "127.0.0.2", () => {
+      socket.destroy()
+      resume(Effect.succeed(false))
+    }).on("error", () => resume(Effect.succeed(true)))
+  })
 
 const listen = (handler: HttpListener.Handler, grace: Duration.Duration) =>
   HttpListener.listen({ host: Option.some("127.0.0.2"), port: 0, handler, grace })
@@ -22,8 +33,7 @@ describe("HttpListener", () => {
       const request = yield* Effect.forkChild(get(port))
       yield* Deferred.await(started)
       const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void))
-      yield* Effect.sleep("50 millis")
-      yield* Effect.flip(get(port))
+      yield* eventually(refuses(port))
       assert.isUndefined(closing.pollUnsafe())
 
       yield* mayEnd.open

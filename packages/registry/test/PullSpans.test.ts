@@ -7,6 +7,7 @@ import * as Tracer from "effect/Tracer"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
 import { startNode } from "./TestNode.ts"
+import { eventually } from "./Waiting.ts"
 
 const blob = Buffer.from("a small layer ".repeat(100))
 const digest = Digest.ofBytes(blob)
@@ -76,13 +77,13 @@ const whole = (bytes: Uint8Array) => (response: ServerResponse) => {
 /** Runs a request through a node with a tracer of its own, and gives the spans of the request. */
 const traceOf = Effect.fnUntraced(function*(
   network: MemoryRouter.Network,
-  request: (url: string) => Effect.Effect<unknown>
+  request: (url: string, spans: ReadonlyArray<Tracer.NativeSpan>) => Effect.Effect<unknown>
 ) {
   const { spans, tracer } = recording()
   yield* Effect.scoped(Effect.gen(function*() {
     const node = yield* startNode(network, "127.0.0.41")
     spans.length = 0
-    yield* request(node.url)
+    yield* request(node.url, spans)
   })).pipe(Effect.provideService(Tracer.Tracer, tracer))
   assert.isTrue(spans.every(({ status }) => status._tag === "Ended"))
   return spans
@@ -203,11 +204,11 @@ describe("PullSpans", () => {
       yield* startPeer(network, "127.0.0.42", (response) => {
         response.writeHead(200, { "content-length": large.length }).write(large.subarray(0, half))
       })
-      const spans = yield* traceOf(network, (url) =>
+      const spans = yield* traceOf(network, (url, begun) =>
         Effect.promise(async () => {
           const response = await fetch(blobUrl(url, largeDigest))
           await response.body?.cancel()
-        }).pipe(Effect.andThen(Effect.sleep("50 millis"))))
+        }).pipe(Effect.andThen(eventually(() => begun.every(({ status }) => status._tag === "Ended")))))
       // containerd leaves early where it fetches a layer in parts.
       assert.notProperty(facts(spans[0]), "error.type")
       assert.deepInclude(facts(spans[0]), {
