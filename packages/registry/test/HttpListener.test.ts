@@ -1,6 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
 import { Deferred, Duration, Effect, Exit, Fiber, Latch, Option, Scope } from "effect"
+import { subscribe, unsubscribe } from "node:diagnostics_channel"
+import type { Server } from "node:http"
 import { connect } from "node:net"
 import { eventually } from "./Waiting.ts"
 
@@ -110,6 +112,27 @@ describe("HttpListener", () => {
       const { headers } = yield* get(port)
       // Node announces what it keeps to.
       assert.isAbove(Number(/^timeout=(\d+)$/.exec(headers.get("keep-alive") ?? "")?.[1]), 30)
+    }))
+
+  it.live("bounds how long a client may take to ask, and not how long an answer may take", () =>
+    Effect.gen(function*() {
+      // These limits show themselves only after minutes: what counts is what the server was told.
+      const servers: Array<Server> = []
+      const onListen = (message: unknown) => servers.push((message as { readonly server: Server }).server)
+      yield* Effect.acquireRelease(
+        Effect.sync(() => subscribe("tracing:net.server.listen:asyncEnd", onListen)),
+        () => Effect.sync(() => unsubscribe("tracing:net.server.listen:asyncEnd", onListen))
+      )
+      yield* listen(() => Effect.void, Duration.zero)
+      const [server, ...others] = servers
+      assert.deepStrictEqual(others, [])
+      assert.isAbove(server?.headersTimeout ?? 0, 0)
+      assert.isAtMost(server?.headersTimeout ?? Infinity, 30_000)
+      // Of a whole request, as long as its answer lasts.
+      assert.strictEqual(server?.requestTimeout, 0)
+      // Of a client that takes nothing: a disk under load may keep containerd from reading for a while.
+      assert.isAtLeast(server?.timeout ?? 0, 60_000)
+      assert.strictEqual(server?.maxRequestsPerSocket, 0)
     }))
 
   it.live("says what is wrong with an address", () =>

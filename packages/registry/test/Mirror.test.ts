@@ -100,6 +100,32 @@ describe("Mirror", () => {
       }
     }))
 
+  it.live("asks the next peer for the rest of the range, and for no byte more", () =>
+    Effect.gen(function*() {
+      for (const [range, last] of [["bytes=3-5000002", 5_000_002], ["bytes=3-", large.length - 1]] as const) {
+        const network = MemoryRouter.network()
+        const ranged = (bytes: number) => (socket: Socket, asked: string) => {
+          const [, first = "", end = ""] = /^range: bytes=(\d+)-(\d*)\r$/im.exec(asked) ?? []
+          const part = large.subarray(Number(first), end === "" ? large.length : Number(end) + 1)
+          const answer = response(
+            206,
+            part,
+            `content-range: bytes ${first}-${Number(first) + part.length - 1}/${large.length}`
+          )
+          if (part.length > bytes) socket.end(answer.subarray(0, answer.length - part.length + bytes))
+          else socket.write(answer)
+        }
+        const whole = yield* startFalsePeer(network, "127.0.0.5", ranged(Infinity), largeDigest)
+        const cutting = yield* startFalsePeer(network, "127.0.0.4", ranged(600_000), largeDigest)
+        const { url } = yield* startNode(network, "127.0.0.3", { hedgeDelay: Duration.seconds(30) })
+        const { body } = yield* get(blobUrl(url, largeDigest), { headers: { range } })
+        assert.isTrue(body.equals(large.subarray(3, last + 1)))
+        assert.strictEqual(cutting.requests.length, 1)
+        const [asked = ""] = whole.requests
+        assert.match(asked, new RegExp(`^range: bytes=600003-${last === large.length - 1 ? "" : last}\r$`, "im"))
+      }
+    }))
+
   it.live("answers the whole to ranges that are none, 416 only where it knows the size, and 404 else", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()

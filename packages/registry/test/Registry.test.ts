@@ -7,9 +7,10 @@ import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Duration, Effect, Option, Redacted, References, Result, Schedule } from "effect"
 import { rm, writeFile } from "node:fs/promises"
-import type { Socket } from "node:net"
-import { error, get, ns, response, startFalsePeer } from "./FalsePeer.ts"
+import { connect, type Socket } from "node:net"
+import { begun, error, get, ns, response, startFalsePeer } from "./FalsePeer.ts"
 import * as FileNode from "./FileNode.ts"
+import * as RawClient from "./RawClient.ts"
 import { startNode } from "./TestNode.ts"
 import { eventually, untilRecorded } from "./Waiting.ts"
 
@@ -431,7 +432,9 @@ describe("Registry, content of peers", () => {
         network,
         "127.0.0.5",
         (socket) =>
-          socket.write(response(206, large.subarray(half), `content-range: bytes ${half}-${large.length - 1}/${large.length}`)),
+          socket.write(
+            response(206, large.subarray(half), `content-range: bytes ${half}-${large.length - 1}/${large.length}`)
+          ),
         largeDigest
       )
       const first = yield* startFalsePeer(network, "127.0.0.4", (socket) => {
@@ -465,6 +468,65 @@ describe("Registry, content of peers", () => {
       assert.isBelow(body.length, large.length)
       const [event] = yield* untilRecorded(ledger, 1)
       assert.include(event?.reason, "wrong bytes")
+    }))
+
+  for (
+    const [fault, behave] of [
+      ["sends a head and nothing more", () => {}],
+      ["closes after its head", (socket) => socket.end()],
+      ["resets after its head", (socket) => setImmediate(() => socket.resetAndDestroy())]
+    ] as ReadonlyArray<readonly [string, (socket: Socket) => void]>
+  ) {
+    it.live(`a peer that ${fault} leaves the client its 404: no head goes out before a byte of the body is here`, () =>
+      Effect.gen(function*() {
+        const network = MemoryRouter.network()
+        const peer = yield* startFalsePeer(network, "127.0.0.4", (socket) => {
+          socket.write(`HTTP/1.1 200 OK\r\ncontent-length: ${large.length}\r\n\r\n`)
+          behave(socket)
+        }, largeDigest)
+        const { url } = yield* startNode(network, "127.0.0.3", { firstByteTimeout: Duration.millis(300) })
+        const { body, status } = yield* get(`${url}/v2/team/app/blobs/${largeDigest}?ns=${ns}`)
+        assert.strictEqual(status, 404)
+        assert.strictEqual(error(body).code, "BLOB_UNKNOWN")
+        assert.isAbove(peer.requests.length, 0)
+      }))
+  }
+
+  it.live("a body that ends early ends by FIN, after its last byte: an RST would fail containerd's pull", () =>
+    Effect.gen(function*() {
+      const sent = 1_000_000
+      const wrong = response(200, Buffer.alloc(large.length, "x"))
+      for (
+        const [reason, least, behave] of [
+          ["closed the connection", sent, (socket) => socket.end(begun(large, "", sent))],
+          [
+            "reset",
+            1,
+            (socket) => socket.write(begun(large, "", sent), () => setImmediate(() => socket.resetAndDestroy()))
+          ],
+          // All but the last chunk.
+          ["wrong bytes", 5_000_000, (socket) => socket.write(wrong)]
+        ] as ReadonlyArray<readonly [string, number, (socket: Socket) => void]>
+      ) {
+        const network = MemoryRouter.network()
+        yield* startFalsePeer(network, "127.0.0.4", behave, largeDigest)
+        const { address, ledger, port } = yield* startNode(network, "127.0.0.3")
+        const ended = yield* Effect.callback<{ readonly how: string; readonly bytes: number }>((resume) => {
+          let bytes = 0
+          const socket = connect(port, address)
+          const end = (how: string) => resume(Effect.succeed({ how, bytes }))
+          socket.on("data", (chunk: Buffer) => bytes += chunk.length)
+            .on("error", ({ message }) => end(message))
+            .on("end", () => end("FIN"))
+            .write(RawClient.request(`/v2/team/app/blobs/${largeDigest}?ns=${ns}`))
+          return Effect.sync(() => socket.destroy())
+        })
+        assert.strictEqual(ended.how, "FIN", reason)
+        assert.isBelow(ended.bytes, large.length)
+        const [event] = yield* untilRecorded(ledger, 1)
+        assert.strictEqual(event?.status, 0)
+        assert.isAtLeast(ended.bytes, least, reason)
+      }
     }))
 
   it.live("when nobody is left in the body, the connection ends early", () =>
