@@ -288,6 +288,29 @@ describe("Registry, content of peers", () => {
       assert.include(error(filtered.body).message, "left to the upstream registry")
     }))
 
+  it.live("a mirror that is asked by another asks nobody: stale records make no circle", () =>
+    Effect.gen(function*() {
+      const network = MemoryRouter.network()
+      const nodes = yield* Effect.forEach(["127.0.0.2", "127.0.0.3", "127.0.0.4"], (address) =>
+        startNode(network, address))
+      // Each is said to hold what none has.
+      for (const { router } of nodes) {
+        yield* router.advertise([largeDigest, Reference.name(reference)].map(ContentKey.make))
+      }
+      const [asked, ...others] = nodes
+      if (asked === undefined) {
+        return assert.fail("no node")
+      }
+      for (const path of [`blobs/${largeDigest}`, "manifests/v1"]) {
+        assert.strictEqual((yield* get(`${asked.url}/v2/team/app/${path}?ns=${ns}`)).status, 404)
+      }
+      for (const { ledger } of others) {
+        const events = yield* untilRecorded(ledger, 2)
+        assert.deepStrictEqual(events.map(({ attempts, peersSeen }) => [attempts.length, peersSeen]), [[0, 0], [0, 0]])
+      }
+      assert.strictEqual((yield* untilRecorded(asked.ledger, 2)).length, 2)
+    }))
+
   const faults: ReadonlyArray<readonly [string, (socket: Socket) => void]> = [
     ["refuses with 404", (socket) => socket.end("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")],
     ["fails with 500", (socket) => socket.end("HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n")],
