@@ -277,6 +277,11 @@ describe("Registry, content of peers", () => {
       const nobody = yield* get(`${url}/v2/team/app/blobs/${absent}?ns=${ns}`)
       assert.strictEqual(nobody.status, 404)
       assert.strictEqual(error(nobody.body).code, "BLOB_UNKNOWN")
+      assert.strictEqual(nobody.headers.get("content-type"), "application/json")
+      // By this clients know a registry from a web page.
+      for (const answer of [nobody, yield* get(`${url}/v2/`)]) {
+        assert.strictEqual(answer.headers.get("docker-distribution-api-version"), "registry/2.0")
+      }
       assert.include(error(nobody.body).message, `no peer has ${absent}; containerd continues with the upstream`)
 
       const mirrored = yield* get(`${url}/v2/team/app/blobs/${blobDigest}?ns=${ns}`, {
