@@ -6,6 +6,9 @@ import type { TraceExport } from "./OtelEnvironment.ts"
 import { ExportedSpan, PassedOverSpan } from "./OtlpSpan.ts"
 import * as SpanExporter from "./SpanExporter.ts"
 
+/** A span of another tracer, such as one that the program began before it had this one, is no part of a trace. */
+const isOwn = (span: Tracer.Span): boolean => span instanceof ExportedSpan || span instanceof PassedOverSpan
+
 /**
  * A trace begins with a span of kind `server`, or goes on from another process. What else runs (refreshing records,
  * watching the store) is not part of any, and is not recorded.
@@ -23,7 +26,7 @@ export const make = Effect.fnUntraced(function*(
       const parent = Option.getOrUndefined(span.parent)
       const traceId = parent?.traceId ?? Hex.random(32)
       const sampled = parent?._tag === "Span"
-        ? parent.sampled && span.sampled
+        ? isOwn(parent) && span.sampled
         : span.kind === "server" && settings.sampler(traceId, parent)
       if (!sampled) return new Tracer.NativeSpan({ ...span, sampled })
       const isExported = span.kind === "server" || options.spanNames?.has(span.name) !== false

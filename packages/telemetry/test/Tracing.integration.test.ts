@@ -133,6 +133,17 @@ describe("Tracing", () => {
       assert.deepInclude(read, { name: "read", parentSpanId: lookup?.spanId ?? "", traceId: blob?.traceId ?? "" })
     }))
 
+  it.live("exports nothing of what the program does by itself, though a span of another tracer is around it", () =>
+    Effect.gen(function*() {
+      const collector = yield* Collector.start
+      // The tracer is loaded by a program that has begun a span already.
+      yield* traced(
+        { OTEL_EXPORTER_OTLP_ENDPOINT: collector.url },
+        Effect.withSpan(Effect.void, "lookup").pipe(Effect.andThen(request("GET blob")(Effect.void)))
+      ).pipe(Effect.withSpan("run"))
+      assert.deepStrictEqual(collector.spans.map(({ name }) => name), ["GET blob"])
+    }))
+
   it.live("makes no span and loads nothing where no collector is named", () =>
     traced(
       {},
