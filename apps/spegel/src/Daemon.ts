@@ -5,6 +5,7 @@ import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
 import * as PeerTransport from "@spegel-ts/registry/PeerTransport"
 import * as PullLedger from "@spegel-ts/registry/PullLedger"
+import * as PullSpans from "@spegel-ts/registry/PullSpans"
 import { Registry } from "@spegel-ts/registry/Registry"
 import type { Bootstrap } from "@spegel-ts/router/Bootstrap"
 import * as HttpDocument from "@spegel-ts/router/HttpDocument"
@@ -13,6 +14,7 @@ import * as Libp2p from "@spegel-ts/router/Libp2p"
 import { Router } from "@spegel-ts/router/Router"
 import type { NoUsableAddress } from "@spegel-ts/router/SelfAddress"
 import { StateTracker } from "@spegel-ts/state-tracker/StateTracker"
+import * as BuildInfo from "@spegel-ts/telemetry/BuildInfo"
 import { MetricsEndpoint } from "@spegel-ts/telemetry/MetricsEndpoint"
 import * as Tracing from "@spegel-ts/telemetry/Tracing"
 import { Duration, Effect, Layer, Option } from "effect"
@@ -50,6 +52,8 @@ export interface DaemonSettings extends MirrorFlags.MirrorSettings {
   readonly recordTtl: Duration.Duration
   readonly recordRefresh: Duration.Duration
   readonly filter: RegistryFilter
+  /** Hosts of registries that are known to be mirrored. */
+  readonly mirroredRegistries: ReadonlyArray<string>
   readonly resolveTags: boolean
   readonly maxUploads: number
   readonly maxUploadsPerPeer: number
@@ -80,6 +84,7 @@ const storeLayer = (store: StoreSettings) => {
 export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
   const basicAuth = yield* BasicAuthFiles.load(settings.basicAuthDir)
   const { filter, resolveTags, shutdownGrace: grace } = settings
+  yield* BuildInfo.publish(version, process.versions.node)
 
   const transport = PeerTransport.layer(MirrorFlags.transportOptions(settings))
   const router = Libp2p.layer({
@@ -98,6 +103,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
       resolveTags,
       filter,
       basicAuth,
+      mirroredRegistries: settings.mirroredRegistries,
       maxUploads: settings.maxUploads,
       maxUploadsPerPeer: settings.maxUploadsPerPeer
     }),
@@ -112,6 +118,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
       environment: process.env,
       attributes: { "host.name": hostname() },
       version,
+      spanNames: PullSpans.names,
       flushTimeout: Duration.min(grace, Duration.seconds(3))
     }))
   )

@@ -119,7 +119,7 @@ describe("the spegel process", { timeout: 300_000 }, () => {
       const asked = yield* Effect.promise(() => fetch(`${url}/v2/library/absent/manifests/v1?ns=docker.io`))
       assert.strictEqual(asked.status, 404)
       const exposition = yield* page("/metrics").pipe(
-        Effect.filterOrFail((text) => text.includes("spegel_advertised_keys"), () => "not compared yet"),
+        Effect.filterOrFail((text) => text.includes("http_response_size_bytes"), () => "not counted yet"),
         Effect.retry({ schedule: Schedule.spaced("50 millis"), times: 100 })
       )
       for (

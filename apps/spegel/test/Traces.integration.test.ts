@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as Reference from "@spegel-ts/oci/Reference"
+import * as PullSpans from "@spegel-ts/registry/PullSpans"
 import * as DemoImage from "@spegel-ts/spegel/demo/DemoImage"
 import * as PullClient from "@spegel-ts/spegel/demo/PullClient"
 import { Effect, Schedule } from "effect"
@@ -133,6 +134,10 @@ describe("traces", { timeout: 120_000 }, () => {
       assert.strictEqual((yield* holder.stop).code, 0)
 
       const { spans } = collector
+      assert.deepStrictEqual(
+        spans.filter(({ kind, name }) => kind !== server && !PullSpans.names.has(name)).map(({ name }) => name),
+        []
+      )
       const of = (name: string) =>
         spans.filter(({ kind, resource }) => kind === server && resource["service.instance.id"] === name)
       // Each object of the pull is a trace.

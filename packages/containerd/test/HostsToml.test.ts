@@ -51,6 +51,13 @@ describe("HostsToml", () => {
     assert.deepStrictEqual(urlsOf(install(foreign)), [url, "https://cache.example", "https://registry.example"])
   })
 
+  it("lets containerd wait for no mirror that does not take the connection", () => {
+    const targets = [url, "http://10.0.0.9:5000"]
+    const hosts = new Map(hostsOf(install(foreign, { mirror: { ...mirror, targets } })))
+    for (const target of targets) assert.strictEqual(hosts.get(target)?.["dial_timeout"], "200ms")
+    assert.notProperty(hosts.get("https://cache.example"), "dial_timeout")
+  })
+
   it("suspends other mirrors where it is to be alone, but neither the registry itself nor options of the server", () => {
     const text = install(foreign, { prependExisting: false })
     assert.deepStrictEqual(urlsOf(text), [url, "https://registry.example"])

@@ -17,14 +17,18 @@ export class BodyInterrupted extends Data.TaggedError("BodyInterrupted")<{ reado
 
 export const clientGone = "the client closed the connection before the body was complete"
 
+/** Told of the bytes that a client's socket has taken. */
+export type OnTaken = (bytes: number) => void
+
 /** Sends `[start, end)` of a file as the body of a response whose head is set, and ends the response. */
 export const sendFile = (
   handle: FileHandle,
   range: ByteRange,
-  response: ServerResponse
+  response: ServerResponse,
+  onTaken: OnTaken = () => {}
 ): Effect.Effect<void, BodyInterrupted> =>
   Effect.tryPromise({
-    try: (signal) => copy(handle, range, response, signal),
+    try: (signal) => copy(handle, range, clientWriter(response, onTaken), () => signal.aborted || response.destroyed),
     catch: (cause) => new BodyInterrupted({ reason: cause instanceof Error ? cause.message : String(cause) })
   }).pipe(Effect.andThen(finish(response)))
 
@@ -40,8 +44,7 @@ export const finish = (response: ServerResponse): Effect.Effect<void, BodyInterr
   })
 
 /** One buffer is enough: while the kernel still has bytes of the last one, the client does not wait for the disk. */
-const copy = async (file: FileHandle, range: ByteRange, response: ServerResponse, signal: AbortSignal) => {
-  const write = clientWriter(response)
+const copy = async (file: FileHandle, range: ByteRange, write: ClientWriter, isOver: () => boolean) => {
   const buffer = new BodyBuffer(range.end - range.start, false)
   let position = range.start
   try {
@@ -49,7 +52,7 @@ const copy = async (file: FileHandle, range: ByteRange, response: ServerResponse
       const { space } = buffer
       const { bytesRead } = await file.read(space, 0, Math.min(space.length, range.end - position), position)
       if (bytesRead === 0) throw new Error(`the file ended at byte ${position} of ${range.end}`)
-      if (signal.aborted || response.destroyed) throw new Error(clientGone)
+      if (isOver()) throw new Error(clientGone)
       position += bytesRead
       const chunk = space.subarray(0, bytesRead)
       const giveBack = buffer.lend(chunk, 1)
@@ -77,7 +80,7 @@ export type ClientWriter = (chunk: Buffer, done: (taken: boolean) => void) => bo
  * Writes to the client's socket below the response, whose head is set and goes out with the first chunk:
  * `ServerResponse.write` corks until the next tick and so never completes at once.
  */
-export const clientWriter = (response: ServerResponse): ClientWriter => {
+export const clientWriter = (response: ServerResponse, onTaken: OnTaken = () => {}): ClientWriter => {
   let headSent = false
   return (chunk, done) => {
     const { socket } = response
@@ -87,7 +90,9 @@ export const clientWriter = (response: ServerResponse): ClientWriter => {
     }
     let sync = true
     const written = (error?: Error | null) => {
-      if (!sync) done(!error)
+      if (sync) return
+      if (!error) onTaken(chunk.length)
+      done(!error)
     }
     if (headSent) socket.write(chunk, written)
     else {
@@ -97,7 +102,10 @@ export const clientWriter = (response: ServerResponse): ClientWriter => {
       socket.write(chunk, written)
       socket.uncork()
     }
-    if (socket.writableLength === 0) return true
+    if (socket.writableLength === 0) {
+      onTaken(chunk.length)
+      return true
+    }
     sync = false
     return false
   }

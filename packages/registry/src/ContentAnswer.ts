@@ -61,6 +61,10 @@ const headersOf = ({ digest, mediaType, range, size }: Content, length: number):
   ...(Option.isSome(range) ? { "content-range": ByteRange.contentRange(range.value, size) } : {})
 })
 
+const taken = (record: PullRecord) => (bytes: number) => {
+  record.bytesTaken += bytes
+}
+
 /** The digest that a request asks by. */
 const digestOf = (request: ContentRequest): Digest.Digest | undefined =>
   request._tag === "Blob"
@@ -73,6 +77,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
   const store = yield* ContentStore
   const local = yield* LocalContent.make
   const mirror = yield* Mirror.make(options)
+  yield* UploadAdmission.initialise
   const uploads = UploadAdmission.make(options)
   const selfCheck = yield* SelfCheck.make
   const small = new SmallContent()
@@ -118,7 +123,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     }
     const part = Option.getOrElse(range, () => ({ start: 0, end: size }))
     if (source._tag === "File" && bytes === undefined) {
-      yield* sendFile(source.handle, part, response)
+      yield* sendFile(source.handle, part, response, taken(record))
       return answer
     }
     const whole = source._tag === "Bytes" ? source.bytes : bytes
@@ -147,7 +152,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       yield* finish(response)
       return answer
     }
-    return yield* body.relay(clientWriter(response)).pipe(
+    return yield* body.relay(clientWriter(response, taken(record))).pipe(
       Effect.andThen(finish(response)),
       Effect.as(answer),
       // An early FIN makes containerd go on at the byte reached, with the next host; an RST would fail its pull.
@@ -229,6 +234,8 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       )
     return yield* serveMirrored(request, name.value, response, record).pipe(
       Effect.tap(({ status }) => count(status !== 0)),
+      // Who leaves while a peer serves has what it wants: containerd does so where it fetches a layer in parts.
+      Effect.onInterrupt(() => record.source === undefined ? Effect.void : count(true)),
       Effect.catchTag(["PeerNotFound", "ResolveTimeout", "AnswerTimeout", "CircuitOpen"], upstreamNext)
     )
   })

@@ -171,7 +171,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
       // Of several it is not known who lied.
       if (senders.length === 1) yield* Effect.forkIn(complain(request, won.peer), whole)
       memory.corrupted(senders, content, yield* MonotonicTime.millis)
-      yield* Effect.forEach(senders, ({ id }) => RegistryMetrics.corrupted(id), { discard: true })
+      yield* RegistryMetrics.corrupted
       yield* Effect.logWarning(`${error.message}: not asked for it any more`).pipe(
         Effect.annotateLogs({ peers: senders.map(({ id }) => id).join(", "), content })
       )

@@ -72,6 +72,8 @@ export class PullRecord {
   headTime: number | undefined
   /** The id of the peer whose bytes went out last. */
   source: string | undefined
+  /** Body bytes that the client's socket took so far, where the body goes in chunks. */
+  bytesTaken = 0
   readonly attempts: Array<AttemptEntry> = []
 
   /** Begins an entry, which is to be changed as it goes on. */

@@ -9,17 +9,31 @@
 import { ContentNotFound } from "@spegel-ts/content/ContentStore"
 import type { HttpRequest } from "@spegel-ts/oci/DistributionRequest"
 import type { Peer } from "@spegel-ts/router/Peer"
-import { Clock, Effect, Option, Result, Scope, Stream } from "effect"
+import { Clock, Effect, Exit, Option, Result, Scope, Stream } from "effect"
 import * as Headers from "effect/http/Headers"
 import * as HttpTraceContext from "effect/http/HttpTraceContext"
 import * as Tracer from "effect/Tracer"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import type { Answer } from "./Answer.ts"
+import { clientGone } from "./BlobBody.ts"
+import { PeerRefused } from "./MirrorError.ts"
 import * as MonotonicTime from "./MonotonicTime.ts"
 import type { PeerResponse } from "./PeerTransport.ts"
 import type { AttemptEntry, PullEvent } from "./PullLedger.ts"
 
 type Attributes = Readonly<Record<string, unknown>>
+
+const spans = {
+  parse: "parse",
+  localLookup: "local lookup",
+  peerLookup: "peer lookup",
+  warningLookup: "warning lookup",
+  askPeer: "ask peer",
+  verify: "verify"
+} as const
+
+/** The names of all spans but those of requests. */
+export const names: ReadonlySet<string> = new Set(Object.values(spans))
 
 /** Does `traced` where spans are made, else `plain`. */
 const whereTraced = <A, E, R, A2, E2, R2>(
@@ -95,7 +109,7 @@ export const request = <A, E, R>(
 
 /** Reading what is asked. */
 export const parse = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  whereRecorded(() => inSpan("parse")(effect), effect)
+  whereRecorded(() => inSpan(spans.parse)(effect), effect)
 
 /** What the current request came to. */
 export const answered = (answer: Answer, { method }: IncomingMessage, response: ServerResponse): Effect.Effect<void> =>
@@ -107,7 +121,9 @@ export const answered = (answer: Answer, { method }: IncomingMessage, response: 
       "spegel.outcome": status === 0 ? "interrupted" : status < 400 ? "served" : "refused",
       "spegel.source": source,
       ...(reason === undefined ? {} : { "spegel.reason": reason }),
-      ...(status === 0 ? { "error.type": "interrupted" } : status >= 500 ? { "error.type": String(status) } : {})
+      // A client may leave with what it has: containerd does where it fetches a layer in parts.
+      ...(status === 0 && reason !== clientGone ? { "error.type": "interrupted" } : {}),
+      ...(status >= 500 ? { "error.type": String(status) } : {})
     }
   })
 
@@ -139,7 +155,7 @@ export const localLookup = (content: string) => <A, E, R>(effect: Effect.Effect<
               : { "spegel.hit": false, "error.type": "StoreUnavailable" }
           )
         ),
-        inSpan("local lookup", { "spegel.content": content }),
+        inSpan(spans.localLookup, { "spegel.content": content }),
         Effect.flatMap(Effect.fromResult)
       ),
     effect
@@ -164,7 +180,7 @@ export const peerLookup = <E, R>(peers: Stream.Stream<Peer, E, R>): Stream.Strea
               })
             })
           ),
-          Stream.withSpan("peer lookup", { captureStackTrace: false, attributes: { "spegel.peers.found": 0 } })
+          Stream.withSpan(spans.peerLookup, { captureStackTrace: false, attributes: { "spegel.peers.found": 0 } })
         )
       }),
     Effect.succeed(peers)
@@ -175,10 +191,14 @@ export const warningLookup = <E, R>(heard: Effect.Effect<boolean, E, R>): Effect
   whereRecorded(
     () =>
       Effect.tap(heard, (warned) => Effect.annotateCurrentSpan({ "spegel.warned": warned })).pipe(
-        inSpan("warning lookup")
+        inSpan(spans.warningLookup)
       ),
     heard
   )
+
+/** What a peer was said to hold, and does not hold any more, is no error. */
+const isMiss = (exit: Exit.Exit<unknown, unknown>): boolean =>
+  Option.exists(Exit.findErrorOption(exit), (error) => error instanceof PeerRefused && error.status === 404)
 
 /** Asking one peer, from the first byte sent to the last one taken: as long as `scope` is open. */
 export const attempt = (
@@ -188,7 +208,7 @@ export const attempt = (
 ): Effect.Effect<Option.Option<Tracer.Span>> =>
   whereTraced(
     () =>
-      Effect.makeSpan("ask peer", {
+      Effect.makeSpan(spans.askPeer, {
         kind: "client",
         attributes: {
           "server.address": peer.addresses[0] ?? "",
@@ -204,7 +224,7 @@ export const attempt = (
               if (entry.firstByteMillis !== undefined) span.attribute("spegel.first_byte_ms", entry.firstByteMillis)
               span.attribute("spegel.bytes", entry.bytes)
               span.attribute("spegel.ended", entry.outcome)
-              span.end(now, exit)
+              span.end(now, isMiss(exit) ? Exit.void : exit)
             }))
         ),
         Effect.asSome
@@ -247,7 +267,7 @@ export const verification =
     whereRecorded(
       () =>
         Effect.useSpan(
-          "verify",
+          spans.verify,
           { attributes: { "spegel.bytes": size, "spegel.result": "incomplete" } },
           (span) =>
             effect.pipe(

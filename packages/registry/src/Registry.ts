@@ -39,6 +39,8 @@ import { TurnAnswers } from "./TurnAnswers.ts"
 export interface RegistryOptions extends ContentAnswer.ContentOptions {
   /** Asked of every client of `/v2/` where given. */
   readonly basicAuth: Option.Option<{ readonly username: string; readonly password: Redacted.Redacted }>
+  /** Hosts of registries that are known to be mirrored; others may be too. Their metrics exist from the start. */
+  readonly mirroredRegistries: ReadonlyArray<string>
 }
 
 /** What Spegel does, and time limits that keep a pull from waiting longer than a user notices. */
@@ -56,6 +58,7 @@ export const defaults: RegistryOptions = {
   resolveTags: true,
   filter: () => true,
   basicAuth: Option.none(),
+  mirroredRegistries: [],
   maxUploads: 128,
   maxUploadsPerPeer: 16
 }
@@ -76,7 +79,13 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
   const store = yield* ContentStore
   const router = yield* Router
   const ledger = yield* PullLedger
-  yield* RegistryMetrics.initialise
+  yield* RegistryMetrics.initialise(options.mirroredRegistries)
+  // Of these images more may be asked for. Where the store is away, their registries are known when they are.
+  yield* store.names.pipe(
+    Stream.runForEach(({ reference }) => RegistryMetrics.initialise([reference.registry])),
+    Effect.ignore,
+    Effect.forkScoped
+  )
   const local = yield* LocalContent.make
   const content = yield* ContentAnswer.make(options)
 
@@ -140,14 +149,35 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
       : DistributionRequest.parse({ method: request.method ?? "", url: request.url ?? "", headers: request.headers })
   }
 
+  const clock = yield* Clock.Clock
+  const context = yield* Effect.context()
+
+  const countServed = (
+    { mirrored }: ContentRequest,
+    record: PullRecord,
+    { source, status }: Answer,
+    bytes: number
+  ): void => {
+    if (status >= 400) return
+    const byPeer = record.source !== undefined || (source !== "local" && source !== "none")
+    RegistryMetrics.servedUnsafe({
+      source: byPeer ? "peer" : "local",
+      client: mirrored ? "peer" : "node",
+      bytes,
+      relayed: record.source === undefined ? 0 : record.bytesTaken
+    }, context)
+  }
+
   const answer = (parsed: ReturnType<typeof parse>, request: IncomingMessage, response: ServerResponse) =>
     Effect.clockWith((clock) => {
       const started = MonotonicTime.millisUnsafe(clock)
       const record = new PullRecord()
-      const handlerName = typeof parsed === "string"
-        ? parsed.slice(1)
+      const handlerName: RegistryMetrics.RequestHandler = parsed === "/livez"
+        ? "livez"
+        : parsed === "/readyz"
+        ? "readyz"
         : Result.isSuccess(parsed)
-        ? parsed.success._tag.toLowerCase()
+        ? handlerOf(parsed.success)
         : "invalid"
       const method = request.method ?? ""
 
@@ -155,15 +185,12 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
         const { bytes, status } = answer
         const ended = MonotonicTime.millisUnsafe(clock)
         const millis = ended - started
+        const sent = method === "HEAD" ? 0 : status === 0 ? record.bytesTaken : bytes
         const counted = Effect.andThen(
           PullSpans.answered(answer, request, response),
-          RegistryMetrics.answered({
-            handler: handlerName,
-            method: handlerName === "invalid" ? "other" : method,
-            status,
-            bytes,
-            millis
-          })
+          Effect.sync(() =>
+            RegistryMetrics.answeredUnsafe({ handler: handlerName, method, status, bytes: sent, millis }, context)
+          )
         )
         if (typeof parsed === "string" || Result.isFailure(parsed)) return counted
         const content = parsed.success
@@ -176,6 +203,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
         )
         return counted.pipe(
           Effect.andThen(PullSpans.pulled(event, content.mirrored)),
+          Effect.andThen(Effect.sync(() => countServed(content, record, answer, sent))),
           Effect.andThen(ledger.record(event)),
           Effect.andThen(Effect.when(log, LogLevel.isEnabled("Debug"))),
           Effect.asVoid
@@ -220,8 +248,6 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
         Effect.flatMap(finished)
       )
     })
-  const clock = yield* Clock.Clock
-  const context = yield* Effect.context()
   // Who traces requests or logs each of them sees all of them.
   const watched = (yield* References.TracerEnabled) || (yield* LogLevel.isEnabled("Debug"))
 
@@ -240,7 +266,8 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
       started,
       ended: started
     })
-    RegistryMetrics.answeredUnsafe({ ...event, handler: wanted._tag.toLowerCase() }, context)
+    RegistryMetrics.answeredUnsafe({ ...event, handler: handlerOf(wanted) }, context)
+    RegistryMetrics.servedUnsafe({ source: "local", client: "node", bytes: bytes.length, relayed: 0 }, context)
     ledger.recordUnsafe(event)
     return true
   }
@@ -257,6 +284,18 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
       )
   return handler
 })
+
+const handlers = {
+  Blob: "blob",
+  Manifest: "manifest",
+  Ping: "ping",
+  Referrers: "referrers",
+  TagsList: "tagslist"
+} as const satisfies Record<DistributionRequest.DistributionRequest["_tag"], RegistryMetrics.RequestHandler>
+
+/** What metrics call an endpoint. */
+const handlerOf = (request: DistributionRequest.DistributionRequest): RegistryMetrics.RequestHandler =>
+  handlers[request._tag]
 
 interface Times {
   /** Milliseconds since the epoch at the end of the request. */

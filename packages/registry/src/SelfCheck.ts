@@ -41,6 +41,7 @@ export const make = Effect.gen(function*() {
   const waiting = yield* Queue.dropping<Digest.Digest>(maxWaiting)
   const checkedAt = new Map<Digest.Digest, number>()
   const damaged = new Set<Digest.Digest>()
+  yield* Metric.value(damagedBlobs)
 
   const isRight = Effect.fnUntraced(function*(digest: Digest.Digest) {
     const source = yield* store.open(digest)

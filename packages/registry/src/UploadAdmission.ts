@@ -31,6 +31,13 @@ export interface UploadAdmission {
   readonly admit: (response: ServerResponse) => Effect.Effect<void, DistributionError.DistributionError, Scope.Scope>
 }
 
+/** Makes the series that tell of uploads, before there are any. */
+export const initialise: Effect.Effect<void> = Effect.all([
+  Metric.value(inflight),
+  Metric.value(refusedBy.all),
+  Metric.value(refusedBy.peer)
+], { discard: true })
+
 export const make = ({ maxUploads, maxUploadsPerPeer }: UploadLimits): UploadAdmission => {
   const byPeer = new Map<string, number>()
   let all = 0

@@ -13,8 +13,6 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 
-let nextPort = 31_000 + (process.pid % 500) * 20
-
 /** A node with a blob of each size, which it advertises. */
 export const start = Effect.fnUntraced(function*(
   network: MemoryRouter.Network,
@@ -40,8 +38,15 @@ export const start = Effect.fnUntraced(function*(
         path: `/v2/team/app/blobs/sha256:${hex}?ns=registry.example`
       }
     }))
-  const port = nextPort++
-  const self = { id: `file-node-${address}`, addresses: [address], registryPort: port }
+  let port = 0
+  const self = {
+    id: `file-node-${address}`,
+    addresses: [address],
+    // Known once it listens.
+    get registryPort() {
+      return port
+    }
+  }
   const context = yield* Layer.build(Layer.fresh(
     Registry.layer({
       ...defaults,
@@ -59,12 +64,13 @@ export const start = Effect.fnUntraced(function*(
       ))
     )
   ))
-  yield* HttpListener.listen({
+  const listener = yield* HttpListener.listen({
     host: Option.some(address),
-    port,
+    port: 0,
     handler: Context.get(context, Registry).handler,
     grace: Duration.seconds(1)
   })
+  port = listener.port
   yield* Context.get(context, Router).advertise(blobs.map(({ digest }) => ContentKey.make(digest)))
   return {
     address,

@@ -1,8 +1,21 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
 import { Deferred, Duration, Effect, Exit, Fiber, Latch, Option, Scope } from "effect"
+import { subscribe, unsubscribe } from "node:diagnostics_channel"
+import type { Server } from "node:http"
+import { connect } from "node:net"
+import { eventually } from "./Waiting.ts"
 
 const get = (port: number) => Effect.tryPromise((signal) => fetch(`http://127.0.0.2:${port}/`, { signal }))
+
+/** Whether nobody takes connections any more. */
+const refuses = (port: number) =>
+  Effect.callback<boolean>((resume) => {
+    const socket = connect(port, "127.0.0.2", () => {
+      socket.destroy()
+      resume(Effect.succeed(false))
+    }).on("error", () => resume(Effect.succeed(true)))
+  })
 
 const listen = (handler: HttpListener.Handler, grace: Duration.Duration) =>
   HttpListener.listen({ host: Option.some("127.0.0.2"), port: 0, handler, grace })
@@ -22,8 +35,7 @@ describe("HttpListener", () => {
       const request = yield* Effect.forkChild(get(port))
       yield* Deferred.await(started)
       const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void))
-      yield* Effect.sleep("50 millis")
-      yield* Effect.flip(get(port))
+      yield* eventually(refuses(port))
       assert.isUndefined(closing.pollUnsafe())
 
       yield* mayEnd.open
@@ -89,6 +101,38 @@ describe("HttpListener", () => {
       }, Duration.seconds(10)).pipe(Scope.provide(scope))
       const response = yield* get(port)
       assert.strictEqual(yield* Effect.promise(() => response.text()), "answered")
+    }))
+
+  it.live("keeps idle connections for longer than the 30 s for which containerd does", () =>
+    Effect.gen(function*() {
+      const { port } = yield* listen((_request, response) => {
+        response.end()
+        return undefined
+      }, Duration.zero)
+      const { headers } = yield* get(port)
+      // Node announces what it keeps to.
+      assert.isAbove(Number(/^timeout=(\d+)$/.exec(headers.get("keep-alive") ?? "")?.[1]), 30)
+    }))
+
+  it.live("bounds how long a client may take to ask, and not how long an answer may take", () =>
+    Effect.gen(function*() {
+      // These limits show themselves only after minutes: what counts is what the server was told.
+      const servers: Array<Server> = []
+      const onListen = (message: unknown) => servers.push((message as { readonly server: Server }).server)
+      yield* Effect.acquireRelease(
+        Effect.sync(() => subscribe("tracing:net.server.listen:asyncEnd", onListen)),
+        () => Effect.sync(() => unsubscribe("tracing:net.server.listen:asyncEnd", onListen))
+      )
+      yield* listen(() => Effect.void, Duration.zero)
+      const [server, ...others] = servers
+      assert.deepStrictEqual(others, [])
+      assert.isAbove(server?.headersTimeout ?? 0, 0)
+      assert.isAtMost(server?.headersTimeout ?? Infinity, 30_000)
+      // Of a whole request, as long as its answer lasts.
+      assert.strictEqual(server?.requestTimeout, 0)
+      // Of a client that takes nothing: a disk under load may keep containerd from reading for a while.
+      assert.isAtLeast(server?.timeout ?? 0, 60_000)
+      assert.strictEqual(server?.maxRequestsPerSocket, 0)
     }))
 
   it.live("says what is wrong with an address", () =>

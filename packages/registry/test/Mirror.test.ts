@@ -11,6 +11,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { begun, error, get, honest, ns, response, startFalsePeer } from "./FalsePeer.ts"
 import { startNode } from "./TestNode.ts"
+import { eventually } from "./Waiting.ts"
 
 const small = Buffer.from("a small layer ".repeat(100))
 const smallDigest = Digest.ofBytes(small)
@@ -76,7 +77,7 @@ describe("Mirror", () => {
             .subarray(0, 600_000)
         )
       }
-      yield* startFalsePeer(network, "127.0.0.4", cutting, largeDigest)
+      const cut = yield* startFalsePeer(network, "127.0.0.4", cutting, largeDigest)
       for (const [digest, whole] of [[smallDigest, small], [largeDigest, large]] as const) {
         for (
           const [range, start, end] of [
@@ -88,12 +89,40 @@ describe("Mirror", () => {
             ["bytes=5-", 5, whole.length]
           ] as const
         ) {
-          const { url } = yield* startNode(network, "127.0.0.3")
+          const before = cut.requests.length
+          const { url } = yield* startNode(network, "127.0.0.3", { hedgeDelay: Duration.seconds(30) })
           const { body, headers, status } = yield* get(blobUrl(url, digest), { headers: { range } })
+          assert.strictEqual(cut.requests.length - before, whole === large ? 1 : 0, range)
           assert.strictEqual(status, 206, range)
           assert.strictEqual(headers.get("content-range"), `bytes ${start}-${end - 1}/${whole.length}`)
           assert.isTrue(body.equals(whole.subarray(start, end)), range)
         }
+      }
+    }))
+
+  it.live("asks the next peer for the rest of the range, and for no byte more", () =>
+    Effect.gen(function*() {
+      for (const [range, last] of [["bytes=3-5000002", 5_000_002], ["bytes=3-", large.length - 1]] as const) {
+        const network = MemoryRouter.network()
+        const ranged = (bytes: number) => (socket: Socket, asked: string) => {
+          const [, first = "", end = ""] = /^range: bytes=(\d+)-(\d*)\r$/im.exec(asked) ?? []
+          const part = large.subarray(Number(first), end === "" ? large.length : Number(end) + 1)
+          const answer = response(
+            206,
+            part,
+            `content-range: bytes ${first}-${Number(first) + part.length - 1}/${large.length}`
+          )
+          if (part.length > bytes) socket.end(answer.subarray(0, answer.length - part.length + bytes))
+          else socket.write(answer)
+        }
+        const whole = yield* startFalsePeer(network, "127.0.0.5", ranged(Infinity), largeDigest)
+        const cutting = yield* startFalsePeer(network, "127.0.0.4", ranged(600_000), largeDigest)
+        const { url } = yield* startNode(network, "127.0.0.3", { hedgeDelay: Duration.seconds(30) })
+        const { body } = yield* get(blobUrl(url, largeDigest), { headers: { range } })
+        assert.isTrue(body.equals(large.subarray(3, last + 1)))
+        assert.strictEqual(cutting.requests.length, 1)
+        const [asked = ""] = whole.requests
+        assert.match(asked, new RegExp(`^range: bytes=600003-${last === large.length - 1 ? "" : last}\r$`, "im"))
       }
     }))
 
@@ -168,7 +197,7 @@ describe("Mirror", () => {
       })
       yield* Effect.promise(() => writeFile(path, Buffer.alloc(size, "x")))
       yield* get(blobUrl(node.url, largeDigest), { headers: { range: "bytes=5-" } })
-      yield* Effect.sleep("10 millis").pipe(Effect.repeat({ until: () => node.discarded.length > 0, times: 1000 }))
+      yield* eventually(() => node.discarded.length > 0)
       assert.deepStrictEqual(node.discarded, [largeDigest])
     }))
 
@@ -186,10 +215,11 @@ describe("Mirror", () => {
       ) {
         const network = MemoryRouter.network()
         yield* startHolder(network, "127.0.0.2", large)
-        yield* startFalsePeer(network, "127.0.0.4", (socket) => socket.write(answer), largeDigest)
-        const { url } = yield* startNode(network, "127.0.0.3")
+        const peer = yield* startFalsePeer(network, "127.0.0.4", (socket) => socket.write(answer), largeDigest)
+        const { url } = yield* startNode(network, "127.0.0.3", { hedgeDelay: Duration.seconds(30) })
         const { body } = yield* get(blobUrl(url, largeDigest), { headers: { range: "bytes=5-" } })
         assert.isTrue(body.equals(large.subarray(5)))
+        assert.strictEqual(peer.requests.length, 1)
       }
     }))
 
@@ -338,16 +368,17 @@ describe("Mirror", () => {
         ]
       ) {
         const network = MemoryRouter.network()
-        yield* startFalsePeer(network, "127.0.0.4", (socket) => socket.write(answer), tag)
+        const peer = yield* startFalsePeer(network, "127.0.0.4", (socket) => socket.write(answer), tag)
         const { url } = yield* startNode(network, "127.0.0.3")
         assert.strictEqual((yield* get(tagUrl(url), { method: "HEAD" })).status, 404)
+        assert.match(peer.requests[0] ?? "", /^GET /)
       }
     }))
 
   it.live("gives a HEAD or a manifest no longer than the answer's time", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
-      yield* startFalsePeer(network, "127.0.0.4", () => {}, tag, smallDigest)
+      const peer = yield* startFalsePeer(network, "127.0.0.4", () => {}, tag, smallDigest)
       const { url } = yield* startNode(network, "127.0.0.3", {
         firstByteTimeout: Duration.seconds(30),
         answerTimeout: Duration.millis(200)
@@ -357,6 +388,7 @@ describe("Mirror", () => {
       assert.include(error(manifest.body).message, `no peer gave ${tag} within 200 ms`)
       assert.strictEqual((yield* get(tagUrl(url), { method: "HEAD" })).status, 404)
       assert.strictEqual((yield* get(blobUrl(url, smallDigest), { method: "HEAD" })).status, 404)
+      assert.strictEqual(peer.requests.length, 3)
     }))
 
   it.live("does not follow redirects", () =>
@@ -369,7 +401,7 @@ describe("Mirror", () => {
         (socket, asked) => socket.write(honest(small, asked))
       )
       const { registryPort = 0 } = network.members.get(elsewhere.id) ?? {}
-      yield* startFalsePeer(
+      const redirecting = yield* startFalsePeer(
         network,
         "127.0.0.4",
         (socket) => socket.write(response(307, "", `location: http://127.0.0.5:${registryPort}/`)),
@@ -377,6 +409,7 @@ describe("Mirror", () => {
       )
       const { url } = yield* startNode(network, "127.0.0.3")
       assert.isTrue((yield* get(blobUrl(url, smallDigest))).body.equals(small))
+      assert.strictEqual(redirecting.requests.length, 1)
       assert.deepStrictEqual(elsewhere.requests, [])
     }))
 
@@ -411,8 +444,8 @@ describe("Mirror", () => {
         const { body, status } = yield* get(blobUrl(url, smallDigest))
         assert.strictEqual(status, 200)
         assert.isTrue(body.equals(small))
-        yield* Effect.sleep("30 millis")
-        assert.strictEqual(peer.sockets.size, 0)
+        assert.strictEqual(peer.requests.length, 1)
+        yield* eventually(() => peer.sockets.size === 0)
       }))
   }
 
@@ -451,7 +484,7 @@ describe("Mirror", () => {
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       yield* startHolder(network, "127.0.0.2", small)
-      yield* startFalsePeer(
+      const lacking = yield* startFalsePeer(
         network,
         "127.0.0.4",
         (socket) => socket.write(response(404, "{}")),
@@ -462,6 +495,7 @@ describe("Mirror", () => {
         yield* get(blobUrl(url, Digest.ofBytes(Buffer.from(`absent ${index}`))))
         yield* get(blobUrl(url, Digest.ofBytes(Buffer.from(`lacking ${index}`))))
       }
+      assert.strictEqual(lacking.requests.length, 5)
       assert.strictEqual((yield* get(blobUrl(url, smallDigest))).status, 200)
     }))
 
@@ -475,8 +509,9 @@ describe("Mirror", () => {
         assert.isTrue((yield* get(blobUrl(node.url, smallDigest))).body.equals(small))
       }
       // Held while it is verified: the next peer's bytes are answered instead.
-      yield* startFalsePeer(network, "127.0.0.4", lie, smallDigest)
+      const liar = yield* startFalsePeer(network, "127.0.0.4", lie, smallDigest)
       assert.isTrue((yield* get(blobUrl(node.url, smallDigest))).body.equals(small))
+      assert.match(liar.requests[0] ?? "", /^GET /)
 
       const without = yield* startNode(network, "127.0.0.5", { verifyMemory: small.length })
       const cut = yield* Effect.exit(Effect.tryPromise(() => fetch(blobUrl(without.url, smallDigest))))
@@ -505,7 +540,6 @@ describe("Mirror", () => {
       const event = yield* lastEvent(node)
       assert.deepStrictEqual([event.status, event.attempts[0]?.outcome], [0, "the client went away"])
       assert.isAbove(event.attempts[0]?.bytes ?? 0, 0)
-      yield* Effect.sleep("20 millis")
-      assert.strictEqual(peer.sockets.size, 0)
+      yield* eventually(() => peer.sockets.size === 0)
     }))
 })

@@ -19,8 +19,15 @@ export const startNode = Effect.fnUntraced(function*(
     readonly ingests?: Iterable<Ingest>
   }
 ) {
-  const port = yield* Effect.sync(() => nextPort++)
-  const self = { id: `node-${address}`, addresses: [address], registryPort: port }
+  let port = 0
+  const self = {
+    id: `node-${address}`,
+    addresses: [address],
+    // Known once it listens.
+    get registryPort() {
+      return port
+    }
+  }
   const discarded: Array<string> = []
   const context = yield* Layer.build(Layer.fresh(
     Registry.layer({ ...defaults, ...patient, ...options }).pipe(
@@ -33,12 +40,13 @@ export const startNode = Effect.fnUntraced(function*(
       ))
     )
   ))
-  yield* HttpListener.listen({
+  const listener = yield* HttpListener.listen({
     host: Option.some(address),
-    port,
+    port: 0,
     handler: Context.get(context, Registry).handler,
     grace: Duration.seconds(1)
   }).pipe(Effect.provideService(Random.Random, firstOfAll))
+  port = listener.port
   return {
     url: `http://${address}:${port}`,
     address,
@@ -70,5 +78,3 @@ const downloading = (ingests: Iterable<Ingest>, discarded: Array<string>) =>
 
 /** Of peers that are equally busy, the one named first is asked. */
 const firstOfAll: typeof Random.Random.Service = { nextDoubleUnsafe: () => 0, nextIntUnsafe: () => 0 }
-
-let nextPort = 21_000 + (process.pid % 500) * 20

@@ -4,6 +4,7 @@ import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Effect, Metric } from "effect"
 import * as RawClient from "./RawClient.ts"
 import { startNode } from "./TestNode.ts"
+import { eventually } from "./Waiting.ts"
 
 /** More than the kernel holds between two sockets: who does not read stays an upload. */
 const blob = Buffer.alloc(48 * 1024 * 1024, "upload")
@@ -44,7 +45,7 @@ describe("UploadAdmission", () => {
       assert.include(String(yield* Effect.promise(() => third.body())), "--max-uploads=2")
 
       assert.strictEqual((yield* Effect.promise(() => first.body())).length, blob.length)
-      yield* Effect.sleep("50 millis")
+      yield* eventually(Effect.map(inflight, (uploads) => uploads === 1))
       assert.strictEqual(yield* status(yield* ask("127.0.0.13")), 200)
     }))
 
@@ -55,8 +56,9 @@ describe("UploadAdmission", () => {
       assert.strictEqual(yield* status(first), 200)
       assert.strictEqual(yield* status(yield* ask("127.0.0.11")), 503)
       assert.strictEqual(yield* status(yield* ask("127.0.0.12")), 200)
+      const before = (yield* inflight) ?? 0
       first.socket.destroy()
-      yield* Effect.sleep("50 millis")
+      yield* eventually(Effect.map(inflight, (uploads) => uploads === before - 1))
       assert.strictEqual(yield* status(yield* ask("127.0.0.11")), 200)
     }))
 

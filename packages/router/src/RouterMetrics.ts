@@ -85,8 +85,12 @@ export const publish = (
       })
     ], { discard: true })
   })
-  // There from the start: a first conflict would be invisible to `increase()`.
-  const zeros = Effect.all([Metric.update(identityConflicts("own"), 0), Metric.update(identityConflicts("member"), 0)])
+  // Series exist before anything was counted: a first conflict would be invisible to `increase()`.
+  const zeros = Effect.all([
+    Metric.value(resolveDuration),
+    Metric.update(identityConflicts("own"), 0),
+    Metric.update(identityConflicts("member"), 0)
+  ])
   return Effect.andThen(
     zeros,
     Effect.asVoid(Effect.forkScoped(Effect.repeat(once, Schedule.spaced(publishInterval))))

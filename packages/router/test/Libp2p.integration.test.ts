@@ -93,17 +93,20 @@ describe("Libp2p", () => {
       const sockets = Effect.sync(() =>
         process.getActiveResourcesInfo().filter((name) => name === "TCPSocketWrap" || name === "TCPServerWrap").length
       )
+      const until = (expected: (count: number) => boolean) =>
+        sockets.pipe(
+          Effect.filterOrFail(expected, (count) => `${count} sockets`),
+          Effect.retry({ schedule: Schedule.spaced("50 millis"), times: 400 })
+        )
       // Sockets of the tests before this one may still be closing.
-      yield* Effect.sleep("500 millis")
-      const before = yield* sockets
+      yield* until((count) => count === 0)
       const port = yield* freePort
       yield* Effect.scoped(Effect.gen(function*() {
         yield* startRouter("127.0.0.2", port)
         yield* startRouter("127.0.0.3", port, { peers: [`127.0.0.2:${port}`] })
-        yield* Effect.sleep("300 millis")
-        assert.isAbove(yield* sockets, before)
+        // Two listen, and each has an end of their connection.
+        yield* until((count) => count >= 4)
       }))
-      yield* Effect.sleep("500 millis")
-      assert.isAtMost(yield* sockets, before)
+      yield* until((count) => count === 0)
     }))
 })

@@ -72,7 +72,7 @@ const make = Effect.fnUntraced(function*(options: StateTrackerOptions) {
   })
 
   /** Brings the router to what the store holds now; with `all` it is handed every key, not just the new ones. */
-  const reconcile = Effect.fn("StateTracker.reconcile")(function*(all: boolean) {
+  const reconcile = Effect.fnUntraced(function*(all: boolean) {
     const { heldDigests, heldNames } = yield* held
     const heldKeys = new Set(heldNames.map(({ reference }) => Reference.name(reference)))
     const gone = [
@@ -125,6 +125,8 @@ const make = Effect.fnUntraced(function*(options: StateTrackerOptions) {
       )
     }, { discard: true })
   })
+
+  yield* report
 
   const complain = (error: StoreUnavailable | RouterNotReady) =>
     Effect.suspend(() => {

@@ -6,6 +6,9 @@ import { Context, Effect, Layer } from "effect"
 import { PrometheusMetrics } from "effect/observability"
 import { collectDefaultMetrics, Registry } from "prom-client"
 
+/** Gauges named as counters are; the same ones without `_total` have the figures by type. */
+const misnamed = ["nodejs_active_handles_total", "nodejs_active_requests_total", "nodejs_active_resources_total"]
+
 export class MetricsEndpoint extends Context.Service<MetricsEndpoint, {
   readonly contentType: string
   readonly render: Effect.Effect<string>
@@ -17,6 +20,7 @@ export class MetricsEndpoint extends Context.Service<MetricsEndpoint, {
         Effect.sync(() => {
           const registry = new Registry()
           collectDefaultMetrics({ register: registry })
+          for (const name of misnamed) registry.removeSingleMetric(name)
           return registry
         }),
         (registry) => Effect.sync(() => registry.clear())

@@ -46,6 +46,15 @@ export class ExportedSpan extends Tracer.NativeSpan {
   }
 }
 
+/** A span that is not exported: what is below it takes it for the one above. */
+export class PassedOverSpan extends Tracer.NativeSpan {
+  constructor(options: ConstructorParameters<typeof Tracer.NativeSpan>[0], above: Tracer.AnySpan) {
+    super(options)
+    this._traceId = above.traceId
+    this._spanId = above.spanId
+  }
+}
+
 /** An ended span. A status is set only for failures, as the specification advises; `error.type` tells which. */
 export const make = (span: ExportedSpan): OtlpSpan => {
   if (span.status._tag !== "Ended") throw new Error(`span ${span.name} has not ended`)

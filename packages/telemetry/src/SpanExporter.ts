@@ -32,6 +32,8 @@ export interface SpanExporter {
 
 export interface ExporterOptions {
   readonly version: string
+  /** Names of the spans within a request that are exported, beside the request's own; all where not given. */
+  readonly spanNames?: ReadonlySet<string>
   /** How long what is left may take to be sent when the scope closes. */
   readonly flushTimeout: Duration.Duration
 }

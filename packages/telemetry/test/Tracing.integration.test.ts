@@ -15,14 +15,16 @@ class Broken extends Data.TaggedError("Broken")<{ readonly reason: string }> {
 const traced = Effect.fnUntraced(function*(
   environment: Environment,
   program: Effect.Effect<unknown>,
-  flushTimeout: Duration.Input = "30 seconds"
+  flushTimeout: Duration.Input = "30 seconds",
+  spanNames?: ReadonlySet<string>
 ) {
   const logs: Array<string> = []
   const tracing = Tracing.layer({
     environment,
     attributes: { "host.name": "node-1" },
     version: "1.2.3",
-    flushTimeout: Duration.fromInputUnsafe(flushTimeout)
+    flushTimeout: Duration.fromInputUnsafe(flushTimeout),
+    ...(spanNames === undefined ? {} : { spanNames })
   })
   yield* Effect.scoped(program).pipe(
     Effect.provide(
@@ -108,6 +110,39 @@ describe("Tracing", () => {
         assert.isTrue(ask !== undefined && blob !== undefined && blob.start <= ask.start && ask.end <= blob.end)
       }))
   }
+
+  it.live("passes over spans that nobody named, and keeps what is below them in its place", () =>
+    Effect.gen(function*() {
+      const collector = yield* Collector.start
+      const inner = Effect.fn("Store.open")(() => Effect.withSpan(Effect.void, "read"))
+      const failing = Effect.fn("Store.resolve")(() => Effect.fail(new Broken({ reason: "absent" })))
+      yield* traced(
+        { OTEL_EXPORTER_OTLP_ENDPOINT: collector.url },
+        inner().pipe(
+          Effect.withSpan("lookup"),
+          Effect.andThen(Effect.ignore(failing())),
+          request("GET blob")
+        ),
+        "30 seconds",
+        new Set(["lookup", "read"])
+      )
+      const [read, lookup, blob, ...others] = collector.spans
+      assert.deepStrictEqual(others, [])
+      assert.deepInclude(blob, { name: "GET blob", parentSpanId: "", error: false })
+      assert.deepInclude(lookup, { name: "lookup", parentSpanId: blob?.spanId ?? "", traceId: blob?.traceId ?? "" })
+      assert.deepInclude(read, { name: "read", parentSpanId: lookup?.spanId ?? "", traceId: blob?.traceId ?? "" })
+    }))
+
+  it.live("exports nothing of what the program does by itself, though a span of another tracer is around it", () =>
+    Effect.gen(function*() {
+      const collector = yield* Collector.start
+      // The tracer is loaded by a program that has begun a span already.
+      yield* traced(
+        { OTEL_EXPORTER_OTLP_ENDPOINT: collector.url },
+        Effect.withSpan(Effect.void, "lookup").pipe(Effect.andThen(request("GET blob")(Effect.void)))
+      ).pipe(Effect.withSpan("run"))
+      assert.deepStrictEqual(collector.spans.map(({ name }) => name), ["GET blob"])
+    }))
 
   it.live("makes no span and loads nothing where no collector is named", () =>
     traced(

@@ -231,7 +231,10 @@ export const registry = Command.make(
       nodeTaint: taint === "" ? Option.none() : Option.some({ taint, node, kubeconfig }),
       bootstrapAddr: flags.bootstrapKind.includes("http") ? Option.some(flags.httpBootstrapAddr) : Option.none(),
       peerCidrs,
-      filter
+      filter,
+      mirroredRegistries: yield* Effect.fromResult(
+        Result.all(flags.mirroredRegistries.map((registry) => RegistryFilter.registryHost(registry)))
+      )
     })
   })
 ).pipe(Command.withDescription("Run the mirror on this node"))

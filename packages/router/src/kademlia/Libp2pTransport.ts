@@ -25,6 +25,16 @@ export interface TransportCounts {
 
 const typeNames = new Map<number, string>(Object.entries(MessageType).map(([name, type]) => [type, name]))
 
+const requestOutcomes = ["answered", "unreachable", "failed"]
+const noteOutcomes = ["sent", "failed"]
+
+/** What is counted; nothing so far. */
+const noRequests = (): Map<string, number> =>
+  new Map([
+    ...[...typeNames.values()].flatMap((type) => requestOutcomes.map((outcome) => `${type} ${outcome}`)),
+    ...noteOutcomes.map((outcome) => `note ${outcome}`)
+  ].map((name) => [name, 0]))
+
 const isRefused = (error: unknown): boolean =>
   /ECONNREFUSED|EHOSTUNREACH|ENETUNREACH/.test(String(error)) ||
   (error instanceof AggregateError && error.errors.length > 0 && error.errors.every(isRefused))
@@ -57,7 +67,7 @@ export interface Libp2pTransport extends Transport {
 export const make = (host: Host, self: () => WirePeer): Libp2pTransport => {
   const channels = new Map<string, Promise<Channel>>()
   const used = new Map<string, number>()
-  const requests = new Map<string, number>()
+  const requests = noRequests()
   let bytesSent = 0
   host.addEventListener("peer:disconnect", ({ detail }) => used.delete(detail.toString()))
 

@@ -264,6 +264,51 @@ describe("Kademlia", { timeout: 60_000 }, () => {
     assert.deepStrictEqual((await network.lookup(nodeAt(nodes, 2), key("kept"))).found, [nodeAt(nodes, 1).id])
   })
 
+  it("spreads what it hands out again over the last fifth of the interval", async () => {
+    const network = new Network()
+    const nodes = await network.grow(2)
+    const keys = Array.from({ length: 400 }, (_, index) => key(`kept ${index}`))
+    void nodeAt(nodes, 1).kademlia.advertise(keys)
+    await network.pass(1000)
+    const provided = () => network.requests.filter(({ message }) => message.type === MessageType.addProvider).length
+    const counts: Array<number> = []
+    for (let seconds = 0; seconds < 560; seconds += 10) {
+      const before = provided()
+      await network.pass(10_000)
+      counts.push(provided() - before)
+    }
+    const first = counts.findIndex((count) => count > 0)
+    assert.isAtLeast(first, 42)
+    assert.isAtMost(counts.findLastIndex((count) => count > 0), 55)
+    assert.strictEqual(counts.reduce((sum, count) => sum + count, 0), keys.length)
+    // A twelfth of them each ten seconds, more or less.
+    assert.isAtMost(Math.max(...counts), keys.length / 5)
+  })
+
+  it("keeps a record of a Go node for the 20 minutes within which it provides again, one of our kind for 11", async () => {
+    const network = new Network()
+    const [node, ours, foreign] = await network.grow(3) as [Node, Node, Node]
+    const member = node.kademlia.members.get(foreign.id)
+    if (member === undefined) throw new Error("no member")
+    member.ours = false
+    // By word of mouth, so that nothing is said again.
+    for (const { address, id, idBytes } of [ours, foreign]) {
+      const providers = [{ id: idBytes, addresses: [address] }]
+      node.kademlia.answer(id, message(MessageType.addProvider, key("wanted"), [], providers))
+    }
+    const providers = () => node.kademlia.store.get(key("wanted"), network.now / 1000).toSorted()
+    const both = [foreign.id, ours.id].toSorted()
+    assert.deepStrictEqual(providers(), both)
+    await network.pass(10.9 * 60_000)
+    assert.deepStrictEqual(providers(), both)
+    await network.pass(0.2 * 60_000)
+    assert.deepStrictEqual(providers(), [foreign.id])
+    await network.pass(8.8 * 60_000)
+    assert.deepStrictEqual(providers(), [foreign.id])
+    await network.pass(0.2 * 60_000)
+    assert.deepStrictEqual(providers(), [])
+  })
+
   it("becomes one network again when a partition heals, without a bootstrapper", async () => {
     const network = new Network()
     const nodes = await network.grow(20)
