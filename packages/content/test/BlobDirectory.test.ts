@@ -3,7 +3,7 @@ import * as BlobDirectory from "@spegel-ts/content/BlobDirectory"
 import type { ContentChange } from "@spegel-ts/content/ContentStore"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
-import { Deferred, Effect, Fiber, Queue, Stream } from "effect"
+import { Deferred, Effect, Fiber, Option, Queue, Stream } from "effect"
 import { execFileSync } from "node:child_process"
 import { closeSync, fchmodSync, openSync, readdirSync, readFileSync } from "node:fs"
 import { mkdir, mkdtemp, rename, rm, symlink, writeFile } from "node:fs/promises"
@@ -113,23 +113,26 @@ describe("BlobDirectory", () => {
       execFileSync("mkfifo", [join(blobs, Digest.hex(digest))])
       const directory = yield* BlobDirectory.make({ root })
       assert.strictEqual((yield* Effect.flip(Effect.scoped(directory.open(digest))))._tag, "ContentNotFound")
-      assert.strictEqual((yield* Effect.flip(directory.describe(digest)))._tag, "ContentNotFound")
+      assert.strictEqual((yield* Effect.flip(directory.size(digest)))._tag, "ContentNotFound")
     }))
 
-  it.live("knows manifests by their bytes, and blobs of other kinds as octet streams", () =>
+  it.live("looks at manifests of several pieces, up to the size that containerd takes", () =>
     Effect.gen(function*() {
       const root = yield* temporary
       yield* Effect.promise(() => mkdir(join(root, "blobs", "sha256"), { recursive: true }))
       const directory = yield* BlobDirectory.make({ root })
       const { manifest } = testImage("one")
       const typeOf = (text: string) =>
-        Effect.flatMap(put(root, text), (digest) => Effect.map(directory.describe(digest), (_) => _.mediaType))
-      assert.strictEqual(yield* typeOf(manifest.toString()), MediaType.imageManifest)
-      assert.strictEqual(yield* typeOf("{\"no\": \"manifest\"}"), MediaType.octetStream)
-      assert.strictEqual(yield* typeOf("{"), MediaType.octetStream)
-      assert.strictEqual(yield* typeOf(""), MediaType.octetStream)
-      const large = `${manifest.toString()}${" ".repeat(MediaType.maxManifestSize)}`
-      assert.strictEqual(yield* typeOf(large), MediaType.octetStream)
+        Effect.flatMap(put(root, text), (digest) =>
+          Effect.map(directory.manifestShape(digest), Option.map(({ mediaType }) => mediaType)))
+      const none = Option.none<string>()
+      assert.deepStrictEqual(yield* typeOf(manifest.toString()), Option.some<string>(MediaType.imageManifest))
+      assert.deepStrictEqual(yield* typeOf("{\"no\": \"manifest\"}"), Option.some(""))
+      assert.deepStrictEqual(yield* typeOf("{"), none)
+      assert.deepStrictEqual(yield* typeOf(""), none)
+      const largest = manifest.toString().padStart(MediaType.maxManifestSize)
+      assert.deepStrictEqual(yield* typeOf(largest), Option.some<string>(MediaType.imageManifest))
+      assert.deepStrictEqual(yield* typeOf(`${largest} `), none)
     }))
 
   it.live("follows when blobs is moved away and made anew", () =>
