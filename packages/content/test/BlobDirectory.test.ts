@@ -135,6 +135,24 @@ describe("BlobDirectory", () => {
       assert.deepStrictEqual(yield* typeOf(`${largest} `), none)
     }))
 
+  it.live("leaves the event loop to others while it looks at a large manifest", () =>
+    Effect.gen(function*() {
+      const root = yield* temporary
+      yield* Effect.promise(() => mkdir(join(root, "blobs", "sha256"), { recursive: true }))
+      const directory = yield* BlobDirectory.make({ root })
+      const digest = yield* put(root, testImage("one").manifest.toString().padEnd(MediaType.maxManifestSize))
+      let turns = 0
+      let looking = true
+      const count = () => {
+        turns++
+        if (looking) setImmediate(count)
+      }
+      count()
+      yield* directory.manifestShape(digest)
+      looking = false
+      assert.isAtLeast(turns, 30)
+    }))
+
   it.live("follows when blobs is moved away and made anew", () =>
     Effect.gen(function*() {
       const root = yield* temporary
