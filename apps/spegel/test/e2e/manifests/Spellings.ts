@@ -94,8 +94,6 @@ const rareSpellings: Readonly<Record<string, Spelling>> = {
   "schema-1-layers": (fields) => json({ ...fields, fsLayers: [] }),
   "foreign-fields": (fields) => json({ ...fields, subject: null, artifactType: "", extra: { manifests: [1] } }),
   "64-kib": padded(64 * 1024),
-  "1-mib": padded(1024 * 1024),
-  "4-mib": padded(4 * 1024 * 1024),
   "limit": padded(MediaType.maxManifestSize),
   "above-limit": padded(MediaType.maxManifestSize + 1)
 }
