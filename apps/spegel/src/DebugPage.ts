@@ -1,4 +1,5 @@
 /** What a person sees at `/debug/web/`: this node, its peers, what it advertises and what its last pulls came to. */
+import * as Digest from "@spegel-ts/oci/Digest"
 import type { Attempt, PullEvent } from "@spegel-ts/registry/PullLedger"
 import type { Peer, PeerFacts } from "@spegel-ts/router/Peer"
 import type { Standing } from "@spegel-ts/router/Router"
@@ -100,7 +101,7 @@ ${
       pulls.slice(0, 100).map((pull) => [
         new Date(pull.time).toISOString(),
         `${pull.method}${pull.range === undefined ? "" : ` ${pull.range}`}`,
-        pull.content.startsWith("sha") ? `${pull.registry} ${pull.content}` : pull.content,
+        Digest.isDigest(pull.content) ? `${pull.registry} ${pull.content}` : pull.content,
         pull.source,
         pull.status === 0 ? "cut off" : pull.status,
         size(pull.bytes),

@@ -11,7 +11,7 @@ import {
   type Name,
   StoreUnavailable
 } from "@spegel-ts/content/ContentStore"
-import type * as Digest from "@spegel-ts/oci/Digest"
+import * as ManifestTypes from "@spegel-ts/content/ManifestTypes"
 import * as Reference from "@spegel-ts/oci/Reference"
 import { Effect, Layer, Option, PubSub, Result, Schedule, Stream } from "effect"
 import { existsSync } from "node:fs"
@@ -35,17 +35,13 @@ export interface ContainerdStoreOptions {
 const unavailable = (operation: string) => (cause: ContainerdUnavailable | ContainerdFailed) =>
   new StoreUnavailable({ operation, hint: cause.message, cause })
 
-/**
- * An image record is a name when it has a registry and a tag: not `name@sha256:...`, not CRI's `sha256:<config>`, and
- * not a short form that a person made with `ctr`, which no pull asks for.
- */
-const toName = (image: { readonly name: string; readonly digest: Digest.Digest }): Option.Option<Name> => {
-  const reference = Reference.parse(image.name)
-  return Result.isSuccess(reference) && reference.success.tag !== undefined &&
-      Reference.name(reference.success) === image.name
-    ? Option.some({ reference: reference.success, digest: image.digest })
-    : Option.none()
-}
+/** The reference that a record's name is: not CRI's `sha256:<config>`, nor a short form that a person made with `ctr`. */
+const referenceOf = ({ name }: Image): Option.Option<Reference.Reference> =>
+  Option.filter(Result.getSuccess(Reference.parse(name)), (reference) => Reference.print(reference) === name)
+
+/** A record is a name that a pull asks for when it has a tag, and not a digest. */
+const toName = ({ digest }: Image, reference: Reference.Reference): Option.Option<Name> =>
+  reference.tag === undefined || reference.digest !== undefined ? Option.none() : Option.some({ reference, digest })
 
 /**
  * Fails at once where the content directory cannot be read or containerd does not answer; later it waits for it. A
@@ -75,18 +71,23 @@ export const layer = (
         contentPath: options.contentPath,
         images: client.images([registryImages])
       })
+      const manifestType = ManifestTypes.make(directory)
       const names = new Map<string, Name>()
+      /** What records point to, by their names. */
+      const records = new Map<string, ManifestTypes.Kept>()
       const changes = yield* PubSub.unbounded<ContentChange>()
 
       const put = (image: Image) => {
-        const name = toName(image)
-        if (Option.isNone(name)) return
-        const key = Reference.name(name.value.reference)
-        if (names.get(key)?.digest === name.value.digest) return
-        names.set(key, name.value)
+        const reference = referenceOf(image)
+        if (Option.isNone(reference)) return
+        records.set(image.name, { ...image, reference })
+        const name = toName(image, reference.value)
+        if (Option.isNone(name) || names.get(image.name)?.digest === image.digest) return
+        names.set(image.name, name.value)
         PubSub.publishUnsafe(changes, ContentChange.NameAdded(name.value))
       }
       const remove = (key: string) => {
+        records.delete(key)
         const held = names.get(key)
         if (held === undefined) return
         names.delete(key)
@@ -95,7 +96,7 @@ export const layer = (
 
       const list = Effect.map(client.images([registryImages]), (images) => {
         const held = new Set(images.map(({ name }) => name))
-        for (const key of names.keys()) {
+        for (const key of records.keys()) {
           if (!held.has(key)) remove(key)
         }
         images.forEach(put)
@@ -127,23 +128,34 @@ export const layer = (
         Effect.forkScoped
       )
 
+      /** A pull that has just ended is ahead of its event. */
+      const lookUp = (key: string) =>
+        client.image(key).pipe(
+          Effect.catchTag("ContainerdNotFound", () => Effect.fail(new ContentNotFound({ content: key }))),
+          Effect.catchTag(
+            ["ContainerdUnavailable", "ContainerdFailed"],
+            (error) => Effect.fail(unavailable("look up an image")(error))
+          )
+        )
+
       return ContentStore.of({
         ...directory,
         resolve: Effect.fn("ContainerdStore.resolve")(function*(reference) {
           const key = Reference.name(reference)
           const held = names.get(key)
-          if (held !== undefined) return held.digest
-          // A pull that has just ended is ahead of its event.
-          const image = yield* client.image(key).pipe(
-            Effect.catchTag("ContainerdNotFound", () => Effect.fail(new ContentNotFound({ content: key }))),
-            Effect.catchTag(["ContainerdUnavailable", "ContainerdFailed"], (error) =>
-              Effect.fail(unavailable("look up an image")(error)))
-          )
-          return image.digest
+          return held === undefined ? (yield* lookUp(key)).digest : held.digest
         }),
-        names: Stream.suspend(() =>
-          Stream.fromIterable([...names.values()])
-        ),
+        manifestType: Effect.fn("ContainerdStore.manifestType")(function*(digest, name) {
+          const kept = [...records.values()]
+          const key = Option.map(Option.filter(name, ({ tag }) => tag !== undefined), Reference.name)
+          if (Option.isSome(key) && records.get(key.value)?.digest !== digest) {
+            // Where there is no such record, the others tell.
+            const image = yield* Effect.option(lookUp(key.value))
+            if (Option.isSome(image)) kept.push({ ...image.value, reference: name })
+          }
+          return yield* manifestType(digest, name, kept)
+        }),
+        names: Stream.suspend(() => Stream.fromIterable([...names.values()])),
         discard: Effect.fn("ContainerdStore.discard")(
           function*(digest) {
             const refs = yield* client.ingests

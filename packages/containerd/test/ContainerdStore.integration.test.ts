@@ -4,9 +4,11 @@ import * as ContainerdStore from "@spegel-ts/containerd/ContainerdStore"
 import { ContentStore } from "@spegel-ts/content/ContentStore"
 import { contentStoreConformance } from "@spegel-ts/content/ContentStoreConformance"
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
+import { Descriptor } from "@spegel-ts/oci/Descriptor"
 import * as Digest from "@spegel-ts/oci/Digest"
+import * as MediaType from "@spegel-ts/oci/MediaType"
 import * as Reference from "@spegel-ts/oci/Reference"
-import { Context, Effect, Layer, Logger, Queue, Result, Schedule, Stream } from "effect"
+import { Context, Effect, Layer, Logger, Option, Queue, Result, Schedule, Stream } from "effect"
 import { spawn } from "node:child_process"
 import { existsSync } from "node:fs"
 import { mkdir, rename, rm, symlink, writeFile } from "node:fs/promises"
@@ -18,21 +20,29 @@ import * as ContainerdPackages from "./ContainerdPackages.ts"
 
 type Daemon = Effect.Success<ReturnType<typeof ContainerdDaemon.start>>
 
-const importImage = Effect.fnUntraced(function*(daemon: Daemon, reference: Reference.Reference, seed: string) {
-  const { config, descriptor, layer, manifest } = testImage(seed)
-  const root = join(daemon.directory, `image-${seed}`)
+const importObjects = Effect.fnUntraced(function*(
+  daemon: Daemon,
+  reference: Reference.Reference,
+  image: { readonly objects: ReadonlyArray<Uint8Array>; readonly descriptor: Descriptor }
+) {
+  const root = join(daemon.directory, `image-${Digest.hex(image.descriptor.digest)}`)
   const writer = yield* OciLayoutWriter.make({ root })
-  yield* Effect.forEach([layer, config, manifest], (bytes) =>
+  yield* Effect.forEach(image.objects, (bytes) =>
     Effect.scoped(Effect.gen(function*() {
       const ingest = yield* writer.ingest(Digest.ofBytes(bytes), bytes.length)
       yield* ingest.write(bytes)
       yield* ingest.commit
     })))
-  yield* writer.tag(reference, descriptor)
+  yield* writer.tag(reference, image.descriptor)
   yield* Effect.promise(() => rm(join(root, "ingest"), { recursive: true }))
-  const archive = join(daemon.directory, `${seed}.tar`)
+  const archive = `${root}.tar`
   yield* ContainerdDaemon.run("tar", "-cf", archive, "-C", root, ".")
   yield* daemon.ctr("images", "import", "--no-unpack", "--all-platforms", archive)
+})
+
+const importImage = Effect.fnUntraced(function*(daemon: Daemon, reference: Reference.Reference, seed: string) {
+  const { config, descriptor, layer, manifest } = testImage(seed)
+  yield* importObjects(daemon, reference, { objects: [layer, config, manifest], descriptor })
   return { manifest: descriptor, layer: { digest: Digest.ofBytes(layer), bytes: layer } }
 })
 
@@ -68,6 +78,35 @@ describe.skipIf(missing !== undefined)(`containerd${missing === undefined ? "" :
         assert.match(yield* client.version, /^v?\d+\.\d+/)
       }).pipe(Effect.provide(ContainerdClient.layer({ socket: daemon.socket, namespace: "k8s.io" })))
     }), 30_000)
+
+  it.live(
+    "knows a manifest as what its record calls it, at once, and nothing else as a manifest",
+    () =>
+      Effect.gen(function*() {
+        const daemon = yield* ContainerdDaemon.start()
+        const { config, descriptor, layer } = testImage("one")
+        const fields = {
+          config: { mediaType: MediaType.dockerConfig, digest: Digest.ofBytes(config), size: config.length },
+          layers: [{ mediaType: MediaType.dockerLayer, digest: Digest.ofBytes(layer), size: layer.length }]
+        }
+        const v1 = Result.getOrThrow(Reference.parse("registry.example/app:v1"))
+        yield* Effect.gen(function*() {
+          const store = yield* ContentStore
+          for (const mediaType of [MediaType.dockerManifest, MediaType.imageManifest]) {
+            const manifest = Buffer.from(JSON.stringify({ ...fields, mediaType: "a/b", writtenAs: mediaType }))
+            const digest = Digest.ofBytes(manifest)
+            yield* importObjects(daemon, v1, {
+              objects: [layer, config, manifest],
+              descriptor: new Descriptor({ ...descriptor, digest, mediaType, size: manifest.length })
+            })
+            assert.strictEqual(yield* store.resolve(v1), digest)
+            assert.deepStrictEqual(yield* store.manifestType(digest, Option.some(v1)), Option.some(mediaType))
+            assert.deepStrictEqual(yield* store.manifestType(Digest.ofBytes(config), Option.some(v1)), Option.none())
+          }
+        }).pipe(Effect.provide(storeOf(daemon)))
+      }),
+    60_000
+  )
 
   it.live("follows again after a restart, and says that it has missed something", () =>
     Effect.gen(function*() {

@@ -5,8 +5,8 @@
  * A file under `blobs/` is complete and verified: containerd renames it there only after its digest was checked, and
  * other writers must do the same. Only regular files count, and only sha256: no client of a registry stores others.
  */
-import { Descriptor } from "@spegel-ts/oci/Descriptor"
 import * as Digest from "@spegel-ts/oci/Digest"
+import { ManifestReader, type ManifestShape } from "@spegel-ts/oci/ManifestShape"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import { Cache, Duration, Effect, Exit, Option, Stream } from "effect"
 import { constants } from "node:fs"
@@ -19,9 +19,16 @@ import { codeOf, isMissing, tryFile, unavailable } from "./internal/FileFailure.
 import * as IngestDirectory from "./internal/IngestDirectory.ts"
 
 /** The part of a `ContentStore` that needs no names. */
-export interface BlobDirectory
-  extends Pick<typeof ContentStore.Service, "describe" | "open" | "digests" | "inProgress">
-{
+export interface BlobDirectory extends Pick<typeof ContentStore.Service, "size" | "open" | "digests" | "inProgress"> {
+  /** What the bytes of a complete blob show of a manifest's type. None where they are no manifest. */
+  readonly manifestShape: (
+    digest: Digest.Digest
+  ) => Effect.Effect<Option.Option<ManifestShape>, ContentNotFound | StoreUnavailable>
+  /** All bytes of a complete blob; none where it is larger than `limit` bytes. */
+  readonly readSmall: (
+    digest: Digest.Digest,
+    limit: number
+  ) => Effect.Effect<Option.Option<Uint8Array>, ContentNotFound | StoreUnavailable>
   /**
    * Blobs that came or went; begins with `Resync` once it listens, and repeats it whenever events were lost. Goes on
    * when the directory vanishes and when it comes (back); fails when it cannot be watched. Each subscriber has its own
@@ -37,16 +44,26 @@ export interface BlobDirectoryOptions {
 }
 
 const encodedSha256 = /^[0-9a-f]{64}$/
-const maxMediaTypes = 1024
+const maxShapes = 1024
 const opening = "open the content store"
 
 /** No blob: nothing there, a link (which could lead out of the store), or a socket. */
 const isNoBlob = (cause: unknown) => isMissing(cause) || codeOf(cause) === "ELOOP" || codeOf(cause) === "ENXIO"
 
-/** What the bytes are. Most small blobs are layers: one byte tells them from JSON. */
-const mediaTypeOf = async (handle: FileHandle, size: number): Promise<string> => {
-  if (size > MediaType.maxManifestSize || (await readUpTo(handle, 1))[0] !== 0x7b) return MediaType.octetStream
-  return Option.getOrElse(MediaType.ofManifest(await readUpTo(handle, size)), () => MediaType.octetStream)
+/** How much of a manifest is looked at in one turn of the event loop, in bytes. */
+const pieceSize = 64 * 1024
+
+const shapeOf = async (handle: FileHandle, size: number): Promise<Option.Option<ManifestShape>> => {
+  if (size > MediaType.maxManifestSize) return Option.none()
+  const reader = new ManifestReader()
+  const piece = Buffer.allocUnsafe(Math.min(size, pieceSize))
+  for (let at = 0; at < size && !reader.refused;) {
+    const { bytesRead } = await handle.read(piece, 0, piece.length, at)
+    if (bytesRead === 0) break
+    reader.push(piece.subarray(0, bytesRead))
+    at += bytesRead
+  }
+  return reader.end()
 }
 
 /** Fails unless there is a directory that can be read. */
@@ -80,15 +97,17 @@ export const make = Effect.fn("BlobDirectory.make")(function*(options: BlobDirec
     return { handle, path, size: stats.size }
   })
 
-  // What a digest is never changes; whether it is still held is asked each time.
-  const mediaTypes = yield* Cache.makeWith(
-    (digest: Digest.Digest) =>
-      openFile(digest).pipe(
-        Effect.flatMap(({ handle, path, size }) => tryFile("read a blob", path, () => mediaTypeOf(handle, size))),
-        Effect.scoped
-      ),
+  const read = <A>(digest: Digest.Digest, use: (handle: FileHandle, size: number) => Promise<A>) =>
+    openFile(digest).pipe(
+      Effect.flatMap(({ handle, path, size }) => tryFile("read a blob", path, () => use(handle, size))),
+      Effect.scoped
+    )
+
+  // What a digest names never changes; whether it is still held is asked each time.
+  const shapes = yield* Cache.makeWith(
+    (digest: Digest.Digest) => read(digest, shapeOf),
     {
-      capacity: maxMediaTypes,
+      capacity: maxShapes,
       timeToLive: (exit) => Exit.isSuccess(exit) ? Duration.infinity : Duration.zero
     }
   )
@@ -109,14 +128,15 @@ export const make = Effect.fn("BlobDirectory.make")(function*(options: BlobDirec
   )
 
   return {
-    describe: Effect.fnUntraced(function*(digest) {
-      const { size } = yield* openFile(digest)
-      return new Descriptor({ digest, size, mediaType: yield* Cache.get(mediaTypes, digest) })
-    }, Effect.scoped),
-    open: Effect.fnUntraced(function*(digest) {
-      const { handle, size } = yield* openFile(digest)
-      return BlobSource.File({ handle, size, mediaType: yield* Cache.get(mediaTypes, digest) })
-    }),
+    size: (digest) => Effect.scoped(Effect.map(openFile(digest), ({ size }) => size)),
+    manifestShape: (digest) => Cache.get(shapes, digest),
+    readSmall: (digest, limit) =>
+      read(
+        digest,
+        async (handle, size) =>
+          size > limit ? Option.none<Uint8Array>() : Option.some<Uint8Array>(await readUpTo(handle, size))
+      ),
+    open: (digest) => Effect.map(openFile(digest), ({ handle, size }) => BlobSource.File({ handle, size })),
     digests,
     inProgress: Stream.fromIterableEffect(IngestDirectory.list(join(root, "ingest"))),
     changes: BlobWatch.changes(options)

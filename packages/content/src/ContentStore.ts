@@ -3,10 +3,9 @@
  *
  * A blob is listed and opened only once it is complete and verified; downloads under way are `inProgress`.
  */
-import type { Descriptor } from "@spegel-ts/oci/Descriptor"
 import type { Digest } from "@spegel-ts/oci/Digest"
 import type { Reference } from "@spegel-ts/oci/Reference"
-import { Context, Data, type Effect, type Scope, type Stream } from "effect"
+import { Context, Data, type Effect, type Option, type Scope, type Stream } from "effect"
 import type { FileHandle } from "node:fs/promises"
 
 /** The store answered, and it does not hold `content` (a digest or a name). */
@@ -52,12 +51,12 @@ export interface Ingest {
 }
 
 /**
- * The bytes of a held blob, `[0, size)`, and what they are, as `describe` tells it. A `File`'s handle is closed with the
- * scope it was opened in. Only immutable (committed) blobs are ever opened.
+ * The bytes of a held blob, `[0, size)`. A `File`'s handle is closed with the scope it was opened in. Only immutable
+ * (committed) blobs are ever opened.
  */
 export type BlobSource = Data.TaggedEnum<{
-  File: { readonly handle: FileHandle; readonly size: number; readonly mediaType: string }
-  Bytes: { readonly bytes: Uint8Array; readonly size: number; readonly mediaType: string }
+  File: { readonly handle: FileHandle; readonly size: number }
+  Bytes: { readonly bytes: Uint8Array; readonly size: number }
 }>
 export const BlobSource = Data.taggedEnum<BlobSource>()
 
@@ -65,8 +64,16 @@ export const BlobSource = Data.taggedEnum<BlobSource>()
 export class ContentStore extends Context.Service<ContentStore, {
   /** The digest that a name with a tag points to now. */
   readonly resolve: (reference: Reference) => Effect.Effect<Digest, ContentNotFound | StoreUnavailable>
-  /** Size in bytes and media type; manifests are recognised by their content, other blobs are octet streams. */
-  readonly describe: (digest: Digest) => Effect.Effect<Descriptor, ContentNotFound | StoreUnavailable>
+  /** Size of a complete blob in bytes. */
+  readonly size: (digest: Digest) => Effect.Effect<number, ContentNotFound | StoreUnavailable>
+  /**
+   * The media type of a held manifest or index: the one that the store keeps it under (of `name` first, where several
+   * do), else the one that its bytes tell. None for what is no manifest, and where the type is in doubt.
+   */
+  readonly manifestType: (
+    digest: Digest,
+    name: Option.Option<Reference>
+  ) => Effect.Effect<Option.Option<string>, ContentNotFound | StoreUnavailable>
   /** The bytes of a complete blob. */
   readonly open: (digest: Digest) => Effect.Effect<BlobSource, ContentNotFound | StoreUnavailable, Scope.Scope>
   /** Names held now, in no particular order. */

@@ -2,7 +2,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Descriptor } from "@spegel-ts/oci/Descriptor"
 import * as Digest from "@spegel-ts/oci/Digest"
-import * as MediaType from "@spegel-ts/oci/MediaType"
 import * as Reference from "@spegel-ts/oci/Reference"
 import { Effect, type Layer, Option, Queue, Result, Schedule, type Scope, Stream } from "effect"
 import { readdir, readFile, readlink } from "node:fs/promises"
@@ -87,23 +86,24 @@ export const contentStoreConformance = (
   })
 
   describe(`ContentStore of ${name}`, { timeout: 60_000 }, () => {
-    test("resolves, describes and opens what it holds", (fixture) =>
+    test("resolves, sizes, types and opens what it holds", (fixture) =>
       Effect.gen(function*() {
         const store = yield* ContentStore
         const image = yield* fixture.addImage(v1, "one")
         assert.strictEqual(yield* store.resolve(v1), image.manifest.digest)
 
-        const manifest = yield* store.describe(image.manifest.digest)
-        assert.strictEqual(manifest.size, image.manifest.size)
-        assert.strictEqual(manifest.mediaType, image.manifest.mediaType)
+        assert.strictEqual(yield* store.size(image.manifest.digest), image.manifest.size)
+        for (const name of [Option.some(v1), Option.some(v2), Option.none()]) {
+          assert.deepStrictEqual(
+            yield* store.manifestType(image.manifest.digest, name),
+            Option.some(image.manifest.mediaType)
+          )
+        }
 
-        const layer = yield* store.describe(image.layer.digest)
-        assert.strictEqual(layer.mediaType, MediaType.octetStream)
+        assert.deepStrictEqual(yield* store.manifestType(image.layer.digest, Option.none()), Option.none())
         // Only downloads are discarded.
         yield* store.discard(image.layer.digest)
         const source = yield* store.open(image.layer.digest)
-        assert.strictEqual(source.mediaType, MediaType.octetStream)
-        assert.strictEqual((yield* store.open(image.manifest.digest)).mediaType, image.manifest.mediaType)
         assert.strictEqual(source.size, image.layer.bytes.length)
         assert.deepStrictEqual(Digest.ofBytes(yield* readAll(source)), image.layer.digest)
       }))
@@ -130,10 +130,12 @@ export const contentStoreConformance = (
         const store = yield* ContentStore
         const errors = [
           yield* Effect.flip(store.resolve(v1)),
-          yield* Effect.flip(store.describe(absent)),
+          yield* Effect.flip(store.size(absent)),
+          yield* Effect.flip(store.manifestType(absent, Option.none())),
           yield* Effect.flip(Effect.scoped(store.open(absent)))
         ]
         assert.deepStrictEqual(errors.map((error) => error._tag), [
+          "ContentNotFound",
           "ContentNotFound",
           "ContentNotFound",
           "ContentNotFound"

@@ -1,7 +1,6 @@
 /** A `ContentStore` in memory, with the means to change it: for tests, and for programs that hold no files. */
-import { Descriptor } from "@spegel-ts/oci/Descriptor"
 import * as Digest from "@spegel-ts/oci/Digest"
-import * as MediaType from "@spegel-ts/oci/MediaType"
+import * as ManifestShape from "@spegel-ts/oci/ManifestShape"
 import * as Reference from "@spegel-ts/oci/Reference"
 import { Context, Effect, Layer, Option, Stream } from "effect"
 import * as ChangeFeed from "./ChangeFeed.ts"
@@ -22,17 +21,9 @@ export const layer: Layer.Layer<ContentStore | MemoryContent> = Layer.effectCont
   const { changes, publish } = yield* ChangeFeed.make()
 
   const blob = (digest: Digest.Digest) =>
-    Effect.fromOption(Option.fromUndefinedOr(blobs.get(digest))).pipe(
+    Effect.suspend(() => Effect.fromOption(Option.fromUndefinedOr(blobs.get(digest)))).pipe(
       Effect.mapError(() => new ContentNotFound({ content: digest }))
     )
-
-  const open = (digest: Digest.Digest) =>
-    Effect.map(Effect.suspend(() => blob(digest)), (bytes) =>
-      BlobSource.Bytes({
-        bytes,
-        size: bytes.length,
-        mediaType: Option.getOrElse(MediaType.ofManifest(bytes), () => MediaType.octetStream)
-      }))
 
   const store = ContentStore.of({
     resolve: (reference) =>
@@ -41,9 +32,10 @@ export const layer: Layer.Layer<ContentStore | MemoryContent> = Layer.effectCont
         const held = names.get(name)
         return held === undefined ? Effect.fail(new ContentNotFound({ content: name })) : Effect.succeed(held.digest)
       }),
-    describe: (digest) =>
-      Effect.map(open(digest), ({ mediaType, size }) => new Descriptor({ digest, size, mediaType })),
-    open,
+    size: (digest) => Effect.map(blob(digest), ({ length }) => length),
+    manifestType: (digest) =>
+      Effect.map(blob(digest), (bytes) => Option.flatMap(ManifestShape.ofBytes(bytes), ManifestShape.ownType)),
+    open: (digest) => Effect.map(blob(digest), (bytes) => BlobSource.Bytes({ bytes, size: bytes.length })),
     names: Stream.suspend(() => Stream.fromIterable([...names.values()])),
     digests: Stream.suspend(() => Stream.fromIterable([...blobs.keys()])),
     changes,

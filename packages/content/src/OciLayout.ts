@@ -3,9 +3,10 @@
  * without containerd. `index.json` gives the names: its entries whose `org.opencontainers.image.ref.name` (or
  * containerd's `io.containerd.image.name`) is a full reference with a tag. Bare tags name no registry and are passed over.
  */
-import { Descriptor } from "@spegel-ts/oci/Descriptor"
+import type { Descriptor } from "@spegel-ts/oci/Descriptor"
+import * as Manifest from "@spegel-ts/oci/Manifest"
 import * as Reference from "@spegel-ts/oci/Reference"
-import { Effect, Layer, Option, Result, Schema, Semaphore, Stream } from "effect"
+import { Effect, Layer, Option, Result, Semaphore, Stream } from "effect"
 import { stat } from "node:fs/promises"
 import { join } from "node:path"
 import * as BlobDirectory from "./BlobDirectory.ts"
@@ -13,13 +14,7 @@ import * as ChangeFeed from "./ChangeFeed.ts"
 import { ContentChange, ContentNotFound, ContentStore, type Name, StoreUnavailable } from "./ContentStore.ts"
 import { readSmall } from "./internal/BoundedFile.ts"
 import { isMissing, tryFile, unavailable } from "./internal/FileFailure.ts"
-
-/** `index.json` of a layout. */
-export const LayoutIndex = Schema.fromJsonString(Schema.Struct({
-  schemaVersion: Schema.Literal(2),
-  mediaType: Schema.optionalKey(Schema.String),
-  manifests: Schema.Array(Descriptor)
-}))
+import * as ManifestTypes from "./ManifestTypes.ts"
 
 /** Annotations that may hold an image's name, the more specific first. */
 export const nameAnnotations = ["io.containerd.image.name", "org.opencontainers.image.ref.name"] as const
@@ -39,13 +34,24 @@ export const nameOf = (annotations: Readonly<Record<string, unknown>> = {}): Opt
   return Option.none()
 }
 
-const namesOf = (index: typeof LayoutIndex.Type): ReadonlyMap<string, Name> => {
-  const names = new Map<string, Name>()
-  for (const { annotations, digest } of index.manifests) {
-    const reference = nameOf(annotations)
-    if (Option.isSome(reference)) names.set(Reference.name(reference.value), { reference: reference.value, digest })
-  }
-  return names
+/** What `index.json` says: everything that it lists, and the names in it. */
+interface Listed {
+  readonly kept: ReadonlyArray<ManifestTypes.Kept>
+  readonly names: ReadonlyMap<string, Name>
+}
+
+const nothing: Listed = { kept: [], names: new Map() }
+
+const listedIn = (index: ReadonlyArray<Descriptor>): Listed => {
+  const kept = index.map(({ annotations, digest, mediaType }) => ({
+    digest,
+    mediaType,
+    reference: nameOf(annotations)
+  }))
+  const names = kept.flatMap(({ digest, reference }) =>
+    Option.isSome(reference) ? [[Reference.name(reference.value), { reference: reference.value, digest }] as const] : []
+  )
+  return { kept, names: new Map(names) }
 }
 
 const corrupt = (path: string, reason: string) =>
@@ -60,9 +66,9 @@ const readIndex = Effect.fnUntraced(function*(path: string) {
     catch: (cause) => unavailable("read the image layout", path)(cause)
   })
   if (bytes === undefined) return yield* corrupt(path, `is no file of at most ${maxIndexSize} bytes`)
-  return yield* Schema.decodeEffect(LayoutIndex)(bytes.toString("utf8")).pipe(
-    Effect.map(namesOf),
-    Effect.mapError((error) => corrupt(path, `is no image index (${error.message.split("\n").join(" ")})`))
+  return yield* Effect.fromResult(Manifest.readIndex(bytes)).pipe(
+    Effect.map(listedIn),
+    Effect.mapError(({ reason }) => corrupt(path, `is no image index (${reason})`))
   )
 })
 
@@ -88,7 +94,7 @@ export const layer = (options: { readonly root: string }): Layer.Layer<ContentSt
       const path = join(options.root, "index.json")
       const feed = yield* ChangeFeed.make()
       const oneAtATime = yield* Semaphore.make(1)
-      let names: ReadonlyMap<string, Name> = new Map()
+      let listed = nothing
       let seen: string | undefined = undefined
 
       /** Reads `index.json` where it is not the version read last, and tells what is different. */
@@ -97,8 +103,9 @@ export const layer = (options: { readonly root: string }): Layer.Layer<ContentSt
         if (version === seen) return
         // A damaged version is read once, not on each request.
         seen = version
-        const before = names
-        names = version === "" ? new Map<string, Name>() : yield* readIndex(path)
+        const before = listed.names
+        listed = version === "" ? nothing : yield* readIndex(path)
+        const { names } = listed
         for (const [name, { reference }] of before) {
           if (!names.has(name)) yield* feed.publish(ContentChange.NameRemoved({ reference }))
         }
@@ -121,19 +128,21 @@ export const layer = (options: { readonly root: string }): Layer.Layer<ContentSt
           })
         }
       })
+      const manifestType = ManifestTypes.make(directory)
       yield* refresh
       // Asked for on each use, since inotify tells of a rename a moment after it has happened.
-      const current = Effect.map(keepLast(refresh), () => names)
+      const current = Effect.map(keepLast(refresh), () => listed)
 
       return ContentStore.of({
         ...directory,
         resolve: Effect.fn("OciLayout.resolve")(function*(reference) {
           const name = Reference.name(reference)
-          const entry = Option.fromUndefinedOr((yield* current).get(name))
+          const entry = Option.fromUndefinedOr((yield* current).names.get(name))
           if (Option.isNone(entry)) return yield* new ContentNotFound({ content: name })
           return entry.value.digest
         }),
-        names: Stream.fromIterableEffect(Effect.map(current, (names) => names.values())),
+        manifestType: (digest, name) => Effect.flatMap(current, ({ kept }) => manifestType(digest, name, kept)),
+        names: Stream.fromIterableEffect(Effect.map(current, ({ names }) => names.values())),
         changes: feed.changesWith(directory.changes),
         // Its writers clean up for themselves.
         discard: () => Effect.void

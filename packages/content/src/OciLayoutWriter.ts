@@ -4,6 +4,7 @@
  */
 import { Descriptor } from "@spegel-ts/oci/Descriptor"
 import * as Digest from "@spegel-ts/oci/Digest"
+import * as Manifest from "@spegel-ts/oci/Manifest"
 import * as Reference from "@spegel-ts/oci/Reference"
 import { Data, Effect, Option, Schema, type Scope, Semaphore } from "effect"
 import { createHash, randomUUID } from "node:crypto"
@@ -12,7 +13,7 @@ import { join } from "node:path"
 import { StoreUnavailable } from "./ContentStore.ts"
 import { readSmall } from "./internal/BoundedFile.ts"
 import { codeOf } from "./internal/FileFailure.ts"
-import { LayoutIndex, maxIndexSize, nameAnnotations, nameOf } from "./OciLayout.ts"
+import { maxIndexSize, nameAnnotations, nameOf } from "./OciLayout.ts"
 
 /** The bytes written are not those of the digest and size that were announced; nothing was kept. */
 export class DigestMismatch extends Data.TaggedError("DigestMismatch")<{
@@ -56,8 +57,10 @@ const refused = (hint: string) => new StoreUnavailable({ operation: "write the i
 
 /** An index as it stands in the file, with whatever fields others have put there. */
 interface RawIndex {
-  readonly manifests: ReadonlyArray<{ readonly annotations?: Readonly<Record<string, unknown>> }>
+  readonly manifests?: ReadonlyArray<{ readonly annotations?: Readonly<Record<string, unknown>> | null } | null> | null
 }
+
+type RawManifests = NonNullable<RawIndex["manifests"]>
 
 const tryWrite = <A>(path: string, run: () => Promise<A>): Effect.Effect<A, StoreUnavailable> =>
   Effect.tryPromise({
@@ -95,17 +98,19 @@ export const make = Effect.fn("OciLayoutWriter.make")(function*(options: { reado
   const readIndex = Effect.gen(function*() {
     const bytes = yield* tryWrite(indexPath, () => readSmall(indexPath, maxIndexSize))
     if (bytes === undefined) return yield* refused(`${indexPath} is no file of at most ${maxIndexSize} bytes`)
-    const text = bytes.toString("utf8")
-    yield* Effect.mapError(Schema.decodeEffect(LayoutIndex)(text), (error) => refused(`${indexPath}: ${error.message}`))
-    return JSON.parse(text) as RawIndex
-  })
-  const editManifests = (edit: (manifests: RawIndex["manifests"]) => RawIndex["manifests"]) =>
-    oneAtATime.withPermits(1)(
-      Effect.flatMap(readIndex, (index) => writeIndex({ ...index, manifests: edit(index.manifests) }))
+    yield* Effect.mapError(
+      Effect.fromResult(Manifest.readIndex(bytes)),
+      ({ reason }) => refused(`${indexPath}: ${reason}`)
     )
-  const without = (reference: Reference.Reference) => (manifests: RawIndex["manifests"]) =>
-    manifests.filter(({ annotations }) =>
-      !Option.exists(nameOf(annotations), (held) => Reference.name(held) === Reference.name(reference))
+    return JSON.parse(bytes.toString("utf8")) as RawIndex
+  })
+  const editManifests = (edit: (manifests: RawManifests) => RawManifests) =>
+    oneAtATime.withPermits(1)(
+      Effect.flatMap(readIndex, (index) => writeIndex({ ...index, manifests: edit(index.manifests ?? []) }))
+    )
+  const without = (reference: Reference.Reference) => (manifests: RawManifests) =>
+    manifests.filter((entry) =>
+      !Option.exists(nameOf(entry?.annotations ?? {}), (held) => Reference.name(held) === Reference.name(reference))
     )
 
   /** Makes a file of the layout where there is none. */

@@ -3,7 +3,7 @@ import * as BlobDirectory from "@spegel-ts/content/BlobDirectory"
 import type { ContentChange } from "@spegel-ts/content/ContentStore"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
-import { Effect, Queue, Stream } from "effect"
+import { Effect, Option, Queue, Stream } from "effect"
 import { execFileSync } from "node:child_process"
 import { closeSync, fchmodSync, openSync, readdirSync, readFileSync } from "node:fs"
 import { mkdir, mkdtemp, rename, rm, symlink, writeFile } from "node:fs/promises"
@@ -113,23 +113,44 @@ describe("BlobDirectory", () => {
       execFileSync("mkfifo", [join(blobs, Digest.hex(digest))])
       const directory = yield* BlobDirectory.make({ root })
       assert.strictEqual((yield* Effect.flip(Effect.scoped(directory.open(digest))))._tag, "ContentNotFound")
-      assert.strictEqual((yield* Effect.flip(directory.describe(digest)))._tag, "ContentNotFound")
+      assert.strictEqual((yield* Effect.flip(directory.size(digest)))._tag, "ContentNotFound")
     }))
 
-  it.live("knows manifests by their bytes, and blobs of other kinds as octet streams", () =>
+  it.live("looks at manifests of several pieces, up to the size that containerd takes", () =>
     Effect.gen(function*() {
       const root = yield* temporary
       yield* Effect.promise(() => mkdir(join(root, "blobs", "sha256"), { recursive: true }))
       const directory = yield* BlobDirectory.make({ root })
       const { manifest } = testImage("one")
       const typeOf = (text: string) =>
-        Effect.flatMap(put(root, text), (digest) => Effect.map(directory.describe(digest), (_) => _.mediaType))
-      assert.strictEqual(yield* typeOf(manifest.toString()), MediaType.imageManifest)
-      assert.strictEqual(yield* typeOf("{\"no\": \"manifest\"}"), MediaType.octetStream)
-      assert.strictEqual(yield* typeOf("{"), MediaType.octetStream)
-      assert.strictEqual(yield* typeOf(""), MediaType.octetStream)
-      const large = `${manifest.toString()}${" ".repeat(MediaType.maxManifestSize)}`
-      assert.strictEqual(yield* typeOf(large), MediaType.octetStream)
+        Effect.flatMap(put(root, text), (digest) =>
+          Effect.map(directory.manifestShape(digest), Option.map(({ mediaType }) => mediaType)))
+      const none = Option.none<string>()
+      assert.deepStrictEqual(yield* typeOf(manifest.toString()), Option.some<string>(MediaType.imageManifest))
+      assert.deepStrictEqual(yield* typeOf("{\"no\": \"manifest\"}"), Option.some(""))
+      assert.deepStrictEqual(yield* typeOf("{"), none)
+      assert.deepStrictEqual(yield* typeOf(""), none)
+      const largest = manifest.toString().padStart(MediaType.maxManifestSize)
+      assert.deepStrictEqual(yield* typeOf(largest), Option.some<string>(MediaType.imageManifest))
+      assert.deepStrictEqual(yield* typeOf(`${largest} `), none)
+    }))
+
+  it.live("leaves the event loop to others while it looks at a large manifest", () =>
+    Effect.gen(function*() {
+      const root = yield* temporary
+      yield* Effect.promise(() => mkdir(join(root, "blobs", "sha256"), { recursive: true }))
+      const directory = yield* BlobDirectory.make({ root })
+      const digest = yield* put(root, testImage("one").manifest.toString().padEnd(MediaType.maxManifestSize))
+      let turns = 0
+      let looking = true
+      const count = () => {
+        turns++
+        if (looking) setImmediate(count)
+      }
+      count()
+      yield* directory.manifestShape(digest)
+      looking = false
+      assert.isAtLeast(turns, 30)
     }))
 
   it.live("follows when blobs is moved away and made anew", () =>
@@ -155,10 +176,10 @@ describe("BlobDirectory", () => {
       const changes = yield* subscribe(directory)
       assert.deepStrictEqual(yield* Stream.runCollect(directory.digests), [])
       assert.deepStrictEqual(yield* Stream.runCollect(directory.inProgress), [])
-      assert.strictEqual((yield* Effect.flip(directory.describe(absent)))._tag, "ContentNotFound")
+      assert.strictEqual((yield* Effect.flip(directory.size(absent)))._tag, "ContentNotFound")
       yield* Effect.promise(() => mkdir(join(root, "blobs", "sha256"), { recursive: true }))
       yield* awaitHeld(directory, changes, yield* put(root, "first"))
-      assert.strictEqual((yield* directory.describe(absent)).size, 5)
+      assert.strictEqual(yield* directory.size(absent), 5)
       yield* awaitHeld(directory, changes, yield* put(root, "second"))
     }))
 

@@ -1,11 +1,12 @@
 /** Content descriptors (OCI image specification, descriptor.md). */
-import { Schema } from "effect"
-import { Digest } from "./Digest.ts"
+import { Option, Schema } from "effect"
+import * as Digest from "./Digest.ts"
+import * as JsonField from "./JsonField.ts"
 
-/** What a piece of content is: media type, digest and size in bytes. */
+/** What a piece of content is: media type (empty where nothing is said), digest and size in bytes. */
 export class Descriptor extends Schema.Class<Descriptor>("@spegel-ts/oci/Descriptor")({
-  mediaType: Schema.NonEmptyString,
-  digest: Digest,
+  mediaType: Schema.String,
+  digest: Digest.Digest,
   size: Schema.Int.pipe(Schema.check(Schema.isGreaterThanOrEqualTo(0))),
   annotations: Schema.optionalKey(Schema.Record(Schema.String, Schema.String)),
   platform: Schema.optionalKey(Schema.Struct({
@@ -14,3 +15,32 @@ export class Descriptor extends Schema.Class<Descriptor>("@spegel-ts/oci/Descrip
     variant: Schema.optionalKey(Schema.String)
   }))
 }) {}
+
+const text = (value: unknown) => typeof value === "string" ? value : ""
+
+const annotationsOf = (value: unknown): Pick<Descriptor, "annotations"> =>
+  typeof value === "object" && value !== null
+    ? { annotations: Object.fromEntries(Object.entries(value).filter(([, value]) => typeof value === "string")) }
+    : {}
+
+const platformOf = (value: unknown): Pick<Descriptor, "platform"> => {
+  const [os, architecture, variant] = ["os", "architecture", "variant"].map((name) => text(JsonField.get(value, name)))
+  return os && architecture ? { platform: { os, architecture, ...(variant ? { variant } : {}) } } : {}
+}
+
+/**
+ * A descriptor that somebody else wrote: what is missing, null or of another type is taken as not said. None where it
+ * names no content, or by a digest of an algorithm that is not known here.
+ */
+export const read = (value: unknown): Option.Option<Descriptor> => {
+  const size = JsonField.get(value, "size") ?? 0
+  if (typeof size !== "number" || !Number.isSafeInteger(size) || size < 0) return Option.none()
+  return Option.map(Digest.fromString(text(JsonField.get(value, "digest"))), (digest) =>
+    new Descriptor({
+      mediaType: text(JsonField.get(value, "mediaType")),
+      digest,
+      size,
+      ...annotationsOf(JsonField.get(value, "annotations")),
+      ...platformOf(JsonField.get(value, "platform"))
+    }))
+}

@@ -1,22 +1,20 @@
-/** Image manifests and indexes (OCI image specification, manifest.md and image-index.md; Docker schema 2). */
-import { Data, Option, Result, Schema } from "effect"
-import { Descriptor } from "./Descriptor.ts"
+/**
+ * Image manifests and indexes (OCI image specification, manifest.md and image-index.md; Docker schema 2), read as
+ * leniently as containerd reads them: what an index names in a way that is not known here does not hide the rest.
+ */
+import { Data, Option, Result } from "effect"
+import * as Descriptor from "./Descriptor.ts"
+import * as JsonField from "./JsonField.ts"
+import * as ManifestShape from "./ManifestShape.ts"
 import * as MediaType from "./MediaType.ts"
 
-/** The manifest of one image: its configuration and its layers, the lowest first. */
-export class ImageManifest extends Schema.Class<ImageManifest>("@spegel-ts/oci/ImageManifest")({
-  schemaVersion: Schema.Literal(2),
-  mediaType: Schema.optionalKey(Schema.Literals([MediaType.imageManifest, MediaType.dockerManifest])),
-  config: Descriptor,
-  layers: Schema.Array(Descriptor)
-}) {}
-
-/** Several manifests under one name, one a platform. */
-export class ImageIndex extends Schema.Class<ImageIndex>("@spegel-ts/oci/ImageIndex")({
-  schemaVersion: Schema.Literal(2),
-  mediaType: Schema.optionalKey(Schema.Literals([MediaType.imageIndex, MediaType.dockerManifestList])),
-  manifests: Schema.Array(Descriptor)
-}) {}
+export type Manifest = Data.TaggedEnum<{
+  /** The manifest of one image: its configuration and its layers, the lowest first. */
+  Image: { readonly config: Descriptor.Descriptor; readonly layers: ReadonlyArray<Descriptor.Descriptor> }
+  /** Several manifests under one name, one a platform. */
+  Index: { readonly manifests: ReadonlyArray<Descriptor.Descriptor> }
+}>
+export const Manifest = Data.taggedEnum<Manifest>()
 
 /** The bytes are no manifest; `reason` says where they go wrong. */
 export class InvalidManifest extends Data.TaggedError("InvalidManifest")<{ readonly reason: string }> {
@@ -25,22 +23,55 @@ export class InvalidManifest extends Data.TaggedError("InvalidManifest")<{ reado
   }
 }
 
-const decodeManifest = Schema.decodeUnknownResult(Schema.fromJsonString(ImageManifest))
-const decodeIndex = Schema.decodeUnknownResult(Schema.fromJsonString(ImageIndex))
+const invalid = (reason: string) => Result.fail(new InvalidManifest({ reason }))
 
-/** Reads a manifest or an index of at most 4 MiB. */
-export const parse = (bytes: Uint8Array): Result.Result<ImageManifest | ImageIndex, InvalidManifest> => {
-  const mediaType = MediaType.ofManifest(bytes)
-  if (Option.isNone(mediaType)) {
-    return Result.fail(new InvalidManifest({ reason: "neither an image manifest nor an index" }))
-  }
-  const text = new TextDecoder().decode(bytes)
-  const decoded: Result.Result<ImageManifest | ImageIndex, Schema.SchemaError> = MediaType.isIndex(mediaType.value)
-    ? decodeIndex(text)
-    : decodeManifest(text)
-  return Result.mapError(decoded, (error) => new InvalidManifest({ reason: error.message }))
+const parseJson = (bytes: Uint8Array): Result.Result<unknown, InvalidManifest> =>
+  Result.try({
+    try: () => JSON.parse(new TextDecoder().decode(bytes)) as unknown,
+    catch: (error) => new InvalidManifest({ reason: String(error) })
+  })
+
+/** A list of descriptors, which may be left out or null; undefined where it is something else. */
+const listOf = (document: unknown, name: string): ReadonlyArray<unknown> | undefined => {
+  const list = JsonField.get(document, name) ?? []
+  return Array.isArray(list) ? list as ReadonlyArray<unknown> : undefined
+}
+
+/** What an index names. Entries that cannot be read are passed over. */
+export const readIndex = (bytes: Uint8Array): Result.Result<ReadonlyArray<Descriptor.Descriptor>, InvalidManifest> =>
+  Result.flatMap(parseJson(bytes), (document) => {
+    if (typeof document !== "object" || document === null || Array.isArray(document)) return invalid("no JSON object")
+    const list = listOf(document, "manifests")
+    return list === undefined
+      ? invalid("manifests is no list")
+      : Result.succeed(list.flatMap((entry) => Option.toArray(Descriptor.read(entry))))
+  })
+
+const readImage = (bytes: Uint8Array): Result.Result<Manifest, InvalidManifest> =>
+  Result.flatMap(parseJson(bytes), (document) => {
+    const config = Descriptor.read(JsonField.get(document, "config"))
+    if (Option.isNone(config)) return invalid("config is no descriptor of a known digest and size")
+    const layers: Array<Descriptor.Descriptor> = []
+    for (const [number, entry] of (listOf(document, "layers") ?? [undefined]).entries()) {
+      const layer = Descriptor.read(entry)
+      // An image without one of its layers is another image.
+      if (Option.isNone(layer)) return invalid(`layers[${number}] is no descriptor of a known digest and size`)
+      layers.push(layer.value)
+    }
+    return Result.succeed(Manifest.Image({ config: config.value, layers }))
+  })
+
+/** Reads a manifest or an index that containerd would take, of at most `MediaType.maxManifestSize` bytes. */
+export const parse = (bytes: Uint8Array): Result.Result<Manifest, InvalidManifest> => {
+  const mediaType = Option.flatMap(ManifestShape.ofBytes(bytes), ManifestShape.ownType)
+  if (Option.isNone(mediaType)) return invalid("neither an image manifest nor an index")
+  return MediaType.isIndex(mediaType.value)
+    ? Result.map(readIndex(bytes), (manifests) => Manifest.Index({ manifests }))
+    : readImage(bytes)
 }
 
 /** What a manifest names, in the order that containerd fetches: manifests of an index; config, then layers. */
-export const children = (manifest: ImageManifest | ImageIndex): ReadonlyArray<Descriptor> =>
-  manifest instanceof ImageIndex ? manifest.manifests : [manifest.config, ...manifest.layers]
+export const children: (manifest: Manifest) => ReadonlyArray<Descriptor.Descriptor> = Manifest.$match({
+  Image: ({ config, layers }) => [config, ...layers],
+  Index: ({ manifests }) => manifests
+})

@@ -2,11 +2,12 @@
  * Answers to requests for blobs and manifests: from this node if it holds them, else from a peer, else a 404 that says
  * why, upon which containerd asks the next host of its hosts.toml.
  */
-import { ContentStore, type StoreUnavailable } from "@spegel-ts/content/ContentStore"
+import { ContentNotFound, ContentStore, type StoreUnavailable } from "@spegel-ts/content/ContentStore"
 import * as ByteRange from "@spegel-ts/oci/ByteRange"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import * as DistributionError from "@spegel-ts/oci/DistributionError"
 import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
+import * as MediaType from "@spegel-ts/oci/MediaType"
 import type { Reference } from "@spegel-ts/oci/Reference"
 import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
 import { Effect, Option } from "effect"
@@ -98,26 +99,38 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     return DistributionError.rangeInvalid(`spegel-ts: ${error.message} of ${digest}`)
   }
 
+  /** What held content is answered as. No manifest is held where its type cannot be told: a wrong one breaks the pull. */
+  const mediaTypeOf = (request: ContentRequest, digest: Digest.Digest, name: Option.Option<Reference>) =>
+    request._tag === "Blob"
+      ? Effect.succeed(MediaType.octetStream)
+      : Effect.flatMap(
+        store.manifestType(digest, name),
+        (type) => Effect.mapError(Effect.fromOption(type), () => new ContentNotFound({ content: digest }))
+      )
+
   /** Sends what this node holds. */
   const serveLocal = Effect.fnUntraced(function*(
     request: ContentRequest,
     digest: Digest.Digest,
+    name: Option.Option<Reference>,
     response: ServerResponse,
     record: PullRecord
   ) {
     const head = request.method === "HEAD"
-    const look = PullSpans.localLookup(digest)
-    const source = yield* head ? look(store.describe(digest)) : look(store.open(digest))
-    const { mediaType, size } = source
+    const { mediaType, size, source } = yield* PullSpans.localLookup(digest)(Effect.gen(function*() {
+      const mediaType = yield* mediaTypeOf(request, digest, name)
+      const source = head ? undefined : yield* store.open(digest)
+      return { mediaType, source, size: source?.size ?? (yield* store.size(digest)) }
+    }))
     const range = yield* Effect.mapError(
       Effect.fromResult(ByteRange.parse(request.range, size)),
       outside(response, digest)
     )
     if (request.mirrored && !head) yield* uploads.admit(response)
     const now = yield* MonotonicTime.millis
-    const bytes = "_tag" in source && source._tag === "File" ? yield* small.load(digest, source, now) : undefined
+    const bytes = source?._tag === "File" ? yield* small.load(request, { digest, mediaType }, source, now) : undefined
     const answer = writeHead(response, record, { digest, mediaType, size, range, source: "local" }, now)
-    if (!("_tag" in source)) {
+    if (source === undefined) {
       yield* finish(response)
       return answer
     }
@@ -180,7 +193,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     const digest = digestOf(request)
     // What a peer suspects, or this node knows to be damaged, is looked at first.
     if (digest === undefined || request.range !== undefined || request.mirrored) return undefined
-    const content = small.get(digest, now)
+    const content = small.get(request, digest, now)
     if (content === undefined || Option.exists(nameOf(request), (name) => !options.filter(name))) return undefined
     const { bytes, mediaType } = content
     const size = bytes.length
@@ -214,11 +227,11 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       }
     }
     if (Option.isSome(digest)) {
-      const served = yield* LocalContent.ifHeld(serveLocal(request, digest.value, response, record))
+      const served = yield* LocalContent.ifHeld(serveLocal(request, digest.value, name, response, record))
       if (Option.isSome(served)) return served.value
     }
 
-    const wanted = Option.getOrElse(digest, () => tag ?? "")
+    const wanted = `${Option.getOrElse(digest, () => tag ?? "")}${request._tag === "Manifest" ? " as a manifest" : ""}`
     if (request.mirrored) return yield* unknown(`spegel-ts: this node does not hold ${wanted}`)
     if (Option.isNone(request.namespace) || Option.isNone(name)) {
       return yield* unknown(`spegel-ts: this node does not hold ${wanted}; without ?ns= no peer is asked`)
@@ -246,7 +259,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     if (headers[DistributionRequest.mirroredHeader] !== undefined) return undefined
     const known = repeated.get(url, now)
     // No longer than the bytes are kept: then it is asked again whether they are held.
-    return known !== undefined && small.get(known.digest, now)?.bytes === known.bytes ? known : undefined
+    return known !== undefined && small.get(known.request, known.digest, now)?.bytes === known.bytes ? known : undefined
   }
 
   return { answer, fromMemory, repeat }

@@ -3,6 +3,7 @@
  * amount of memory.
  */
 import * as Digest from "@spegel-ts/oci/Digest"
+import * as ManifestShape from "@spegel-ts/oci/ManifestShape"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { Effect, Option, type Scope, Semaphore } from "effect"
@@ -78,16 +79,27 @@ const readVerified = Effect.fnUntraced(function*(
   return bytes
 })
 
-/** What a verified manifest is: its bytes say it, and not the peer, whose Content-Type may be anything. */
-const manifestType = (offer: Offer, bytes: Uint8Array): Effect.Effect<string, PeerRefused> => {
-  const own = MediaType.ofManifest(bytes)
-  if (Option.isSome(own)) return Effect.succeed(own.value)
-  return MediaType.isManifest(offer.mediaType)
-    ? Effect.succeed(offer.mediaType)
-    : Effect.fail(
-      new PeerRefused({
-        peer: nameOf(offer.peer),
-        reason: `answered with a manifest of type ${offer.mediaType || "unknown"}`
-      })
-    )
-}
+/** How much of a manifest is looked at in one turn of the event loop, in bytes. */
+const pieceSize = 64 * 1024
+
+/**
+ * What a verified manifest is. The peer says what its containerd keeps it as, which is what upstream said; it is not
+ * believed where the bytes tell otherwise, and without either there is no manifest to answer with.
+ */
+const manifestType = Effect.fnUntraced(function*(
+  offer: Offer,
+  bytes: Uint8Array
+): Effect.fn.Return<string, PeerRefused> {
+  const reader = new ManifestShape.ManifestReader()
+  for (let at = 0; at < bytes.length; at += pieceSize) {
+    if (at > 0) yield* Effect.yieldNow
+    reader.push(bytes.subarray(at, at + pieceSize))
+  }
+  const said = [new Set([MediaType.ofHeader(offer.mediaType)])]
+  const type = Option.flatMap(reader.end(), (shape) => ManifestShape.typeOf(shape, said))
+  if (Option.isSome(type)) return type.value
+  return yield* new PeerRefused({
+    peer: nameOf(offer.peer),
+    reason: `answered with a manifest of type ${offer.mediaType || "unknown"}`
+  })
+})

@@ -4,7 +4,6 @@
  * registry host, or when exactly one registry holds the name and tag.
  */
 import { ContentNotFound, ContentStore, type Name, type StoreUnavailable } from "@spegel-ts/content/ContentStore"
-import type { Descriptor } from "@spegel-ts/oci/Descriptor"
 import type { Digest } from "@spegel-ts/oci/Digest"
 import * as DistributionError from "@spegel-ts/oci/DistributionError"
 import { looksLikeRegistry } from "@spegel-ts/oci/Grammar"
@@ -93,10 +92,6 @@ export const make = Effect.gen(function*() {
         if (registries.length > 1) return yield* ambiguous(registries, name.repository)
         return held.flatMap(({ reference }) => reference.tag ?? []).toSorted()
       }
-    ),
-
-    /** What is held under a digest, if it is. */
-    describe: (digest: Digest): Effect.Effect<Option.Option<Descriptor>, StoreUnavailable> =>
-      ifHeld(store.describe(digest))
+    )
   }
 })

@@ -2,6 +2,7 @@
  * What this node remembers of peers: who could not be reached or was too slow, who lacked what he was said to have, who
  * lied, how busy each is, and how soon first bytes come. All of it is bounded and fades.
  */
+import * as Digest from "@spegel-ts/oci/Digest"
 import type { Peer } from "@spegel-ts/router/Peer"
 import type { PeerError } from "./MirrorError.ts"
 
@@ -110,7 +111,7 @@ export class PeerMemory {
         }
         if (error.status !== 404) return about(brokenMillis, "refused it a moment ago")
         // A tag may come at any time; what a digest is said to be held for is said for so long.
-        return content.startsWith("sha") ? about(this.#recordMillis, "did not have it") : undefined
+        return Digest.isDigest(content) ? about(this.#recordMillis, "did not have it") : undefined
       case "PeerSuspected":
         return about(suspectedMillis, "is said to send wrong bytes for it")
       case "ContentCorrupted":

@@ -296,19 +296,38 @@ describe("Mirror", () => {
       )
     }))
 
-  it.live("takes a manifest's type from its bytes, whatever the peer calls it", () =>
+  it.live("answers a manifest as the type that a peer keeps it as where its bytes allow that, and as nothing else", () =>
     Effect.gen(function*() {
-      const manifest = manifestOf("typed")
-      const digest = Digest.ofBytes(manifest)
+      const { dockerManifestList, imageIndex, imageManifest } = MediaType
+      const typed = manifestOf("typed")
+      const untyped = Buffer.from("\n{\"manifests\": [], \"mediaType\": \"\"}")
+      const strange = Buffer.from("{\"manifests\": [], \"mediaType\": \"a/b\"}")
+      const layer = Buffer.from("a layer")
       for (
-        const type of ["content-type: application/octet-stream", `content-type: ${MediaType.imageManifest}`, "x: y"]
+        const [manifest, said, expected] of [
+          [typed, "application/octet-stream", imageIndex],
+          [typed, imageManifest, imageIndex],
+          [typed, undefined, imageIndex],
+          [untyped, "application/octet-stream", imageIndex],
+          [untyped, `${dockerManifestList}; charset=utf-8`, dockerManifestList],
+          [strange, dockerManifestList, dockerManifestList],
+          [strange, "application/octet-stream", undefined],
+          [strange, imageManifest, undefined],
+          [layer, imageManifest, undefined],
+          [layer, "application/octet-stream", undefined]
+        ] as const
       ) {
         const network = MemoryRouter.network()
-        yield* startFalsePeer(network, "127.0.0.4", (socket) => socket.write(response(200, manifest, type)), digest)
+        const digest = Digest.ofBytes(manifest)
+        const answer = response(200, manifest, said === undefined ? "x: y" : `content-type: ${said}`)
+        yield* startFalsePeer(network, "127.0.0.4", (socket) => socket.write(answer), digest)
         const { url } = yield* startNode(network, "127.0.0.3")
-        const head = yield* get(`${url}/v2/team/app/manifests/${digest}?ns=${ns}`, { method: "HEAD" })
-        assert.strictEqual(head.headers.get("content-type"), MediaType.imageIndex)
-        assert.strictEqual(head.headers.get("content-length"), String(manifest.length))
+        for (const method of ["HEAD", "GET"]) {
+          const { headers, status } = yield* get(`${url}/v2/team/app/manifests/${digest}?ns=${ns}`, { method })
+          const title = `${method} of ${manifest.toString()} as ${said}`
+          assert.strictEqual(status, expected === undefined ? 404 : 200, title)
+          if (expected !== undefined) assert.strictEqual(headers.get("content-type"), expected, title)
+        }
       }
     }))
 
@@ -364,7 +383,7 @@ describe("Mirror", () => {
             "content-type: text/plain",
             `docker-content-digest: ${Digest.ofBytes(Buffer.from("text"))}`
           ),
-          Buffer.from(`HTTP/1.1 200 OK\r\ncontent-length: 4194305\r\n${digest}\r\n\r\n{`)
+          Buffer.from(`HTTP/1.1 200 OK\r\ncontent-length: ${MediaType.maxManifestSize + 1}\r\n${digest}\r\n\r\n{`)
         ]
       ) {
         const network = MemoryRouter.network()

@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Digest from "@spegel-ts/oci/Digest"
 import { Circuit } from "@spegel-ts/registry/Circuit"
 import {
   PeerDisconnected,
@@ -73,12 +74,15 @@ describe("PeerMemory", () => {
   it("remembers a 404 for a digest as long as the record lives, for a tag not at all", () => {
     const memory = remembering()
     const refused = new PeerRefused({ peer: "a", reason: "answered 404", status: 404 })
-    memory.failed(a, content, refused, 0)
-    memory.failed(a, "registry.example/app:v1", refused, 0)
-    assert.strictEqual(memory.objection(a, content, 599_999), "did not have it")
-    assert.isUndefined(memory.objection(a, content, 600_000))
-    assert.isUndefined(memory.objection(a, "registry.example/app:v1", 0))
-    assert.isUndefined(memory.objection(b, content, 0))
+    const digest = Digest.ofBytes(Buffer.from("absent"))
+    memory.failed(a, digest, refused, 0)
+    assert.strictEqual(memory.objection(a, digest, 599_999), "did not have it")
+    assert.isUndefined(memory.objection(a, digest, 600_000))
+    assert.isUndefined(memory.objection(b, digest, 0))
+    for (const name of ["registry.example/app:v1", "sha.example/app:v1", "sha256.example:5000/app:v1"]) {
+      memory.failed(a, name, refused, 0)
+      assert.isUndefined(memory.objection(a, name, 0), name)
+    }
   })
 
   it("takes nothing from a repeated liar until its lies fade; shared blame counts for that content only", () => {

@@ -27,7 +27,7 @@ const setUp = Effect.gen(function*() {
         open: () =>
           Effect.sync(() => {
             disk.reads++
-            return BlobSource.Bytes({ bytes: disk.bytes, size: disk.bytes.length, mediaType: "" })
+            return BlobSource.Bytes({ bytes: disk.bytes, size: disk.bytes.length })
           })
       }))
     ).pipe(Layer.provide(MemoryStore.layer))

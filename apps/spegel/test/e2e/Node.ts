@@ -68,6 +68,8 @@ export const start = Effect.fnUntraced(
       metrics: `http://${address}:${ports.metrics}`,
       containerd,
       mirror,
+      /** Where its containerd looks for hosts.toml files. */
+      certs,
       pull: (image: string): Pull => containerd.ctr("images", "pull", "--hosts-dir", certs, image),
       pullByCri: (image: string): Pull => CriClient.pullImage(containerd.socket, image),
       remove: (image: string) => containerd.ctr("images", "rm", "--sync", image)
