@@ -229,7 +229,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       )
     return yield* serveMirrored(request, name.value, response, record).pipe(
       Effect.tap(({ status }) => count(status !== 0)),
-      Effect.catchTag(["PeerNotFound", "ResolveTimeout", "AnswerTimeout", "CircuitOpen"], upstreamNext)
+      Effect.catchTag(["PeerNotFound", "ResolveTimeout", "AnswerTimeout"], upstreamNext)
     )
   })
 

@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Digest from "@spegel-ts/oci/Digest"
 import { Circuit } from "@spegel-ts/registry/Circuit"
 import {
   PeerDisconnected,
@@ -12,14 +13,15 @@ import { PeerMemory } from "@spegel-ts/registry/PeerMemory"
 import * as PeerRace from "@spegel-ts/registry/PeerRace"
 import { PullRecord } from "@spegel-ts/registry/PullLedger"
 import type { Peer } from "@spegel-ts/router/Peer"
-import { Clock, Duration, Effect, Fiber, Schedule, Stream } from "effect"
+import { Clock, Duration, Effect, Fiber, Random, Schedule, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { readFile } from "node:fs/promises"
 
 const peer = (id: string): Peer => ({ id, addresses: [id], registryPort: 1 })
 const [a, b] = [peer("a"), peer("b")] as const
-const content = "sha256:content"
+const content = Digest.ofBytes(new Uint8Array())
 const unreachable = new PeerUnreachable({ peer: "a", reason: "refused" })
+const firstOfAll: typeof Random.Random.Service = { nextDoubleUnsafe: () => 0, nextIntUnsafe: () => 0 }
 const remembering = () => new PeerMemory({ hedgeMillis: 50, recordMillis: 600_000 })
 
 describe("PeerMemory", () => {
@@ -28,11 +30,16 @@ describe("PeerMemory", () => {
     let now = 0
     for (const pause of [1, 2, 4, 8, 16, 32, 60, 60]) {
       memory.failed(a, content, unreachable, now)
-      assert.include(memory.objection(a, content, now + pause * 1000 - 1), "could not be reached")
+      assert.include(memory.objection(a, content, now + pause * 1000 - 1)?.reason, "could not be reached")
       now += pause * 1000
       assert.isUndefined(memory.objection(a, content, now))
     }
-    memory.served(a)
+    // While it is left alone, more of the same does not prolong it.
+    memory.failed(a, content, unreachable, now)
+    memory.failed(a, content, unreachable, now + 1000)
+    assert.isDefined(memory.objection(a, content, now + 60_999))
+    assert.isUndefined(memory.objection(a, content, now + 61_000))
+    memory.served(a, content)
     memory.failed(a, content, unreachable, now)
     assert.isUndefined(memory.objection(a, content, now + 1000))
   })
@@ -40,7 +47,7 @@ describe("PeerMemory", () => {
   it("leaves a slow peer alone at once for long, and one that broke off or refused for that content", () => {
     const memory = remembering()
     memory.failed(a, content, new PeerStalled({ peer: "a", waitedMillis: 2000 }), 0)
-    assert.include(memory.objection(a, "other", 9999), "too slow")
+    assert.include(memory.objection(a, "other", 9999)?.reason, "too slow")
     assert.isUndefined(memory.objection(a, "other", 10_000))
     for (
       const error of [
@@ -66,7 +73,7 @@ describe("PeerMemory", () => {
         new PeerRefused(retryAfterMillis === undefined ? busy : { ...busy, retryAfterMillis }),
         0
       )
-      assert.include(memory.objection(a, "other", pause - 1), "busy")
+      assert.include(memory.objection(a, "other", pause - 1)?.reason, "busy")
       assert.isUndefined(memory.objection(a, "other", pause))
     }
   })
@@ -76,7 +83,7 @@ describe("PeerMemory", () => {
     const refused = new PeerRefused({ peer: "a", reason: "answered 404", status: 404 })
     memory.failed(a, content, refused, 0)
     memory.failed(a, "registry.example/app:v1", refused, 0)
-    assert.strictEqual(memory.objection(a, content, 599_999), "did not have it")
+    assert.strictEqual(memory.objection(a, content, 599_999)?.reason, "did not have it")
     assert.isUndefined(memory.objection(a, content, 600_000))
     assert.isUndefined(memory.objection(a, "registry.example/app:v1", 0))
     assert.isUndefined(memory.objection(b, content, 0))
@@ -86,12 +93,35 @@ describe("PeerMemory", () => {
     const memory = remembering()
     for (const lie of ["one", "two"]) memory.corrupted([a], lie, 0)
     for (const lie of ["one", "two", "three"]) memory.corrupted([a, b], lie, 0)
-    assert.include(memory.objection(b, "three", 0), "wrong bytes")
+    assert.include(memory.objection(b, "three", 0)?.reason, "wrong bytes")
     assert.isUndefined(memory.objection(a, "other", 0))
     memory.corrupted([a], "four", 0)
-    assert.strictEqual(memory.objection(a, "other", 0), "has lied repeatedly")
+    assert.strictEqual(memory.objection(a, "other", 0)?.reason, "has lied repeatedly")
     assert.isUndefined(memory.objection(a, "other", 60_000))
     assert.isUndefined(memory.objection(b, "other", 0))
+  })
+
+  it("forgets what a peer failed at once it has served, and tells what asking it may cost", () => {
+    const memory = remembering()
+    const refused = new PeerRefused({ peer: "a", reason: "answered 404", status: 404 })
+    const busy = new PeerRefused({ peer: "a", reason: "answered 503", status: 503 })
+    const stalled = new PeerStalled({ peer: "a", waitedMillis: 1000 })
+    for (const error of [refused, busy, unreachable]) {
+      memory.failed(a, content, error, 0)
+      assert.strictEqual(memory.objection(a, content, 0)?.cost, "little")
+    }
+    memory.failed(a, content, stalled, 0)
+    assert.strictEqual(memory.objection(a, content, 0)?.cost, "time")
+    // It answers again, if only that it is being started.
+    memory.failed(a, content, unreachable, 0)
+    assert.strictEqual(memory.objection(a, content, 0)?.cost, "little")
+    memory.served(a, content)
+    assert.isUndefined(memory.objection(a, content, 0))
+    memory.failed(a, content, stalled, 0)
+    memory.corrupted([a], content, 0)
+    assert.strictEqual(memory.objection(a, content, 0)?.cost, "wrong bytes")
+    memory.served(a, "other")
+    assert.strictEqual(memory.objection(a, content, 0)?.cost, "wrong bytes")
   })
 
   it("hedges at the 80th percentile of first-byte times, and takes the less busy of two", () => {
@@ -116,7 +146,7 @@ describe("PeerRace", () => {
 
   const make = (
     peers: ReadonlyArray<Peer> | ((count: number) => Stream.Stream<Peer>),
-    options?: { readonly memory?: PeerMemory; readonly retries?: number }
+    options?: { readonly memory?: PeerMemory; readonly retries?: number; readonly caution?: string }
   ) =>
     Effect.gen(function*() {
       const record = new PullRecord()
@@ -125,6 +155,7 @@ describe("PeerRace", () => {
         content,
         lookup: typeof peers === "function" ? peers : () => Stream.fromIterable(peers),
         memory,
+        caution: options?.caution,
         record,
         retries: options?.retries ?? 3,
         resolveTimeout: Duration.millis(20),
@@ -140,7 +171,7 @@ describe("PeerRace", () => {
       const { race, record } = yield* make([a, b, peer("c")], { memory, retries: 2 })
       const open = new Set<string>()
       const asked: Array<string> = []
-      const racing = yield* Effect.forkChild(race(0, (peer) =>
+      const racing = yield* Effect.forkChild(race(0, ({ peer }) =>
         Effect.gen(function*() {
           asked.push(peer.id)
           yield* Effect.acquireRelease(
@@ -159,7 +190,7 @@ describe("PeerRace", () => {
       assert.deepStrictEqual([...open], [value])
       assert.include(record.failures.join(), "later than another")
       // Where the winner fails after all, the loser is asked again, and nobody else is left then.
-      assert.strictEqual((yield* race(0, ({ id }) => Effect.succeed(id))).value, asked[0])
+      assert.strictEqual((yield* race(0, ({ peer }) => Effect.succeed(peer.id))).value, asked[0])
       assert.instanceOf(yield* Effect.flip(race(0, () => Effect.succeed("never"))), PeerNotFound)
       assert.deepStrictEqual(record.attempts.map(({ hedge }) => hedge).filter(Boolean), [true])
     }))
@@ -182,11 +213,11 @@ describe("PeerRace", () => {
       assert.deepStrictEqual([second - first, third - second], [50, 50])
     }))
 
-  it.effect("waits for a peer only so long while none is asked, however many are found that it objects to", () =>
+  it.effect("waits for a peer only so long while none is asked, however many are found that send wrong bytes", () =>
     Effect.gen(function*() {
       const memory = remembering()
       const bad = Array.from({ length: 9 }, (_, index) => peer(`p${index}`))
-      for (const one of bad) memory.failed(one, content, unreachable, 0)
+      memory.corrupted(bad, content, 0)
       const { race } = yield* make(
         () => Stream.concat(Stream.schedule(Stream.fromIterable(bad), Schedule.spaced("5 millis")), Stream.never),
         { memory }
@@ -198,12 +229,115 @@ describe("PeerRace", () => {
       assert.strictEqual((yield* Fiber.join(racing))._tag, "ResolveTimeout")
     }))
 
+  it.effect("asks whom it objects to when nobody better is left, who fails at once first, and no liar", () =>
+    Effect.gen(function*() {
+      const memory = remembering()
+      const [frozen, lacking, liar, killed] = [peer("frozen"), peer("lacking"), peer("liar"), peer("killed")] as const
+      memory.failed(frozen, content, new PeerStalled({ peer: "frozen", waitedMillis: 1000 }), 0)
+      memory.failed(lacking, content, new PeerRefused({ peer: "lacking", reason: "answered 404", status: 404 }), 0)
+      memory.failed(killed, content, unreachable, 0)
+      memory.corrupted([liar], content, 0)
+      const { race, record } = yield* make([frozen, lacking, liar, killed, a], { memory, retries: 5 })
+      const asked: Array<string> = []
+      const fail = Effect.fnUntraced(function*({ patienceMillis, peer }: PeerRace.Attempt): Effect.fn.Return<
+        never,
+        PeerError
+      > {
+        asked.push(`${peer.id} ${patienceMillis}`)
+        return yield* new PeerRefused({ peer: peer.id, reason: "answered 404", status: 404 })
+      })
+      assert.instanceOf(yield* Effect.flip(race(0, fail)), PeerNotFound)
+      assert.deepStrictEqual(asked, ["a undefined", "killed 250", "lacking 250", "frozen 250"])
+      assert.include(
+        record.failures.join("; "),
+        "liar:1: asked after others, if at all: it has sent wrong bytes for it"
+      )
+    }))
+
+  it.effect("asks nobody of whom it knows bad things while somebody better may answer", () =>
+    Effect.gen(function*() {
+      const memory = remembering()
+      memory.failed(b, content, unreachable, 0)
+      const { race } = yield* make(
+        () => Stream.concat(Stream.make(b), Stream.fromEffect(Effect.delay(Effect.succeed(a), 10))),
+        { memory }
+      )
+      const asked: Array<string> = []
+      const racing = yield* Effect.forkChild(race(0, ({ peer }) =>
+        Effect.gen(function*() {
+          asked.push(peer.id)
+          return yield* Effect.delay(Effect.succeed(peer.id), 500)
+        })))
+      yield* TestClock.adjust("510 millis")
+      assert.strictEqual((yield* Fiber.join(racing)).value, "a")
+      assert.deepStrictEqual(asked, ["a"])
+    }))
+
+  it.effect("asks a peer again that broke off, when the others took long to fail", () =>
+    Effect.gen(function*() {
+      const { leave, race } = yield* make([a, b])
+      const first = yield* race(0, ({ peer }) => Effect.succeed(peer.id))
+      yield* leave(first, new PeerDisconnected({ peer: first.peer.id, reason: "killed" }))
+      const asked: Array<string> = []
+      const goOn = race(7, ({ peer }) =>
+        Effect.gen(function*() {
+          asked.push(peer.id)
+          if (peer.id === first.peer.id) return peer.id
+          return yield* Effect.delay(new PeerStalled({ peer: peer.id, waitedMillis: 1000 }), 1000)
+        }))
+      const racing = yield* Effect.forkChild(goOn)
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* Fiber.join(racing)).value, first.peer.id)
+      assert.strictEqual(asked.length, 2)
+    }))
+
+  it.effect("loses little time to peers that stay frozen, however many requests they are asked for", () =>
+    Effect.gen(function*() {
+      const memory = remembering()
+      let asked = 0
+      const freeze = ({ patienceMillis = 1000, peer }: PeerRace.Attempt) => {
+        asked++
+        return Effect.delay(
+          Effect.fail(new PeerStalled({ peer: peer.id, waitedMillis: patienceMillis })),
+          patienceMillis
+        )
+      }
+      const requests = Effect.gen(function*() {
+        for (let blob = 0; blob < 100; blob++) {
+          const { race } = yield* Effect.provideService(make([a, b], { memory }), Random.Random, firstOfAll)
+          yield* Effect.flip(race(0, freeze))
+        }
+        return yield* Clock.currentTimeMillis
+      })
+      const running = yield* Effect.forkChild(Effect.scoped(requests))
+      yield* TestClock.adjust("1 minute")
+      const took = yield* Fiber.join(running)
+      // Both of them once for a second, a hedge apart; then what patience there is.
+      assert.isAtMost(took, 1050 + 2 * 250 + 50)
+      assert.isAbove(asked, 2)
+      // Well again, it is asked at once.
+      yield* TestClock.adjust("1 second")
+      const { race } = yield* make([a, b], { memory })
+      assert.isString((yield* race(0, ({ peer }) => Effect.succeed(peer.id))).value)
+    }))
+
+  it.effect("gives peers little time where it is told to be cautious", () =>
+    Effect.gen(function*() {
+      const { lostTime, race, record } = yield* make([a], { caution: "is asked for what peers fail at" })
+      const error = yield* Effect.flip(
+        race(0, ({ patienceMillis = 0, peer }) => new PeerStalled({ peer: peer.id, waitedMillis: patienceMillis }))
+      )
+      assert.instanceOf(error, PeerNotFound)
+      assert.include(record.failures.join("; "), "no byte for 250 ms")
+      assert.isFalse(lostTime())
+    }))
+
   it.live("takes what came while the process was held up, past the time for it", () =>
     Effect.gen(function*() {
       // Bytes from elsewhere are read after timers that are due.
       const found = Stream.fromEffect(Effect.as(Effect.promise(() => readFile(import.meta.filename)), a))
       const { race } = yield* make(() => Stream.concat(found, Stream.never))
-      const racing = yield* Effect.forkChild(race(0, ({ id }) => Effect.succeed(id)), { startImmediately: true })
+      const racing = yield* Effect.forkChild(race(0, ({ peer }) => Effect.succeed(peer.id)), { startImmediately: true })
       yield* Effect.yieldNow
       const begun = performance.now()
       while (performance.now() - begun < 60);
@@ -218,12 +352,12 @@ describe("PeerRace", () => {
         return Stream.fromIterable(counts.length === 1 ? [a, b] : [a, b, peer("c")])
       }, { retries: 2 })
       const asked: Array<string> = []
-      const fail = (peer: Peer): Effect.Effect<never, PeerError> =>
+      const fail = ({ peer }: PeerRace.Attempt): Effect.Effect<never, PeerError> =>
         Effect.andThen(Effect.sync(() => asked.push(peer.id)), new PeerDisconnected({ peer: peer.id, reason: "gone" }))
       assert.instanceOf(yield* Effect.flip(race(0, fail)), PeerNotFound)
       assert.deepStrictEqual(counts, [4])
       yield* renew
-      assert.strictEqual((yield* race(7, ({ id }) => Effect.succeed(id))).value, "c")
+      assert.strictEqual((yield* race(7, ({ peer }) => Effect.succeed(peer.id))).value, "c")
       assert.deepStrictEqual(counts, [4, 6])
       assert.deepStrictEqual(asked.toSorted(), ["a", "b"])
     }))
@@ -234,7 +368,7 @@ describe("PeerRace", () => {
       const { peer: first } = yield* race(0, () => Effect.void)
       const others = [a, b, peer("c")].filter(({ id }) => id !== first.id)
       const asking = yield* Effect.forkChild(
-        beside(Duration.millis(50), ({ id }) => id === others[0]?.id ? Effect.succeed(id) : Effect.never)
+        beside(Duration.millis(50), ({ peer: { id } }) => id === others[0]?.id ? Effect.succeed(id) : Effect.never)
       )
       yield* TestClock.adjust("50 millis")
       assert.deepStrictEqual((yield* Fiber.join(asking)).map(({ value }) => value), [others[0]?.id ?? ""])
@@ -250,26 +384,28 @@ describe("Circuit", () => {
     circuit.succeeded()
     circuit.failed(0)
     circuit.failed(0)
-    assert.isUndefined(circuit.refuses(0))
+    assert.isFalse(circuit.isOpen(0))
     assert.isTrue(circuit.failed(0))
     // From requests that began before.
     assert.isFalse(circuit.failed(0))
-    assert.strictEqual(circuit.refuses(1), 999)
-    assert.isUndefined(circuit.refuses(1000))
-    assert.strictEqual(circuit.refuses(1001), 999)
+    assert.isTrue(circuit.isOpen(999))
+    assert.isFalse(circuit.isOpen(1000))
+    assert.isTrue(circuit.isOpen(1001))
+    assert.isTrue(circuit.isOpen(1999))
     assert.isTrue(circuit.failed(1500))
-    assert.strictEqual(circuit.refuses(1500), 2000)
+    assert.isTrue(circuit.isOpen(3499))
     // A probe that never tells is followed by another.
-    assert.isUndefined(circuit.refuses(3500))
-    assert.isUndefined(circuit.refuses(5500))
+    assert.isFalse(circuit.isOpen(3500))
+    assert.isTrue(circuit.isOpen(5499))
+    assert.isFalse(circuit.isOpen(5500))
     circuit.succeeded()
-    assert.isUndefined(circuit.refuses(5500))
+    assert.isFalse(circuit.isOpen(5500))
     assert.isFalse(circuit.failed(5500))
   })
 
   it("never opens with 0 failures", () => {
     const circuit = new Circuit({ failures: 0, pauseMillis: 1000 })
     for (let turn = 0; turn < 100; turn++) assert.isFalse(circuit.failed(turn))
-    assert.isUndefined(circuit.refuses(100))
+    assert.isFalse(circuit.isOpen(100))
   })
 })
