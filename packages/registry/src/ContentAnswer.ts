@@ -204,7 +204,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       : yield* LocalContent.ifHeld(PullSpans.localLookup(tag)(local.resolve(request, tag)))
     if (request.mirrored && Option.isSome(digest)) {
       if (response.req.headers[SelfCheck.suspectHeader] === "true") yield* selfCheck.suspect(digest.value)
-      if (selfCheck.isDamaged(digest.value)) {
+      if (yield* selfCheck.isDamaged(digest.value)) {
         return yield* unknown(`spegel-ts: this node's copy of ${digest.value} is damaged`)
       }
     }

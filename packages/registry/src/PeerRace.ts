@@ -131,7 +131,6 @@ export const make = Effect.fnUntraced(function*(options: {
 
   /** Asks a peer in a scope of its own. */
   const open = Effect.fnUntraced(function*({ patienceMillis, peer }: Candidate, start: number, hedge: boolean) {
-    left--
     const scope = yield* Scope.fork(whole)
     memory.busy(peer, 1)
     yield* Scope.addFinalizer(scope, Effect.sync(() => memory.busy(peer, -1)))
@@ -191,6 +190,7 @@ export const make = Effect.fnUntraced(function*(options: {
           ![...running].some(({ patienceMillis }) => patienceMillis === undefined)
         const candidate = left > 0 && (idle || late) ? candidates.next(now, nobodyBetter) : undefined
         if (candidate !== undefined) {
+          left--
           const next = yield* open(candidate, start, !idle)
           running.add(next)
           yield* run(next, use).pipe(
@@ -255,6 +255,7 @@ export const make = Effect.fnUntraced(function*(options: {
     while (left > 0) {
       const candidate = candidates.next(yield* MonotonicTime.millis, false)
       if (candidate === undefined) break
+      left--
       more.push(yield* open(candidate, 0, false))
     }
     const answers = yield* Effect.forEach(
