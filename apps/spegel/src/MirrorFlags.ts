@@ -92,7 +92,8 @@ export const flags = {
   mirrorCircuitFailures: one({
     name: "mirror-circuit-failures",
     environment: "MIRROR_CIRCUIT_FAILURES",
-    description: "Failures in a row after which peers are not asked for a registry's images for a while; 0 for never",
+    description:
+      "Requests in a row that waited in vain, after which a registry's peers get little time for a while; 0 for never",
     schema: count("failures", 0, 1000),
     fallback: "5",
     metavar: "NUMBER"
