@@ -12,10 +12,9 @@ import * as Reference from "@spegel-ts/oci/Reference"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { Router } from "@spegel-ts/router/Router"
-import { Clock, Duration, Effect, Fiber, Option, Result, Schedule, Scope, Stream } from "effect"
+import { Duration, Effect, Fiber, Option, Result, Schedule, Scope, Stream } from "effect"
 import type { ClientWriter } from "./BlobBody.ts"
 import { Circuits } from "./Circuit.ts"
-import type { Comparison } from "./Exchange.ts"
 import * as HeldBodies from "./HeldBodies.ts"
 import * as LocalIngests from "./LocalIngests.ts"
 import {
@@ -34,6 +33,7 @@ import { PeerSpeeds } from "./PeerSpeeds.ts"
 import type { PullRecord } from "./PullLedger.ts"
 import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
+import * as SpeedComparison from "./SpeedComparison.ts"
 import * as TagElection from "./TagElection.ts"
 import * as VerifyingSink from "./VerifyingSink.ts"
 import * as Warnings from "./Warnings.ts"
@@ -97,8 +97,6 @@ type Winner = PeerRace.Won<Offer.Offer>
 
 /** A peer that gave so much was worth asking: the peers after it are counted anew. */
 const worthwhileBytes = 1024 * 1024
-/** How often a body may go to another peer because that one may be faster: differences may be the network's. */
-const maxMoves = 2
 
 /** The digest or tag that a request asks for: what it is advertised under. */
 export const contentOf = (request: Offer.ContentRequest, name: Reference.Reference): string =>
@@ -114,7 +112,6 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   const ingests = yield* LocalIngests.make
   const held = yield* HeldBodies.make(options.verifyMemory)
   const { ask, complain } = yield* Offer.make(options)
-  const clock = yield* Clock.Clock
   const warnings = yield* Warnings.make(options)
   const whole = yield* Effect.scope
   const { answerTimeout, hedgeDelay, resolveRetries, resolveTimeout, verifySize } = options
@@ -190,30 +187,6 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
       return suspected
     })
 
-    let moves = 0
-    /** Reads from a peer, which is left where others give much more and one of them can be asked; notes what it gives. */
-    const measured = <A, E, R>(
-      { peer }: PeerRace.Attempt,
-      bytes: () => number,
-      read: (compare: Comparison) => Effect.Effect<A, E, R>
-    ) =>
-      Effect.suspend(() => {
-        const begun = MonotonicTime.millisUnsafe(clock)
-        const note = () => {
-          const now = MonotonicTime.millisUnsafe(clock)
-          speeds.gave(peer, bytes(), now - begun, now)
-          return now
-        }
-        const compare: Comparison = (bytesPerSecond) => {
-          const now = note()
-          if (moves >= maxMoves || !peers.hasAnother(now)) return undefined
-          const others = speeds.shame(peer, bytesPerSecond, now)
-          if (others !== undefined) moves++
-          return others
-        }
-        return Effect.ensuring(read(compare), Effect.sync(note))
-      })
-
     const range = Offer.rangeOf(request)
 
     // Read beside the first question to a peer: where there is nobody to ask, nothing has to be known.
@@ -234,6 +207,12 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
       if (offer.size === expected) return offer
       const reason = `has ${offer.size} bytes of it and not ${expected}`
       return yield* new PeerRefused({ peer: Offer.nameOf(peer), reason })
+    })
+
+    const { measured } = yield* SpeedComparison.make({
+      peers,
+      speeds,
+      ask: (attempt, { end, start }) => askFor(attempt, `bytes=${start}-${end - 1}`)
     })
 
     /** Asks a peer for what the client wants, or for the whole where that is small: a part cannot be verified. */
@@ -338,7 +317,10 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
           Effect.failSync(() => new ContentCorrupted({ peer: Offer.nameOf(peer), content: offer.digest }))
         )
         const count = () => entry.bytes = sink.offset() - start
-        const relay = measured(won, count, (compare) => offer.response.relay(sink, compare))
+        const relay = measured(won, count, (compare) => offer.response.relay(sink, compare), () => ({
+          start: sink.offset(),
+          end: offer.range.end
+        }))
         const outcome = yield* Effect.result(Effect.raceFirst(relay, lie))
         if (Result.isSuccess(outcome)) return served(won)
         const error = outcome.failure

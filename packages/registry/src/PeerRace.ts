@@ -41,6 +41,8 @@ export interface PeerRace {
   readonly race: <A>(start: number, use: Use<A>) => Effect.Effect<Won<A>, PeerNotFound | ResolveTimeout>
   /** Asks more of the peers known by now, all at once; gives those that answered in time. */
   readonly beside: <A>(time: Duration.Duration, use: Use<A>) => Effect.Effect<ReadonlyArray<Won<A>>>
+  /** Asks one of the peers known by now beside whoever won, within some time; it may be asked again. */
+  readonly sample: (time: Duration.Duration, use: Use<void>) => Effect.Effect<void>
   /** Notes that the first byte of an attempt is here. */
   readonly answered: (attempt: Attempt) => Effect.Effect<void>
   /** What was won has failed after all. */
@@ -272,9 +274,33 @@ export const make = Effect.fnUntraced(function*(options: {
     return answers.flatMap(Option.toArray)
   })
 
+  const sample = Effect.fnUntraced(function*(time: Duration.Duration, use: Use<void>) {
+    for (const event of yield* Queue.clear(events)) learn(event)
+    const candidate = candidates.next(yield* MonotonicTime.millis, false)
+    if (candidate === undefined) return
+    const attempt = yield* open(candidate, 0, true)
+    yield* run(attempt, use).pipe(
+      Effect.timeoutOrElse({
+        duration: time,
+        orElse: () =>
+          Effect.fail(new PeerStalled({ peer: nameOf(attempt.peer), waitedMillis: Duration.toMillis(time) }))
+      }),
+      Effect.matchEffect({
+        onFailure: (error) => leave(attempt, error),
+        onSuccess: () =>
+          Effect.suspend(() => {
+            attempt.entry.outcome = "asked to compare its speed"
+            candidates.add(attempt.peer)
+            return Scope.close(attempt.scope, Exit.void)
+          })
+      })
+    )
+  })
+
   return {
     race,
     beside,
+    sample,
     answered,
     leave,
     leaveAll: Effect.fnUntraced(function*(waitedMillis) {

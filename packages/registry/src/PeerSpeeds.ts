@@ -5,7 +5,7 @@
 import type { Peer } from "@spegel-ts/router/Peer"
 
 /** Fewer bytes tell of buffers on the way, and not of the peer; unless they took long. */
-const minBytes = 4 * 1024 * 1024
+export const minSampleBytes = 1024 * 1024
 const minMillis = 1000
 const keepMillis = 10 * 60_000
 const maxPeers = 1000
@@ -18,19 +18,28 @@ export class PeerSpeeds {
 
   /** A peer gave `bytes` in a row. */
   gave({ id }: Peer, bytes: number, millis: number, now: number): void {
-    if (bytes < minBytes && millis < minMillis) return
+    if (bytes < minSampleBytes && millis < minMillis) return
     this.#last.delete(id)
     this.#last.set(id, { bytesPerSecond: (bytes / Math.max(1, millis)) * 1000, at: now })
     const oldest = this.#last.keys().next().value
     if (this.#last.size > maxPeers && oldest !== undefined) this.#last.delete(oldest)
   }
 
+  /** Whether it is known what any other peer gives. */
+  knowsOthers(peer: Peer, now: number): boolean {
+    return this.#others(peer, now).length > 0
+  }
+
   /** What others typically give (the median), where this peer gives a tenth of that or less. */
-  shame({ id }: Peer, bytesPerSecond: number, now: number): number | undefined {
-    const others = [...this.#last].flatMap(([other, { at, bytesPerSecond }]) =>
-      other === id || now - at > keepMillis ? [] : [bytesPerSecond]
-    ).toSorted((one, other) => one - other)
+  shame(peer: Peer, bytesPerSecond: number, now: number): number | undefined {
+    const others = this.#others(peer, now).toSorted((one, other) => one - other)
     const typical = others[Math.floor((others.length - 1) / 2)]
     return typical !== undefined && bytesPerSecond * factor <= typical ? Math.round(typical) : undefined
+  }
+
+  #others({ id }: Peer, now: number): ReadonlyArray<number> {
+    return [...this.#last].flatMap(([other, { at, bytesPerSecond }]) =>
+      other === id || now - at > keepMillis ? [] : [bytesPerSecond]
+    )
   }
 }

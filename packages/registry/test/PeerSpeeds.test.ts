@@ -27,11 +27,14 @@ describe("PeerSpeeds", () => {
 
   it("learns nothing from a few bytes that came at once, and forgets", () => {
     const speeds = new PeerSpeeds()
-    speeds.gave(a, mebibyte, 1, 0)
-    assert.isUndefined(speeds.shame(slow, 1, 0))
-    speeds.gave(a, mebibyte, 1000, 0)
-    assert.strictEqual(speeds.shame(slow, 1, 600_000), mebibyte)
+    speeds.gave(a, mebibyte - 1, 999, 0)
+    assert.isFalse(speeds.knowsOthers(slow, 0))
+    speeds.gave(a, 1000, 1000, 0)
+    assert.strictEqual(speeds.shame(slow, 1, 600_000), 1000)
+    assert.isTrue(speeds.knowsOthers(slow, 600_000))
     assert.isUndefined(speeds.shame(slow, 1, 600_001))
+    assert.isFalse(speeds.knowsOthers(slow, 600_001))
+    assert.isFalse(speeds.knowsOthers(a, 0))
   })
 })
 

@@ -156,7 +156,13 @@ describe("a layer", () => {
     sendMore()
     socket.once("close", () => clearInterval(timer))
   }
-  const quick = (socket: Socket, asked: string) => void socket.write(honest(bytesOf(asked), asked))
+  const quick = (socket: Socket, asked: string) => {
+    const bytes = bytesOf(asked)
+    const [, start, end] = /^range: bytes=(\d+)-(\d+)/im.exec(asked) ?? []
+    if (end === undefined) return void socket.write(honest(bytes, asked))
+    const part = bytes.subarray(Number(start), Number(end) + 1)
+    socket.write(response(206, part, `content-range: bytes ${start}-${end}/${bytes.length}`))
+  }
 
   const attemptsOf = ({ ledger }: Effect.Success<ReturnType<typeof startNode>>, digest: string) =>
     ledger.recent.pipe(
@@ -185,6 +191,18 @@ describe("a layer", () => {
       assert.isTrue(pulled.body.equals(layers[1] ?? Buffer.alloc(0)))
       // Who is late may be asked beside another, and be left for it.
       const [slow, next] = (yield* attemptsOf(node, second)).filter(({ bytes }) => bytes > 0)
+      assert.match(slow?.outcome ?? "", /^only \d+ bytes per second, where others gave \d+$/)
+      assert.deepStrictEqual([next?.outcome, next?.start], ["served", slow?.bytes])
+    }))
+
+  it.live("of a peer that crawls is compared with another's, where nothing is known of any", () =>
+    Effect.gen(function*() {
+      const { node, peers } = yield* start([quick, crawling(35_000)])
+      assert.isTrue((yield* get(blobUrl(node.url, second))).body.equals(layers[1] ?? Buffer.alloc(0)))
+      assert.isAtLeast(peers[1]?.requests.length ?? 0, 1)
+      const attempts = yield* attemptsOf(node, second)
+      assert.isTrue(attempts.some(({ outcome }) => outcome === "asked to compare its speed"))
+      const [slow, next] = attempts.filter(({ bytes }) => bytes > 0)
       assert.match(slow?.outcome ?? "", /^only \d+ bytes per second, where others gave \d+$/)
       assert.deepStrictEqual([next?.outcome, next?.start], ["served", slow?.bytes])
     }))
