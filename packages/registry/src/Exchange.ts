@@ -142,11 +142,12 @@ export class Exchange {
     this.#fail(new PeerDisconnected({ peer: this.#peer, reason: reason ?? `closed the connection ${missing}` }))
   }
 
-  /** Nobody wants the rest. */
+  /** Nobody wants the rest; whoever still takes bytes is told that they are not all. */
   abandon(): void {
-    const unfinished = this.#head === undefined || this.#unread > 0
-    this.#end(undefined)
-    if (unfinished) this.#wire.destroy()
+    const unread = this.#head === undefined || this.#unread > 0
+    const incomplete = unread || this.#remaining > 0
+    this.#end(incomplete ? new PeerDisconnected({ peer: this.#peer, reason: "was left" }) : undefined)
+    if (unread) this.#wire.destroy()
   }
 
   #onHeadBytes(chunk: Buffer): boolean {

@@ -59,7 +59,9 @@ export const make = Effect.fnUntraced(function*(memory: number) {
         (taken) => taken ? Semaphore.release(blobs, size) : Effect.void
       )
       if (!taken) return Option.none()
-      const bytes = yield* checked(offer)(readVerified(offer, reading, new HeldBody(size, size, undefined)))
+      const bytes = yield* checked(offer)(
+        readVerified(offer, reading, new HeldBody(reading.entry, size, size, undefined))
+      )
       return Option.some({ peer, digest, mediaType, bytes })
     }),
     manifest: Effect.fnUntraced(function*(offer, reading) {
@@ -77,7 +79,9 @@ export const make = Effect.fnUntraced(function*(memory: number) {
       const reserved = Effect.callback<void>((resume) => {
         if (share.take(first, () => resume(Effect.void))) resume(Effect.void)
       })
-      const read = Effect.suspend(() => readVerified(offer, reading, new HeldBody(offer.size, first, share)))
+      const read = Effect.suspend(() =>
+        readVerified(offer, reading, new HeldBody(reading.entry, offer.size, first, share))
+      )
       const bytes = yield* checked(offer)(Effect.raceFirst(Effect.andThen(reserved, read), Deferred.await(lost)))
       share.keep()
       const { digest, peer } = offer
@@ -88,20 +92,18 @@ export const make = Effect.fnUntraced(function*(memory: number) {
 
 /** A body that is read into memory of its own, which grows as bytes come where it has a share. */
 class HeldBody implements ByteSink {
+  /** Counts the bytes that have come. */
+  readonly #entry: AttemptEntry
   readonly #size: number
   readonly #share: Share | undefined
   #bytes: Buffer
-  #filled = 0
 
   /** Of `size` bytes, for the first `room` of which there is memory. */
-  constructor(size: number, room: number, share: Share | undefined) {
+  constructor(entry: AttemptEntry, size: number, room: number, share: Share | undefined) {
+    this.#entry = entry
     this.#size = size
     this.#share = share
     this.#bytes = Buffer.allocUnsafeSlow(room)
-  }
-
-  get filled(): number {
-    return this.#filled
   }
 
   /** All of it, once it is complete. */
@@ -110,18 +112,18 @@ class HeldBody implements ByteSink {
   }
 
   space(): Buffer {
-    return this.#bytes.subarray(this.#filled)
+    return this.#bytes.subarray(this.#entry.bytes)
   }
 
   write(chunk: Buffer, resume: () => void): boolean {
-    const filled = this.#filled + chunk.length
+    const filled = this.#entry.bytes + chunk.length
     const room = this.#bytes.length
     const enough = filled < room || room === this.#size
     const wanted = Math.min(this.#size, Math.max(2 * room, filled))
     if (enough || this.#share === undefined) this.#append(chunk)
     else {
       const grow = () => {
-        this.#bytes = Buffer.concat([this.#bytes.subarray(0, this.#filled)], wanted)
+        this.#bytes = Buffer.concat([this.#bytes.subarray(0, this.#entry.bytes)], wanted)
         this.#append(chunk)
       }
       const taken = this.#share.take(wanted - room, () => {
@@ -135,17 +137,17 @@ class HeldBody implements ByteSink {
   }
 
   #append(chunk: Buffer): void {
-    if (chunk.buffer !== this.#bytes.buffer) chunk.copy(this.#bytes, this.#filled)
-    this.#filled += chunk.length
+    if (chunk.buffer !== this.#bytes.buffer) chunk.copy(this.#bytes, this.#entry.bytes)
+    this.#entry.bytes += chunk.length
   }
 }
 
 const readVerified = Effect.fnUntraced(function*(
   { digest, peer, response }: Offer,
-  { compare, entry }: Reading,
+  { compare }: Reading,
   body: HeldBody
 ): Effect.fn.Return<Buffer, PeerError> {
-  yield* Effect.ensuring(response.relay(body, compare), Effect.sync(() => entry.bytes = body.filled))
+  yield* response.relay(body, compare)
   const { bytes } = body
   const algorithm = Digest.algorithm(digest)
   if (`${algorithm}:${createHash(algorithm).update(bytes).digest("hex")}` !== digest) {

@@ -3,7 +3,7 @@ import { inOrder } from "@spegel-ts/registry/ConnectionPool"
 import type { ByteSink } from "@spegel-ts/registry/Exchange"
 import * as PeerTransport from "@spegel-ts/registry/PeerTransport"
 import { SpeedGuard } from "@spegel-ts/registry/SpeedGuard"
-import { Context, Duration, Effect, Exit, Layer, Scope } from "effect"
+import { Context, Duration, Effect, Exit, Fiber, Layer, Scope } from "effect"
 import { createServer, type Server, type Socket } from "node:net"
 
 const ok = (body: string | Buffer, ...fields: ReadonlyArray<string>) =>
@@ -88,6 +88,23 @@ describe("PeerTransport", () => {
       assert.deepStrictEqual(yield* peers.connections, { open: 0, idle: 0 })
       yield* get(peers, port)
       assert.strictEqual(accepted(), 2)
+    }))
+
+  it.live("does not take what has come for the whole when it is left", () =>
+    Effect.gen(function*() {
+      const { port } = yield* serve(
+        "127.0.0.2",
+        (socket) => socket.write("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nnot all")
+      )
+      const peers = yield* transport()
+      const scope = yield* Scope.make()
+      const response = yield* Scope.provide(
+        peers.request({ method: "GET", url: "/", headers: {}, addresses: ["127.0.0.2"], port }),
+        scope
+      )
+      const relaying = yield* Effect.forkChild(Effect.flip(response.relay(collect().sink)), { startImmediately: true })
+      yield* Scope.close(scope, Exit.void)
+      assert.strictEqual((yield* Fiber.join(relaying))._tag, "PeerDisconnected")
     }))
 
   it.live("takes a refusal's body with it, so that the connection stays", () =>

@@ -67,6 +67,47 @@ describe("manifests", () => {
       yield* stop
     }))
 
+  it.live("that do not come in time are held against their peer", () =>
+    Effect.gen(function*() {
+      const network = MemoryRouter.network()
+      yield* startFalsePeer(
+        network,
+        "127.0.0.4",
+        (socket, asked) => socket.write(answer(manifest, asked).subarray(0, -1)),
+        tagOf("v1")
+      )
+      const node = yield* startNode(network, "127.0.0.3", { answerTimeout: Duration.millis(300) })
+      for (let turn = 0; turn < 2; turn++) assert.strictEqual((yield* get(manifestUrl(node.url, "v1"))).status, 404)
+      const [last] = yield* node.ledger.recent.pipe(
+        Effect.filterOrFail((events) => events.length === 2, () => "not yet"),
+        Effect.retry({ schedule: Schedule.spaced("10 millis"), times: 200 })
+      )
+      assert.deepStrictEqual(last?.attempts.map(({ outcome }) => outcome), [
+        "asked after others, if at all: it was too slow a moment ago",
+        "no byte for 250 ms"
+      ])
+    }))
+
+  it.live("that come later than another peer's are not held against theirs", () =>
+    Effect.gen(function*() {
+      const network = MemoryRouter.network()
+      yield* startFalsePeer(network, "127.0.0.5", (socket, asked) => socket.write(answer(manifest, asked)), tagOf("v1"))
+      const late = yield* startFalsePeer(
+        network,
+        "127.0.0.4",
+        (socket, asked) => socket.write(answer(manifest, asked).subarray(0, asked.startsWith("HEAD") ? undefined : -1)),
+        tagOf("v1")
+      )
+      const node = yield* startNode(network, "127.0.0.3")
+      for (let turn = 0; turn < 2; turn++) {
+        assert.isTrue((yield* get(manifestUrl(node.url, "v1"))).body.equals(manifest))
+      }
+      assert.isAtLeast(late.requests.length, 1)
+      const outcomes = (yield* node.ledger.recent).flatMap(({ attempts }) => attempts.map(({ outcome }) => outcome))
+      assert.include(outcomes, "later than another")
+      assert.notInclude(outcomes.join(), "asked after others")
+    }))
+
   it.live("that are large are read whole, in memory that grows", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
