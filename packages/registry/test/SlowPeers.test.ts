@@ -224,7 +224,7 @@ describe("a layer", () => {
 
   it.live("of a peer that crawls comes from another, where others have given much more", () =>
     Effect.gen(function*() {
-      const { network, node } = yield* start([quick, crawling(35_000)])
+      const { network, node } = yield* start([quick, crawling(5_000)])
       // What others give: the first layer, from the quick one alone.
       yield* startFalsePeer(network, "127.0.0.6", quick, first)
       yield* get(blobUrl(node.url, first))
@@ -238,7 +238,7 @@ describe("a layer", () => {
 
   it.live("of a peer that crawls is compared with another's, where nothing is known of any", () =>
     Effect.gen(function*() {
-      const { node, peers } = yield* start([quick, crawling(35_000)])
+      const { node, peers } = yield* start([quick, crawling(5_000)])
       assert.isTrue((yield* get(blobUrl(node.url, second))).body.equals(layers[1] ?? Buffer.alloc(0)))
       assert.isAtLeast(peers[1]?.requests.length ?? 0, 1)
       const attempts = yield* attemptsOf(node, second)
