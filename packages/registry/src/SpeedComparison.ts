@@ -46,7 +46,7 @@ export const make = Effect.fnUntraced(function*(options: {
   const { ask, peers, speeds } = options
   const clock = yield* Clock.Clock
   const scope = yield* Effect.scope
-  const run = Effect.runForkWith(yield* Effect.context<never>())
+  const run = Effect.runForkWith(yield* Effect.context())
   let moves = 0
   let sampled = false
 
