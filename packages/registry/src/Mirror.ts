@@ -146,7 +146,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
         ),
       memory,
       caution: circuit.isOpen(yield* MonotonicTime.millis)
-        ? `is asked for ${name.registry}, where peers fail`
+        ? `is asked for ${name.registry}, where peers keep requests waiting`
         : undefined,
       record,
       retries: resolveRetries,

@@ -51,7 +51,7 @@ describe("what is remembered of peers", () => {
       const [, cautious] = yield* fetchBlob(2)
       assert.match(
         String(cautious),
-        /is asked for registry\.example, where peers fail,no byte for (2\d\d|\d\d)(\.\d+)? ms/
+        /is asked for registry\.example, where peers keep requests waiting,no byte for (2\d\d|\d\d)(\.\d+)? ms/
       )
       // Another registry's images are asked for as ever.
       assert.deepStrictEqual(yield* fetchBlob(3, "other.example"), [404, "no byte for 400 ms"])
