@@ -74,8 +74,9 @@ export const flags = {
   }),
   mirrorCircuitFailures: one({
     name: "mirror-circuit-failures",
-    description: "Failures in a row after which peers are not asked for a registry's images for a while; 0 for never",
-    schema: GoInteger.between("a number of failures", 0, 1000),
+    description:
+      "Requests in a row that waited in vain, after which a registry's peers get little time for a while; 0 for never",
+    schema: GoInteger.between("a number of requests", 0, 1000),
     fallback: "5",
     metavar: "NUMBER"
   }),

@@ -9,6 +9,7 @@ import * as Collector from "../../../packages/telemetry/test/Collector.ts"
 import * as SpegelProcess from "./e2e/SpegelProcess.ts"
 import { freePort, temporary } from "./e2e/Upstream.ts"
 import * as FaultPeer from "./faults/FaultPeer.ts"
+import { none } from "./faults/FaultServer.ts"
 
 const reference = { registry: "registry.example", repository: "team/app", tag: "v1" }
 const layerSize = 6 * 1024 * 1024
@@ -215,7 +216,7 @@ describe("traces", { timeout: 120_000 }, () => {
         name: Reference.name(reference),
         objects,
         misbehaviour: { fault: "FIN mid-body", kind: "GET large layer" },
-        vanish: () => {}
+        happenings: none
       })
       const asker = yield* startDaemon({
         name: "asker",

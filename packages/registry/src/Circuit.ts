@@ -1,6 +1,7 @@
 /**
- * Circuit breakers (closed, open, half open): where the mirror keeps failing for a registry, it is out of the way for
- * a while, and then one request probes whether it works again.
+ * Circuit breakers (closed, open, half open): where peers keep a registry's requests waiting in vain, they get little
+ * time for a while, and then one request probes with all of it. Whoever serves closes the circuit at any time: a peer that
+ * is well again is not shut off.
  */
 
 export interface CircuitOptions {
@@ -26,14 +27,14 @@ export class Circuit {
     this.#pauseMillis = options.pauseMillis
   }
 
-  /** Milliseconds until a request may come again; undefined where this one may go on. */
-  refuses(now: number): number | undefined {
-    if (this.#openUntil === undefined) return undefined
-    if (now < this.#openUntil) return this.#openUntil - now
+  /** Whether peers get little time of this request. */
+  isOpen(now: number): boolean {
+    if (this.#openUntil === undefined) return false
+    if (now < this.#openUntil) return true
     // One probe at a time; one that never tells is followed by another.
     this.#probing = true
     this.#openUntil = now + this.#pauseMillis
-    return undefined
+    return false
   }
 
   succeeded(): void {

@@ -222,7 +222,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       : yield* LocalContent.ifHeld(PullSpans.localLookup(tag)(local.resolve(request, tag)))
     if (request.mirrored && Option.isSome(digest)) {
       if (response.req.headers[SelfCheck.suspectHeader] === "true") yield* selfCheck.suspect(digest.value)
-      if (selfCheck.isDamaged(digest.value)) {
+      if (yield* selfCheck.isDamaged(digest.value)) {
         return yield* unknown(`spegel-ts: this node's copy of ${digest.value} is damaged`)
       }
     }
@@ -249,7 +249,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       Effect.tap(({ status }) => count(status !== 0)),
       // Who leaves while a peer serves has what it wants: containerd does so where it fetches a layer in parts.
       Effect.onInterrupt(() => record.source === undefined ? Effect.void : count(true)),
-      Effect.catchTag(["PeerNotFound", "ResolveTimeout", "AnswerTimeout", "CircuitOpen"], upstreamNext)
+      Effect.catchTag(["PeerNotFound", "ResolveTimeout", "AnswerTimeout"], upstreamNext)
     )
   })
 

@@ -29,6 +29,12 @@ export interface SpeedLimits {
   readonly crawlWindowMillis: number
 }
 
+/** Judges a speed in bytes per second: what others give, where that is reason to leave the peer. */
+export type Comparison = (bytesPerSecond: number) => number | undefined
+
+/** Milliseconds of waiting after which a speed is compared with that of others. */
+const comparisonMillis = 1000
+
 /** What an exchange needs of its connection. */
 export interface Wire {
   /** Reads on; a silence of so many milliseconds is told to `onSilence`. */
@@ -55,7 +61,8 @@ export class Exchange {
   readonly #peer: string
   readonly #bodiless: boolean
   readonly #limits: SpeedLimits
-  readonly #speed: SpeedGuard
+  readonly #crawl: SpeedGuard
+  readonly #pace = new SpeedGuard(comparisonMillis)
   readonly #wire: Wire
   readonly #onHead: OnHead
   #onEnd: OnEnd = () => {}
@@ -73,6 +80,7 @@ export class Exchange {
   /** Body bytes that arrived before anyone asked for them. */
   #early: Buffer | undefined
   #sink: ByteSink | undefined
+  #compare: Comparison | undefined
   /** A chunk is with the sink, which may still read it. */
   #lent = false
   /** Whether the next bytes are wanted now: the reader may have come, and taken all, within the read that it waited for. */
@@ -88,7 +96,7 @@ export class Exchange {
     this.#peer = options.peer
     this.#bodiless = options.bodiless
     this.#limits = options.limits
-    this.#speed = new SpeedGuard(options.limits.minBytesPerSecond, options.limits.crawlWindowMillis)
+    this.#crawl = new SpeedGuard(options.limits.crawlWindowMillis)
     this.#wire = wire
     this.#onHead = onHead
   }
@@ -100,8 +108,9 @@ export class Exchange {
   }
 
   /** Hands the body to `sink`. Once only. */
-  relay(sink: ByteSink, onEnd: OnEnd): void {
+  relay(sink: ByteSink, onEnd: OnEnd, compare?: Comparison): void {
     this.#sink = sink
+    this.#compare = compare
     this.#onEnd = onEnd
     if (this.#ended) return onEnd(this.#failure)
     const early = this.#early
@@ -133,11 +142,12 @@ export class Exchange {
     this.#fail(new PeerDisconnected({ peer: this.#peer, reason: reason ?? `closed the connection ${missing}` }))
   }
 
-  /** Nobody wants the rest. */
+  /** Nobody wants the rest; whoever still takes bytes is told that they are not all. */
   abandon(): void {
-    const unfinished = this.#head === undefined || this.#unread > 0
-    this.#end(undefined)
-    if (unfinished) this.#wire.destroy()
+    const unread = this.#head === undefined || this.#unread > 0
+    const incomplete = unread || this.#remaining > 0
+    this.#end(incomplete ? new PeerDisconnected({ peer: this.#peer, reason: "was left" }) : undefined)
+    if (unread) this.#wire.destroy()
   }
 
   #onHeadBytes(chunk: Buffer): boolean {
@@ -180,9 +190,9 @@ export class Exchange {
   }
 
   #deliver(chunk: Buffer): boolean {
-    const speed = this.#speed.received(chunk.length, performance.now())
-    if (speed !== undefined) {
-      this.#fail(new PeerSlow({ peer: this.#peer, bytesPerSecond: Math.round(speed) }))
+    const slow = this.#slowness(chunk.length, performance.now())
+    if (slow !== undefined) {
+      this.#fail(slow)
       return false
     }
     this.#remaining -= chunk.length
@@ -196,12 +206,37 @@ export class Exchange {
     return taken && this.#delivered()
   }
 
+  /** Whether the peer sends too little, with so many bytes more. */
+  #slowness(bytes: number, now: number): PeerSlow | undefined {
+    const { crawlWindowMillis, minBytesPerSecond } = this.#limits
+    const crawl = this.#crawl.received(bytes, now)
+    const pace = this.#pace.received(bytes, now)
+    if (crawl !== undefined && crawl < minBytesPerSecond) {
+      return new PeerSlow({
+        peer: this.#peer,
+        bytesPerSecond: Math.round(crawl),
+        waitedMillis: crawlWindowMillis
+      })
+    }
+    const others = pace === undefined ? undefined : this.#compare?.(pace)
+    return pace === undefined || others === undefined ? undefined : new PeerSlow({
+      peer: this.#peer,
+      bytesPerSecond: Math.round(pace),
+      waitedMillis: comparisonMillis,
+      othersBytesPerSecond: others
+    })
+  }
+
   /** The sink has the chunk; whether there is more to read for it. */
   #delivered(): boolean {
     this.#lent = false
     if (this.#ended) return false
     if (this.#remaining === 0) this.#end(undefined)
-    else this.#speed.waiting(performance.now())
+    else {
+      const now = performance.now()
+      this.#crawl.waiting(now)
+      this.#pace.waiting(now)
+    }
     return !this.#ended
   }
 

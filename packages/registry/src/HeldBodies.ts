@@ -6,12 +6,14 @@ import * as Digest from "@spegel-ts/oci/Digest"
 import * as ManifestShape from "@spegel-ts/oci/ManifestShape"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import type { Peer } from "@spegel-ts/router/Peer"
-import { Effect, Option, type Scope, Semaphore } from "effect"
+import { Deferred, Effect, Option, type Scope, Semaphore } from "effect"
 import { createHash } from "node:crypto"
+import type { ByteSink, Comparison } from "./Exchange.ts"
 import { ContentCorrupted, type PeerError, PeerRefused } from "./MirrorError.ts"
-import { type ContentRequest, nameOf, type Offer } from "./Offer.ts"
+import { nameOf, type Offer } from "./Offer.ts"
 import type { AttemptEntry } from "./PullLedger.ts"
 import * as PullSpans from "./PullSpans.ts"
+import { type Share, SharedMemory } from "./SharedMemory.ts"
 
 /** A body whose digest is right. */
 export interface Held {
@@ -21,57 +23,133 @@ export interface Held {
   readonly bytes: Uint8Array
 }
 
-export interface HeldBodies {
-  /**
-   * The whole body of an offer, its memory given back with the scope; what comes is counted in `entry`. A manifest waits
-   * for memory; where there is none for a blob, there is none of it.
-   */
-  readonly hold: (
-    request: ContentRequest,
-    offer: Offer,
-    entry: AttemptEntry
-  ) => Effect.Effect<Option.Option<Held>, PeerError, Scope.Scope>
+/** What reading a body needs of its attempt. */
+export interface Reading {
+  /** What comes is counted in it. */
+  readonly entry: AttemptEntry
+  readonly compare: Comparison
 }
+
+export interface HeldBodies {
+  /** The whole body of a blob, none where there is no memory for it; the memory is given back with the scope. */
+  readonly blob: (offer: Offer, reading: Reading) => Effect.Effect<Option.Option<Held>, PeerError, Scope.Scope>
+  /**
+   * The whole body of a manifest; the memory is given back with the scope. Memory is taken as bytes come. Where others
+   * need it and this manifest has most of it, reading it fails.
+   */
+  readonly manifest: (offer: Offer, reading: Reading) => Effect.Effect<Held, PeerError, Scope.Scope>
+}
+
+const checked = ({ size }: Offer) => PullSpans.verification(size, true)
+
+/** Most manifests are smaller. In bytes. */
+const firstManifestMemory = 16 * 1024
 
 /** `memory` is in bytes. */
 export const make = Effect.fnUntraced(function*(memory: number) {
   // Blobs must not keep manifests from being verified, and so from being answered.
   const manifestMemory = Math.floor(memory / 8)
-  const manifests = yield* Semaphore.make(manifestMemory)
+  const manifests = new SharedMemory(manifestMemory)
   const blobs = yield* Semaphore.make(memory - manifestMemory)
 
-  const reserve = (request: ContentRequest, size: number): Effect.Effect<boolean, never, Scope.Scope> =>
-    request._tag === "Manifest"
-      ? Effect.as(Semaphore.takeScoped(manifests, Math.min(size, manifestMemory)), true)
-      : Effect.acquireRelease(
+  return {
+    blob: Effect.fnUntraced(function*(offer, reading) {
+      const { digest, mediaType, peer, size } = offer
+      const taken = yield* Effect.acquireRelease(
         Semaphore.takeIfAvailable(blobs, size),
         (taken) => taken ? Semaphore.release(blobs, size) : Effect.void
       )
-
-  return {
-    hold: Effect.fnUntraced(function*(request, offer, entry) {
-      if (!(yield* reserve(request, offer.size))) return Option.none()
-      const bytes = yield* PullSpans.verification(offer.size, true)(readVerified(offer, entry))
-      const { digest, peer } = offer
-      const mediaType = request._tag === "Blob" ? offer.mediaType : yield* manifestType(offer, bytes)
+      if (!taken) return Option.none()
+      const bytes = yield* checked(offer)(
+        readVerified(offer, reading, new HeldBody(reading.entry, size, size, undefined))
+      )
       return Option.some({ peer, digest, mediaType, bytes })
+    }),
+    manifest: Effect.fnUntraced(function*(offer, reading) {
+      const lost = Deferred.makeUnsafe<never, PeerRefused>()
+      const reason = `sends a manifest of ${offer.size} bytes, whose memory others need`
+      const share = yield* Effect.acquireRelease(
+        Effect.sync(() =>
+          manifests.open(() =>
+            Deferred.doneUnsafe(lost, Effect.fail(new PeerRefused({ peer: nameOf(offer.peer), reason })))
+          )
+        ),
+        (share) => Effect.sync(() => share.release())
+      )
+      const first = Math.min(offer.size, firstManifestMemory)
+      const reserved = Effect.callback<void>((resume) => {
+        if (share.take(first, () => resume(Effect.void))) resume(Effect.void)
+      })
+      const read = Effect.suspend(() =>
+        readVerified(offer, reading, new HeldBody(reading.entry, offer.size, first, share))
+      )
+      const bytes = yield* checked(offer)(Effect.raceFirst(Effect.andThen(reserved, read), Deferred.await(lost)))
+      share.keep()
+      const { digest, peer } = offer
+      return { peer, digest, mediaType: yield* manifestType(offer, bytes), bytes }
     })
   } satisfies HeldBodies
 })
 
-const readVerified = Effect.fnUntraced(function*(
-  { digest, peer, response, size }: Offer,
-  entry: AttemptEntry
-): Effect.fn.Return<Buffer, PeerError> {
-  const bytes = Buffer.allocUnsafeSlow(size)
-  yield* response.relay({
-    space: () => bytes.subarray(entry.bytes),
-    write: (chunk) => {
-      if (chunk.buffer !== bytes.buffer) chunk.copy(bytes, entry.bytes)
-      entry.bytes += chunk.length
-      return true
+/** A body that is read into memory of its own, which grows as bytes come where it has a share. */
+class HeldBody implements ByteSink {
+  /** Counts the bytes that have come. */
+  readonly #entry: AttemptEntry
+  readonly #size: number
+  readonly #share: Share | undefined
+  #bytes: Buffer
+
+  /** Of `size` bytes, for the first `room` of which there is memory. */
+  constructor(entry: AttemptEntry, size: number, room: number, share: Share | undefined) {
+    this.#entry = entry
+    this.#size = size
+    this.#share = share
+    this.#bytes = Buffer.allocUnsafeSlow(room)
+  }
+
+  /** All of it, once it is complete. */
+  get bytes(): Buffer {
+    return this.#bytes
+  }
+
+  space(): Buffer {
+    return this.#bytes.subarray(this.#entry.bytes)
+  }
+
+  write(chunk: Buffer, resume: () => void): boolean {
+    const filled = this.#entry.bytes + chunk.length
+    const room = this.#bytes.length
+    const enough = filled < room || room === this.#size
+    const wanted = Math.min(this.#size, Math.max(2 * room, filled))
+    if (enough || this.#share === undefined) this.#append(chunk)
+    else {
+      const grow = () => {
+        this.#bytes = Buffer.concat([this.#bytes.subarray(0, this.#entry.bytes)], wanted)
+        this.#append(chunk)
+      }
+      const taken = this.#share.take(wanted - room, () => {
+        grow()
+        resume()
+      })
+      if (!taken) return false
+      grow()
     }
-  })
+    return true
+  }
+
+  #append(chunk: Buffer): void {
+    if (chunk.buffer !== this.#bytes.buffer) chunk.copy(this.#bytes, this.#entry.bytes)
+    this.#entry.bytes += chunk.length
+  }
+}
+
+const readVerified = Effect.fnUntraced(function*(
+  { digest, peer, response }: Offer,
+  { compare }: Reading,
+  body: HeldBody
+): Effect.fn.Return<Buffer, PeerError> {
+  yield* response.relay(body, compare)
+  const { bytes } = body
   const algorithm = Digest.algorithm(digest)
   if (`${algorithm}:${createHash(algorithm).update(bytes).digest("hex")}` !== digest) {
     return yield* new ContentCorrupted({ peer: nameOf(peer), content: digest })

@@ -3,7 +3,8 @@
  * fails. Every failure has a tag, and the tag decides the next step.
  *
  * A request goes through these states: look up; ask peers in a race (`PeerRace`); hold and verify what is small, or
- * stream what is large; where a peer fails, ask again, in a stream at the byte reached; answered, or given up.
+ * stream what is large; where a peer fails, ask again, in a stream at the byte reached; answered, or given up. What a
+ * peer did before decides when it is asked (`Candidates`); only wrong bytes exclude it.
  */
 import * as ByteRange from "@spegel-ts/oci/ByteRange"
 import type * as Digest from "@spegel-ts/oci/Digest"
@@ -18,11 +19,9 @@ import * as HeldBodies from "./HeldBodies.ts"
 import * as LocalIngests from "./LocalIngests.ts"
 import {
   AnswerTimeout,
-  CircuitOpen,
   ContentCorrupted,
   type HashLost,
   type MirrorError,
-  type PeerError,
   PeerRefused,
   PeerSuspected
 } from "./MirrorError.ts"
@@ -30,10 +29,12 @@ import * as MonotonicTime from "./MonotonicTime.ts"
 import * as Offer from "./Offer.ts"
 import { PeerMemory } from "./PeerMemory.ts"
 import * as PeerRace from "./PeerRace.ts"
+import { PeerSpeeds } from "./PeerSpeeds.ts"
 import type { PullRecord } from "./PullLedger.ts"
 import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
-import * as TagChoice from "./TagChoice.ts"
+import * as SpeedComparison from "./SpeedComparison.ts"
+import * as TagElection from "./TagElection.ts"
 import * as VerifyingSink from "./VerifyingSink.ts"
 import * as Warnings from "./Warnings.ts"
 
@@ -57,7 +58,7 @@ export interface MirrorOptions {
   readonly verifyMemory: number
   /** How long what a peer says it holds is believed. */
   readonly recordTtl: Duration.Duration
-  /** After so many failures in a row peers are not asked for a registry's images for a while; 0 asks always. */
+  /** After so many requests in a row that waited in vain, a registry's peers get little time for a while; 0: never. */
   readonly circuitFailures: number
   /** How long at first; twice as long after each probe that fails. */
   readonly circuitPause: Duration.Duration
@@ -121,6 +122,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   const hedging = Schedule.forever.pipe(
     Schedule.modifyDelay(() => Effect.sync(() => Duration.millis(memory.hedgeMillis)))
   )
+  const speeds = new PeerSpeeds()
   const circuits = new Circuits({
     failures: options.circuitFailures,
     pauseMillis: Duration.toMillis(options.circuitPause)
@@ -133,8 +135,6 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   ) {
     const content = contentOf(request, name)
     const circuit = circuits.of(name.registry)
-    const retryMillis = circuit.refuses(yield* MonotonicTime.millis)
-    if (retryMillis !== undefined) return yield* new CircuitOpen({ content, registry: name.registry, retryMillis })
     if (request.method === "GET" && request._tag === "Blob") yield* ingests.serving(request.digest)
 
     const peers = yield* PeerRace.make({
@@ -145,31 +145,33 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
           Stream.catch((error) => Stream.fromEffect(Effect.logDebug(error.message)).pipe(Stream.drain))
         ),
       memory,
+      caution: circuit.isOpen(yield* MonotonicTime.millis)
+        ? `is asked for ${name.registry}, where peers keep requests waiting`
+        : undefined,
       record,
       retries: resolveRetries,
       resolveTimeout,
       hedging
     })
 
-    /** Only what cost time tells against the mirror; peers that said at once that they lack it did not. */
+    /** A fast answer is no failure, whatever it is. Only time that was lost counts. */
     const countFailure = Effect.gen(function*() {
-      if (!peers.broke() || !circuit.failed(yield* MonotonicTime.millis)) return
+      if (!peers.lostTime() || !circuit.failed(yield* MonotonicTime.millis)) return
       yield* RegistryMetrics.circuitOpened(name.registry)
-      yield* Effect.logWarning(`peers keep failing for ${name.registry}: they are not asked for its images for a while`)
+      yield* Effect.logWarning(`peers keep requests for ${name.registry} waiting: they get little time for a while`)
     })
 
-    const served = ({ entry, peer }: PeerRace.Won<unknown>) => {
+    const served = ({ entry, peer }: PeerRace.Attempt) => {
       entry.outcome = "served"
-      memory.served(peer)
+      memory.served(peer, content)
       circuit.succeeded()
     }
 
-    /** Leaves a peer. After wrong bytes nobody who sent any of them is asked for this content again. */
-    const drop = Effect.fnUntraced(function*(won: Winner, error: PeerError, senders: ReadonlyArray<Peer>) {
-      yield* peers.leave(won, error)
-      if (error._tag !== "ContentCorrupted") return
-      // Of several it is not known who lied.
-      if (senders.length === 1) yield* Effect.forkIn(complain(request, won.peer), whole)
+    /** Bytes were wrong: nobody who sent any of them is asked for this content again. */
+    const condemn = Effect.fnUntraced(function*(error: ContentCorrupted, senders: ReadonlyArray<Peer>) {
+      const [only, ...more] = senders
+      // When several peers sent parts, we cannot tell which one was wrong.
+      if (only !== undefined && more.length === 0) yield* Effect.forkIn(complain(request, only), whole)
       memory.corrupted(senders, content, yield* MonotonicTime.millis)
       yield* RegistryMetrics.corrupted
       yield* Effect.logWarning(`${error.message}: not asked for it any more`).pipe(
@@ -196,73 +198,92 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
     )
 
     /** Asks a peer for a part or for the whole; one that has it in another size cannot have the content. */
-    const askFor = Effect.fnUntraced(function*(peer: Peer, part: string | undefined, size?: number) {
+    const askFor = Effect.fnUntraced(function*(attempt: PeerRace.Attempt, part: string | undefined, size?: number) {
+      const { patienceMillis, peer } = attempt
       const sizeKnown = yield* sizing
-      const offer = yield* ask(request, peer, part)
+      const offer = yield* ask(request, peer, { range: part, patienceMillis })
+      yield* peers.answered(attempt)
       const expected = size ?? Option.getOrElse(yield* Fiber.join(sizeKnown), () => offer.size)
       if (offer.size === expected) return offer
       const reason = `has ${offer.size} bytes of it and not ${expected}`
       return yield* new PeerRefused({ peer: Offer.nameOf(peer), reason })
     })
 
+    const { measured } = yield* SpeedComparison.make({
+      peers,
+      speeds,
+      ask: (attempt, { end, start }) => askFor(attempt, `bytes=${start}-${end - 1}`)
+    })
+
     /** Asks a peer for what the client wants, or for the whole where that is small: a part cannot be verified. */
-    const begin = (peer: Peer) =>
+    const begin = (attempt: PeerRace.Attempt) =>
       range === undefined
-        ? askFor(peer, undefined)
-        : askFor(peer, range).pipe(
-          Effect.filterOrElse(({ size }) => size > verifySize, () => askFor(peer, undefined)),
+        ? askFor(attempt, undefined)
+        : askFor(attempt, range).pipe(
+          Effect.filterOrElse(({ size }) => size > verifySize, () => askFor(attempt, undefined)),
           Effect.catchIf(
             (error) => error._tag === "PeerRefused" && error.status === 416,
-            (error) => Effect.filterOrFail(askFor(peer, undefined), ({ size }) => size <= verifySize, () => error)
+            (error) => Effect.filterOrFail(askFor(attempt, undefined), ({ size }) => size <= verifySize, () => error)
           )
         )
 
-    /** Of the providers of a tag, the one that all nodes would choose. */
-    const elect = Effect.fnUntraced(function*(first: HeldBodies.Held) {
-      const others = yield* peers.beside(hedgeDelay, (peer) => ask(request, peer, undefined))
-      const rivals = yield* Effect.forEach(
-        others,
-        (other) =>
-          held.hold(request, other.value, other.entry).pipe(
-            Scope.provide(other.scope),
-            Effect.tap(() => Effect.sync(() => served(other))),
-            Effect.timeoutOrElse({ duration: hedgeDelay, orElse: () => Effect.succeedNone }),
-            Effect.catch((error) => Effect.as(drop(other, error, [other.peer]), Option.none()))
-          ),
-        { concurrency: "unbounded" }
+    const readManifest = Effect.fnUntraced(function*(wanted: Offer.ContentRequest, attempt: PeerRace.Attempt) {
+      const { entry, patienceMillis, peer } = attempt
+      const offer = yield* ask(wanted, peer, { patienceMillis })
+      yield* peers.answered(attempt)
+      return yield* measured(attempt, () => entry.bytes, (compare) => held.manifest(offer, { entry, compare })).pipe(
+        Effect.tapErrorTag("ContentCorrupted", (error) => condemn(error, [peer]))
       )
-      const { chosen, disagreement } = TagChoice.choose([first, ...rivals.flatMap(Option.toArray)])
-      if (disagreement !== undefined) {
-        yield* Effect.logWarning(`peers disagree about ${content} (${disagreement}): answering ${chosen.digest}`)
-      }
-      return chosen
     })
 
-    const bring = (): Effect.Effect<MirroredContent, MirrorError | ByteRange.RangeNotSatisfiable> =>
+    /** A manifest, from the first peer that gave all of it. */
+    const bringManifest = (manifest: Extract<Offer.ContentRequest, { readonly _tag: "Manifest" }>) =>
+      Effect.gen(function*() {
+        const won = yield* peers.race(0, (attempt) => readManifest(manifest, attempt))
+        served(won)
+        const { bytes, ...found } = manifest.reference._tag === "Digest" ?
+          won.value :
+          yield* TagElection.elect(won.value, {
+            content,
+            request: manifest,
+            peers,
+            patience: hedgeDelay,
+            inquire: ({ peer }) => ask(manifest, peer, { head: true }),
+            read: readManifest,
+            served
+          })
+        return { ...found, size: bytes.length, range: Option.none(), body: verified(bytes) }
+      })
+
+    const bringBlob = (): Effect.Effect<MirroredContent, MirrorError | ByteRange.RangeNotSatisfiable> =>
       Effect.gen(function*() {
         const won = yield* peers.race(0, begin)
-        const { peer, value: offer } = won
+        const { entry, peer, value: offer } = won
         const { digest, mediaType, size } = offer
-        if (request._tag === "Blob" && request.method === "HEAD") {
+        if (request.method === "HEAD") {
           served(won)
           return { peer, digest, mediaType, size, range: Option.none(), body: verified(new Uint8Array()) }
         }
-        if (Offer.isWhole(offer) && (size <= verifySize || request._tag === "Manifest")) {
-          const result = yield* held.hold(request, offer, won.entry).pipe(Scope.provide(won.scope), Effect.result)
+        if (Offer.isWhole(offer) && size <= verifySize) {
+          const result = yield* measured(won, () => entry.bytes, (compare) => held.blob(offer, { entry, compare }))
+            .pipe(
+              Scope.provide(won.scope),
+              Effect.result
+            )
           if (Result.isFailure(result)) {
-            yield* drop(won, result.failure, [peer])
-            return yield* bring()
+            if (result.failure._tag === "ContentCorrupted") yield* condemn(result.failure, [peer])
+            yield* peers.leave(won, result.failure)
+            return yield* bringBlob()
           }
           if (Option.isSome(result.success)) {
             served(won)
-            const byTag = request._tag === "Manifest" && request.reference._tag === "Tag"
-            const { bytes, ...found } = byTag ? yield* elect(result.success.value) : result.success.value
+            const { bytes, ...found } = result.success.value
             const part = yield* Effect.fromResult(ByteRange.parse(range, bytes.length))
             const { end, start } = Option.getOrElse(part, () => ({ start: 0, end: bytes.length }))
             return { ...found, size: bytes.length, range: part, body: verified(bytes.subarray(start, end)) }
           }
         }
-        if (yield* isSuspected(won)) return yield* bring()
+        if (yield* isSuspected(won)) return yield* bringBlob()
         const part = Offer.isWhole(offer) ? Option.none() : Option.some(offer.range)
         const relay = (client: ClientWriter) =>
           Effect.scoped(Effect.gen(function*() {
@@ -295,14 +316,17 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
           sink.wrong,
           Effect.failSync(() => new ContentCorrupted({ peer: Offer.nameOf(peer), content: offer.digest }))
         )
-        const outcome = yield* Effect.raceFirst(offer.response.relay(sink), lie).pipe(
-          Effect.ensuring(Effect.sync(() => entry.bytes = sink.offset() - start)),
-          Effect.result
-        )
+        const count = () => entry.bytes = sink.offset() - start
+        const relay = measured(won, count, (compare) => offer.response.relay(sink, compare), () => ({
+          start: sink.offset(),
+          end: offer.range.end
+        }))
+        const outcome = yield* Effect.result(Effect.raceFirst(relay, lie))
         if (Result.isSuccess(outcome)) return served(won)
         const error = outcome.failure
         if (error._tag === "HashLost") return yield* error
-        yield* drop(won, error, senders)
+        if (error._tag === "ContentCorrupted") yield* condemn(error, senders)
+        yield* peers.leave(won, error)
         if (error._tag === "ContentCorrupted") {
           yield* ingests.suspect(offer.digest)
           yield* warnings.give(senders, offer.digest)
@@ -313,21 +337,23 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
         yield* Effect.logInfo(`${error.message}: going on at byte ${reached} of ${content} with another peer`)
         const rest = offer.range.end === offer.size ? `bytes=${reached}-` : `bytes=${reached}-${offer.range.end - 1}`
         const goOn: Effect.Effect<void, MirrorError | ContentCorrupted | HashLost> = Effect.gen(function*() {
-          const next = yield* peers.race(reached, (peer) => askFor(peer, rest, offer.size))
+          const next = yield* peers.race(reached, (attempt) => askFor(attempt, rest, offer.size))
           yield* (yield* isSuspected(next)) ? goOn : stream(next, [...senders, next.peer], sink)
         })
         yield* goOn
       })
 
+    const bring = request._tag === "Manifest" ? bringManifest(request) : bringBlob()
     const bounded = request._tag === "Manifest" || request.method === "HEAD"
-      ? Effect.timeoutOrElse(bring(), {
+      ? Effect.timeoutOrElse(bring, {
         duration: answerTimeout,
         orElse: () => {
           const waitedMillis = Duration.toMillis(answerTimeout)
-          return Effect.fail(new AnswerTimeout({ content, waitedMillis, tried: record.failures }))
+          const late = Effect.failSync(() => new AnswerTimeout({ content, waitedMillis, tried: record.failures }))
+          return Effect.andThen(peers.leaveAll(waitedMillis), late)
         }
       })
-      : bring()
+      : bring
     return yield* Effect.tapError(bounded, () => countFailure)
   })
 

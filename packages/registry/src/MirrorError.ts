@@ -38,18 +38,6 @@ export class AnswerTimeout extends Data.TaggedError("AnswerTimeout")<{
   }
 }
 
-/** Peers have kept failing for images of this registry, and are left alone for a while: upstream is next. */
-export class CircuitOpen extends Data.TaggedError("CircuitOpen")<{
-  readonly content: string
-  readonly registry: string
-  readonly retryMillis: number
-}> {
-  override get message() {
-    const seconds = Math.ceil(this.retryMillis / 1000)
-    return `peers are not asked for ${this.content}: they kept failing for ${this.registry}, and are tried again in ${seconds} s`
-  }
-}
-
 /** No connection could be made: another peer is next, and this one is left alone for a while. */
 export class PeerUnreachable extends Data.TaggedError("PeerUnreachable")<{
   readonly peer: string
@@ -70,13 +58,19 @@ export class PeerDisconnected extends Data.TaggedError("PeerDisconnected")<{
   }
 }
 
-/** The peer sends less than its client takes: another peer is next. */
+/** The peer sends less than its client takes, and less than a peer has to or others do: another peer is next. */
 export class PeerSlow extends Data.TaggedError("PeerSlow")<{
   readonly peer: string
   readonly bytesPerSecond: number
+  /** For how long its bytes were waited for. */
+  readonly waitedMillis: number
+  /** What other peers gave, where that is why it was left. */
+  readonly othersBytesPerSecond?: number
 }> {
   override get message() {
-    return `${this.peer}: only ${this.bytesPerSecond} bytes per second`
+    const others = this.othersBytesPerSecond
+    const beside = others === undefined ? "" : `, where others gave ${others}`
+    return `${this.peer}: only ${this.bytesPerSecond} bytes per second${beside}`
   }
 }
 
@@ -142,7 +136,7 @@ export type PeerError =
   | ContentCorrupted
 
 /** Why containerd is sent on to upstream. */
-export type MirrorError = PeerNotFound | ResolveTimeout | AnswerTimeout | CircuitOpen
+export type MirrorError = PeerNotFound | ResolveTimeout | AnswerTimeout
 
 /** What a peer did, without its name. */
 export const why = (error: PeerError): string => error.message.slice(error.peer.length + 2)

@@ -7,6 +7,7 @@ import type { Peer } from "@spegel-ts/router/Peer"
 import { Duration, Effect, Option, Result, type Scope } from "effect"
 import { isIPv6 } from "node:net"
 import { type PeerError, PeerRefused, PeerStalled } from "./MirrorError.ts"
+import { maxPatienceMillis } from "./Patience.ts"
 import { type PeerResponse, PeerTransport } from "./PeerTransport.ts"
 import * as PullSpans from "./PullSpans.ts"
 import { parseContentRange } from "./ResponseHead.ts"
@@ -40,6 +41,16 @@ export const rangeOf = (request: ContentRequest): string | undefined => {
   return ignored || Option.contains(ByteRange.openStart(request.range), 0) ? undefined : request.range
 }
 
+/** How a peer is asked. */
+export interface Asking {
+  /** A part of the content, as `Range` names it; undefined for the whole. */
+  readonly range?: string | undefined
+  /** How long the peer may be silent, in milliseconds, where that is less than others may. */
+  readonly patienceMillis?: number | undefined
+  /** Asks what the peer holds, and for none of its bytes. */
+  readonly head?: boolean
+}
+
 /** How to ask peers: each has `firstByteTimeout` for the first byte of its body. */
 export const make = Effect.fnUntraced(function*(options: { readonly firstByteTimeout: Duration.Duration }) {
   const transport = yield* PeerTransport
@@ -48,25 +59,22 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
   const ask = Effect.fnUntraced(function*(
     request: ContentRequest,
     peer: Peer,
-    range: string | undefined
+    { head = false, patienceMillis, range }: Asking = {}
   ): Effect.fn.Return<Offer, PeerError, Scope.Scope> {
     // A HEAD of a manifest promises what a GET will give, so it is a GET that has to succeed.
-    const printed = DistributionRequest.print({
-      ...request,
-      method: request._tag === "Manifest" ? "GET" : request.method,
-      mirrored: true,
-      range
-    })
+    const method = head ? "HEAD" : request._tag === "Manifest" ? "GET" : request.method
+    const printed = DistributionRequest.print({ ...request, method, mirrored: true, range })
+    const firstByteMillis = Math.min(Duration.toMillis(firstByteTimeout), patienceMillis ?? Infinity)
     const refused = (reason: string) => new PeerRefused({ peer: nameOf(peer), reason })
     const response = yield* transport.request({
       ...printed,
       headers: { ...printed.headers, ...(yield* PullSpans.asking(printed)) },
       addresses: peer.addresses,
-      port: peer.registryPort
+      port: peer.registryPort,
+      patienceMillis: patienceMillis === undefined ? undefined : maxPatienceMillis
     }).pipe(Effect.timeoutOrElse({
-      duration: firstByteTimeout,
-      orElse: () =>
-        Effect.fail(new PeerStalled({ peer: nameOf(peer), waitedMillis: Duration.toMillis(firstByteTimeout) }))
+      duration: firstByteMillis,
+      orElse: () => Effect.fail(new PeerStalled({ peer: nameOf(peer), waitedMillis: firstByteMillis }))
     }))
     yield* PullSpans.peerAnswered(response)
     if (response.status !== (range === undefined ? 200 : 206)) {

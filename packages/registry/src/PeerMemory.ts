@@ -1,10 +1,13 @@
 /**
  * What this node remembers of peers: who could not be reached or was too slow, who lacked what he was said to have, who
  * lied, how busy each is, and how soon first bytes come. All of it is bounded and fades.
+ *
+ * What speaks against a peer is an objection: others are asked before it. Only wrong bytes exclude a peer.
  */
 import * as Digest from "@spegel-ts/oci/Digest"
 import type { Peer } from "@spegel-ts/router/Peer"
 import type { PeerError } from "./MirrorError.ts"
+import { Patience } from "./Patience.ts"
 
 export interface PeerMemoryOptions {
   /** How long a first byte may take until there are times to go by, in milliseconds. */
@@ -37,10 +40,17 @@ const maxEntries = 10_000
 const minHedgeMillis = 5
 const samples = 100
 
-interface Objection {
+export interface Objection {
+  /** When it ends, as `MonotonicTime.millis` has it. */
   readonly until: number
+  /** What the peer did. */
   readonly reason: string
+  /** What asking it all the same may cost: a moment, time in which nothing comes, or wrong bytes. */
+  readonly cost: "little" | "time" | "wrong bytes"
 }
+
+/** The more an objection may cost, the more it counts. */
+const weights = { little: 0, time: 1, "wrong bytes": 2 }
 
 const remember = <A>(map: Map<string, A>, key: string, value: A) => {
   map.delete(key)
@@ -50,13 +60,15 @@ const remember = <A>(map: Map<string, A>, key: string, value: A) => {
 }
 
 export class PeerMemory {
-  /** By peer. The next pause is twice as long, until the peer has served something. */
+  /** By peer. The next is twice as long, until the peer has served something. */
   readonly #pauses = new Map<string, Objection & { readonly millis: number }>()
   readonly #busy = new Map<string, Objection>()
   readonly #lies = new Map<string, { readonly count: number; readonly at: number }>()
   /** By peer and content. */
   readonly #contents = new Map<string, Objection>()
   readonly #load = new Map<string, number>()
+  /** What requests may wait for peers that kept others waiting. */
+  readonly patience = new Patience()
   /** Until when. */
   readonly #late = new Map<string, number>()
   readonly #firstBytes: Array<number> = []
@@ -68,15 +80,16 @@ export class PeerMemory {
     this.#recordMillis = options.recordMillis
   }
 
-  /** Why a peer is not to be asked for some content now, if so. */
-  objection(peer: Peer, content: string, now: number): string | undefined {
-    if (this.#lieCount(peer.id, now) >= maxLies) return "has lied repeatedly"
-    const objections = [
-      this.#contents.get(`${peer.id} ${content}`),
-      this.#pauses.get(peer.id),
-      this.#busy.get(peer.id)
-    ]
-    return objections.find((objection) => objection !== undefined && objection.until > now)?.reason
+  /** What speaks most against asking a peer for some content now, if anything does. */
+  objection(peer: Peer, content: string, now: number): Objection | undefined {
+    if (this.#lieCount(peer.id, now) >= maxLies) {
+      return { until: Infinity, reason: "has lied repeatedly", cost: "wrong bytes" }
+    }
+    const [most] = [this.#contents.get(`${peer.id} ${content}`), this.#pauses.get(peer.id), this.#busy.get(peer.id)]
+      .filter((objection) => objection !== undefined)
+      .filter(({ until }) => until > now)
+      .toSorted((one, other) => weights[other.cost] - weights[one.cost] || other.until - one.until)
+    return most
   }
 
   /** The first byte of an answer came. */
@@ -87,33 +100,38 @@ export class PeerMemory {
     this.#hedgeMillis = Math.max(minHedgeMillis, sorted[Math.floor(sorted.length * 0.8)] ?? 0)
   }
 
-  /** A peer gave all that it was asked for. */
-  served(peer: Peer): void {
+  /** A peer gave all that it was asked for: what it failed at before is over. */
+  served(peer: Peer, content: string): void {
     this.#pauses.delete(peer.id)
+    this.#busy.delete(peer.id)
+    this.#contents.delete(`${peer.id} ${content}`)
   }
 
   /** A peer was left because of `error`. */
   failed(peer: Peer, content: string, error: PeerError, now: number): void {
-    const about = (millis: number, reason: string) =>
-      remember(this.#contents, `${peer.id} ${content}`, { until: now + millis, reason })
+    const about = (millis: number, reason: string, cost: Objection["cost"] = "little") =>
+      remember(this.#contents, `${peer.id} ${content}`, { until: now + millis, reason, cost })
     switch (error._tag) {
       case "PeerUnreachable":
-        return this.#pause(peer, unreachablePauseMillis, "could not be reached a moment ago", now)
+        return this.#pause(peer, unreachablePauseMillis, "could not be reached a moment ago", "little", now)
       case "PeerStalled":
+        return this.#pause(peer, slowPauseMillis, "was too slow a moment ago", "time", now)
       case "PeerSlow":
-        return this.#pause(peer, slowPauseMillis, "was too slow a moment ago", now)
+        return error.othersBytesPerSecond === undefined
+          ? this.#pause(peer, slowPauseMillis, "was too slow a moment ago", "time", now)
+          : this.#pause(peer, slowPauseMillis, "was much slower than others a moment ago", "little", now)
       case "PeerDisconnected":
         return about(brokenMillis, "broke off a moment ago")
       case "PeerRefused":
         if (error.status === 503) {
           const until = now + Math.min(maxBusyMillis, error.retryAfterMillis ?? busyMillis)
-          return remember(this.#busy, peer.id, { until, reason: "said that it is busy" })
+          return remember(this.#busy, peer.id, { until, reason: "said that it is busy", cost: "little" })
         }
         if (error.status !== 404) return about(brokenMillis, "refused it a moment ago")
         // A tag may come at any time; what a digest is said to be held for is said for so long.
         return Digest.isDigest(content) ? about(this.#recordMillis, "did not have it") : undefined
       case "PeerSuspected":
-        return about(suspectedMillis, "is said to send wrong bytes for it")
+        return about(suspectedMillis, "is said to send wrong bytes for it", "wrong bytes")
       case "ContentCorrupted":
         // Told by `corrupted`, with all who sent some of it.
         return undefined
@@ -125,7 +143,8 @@ export class PeerMemory {
     for (const { id } of peers) {
       remember(this.#contents, `${id} ${content}`, {
         until: now + quarantineMillis,
-        reason: "has sent wrong bytes for it"
+        reason: "has sent wrong bytes for it",
+        cost: "wrong bytes"
       })
       if (peers.length === 1) remember(this.#lies, id, { count: this.#lieCount(id, now) + 1, at: now })
     }
@@ -161,10 +180,12 @@ export class PeerMemory {
     else this.#load.delete(peer.id)
   }
 
-  #pause(peer: Peer, firstMillis: number, reason: string, now: number): void {
+  #pause(peer: Peer, firstMillis: number, reason: string, cost: Objection["cost"], now: number): void {
     const last = this.#pauses.get(peer.id)
-    const millis = Math.min(maxPauseMillis, Math.max(firstMillis, (last?.millis ?? 0) * 2))
-    remember(this.#pauses, peer.id, { until: now + millis, millis, reason })
+    // While it lasts, another failure tells nothing new.
+    const factor = last !== undefined && now < last.until ? 1 : 2
+    const millis = Math.min(maxPauseMillis, Math.max(firstMillis, (last?.millis ?? 0) * factor))
+    remember(this.#pauses, peer.id, { until: now + millis, millis, reason, cost })
   }
 
   #lieCount(id: string, now: number): number {

@@ -1,11 +1,13 @@
 /**
  * Finds who serves one request: peers are asked as the lookup names them, the next beside the first where its first
- * byte is late, the next instead of it where it fails. Losers are interrupted, and leave no connection.
+ * byte is late, the next instead of it where it fails. Where only peers are left against which something speaks, those
+ * are asked, for a short time each. Losers are interrupted, and leave no connection.
  */
 import type { Peer } from "@spegel-ts/router/Peer"
 import { Duration, Effect, Exit, Option, Pull, Queue, Random, Result, Schedule, Scope, Stream } from "effect"
 import type { Span } from "effect/Tracer"
-import { type PeerError, PeerNotFound, ResolveTimeout, why } from "./MirrorError.ts"
+import { type Candidate, Candidates } from "./Candidates.ts"
+import { type PeerError, PeerNotFound, PeerStalled, ResolveTimeout, why } from "./MirrorError.ts"
 import * as MonotonicTime from "./MonotonicTime.ts"
 import { nameOf } from "./Offer.ts"
 import type { PeerMemory } from "./PeerMemory.ts"
@@ -13,44 +15,64 @@ import type { AttemptEntry, PullRecord } from "./PullLedger.ts"
 import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 
-type Use<A> = (peer: Peer) => Effect.Effect<A, PeerError, Scope.Scope>
-
-/** What the first peer to answer gave. */
-export interface Won<A> {
+/** One peer being asked. */
+export interface Attempt {
   readonly peer: Peer
-  readonly value: A
+  /** How long it may be silent, in milliseconds, where something speaks against it. */
+  readonly patienceMillis: number | undefined
   /** Its entry in the record of the request. */
   readonly entry: AttemptEntry
   /** Closing it ends what the peer's answer opened. */
   readonly scope: Scope.Closeable
   readonly span: Option.Option<Span>
+  /** When it began, as `MonotonicTime.millis` has it. */
+  readonly begun: number
+}
+
+export type Use<A> = (attempt: Attempt) => Effect.Effect<A, PeerError, Scope.Scope>
+
+/** What the first peer to answer gave. */
+export interface Won<A> extends Attempt {
+  readonly value: A
 }
 
 export interface PeerRace {
-  /** Asks peers until one answers, none again that has failed; `start` is the byte from which. */
+  /** Asks peers until one answers; `start` is the first byte wanted. */
   readonly race: <A>(start: number, use: Use<A>) => Effect.Effect<Won<A>, PeerNotFound | ResolveTimeout>
   /** Asks more of the peers known by now, all at once; gives those that answered in time. */
   readonly beside: <A>(time: Duration.Duration, use: Use<A>) => Effect.Effect<ReadonlyArray<Won<A>>>
+  /** Asks one of the peers known by now beside whoever won, within some time; it may be asked again. */
+  readonly sample: (time: Duration.Duration, use: Use<void>) => Effect.Effect<void>
+  /** Notes that the first byte of an attempt is here. */
+  readonly answered: (attempt: Attempt) => Effect.Effect<void>
   /** What was won has failed after all. */
   readonly leave: (won: Won<unknown>, error: PeerError) => Effect.Effect<void>
-  /** Whether a peer has failed so far, other than by refusing. */
-  readonly broke: () => boolean
+  /** Leaves those that are being asked: the time for an answer is over. */
+  readonly leaveAll: (waitedMillis: number) => Effect.Effect<void>
+  /** Whether a peer of which nothing bad was known has kept this request waiting in vain. */
+  readonly lostTime: () => boolean
+  /** Whether a peer is known that was not asked yet, and against which nothing speaks. */
+  readonly hasAnother: (now: number) => boolean
   /** As many may be asked again as at first, and looked up anew where those known are used up. */
   readonly renew: Effect.Effect<void>
 }
 
-type Running = Omit<Won<unknown>, "value">
-
 type Event =
   | { readonly _tag: "Found"; readonly peer: Peer }
   | { readonly _tag: "LookupEnded" }
-  | { readonly _tag: "Outcome"; readonly running: Running; readonly result: Result.Result<unknown, PeerError> }
+  | { readonly _tag: "Outcome"; readonly attempt: Attempt; readonly result: Result.Result<unknown, PeerError> }
+
+/** After such a failure the peer may be well soon; others are its answer. */
+const mayComeBack = ({ _tag }: PeerError): boolean =>
+  _tag === "PeerUnreachable" || _tag === "PeerDisconnected" || _tag === "PeerStalled" || _tag === "PeerSlow"
 
 export const make = Effect.fnUntraced(function*(options: {
   readonly content: string
   /** Who is said to have the content, at most so many. */
   readonly lookup: (count: number) => Stream.Stream<Peer>
   readonly memory: PeerMemory
+  /** Why no peer is to keep this request waiting for long, if so. */
+  readonly caution: string | undefined
   readonly record: PullRecord
   /** How many may be asked. */
   readonly retries: number
@@ -59,18 +81,25 @@ export const make = Effect.fnUntraced(function*(options: {
   /** Its delays say when one more peer is asked beside those whose first byte is late; its end, that none is. */
   readonly hedging: Schedule.Schedule<unknown>
 }) {
-  const { content, hedging, lookup, memory, record, retries } = options
+  const { caution, content, hedging, lookup, memory, record, retries } = options
   const resolveMillis = Duration.toMillis(options.resolveTimeout)
   const whole = yield* Effect.scope
   const random = yield* Random.Random
   const events = yield* Queue.unbounded<Event>()
   const takeWithin = (millis: number) => Queue.take(events).pipe(Effect.timeoutOption(millis))
   const seen = new Set<string>()
-  const known: Array<Peer> = []
+  const candidates: Candidates = new Candidates({
+    content,
+    memory,
+    caution,
+    random: () => random.nextDoubleUnsafe(),
+    onPassedOver: (peer, reason) => entryOf(peer, 0, false, `asked after others, if at all: it ${reason}`)
+  })
+  const running = new Set<Attempt>()
   let looking = false
   let mayLookAgain = false
   let left = retries
-  let broke = false
+  let lostTime = false
 
   /** More than may be asked: some may be known to fail, and of those that are not the less busy is chosen. */
   const look = Effect.suspend(() => {
@@ -88,7 +117,7 @@ export const make = Effect.fnUntraced(function*(options: {
     if (event._tag !== "Found" || seen.has(event.peer.id)) return
     seen.add(event.peer.id)
     record.peersSeen++
-    known.push(event.peer)
+    candidates.add(event.peer)
   }
 
   const entryOf = (peer: Peer, start: number, hedge: boolean, outcome: string) =>
@@ -102,66 +131,55 @@ export const make = Effect.fnUntraced(function*(options: {
       outcome
     })
 
-  /** The next peer against which nothing is known. */
-  const choose = Effect.fnUntraced(function*(start: number) {
-    while (known.length > 0) {
-      const now = yield* MonotonicTime.millis
-      const [peer] = known.splice(memory.choose(known, () => random.nextDoubleUnsafe(), now), 1)
-      if (peer === undefined) break
-      const objection = memory.objection(peer, content, now)
-      if (objection === undefined) return peer
-      entryOf(peer, start, false, `not asked: it ${objection}`)
-    }
-    return undefined
-  })
-
   /** Asks a peer in a scope of its own. */
-  const open = Effect.fnUntraced(function*(peer: Peer, start: number, hedge: boolean) {
+  const open = Effect.fnUntraced(function*({ patienceMillis, peer }: Candidate, start: number, hedge: boolean) {
     const scope = yield* Scope.fork(whole)
     memory.busy(peer, 1)
     yield* Scope.addFinalizer(scope, Effect.sync(() => memory.busy(peer, -1)))
     const entry = entryOf(peer, start, hedge, "no answer in time")
-    return { peer, scope, entry, span: yield* PullSpans.attempt(scope, peer, entry) } satisfies Running
+    const span = yield* PullSpans.attempt(scope, peer, entry)
+    return { peer, patienceMillis, scope, entry, span, begun: yield* MonotonicTime.millis } satisfies Attempt
   })
 
-  const run = Effect.fnUntraced(function*<A>({ entry, peer, scope, span }: Running, use: Use<A>) {
-    const begun = yield* MonotonicTime.millis
-    return yield* PullSpans.within(span, use(peer)).pipe(
-      Scope.provide(scope),
-      Effect.tap(() =>
-        Effect.map(MonotonicTime.millis, (now) => {
-          entry.firstByteMillis = now - begun
-          memory.answered(now - begun)
-        })
-      )
-    )
-  })
+  const run = <A>(attempt: Attempt, use: Use<A>) =>
+    PullSpans.within(attempt.span, use(attempt)).pipe(Scope.provide(attempt.scope))
 
-  const leave = Effect.fnUntraced(function*({ entry, peer, scope }: Running, error: PeerError) {
+  /** The first byte of an attempt is here. */
+  const answered = ({ begun, entry }: Attempt) =>
+    Effect.map(MonotonicTime.millis, (now) => {
+      entry.firstByteMillis = now - begun
+      memory.answered(now - begun)
+    })
+
+  const leave = Effect.fnUntraced(function*({ entry, patienceMillis, peer, scope }: Attempt, error: PeerError) {
     entry.outcome = why(error)
     // Its connection is let go of before another is opened.
     yield* Scope.close(scope, Exit.fail(error))
-    if (error._tag !== "PeerRefused" && error._tag !== "PeerSuspected") {
-      broke = true
-      record.peersFailed++
+    const now = yield* MonotonicTime.millis
+    memory.failed(peer, content, error, now)
+    if (error._tag !== "PeerRefused" && error._tag !== "PeerSuspected") record.peersFailed++
+    if (error._tag === "PeerStalled" || error._tag === "PeerSlow") {
+      if (patienceMillis === undefined) lostTime = true
+      else memory.patience.spend(error.waitedMillis, now)
     }
-    memory.failed(peer, content, error, yield* MonotonicTime.millis)
+    if (mayComeBack(error)) candidates.addFailed(peer, now)
     yield* RegistryMetrics.peerFailed(error._tag)
     yield* Effect.logDebug(error.message)
   })
 
   /** Another was sooner. */
-  const lose = Effect.fnUntraced(function*({ entry, peer, scope }: Running) {
+  const lose = Effect.fnUntraced(function*({ entry, peer, scope }: Attempt) {
     entry.outcome = "later than another"
     memory.lost(peer, yield* MonotonicTime.millis)
     yield* Scope.close(scope, Exit.void)
   })
 
   const race = Effect.fnUntraced(function*<A>(start: number, use: Use<A>) {
-    const running = new Set<Running>()
     const pace = yield* Schedule.toStep(hedging)
     let hedgeAt = Infinity
     let idleSince = yield* MonotonicTime.millis
+    /** Whether peers were looked for as long as may be while none was asked. */
+    let waited = false
     /** Whether the wait was prolonged already: peers that are found meanwhile and objected to do not do so again. */
     let prolonged = false
     while (true) {
@@ -169,16 +187,18 @@ export const make = Effect.fnUntraced(function*(options: {
       let event = yield* Queue.poll(events)
       if (Option.isNone(event)) {
         const now = yield* MonotonicTime.millis
+        const idle = running.size === 0
         const late = now >= hedgeAt
-        if (left > 0 && known.length > 0 && (running.size === 0 || late)) {
-          const peer = yield* choose(start)
-          if (peer === undefined) continue
+        const nobodyBetter = (waited || !looking) && !mayLookAgain &&
+          ![...running].some(({ patienceMillis }) => patienceMillis === undefined)
+        const candidate = left > 0 && (idle || late) ? candidates.next(now, nobodyBetter) : undefined
+        if (candidate !== undefined) {
           left--
-          const next = yield* open(peer, start, running.size > 0)
+          const next = yield* open(candidate, start, !idle)
           running.add(next)
           yield* run(next, use).pipe(
             Effect.result,
-            Effect.flatMap((result) => Queue.offer(events, { _tag: "Outcome", running: next, result })),
+            Effect.flatMap((result) => Queue.offer(events, { _tag: "Outcome", attempt: next, result })),
             Effect.forkIn(next.scope)
           )
           hedgeAt = yield* pace(now, undefined).pipe(
@@ -187,16 +207,19 @@ export const make = Effect.fnUntraced(function*(options: {
           )
           continue
         }
-        if (running.size === 0 && (left <= 0 || !looking)) {
+        if (idle && (left <= 0 || !looking)) {
           if (left <= 0 || !mayLookAgain) return yield* new PeerNotFound({ content, tried: record.failures })
           mayLookAgain = false
           yield* look
           continue
         }
-        const until = running.size === 0 ? idleSince + resolveMillis : late ? Infinity : hedgeAt
+        if (idle && waited) {
+          return yield* new ResolveTimeout({ content, waitedMillis: resolveMillis, tried: record.failures })
+        }
+        const until = idle ? idleSince + resolveMillis : late ? Infinity : hedgeAt
         event = yield* takeWithin(until - now)
         if (Option.isNone(event)) {
-          if (running.size > 0) continue
+          if (!idle) continue
           // Where this process was held up itself, as by its first requests, it has yet to read what came meanwhile.
           const overdue = (yield* MonotonicTime.millis) - until
           if (overdue > 0 && !prolonged) {
@@ -205,36 +228,38 @@ export const make = Effect.fnUntraced(function*(options: {
           }
         }
         if (Option.isNone(event)) {
-          return yield* new ResolveTimeout({ content, waitedMillis: resolveMillis, tried: record.failures })
+          waited = true
+          continue
         }
       }
       const happened = event.value
       learn(happened)
       // An attempt of a race that is over may tell of itself late.
-      if (happened._tag !== "Outcome" || !running.delete(happened.running)) continue
+      if (happened._tag !== "Outcome" || !running.delete(happened.attempt)) continue
       if (Result.isSuccess(happened.result)) {
         for (const loser of running) {
           yield* lose(loser)
           // It may be needed yet: whoever won may fail in its body.
-          known.push(loser.peer)
+          candidates.add(loser.peer)
           left++
         }
-        return { ...happened.running, value: happened.result.success as A } satisfies Won<A>
+        running.clear()
+        return { ...happened.attempt, value: happened.result.success as A } satisfies Won<A>
       }
-      yield* leave(happened.running, happened.result.failure)
+      yield* leave(happened.attempt, happened.result.failure)
       idleSince = yield* MonotonicTime.millis
-      prolonged = false
+      waited = prolonged = false
     }
   })
 
   const beside = Effect.fnUntraced(function*<A>(time: Duration.Duration, use: Use<A>) {
-    const more: Array<Running> = []
+    const more: Array<Attempt> = []
     for (const event of yield* Queue.clear(events)) learn(event)
     while (left > 0) {
-      const peer = yield* choose(0)
-      if (peer === undefined) break
+      const candidate = candidates.next(yield* MonotonicTime.millis, false)
+      if (candidate === undefined) break
       left--
-      more.push(yield* open(peer, 0, false))
+      more.push(yield* open(candidate, 0, false))
     }
     const answers = yield* Effect.forEach(
       more,
@@ -250,11 +275,41 @@ export const make = Effect.fnUntraced(function*(options: {
     return answers.flatMap(Option.toArray)
   })
 
+  const sample = Effect.fnUntraced(function*(time: Duration.Duration, use: Use<void>) {
+    for (const event of yield* Queue.clear(events)) learn(event)
+    const candidate = candidates.next(yield* MonotonicTime.millis, false)
+    if (candidate === undefined) return
+    const attempt = yield* open(candidate, 0, true)
+    yield* run(attempt, use).pipe(
+      Effect.timeoutOrElse({
+        duration: time,
+        orElse: () =>
+          Effect.fail(new PeerStalled({ peer: nameOf(attempt.peer), waitedMillis: Duration.toMillis(time) }))
+      }),
+      Effect.matchEffect({
+        onFailure: (error) => leave(attempt, error),
+        onSuccess: () =>
+          Effect.suspend(() => {
+            attempt.entry.outcome = "asked to compare its speed"
+            candidates.add(attempt.peer)
+            return Scope.close(attempt.scope, Exit.void)
+          })
+      })
+    )
+  })
+
   return {
     race,
     beside,
+    sample,
+    answered,
     leave,
-    broke: () => broke,
+    leaveAll: Effect.fnUntraced(function*(waitedMillis) {
+      for (const late of running) yield* leave(late, new PeerStalled({ peer: nameOf(late.peer), waitedMillis }))
+      running.clear()
+    }),
+    lostTime: () => lostTime,
+    hasAnother: (now) => left > 0 && candidates.hasGood(now),
     renew: Effect.sync(() => {
       left = retries
       mayLookAgain = true

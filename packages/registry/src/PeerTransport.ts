@@ -7,7 +7,7 @@ import type { HttpRequest } from "@spegel-ts/oci/DistributionRequest"
 import { Context, Duration, Effect, Layer, Result, type Scope } from "effect"
 import { isIPv6 } from "node:net"
 import * as ConnectionPool from "./ConnectionPool.ts"
-import { type ByteSink, Exchange, type ExchangeError, type SpeedLimits } from "./Exchange.ts"
+import { type ByteSink, type Comparison, Exchange, type ExchangeError, type SpeedLimits } from "./Exchange.ts"
 import { PeerUnreachable } from "./MirrorError.ts"
 import type { PeerConnection } from "./PeerConnection.ts"
 import type { ResponseHead } from "./ResponseHead.ts"
@@ -17,11 +17,14 @@ export type TransportError = ExchangeError | PeerUnreachable
 export interface PeerResponse extends ResponseHead {
   /** Which of the peer's addresses answered. */
   readonly address: string
-  /** Hands the body to `sink`, to the last byte or the first failure. Once only. */
-  readonly relay: (sink: ByteSink) => Effect.Effect<void, TransportError>
+  /** Hands the body to `sink`, to the last byte or the first failure; `compare` judges its speed. Once only. */
+  readonly relay: (sink: ByteSink, compare?: Comparison) => Effect.Effect<void, TransportError>
 }
 
-export interface PeerRequest extends HttpRequest, ConnectionPool.Target {}
+export interface PeerRequest extends HttpRequest, ConnectionPool.Target {
+  /** Longest silence in the body, in milliseconds, where that is less than other peers may be silent. */
+  readonly patienceMillis?: number | undefined
+}
 
 export class PeerTransport extends Context.Service<PeerTransport, {
   /**
@@ -42,6 +45,8 @@ export interface TransportOptions extends Partial<ConnectionPool.PoolLimits> {
 }
 
 const crawlWindowMillis = 3000
+/** Speed of a peer that is given little time is looked at after so many times its longest silence. */
+const crawlPatience = 4
 
 const printHead = ({ addresses, headers, method, port, url }: PeerRequest): string => {
   const [address = ""] = addresses
@@ -63,7 +68,12 @@ class Call {
   constructor(pool: ConnectionPool.ConnectionPool, request: PeerRequest, limits: SpeedLimits) {
     this.#pool = pool
     this.#request = request
-    this.#limits = limits
+    const { patienceMillis = Infinity } = request
+    this.#limits = {
+      ...limits,
+      stallMillis: Math.min(limits.stallMillis, patienceMillis),
+      crawlWindowMillis: Math.min(limits.crawlWindowMillis, crawlPatience * patienceMillis)
+    }
   }
 
   start(onAnswer: (answer: Result.Result<PeerResponse, TransportError>) => void): void {
@@ -109,9 +119,13 @@ class Call {
         onAnswer(Result.map(head, (head): PeerResponse => ({
           ...head,
           address: connection.address,
-          relay: (sink) =>
+          relay: (sink, compare) =>
             Effect.callback((resume) => {
-              exchange.relay(sink, (failure) => resume(failure === undefined ? Effect.void : Effect.fail(failure)))
+              exchange.relay(
+                sink,
+                (failure) => resume(failure === undefined ? Effect.void : Effect.fail(failure)),
+                compare
+              )
               // Nothing is read into the sink's memory after this.
               return Effect.sync(() => exchange.abandon())
             })

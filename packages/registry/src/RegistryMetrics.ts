@@ -28,7 +28,7 @@ const ingestsDiscarded = Metric.counter("spegel_mirror_ingests_discarded_total",
   incremental: true
 })
 const circuitOpenings = Metric.counter("spegel_mirror_circuit_openings_total", {
-  description: "How often peers were left alone for a registry because they kept failing",
+  description: "How often a registry's peers got little time because they kept requests waiting",
   incremental: true
 })
 const servedBytes = Metric.counter("spegel_served_bytes_total", {

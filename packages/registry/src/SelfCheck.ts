@@ -1,15 +1,16 @@
 /**
  * Disks and memory err. A peer that got wrong bytes from this node says so, and this node then reads what it holds: a
- * blob that is not what its digest says is not given to peers any more, so that it costs the cluster one failed pull.
+ * blob that is not what its digest says is not given to peers any more, so that it costs the cluster one failed pull. When
+ * it was replaced, as by pulling its image again, it is read once more, and given to peers if it is right.
  *
  * Anybody can say so, and reading costs time: checks run one at a time, a tenth of the time at most, and not twice for
  * the same blob within ten minutes.
  */
-import { ContentStore } from "@spegel-ts/content/ContentStore"
+import { type BlobSource, ContentStore } from "@spegel-ts/content/ContentStore"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { Router } from "@spegel-ts/router/Router"
-import { Duration, Effect, Metric, Queue } from "effect"
+import { Duration, Effect, Latch, Metric, Queue, Schedule, Stream } from "effect"
 import * as ContentHash from "./ContentHash.ts"
 import * as MonotonicTime from "./MonotonicTime.ts"
 
@@ -19,8 +20,8 @@ export const suspectHeader = "x-spegel-suspect"
 export interface SelfCheck {
   /** Has a blob checked in the background, unless it was lately or too many others wait. */
   readonly suspect: (digest: Digest.Digest) => Effect.Effect<void>
-  /** Whether a check has found that a blob is not what its digest says. */
-  readonly isDamaged: (digest: Digest.Digest) => boolean
+  /** Whether a check has found that a blob is not what its digest says, and no later one that it is right again. */
+  readonly isDamaged: (digest: Digest.Digest) => Effect.Effect<boolean>
 }
 
 const maxWaiting = 16
@@ -34,35 +35,58 @@ const damagedBlobs = Metric.counter("spegel_content_damaged_total", {
   incremental: true
 })
 
+const retryPolicy = Schedule.min([Schedule.exponential("1 second"), Schedule.spaced("1 minute")])
+
+/** Tells one copy of a blob from the next: a file by its inode and times, bytes in memory by themselves. */
+const copyOf = (source: BlobSource): Effect.Effect<unknown> =>
+  source._tag === "Bytes"
+    ? Effect.succeed(source.bytes)
+    : Effect.promise(() =>
+      source.handle.stat({ bigint: true }).then(({ ctimeNs, dev, ino, mtimeNs, size }) =>
+        [dev, ino, mtimeNs, ctimeNs, size].join()
+      )
+    )
+
+const chunksOf = (source: BlobSource) =>
+  source._tag === "File" ? source.handle.createReadStream({ start: 0, autoClose: false }) : toChunks(source.bytes)
+
 /** Checks end with the scope. */
 export const make = Effect.gen(function*() {
   const store = yield* ContentStore
   const router = yield* Router
   const waiting = yield* Queue.dropping<Digest.Digest>(maxWaiting)
   const checkedAt = new Map<Digest.Digest, number>()
-  const damaged = new Set<Digest.Digest>()
+  /** What was found damaged: which copy of it. */
+  const damaged = new Map<Digest.Digest, unknown>()
+  const anyDamaged = yield* Latch.make(false)
   yield* Metric.value(damagedBlobs)
 
-  const isRight = Effect.fnUntraced(function*(digest: Digest.Digest) {
-    const source = yield* store.open(digest)
-    return yield* ContentHash.matches(
-      digest,
-      source._tag === "File" ? source.handle.createReadStream({ start: 0, autoClose: false }) : toChunks(source.bytes)
+  const condemn = Effect.fnUntraced(function*(digest: Digest.Digest, copy: unknown) {
+    const isNew = !damaged.has(digest)
+    damaged.set(digest, copy)
+    yield* anyDamaged.open
+    yield* router.withdraw([ContentKey.make(digest)])
+    if (isNew) yield* Metric.update(damagedBlobs, 1)
+    yield* Effect.logError(
+      `this node's copy of ${digest} is damaged, and is not given to peers any more: check the disk, remove the images that use it and pull them again`
     )
-  }, Effect.scoped)
+  })
+
+  const acquit = Effect.fnUntraced(function*(digest: Digest.Digest) {
+    if (!damaged.delete(digest)) return
+    if (damaged.size === 0) yield* anyDamaged.close
+    yield* Effect.logInfo(`this node's copy of ${digest} is right again, and is given to peers`)
+    yield* router.advertise([ContentKey.make(digest)])
+  })
 
   const check = Effect.fnUntraced(function*(digest: Digest.Digest) {
     const begun = yield* MonotonicTime.millis
-    if (!(yield* isRight(digest))) {
-      damaged.add(digest)
-      yield* router.withdraw([ContentKey.make(digest)])
-      yield* Metric.update(damagedBlobs, 1)
-      yield* Effect.logError(
-        `this node's copy of ${digest} is damaged, and is not given to peers any more: check the disk, remove the images that use it and pull them again`
-      )
-    }
+    const source = yield* store.open(digest)
+    const copy = yield* copyOf(source)
+    if (yield* ContentHash.matches(digest, chunksOf(source))) yield* acquit(digest)
+    else yield* condemn(digest, copy)
     yield* Effect.sleep(Duration.millis(((yield* MonotonicTime.millis) - begun) * rest))
-  })
+  }, Effect.scoped)
 
   yield* Queue.take(waiting).pipe(
     Effect.flatMap((digest) =>
@@ -73,8 +97,37 @@ export const make = Effect.gen(function*() {
     Effect.forkScoped
   )
 
+  /** Has a blob that was found damaged read again, where there is another copy of it. */
+  const lookAgain = Effect.fnUntraced(
+    function*(digest: Digest.Digest) {
+      if ((yield* copyOf(yield* store.open(digest))) !== damaged.get(digest)) yield* Queue.offer(waiting, digest)
+    },
+    Effect.scoped,
+    (looking) => Effect.ignore(looking)
+  )
+
+  // Nothing is watched while nothing is damaged.
+  yield* anyDamaged.await.pipe(
+    Effect.andThen(
+      store.changes.pipe(
+        Stream.takeWhile(() => damaged.size > 0),
+        Stream.runForEach((change) =>
+          change._tag === "Resync"
+            ? Effect.forEach([...damaged.keys()], lookAgain, { discard: true })
+            : change._tag === "BlobAdded" && damaged.has(change.digest)
+            ? lookAgain(change.digest)
+            : Effect.void
+        )
+      )
+    ),
+    Effect.retry(retryPolicy),
+    Effect.forever,
+    Effect.forkScoped
+  )
+
   return {
-    isDamaged: (digest) => damaged.has(digest),
+    isDamaged: (digest) =>
+      Effect.suspend(() => damaged.has(digest) ? Effect.as(lookAgain(digest), true) : Effect.succeed(false)),
     suspect: Effect.fnUntraced(function*(digest) {
       const now = yield* MonotonicTime.millis
       if (damaged.has(digest) || now - (checkedAt.get(digest) ?? -Infinity) < againAfterMillis) return

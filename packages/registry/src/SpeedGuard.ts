@@ -1,16 +1,15 @@
 /**
- * Tells a peer that crawls from a client that is slow: only the time in which the client waits for bytes counts.
- * A peer that sends nothing at all is not its matter, since it looks only when bytes arrive.
+ * How fast a peer sends, told apart from how fast its client takes: only the time in which the client waits for bytes
+ * counts. A peer that sends nothing at all is not its matter, since it looks only when bytes arrive.
  */
 export class SpeedGuard {
-  readonly #minBytesPerSecond: number
   readonly #windowMillis: number
   #bytes = 0
   #waitedMillis = 0
   #waitingSince: number | undefined
 
-  constructor(minBytesPerSecond: number, windowMillis: number) {
-    this.#minBytesPerSecond = minBytesPerSecond
+  /** Speed is told each time that the client has waited for so long. */
+  constructor(windowMillis: number) {
     this.#windowMillis = windowMillis
   }
 
@@ -19,7 +18,7 @@ export class SpeedGuard {
     this.#waitingSince = now
   }
 
-  /** The client has got bytes; it waits for the next only from `waiting` on. Gives the speed where it is too low. */
+  /** The client has got bytes; it waits for the next only from `waiting` on. Gives bytes per second at a window's end. */
   received(bytes: number, now: number): number | undefined {
     this.#bytes += bytes
     this.#waitedMillis += now - (this.#waitingSince ?? now)
@@ -28,6 +27,6 @@ export class SpeedGuard {
     const speed = this.#bytes / (this.#waitedMillis / 1000)
     this.#bytes = 0
     this.#waitedMillis = 0
-    return speed < this.#minBytesPerSecond ? speed : undefined
+    return speed
   }
 }

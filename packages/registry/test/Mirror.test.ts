@@ -468,37 +468,6 @@ describe("Mirror", () => {
       }))
   }
 
-  it.live("gets out of the way of a registry for which peers keep failing", () =>
-    Effect.gen(function*() {
-      const network = MemoryRouter.network()
-      let broken = true
-      const blobs = Array.from({ length: 5 }, (_, index) => Buffer.from(`layer ${index}`))
-      const digests = blobs.map((blob) => Digest.ofBytes(blob))
-      const peer = yield* startFalsePeer(
-        network,
-        "127.0.0.4",
-        (socket, asked) => {
-          const index = digests.findIndex((digest) => asked.includes(digest))
-          if (broken) socket.destroy()
-          else socket.write(honest(blobs[index] ?? Buffer.alloc(0), asked))
-        },
-        ...digests
-      )
-      const { url } = yield* startNode(network, "127.0.0.3", {
-        circuitFailures: 2,
-        circuitPause: Duration.minutes(1)
-      })
-      const fetchBlob = (index: number) => get(blobUrl(url, digests[index] ?? ""))
-      for (const index of [0, 1]) assert.include(error((yield* fetchBlob(index)).body).message, "no peer could serve")
-      const asked = peer.requests.length
-      broken = false
-      assert.include(error((yield* fetchBlob(2)).body).message, `they kept failing for ${ns}`)
-      assert.strictEqual(peer.requests.length, asked)
-      // Another registry's images are asked for.
-      const other = yield* get(`${url}/v2/team/app/blobs/${digests[3]}?ns=other.example`)
-      assert.strictEqual(other.status, 200)
-    }))
-
   it.live("that nobody has some content does not open the circuit", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()

@@ -30,7 +30,7 @@ const setUp = Effect.gen(function*() {
             return BlobSource.Bytes({ bytes: disk.bytes, size: disk.bytes.length })
           })
       }))
-    ).pipe(Layer.provide(MemoryStore.layer))
+    ).pipe(Layer.provideMerge(MemoryStore.layer))
   )
   return yield* Effect.gen(function*() {
     yield* Effect.flatMap(Router, (router) => router.advertise([ContentKey.make(digest)]))
@@ -40,7 +40,17 @@ const setUp = Effect.gen(function*() {
       Effect.promise(() => setTimeout(5)).pipe(Effect.repeat({ until: done, times: 2000 }))
     const suspect = check.suspect(digest)
     const advertised = () => network.providers.get(ContentKey.make(digest))?.has("self")
-    return { ...check, suspect, settled, disk, advertised }
+    const { put, remove } = yield* MemoryStore.MemoryContent
+    /** Another file takes the blob's place. */
+    const replace = (bytes: typeof right) =>
+      Effect.andThen(
+        remove(digest),
+        Effect.suspend(() => {
+          disk.bytes = bytes
+          return put(right)
+        })
+      )
+    return { ...check, suspect, settled, disk, advertised, replace }
   }).pipe(Effect.provide(yield* Layer.build(layer)))
 })
 
@@ -51,7 +61,33 @@ describe("SelfCheck", () => {
       disk.bytes = Buffer.from("as it was pulleD")
       yield* suspect
       yield* settled(() => advertised() === false)
-      assert.deepStrictEqual([isDamaged(digest), advertised()], [true, false])
+      assert.deepStrictEqual([yield* isDamaged(digest), advertised()], [true, false])
+    }))
+
+  it.effect("gives a blob to peers again that was replaced by a right one, and none that was by a wrong one", () =>
+    Effect.gen(function*() {
+      const { advertised, disk, isDamaged, replace, settled, suspect } = yield* setUp
+      disk.bytes = Buffer.from("as it was pulleD")
+      yield* suspect
+      yield* settled(() => advertised() === false)
+      for (const wrong of ["as it was PULLED", "as IT was pulled"]) {
+        const reads = disk.reads
+        yield* replace(Buffer.from(wrong))
+        // Looked at, and read.
+        yield* settled(() => disk.reads >= reads + 2)
+        assert.isAtLeast(disk.reads, reads + 2)
+        yield* TestClock.adjust("1 minute")
+        assert.deepStrictEqual([yield* isDamaged(digest), advertised()], [true, false])
+      }
+      yield* replace(right)
+      yield* settled(() => advertised() === true)
+      assert.deepStrictEqual([yield* isDamaged(digest), advertised()], [false, true])
+      // It may be damaged once more.
+      disk.bytes = Buffer.from("as it was pulleD")
+      yield* TestClock.adjust("10 minutes")
+      yield* suspect
+      yield* settled(() => advertised() === false)
+      assert.deepStrictEqual([yield* isDamaged(digest), advertised()], [true, false])
     }))
 
   it.effect("leaves a blob that is right, and does not read it for each complaint", () =>
@@ -59,7 +95,7 @@ describe("SelfCheck", () => {
       const { advertised, disk, isDamaged, settled, suspect } = yield* setUp
       for (let turn = 0; turn < 5; turn++) yield* suspect
       yield* settled(() => disk.reads > 0)
-      assert.deepStrictEqual([isDamaged(digest), advertised(), disk.reads], [false, true, 1])
+      assert.deepStrictEqual([yield* isDamaged(digest), advertised(), disk.reads], [false, true, 1])
       yield* TestClock.adjust("10 minutes")
       yield* suspect
       yield* settled(() => disk.reads > 1)

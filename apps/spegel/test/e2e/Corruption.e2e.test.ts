@@ -7,6 +7,7 @@ import { chmod, open, readdir, readFile } from "node:fs/promises"
 import { join } from "node:path"
 import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
 import * as FaultPeer from "../faults/FaultPeer.ts"
+import { none } from "../faults/FaultServer.ts"
 import * as Node from "./Node.ts"
 import * as Upstream from "./Upstream.ts"
 
@@ -83,7 +84,7 @@ describe.skipIf(missing !== undefined)(`a lying peer${missing === undefined ? ""
         name,
         objects,
         misbehaviour: { fault: "wrong bytes", kind: "GET large layer" },
-        vanish: () => {}
+        happenings: none
       })
       yield* Node.untilFound(node, upstream.host, [`blobs/${layer}`])
       assert.isTrue(Exit.isFailure(yield* Effect.exit(node.pullByCri(name))))

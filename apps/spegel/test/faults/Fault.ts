@@ -16,10 +16,19 @@ export const faults = [
   "long body",
   "wrong Content-Type",
   "wrong Content-Length",
-  "slow 100 KB/s"
+  "slow 100 KB/s",
+  "restart beside a freeze",
+  "clock back 1 h",
+  "clock on 1 d"
 ] as const
 
 export type Fault = typeof faults[number]
+
+/** By how many milliseconds the clock of the mirror's node is set in the middle of a body. */
+export const clockChanges: { readonly [K in Fault]?: number } = {
+  "clock back 1 h": -3_600_000,
+  "clock on 1 d": 86_400_000
+}
 
 /** The requests of a pull, in the order in which containerd makes them; blobs of both sizes partly at once. */
 export const requestKinds = ["HEAD tag", "GET manifest", "GET small blob", "GET large layer"] as const

@@ -7,7 +7,7 @@ import { Router } from "@spegel-ts/router/Router"
 import { Context, Effect, Exit, Layer, Option, Result, Schedule, Scope, Stream } from "effect"
 import { readFile } from "node:fs/promises"
 import { join } from "node:path"
-import { FaultServer, type Misbehaviour } from "./FaultServer.ts"
+import { FaultServer, type Happenings, type Misbehaviour } from "./FaultServer.ts"
 
 export interface FaultPeerOptions {
   /** The peer's own address; both of its ports are on it. */
@@ -23,7 +23,7 @@ export interface FaultPeerOptions {
   /** The image, manifest first. */
   readonly objects: ReadonlyArray<{ readonly digest: string; readonly mediaType: string }>
   readonly misbehaviour?: Misbehaviour | undefined
-  readonly vanish: () => void
+  readonly happenings: Happenings
 }
 
 const bytesOf = (layout: string, digest: string) =>
@@ -31,12 +31,12 @@ const bytesOf = (layout: string, digest: string) =>
 
 /** Joins under a new identity and advertises the image; returns when others can find it. */
 export const start = Effect.fnUntraced(function*(options: FaultPeerOptions) {
-  const { host, layout, misbehaviour, objects, vanish } = options
+  const { happenings, host, layout, misbehaviour, objects } = options
   const served = yield* Effect.forEach(
     objects,
     (object) => Effect.map(bytesOf(layout, object.digest), (bytes) => ({ ...object, bytes }))
   )
-  const server = new FaultServer({ host, port: options.registryPort, objects: served, misbehaviour, vanish })
+  const server = new FaultServer({ host, port: options.registryPort, objects: served, misbehaviour, happenings })
   yield* Effect.acquireRelease(Effect.promise(() => server.start()), () => Effect.sync(() => server.stop()))
 
   const scope = yield* Scope.make()

@@ -1,8 +1,10 @@
 /** The program of a fault peer: alone in a network namespace, and told what to do by the process that started it. */
 import { Effect, Exit, Scope } from "effect"
 import { execFileSync } from "node:child_process"
+import { readFileSync, writeFileSync } from "node:fs"
 import * as FaultPeer from "./FaultPeer.ts"
 import type { Command, Reply } from "./FaultPeerProcess.ts"
+import * as SettableClock from "./SettableClock.ts"
 
 const ip = (...args: ReadonlyArray<string>) => void execFileSync("ip", args)
 
@@ -30,8 +32,16 @@ const run = (command: Command): Effect.Effect<unknown> =>
         return null
       case "Start": {
         const scope = yield* Scope.make()
-        const vanish = () => ip("link", "set", link, "down")
-        const peer = yield* Effect.orDie(Scope.provide(FaultPeer.start({ ...command.options, vanish }), scope))
+        const { clockFile, mirror, peer: other } = command.others
+        const happenings = {
+          vanish: () => ip("link", "set", link, "down"),
+          freezeOther: () => void process.kill(other, "SIGSTOP"),
+          changeClock: (millis: number) => {
+            writeFileSync(clockFile, String(Number(readFileSync(clockFile, "utf8")) + millis))
+            process.kill(mirror, SettableClock.signal)
+          }
+        }
+        const peer = yield* Effect.orDie(Scope.provide(FaultPeer.start({ ...command.options, happenings }), scope))
         running = { scope, peer }
         return null
       }

@@ -6,9 +6,18 @@ import { run } from "../../../../packages/containerd/test/ContainerdDaemon.ts"
 import type { FaultPeerOptions } from "./FaultPeer.ts"
 import type { Counts } from "./FaultServer.ts"
 
+/** The processes beside which a peer misbehaves. */
+export interface Others {
+  /** The other peer that has the image. */
+  readonly peer: number
+  /** The mirror under test, and the file that says by how much its clock is off (`SettableClock`). */
+  readonly mirror: number
+  readonly clockFile: string
+}
+
 export type Command =
   | { readonly _tag: "Network"; readonly link: string; readonly address: string }
-  | { readonly _tag: "Start"; readonly options: Omit<FaultPeerOptions, "vanish"> }
+  | { readonly _tag: "Start"; readonly options: Omit<FaultPeerOptions, "happenings">; readonly others: Others }
   | { readonly _tag: "AwaitProviders"; readonly providers: number }
   | { readonly _tag: "Counts" }
   | { readonly _tag: "Stop" }
@@ -82,7 +91,7 @@ export const start = Effect.fnUntraced(function*(options: {
   yield* tell({ _tag: "Network", link: inside, address })
 
   return {
-    start: (options: Omit<FaultPeerOptions, "vanish">) => tell({ _tag: "Start", options }),
+    start: (options: Omit<FaultPeerOptions, "happenings">, others: Others) => tell({ _tag: "Start", options, others }),
     /** Waits until the peer finds so many others for everything that it has. */
     awaitProviders: (providers: number) => tell({ _tag: "AwaitProviders", providers }),
     counts: Effect.map(tell({ _tag: "Counts" }), (counts) => counts as Counts),

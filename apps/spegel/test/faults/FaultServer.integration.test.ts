@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Schedule } from "effect"
 import { createHash } from "node:crypto"
 import { connect } from "node:net"
 import { freePort } from "../e2e/Upstream.ts"
-import { type Fault, faults, type RequestKind } from "./Fault.ts"
+import { clockChanges, type Fault, faults, type RequestKind } from "./Fault.ts"
 import { FaultServer } from "./FaultServer.ts"
 
 const bytes = createHash("shake256", { outputLength: 20_000 }).update("a blob").digest()
@@ -49,26 +49,35 @@ const ask = (port: number, path: string, enough: number | "nothing") =>
 const serve = Effect.fnUntraced(function*(fault: Fault, kind: RequestKind) {
   const port = yield* freePort
   let vanished = false
+  let frozen = 0
+  let changed = 0
   const server = new FaultServer({
     host: "127.0.0.1",
     port,
     objects: [{ digest, mediaType: "application/octet-stream", bytes }],
     misbehaviour: { fault, kind },
-    vanish: () => vanished = true
+    happenings: {
+      vanish: () => vanished = true,
+      freezeOther: () => frozen++,
+      changeClock: (millis) => changed += millis
+    }
   })
   yield* Effect.acquireRelease(Effect.promise(() => server.start()), () => Effect.sync(() => server.stop()))
-  return { port, server, vanished: () => vanished }
+  return { port, server, vanished: () => vanished, frozen: () => frozen, changed: () => changed }
 })
 
 const whole = bytes.length
 const half = whole / 2
 
 /** How much comes of the body, how long the head says it is, and how it ends. */
-const expected: Record<Exclude<Fault, "404" | "500" | "503" | "refuse" | "reset mid-body">, {
-  readonly length: number
-  readonly sent: number
-  readonly end: Answer["end"]
-}> = {
+const expected: Record<
+  Exclude<Fault, "404" | "500" | "503" | "refuse" | "reset mid-body" | "restart beside a freeze">,
+  {
+    readonly length: number
+    readonly sent: number
+    readonly end: Answer["end"]
+  }
+> = {
   "never answer": { length: 0, sent: 0, end: "open" },
   "headers then nothing": { length: whole, sent: 0, end: "open" },
   "FIN mid-body": { length: whole, sent: half, end: "FIN" },
@@ -79,6 +88,8 @@ const expected: Record<Exclude<Fault, "404" | "500" | "503" | "refuse" | "reset 
   "long body": { length: whole + 1000, sent: whole + 1000, end: "open" },
   "wrong Content-Type": { length: whole, sent: whole, end: "open" },
   "wrong Content-Length": { length: half, sent: whole, end: "open" },
+  "clock back 1 h": { length: whole, sent: whole, end: "open" },
+  "clock on 1 d": { length: whole, sent: whole, end: "open" },
   "slow 100 KB/s": { length: whole, sent: whole, end: "open" }
 }
 
@@ -88,7 +99,7 @@ describe("a fault", () => {
     it.live(`${fault}: is what it is called`, () =>
       Effect.gen(function*() {
         const { end, length, sent } = expected[fault as keyof typeof expected]
-        const { port, server, vanished } = yield* serve(fault, "GET small blob")
+        const { changed, port, server, vanished } = yield* serve(fault, "GET small blob")
         const started = performance.now()
         const answer = yield* ask(port, blob, fault === "never answer" ? "nothing" : sent)
         assert.strictEqual(answer.end, end)
@@ -96,6 +107,7 @@ describe("a fault", () => {
         assert.strictEqual(Number(/content-length: (\d+)/.exec(answer.head)?.[1] ?? 0), length)
         assert.strictEqual(answer.head.includes("text/html"), fault === "wrong Content-Type")
         assert.strictEqual(vanished(), fault === "vanish")
+        assert.strictEqual(changed(), clockChanges[fault] ?? 0)
         const right = Buffer.compare(answer.body.subarray(0, whole), bytes.subarray(0, sent)) === 0
         assert.strictEqual(right, fault !== "wrong bytes")
         if (fault === "slow 100 KB/s") assert.isAtLeast(performance.now() - started, 100)
@@ -117,6 +129,21 @@ describe("a fault", () => {
       const answer = yield* ask(port, blob, 1e9)
       assert.strictEqual(answer.end, "ECONNRESET")
       assert.isBelow(answer.body.length, whole)
+    }))
+
+  it.live("a peer that is killed breaks off and refuses, and is well when it is back", () =>
+    Effect.gen(function*() {
+      const { frozen, port, server } = yield* serve("restart beside a freeze", "GET small blob")
+      const broken = yield* ask(port, blob, 1e9)
+      assert.deepStrictEqual([broken.end, frozen()], ["ECONNRESET", 1])
+      assert.isBelow(broken.body.length, whole)
+      assert.strictEqual((yield* ask(port, blob, 1e9)).end, "ECONNREFUSED")
+      const back = ask(port, blob, whole).pipe(
+        Effect.filterOrFail(({ end }) => end === "open", () => "not back yet"),
+        Effect.retry({ schedule: Schedule.spaced("50 millis"), times: 100 })
+      )
+      assert.isTrue((yield* back).body.equals(bytes))
+      assert.strictEqual(server.counts.faulty, 1)
     }))
 
   it.live("connections are refused from the first request on, or when what comes before was answered", () =>

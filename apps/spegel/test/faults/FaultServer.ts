@@ -1,7 +1,7 @@
 /** A registry with one image that misbehaves as it is told, and counts what it was asked for and what it sent. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
 import type { Socket } from "node:net"
-import { type Fault, kindOf, type RequestKind, requestKinds } from "./Fault.ts"
+import { clockChanges, type Fault, kindOf, type RequestKind, requestKinds } from "./Fault.ts"
 
 /** One object of the image: what it is, and its bytes. */
 export interface ServedObject {
@@ -31,13 +31,39 @@ export interface FaultServerOptions {
   readonly objects: ReadonlyArray<ServedObject>
   /** None is a good peer. */
   readonly misbehaviour?: Misbehaviour | undefined
+  readonly happenings: Happenings
+}
+
+/** What may happen elsewhere, in the middle of a body. */
+export interface Happenings {
   /** Takes the machine off the network. */
   readonly vanish: () => void
+  /** Stops the other peer that has the image, which keeps its connections. */
+  readonly freezeOther: () => void
+  /** Sets the clock of the node that asks. */
+  readonly changeClock: (millis: number) => void
 }
+
+/** For a peer whose misbehaviour is its own. */
+export const none: Happenings = { vanish: () => {}, freezeOther: () => {}, changeClock: () => {} }
 
 const slowBytesPerSecond = 100_000
 const slowTickMillis = 50
 const excess = Buffer.alloc(1000)
+/** How long it takes a peer that was killed to be back. */
+const downMillis = 300
+/** What happens elsewhere has happened by then. */
+const settleMillis = 50
+
+type ScriptedFault = Exclude<
+  Fault,
+  "404" | "500" | "503" | "refuse" | "never answer" | "headers then nothing" | "wrong Content-Type" | "slow 100 KB/s"
+>
+
+const ofHeads: ReadonlySet<Fault> = new Set(["404", "500", "503", "refuse", "never answer", "wrong Content-Type"])
+
+/** Whether an answer without a body is as it should be. */
+const isOfBody = (fault: Fault): boolean => !ofHeads.has(fault)
 
 /** How an answer goes wrong: the header that says how long it is, the bytes that are sent, and how it ends. */
 interface Script {
@@ -54,6 +80,7 @@ export class FaultServer {
   #requests = 0
   #faulty = 0
   #bytes = 0
+  #restarted = false
 
   constructor(options: FaultServerOptions) {
     this.#options = options
@@ -81,10 +108,27 @@ export class FaultServer {
     })
   }
 
+  /** Ends all connections as a process that is killed does, and takes new ones when it has been started again. */
+  #restart(): void {
+    const { host, port } = this.#options
+    this.#restarted = true
+    this.#server.close()
+    for (const socket of this.#sockets) socket.resetAndDestroy()
+    this.#after(downMillis, () => this.#server.listen(port, host))
+  }
+
+  #after(millis: number, run: () => void): void {
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer)
+      run()
+    }, millis)
+    this.#timers.add(timer)
+  }
+
   /** Takes no more connections, and ends those that there are. */
   stop(): void {
     this.#server.close()
-    for (const timer of this.#timers) clearInterval(timer)
+    for (const timer of this.#timers) clearTimeout(timer)
     for (const socket of this.#sockets) socket.destroy()
   }
 
@@ -107,8 +151,13 @@ export class FaultServer {
       }
       return this.#answerWell(request, response, object)
     }
+    const { fault } = misbehaviour
+    // A head that is right is no fault, and who was killed once is well.
+    if ((request.method === "HEAD" && isOfBody(fault)) || this.#restarted) {
+      return this.#answerWell(request, response, object)
+    }
     this.#faulty++
-    this.#misbehave(misbehaviour.fault, request, response, object)
+    this.#misbehave(fault, request, response, object)
   }
 
   #answerStatus(response: ServerResponse, status: number): void {
@@ -166,20 +215,7 @@ export class FaultServer {
     }
   }
 
-  #scriptOf(
-    fault: Exclude<
-      Fault,
-      | "404"
-      | "500"
-      | "503"
-      | "refuse"
-      | "never answer"
-      | "headers then nothing"
-      | "wrong Content-Type"
-      | "slow 100 KB/s"
-    >,
-    bytes: Uint8Array
-  ): Script {
+  #scriptOf(fault: ScriptedFault, bytes: Uint8Array): Script {
     const whole = { contentLength: bytes.length, body: bytes, end: () => {} }
     const half = { ...whole, body: bytes.subarray(0, Math.floor(bytes.length / 2)) }
     switch (fault) {
@@ -190,7 +226,24 @@ export class FaultServer {
       case "stall mid-body":
         return half
       case "vanish":
-        return { ...half, end: () => this.#options.vanish() }
+        return { ...half, end: () => this.#options.happenings.vanish() }
+      case "restart beside a freeze":
+        return {
+          ...half,
+          end: () => {
+            this.#options.happenings.freezeOther()
+            this.#restart()
+          }
+        }
+      case "clock back 1 h":
+      case "clock on 1 d":
+        return {
+          ...half,
+          end: (socket) => {
+            this.#options.happenings.changeClock(clockChanges[fault] ?? 0)
+            this.#after(settleMillis, () => this.#send(socket, bytes.subarray(half.body.length), () => {}))
+          }
+        }
       case "wrong bytes": {
         const wrong = Uint8Array.from(bytes)
         const middle = Math.floor(bytes.length / 2)

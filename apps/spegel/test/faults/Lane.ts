@@ -8,8 +8,9 @@ import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as Reference from "@spegel-ts/oci/Reference"
 import * as DemoImage from "@spegel-ts/spegel/demo/DemoImage"
 import { Cause, Data, Effect, Exit, Option, Result, Schedule } from "effect"
-import { mkdir, rm } from "node:fs/promises"
+import { mkdir, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
+import { pathToFileURL } from "node:url"
 import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
 import type { Containerd } from "../../../../packages/containerd/test/ContainerdPackages.ts"
 import * as CriClient from "../../../../packages/containerd/test/CriClient.ts"
@@ -18,6 +19,7 @@ import * as Upstream from "../e2e/Upstream.ts"
 import * as FaultPeerProcess from "./FaultPeerProcess.ts"
 import type { Misbehaviour } from "./FaultServer.ts"
 import { bridge } from "./Isolation.ts"
+import * as SettableClock from "./SettableClock.ts"
 
 /** Who asks containerd to pull. */
 export type Client = "CRI" | "ctr"
@@ -64,7 +66,13 @@ const kibibyte = 1024
 const layerSizes = [64 * kibibyte, 4.5 * 1024 * kibibyte]
 
 const startSpegel = Effect.fnUntraced(
-  function*(address: string, directory: string, store: ReadonlyArray<string>, bootstrap: string) {
+  function*(
+    address: string,
+    directory: string,
+    store: ReadonlyArray<string>,
+    bootstrap: string,
+    environment?: Readonly<Record<string, string>>
+  ) {
     const spegel = yield* SpegelProcess.start([
       "registry",
       ...store,
@@ -74,7 +82,7 @@ const startSpegel = Effect.fnUntraced(
       `--metrics-addr=${address}:${ports.metrics}`,
       "--bootstrap-kind=static",
       `--static-bootstrap-peers=${bootstrap}:${ports.router}`
-    ])
+    ], environment)
     return { ...spegel, url: `http://${address}:${ports.registry}` }
   }
 )
@@ -103,8 +111,14 @@ export const start = Effect.fnUntraced(function*({ client, containerd: programs,
     `--containerd-sock=${containerd.socket}`,
     `--containerd-content-path=${containerd.contentPath}`
   ]
+  const clockFile = join(directory, "clock")
+  yield* Effect.promise(() => writeFile(clockFile, "0"))
+  const settable = {
+    NODE_OPTIONS: `--import=${pathToFileURL(join(import.meta.dirname, "SettableClock.ts")).href}`,
+    [SettableClock.variable]: clockFile
+  }
   const [node, good] = yield* Effect.all([
-    startSpegel(addresses.node, join(directory, "node"), store, addresses.good),
+    startSpegel(addresses.node, join(directory, "node"), store, addresses.good, settable),
     startSpegel(addresses.good, join(directory, "good-data"), [`--store=oci-layout:${goodRoot}`], addresses.node)
   ], { concurrency: "unbounded" })
   yield* Effect.forEach([node, good], ({ output, url }) =>
@@ -170,7 +184,9 @@ export const start = Effect.fnUntraced(function*({ client, containerd: programs,
         name: image.name,
         objects: image.objects.map(({ descriptor: { digest, mediaType } }) => ({ digest, mediaType })),
         misbehaviour
-      }),
+      }, { peer: good.child.pid ?? 0, mirror: node.child.pid ?? 0, clockFile }),
+    /** Lets the good peer go on, where it was stopped. */
+    thawGood: Effect.sync(() => good.child.kill("SIGCONT")),
     /** Pulls once, with the mirror first or from upstream alone; an answer that takes too long is a failure. */
     pull: Effect.fnUntraced(function*(image: Image, from: "mirror" | "upstream") {
       yield* configure(from === "mirror" ? node.url : `http://${upstream.host}`)

@@ -1,7 +1,8 @@
 /** Every fault with every request of a pull: does the pull end well, and how much later than from upstream alone. */
 import { Cause, Effect, Exit } from "effect"
-import type { Fault, RequestKind } from "./Fault.ts"
+import { clockChanges, type Fault, type RequestKind } from "./Fault.ts"
 import type * as Lane from "./Lane.ts"
+import * as SettableClock from "./SettableClock.ts"
 
 /** Who else has the image: upstream alone, or a good peer too. */
 export type Company = "upstream" | "good peer"
@@ -35,6 +36,9 @@ export const maxAddedSeconds = 5
 export const maxAttempts = ({ fault, kind }: Cell): number =>
   fault === "wrong bytes" && kind === "GET large layer" ? 2 : 1
 
+/** A peer that is back has what it had: nothing of the image is to come from upstream. */
+const maxUpstreamBytes = ({ fault }: Cell): number => fault === "restart beside a freeze" ? 0 : Infinity
+
 /** Shorter than the kubelet waits. */
 const pauseBeforeRetry = "1 second"
 
@@ -67,20 +71,25 @@ const attempt = Effect.fnUntraced(function*(lane: Lane.Lane, cell: Cell) {
   const lacking = succeeded ? yield* lane.lacking(image) : []
   if (lacking.length > 0) errors.push(`containerd says that it has pulled, but lacks ${lacking.join(", ")}`)
   const upstreamBytes = lane.upstream.state.blobBytes
+  yield* lane.thawGood
   const counts = yield* lane.faultPeer.stop
   yield* lane.forget(image)
   const attempts = errors.length + (succeeded ? 1 : 0)
-  const good = succeeded && lacking.length === 0 && attempts <= maxAttempts(cell)
+  if (upstreamBytes > maxUpstreamBytes(cell)) errors.push(`${upstreamBytes} bytes came from upstream`)
+  const log = lane.node.output.stderr.slice(logStart)
+  const met = clockChanges[cell.fault] === undefined || log.includes(SettableClock.notice)
+  const good = succeeded && lacking.length === 0 && attempts <= maxAttempts(cell) &&
+    upstreamBytes <= maxUpstreamBytes(cell)
   return {
     ...cell,
     attempts,
     seconds,
     errors,
     succeeded: good,
-    faulty: counts.faulty,
+    faulty: met ? counts.faulty : 0,
     faultBytes: counts.bytes,
     upstreamBytes,
-    log: good ? "" : lane.node.output.stderr.slice(logStart).slice(-8000)
+    log: good ? "" : log.slice(-8000)
   } satisfies CellResult
 })
 
@@ -111,7 +120,7 @@ export const runCell = (lane: Lane.Lane, cell: Cell): Effect.Effect<CellResult> 
     Effect.flatMap((exit) =>
       Exit.isSuccess(exit)
         ? Effect.succeed(exit.value)
-        : Effect.as(Effect.ignore(lane.faultPeer.stop), broken(cell, exit.cause))
+        : Effect.as(Effect.andThen(lane.thawGood, Effect.ignore(lane.faultPeer.stop)), broken(cell, exit.cause))
     )
   )
 

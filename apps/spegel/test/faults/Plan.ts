@@ -1,6 +1,6 @@
 /** What a run measures: which containerd, asked by whom, in which company, with which faults. */
 import type { Version } from "../../../../packages/containerd/test/ContainerdPackages.ts"
-import { faults, requestKinds } from "./Fault.ts"
+import { clockChanges, type Fault, faults, requestKinds } from "./Fault.ts"
 import type { Client } from "./Lane.ts"
 import type { Cell, Company } from "./Matrix.ts"
 
@@ -41,8 +41,14 @@ export interface Filter {
   readonly request: string
 }
 
+/** Where a fault means something: it takes another peer to freeze, and none to go on with where the clock is set. */
+const isIn = (company: Company, fault: Fault): boolean =>
+  fault === "restart beside a freeze"
+    ? company === "good peer"
+    : clockChanges[fault] === undefined || company === "upstream"
+
 const cellsOf = (flavour: Flavour, company: Company, filter: Filter): ReadonlyArray<Cell> =>
-  faults.filter((fault) => fault.includes(filter.fault)).flatMap((fault) =>
+  faults.filter((fault) => fault.includes(filter.fault) && isIn(company, fault)).flatMap((fault) =>
     requestKinds
       // Only large layers are asked for in parts.
       .filter((kind) => kind.includes(filter.request) && (!flavour.inParts || kind === "GET large layer"))
