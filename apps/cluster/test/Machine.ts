@@ -1,0 +1,85 @@
+/** Machines at one bridge: namespaces of the kernel with a first process of their own, ended with the scope. */
+import { Effect, type Scope } from "effect"
+import { spawn } from "node:child_process"
+import { existsSync, globSync, openSync, readFileSync, rmdirSync } from "node:fs"
+import { mkdir } from "node:fs/promises"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { bridge } from "../../spegel/test/faults/Isolation.ts"
+import * as Shell from "./Shell.ts"
+
+const scripts = fileURLToPath(new URL("../machines", import.meta.url))
+
+export interface MachineOptions {
+  readonly name: string
+  readonly address: string
+  /** Script in `machines/` that is its first process. */
+  readonly script: string
+  /** The cluster's directory; the machine's log is below it. */
+  readonly directory: string
+  readonly environment: Readonly<Record<string, string>>
+}
+
+export interface Machine {
+  readonly name: string
+  readonly address: string
+  /** Runs a command inside. */
+  readonly run: (...command: ReadonlyArray<string>) => Effect.Effect<string, Shell.CommandFailed>
+  /** Runs `ip` in its network. */
+  readonly ip: (...args: ReadonlyArray<string>) => Effect.Effect<string, Shell.CommandFailed>
+  /** Ends it at once with all that runs in it, as a loss of power does. */
+  readonly kill: Effect.Effect<void>
+}
+
+const attach = Effect.fnUntraced(function*(name: string, address: string) {
+  const ip = (...args: ReadonlyArray<string>) => Shell.run("ip", args)
+  yield* ip("netns", "add", name)
+  yield* ip("link", "add", `to-${name}`, "type", "veth", "peer", "name", "eth0", "netns", name)
+  yield* ip("link", "set", `to-${name}`, "master", bridge, "up")
+  yield* ip("-n", name, "link", "set", "lo", "up")
+  yield* ip("-n", name, "addr", "add", `${address}/24`, "dev", "eth0")
+  yield* ip("-n", name, "link", "set", "eth0", "up")
+})
+
+/** The cgroups that a machine leaves, its pods' among them. */
+const removeCgroups = (name: string) => {
+  const found = ["/sys/fs/cgroup", ...globSync("/sys/fs/cgroup/*")].map((path) => join(path, `spegel-${name}`))
+  for (const top of found.filter(existsSync)) {
+    const all = [...globSync(`${top}/**/`), top].toSorted((a, b) => b.length - a.length)
+    for (const path of new Set(all)) {
+      try {
+        rmdirSync(path)
+      } catch {
+        // A process in it is still ending: the directory is the kernel's, and empty.
+      }
+    }
+  }
+}
+
+export const start = Effect.fnUntraced(function*(
+  { address, directory, environment, name, script }: MachineOptions
+): Effect.fn.Return<Machine, Shell.CommandFailed, Scope.Scope> {
+  yield* attach(name, address)
+  yield* Effect.promise(() => mkdir(join(directory, name), { recursive: true }))
+  const log = openSync(join(directory, name, "machine.log"), "a")
+  const child = spawn(join(scripts, "machine.sh"), [name, join(scripts, script)], {
+    stdio: ["ignore", log, log],
+    env: { ...process.env, RUN: directory, NAME: name, ADDRESS: address, ...environment }
+  })
+  const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()))
+  const kill = Effect.promise(async () => {
+    child.kill("SIGKILL")
+    await exited
+  })
+  yield* Effect.addFinalizer(() => Effect.andThen(kill, Effect.sync(() => removeCgroups(name))))
+
+  /** The first process, as it is seen from outside: the only child of the one that was started. */
+  const first = () => readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, "utf8").trim()
+  return {
+    name,
+    address,
+    run: (...command) => Effect.suspend(() => Shell.run("nsenter", ["-t", first(), "-a", "--", ...command])),
+    ip: (...args) => Shell.run("ip", ["-n", name, ...args]),
+    kill
+  }
+})
