@@ -33,9 +33,11 @@ export interface Machine {
 
 const attach = Effect.fnUntraced(function*(name: string, address: string) {
   const ip = (...args: ReadonlyArray<string>) => Shell.run("ip", args)
+  // The kernel takes 15 characters.
+  const port = `to-${name}`.slice(0, 15)
   yield* ip("netns", "add", name)
-  yield* ip("link", "add", `to-${name}`, "type", "veth", "peer", "name", "eth0", "netns", name)
-  yield* ip("link", "set", `to-${name}`, "master", bridge, "up")
+  yield* ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", name)
+  yield* ip("link", "set", port, "master", bridge, "up")
   yield* ip("-n", name, "link", "set", "lo", "up")
   yield* ip("-n", name, "addr", "add", `${address}/24`, "dev", "eth0")
   yield* ip("-n", name, "link", "set", "eth0", "up")

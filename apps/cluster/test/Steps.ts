@@ -1,6 +1,7 @@
 /** What is tried on the cluster: each step is measured, and ends with a verdict. */
 import { Console, Data, Effect, Exit } from "effect"
 import type { Cluster } from "./Cluster.ts"
+import * as Upstream from "./Upstream.ts"
 
 /** The cluster is not as the chart promises. */
 export class NotAsPromised extends Data.TaggedError("NotAsPromised")<{ readonly reason: string }> {
@@ -31,11 +32,11 @@ export const run = <E extends { readonly message: string }, R>(
 ): Effect.Effect<Row, never, R> =>
   Effect.gen(function*() {
     const started = performance.now()
-    const [exit, { bytes }] = yield* cluster.upstream.during(Effect.exit(effect))
+    const [exit, traffic] = yield* cluster.upstream.during(Effect.exit(effect))
     const row: Row = {
       step,
       seconds: (performance.now() - started) / 1000,
-      upstreamBytes: bytes,
+      upstreamBytes: Upstream.totalBytes(traffic),
       passed: Exit.isSuccess(exit),
       detail: Exit.isSuccess(exit) ? exit.value : messageOf(exit)
     }

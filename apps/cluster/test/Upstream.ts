@@ -12,11 +12,10 @@ import * as Shell from "./Shell.ts"
 
 export const host = "registry.cluster.test"
 
-/** What was sent since a moment. */
-export interface Traffic {
-  readonly requests: number
-  readonly bytes: number
-}
+/** What was sent since a moment: bytes by the address of who asked. */
+export type Traffic = ReadonlyMap<string, number>
+
+export const totalBytes = (traffic: Traffic): number => [...traffic.values()].reduce((sum, bytes) => sum + bytes, 0)
 
 export const make = (machine: Machine, directory: string) => {
   const log = join(directory, "upstream", "access.log")
@@ -26,8 +25,8 @@ export const make = (machine: Machine, directory: string) => {
   /** Everything that was answered with GET: pushes do not count. */
   const lines = () =>
     readFileSync(log, "utf8").split("\n").flatMap((line) => {
-      const [client = "", method = "", uri = "", , bytes = "0"] = line.split(" ")
-      return method === "GET" ? [{ client, uri, bytes: Number(bytes) }] : []
+      const [client = "", method = "", , , bytes = "0"] = line.split(" ")
+      return method === "GET" ? [{ client, bytes: Number(bytes) }] : []
     })
 
   const push = Effect.fnUntraced(function*(source: string, repository: string) {
@@ -61,15 +60,19 @@ export const make = (machine: Machine, directory: string) => {
       yield* Effect.promise(() => rm(root, { recursive: true }))
       return name
     }),
-    /** Does `effect`, and says what was sent meanwhile below this prefix of paths. */
-    during: <A, E, R>(effect: Effect.Effect<A, E, R>, prefix = "/v2/"): Effect.Effect<readonly [A, Traffic], E, R> =>
+    /** Does `effect`, and says what was sent meanwhile. */
+    during: <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<readonly [A, Traffic], E, R> =>
       Effect.suspend(() => {
         const before = lines().length
         return Effect.map(effect, (value) => {
-          const sent = lines().slice(before).filter(({ uri }) => uri.startsWith(prefix))
-          return [value, { requests: sent.length, bytes: sent.reduce((sum, { bytes }) => sum + bytes, 0) }] as const
+          const traffic = new Map<string, number>()
+          for (const { bytes, client } of lines().slice(before)) traffic.set(client, (traffic.get(client) ?? 0) + bytes)
+          return [value, traffic] as const
         })
-      })
+      }),
+    /** What these machines were sent. */
+    bytesOf: (traffic: Traffic, machines: ReadonlyArray<Machine>): number =>
+      machines.reduce((sum, { address }) => sum + (traffic.get(address) ?? 0), 0)
   }
 }
 
