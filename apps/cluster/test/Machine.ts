@@ -1,5 +1,5 @@
 /** Machines at one bridge: namespaces of the kernel with a first process of their own, ended with the scope. */
-import { Effect, type Scope } from "effect"
+import { Effect, Schedule, type Scope } from "effect"
 import { spawn } from "node:child_process"
 import { existsSync, globSync, openSync, readFileSync, rmdirSync } from "node:fs"
 import { mkdir } from "node:fs/promises"
@@ -43,20 +43,17 @@ const attach = Effect.fnUntraced(function*(name: string, address: string) {
   yield* ip("-n", name, "link", "set", "eth0", "up")
 })
 
-/** The cgroups that a machine leaves, its pods' among them. */
-const removeCgroups = (name: string) => {
-  const found = ["/sys/fs/cgroup", ...globSync("/sys/fs/cgroup/*")].map((path) => join(path, `spegel-${name}`))
-  for (const top of found.filter(existsSync)) {
-    const all = [...globSync(`${top}/**/`), top].toSorted((a, b) => b.length - a.length)
-    for (const path of new Set(all)) {
-      try {
-        rmdirSync(path)
-      } catch {
-        // A process in it is still ending: the directory is the kernel's, and empty.
+/** Removes the cgroups that a machine leaves, its pods' among them, once the last process is out of them. */
+const removeCgroups = (name: string) =>
+  Effect.try(() => {
+    for (const top of ["/sys/fs/cgroup", ...globSync("/sys/fs/cgroup/*")].map((path) => join(path, `spegel-${name}`))) {
+      if (!existsSync(top)) continue
+      // The longest path first: only an empty directory can be removed.
+      for (const path of [top, ...globSync(`${top}/**/`)].toSorted((a, b) => b.length - a.length)) {
+        if (existsSync(path)) rmdirSync(path)
       }
     }
-  }
-}
+  }).pipe(Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 50 }), Effect.ignore)
 
 export const start = Effect.fnUntraced(function*(
   { address, directory, environment, name, script }: MachineOptions
@@ -73,7 +70,7 @@ export const start = Effect.fnUntraced(function*(
     child.kill("SIGKILL")
     await exited
   })
-  yield* Effect.addFinalizer(() => Effect.andThen(kill, Effect.sync(() => removeCgroups(name))))
+  yield* Effect.addFinalizer(() => Effect.andThen(kill, removeCgroups(name)))
 
   /** The first process, as it is seen from outside: the only child of the one that was started. */
   const first = () => readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, "utf8").trim()
