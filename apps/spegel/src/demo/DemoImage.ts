@@ -37,8 +37,10 @@ export const write = Effect.fn("DemoImage.write")(function*(options: {
   readonly layerSizes: ReadonlyArray<number>
   /** Images of other seeds share no layer with this one. */
   readonly seed?: number
+  /** A program that containers run, in a layer below the others: an executable that needs no libraries. */
+  readonly program?: Uint8Array
 }) {
-  const { layerSizes, reference, seed = 0, writer } = options
+  const { layerSizes, program, reference, seed = 0, writer } = options
 
   const store = Effect.fnUntraced(function*(mediaType: string, bytes: Uint8Array) {
     const digest = Digest.ofBytes(bytes)
@@ -48,13 +50,17 @@ export const write = Effect.fn("DemoImage.write")(function*(options: {
     return new Descriptor({ mediaType, digest, size: bytes.length })
   }, Effect.scoped)
 
-  const layerDescriptors = yield* Effect.forEach(
-    layerSizes,
-    Effect.fnUntraced(function*(size, index) {
-      const body = noise(seed * maxLayers + index, size)
-      const header = { name: `layer-${index}.bin`, size: body.length, type: "file" as const, mtime: new Date(0) }
-      return yield* store(MediaType.imageLayer, yield* Effect.promise(() => packTar([{ header, body }])))
-    })
+  const storeLayer = Effect.fnUntraced(function*(name: string, body: Uint8Array, mode: number) {
+    const header = { name, size: body.length, type: "file" as const, mode, mtime: new Date(0) }
+    return yield* store(MediaType.imageLayer, yield* Effect.promise(() => packTar([{ header, body }])))
+  })
+
+  const programLayer = program === undefined ? [] : [yield* storeLayer("program", program, 0o755)]
+  const layerDescriptors = programLayer.concat(
+    yield* Effect.forEach(
+      layerSizes,
+      (size, index) => storeLayer(`layer-${index}.bin`, noise(seed * maxLayers + index, size), 0o644)
+    )
   )
   const json = (value: unknown) => Buffer.from(JSON.stringify(value))
   const config = yield* store(
@@ -62,7 +68,7 @@ export const write = Effect.fn("DemoImage.write")(function*(options: {
     json({
       architecture: architectures.get(arch()) ?? arch(),
       os: "linux",
-      config: {},
+      config: program === undefined ? {} : { Entrypoint: ["/program"] },
       // The layers are not compressed: their digests are those of the archives themselves.
       rootfs: { type: "layers", diff_ids: layerDescriptors.map(({ digest }) => digest) }
     })

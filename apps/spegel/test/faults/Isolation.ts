@@ -4,15 +4,15 @@
  */
 import { Effect } from "effect"
 import { spawn } from "node:child_process"
-import { mkdtemp, rmdir } from "node:fs/promises"
+import { mkdir, mkdtemp, rmdir } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { run } from "../../../../packages/containerd/test/ContainerdDaemon.ts"
 
-/** The network between the peers; each cluster has a subnet of `10.77.0.0/16`. */
-export const bridge = "faults"
+/** The network between what runs inside. */
+export const bridge = "spegel"
 
-const marker = "SPEGEL_FAULTS_DIRECTORY"
+const marker = "SPEGEL_ISOLATED_DIRECTORY"
 
 /** Runs this program again inside, and gives its exit code there; in there it is the effect that runs. */
 export const inside = <E, R>(effect: Effect.Effect<number, E, R>) =>
@@ -22,7 +22,7 @@ export const inside = <E, R>(effect: Effect.Effect<number, E, R>) =>
   })
 
 const enter = Effect.acquireUseRelease(
-  Effect.promise(() => mkdtemp(join(tmpdir(), "spegel-faults-"))),
+  Effect.promise(() => mkdtemp(join(tmpdir(), "spegel-isolated-"))),
   (directory) =>
     Effect.callback<number>((resume) => {
       const namespaces = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -38,8 +38,11 @@ const enter = Effect.acquireUseRelease(
 
 const prepare = Effect.fnUntraced(function*(directory: string) {
   // Writes that wait for a disk would be measured as delays of the mirror.
-  yield* run("mount", "-t", "tmpfs", "-o", "size=6g,mode=0700", "spegel-faults", directory)
+  yield* run("mount", "-t", "tmpfs", "-o", "size=12g,mode=0700", "spegel-isolated", directory)
   process.env["TMPDIR"] = directory
+  // Where names of network namespaces are kept.
+  yield* Effect.promise(() => mkdir("/run/netns", { recursive: true }))
+  yield* run("mount", "-t", "tmpfs", "spegel-isolated", "/run/netns")
   yield* run("ip", "link", "set", "lo", "up")
   yield* run("ip", "link", "add", bridge, "type", "bridge")
   yield* run("ip", "link", "set", bridge, "up")

@@ -1,0 +1,3 @@
+module spegel-ts/cluster/pause
+
+go 1.24

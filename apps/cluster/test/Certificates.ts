@@ -1,0 +1,86 @@
+/** The cluster's certificate authority, and who is somebody by its word. */
+import { Effect } from "effect"
+import { writeFile } from "node:fs/promises"
+import { join } from "node:path"
+import * as Shell from "./Shell.ts"
+
+const key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+
+/** Makes an authority in a directory, which must be there. */
+export const make = Effect.fnUntraced(function*(directory: string, apiServer: string) {
+  const path = (name: string) => join(directory, name)
+  yield* Shell.run("openssl", [
+    "req",
+    "-x509",
+    ...key,
+    "-subj",
+    "/CN=cluster",
+    "-keyout",
+    path("ca.key"),
+    "-out",
+    path("ca.crt")
+  ])
+
+  /** A certificate for a client, and for a server by these names (`DNS:a,IP:b`). */
+  const certificate = Effect.fnUntraced(function*(name: string, subject: string, names = "") {
+    const extensions = path(`${name}.ext`)
+    yield* Effect.promise(() =>
+      writeFile(
+        extensions,
+        `extendedKeyUsage=clientAuth,serverAuth\n${names === "" ? "" : `subjectAltName=${names}\n`}`
+      )
+    )
+    yield* Shell.run("openssl", [
+      "req",
+      ...key,
+      "-subj",
+      subject,
+      "-keyout",
+      path(`${name}.key`),
+      "-out",
+      path(`${name}.csr`)
+    ])
+    yield* Shell.run("openssl", [
+      "x509",
+      "-req",
+      "-in",
+      path(`${name}.csr`),
+      "-CA",
+      path("ca.crt"),
+      "-CAkey",
+      path("ca.key"),
+      "-CAcreateserial",
+      "-days",
+      "2",
+      "-extfile",
+      extensions,
+      "-out",
+      path(`${name}.crt`)
+    ])
+  })
+
+  /** Access to the API as a subject; gives the file. */
+  const kubeconfig = Effect.fnUntraced(function*(name: string, subject: string) {
+    yield* certificate(name, subject)
+    const file = path(`${name}.kubeconfig`)
+    const config = {
+      apiVersion: "v1",
+      kind: "Config",
+      clusters: [{ name: "cluster", cluster: { server: apiServer, "certificate-authority": path("ca.crt") } }],
+      users: [{ name, user: { "client-certificate": path(`${name}.crt`), "client-key": path(`${name}.key`) } }],
+      contexts: [{ name: "cluster", context: { cluster: "cluster", user: name } }],
+      "current-context": "cluster"
+    }
+    yield* Effect.promise(() => writeFile(file, JSON.stringify(config)))
+    return file
+  })
+
+  /** The keys by which tokens of service accounts are signed and checked. */
+  const serviceAccounts = Effect.gen(function*() {
+    const secret = path("service-accounts.key")
+    yield* Shell.run("openssl", ["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", secret])
+    yield* Shell.run("openssl", ["ec", "-in", secret, "-pubout", "-out", path("service-accounts.pub")])
+  })
+
+  return { certificate, kubeconfig, serviceAccounts }
+})

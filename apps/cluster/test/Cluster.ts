@@ -1,0 +1,228 @@
+/**
+ * A Kubernetes cluster of real kubelets on this machine: a control plane, a registry with TLS, and nodes that begin with
+ * nothing, as new ones do. Runs inside `Isolation`; all of it ends with the scope.
+ */
+import { Data, type Duration, Effect, Schedule, type Scope } from "effect"
+import { existsSync } from "node:fs"
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import type { Version } from "../../../packages/containerd/test/ContainerdPackages.ts"
+import { bridge } from "../../spegel/test/faults/Isolation.ts"
+import * as Certificates from "./Certificates.ts"
+import * as Machine from "./Machine.ts"
+import * as Programs from "./Programs.ts"
+import * as Shell from "./Shell.ts"
+import * as Upstream from "./Upstream.ts"
+
+const subnet = "10.99.0"
+const controlPlaneAddress = `${subnet}.10`
+const upstreamAddress = `${subnet}.20`
+const podsOf = (number: number) => `10.244.${number}.0/24`
+
+export interface NodeOptions {
+  /** The node is called `node-NAME`. */
+  readonly name: string
+  readonly containerd: Version
+  /** containerd's `config_path`. Default: `/etc/containerd/certs.d`. */
+  readonly configPath?: string
+  /** More lines of containerd's configuration. */
+  readonly containerdSettings?: string
+  readonly kubeletFlags?: ReadonlyArray<string>
+}
+
+export interface Node extends Machine.Machine {
+  readonly containerd: Version
+  /** Its name in Kubernetes. */
+  readonly nodeName: string
+}
+
+/** Something did not come about in time; `last` is what was seen at the end. */
+export class GaveUp extends Data.TaggedError("GaveUp")<{ readonly what: string; readonly last: string }> {
+  override get message() {
+    return `gave up waiting: ${this.what}; ${this.last}`
+  }
+}
+
+/** Does `effect` until it succeeds, at most so long. */
+export const eventually = <A, E extends { readonly message: string }, R>(
+  what: string,
+  within: Duration.Input,
+  effect: Effect.Effect<A, E, R>
+): Effect.Effect<A, GaveUp, R> =>
+  Effect.suspend(() => {
+    let last = "it was never tried to its end"
+    return effect.pipe(
+      Effect.tapError(({ message }) => Effect.sync(() => last = message)),
+      Effect.retry(Schedule.spaced("250 millis")),
+      Effect.timeoutOrElse({ duration: within, orElse: () => Effect.fail(new GaveUp({ what, last })) }),
+      Effect.mapError((error) => error instanceof GaveUp ? error : new GaveUp({ what, last }))
+    )
+  })
+
+/** What the API server's own policy lacks, and the cluster's DNS, which is a process of the control plane. */
+const initialObjects = [
+  {
+    apiVersion: "rbac.authorization.k8s.io/v1",
+    kind: "ClusterRoleBinding",
+    metadata: { name: "cluster-kube-proxy" },
+    roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: "system:node-proxier" },
+    subjects: [{ apiGroup: "rbac.authorization.k8s.io", kind: "User", name: "system:kube-proxy" }]
+  },
+  {
+    apiVersion: "v1",
+    kind: "Service",
+    metadata: { name: "kube-dns", namespace: "kube-system" },
+    spec: {
+      clusterIP: "10.96.0.10",
+      ports: [{ name: "dns", port: 53, protocol: "UDP" }, { name: "dns-tcp", port: 53, protocol: "TCP" }]
+    }
+  },
+  {
+    apiVersion: "discovery.k8s.io/v1",
+    kind: "EndpointSlice",
+    metadata: { name: "kube-dns", namespace: "kube-system", labels: { "kubernetes.io/service-name": "kube-dns" } },
+    addressType: "IPv4",
+    endpoints: [{ addresses: [controlPlaneAddress] }],
+    ports: [{ name: "dns", port: 53, protocol: "UDP" }, { name: "dns-tcp", port: 53, protocol: "TCP" }]
+  }
+]
+
+export interface ClusterOptions {
+  /** What the registry gives one connection at most. */
+  readonly upstreamBytesPerSecond: number
+}
+
+/** Starts the control plane and the registry; nodes are added. */
+export const start = Effect.fnUntraced(function*({ upstreamBytesPerSecond }: ClusterOptions) {
+  const containerds = yield* Programs.provide
+  const directory = yield* Effect.acquireRelease(
+    Effect.promise(() => mkdtemp(join(tmpdir(), "cluster-"))),
+    // A node that was ended may still let go of a mount.
+    (directory) => Effect.promise(() => rm(directory, { recursive: true, force: true, maxRetries: 5 }))
+  )
+  const pki = join(directory, "pki")
+  yield* Effect.promise(() => mkdir(pki))
+  yield* Shell.run("ip", ["addr", "add", `${subnet}.1/24`, "dev", bridge])
+
+  const authority = yield* Certificates.make(pki, `https://${controlPlaneAddress}:6443`)
+  yield* authority.certificate(
+    "apiserver",
+    "/CN=kube-apiserver",
+    `IP:${controlPlaneAddress},IP:127.0.0.1,IP:10.96.0.1,DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local`
+  )
+  yield* authority.certificate("upstream", `/CN=${Upstream.host}`, `DNS:${Upstream.host},IP:${upstreamAddress}`)
+  yield* authority.serviceAccounts
+  const admin = yield* authority.kubeconfig("admin", "/O=system:masters/CN=admin")
+  yield* authority.kubeconfig("controller-manager", "/CN=system:kube-controller-manager")
+  yield* authority.kubeconfig("scheduler", "/CN=system:kube-scheduler")
+  yield* authority.kubeconfig("coredns", "/O=system:masters/CN=coredns")
+  yield* authority.kubeconfig("proxy", "/CN=system:kube-proxy")
+
+  const controlPlane = yield* Machine.start({
+    name: "control-plane",
+    address: controlPlaneAddress,
+    script: "control-plane.sh",
+    directory,
+    environment: { BIN: Programs.directories.bin }
+  })
+  const upstreamMachine = yield* Machine.start({
+    name: "upstream",
+    address: upstreamAddress,
+    script: "upstream.sh",
+    directory,
+    environment: { BYTES_PER_SECOND: String(upstreamBytesPerSecond) }
+  })
+  const upstream = Upstream.make(upstreamMachine, directory)
+
+  const program = (name: "kubectl" | "helm") => (args: ReadonlyArray<string>, input?: string) =>
+    Shell.run(join(Programs.directories.bin, name), args, {
+      environment: { KUBECONFIG: admin, HELM_CACHE_HOME: join(directory, "helm"), HOME: directory },
+      ...(input === undefined ? {} : { input })
+    })
+  const kubectl = program("kubectl")
+  const apply = (...objects: ReadonlyArray<unknown>) =>
+    kubectl(["apply", "-f", "-"], objects.map((object) => JSON.stringify(object)).join("\n---\n"))
+
+  yield* eventually("the API server is ready", "2 minutes", kubectl(["get", "--raw", "/readyz"]))
+  yield* apply(...initialObjects)
+  yield* eventually(
+    "the cluster's DNS answers",
+    "1 minute",
+    controlPlane.run("curl", "-sf", "http://127.0.0.1:8181/ready")
+  )
+  yield* upstream.ready
+
+  const machines: Array<Machine.Machine> = [controlPlane, upstreamMachine]
+  const numbers = new Map<string, number>()
+
+  /** Starts a node and waits until Kubernetes has it, ready or not. */
+  const addNode = Effect.fnUntraced(function*(options: NodeOptions): Effect.fn.Return<
+    Node,
+    Shell.CommandFailed | GaveUp,
+    Scope.Scope
+  > {
+    const number = numbers.size + 1
+    numbers.set(options.name, number)
+    const address = `${subnet}.${30 + number}`
+    yield* authority.kubeconfig(`kubelet-${options.name}`, `/O=system:nodes/CN=system:node:node-${options.name}`)
+    const { configPath = "/etc/containerd/certs.d", containerdSettings = "", kubeletFlags = [] } = options
+    const machine = yield* Machine.start({
+      name: options.name,
+      address,
+      script: "node.sh",
+      directory,
+      environment: {
+        BIN: Programs.directories.bin,
+        CNI: Programs.directories.cni,
+        CONTAINERD: containerds.get(options.containerd) ?? "",
+        VERSION: options.containerd,
+        CONTROL_PLANE: controlPlaneAddress,
+        UPSTREAM: upstreamAddress,
+        REGISTRY: Upstream.host,
+        NUMBER: String(number),
+        CONFIG_PATH: configPath,
+        CONTAINERD_SETTINGS: containerdSettings,
+        KUBELET_FLAGS: kubeletFlags.join(" ")
+      }
+    })
+    // It leads nowhere, but addresses of services need a route before kube-proxy's rules turn them into others.
+    yield* machine.ip("route", "add", "default", "via", controlPlaneAddress)
+    // What a network plugin's daemon would do: the way to each node's pods.
+    for (const other of machines) {
+      yield* other.ip("route", "add", podsOf(number), "via", address)
+      const otherNumber = numbers.get(other.name)
+      if (otherNumber !== undefined) yield* machine.ip("route", "add", podsOf(otherNumber), "via", other.address)
+    }
+    machines.push(machine)
+    const nodeName = `node-${options.name}`
+    yield* eventually(`${nodeName} is there`, "2 minutes", kubectl(["get", "node", nodeName]))
+    return { ...machine, containerd: options.containerd, nodeName }
+  })
+
+  const noDns = join(directory, "control-plane", "no-dns")
+  return {
+    directory,
+    upstream,
+    kubectl,
+    helm: program("helm"),
+    apply,
+    addNode,
+    /** Waits until pods can run on a node. */
+    nodeReady: ({ nodeName }: Node) =>
+      eventually(
+        `${nodeName} is ready`,
+        "2 minutes",
+        kubectl(["wait", "--for=condition=Ready", `node/${nodeName}`, "--timeout=1s"])
+      ),
+    /** Ends the cluster's DNS for as long as the scope is open. */
+    withoutDns: Effect.acquireRelease(
+      Effect.promise(() => writeFile(noDns, "")).pipe(
+        Effect.andThen(Effect.ignore(controlPlane.run("pkill", "-x", "coredns")))
+      ),
+      () => Effect.promise(async () => existsSync(noDns) ? rm(noDns) : undefined)
+    )
+  }
+})
+
+export type Cluster = Effect.Success<ReturnType<typeof start>>

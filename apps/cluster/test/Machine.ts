@@ -1,0 +1,84 @@
+/** Machines at one bridge: namespaces of the kernel with a first process of their own, ended with the scope. */
+import { Effect, Schedule, type Scope } from "effect"
+import { spawn } from "node:child_process"
+import { existsSync, globSync, openSync, readFileSync, rmdirSync } from "node:fs"
+import { mkdir } from "node:fs/promises"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { bridge } from "../../spegel/test/faults/Isolation.ts"
+import * as Shell from "./Shell.ts"
+
+const scripts = fileURLToPath(new URL("../machines", import.meta.url))
+
+export interface MachineOptions {
+  readonly name: string
+  readonly address: string
+  /** Script in `machines/` that is its first process. */
+  readonly script: string
+  /** The cluster's directory; the machine's log is below it. */
+  readonly directory: string
+  readonly environment: Readonly<Record<string, string>>
+}
+
+export interface Machine {
+  readonly name: string
+  readonly address: string
+  /** Runs a command inside. */
+  readonly run: (...command: ReadonlyArray<string>) => Effect.Effect<string, Shell.CommandFailed>
+  /** Runs `ip` in its network. */
+  readonly ip: (...args: ReadonlyArray<string>) => Effect.Effect<string, Shell.CommandFailed>
+  /** Ends it at once with all that runs in it, as a loss of power does. */
+  readonly kill: Effect.Effect<void>
+}
+
+const attach = Effect.fnUntraced(function*(name: string, address: string) {
+  const ip = (...args: ReadonlyArray<string>) => Shell.run("ip", args)
+  // The kernel takes 15 characters.
+  const port = `to-${name}`.slice(0, 15)
+  yield* ip("netns", "add", name)
+  yield* ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", name)
+  yield* ip("link", "set", port, "master", bridge, "up")
+  yield* ip("-n", name, "link", "set", "lo", "up")
+  yield* ip("-n", name, "addr", "add", `${address}/24`, "dev", "eth0")
+  yield* ip("-n", name, "link", "set", "eth0", "up")
+})
+
+/** Removes the cgroups that a machine leaves, its pods' among them, once the last process is out of them. */
+const removeCgroups = (name: string) =>
+  Effect.try(() => {
+    for (const top of ["/sys/fs/cgroup", ...globSync("/sys/fs/cgroup/*")].map((path) => join(path, `spegel-${name}`))) {
+      if (!existsSync(top)) continue
+      // The longest path first: only an empty directory can be removed.
+      for (const path of [top, ...globSync(`${top}/**/`)].toSorted((a, b) => b.length - a.length)) {
+        if (existsSync(path)) rmdirSync(path)
+      }
+    }
+  }).pipe(Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 50 }), Effect.ignore)
+
+export const start = Effect.fnUntraced(function*(
+  { address, directory, environment, name, script }: MachineOptions
+): Effect.fn.Return<Machine, Shell.CommandFailed, Scope.Scope> {
+  yield* attach(name, address)
+  yield* Effect.promise(() => mkdir(join(directory, name), { recursive: true }))
+  const log = openSync(join(directory, name, "machine.log"), "a")
+  const child = spawn(join(scripts, "machine.sh"), [name, join(scripts, script)], {
+    stdio: ["ignore", log, log],
+    env: { ...process.env, RUN: directory, NAME: name, ADDRESS: address, ...environment }
+  })
+  const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()))
+  const kill = Effect.promise(async () => {
+    child.kill("SIGKILL")
+    await exited
+  })
+  yield* Effect.addFinalizer(() => Effect.andThen(kill, removeCgroups(name)))
+
+  /** The first process, as it is seen from outside: the only child of the one that was started. */
+  const first = () => readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, "utf8").trim()
+  return {
+    name,
+    address,
+    run: (...command) => Effect.suspend(() => Shell.run("nsenter", ["-t", first(), "-a", "--", ...command])),
+    ip: (...args) => Shell.run("ip", ["-n", name, ...args]),
+    kill
+  }
+})

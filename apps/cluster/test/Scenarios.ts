@@ -1,0 +1,70 @@
+/** The life of an installation, in the order in which an operator meets it. */
+import { Effect } from "effect"
+import type { Cluster } from "./Cluster.ts"
+import * as Installation from "./Installation.ts"
+import * as Pods from "./Pods.ts"
+import * as Nodes from "./scenarios/Nodes.ts"
+import * as Restarts from "./scenarios/Restarts.ts"
+import * as Settings from "./scenarios/Settings.ts"
+import * as Steps from "./Steps.ts"
+
+interface Options {
+  readonly smoke: boolean
+  readonly only: string
+  readonly image: string
+  readonly chart: string
+}
+
+/** A start without faults shows no warning. */
+const withoutWarnings = Effect.fnUntraced(function*({ cluster, namespace }: Installation.Installation) {
+  const { items } = yield* Pods.eventsOf(cluster, namespace)
+  const warnings = items.filter(({ type }) => type === "Warning").map(({ message = "", reason }) =>
+    `${reason} ${message}`
+  )
+  yield* Steps.promise(warnings.length === 0, `warnings: ${[...new Set(warnings)].join("; ")}`)
+  return `${items.length} events`
+})
+
+/** Those that a smoke test has come first. */
+const scenarios = (installation: Installation.Installation) => [
+  { name: "no warnings at the start", smoke: true, effect: withoutWarnings(installation) },
+  { name: "pull on one node, then on the others", smoke: true, effect: installation.pullEverywhere() },
+  { name: "restart all mirrors", smoke: true, effect: Effect.as(installation.restart, "") },
+  { name: "pull after the restart", smoke: true, effect: installation.pullEverywhere() },
+  { name: "restart three times under pulls", smoke: false, effect: Restarts.restartsUnderPulls(installation) },
+  { name: "drain a node", smoke: false, effect: Nodes.drain(installation) },
+  { name: "lose a node", smoke: false, effect: Nodes.lost(installation) },
+  { name: "a new node with a readiness taint", smoke: false, effect: Nodes.fresh(installation) },
+  { name: "bootstrap by a Lease", smoke: false, effect: Settings.kubernetesBootstrap(installation) },
+  { name: "host port and node port", smoke: false, effect: Settings.hostPort(installation) },
+  { name: "node port only", smoke: false, effect: Settings.nodePort(installation) },
+  { name: "the cluster's DNS is down", smoke: false, effect: Settings.dnsDown(installation) }
+]
+
+export const run = Effect.fnUntraced(function*(cluster: Cluster, options: Options) {
+  const { upstream } = cluster
+  const image = yield* upstream.pushArchive(options.image, "spegel-ts/spegel:test")
+  yield* upstream.pushPod("cluster/pause:1", [], 0)
+  const nodes = yield* Effect.forEach(
+    [
+      { name: "a", containerd: "1.6" },
+      { name: "b", containerd: "1.7" },
+      { name: "c", containerd: "2.1" }
+    ] as const,
+    cluster.addNode
+  )
+  yield* Effect.forEach(nodes, cluster.nodeReady)
+
+  const installation = Installation.make({ cluster, nodes, chart: options.chart, image })
+  const chosen = scenarios(installation).filter(({ name, smoke }) =>
+    (smoke || !options.smoke) && name.includes(options.only)
+  )
+  return yield* Effect.forEach(
+    [
+      { name: "install", effect: Effect.as(installation.apply(), `${nodes.length} nodes`) },
+      ...chosen,
+      { name: "uninstall", effect: Effect.as(installation.remove, "") }
+    ],
+    ({ effect, name }) => Steps.run(cluster, name, effect)
+  )
+})

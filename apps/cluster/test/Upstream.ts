@@ -1,0 +1,79 @@
+/** The registry that images come from: what is pushed to it, and what it was asked for. */
+import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
+import * as Reference from "@spegel-ts/oci/Reference"
+import * as DemoImage from "@spegel-ts/spegel/demo/DemoImage"
+import { Effect, Result, Schedule } from "effect"
+import { readFileSync } from "node:fs"
+import { readFile, rm } from "node:fs/promises"
+import { join } from "node:path"
+import type { Machine } from "./Machine.ts"
+import * as Programs from "./Programs.ts"
+import * as Shell from "./Shell.ts"
+
+export const host = "registry.cluster.test"
+
+/** What was sent since a moment: bytes by the address of who asked. */
+export type Traffic = ReadonlyMap<string, number>
+
+export const totalBytes = (traffic: Traffic): number => [...traffic.values()].reduce((sum, bytes) => sum + bytes, 0)
+
+export const make = (machine: Machine, directory: string) => {
+  const log = join(directory, "upstream", "access.log")
+  const inNetwork = (command: string, ...args: ReadonlyArray<string>) =>
+    Shell.run("nsenter", [`--net=/run/netns/${machine.name}`, command, ...args])
+
+  /** Everything that was answered with GET: pushes do not count. */
+  const lines = () =>
+    readFileSync(log, "utf8").split("\n").flatMap((line) => {
+      const [client = "", method = "", , , bytes = "0"] = line.split(" ")
+      return method === "GET" ? [{ client, bytes: Number(bytes) }] : []
+    })
+
+  const push = Effect.fnUntraced(function*(source: string, repository: string) {
+    yield* inNetwork(
+      "skopeo",
+      "copy",
+      "--quiet",
+      "--dest-tls-verify=false",
+      "--preserve-digests",
+      source,
+      `docker://127.0.0.1:5000/${repository}`
+    )
+    return `${host}/${repository}`
+  })
+
+  return {
+    ready: inNetwork("curl", "-sfk", "https://127.0.0.1/v2/").pipe(
+      Effect.retry({ schedule: Schedule.spaced("200 millis"), times: 100 }),
+      Effect.asVoid
+    ),
+    /** Pushes an OCI archive; gives the image's name. */
+    pushArchive: (path: string, repository: string) => push(`oci-archive:${path}`, repository),
+    /** Makes an image whose pods wait to be stopped, of layers that do not compress; gives its name. */
+    pushPod: Effect.fnUntraced(function*(repository: string, layerSizes: ReadonlyArray<number>, seed: number) {
+      const root = join(directory, `image-${seed}`)
+      const writer = yield* OciLayoutWriter.make({ root })
+      const reference = Result.getOrThrow(Reference.parse(`${host}/${repository}`))
+      const program = yield* Effect.promise(() => readFile(join(Programs.directories.bin, "pause")))
+      yield* DemoImage.write({ writer, reference, layerSizes, seed, program })
+      const name = yield* push(`oci:${root}:${host}/${repository}`, repository)
+      yield* Effect.promise(() => rm(root, { recursive: true }))
+      return name
+    }),
+    /** Does `effect`, and says what was sent meanwhile. */
+    during: <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<readonly [A, Traffic], E, R> =>
+      Effect.suspend(() => {
+        const before = lines().length
+        return Effect.map(effect, (value) => {
+          const traffic = new Map<string, number>()
+          for (const { bytes, client } of lines().slice(before)) traffic.set(client, (traffic.get(client) ?? 0) + bytes)
+          return [value, traffic] as const
+        })
+      }),
+    /** What these machines were sent. */
+    bytesOf: (traffic: Traffic, machines: ReadonlyArray<Machine>): number =>
+      machines.reduce((sum, { address }) => sum + (traffic.get(address) ?? 0), 0)
+  }
+}
+
+export type Upstream = ReturnType<typeof make>

@@ -1,0 +1,39 @@
+/** Other ways to the first peers, and from containerd to the mirror. */
+import { Effect } from "effect"
+import type { Installation } from "../Installation.ts"
+import * as Steps from "../Steps.ts"
+
+const mirrorsOf = Effect.fnUntraced(function*({ nodes }: Installation) {
+  const files = yield* Effect.forEach(nodes, (node) => node.run("cat", "/etc/containerd/certs.d/_default/hosts.toml"))
+  return files.map((text) =>
+    [...text.matchAll(/^\[host\.'?"?http:\/\/[^:]+:(\d+)/gm)].map(([, port]) => port).join(",")
+  )
+})
+
+/** A Lease's holder is the first peer. */
+export const kubernetesBootstrap = Effect.fnUntraced(function*(installation: Installation) {
+  yield* installation.apply(["spegel.bootstrapKinds={kubernetes}"])
+  const leases = yield* installation.inNamespace("get", "leases", "-o", "name")
+  yield* Steps.promise(leases.trim() !== "", "there is no Lease")
+  return yield* installation.pullEverywhere()
+})
+
+/** A port of the node that leads to its own pod only, and behind it the port that leads to any. */
+export const hostPort = Effect.fnUntraced(function*(installation: Installation) {
+  yield* installation.apply(["service.registry.usePreferSameNodeTrafficDistribution=false"])
+  const ports = yield* mirrorsOf(installation)
+  yield* Steps.promise(ports.every((text) => text === "30021,30020"), `the mirrors' ports are ${ports.join(" and ")}`)
+  return yield* installation.pullEverywhere()
+})
+
+/** Back to what the chart says: one port, which prefers the pod of the same node. */
+export const nodePort = Effect.fnUntraced(function*(installation: Installation) {
+  yield* installation.apply()
+  const ports = yield* mirrorsOf(installation)
+  yield* Steps.promise(ports.every((text) => text === "30020"), `the mirrors' ports are ${ports.join(" and ")}`)
+  return yield* installation.pullEverywhere()
+})
+
+/** The cluster's DNS is down: mirrors that run know their peers. */
+export const dnsDown = (installation: Installation) =>
+  Effect.scoped(Effect.andThen(installation.cluster.withoutDns, installation.pullEverywhere()))
