@@ -1,10 +1,8 @@
 /** The `spegel` command. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import * as Logging from "@spegel-ts/telemetry/Logging"
-import { Cause, Console, Effect, Exit, Layer, type LogLevel, Option } from "effect"
+import { Cause, Effect, Exit, Layer, type LogLevel, Option } from "effect"
 import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli"
-import { writeSync } from "node:fs"
 import { cleanup } from "./commands/cleanup.ts"
 import { cleanupWait } from "./commands/cleanupWait.ts"
 import { configuration } from "./commands/configuration.ts"
@@ -13,6 +11,7 @@ import { demo } from "./commands/demo.ts"
 import { registry } from "./commands/registry.ts"
 import { version as versionCommand } from "./commands/version.ts"
 import { expandLists, one, textSchema } from "./Flags.ts"
+import * as StandardError from "./StandardError.ts"
 import { version } from "./Version.ts"
 
 const levels = new Map<string, LogLevel.LogLevel>([
@@ -49,9 +48,7 @@ const spegel = Command.make("spegel").pipe(
   Command.withSharedFlags({ logLevel }),
   Command.withDescription("Stateless, cluster-local, peer-to-peer mirror of OCI registries"),
   Command.withSubcommands([registry, configuration, cleanup, cleanupWait, dataDir, demo, versionCommand]),
-  Command.provide(({ logLevel }) =>
-    Logging.layer({ minimumLevel: logLevel, write: (line) => writeSync(process.stderr.fd, line) })
-  )
+  Command.provide(({ logLevel }) => StandardError.logging(logLevel))
 )
 
 /** One line, whatever went wrong; without the words that the parser puts around a schema's. */
@@ -60,7 +57,7 @@ const complain = (message: string) => {
     /Expected: (?:Schema validation failed: |SchemaError\()/g,
     ""
   )
-  return Console.error(`spegel: ${line.trim()}`)
+  return Effect.sync(() => StandardError.complain(line.trim()))
 }
 
 const presenter: CliOutput.Presenter = {
@@ -70,8 +67,7 @@ const presenter: CliOutput.Presenter = {
       : CliOutput.defaultPresenter.present(event)
 }
 
-// A closed terminal ends the demo as Ctrl-C does.
-process.once("SIGHUP", () => process.kill(process.pid, "SIGTERM"))
+StandardError.takeOver()
 
 Command.runWith(spegel, { version })(expandLists(process.argv.slice(2), listFlags)).pipe(
   Effect.tapCause((cause) =>
@@ -89,6 +85,9 @@ Command.runWith(spegel, { version })(expandLists(process.argv.slice(2), listFlag
     NodeRuntime.runMain(program, {
       disableErrorReporting: true,
       // A signal is how a daemon ends: Kubernetes takes any other code for a crash.
-      teardown: (exit, onExit) => onExit(Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause) ? 0 : 1)
+      teardown: (exit, onExit) => {
+        const code = Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause) ? 0 : 1
+        StandardError.beforeExit(() => onExit(code))
+      }
     })
 )

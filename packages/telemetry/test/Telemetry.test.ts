@@ -24,7 +24,7 @@ describe("Logging", () => {
       yield* Effect.logWarning("a peer\nfailed").pipe(
         Effect.andThen(Effect.logDebug("not this")),
         Effect.annotateLogs({ peer: "10.0.0.7", password: Redacted.make("secret") }),
-        Effect.provide(Logging.layer({ minimumLevel: "Info", write: (line) => lines.push(line) }))
+        Effect.provide(Logging.layer({ minimumLevel: "Info", format: Logging.json, write: (line) => lines.push(line) }))
       )
       assert.strictEqual(lines.length, 1)
       const line = lines[0] ?? ""

@@ -10,6 +10,7 @@ import * as DemoReport from "../demo/DemoReport.ts"
 import * as NodeFacts from "../demo/NodeFacts.ts"
 import * as PullClient from "../demo/PullClient.ts"
 import { textSchema } from "../Flags.ts"
+import * as HangUp from "../HangUp.ts"
 
 const between = (min: number, max: number, what: string) =>
   textSchema<number>({
@@ -135,6 +136,7 @@ const pullWithContainerd = Effect.fnUntraced(function*(
 type DemoOptions = Command.Command.Config.Infer<typeof flags>
 
 const run = Effect.fnUntraced(function*(options: DemoOptions) {
+  yield* HangUp.interrupts
   if (options.containerd) yield* ContainerdNode.check
   const directory = yield* DemoCluster.directory
   const layout = join(directory, "upstream")
