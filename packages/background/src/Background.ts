@@ -118,20 +118,26 @@ export const untilDone = <E, R>(
 ): Effect.Effect<void, never, R | Scope.Scope> => supervise(task, work, ({ _tag }) => _tag === "Success", options)
 
 /**
- * Runs callbacks that a library or a timer calls, where no fiber sees what they throw and the process would end. A
- * callback that throws counts as a failure of the task, which works again when nothing was thrown for 30 seconds.
+ * Takes failures that a library tells by events, outside of any fiber. The task works again when there was none for 30
+ * seconds.
  */
-export const guard = Effect.fnUntraced(function*(task: string): Effect.fn.Return<(run: () => void) => void> {
-  const { failed, works } = yield* health(task)
-  const fork = Effect.runForkWith(yield* Effect.context<never>())
+export const reporter = Effect.fnUntraced(function*(task: string): Effect.fn.Return<(error: unknown) => void> {
+  const { failed, works } = yield* health(task, { distinctReasons: 16 })
+  const fork = Effect.runForkWith(yield* Effect.context())
   let settling: Fiber.Fiber<void> | undefined
-  return (run) => {
+  return (error) => {
+    fork(failed(Cause.die(error)))
+    settling?.interruptUnsafe()
+    settling = fork(Effect.delay(works, settleTime))
+  }
+})
+
+/** Runs callbacks that a library or a timer calls: what they throw would end the process, and is reported instead. */
+export const guard = (task: string): Effect.Effect<(run: () => void) => void> =>
+  Effect.map(reporter(task), (report) => (run) => {
     try {
       run()
     } catch (error) {
-      fork(failed(Cause.die(error)))
-      settling?.interruptUnsafe()
-      settling = fork(Effect.delay(works, settleTime))
+      report(error)
     }
-  }
-})
+  })

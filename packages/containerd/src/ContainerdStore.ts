@@ -3,6 +3,7 @@
  * reading them over gRPC and is the same in all versions; names come from the Images API, kept in memory and followed
  * by events.
  */
+import * as Background from "@spegel-ts/background/Background"
 import * as BlobDirectory from "@spegel-ts/content/BlobDirectory"
 import {
   ContentChange,
@@ -13,7 +14,7 @@ import {
 } from "@spegel-ts/content/ContentStore"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import * as Reference from "@spegel-ts/oci/Reference"
-import { Effect, Layer, Option, PubSub, Result, Schedule, Stream } from "effect"
+import { Duration, Effect, Layer, Option, PubSub, Result, Stream } from "effect"
 import {
   ContainerdClient,
   type ContainerdFailed,
@@ -88,28 +89,24 @@ export const layer = (
       })
       yield* Effect.mapError(list, unavailable("list containerd's images"))
 
-      yield* client.events.pipe(
+      const follow = client.events.pipe(
         Stream.runForEach((event) => {
           switch (event._tag) {
             case "Subscribed":
-              return list.pipe(
-                Effect.retry({ schedule: Schedule.spaced("200 millis"), times: 10 }),
-                Effect.catch((error) => Effect.logWarning(error.message))
-              )
+              return list
             case "ImageRemoved":
               return Effect.sync(() => remove(event.name))
             case "ImageChanged":
               // The event does not say what the name points to, and the image may be gone again.
               return client.image(event.name).pipe(
                 Effect.map(put),
-                Effect.catchTag("ContainerdNotFound", () => Effect.sync(() => remove(event.name))),
-                Effect.catch((error) => Effect.logWarning(error.message))
+                Effect.catchTag("ContainerdNotFound", () => Effect.sync(() => remove(event.name)))
               )
           }
-        }),
-        Effect.catch((error) => Effect.logError(`${error.message}: names are no longer followed`)),
-        Effect.forkScoped
+        })
       )
+      // It lists all images when it subscribes again: nothing is missed.
+      yield* Background.keepRunning("containerd's events", follow, { maxPause: Duration.seconds(2) })
 
       return ContentStore.of({
         ...directory,

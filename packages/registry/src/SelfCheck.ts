@@ -5,6 +5,7 @@
  * Anybody can say so, and reading costs time: checks run one at a time, a tenth of the time at most, and not twice for
  * the same blob within ten minutes.
  */
+import * as Background from "@spegel-ts/background/Background"
 import { ContentStore } from "@spegel-ts/content/ContentStore"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
@@ -63,14 +64,14 @@ export const make = Effect.gen(function*() {
     yield* Effect.sleep(Duration.millis(((yield* MonotonicTime.millis) - begun) * rest))
   })
 
-  yield* Queue.take(waiting).pipe(
+  const checks = Queue.take(waiting).pipe(
     Effect.flatMap((digest) =>
       // What cannot be read is not held, or the store is away.
       Effect.catch(check(digest), ({ message }) => Effect.logDebug(message))
     ),
-    Effect.forever,
-    Effect.forkScoped
+    Effect.forever
   )
+  yield* Background.keepRunning("self check", checks)
 
   return {
     isDamaged: (digest) => damaged.has(digest),

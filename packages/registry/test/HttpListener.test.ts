@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
 import { Deferred, Duration, Effect, Exit, Fiber, Latch, Option, Scope } from "effect"
+import type { Server } from "node:http"
 
 const get = (port: number) => Effect.tryPromise((signal) => fetch(`http://127.0.0.2:${port}/`, { signal }))
 
@@ -30,6 +31,23 @@ describe("HttpListener", () => {
       const response = yield* Fiber.join(request)
       assert.strictEqual(yield* Effect.promise(() => response.text()), "whole")
       yield* Fiber.join(closing)
+    }))
+
+  it.live("goes on after it could not accept a connection", () =>
+    Effect.gen(function*() {
+      let failures = 0
+      const { port } = yield* listen((request, response) =>
+        Effect.sync(() => {
+          const { server } = request.socket as unknown as { readonly server: Server }
+          failures++
+          server.emit("error", Object.assign(new Error("accept EMFILE"), { code: "EMFILE" }))
+          response.end("whole")
+        }), Duration.zero)
+      for (let asked = 0; asked < 3; asked++) {
+        const response = yield* get(port)
+        assert.strictEqual(yield* Effect.promise(() => response.text()), "whole")
+      }
+      assert.strictEqual(failures, 3)
     }))
 
   it.live("cuts off what has not ended within the grace", () =>

@@ -5,15 +5,16 @@
 import { noise } from "@chainsafe/libp2p-noise"
 import { yamux } from "@chainsafe/libp2p-yamux"
 import { identify } from "@libp2p/identify"
-import type { ConnectionGater, IdentifyResult, Libp2p as Host, PeerId } from "@libp2p/interface"
+import type { Connection, ConnectionGater, IdentifyResult, Libp2p as Host, PeerId } from "@libp2p/interface"
 import { ping } from "@libp2p/ping"
 import { type Multiaddr, multiaddr } from "@multiformats/multiaddr"
-import { Data, Duration, Effect, Layer, Option, Queue, Random, Schedule, Stream } from "effect"
+import * as Background from "@spegel-ts/background/Background"
+import { Cause, Clock, Data, Duration, Effect, Layer, Option, Queue, Random, Schedule, Stream } from "effect"
 import { createLibp2p } from "libp2p"
 import { base58btc } from "multiformats/bases/base58"
 import { createHash } from "node:crypto"
 import type { BlockList } from "node:net"
-import { networkInterfaces } from "node:os"
+import { networkInterfaces, uptime } from "node:os"
 import { Bootstrap } from "./Bootstrap.ts"
 import type { ContentKey } from "./ContentKey.ts"
 import * as Identity from "./Identity.ts"
@@ -148,7 +149,11 @@ const bootstrapForever = Effect.fnUntraced(function*(host: Host, bootstrap: type
   readonly joined: () => void
 }) {
   const changed = yield* Queue.sliding<void>(1)
-  yield* Effect.forkScoped(Stream.runForEach(bootstrap.changes, () => Queue.offer(changed, undefined)))
+  yield* Background.keepRunning(
+    "bootstrap changes",
+    Stream.runForEach(bootstrap.changes, () => Queue.offer(changed, undefined))
+  )
+  const { failed, works } = yield* Background.health("bootstrap sources", { distinctReasons: 16 })
   const alone = () => host.getPeers().length === 0
 
   const isSelf = (address: Multiaddr) => {
@@ -172,8 +177,9 @@ const bootstrapForever = Effect.fnUntraced(function*(host: Host, bootstrap: type
       Effect.catch((error) => Effect.logDebug(`bootstrap: ${text} did not answer: ${error.message}`))
     )
   const round = bootstrap.addresses.pipe(
+    Effect.tap(() => works),
     Effect.flatMap(Effect.forEach(dial, { concurrency: 8, discard: true })),
-    Effect.catch((error) => Effect.logWarning(error.message)),
+    Effect.catch((error) => failed(Cause.fail(error))),
     // The first peers tell of the others: a lookup before that would ask the wrong ones.
     Effect.andThen(Effect.suspend(() => alone() ? Effect.void : Effect.sleep(introduction))),
     Effect.andThen(Effect.sync(options.joined))
@@ -209,6 +215,7 @@ export const layer = (
       const loopback = Option.exists(options.host, PeerAddress.isLoopback)
       const believed: PeerAddress.UsableOptions = { loopback, within: options.peerCidrs }
       const gate = new Gate()
+      const guard = yield* Background.guard("router")
       const host = yield* makeHost(options, loopback, gate.gater)
       const idBytes = host.peerId.toMultihash().bytes
       const announced = () => host.getMultiaddrs().map((address) => PeerAddress.withoutId(address).bytes)
@@ -217,7 +224,7 @@ export const layer = (
         self: { id: host.peerId.toString(), idBytes },
         addresses: announced,
         registryPort: options.registryPort,
-        environment: environmentOf(believed),
+        environment: environmentOf(believed, guard),
         transport,
         ttlMillis: Duration.toMillis(options.recordTtl ?? defaultRecordTtl),
         refreshMillis: Duration.toMillis(options.refreshInterval ?? defaultRefreshInterval)
@@ -233,13 +240,15 @@ export const layer = (
         }),
         () => Effect.andThen(Effect.sync(() => kademlia.stop()), Effect.sleep(wordTime))
       )
-      yield* followHost(host, kademlia, believed)
+      yield* followHost(host, kademlia, believed, guard)
       yield* publish(() => ({ kademlia: kademlia.counts, transport: transport.counts() }))
-      yield* Effect.forkScoped(Effect.repeat(
+      const known = new WeakSet<Connection>()
+      const economy = Effect.repeat(
         Effect.sync(() => {
           const neighbours = new Set(kademlia.neighbours().map(({ id }) => id))
           return economise(host, {
             bound: heldConnections,
+            known,
             isNeighbour: (id) => neighbours.has(id),
             lastUsed: transport.lastUsed,
             rest: (id) => {
@@ -249,15 +258,17 @@ export const layer = (
           })
         }).pipe(Effect.flatMap((resting) => Effect.delay(Effect.sync(() => close(resting)), wordTime))),
         Schedule.spaced(economyInterval)
-      ))
+      )
+      yield* Background.keepRunning("connection economy", economy)
 
       let joined = false
-      yield* Effect.forkScoped(bootstrapForever(host, bootstrap, {
+      const bootstrapping = bootstrapForever(host, bootstrap, {
         isMember: (id) => kademlia.members.get(id) !== undefined,
         joined: () => {
           joined = true
         }
-      }))
+      })
+      yield* Background.keepRunning("bootstrap", Effect.scoped(bootstrapping))
       const whenReady = <A>(effect: Effect.Effect<A>): Effect.Effect<A, RouterNotReady> =>
         Effect.suspend(() =>
           joined ? effect : Effect.fail(new RouterNotReady({ reason: "no bootstrap peer was asked yet" }))
@@ -309,16 +320,15 @@ export const layer = (
         withdraw: Effect.fn("Libp2p.withdraw")((keys) => Effect.sync(() => kademlia.withdraw(keys.map(dhtKey)))),
         lookup: (key, { count }) => Stream.unwrap(whenReady(Effect.sync(() => resolved(lookup(key, count))))),
         ready: Effect.sync(() => joined),
-        peers: Effect.sync(() =>
+        peers: Effect.map(Clock.currentTimeMillis, (wall) =>
           [...kademlia.members.values()].flatMap((member) =>
             Option.toArray(Option.map(toPeer(member), (peer): PeerFacts => ({
               ...peer,
               ...(member.roundTrip === undefined ? {} : { roundTripMillis: member.roundTrip }),
-              ...(member.lastHeard === 0 ? {} : { lastHeardMillis: performance.timeOrigin + member.lastHeard }),
+              ...(member.lastHeard === 0 ? {} : { lastHeardMillis: wall - (performance.now() - member.lastHeard) }),
               ...(member.agent === undefined ? {} : { agent: member.agent })
             })))
-          )
-        ),
+          )),
         self: Effect.sync(() => ({
           id: host.peerId.toString(),
           addresses: ipsOf(announced(), { loopback }),
@@ -339,16 +349,19 @@ const maxIdTexts = 10_000
 const ipOfBytes = (address: Uint8Array): Option.Option<string> =>
   Option.flatMap(PeerAddress.fromBytes(address), PeerAddress.ipOf)
 
-const environmentOf = (believed: PeerAddress.UsableOptions): Environment => ({
+/** Runs what a timer or the host calls, and keeps what it throws from ending the process. */
+type Guard = (run: () => void) => void
+
+const environmentOf = (believed: PeerAddress.UsableOptions, guard: Guard): Environment => ({
   now: () => performance.now(),
-  wallClock: Date.now,
+  uptime: () => uptime() * 1000,
   usable: (addresses) =>
     addresses.filter((address) => Option.exists(ipOfBytes(address), (ip) => PeerAddress.isUsable(ip, believed))),
   keep: copied,
   siteOf: ([first]) => first === undefined ? "" : Option.getOrElse(ipOfBytes(first), () => ""),
   random: Math.random,
   after: (millis, run) => {
-    const timer = setTimeout(run, millis)
+    const timer = setTimeout(() => guard(run), millis)
     return () => clearTimeout(timer)
   },
   // Base 58 is slow, and the same few ids come again and again.
@@ -364,8 +377,8 @@ const environmentOf = (believed: PeerAddress.UsableOptions): Environment => ({
 })
 
 /** Tells the core who connects, as what, and who goes. */
-const followHost = (host: Host, kademlia: Kademlia, believed: PeerAddress.UsableOptions) => {
-  const onIdentify = ({ detail }: CustomEvent<IdentifyResult>) => {
+const followHost = (host: Host, kademlia: Kademlia, believed: PeerAddress.UsableOptions, guard: Guard) => {
+  const identified = ({ detail }: CustomEvent<IdentifyResult>) => {
     if (!detail.protocols.includes(Libp2pTransport.kademliaProtocol)) return
     const remote = PeerAddress.ipOf(detail.connection.remoteAddr)
     const claimed = detail.listenAddrs.filter((address) => PeerAddress.isUsableAddress(address, believed))
@@ -384,7 +397,8 @@ const followHost = (host: Host, kademlia: Kademlia, believed: PeerAddress.Usable
       ours: detail.protocols.includes(Libp2pTransport.notesProtocol)
     })
   }
-  const onDisconnect = ({ detail }: CustomEvent<PeerId>) => kademlia.disconnected(detail.toString())
+  const onIdentify = (event: CustomEvent<IdentifyResult>) => guard(() => identified(event))
+  const onDisconnect = ({ detail }: CustomEvent<PeerId>) => guard(() => kademlia.disconnected(detail.toString()))
   return Effect.acquireRelease(
     Effect.sync(() => {
       host.addEventListener("peer:identify", onIdentify)

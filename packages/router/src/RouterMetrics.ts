@@ -1,4 +1,5 @@
 /** The router's metrics, under Spegel's names where it has them. */
+import * as Background from "@spegel-ts/background/Background"
 import { Clock, Effect, Metric, Schedule, type Scope, Stream } from "effect"
 import type { KademliaCounts } from "./kademlia/Kademlia.ts"
 import type { TransportCounts } from "./kademlia/Libp2pTransport.ts"
@@ -75,5 +76,5 @@ export const publish = (
       })
     ], { discard: true })
   })
-  return Effect.asVoid(Effect.forkScoped(Effect.repeat(once, Schedule.spaced(publishInterval))))
+  return Background.keepRunning("router metrics", Effect.repeat(once, Schedule.spaced(publishInterval)))
 }

@@ -26,7 +26,7 @@ const maxOutput = 4000
 /** What a line of a log says; lines of other programs are not JSON. */
 const messageOf = (line: string): string => {
   try {
-    return String((JSON.parse(line) as { readonly msg?: unknown }).msg ?? line)
+    return (JSON.parse(line) as { readonly msg?: string }).msg ?? line
   } catch {
     return line
   }
