@@ -7,7 +7,7 @@ import {
   type MessageShape,
   toBinary
 } from "@bufbuild/protobuf"
-import { Client, credentials, Metadata, type ServiceError, status } from "@grpc/grpc-js"
+import { Client, credentials, logVerbosity, Metadata, type ServiceError, setLogVerbosity, status } from "@grpc/grpc-js"
 import { Data, Duration, Effect, type Scope, Stream } from "effect"
 
 /** What the other side, or the channel itself, answered instead of a message. `code` is a gRPC status code. */
@@ -44,6 +44,8 @@ export const make = (options: {
 }): Effect.Effect<GrpcChannel, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.sync(() => {
+      // What goes wrong is told by the calls; the library would write to standard error, and wait for its reader.
+      setLogVerbosity(logVerbosity.NONE)
       const client = new Client(`unix:${options.socket}`, credentials.createInsecure(), {
         "grpc.max_receive_message_length": maxReceiveBytes,
         "grpc.max_send_message_length": 1024 * 1024,
