@@ -1,4 +1,5 @@
 /** What `spegel registry` runs: store, router, tracker and registry, composed, with their two listeners. */
+import * as Background from "@spegel-ts/background/Background"
 import * as OciLayout from "@spegel-ts/content/OciLayout"
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
@@ -23,10 +24,12 @@ import { hostname } from "node:os"
 import * as AdminHandler from "./AdminHandler.ts"
 import * as BasicAuthFiles from "./BasicAuthFiles.ts"
 import * as BootstrapHandler from "./BootstrapHandler.ts"
+import * as HangUp from "./HangUp.ts"
 import { type ListenAddress, print } from "./ListenAddress.ts"
 import * as MirrorFlags from "./MirrorFlags.ts"
 import * as NodeNews from "./NodeNews.ts"
 import type { NodeTaintOptions } from "./NodeTaint.ts"
+import * as StrayPromises from "./StrayPromises.ts"
 import { version } from "./Version.ts"
 
 /** Where this node's content is. */
@@ -82,6 +85,8 @@ const storeLayer = (store: StoreSettings) => {
 
 /** Runs until interrupted; then running bodies are finished within the grace, and everything is closed. */
 export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
+  yield* HangUp.ignored
+  yield* StrayPromises.watch
   const basicAuth = yield* BasicAuthFiles.load(settings.basicAuthDir)
   const { filter, resolveTags, shutdownGrace: grace } = settings
   yield* BuildInfo.publish(version, process.versions.node)
@@ -151,13 +156,16 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
       router: print(settings.routerAddr),
       metrics: print(settings.metricsAddr)
     }))
-    yield* Effect.forkScoped(NodeNews.followAdvertised(tracker.snapshot))
-    yield* Effect.forkScoped(NodeNews.followFailures((yield* PullLedger.PullLedger).events))
+    yield* Background.keepRunning("news of what is advertised", NodeNews.followAdvertised(tracker.snapshot))
+    yield* Background.keepRunning(
+      "news of failed pulls",
+      NodeNews.followFailures((yield* PullLedger.PullLedger).events)
+    )
     if (Option.isSome(settings.nodeTaint)) {
       // Loaded only where it is used: TLS takes memory.
       const NodeTaint = yield* Effect.promise(() => import("./NodeTaint.ts"))
       const taint = { ...settings.nodeTaint.value, environment: process.env, ready: router.ready }
-      yield* Effect.forkScoped(NodeTaint.removeWhenReady(taint))
+      yield* Background.untilDone("node taint", NodeTaint.removeWhenReady(taint), { maxPause: Duration.seconds(30) })
     }
     return yield* Effect.never
   }).pipe(
@@ -165,4 +173,4 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
     Effect.provide(services),
     Effect.onInterrupt(() => Effect.logInfo("stopped"))
   )
-})
+}, Effect.scoped)

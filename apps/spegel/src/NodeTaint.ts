@@ -6,7 +6,7 @@ import * as ApiClient from "@spegel-ts/leader-election/ApiClient"
 import * as ClusterAccess from "@spegel-ts/leader-election/ClusterAccess"
 import { Data, Duration, Effect, Option, Schedule, Schema } from "effect"
 
-/** The taint is still there; it is tried again. */
+/** The taint is still there. */
 export class TaintKept extends Data.TaggedError("TaintKept")<{
   readonly node: string
   readonly taint: string
@@ -57,7 +57,7 @@ const takeOff = Effect.fnUntraced(function*(client: ApiClient.ApiClient, { node,
   return true
 })
 
-/** Waits until the mirror is ready, then tries until the taint is gone. */
+/** Waits until the mirror is ready, then takes the taint off. */
 export const removeWhenReady = Effect.fn("NodeTaint.removeWhenReady")(function*(options: NodeTaintOptions) {
   const { environment, kubeconfig, node, ready, taint } = options
   yield* Effect.repeat(ready, { schedule: Schedule.spaced("200 millis"), until: (ready) => ready })
@@ -68,9 +68,5 @@ export const removeWhenReady = Effect.fn("NodeTaint.removeWhenReady")(function*(
     })
     return yield* takeOff(yield* ApiClient.make(access), options)
   }).pipe(Effect.scoped)
-  const removed = yield* remove.pipe(
-    Effect.tapError(({ message }) => Effect.logWarning(message)),
-    Effect.retry(Schedule.jittered(Schedule.min([Schedule.exponential("500 millis"), Schedule.spaced("30 seconds")])))
-  )
-  if (removed) yield* Effect.logInfo("the node takes pods").pipe(Effect.annotateLogs({ node, taint }))
+  if (yield* remove) yield* Effect.logInfo("the node takes pods").pipe(Effect.annotateLogs({ node, taint }))
 })

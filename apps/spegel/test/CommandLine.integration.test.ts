@@ -43,10 +43,10 @@ const certificateFlags = Effect.fnUntraced(function*(directory: string) {
 
 /** One line that says what is wrong, code 1. */
 const assertRefused = ({ code, stderr }: SpegelProcess.Finished, ...words: ReadonlyArray<string>) => {
-  const lines = stderr.trim().split("\n").filter((line) => !line.startsWith("{"))
-  assert.strictEqual(lines.length, 1, stderr)
-  assert.match(lines[0] ?? "", /^spegel: /)
-  for (const word of words) assert.include(lines[0], word)
+  const lines = stderr.trim().split("\n").map((line) => JSON.parse(line) as { level: string; msg: string })
+  const errors = lines.filter(({ level }) => level === "ERROR")
+  assert.strictEqual(errors.length, 1, stderr)
+  for (const word of words) assert.include(errors[0]?.msg, word)
   assert.strictEqual(code, 1)
 }
 

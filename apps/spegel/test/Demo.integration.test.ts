@@ -25,22 +25,30 @@ describe("spegel demo", { timeout: 60_000 }, () => {
       assert.deepStrictEqual(leftovers(), before)
     }))
 
-  it.live("stops everything on Ctrl-C", () =>
-    Effect.gen(function*() {
-      const before = leftovers()
-      const { child, finished, output } = yield* SpegelProcess.start(["demo", "--keep", "--layers=1", "--layer-size=1"])
-      yield* Effect.sync(() => output.stdout).pipe(
-        Effect.repeat({
-          schedule: Schedule.spaced("50 millis"),
-          until: (text) => text.includes("Running until Ctrl-C")
-        })
-      )
-      assert.isNotEmpty(yield* processes)
-      child.kill("SIGINT")
-      assert.strictEqual((yield* finished).code, 0)
-      assert.deepStrictEqual(yield* processes, [])
-      assert.deepStrictEqual(leftovers(), before)
-    }))
+  it.live.each(["SIGINT", "SIGHUP"] as const)(
+    "stops everything on %s, as of Ctrl-C or a closed terminal",
+    (signal) =>
+      Effect.gen(function*() {
+        const before = leftovers()
+        const { child, finished, output } = yield* SpegelProcess.start([
+          "demo",
+          "--keep",
+          "--layers=1",
+          "--layer-size=1"
+        ])
+        yield* Effect.sync(() => output.stdout).pipe(
+          Effect.repeat({
+            schedule: Schedule.spaced("50 millis"),
+            until: (text) => text.includes("Running until Ctrl-C")
+          })
+        )
+        assert.isNotEmpty(yield* processes)
+        child.kill(signal)
+        assert.strictEqual((yield* finished).code, 0)
+        assert.deepStrictEqual(yield* processes, [])
+        assert.deepStrictEqual(leftovers(), before)
+      })
+  )
 })
 
 describe("DemoReport", () => {

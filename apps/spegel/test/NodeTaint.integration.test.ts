@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Background from "@spegel-ts/background/Background"
 import { removeWhenReady } from "@spegel-ts/spegel/NodeTaint"
-import { Effect, Fiber, Option } from "effect"
+import { Effect, Fiber, Option, Schedule } from "effect"
 import { writeFile } from "node:fs/promises"
 import { createServer, type IncomingMessage } from "node:http"
 import type { AddressInfo } from "node:net"
@@ -119,7 +120,10 @@ describe("the node's taint", () => {
           }
           return refusals.shift() ?? 0
         }
-        yield* removeWhenReady(options)
+        yield* Background.untilDone("node taint", removeWhenReady(options))
+        yield* Effect.sync(() => state.taints.length).pipe(
+          Effect.repeat({ schedule: Schedule.spaced("20 millis"), until: () => state.taints[0] === other })
+        )
         assert.deepStrictEqual(state.taints, [other])
         const methods = state.requests.map((request) => request.split(" ")[0])
         assert.strictEqual(methods.join(" "), "GET GET GET PATCH GET PATCH")

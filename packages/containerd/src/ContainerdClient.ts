@@ -4,7 +4,7 @@
  */
 import { fromBinary } from "@bufbuild/protobuf"
 import * as Digest from "@spegel-ts/oci/Digest"
-import { Context, Data, Duration, Effect, Layer, Option, Predicate, Result, Schedule, Stream } from "effect"
+import { Context, Data, Duration, Effect, Layer, Option, Result, Stream } from "effect"
 import { Content } from "./gen/content_pb.ts"
 import { type Envelope, Events } from "./gen/events_pb.ts"
 import {
@@ -97,10 +97,10 @@ export class ContainerdClient extends Context.Service<ContainerdClient, {
   /** The image record with exactly this name. */
   readonly image: (name: string) => Effect.Effect<Image, ContainerdNotFound | ContainerdUnavailable | ContainerdFailed>
   /**
-   * Image changes, beginning with `Subscribed`. Subscribes again, for ever, when containerd goes away; the pauses grow
-   * from 0.1 to 2 seconds. Fails only if containerd refuses the subscription.
+   * Image changes, beginning with `Subscribed`. Fails when containerd goes away, or refuses the subscription; whoever
+   * subscribes again has missed what happened meanwhile.
    */
-  readonly events: Stream.Stream<ImageEvent, ContainerdFailed>
+  readonly events: Stream.Stream<ImageEvent, ContainerdUnavailable | ContainerdFailed>
   /** Refs of the downloads under way (`layer-sha256:...`). */
   readonly ingests: Effect.Effect<ReadonlyArray<string>, ContainerdUnavailable | ContainerdFailed>
   /** Throws away what was downloaded of an ingest. Do so only when no pull of it runs: it would fail. */
@@ -151,8 +151,6 @@ const toEvent =
         return Result.failVoid
     }
   }
-
-const resubscribe = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("2 seconds")])
 
 const connect = Effect.fnUntraced(function*(options: ContainerdClientOptions) {
   const { deadline = "5 seconds", namespace, socket } = options
@@ -223,9 +221,7 @@ const connect = Effect.fnUntraced(function*(options: ContainerdClientOptions) {
       Stream.concat(Stream.fromEffect(Effect.flatMap(
         diagnose(socket),
         (hint) => Effect.fail(new ContainerdUnavailable({ operation: "follow containerd's events", socket, hint }))
-      ))),
-      Stream.retry(Schedule.while(resubscribe, ({ input }) => Predicate.isTagged(input, "ContainerdUnavailable"))),
-      Stream.catchTag("ContainerdUnavailable", () => Stream.empty)
+      )))
     ),
     ingests: unary(channel, Content.method.listStatuses, {}).pipe(
       Effect.map(({ statuses }) => statuses.map(({ ref }) => ref)),

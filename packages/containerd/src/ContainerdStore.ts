@@ -3,6 +3,7 @@
  * reading them over gRPC and is the same in all versions; names come from the Images API, kept in memory and followed
  * by events.
  */
+import * as Background from "@spegel-ts/background/Background"
 import * as BlobDirectory from "@spegel-ts/content/BlobDirectory"
 import {
   ContentChange,
@@ -13,7 +14,7 @@ import {
 } from "@spegel-ts/content/ContentStore"
 import * as ManifestTypes from "@spegel-ts/content/ManifestTypes"
 import * as Reference from "@spegel-ts/oci/Reference"
-import { Effect, Layer, Option, PubSub, Result, Schedule, Stream } from "effect"
+import { Duration, Effect, Layer, Option, PubSub, Result, Stream } from "effect"
 import { existsSync } from "node:fs"
 import {
   ContainerdClient,
@@ -103,15 +104,11 @@ export const layer = (
       })
       yield* Effect.mapError(list, unavailable("list containerd's images"))
 
-      yield* client.events.pipe(
+      const follow = client.events.pipe(
         Stream.runForEach((event) => {
           switch (event._tag) {
             case "Subscribed":
-              return list.pipe(
-                Effect.andThen(check.look),
-                Effect.retry({ schedule: Schedule.spaced("200 millis"), times: 10 }),
-                Effect.catch((error) => Effect.logWarning(error.message))
-              )
+              return Effect.andThen(list, check.look)
             case "ImageRemoved":
               return Effect.sync(() => remove(event.name))
             case "ImageChanged":
@@ -119,14 +116,13 @@ export const layer = (
               return client.image(event.name).pipe(
                 Effect.map(put),
                 Effect.andThen(check.look),
-                Effect.catchTag("ContainerdNotFound", () => Effect.sync(() => remove(event.name))),
-                Effect.catch((error) => Effect.logWarning(error.message))
+                Effect.catchTag("ContainerdNotFound", () => Effect.sync(() => remove(event.name)))
               )
           }
-        }),
-        Effect.catch((error) => Effect.logError(`${error.message}: names are no longer followed`)),
-        Effect.forkScoped
+        })
       )
+      // It lists all images when it subscribes again: nothing is missed.
+      yield* Background.keepRunning("containerd's events", follow, { maxPause: Duration.seconds(2) })
 
       /** A pull that has just ended is ahead of its event. */
       const lookUp = (key: string) =>

@@ -2,6 +2,7 @@
  * Notices a content directory that is not containerd's: of another daemon, of a containerd with another root, or mounted
  * from elsewhere. A container sees other paths than containerd does, so that what is in the directory decides.
  */
+import * as Background from "@spegel-ts/background/Background"
 import type { BlobDirectory } from "@spegel-ts/content/BlobDirectory"
 import { Effect, Queue, type Scope, Stream } from "effect"
 import { stat } from "node:fs/promises"
@@ -71,6 +72,6 @@ export const make = Effect.fnUntraced(function*(options: {
     // It says so itself where it matters.
     Effect.catch((error) => Effect.logDebug(`cannot compare ${contentPath} with containerd: ${error.message}`))
   )
-  yield* Effect.forkScoped(Effect.forever(Effect.andThen(Queue.take(looks), check)))
+  yield* Background.keepRunning("content directory check", Effect.forever(Effect.andThen(Queue.take(looks), check)))
   return { look: Effect.asVoid(Queue.offer(looks, undefined)) }
 })

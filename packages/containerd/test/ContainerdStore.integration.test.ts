@@ -116,13 +116,21 @@ describe.skipIf(missing !== undefined)(`containerd${missing === undefined ? "" :
         const client = yield* ContainerdClient
         const store = yield* ContentStore
         const events = yield* Queue.unbounded<ImageEvent>()
-        yield* client.events.pipe(Stream.runForEach((event) => Queue.offer(events, event)), Effect.forkScoped)
+        yield* client.events.pipe(
+          Stream.retry(Schedule.spaced("100 millis")),
+          Stream.runForEach((event) => Queue.offer(events, event)),
+          Effect.forkScoped
+        )
         assert.strictEqual((yield* Queue.take(events))._tag, "Subscribed")
         yield* daemon.restart
         assert.strictEqual((yield* Queue.take(events))._tag, "Subscribed")
         const image = yield* importImage(daemon, v1, "one")
         assert.strictEqual((yield* Queue.take(events))._tag, "ImageChanged")
         assert.strictEqual(yield* store.resolve(v1), image.manifest.digest)
+        // The store has subscribed again, too.
+        yield* Stream.runCollect(store.names).pipe(
+          Effect.repeat({ schedule: Schedule.spaced("50 millis"), until: (names) => names.length === 1 })
+        )
       }).pipe(Effect.provide(storeOf(daemon)))
     }), 60_000)
 

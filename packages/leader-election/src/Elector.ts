@@ -6,7 +6,9 @@
  * `retryPeriod + renewDeadline`. Others count from the moment they saw the renewal, which is later, and wait for
  * `leaseDuration`, which is longer. Only monotonic clocks are read, and none is compared with another's.
  */
+import * as Background from "@spegel-ts/background/Background"
 import {
+  Cause,
   Clock,
   Data,
   Duration,
@@ -39,7 +41,6 @@ type View =
 
 /** Longest lease that another can write, so that nobody keeps it for ever. Shorter ones than one's own do not count. */
 const maxLeaseMillis = 60_000
-const maxSaid = 16
 /** A watch that ends sooner has not worked. */
 const shortWatchMillis = 5000
 
@@ -71,8 +72,7 @@ export const make = Effect.fnUntraced(function*(options: {
   /** Others' leases are left alone until then: their holders come first after an outage. */
   let eligibleFrom = -Infinity
   let attemptFrom = -Infinity
-  /** What was said to be wrong since all was well. */
-  const said = new Set<string>()
+  const { failed, works } = yield* Background.health("leader election", { distinctReasons: 16 })
   const view = yield* SubscriptionRef.make<View>({ _tag: "Unread" })
   const changed = yield* Queue.sliding<void>(1)
   /** The watch has missed something. */
@@ -109,18 +109,13 @@ export const make = Effect.fnUntraced(function*(options: {
     yield* Queue.offer(changed, undefined)
   })
 
-  /** Says what is wrong once, not at each retry. */
   const report = Effect.fnUntraced(function*(error: LeaseUnavailable) {
-    if (!said.has(error.hint) && said.size < maxSaid) {
-      said.add(error.hint)
-      yield* Effect.logWarning(`${error.message}; this is tried again`)
-    }
+    yield* failed(Cause.fail(error))
     yield* SubscriptionRef.update(view, (view): View => view._tag === "Read" ? view : { _tag: "Unreadable", error })
   })
 
   const regained = Effect.gen(function*() {
-    if (said.size > 0) yield* Effect.logInfo(`lease ${api.label}: watched again`)
-    said.clear()
+    yield* works
     if (inContact) return
     if (wasLost) eligibleFrom = (yield* monotonic) + 2 * retryMillis
     inContact = true
@@ -205,10 +200,14 @@ export const make = Effect.fnUntraced(function*(options: {
       if (Option.isNone(result) || Option.isNone(result.value)) break
       renewed = result.value.value
     }
-    leadsUntil = -Infinity
-    leading = false
-    yield* Effect.logWarning(`lease ${api.label}: this node leads no longer`)
-  })
+  }, (leads) =>
+    leads.pipe(
+      Effect.ensuring(Effect.sync(() => {
+        leadsUntil = -Infinity
+        leading = false
+      })),
+      Effect.andThen(Effect.logWarning(`lease ${api.label}: this node leads no longer`))
+    ))
 
   const campaign = Effect.gen(function*() {
     let turn: { readonly version: string | undefined; readonly at: number } | undefined
@@ -305,8 +304,8 @@ export const make = Effect.fnUntraced(function*(options: {
 
   // Before the fibers, so that it runs after they have stopped.
   yield* Effect.addFinalizer(() => release)
-  yield* Effect.forkScoped(follow)
-  yield* Effect.forkScoped(campaign)
+  yield* Background.keepRunning("watch of the lease", follow)
+  yield* Background.keepRunning("campaign for the lease", campaign)
 
   return {
     leader: SubscriptionRef.changes(view).pipe(

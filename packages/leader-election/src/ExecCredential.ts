@@ -47,6 +47,8 @@ const maxOutputBytes = 256 * 1024
 /** A credential is not used in its last seconds. */
 const spareMillis = 10_000
 
+const monotonicMillis = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos / 1_000_000n))
+
 /** The plugin's credential, run again when the last one has expired. */
 export const make = (plugin: Plugin, options: {
   readonly environment: Environment
@@ -66,12 +68,12 @@ export const make = (plugin: Plugin, options: {
     ...Object.fromEntries((plugin.env ?? []).map(({ name, value }) => [name, value])),
     KUBERNETES_EXEC_INFO: JSON.stringify(request)
   }
+  /** The credential, and until when it is used on the monotonic clock. */
   let kept: Option.Option<{ readonly status: typeof Status.Type; readonly until: number }> = Option.none()
 
   return Effect.gen(function*() {
     if (plugin.interactiveMode === "Always") return yield* failed("wants a terminal; this program has none")
-    const now = yield* Clock.currentTimeMillis
-    if (Option.isSome(kept) && now < kept.value.until) return kept.value.status
+    if (Option.isSome(kept) && (yield* monotonicMillis) < kept.value.until) return kept.value.status
     const { stdout } = yield* Effect.tryPromise({
       try: (signal) =>
         run(command, plugin.args ?? [], {
@@ -88,7 +90,9 @@ export const make = (plugin: Plugin, options: {
     })
     const { status } = yield* Effect.mapError(decode(stdout), () => failed("printed no ExecCredential"))
     const expires = Date.parse(status.expirationTimestamp ?? "")
-    kept = Option.some({ status, until: Number.isNaN(expires) ? Infinity : expires - spareMillis })
+    // What is left of its life: the time of day may be set meanwhile.
+    const left = Number.isNaN(expires) ? Infinity : expires - spareMillis - (yield* Clock.currentTimeMillis)
+    kept = Option.some({ status, until: (yield* monotonicMillis) + left })
     return status
   })
 }

@@ -22,6 +22,8 @@ const faulty = (api: LeaseApi) => {
   const faults = {
     /** Requests fail without reaching the server. */
     down: false,
+    /** So many requests meet a bug of ours. */
+    bugs: 0,
     /** Writes reach the server, their answers do not come back. */
     deaf: false,
     retryAfter: undefined as Duration.Duration | undefined,
@@ -30,7 +32,10 @@ const faulty = (api: LeaseApi) => {
   }
   const unavailable = () => new LeaseUnavailable({ lease: api.label, hint: "down", retryAfter: faults.retryAfter })
   const reach = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E | LeaseUnavailable> =>
-    Effect.suspend((): Effect.Effect<A, E | LeaseUnavailable> => faults.down ? Effect.fail(unavailable()) : effect)
+    Effect.suspend((): Effect.Effect<A, E | LeaseUnavailable> => {
+      if (faults.bugs-- > 0) throw new TypeError("a bug")
+      return faults.down ? Effect.fail(unavailable()) : effect
+    })
   const written = <A, E>(effect: Effect.Effect<A, E>) =>
     Effect.suspend(() => {
       faults.writes++
@@ -89,6 +94,31 @@ describe("Elector", () => {
       assert.strictEqual(is.filter(Boolean).length, 1)
       const leader = elections[is.indexOf(true)]?.identity
       for (const election of elections) assert.deepStrictEqual(yield* named(election), Option.some(leader))
+    }))
+
+  it.effect("goes on after a bug while it leads and while it follows: one leads again, and all name it", () =>
+    Effect.gen(function*() {
+      const { api } = yield* MemoryLease.make()
+      const spoilt = [faulty(api), faulty(api)]
+      const elections = yield* Effect.forEach(spoilt, ({ api }, index) => start(api, index === 0 ? a : b))
+      yield* pass("5 seconds", ...elections)
+      const first = (yield* leaders(...elections)).indexOf(true)
+      assert.isAtLeast(first, 0)
+      for (const { faults } of spoilt) {
+        faults.bugs = 3
+        faults.down = true
+      }
+      yield* pass("20 seconds", ...elections)
+      for (const { faults } of spoilt) {
+        assert.isBelow(faults.bugs, 0)
+        faults.down = false
+      }
+      yield* pass("40 seconds", ...elections)
+      const now = (yield* leaders(...elections)).indexOf(true)
+      assert.isAtLeast(now, 0)
+      for (const election of elections) {
+        assert.deepStrictEqual(yield* named(election), Option.some(elections[now]?.identity))
+      }
     }))
 
   it.effect("renews every retry period, keeps what it does not know, and says since when it leads", () =>

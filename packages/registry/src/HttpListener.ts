@@ -2,6 +2,7 @@
  * An HTTP server with the limits that a mirror needs: it outlives containerd's idle connections, bounds what a client
  * can send, and lets running answers finish when it stops.
  */
+import * as Background from "@spegel-ts/background/Background"
 import * as DistributionError from "@spegel-ts/oci/DistributionError"
 import { Data, Duration, Effect, FiberSet, Option, type Scope } from "effect"
 import * as Scheduler from "effect/Scheduler"
@@ -166,9 +167,14 @@ export const listen = Effect.fn("HttpListener.listen")(
       answerBrokenRequest(error, socket as Socket)
     })
 
+    const address = `${Option.getOrElse(host, () => "")}:${port}`
+    // It goes on listening where it could not accept a connection, for instance since there are no descriptors left.
+    const report = yield* Background.reporter("listener")
+    server.on("error", (error) => {
+      if (server.listening) report(new ListenFailed({ address, reason: reasonOf(error) }))
+    })
     yield* Effect.acquireRelease(
       Effect.callback<void, ListenFailed>((resume) => {
-        const address = `${Option.getOrElse(host, () => "")}:${port}`
         server.once("error", (error) => resume(Effect.fail(new ListenFailed({ address, reason: reasonOf(error) }))))
         server.listen({ port, ...(Option.isSome(host) ? { host: host.value } : {}) }, () => resume(Effect.void))
       }),

@@ -94,7 +94,7 @@ export const make = Effect.gen(function*() {
         if (watched.has(ingest.path)) continue
         watched.add(ingest.path)
         yield* watch(ingest).pipe(
-          Effect.catch((error) => Effect.logWarning(`a download with wrong bytes was left: ${error.message}`)),
+          Effect.catchCause((cause) => Effect.logWarning("a download with wrong bytes was left", cause)),
           Effect.ensuring(Effect.sync(() => watched.delete(ingest.path))),
           Effect.forkIn(scope)
         )

@@ -196,11 +196,18 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
         const content = parsed.success
         if (content._tag !== "Blob" && content._tag !== "Manifest") return counted
         const event = eventOf(content, record, answer, { time: clock.currentTimeMillisUnsafe(), started, ended })
-        const log = Effect.suspend(() =>
-          Effect.logDebug("request").pipe(
-            Effect.annotateLogs({ ...event, url: request.url ?? "", attempts: record.failures.join("; ") })
+        const log = Effect.suspend(() => {
+          // A line has a time of its own.
+          const { time, ...facts } = event
+          return Effect.logDebug("request").pipe(
+            Effect.annotateLogs({
+              ...facts,
+              began: new Date(time).toISOString(),
+              url: request.url ?? "",
+              attempts: record.failures.join("; ")
+            })
           )
-        )
+        })
         return counted.pipe(
           Effect.andThen(PullSpans.pulled(event, content.mirrored)),
           Effect.andThen(Effect.sync(() => countServed(content, record, answer, sent))),

@@ -6,11 +6,12 @@
  * Anybody can say so, and reading costs time: checks run one at a time, a tenth of the time at most, and not twice for
  * the same blob within ten minutes.
  */
+import * as Background from "@spegel-ts/background/Background"
 import { type BlobSource, ContentStore } from "@spegel-ts/content/ContentStore"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { Router } from "@spegel-ts/router/Router"
-import { Duration, Effect, Latch, Metric, Queue, Schedule, Stream } from "effect"
+import { Duration, Effect, Latch, Metric, Queue, Stream } from "effect"
 import * as ContentHash from "./ContentHash.ts"
 import * as MonotonicTime from "./MonotonicTime.ts"
 
@@ -34,8 +35,6 @@ const damagedBlobs = Metric.counter("spegel_content_damaged_total", {
   description: "Blobs of this node that are not what their digests say, and are not given to peers any more",
   incremental: true
 })
-
-const retryPolicy = Schedule.min([Schedule.exponential("1 second"), Schedule.spaced("1 minute")])
 
 /** Tells one copy of a blob from the next: a file by its inode and times, bytes in memory by themselves. */
 const copyOf = (source: BlobSource): Effect.Effect<unknown> =>
@@ -88,14 +87,14 @@ export const make = Effect.gen(function*() {
     yield* Effect.sleep(Duration.millis(((yield* MonotonicTime.millis) - begun) * rest))
   }, Effect.scoped)
 
-  yield* Queue.take(waiting).pipe(
+  const checks = Queue.take(waiting).pipe(
     Effect.flatMap((digest) =>
       // What cannot be read is not held, or the store is away.
       Effect.catch(check(digest), ({ message }) => Effect.logDebug(message))
     ),
-    Effect.forever,
-    Effect.forkScoped
+    Effect.forever
   )
+  yield* Background.keepRunning("self check", checks)
 
   /** Has a blob that was found damaged read again, where there is another copy of it. */
   const lookAgain = Effect.fnUntraced(
@@ -107,7 +106,7 @@ export const make = Effect.gen(function*() {
   )
 
   // Nothing is watched while nothing is damaged.
-  yield* anyDamaged.await.pipe(
+  const watch = anyDamaged.await.pipe(
     Effect.andThen(
       store.changes.pipe(
         Stream.takeWhile(() => damaged.size > 0),
@@ -120,10 +119,9 @@ export const make = Effect.gen(function*() {
         )
       )
     ),
-    Effect.retry(retryPolicy),
-    Effect.forever,
-    Effect.forkScoped
+    Effect.forever
   )
+  yield* Background.keepRunning("watch of damaged blobs", watch)
 
   return {
     isDamaged: (digest) =>

@@ -44,6 +44,23 @@ describe("HttpListener", () => {
       yield* Fiber.join(closing)
     }))
 
+  it.live("goes on after it could not accept a connection", () =>
+    Effect.gen(function*() {
+      let failures = 0
+      const { port } = yield* listen((request, response) =>
+        Effect.sync(() => {
+          const { server } = request.socket as unknown as { readonly server: Server }
+          failures++
+          server.emit("error", Object.assign(new Error("accept EMFILE"), { code: "EMFILE" }))
+          response.end("whole")
+        }), Duration.zero)
+      for (let asked = 0; asked < 3; asked++) {
+        const response = yield* get(port)
+        assert.strictEqual(yield* Effect.promise(() => response.text()), "whole")
+      }
+      assert.strictEqual(failures, 3)
+    }))
+
   it.live("cuts off what has not ended within the grace", () =>
     Effect.gen(function*() {
       const started = yield* Deferred.make<void>()

@@ -5,6 +5,7 @@
 import { noise } from "@chainsafe/libp2p-noise"
 import type { ConnectionEncrypter, MessageStream } from "@libp2p/interface"
 import type { Multiaddr } from "@multiformats/multiaddr"
+import * as Background from "@spegel-ts/background/Background"
 import { Clock, Effect, Queue, type Scope } from "effect"
 import { randomBytes } from "node:crypto"
 import * as PeerAddress from "./PeerAddress.ts"
@@ -86,7 +87,7 @@ export const make = Effect.fnUntraced(function*(options: {
     Queue.offerUnsafe(findings, { _tag: "Own", address: PeerAddress.withoutId(remoteAddr) })
   }
 
-  yield* Effect.forkScoped(Effect.forever(Effect.flatMap(Queue.take(findings), report)))
+  yield* Background.keepRunning("identity conflicts", Effect.forever(Effect.flatMap(Queue.take(findings), report)))
   return {
     encrypter: (components) => {
       const { protocol, secureInbound, secureOutbound } = bound(

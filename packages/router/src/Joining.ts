@@ -3,7 +3,9 @@
  * nobody else, or a grace has passed.
  */
 import { type Multiaddr, multiaddr } from "@multiformats/multiaddr"
+import * as Background from "@spegel-ts/background/Background"
 import {
+  Cause,
   Data,
   Duration,
   Effect,
@@ -99,6 +101,7 @@ export const make = Effect.fnUntraced(function*(
   const dials = yield* FiberSet.make<void>()
   const permits = yield* Semaphore.make(dialsAtOnce)
   const turns = new Turns()
+  const sources = yield* Background.health("bootstrap sources", { distinctReasons: 16 })
   const state = { ready: false, reason: "no bootstrap peer was asked yet", saidAlone: false, sourceFailure: "" }
   const alone = () => peers() === 0
 
@@ -148,10 +151,8 @@ export const make = Effect.fnUntraced(function*(
 
   const askSources = Effect.gen(function*() {
     const result = yield* Effect.result(bootstrap.addresses)
-    const failure = Result.isFailure(result) ? result.failure.message : ""
-    // Said when it is news, not in each round.
-    if (failure !== "" && failure !== state.sourceFailure) yield* Effect.logWarning(failure)
-    state.sourceFailure = failure
+    yield* Result.isFailure(result) ? sources.failed(Cause.fail(result.failure)) : sources.works
+    state.sourceFailure = Result.isFailure(result) ? result.failure.message : ""
     const found = Result.isFailure(result) ? result.failure.found ?? [] : result.success
     return [...new Set(found)].filter((text) => Option.exists(parse(text), (address) => !isSelf(address)))
   })
@@ -227,9 +228,10 @@ export const make = Effect.fnUntraced(function*(
     return sayAlone
   })
 
-  yield* Effect.forkScoped(Stream.runForEach(bootstrap.changes, () => Queue.offer(changed, undefined)))
-  yield* Effect.forkScoped(lookForever)
-  yield* Effect.forkScoped(Effect.forever(followPeers))
+  const followChanges = Stream.runForEach(bootstrap.changes, () => Queue.offer(changed, undefined))
+  yield* Background.keepRunning("bootstrap changes", followChanges)
+  yield* Background.keepRunning("bootstrap", lookForever)
+  yield* Background.keepRunning("readiness", Effect.forever(followPeers))
   yield* Effect.forkScoped(Effect.delay(endGrace, grace))
   return {
     ready: () => state.ready,

@@ -2,12 +2,14 @@
  * `Router` over libp2p: TCP, noise or TLS, yamux, and a Kademlia DHT under `/spegel/kad/1.0.0`, so that Go Spegel's
  * nodes and ours are one network.
  */
-import type { IdentifyResult, Libp2p as Host, PeerId } from "@libp2p/interface"
+import type { Connection, IdentifyResult, Libp2p as Host, PeerId } from "@libp2p/interface"
 import type { Multiaddr } from "@multiformats/multiaddr"
-import { Duration, Effect, Layer, Option, Queue, Schedule, Stream } from "effect"
+import * as Background from "@spegel-ts/background/Background"
+import { Clock, Duration, Effect, Layer, Option, Queue, Schedule, Stream } from "effect"
 import { base58btc } from "multiformats/bases/base58"
 import { createHash } from "node:crypto"
 import type { BlockList } from "node:net"
+import { uptime } from "node:os"
 import { Bootstrap } from "./Bootstrap.ts"
 import type { ContentKey } from "./ContentKey.ts"
 import type { Identity } from "./Identity.ts"
@@ -59,6 +61,7 @@ export const layer = (
       const loopback = Option.exists(options.host, PeerAddress.isLoopback)
       const believed: PeerAddress.UsableOptions = { loopback, within: options.peerCidrs }
       const gate = new Gate()
+      const guard = yield* Background.guard("router")
       const { conflicts, host } = yield* Libp2pHost.make({ ...options, loopback, gater: gate.gater })
       const idBytes = host.peerId.toMultihash().bytes
       const announced = () => host.getMultiaddrs().map((address) => PeerAddress.withoutId(address).bytes)
@@ -67,7 +70,7 @@ export const layer = (
         self: { id: host.peerId.toString(), idBytes },
         addresses: announced,
         registryPort: options.registryPort,
-        environment: environmentOf(believed),
+        environment: environmentOf(believed, guard),
         transport,
         ttlMillis: Duration.toMillis(options.recordTtl ?? defaultRecordTtl),
         refreshMillis: Duration.toMillis(options.refreshInterval ?? defaultRefreshInterval)
@@ -83,13 +86,15 @@ export const layer = (
         }),
         () => Effect.andThen(Effect.sync(() => kademlia.stop()), Effect.sleep(wordTime))
       )
-      yield* followHost(host, kademlia, believed, conflicts)
+      yield* followHost(host, kademlia, believed, conflicts, guard)
       yield* publish(() => ({ kademlia: kademlia.counts, transport: transport.counts() }))
-      yield* Effect.forkScoped(Effect.repeat(
+      const known = new WeakSet<Connection>()
+      const economy = Effect.repeat(
         Effect.sync(() => {
           const neighbours = new Set(kademlia.neighbours().map(({ id }) => id))
           return economise(host, {
             bound: Libp2pHost.heldConnections,
+            known,
             isNeighbour: (id) => neighbours.has(id),
             lastUsed: transport.lastUsed,
             rest: (id) => {
@@ -99,7 +104,8 @@ export const layer = (
           })
         }).pipe(Effect.flatMap((resting) => Effect.delay(Effect.sync(() => close(resting)), wordTime))),
         Schedule.spaced(economyInterval)
-      ))
+      )
+      yield* Background.keepRunning("connection economy", economy)
 
       // An address with this node's own id is where it was once, or where its clone is.
       const dialled = (address: Multiaddr) =>
@@ -119,14 +125,17 @@ export const layer = (
             })
         }
       })
-      yield* Effect.forkScoped(PeerNews.run({
-        fingerprint: () => kademlia.members.fingerprint,
-        peers: () =>
-          heard().map(({ addresses: [first], id }) => ({
-            id,
-            address: first === undefined ? "" : Option.getOrElse(ipOfBytes(first), () => "")
-          }))
-      }))
+      yield* Background.keepRunning(
+        "news of peers",
+        PeerNews.run({
+          fingerprint: () => kademlia.members.fingerprint,
+          peers: () =>
+            heard().map(({ addresses: [first], id }) => ({
+              id,
+              address: first === undefined ? "" : Option.getOrElse(ipOfBytes(first), () => "")
+            }))
+        })
+      )
       const whenReady = <A>(effect: Effect.Effect<A>): Effect.Effect<A, RouterNotReady> =>
         Effect.suspend(() => {
           const standing = joining.standing()
@@ -180,16 +189,15 @@ export const layer = (
         lookup: (key, { count }) => Stream.unwrap(whenReady(Effect.sync(() => resolved(lookup(key, count))))),
         ready: Effect.sync(joining.ready),
         standing: Effect.sync(joining.standing),
-        peers: Effect.sync(() =>
+        peers: Effect.map(Clock.currentTimeMillis, (wall) =>
           [...kademlia.members.values()].flatMap((member) =>
             Option.toArray(Option.map(toPeer(member), (peer): PeerFacts => ({
               ...peer,
               ...(member.roundTrip === undefined ? {} : { roundTripMillis: member.roundTrip }),
-              ...(member.lastHeard === 0 ? {} : { lastHeardMillis: performance.timeOrigin + member.lastHeard }),
+              ...(member.lastHeard === 0 ? {} : { lastHeardMillis: wall - (performance.now() - member.lastHeard) }),
               ...(member.agent === undefined ? {} : { agent: member.agent })
             })))
-          )
-        ),
+          )),
         self: Effect.sync(() => ({
           id: host.peerId.toString(),
           addresses: ipsOf(announced(), { loopback }),
@@ -210,16 +218,19 @@ const maxIdTexts = 10_000
 const ipOfBytes = (address: Uint8Array): Option.Option<string> =>
   Option.flatMap(PeerAddress.fromBytes(address), PeerAddress.ipOf)
 
-const environmentOf = (believed: PeerAddress.UsableOptions): Environment => ({
+/** Runs what a timer or the host calls, and keeps what it throws from ending the process. */
+type Guard = (run: () => void) => void
+
+const environmentOf = (believed: PeerAddress.UsableOptions, guard: Guard): Environment => ({
   now: () => performance.now(),
-  wallClock: Date.now,
+  uptime: () => uptime() * 1000,
   usable: (addresses) =>
     addresses.filter((address) => Option.exists(ipOfBytes(address), (ip) => PeerAddress.isUsable(ip, believed))),
   keep: copied,
   siteOf: ([first]) => first === undefined ? "" : Option.getOrElse(ipOfBytes(first), () => ""),
   random: Math.random,
   after: (millis, run) => {
-    const timer = setTimeout(run, millis)
+    const timer = setTimeout(() => guard(run), millis)
     return () => clearTimeout(timer)
   },
   // Base 58 is slow, and the same few ids come again and again.
@@ -239,9 +250,10 @@ const followHost = (
   host: Host,
   kademlia: Kademlia,
   believed: PeerAddress.UsableOptions,
-  conflicts: IdentityConflicts
+  conflicts: IdentityConflicts,
+  guard: Guard
 ) => {
-  const onIdentify = ({ detail }: CustomEvent<IdentifyResult>) => {
+  const identified = ({ detail }: CustomEvent<IdentifyResult>) => {
     if (!detail.protocols.includes(Libp2pTransport.kademliaProtocol)) return
     const remote = PeerAddress.ipOf(detail.connection.remoteAddr)
     const claimed = detail.listenAddrs.filter((address) => PeerAddress.isUsableAddress(address, believed))
@@ -268,7 +280,8 @@ const followHost = (
       ours: detail.protocols.includes(Libp2pTransport.notesProtocol)
     })
   }
-  const onDisconnect = ({ detail }: CustomEvent<PeerId>) => kademlia.disconnected(detail.toString())
+  const onIdentify = (event: CustomEvent<IdentifyResult>) => guard(() => identified(event))
+  const onDisconnect = ({ detail }: CustomEvent<PeerId>) => guard(() => kademlia.disconnected(detail.toString()))
   return Effect.acquireRelease(
     Effect.sync(() => {
       host.addEventListener("peer:identify", onIdentify)

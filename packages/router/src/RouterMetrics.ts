@@ -1,4 +1,5 @@
 /** The router's metrics, under Spegel's names where it has them. */
+import * as Background from "@spegel-ts/background/Background"
 import { Clock, Effect, Metric, Schedule, type Scope, Stream } from "effect"
 import type { KademliaCounts } from "./kademlia/Kademlia.ts"
 import type { TransportCounts } from "./kademlia/Libp2pTransport.ts"
@@ -93,6 +94,6 @@ export const publish = (
   ])
   return Effect.andThen(
     zeros,
-    Effect.asVoid(Effect.forkScoped(Effect.repeat(once, Schedule.spaced(publishInterval))))
+    Background.keepRunning("router metrics", Effect.repeat(once, Schedule.spaced(publishInterval)))
   )
 }

@@ -2,12 +2,13 @@
  * Keeps what is advertised equal to what is held: everything on start, then each change as it happens, withdrawn when
  * it is deleted, compared again as a whole before records could expire.
  */
+import * as Background from "@spegel-ts/background/Background"
 import { ContentStore, type StoreUnavailable } from "@spegel-ts/content/ContentStore"
 import * as Reference from "@spegel-ts/oci/Reference"
 import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { Router, type RouterNotReady } from "@spegel-ts/router/Router"
-import { Context, Duration, Effect, Layer, Metric, Schedule, Stream } from "effect"
+import { Clock, Context, Duration, Effect, Layer, Metric, Schedule, Stream } from "effect"
 
 /** What is advertised now, by registry host. Digests belong to no registry. */
 export interface Snapshot {
@@ -40,9 +41,8 @@ export class StateTracker extends Context.Service<StateTracker, {
 const batchWindow = Duration.millis(50)
 const maxBatch = 1000
 
-const retryPolicy = Schedule.min([Schedule.exponential("200 millis"), Schedule.spaced("10 seconds")]).pipe(
-  Schedule.jittered
-)
+/** A router joins its network in its own time. */
+const untilReady = Schedule.jittered(Schedule.min([Schedule.exponential("200 millis"), Schedule.spaced("10 seconds")]))
 
 const advertisedImages = Metric.gauge("spegel_advertised_images", { description: "Images advertised" })
 const advertisedTags = Metric.gauge("spegel_advertised_image_tags", { description: "Image names advertised" })
@@ -63,7 +63,7 @@ const make = Effect.fnUntraced(function*(options: StateTrackerOptions) {
   const names = new Map<string, { readonly registry: string; readonly digest: string }>()
   const digests = new Set<string>()
   const registriesSeen = new Set<string>([""])
-  let away = false
+  let waiting = false
 
   const held = Effect.gen(function*() {
     const heldNames = (yield* Stream.runCollect(store.names)).filter(({ reference }) => filter(reference))
@@ -128,42 +128,42 @@ const make = Effect.fnUntraced(function*(options: StateTrackerOptions) {
 
   yield* report
 
-  const complain = (error: StoreUnavailable | RouterNotReady) =>
+  const sayThatItWaits = ({ message }: RouterNotReady) =>
     Effect.suspend(() => {
-      if (away) return Effect.void
-      away = true
-      const log = error._tag === "RouterNotReady" ? Effect.logInfo : Effect.logWarning
-      return log(`${error.message}: advertising waits`)
+      if (waiting) return Effect.void
+      waiting = true
+      return Effect.logInfo(`${message}: advertising waits`)
     })
-  const recovered = Effect.sync(() => {
-    away = false
-  })
-  const patiently = (effect: Effect.Effect<void, StoreUnavailable | RouterNotReady>) =>
+  const whenReady = (effect: Effect.Effect<void, StoreUnavailable | RouterNotReady>) =>
     effect.pipe(
-      Effect.tapError(complain),
-      Effect.retry(retryPolicy),
-      Effect.andThen(recovered),
-      // The policy has no end.
-      Effect.orDie
+      Effect.tapErrorTag("RouterNotReady", sayThatItWaits),
+      Effect.retry({ schedule: untilReady, while: ({ _tag }) => _tag === "RouterNotReady" }),
+      Effect.andThen(Effect.sync(() => {
+        waiting = false
+      }))
     )
 
   /** One batch of changes is one comparison: listing is cheap, and misses nothing. */
   const follow = store.changes.pipe(
     Stream.groupedWithin(maxBatch, batchWindow),
-    Stream.runForEach(() => patiently(reconcile(false))),
-    Effect.tapError(complain),
-    Effect.retry(retryPolicy),
-    Effect.orDie
+    Stream.runForEach(() => whenReady(reconcile(false)))
   )
 
-  const refresh = patiently(reconcile(true)).pipe(
-    Effect.delay(refreshInterval),
-    Effect.forever
-  )
+  const monotonic = Effect.map(Clock.monotonicTimeNanos, Duration.nanos)
+  const started = yield* monotonic
+  /** When everything is handed over again; where that fails, it is due until it has succeeded. */
+  let due = Duration.sum(started, refreshInterval)
+  const refresh = Effect.gen(function*() {
+    yield* Effect.sleep(Duration.subtract(due, yield* monotonic))
+    yield* whenReady(reconcile(true))
+    due = Duration.sum(yield* monotonic, refreshInterval)
+  }).pipe(Effect.forever)
 
   return StateTracker.of({
-    run: Effect.all([Effect.forever(follow), refresh], { concurrency: "unbounded", discard: true }).pipe(
-      Effect.andThen(Effect.never)
+    run: Background.keepRunning("state tracker", follow).pipe(
+      Effect.andThen(Background.keepRunning("refresh of records", refresh)),
+      Effect.andThen(Effect.never),
+      Effect.scoped
     ),
     snapshot
   })

@@ -5,19 +5,27 @@ import * as Reference from "@spegel-ts/oci/Reference"
 import type { ContentKey } from "@spegel-ts/router/ContentKey"
 import { Router, RouterNotReady, Standing } from "@spegel-ts/router/Router"
 import { StateTracker } from "@spegel-ts/state-tracker/StateTracker"
-import { Context, Duration, Effect, Layer, Result, Stream } from "effect"
+import { Context, Duration, Effect, Layer, Metric, Result, Stream } from "effect"
 import { TestClock } from "effect/testing"
 
 const v1 = Result.getOrThrow(Reference.parse("registry.example/app:v1"))
 const latest = Result.getOrThrow(Reference.parse("registry.example/app:latest"))
 
+const bug = Effect.sync((): never => {
+  throw new TypeError("a bug")
+})
+
 /** A router that writes down what it is told, and may be away. */
 const recorder = () => {
-  const state = { keys: new Set<string>(), calls: [] as Array<ReadonlyArray<ContentKey>>, away: false }
+  const state = { keys: new Set<string>(), calls: [] as Array<ReadonlyArray<ContentKey>>, away: false, bugs: 0 }
   const self = { id: "self", addresses: ["10.0.0.1"], registryPort: 5000 }
   const layer = Layer.succeed(Router, {
     advertise: (keys) =>
       Effect.suspend(() => {
+        if (state.bugs > 0) {
+          state.bugs--
+          return bug
+        }
         if (state.away) return Effect.fail(new RouterNotReady({ reason: "away" }))
         state.calls.push(keys)
         for (const key of keys) state.keys.add(key)
@@ -34,7 +42,12 @@ const recorder = () => {
 }
 
 const start = Effect.fnUntraced(
-  function*(options?: { readonly routerAway?: boolean; readonly storeAway?: () => boolean }) {
+  function*(options?: {
+    readonly routerAway?: boolean
+    readonly storeAway?: () => boolean
+    /** Runs beside the store's changes: where it fails, they do. */
+    readonly changes?: Effect.Effect<never>
+  }) {
     const { layer: routerLayer, state } = recorder()
     state.away = options?.routerAway ?? false
     const memory = yield* Layer.build(MemoryStore.layer)
@@ -44,7 +57,11 @@ const start = Effect.fnUntraced(
     const context = yield* Layer.build(
       StateTracker.layer({ filter: ({ tag }) => tag !== "latest" }).pipe(
         Layer.provide(routerLayer),
-        Layer.provide(Layer.succeed(ContentStore, { ...store, names }))
+        Layer.provide(Layer.succeed(ContentStore, {
+          ...store,
+          names,
+          changes: Stream.merge(store.changes, Stream.fromEffect(options?.changes ?? Effect.never))
+        }))
       )
     )
     const content = Context.get(memory, MemoryStore.MemoryContent)
@@ -135,5 +152,67 @@ describe("StateTracker", () => {
       away = false
       yield* TestClock.adjust("30 seconds")
       assert.deepStrictEqual(state.keys, new Set([digest]))
+    }))
+
+  it.effect("goes on after a bug in the router", () =>
+    Effect.gen(function*() {
+      const { content, run, state } = yield* start()
+      yield* run
+      state.bugs = 3
+      const digest = yield* content.put(Buffer.from("one"))
+      yield* settle
+      assert.deepStrictEqual(state.keys, new Set())
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(state.bugs, 0)
+      assert.deepStrictEqual(state.keys, new Set([digest]))
+      const next = yield* content.put(Buffer.from("two"))
+      yield* settle
+      assert.deepStrictEqual(state.keys, new Set([digest, next]))
+    }))
+
+  it.effect("refreshes at once what a bug has kept from being refreshed in time", () =>
+    Effect.gen(function*() {
+      const { content, run, state } = yield* start()
+      const digest = yield* content.put(Buffer.from("one"))
+      yield* run
+      state.keys.clear()
+      state.bugs = 2
+      yield* TestClock.adjust(Duration.minutes(9.5))
+      assert.strictEqual(state.bugs, 0)
+      assert.deepStrictEqual(state.keys, new Set([digest]))
+    }))
+
+  it.effect("subscribes again where changes end with a bug", () =>
+    Effect.gen(function*() {
+      let bugs = 2
+      const changes = Effect.suspend(() => bugs-- > 0 ? bug : Effect.never).pipe(Effect.delay("1 second"))
+      const { content, run, state } = yield* start({ changes })
+      yield* run
+      yield* TestClock.adjust("10 seconds")
+      assert.isBelow(bugs, 0)
+      const digest = yield* content.put(Buffer.from("one"))
+      yield* settle
+      assert.deepStrictEqual(state.keys, new Set([digest]))
+    }))
+
+  it.effect("says in metrics when it keeps failing", () =>
+    Effect.gen(function*() {
+      let away = true
+      const { run } = yield* start({ storeAway: () => away })
+      const failing = Effect.map(
+        Metric.snapshot,
+        (metrics) =>
+          metrics.flatMap((metric) =>
+            metric.id === "spegel_background_failing" && metric.attributes?.["task"] === "state tracker" &&
+              metric.type === "Gauge"
+              ? [Number(metric.state.value)]
+              : []
+          )[0]
+      )
+      yield* run
+      assert.strictEqual(yield* failing, 1)
+      away = false
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(yield* failing, 0)
     }))
 })

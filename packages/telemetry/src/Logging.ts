@@ -1,26 +1,71 @@
-/** Logs as one JSON object a line on stderr: `time`, `level`, `msg`, then the annotations, then `error`. */
+/**
+ * Logs, one line each: JSON with `time`, `level`, `msg`, then the annotations, then `error`; or, on a terminal, text for
+ * people (`TerminalLine`).
+ */
 import { Cause, Layer, Logger, type LogLevel, References } from "effect"
 
-const text = (message: unknown): string => message instanceof Error ? message.message : String(message)
+/** What a line consists of. */
+export interface LogLine {
+  readonly time: Date
+  readonly level: string
+  readonly message: string
+  /** The annotations. */
+  readonly fields: Readonly<Record<string, unknown>>
+  readonly error: string | undefined
+}
 
-/** A log line without its end. Redacted values print as `<redacted>`. */
-export const jsonLine: Logger.Logger<unknown, string> = Logger.make(({ cause, date, fiber, logLevel, message }) => {
-  const parts = Array.isArray(message) ? message : [message]
-  return JSON.stringify({
-    time: date.toISOString(),
-    level: logLevel.toUpperCase(),
-    msg: parts.map(text).join(" "),
-    ...fiber.getRef(References.CurrentLogAnnotations),
-    ...(cause.reasons.length === 0 ? {} : { error: Cause.pretty(cause) })
-  })
-})
+/** A line as text, with its end. Never throws. */
+export type Format = (line: LogLine) => string
 
-/** Logs of `minimumLevel` and above, each line handed to `write` with its end. */
+/** Any value as text. */
+export const textOf = (value: unknown): string => {
+  try {
+    return value instanceof Error ? value.message : String(value)
+  } catch {
+    return "unprintable"
+  }
+}
+
+const lineOf: Logger.Logger<unknown, LogLine> = Logger.make(({ cause, date, fiber, logLevel, message }) => ({
+  time: date,
+  level: logLevel.toUpperCase(),
+  message: (Array.isArray(message) ? message : [message]).map(textOf).join(" "),
+  fields: fiber.getRef(References.CurrentLogAnnotations),
+  error: cause.reasons.length === 0 ? undefined : Cause.pretty(cause)
+}))
+
+const ownFields = new Set(["time", "level", "msg", "error"])
+
+/** An object as JSON; where JSON has no form for a value (a cycle, a bigint), each value as text. */
+const stringify = (record: Readonly<Record<string, unknown>>): string => {
+  try {
+    return JSON.stringify(record)
+  } catch {
+    return JSON.stringify(Object.fromEntries(Object.entries(record).map(([name, value]) => [name, textOf(value)])))
+  }
+}
+
+/** One JSON object. An annotation that has the name of a field of our own is `fields.<name>`. */
+export const json: Format = ({ error, fields, level, message, time }) => {
+  const named = Object.entries(fields).map(([name, value]) => [ownFields.has(name) ? `fields.${name}` : name, value])
+  return `${
+    stringify({
+      time: time.toISOString(),
+      level,
+      msg: message,
+      ...Object.fromEntries(named),
+      ...(error === undefined ? {} : { error })
+    })
+  }\n`
+}
+
+/** Logs of `minimumLevel` and above, each line handed to `write` as `format` has it. */
 export const layer = (options: {
   readonly minimumLevel: LogLevel.LogLevel
+  readonly format: Format
   readonly write: (line: string) => void
 }): Layer.Layer<never> =>
   Layer.merge(
-    Logger.layer([Logger.map(jsonLine, (line) => options.write(`${line}\n`))]),
+    Logger.layer([Logger.map(lineOf, (line) => options.write(options.format(line)))]),
     Layer.succeed(References.MinimumLogLevel, options.minimumLevel)
   )

@@ -37,8 +37,14 @@ const schedule = Schedule.exponential("1 second", 1.5).pipe(
   Schedule.while(({ input }) => input.transient)
 )
 
+export interface PostOptions {
+  readonly userAgent: string
+  /** Runs when an attempt has failed that is made again, unless the collector has asked for that. */
+  readonly onRetry: (error: PostFailed) => Effect.Effect<void>
+}
+
 /** TLS takes memory: it is loaded where it is spoken. */
-export const make = (settings: TraceExport, userAgent: string): Effect.Effect<Post> =>
+export const make = (settings: TraceExport, { onRetry, userAgent }: PostOptions): Effect.Effect<Post> =>
   Effect.map(
     settings.url.protocol === "https:"
       ? Effect.promise(() => import("node:https").then(({ request }) => request))
@@ -83,7 +89,12 @@ export const make = (settings: TraceExport, userAgent: string): Effect.Effect<Po
           // Both encoders give one.
           if (body._tag !== "Uint8Array") return
           const sent = gzip ? yield* Effect.promise(() => compress(body.body)) : body.body
-          yield* Effect.retry(attempt(sent, body.contentType), schedule)
+          yield* attempt(sent, body.contentType).pipe(
+            Effect.tapError((error) =>
+              error.transient && error.retryAfter === undefined ? onRetry(error) : Effect.void
+            ),
+            Effect.retry(schedule)
+          )
         },
         Effect.timeoutOrElse({
           duration: exportTimeout,

@@ -5,7 +5,8 @@
  * The encoders are Effect's. Its exporter has no bound on what is under way, and where a collector fails it drops what comes
  * in the next minute without a word.
  */
-import { Clock, type Duration, Effect, Fiber, Metric, type Scope } from "effect"
+import * as Background from "@spegel-ts/background/Background"
+import { Cause, type Duration, Effect, Fiber, Metric, type Scope } from "effect"
 import * as OtlpResource from "effect/observability/OtlpResource"
 import * as OtlpSerialization from "effect/observability/OtlpSerialization"
 import type { TraceExport } from "./OtelEnvironment.ts"
@@ -21,8 +22,6 @@ const dropped = Metric.counter("spegel_trace_spans_dropped_total", {
   incremental: true
 })
 
-/** A collector that is away is told of once in this many milliseconds. */
-const complaintInterval = 60_000
 const outOfTime = "no time was left at shutdown"
 
 export interface SpanExporter {
@@ -49,16 +48,18 @@ export const make = Effect.fnUntraced(function*(
   const { traces: encode } = yield* OtlpSerialization.OtlpSerialization.pipe(Effect.provide(
     settings.protocol === "http/json" ? OtlpSerialization.layerJson : OtlpSerialization.layerProtobuf
   ))
-  const post = yield* OtlpClient.make(settings, `spegel-ts/${options.version}`)
+  const { failed, works } = yield* Background.health("trace export")
+  const complain = (reason: string) => failed(Cause.fail(new Error(reason)))
+  const post = yield* OtlpClient.make(settings, {
+    userAgent: `spegel-ts/${options.version}`,
+    onRetry: ({ message }) => complain(`${url.origin}: ${message}`)
+  })
   yield* Metric.update(exported, 0)
   yield* Metric.update(dropped, 0)
 
   const queue: Array<OtlpSpan.ExportedSpan> = []
   /** Spans that found the queue full, since the last batch. */
   let overflow = 0
-  /** Dropped spans that no log line has told of. */
-  let untold = 0
-  let nextComplaint = -Infinity
   let wake = () => {}
   let closing = false
 
@@ -70,26 +71,20 @@ export const make = Effect.fnUntraced(function*(
   const encoded = (batch: ReadonlyArray<OtlpSpan.ExportedSpan>) =>
     encode({ resourceSpans: [{ resource, scopeSpans: [{ scope, spans: batch.map(OtlpSpan.make) }] }] })
 
-  const drop = Effect.fnUntraced(function*(count: number, reason: string) {
-    yield* Metric.update(dropped, count)
-    untold += count
-    const now = Number((yield* Clock.monotonicTimeNanos) / 1_000_000n)
-    if (now < nextComplaint) return
-    nextComplaint = now + complaintInterval
-    yield* Effect.logWarning(`${untold} spans of traces were dropped: ${reason}`)
-    untold = 0
-  })
+  const drop = (count: number, reason: string) =>
+    Effect.andThen(Metric.update(dropped, count), complain(`${count} spans were dropped: ${reason}`))
 
   const sendBatch = Effect.gen(function*() {
-    if (overflow > 0) {
-      const count = overflow
-      overflow = 0
+    const count = overflow
+    overflow = 0
+    if (count > 0) {
       yield* drop(count, `${url.origin} takes fewer than there are; OTEL_BSP_MAX_QUEUE_SIZE is ${maxQueueSize}`)
     }
     const batch = queue.splice(0, maxBatchSize)
     if (batch.length === 0) return
     yield* Effect.suspend(() => post(encoded(batch))).pipe(
       Effect.andThen(Metric.update(exported, batch.length)),
+      Effect.andThen(count > 0 ? Effect.void : works),
       Effect.catch(({ message }) => drop(batch.length, `${url.origin}: ${message}`)),
       Effect.catchDefect((defect) => drop(batch.length, `unexpected failure: ${String(defect)}`)),
       Effect.onInterrupt(() => drop(batch.length, outOfTime))

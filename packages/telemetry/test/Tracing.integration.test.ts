@@ -40,13 +40,17 @@ const request = (name: string, options?: Tracer.SpanOptions) => <A, E, R>(effect
 const until = (condition: () => boolean) =>
   Effect.sync(condition).pipe(Effect.repeat({ until: (met) => met, schedule: Schedule.spaced("10 millis") }))
 
-const droppedSpans = Effect.map(
-  Metric.snapshot,
-  (metrics) =>
-    metrics.flatMap((metric) =>
-      metric.id === "spegel_trace_spans_dropped_total" && metric.type === "Counter" ? [Number(metric.state.count)] : []
-    )[0] ?? 0
-)
+const counted = (id: string) =>
+  Effect.map(
+    Metric.snapshot,
+    (metrics) =>
+      metrics.flatMap((metric) =>
+        metric.id === id && metric.type === "Counter" ? [Number(metric.state.count)] : []
+      )[0] ??
+        0
+  )
+const droppedSpans = counted("spegel_trace_spans_dropped_total")
+const failures = counted("spegel_background_failures_total")
 
 describe("Tracing", () => {
   for (const protocol of ["http/protobuf", "http/json"]) {
@@ -226,8 +230,11 @@ describe("Tracing", () => {
       )
       assert.deepStrictEqual(collector.spans.map(({ name }) => name), ["put off", "taken"])
       assert.strictEqual((yield* droppedSpans) - before, 2)
-      // Told of once, not for each.
-      assert.deepStrictEqual(logs.slice(1), [`1 spans of traces were dropped: ${collector.url}: answered 400`])
+      // Told of once, not for each; a collector that asks for patience has not failed.
+      assert.deepStrictEqual(logs.slice(1), [
+        `trace export failed: 1 spans were dropped: ${collector.url}: answered 400`,
+        "trace export works again"
+      ])
     }))
 
   it.live("never waits for a collector that hangs: what does not fit is dropped, counted and told of", () =>
@@ -253,8 +260,29 @@ describe("Tracing", () => {
       const dropped = (yield* droppedSpans) - before
       assert.strictEqual(collector.spans.length + dropped, 1000)
       assert.isAtMost(collector.spans.length, 100)
-      assert.match(logs[1] ?? "", /^\d+ spans of traces were dropped: http:\/\/127\.0\.0\.1:\d+/)
+      assert.match(logs[1] ?? "", /^trace export failed: .*http:\/\/127\.0\.0\.1:\d+/)
       assert.notInclude(logs.join(), "secret")
+    }))
+
+  it.live("tells of a collector that is away once, when it first fails", () =>
+    Effect.gen(function*() {
+      const url = yield* Effect.scoped(Effect.map(Collector.start, ({ url }) => url))
+      const before = [yield* droppedSpans, yield* failures] as const
+      const logs = yield* traced(
+        { OTEL_EXPORTER_OTLP_ENDPOINT: url, OTEL_BSP_SCHEDULE_DELAY: "20" },
+        Effect.gen(function*() {
+          yield* Effect.void.pipe(request("one"))
+          yield* Effect.repeat(failures, {
+            until: (count) => count > before[1] + 1,
+            schedule: Schedule.spaced("10 millis")
+          })
+          assert.strictEqual(yield* droppedSpans, before[0])
+        }),
+        "50 millis"
+      )
+      assert.strictEqual(yield* droppedSpans, before[0] + 1)
+      assert.strictEqual(logs.length, 2, logs.join("\n"))
+      assert.include(logs[1], `trace export failed: ${url}: connect ECONNREFUSED`)
     }))
 
   it.live("sends the rest when it is closed, and leaves what cannot be sent in time", () =>

@@ -67,7 +67,7 @@ export class SimulatedNetwork {
         registryPort,
         environment: {
           now: () => this.#clock.now,
-          wallClock: () => this.#clock.now,
+          uptime: () => this.#clock.now,
           random: this.#random,
           after: (millis, run) => this.#clock.after(millis, run),
           idText: textOf,

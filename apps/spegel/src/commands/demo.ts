@@ -11,6 +11,7 @@ import * as NodeFacts from "../demo/NodeFacts.ts"
 import * as PullClient from "../demo/PullClient.ts"
 import { decodeWith, type Given } from "../Flags.ts"
 import * as GoInteger from "../GoInteger.ts"
+import * as HangUp from "../HangUp.ts"
 
 const number = (name: string, fallback: number, schema: Schema.Codec<number, string>, description: string) =>
   Flag.String(name).pipe(
@@ -127,6 +128,7 @@ const pullWithContainerd = Effect.fnUntraced(function*(
 type DemoOptions = Command.Command.Config.Infer<typeof flags>
 
 const run = Effect.fnUntraced(function*(options: DemoOptions) {
+  yield* HangUp.interrupts
   if (options.containerd) yield* ContainerdNode.check
   const directory = yield* DemoCluster.directory
   const layout = join(directory, "upstream")

@@ -23,6 +23,15 @@ export interface ProcessOptions {
 
 const maxOutput = 4000
 
+/** What a line of a log says; lines of other programs are not JSON. */
+const messageOf = (line: string): string => {
+  try {
+    return (JSON.parse(line) as { readonly msg?: string }).msg ?? line
+  } catch {
+    return line
+  }
+}
+
 /** The command line of this very program, as source or as bundle. */
 export const spegel = (args: ReadonlyArray<string>) => ({
   command: process.execPath,
@@ -59,10 +68,8 @@ export const start = Effect.fn("DemoProcess.start")(function*({ args, command, n
       )
     }
   )
-  const failed = (reason: string) => {
-    const lines = output.trim().split("\n")
-    return new ProcessFailed({ name, reason, output: lines.at(-1) ?? "" })
-  }
+  const failed = (reason: string) =>
+    new ProcessFailed({ name, reason, output: messageOf(output.trim().split("\n").at(-1) ?? "") })
   const alive = Effect.suspend(() =>
     child.exitCode === null ? Effect.void : Effect.fail(failed(`ended with code ${child.exitCode}`))
   )

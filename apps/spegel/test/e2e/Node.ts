@@ -22,6 +22,8 @@ export interface NodeOptions {
   readonly settings?: string
   /** More flags of `spegel registry`. */
   readonly registry?: ReadonlyArray<string>
+  /** Where its mirror's log goes, if it is not read. */
+  readonly stderr?: number | "pipe"
   /** More flags of `spegel configuration`. */
   readonly configuration?: ReadonlyArray<string>
 }
@@ -39,18 +41,22 @@ export const start = Effect.fnUntraced(
     const address = `127.0.0.${index + 1}`
     const url = `http://${address}:${ports.registry}`
 
-    const startMirror = SpegelProcess.start([
-      "registry",
-      `--containerd-sock=${containerd.socket}`,
-      `--containerd-content-path=${containerd.contentPath}`,
-      `--data-dir=${join(directory, "data")}`,
-      `--registry-addr=${address}:${ports.registry}`,
-      `--router-addr=${address}:${ports.router}`,
-      `--metrics-addr=${address}:${ports.metrics}`,
-      "--bootstrap-kind=static",
-      `--static-bootstrap-peers=127.0.0.2:${ports.router}`,
-      ...(options.registry ?? [])
-    ])
+    const startMirror = SpegelProcess.start(
+      [
+        "registry",
+        `--containerd-sock=${containerd.socket}`,
+        `--containerd-content-path=${containerd.contentPath}`,
+        `--data-dir=${join(directory, "data")}`,
+        `--registry-addr=${address}:${ports.registry}`,
+        `--router-addr=${address}:${ports.router}`,
+        `--metrics-addr=${address}:${ports.metrics}`,
+        "--bootstrap-kind=static",
+        `--static-bootstrap-peers=127.0.0.2:${ports.router}`,
+        ...(options.registry ?? [])
+      ],
+      {},
+      options.stderr
+    )
     const mirror = yield* startMirror
     const configured = yield* SpegelProcess.run([
       "configuration",

@@ -11,20 +11,21 @@ export interface Finished {
   readonly stderr: string
 }
 
-/** Starts it; it is killed with the scope if it still runs, and gone when the scope is closed. */
+/** Starts it, with a descriptor of its own for its log where one is given; it is killed with the scope if it still runs, and gone when the scope is closed. */
 export const start = Effect.fnUntraced(function*(
   args: ReadonlyArray<string>,
-  environment: Readonly<Record<string, string>> = {}
+  environment: Readonly<Record<string, string>> = {},
+  stderr: "pipe" | number = "pipe"
 ) {
   const output = { stdout: "", stderr: "" }
   const child = yield* Effect.acquireRelease(
     Effect.sync(() => {
       const child = spawn(process.execPath, [main, ...args], {
-        stdio: ["ignore", "pipe", "pipe"],
+        stdio: ["ignore", "pipe", stderr],
         env: { ...process.env, ...environment }
       })
-      child.stdout.on("data", (bytes: Buffer) => output.stdout += bytes.toString())
-      child.stderr.on("data", (bytes: Buffer) => output.stderr += bytes.toString())
+      child.stdout?.on("data", (bytes: Buffer) => output.stdout += bytes.toString())
+      child.stderr?.on("data", (bytes: Buffer) => output.stderr += bytes.toString())
       return child
     }),
     (child) =>

@@ -7,8 +7,8 @@ import {
   type MessageShape,
   toBinary
 } from "@bufbuild/protobuf"
-import { Client, credentials, Metadata, type ServiceError, status } from "@grpc/grpc-js"
-import { Clock, Data, Duration, Effect, type Scope, Stream } from "effect"
+import { Client, credentials, logVerbosity, Metadata, type ServiceError, setLogVerbosity, status } from "@grpc/grpc-js"
+import { Data, Duration, Effect, type Scope, Stream } from "effect"
 
 /** What the other side, or the channel itself, answered instead of a message. `code` is a gRPC status code. */
 export class GrpcError extends Data.TaggedError("GrpcError")<{ readonly code: status; readonly details: string }> {
@@ -44,6 +44,8 @@ export const make = (options: {
 }): Effect.Effect<GrpcChannel, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.sync(() => {
+      // What goes wrong is told by the calls; the library would write to standard error, and wait for its reader.
+      setLogVerbosity(logVerbosity.NONE)
       const client = new Client(`unix:${options.socket}`, credentials.createInsecure(), {
         "grpc.max_receive_message_length": maxReceiveBytes,
         "grpc.max_send_message_length": 1024 * 1024,
@@ -77,24 +79,34 @@ export const unary = <I extends DescMessage, O extends DescMessage>(
   method: Method<"unary", I, O>,
   request: MessageInitShape<I>
 ): Effect.Effect<MessageShape<O>, GrpcError> =>
-  Effect.flatMap(Clock.currentTimeMillis, (now) =>
-    Effect.callback((resume) => {
-      const call = channel.client.makeUnaryRequest(
-        path(method),
-        serialize(method.input),
-        deserialize(method.output),
-        create(method.input, request),
-        channel.metadata,
-        { deadline: now + Duration.toMillis(channel.deadline) },
-        (error, response) => {
-          if (error !== null) resume(Effect.fail(fromServiceError(error)))
-          else if (response === undefined) {
-            resume(Effect.fail(new GrpcError({ code: status.INTERNAL, details: "the call ended without an answer" })))
-          } else resume(Effect.succeed(response))
-        }
-      )
-      return Effect.sync(() => call.cancel())
-    }))
+  Effect.callback<MessageShape<O>, GrpcError>((resume) => {
+    const call = channel.client.makeUnaryRequest(
+      path(method),
+      serialize(method.input),
+      deserialize(method.output),
+      create(method.input, request),
+      channel.metadata,
+      (error, response) => {
+        if (error !== null) resume(Effect.fail(fromServiceError(error)))
+        else if (response === undefined) {
+          resume(Effect.fail(new GrpcError({ code: status.INTERNAL, details: "the call ended without an answer" })))
+        } else resume(Effect.succeed(response))
+      }
+    )
+    return Effect.sync(() => call.cancel())
+  }).pipe(
+    // gRPC's own deadline is a time of day, which may be set to another.
+    Effect.timeoutOrElse({
+      duration: channel.deadline,
+      orElse: () =>
+        Effect.fail(
+          new GrpcError({
+            code: status.DEADLINE_EXCEEDED,
+            details: `no answer in ${Duration.format(channel.deadline)}`
+          })
+        )
+    })
+  )
 
 /**
  * A call that the server answers with many messages. It is sent when the effect runs, before anything that is called

@@ -9,8 +9,6 @@ const maxPendingOfAddress = 16
 const violationsAllowed = 1
 const banMillis = 10 * 60_000
 const maxOffenders = 1000
-/** Two nodes that dial each other at the same time have two connections for a moment, and may be using both. */
-const surplusGraceMillis = 5000
 
 interface Offender {
   violations: number
@@ -66,19 +64,19 @@ export class Gate {
   }
 }
 
-/** Connections of one pair beyond the first: the one that the smaller id opened stays, so that both sides agree. */
+/** Connections of one pair, oldest first, beyond the one that stays: the smaller id has opened it, so that both sides agree. */
 const surplusOf = (self: string, connections: ReadonlyArray<Connection>): ReadonlyArray<Connection> => {
   const opener = ({ direction, remotePeer }: Connection) => direction === "outbound" ? self : remotePeer.toString()
-  return connections.toSorted((a, b) =>
-    opener(a) < opener(b) ? -1 : opener(a) > opener(b) ? 1 : a.timeline.open - b.timeline.open
-  ).slice(1)
+  return connections.toSorted((a, b) => opener(a) < opener(b) ? -1 : opener(a) > opener(b) ? 1 : 0).slice(1)
 }
 
 export interface EconomyOptions {
   /** Connections that are held; beyond it only those of neighbours and those lately used stay. */
   readonly bound: number
   readonly isNeighbour: (id: string) => boolean
-  /** When a peer was last asked something, in milliseconds since the epoch; 0 where it never was. */
+  /** Connections that were there the last time; those that are there now are added. */
+  readonly known: WeakSet<Connection>
+  /** When a peer was last asked something, in milliseconds since this process began; 0 where it never was. */
   readonly lastUsed: (id: string) => number
   /** Tells a peer that its connection is closed to spare it. */
   readonly rest: (id: string) => void
@@ -90,16 +88,18 @@ export interface EconomyOptions {
  */
 export const economise = (
   host: Host,
-  { bound, isNeighbour, lastUsed, rest }: EconomyOptions
+  { bound, isNeighbour, known, lastUsed, rest }: EconomyOptions
 ): ReadonlyArray<Connection> => {
   const byPeer = Map.groupBy(
     host.getConnections().filter(({ status }) => status === "open"),
     ({ remotePeer }) => remotePeer.toString()
   )
-  const now = Date.now()
   for (const connections of byPeer.values()) {
-    if (connections.length < 2 || connections.some(({ timeline }) => now - timeline.open < surplusGraceMillis)) continue
-    close(surplusOf(host.peerId.toString(), connections))
+    // Two nodes that dial each other at the same time have two connections for a moment, and may be using both.
+    if (connections.every((connection) => known.has(connection))) {
+      close(surplusOf(host.peerId.toString(), connections))
+    }
+    for (const connection of connections) known.add(connection)
   }
   const spare = [...byPeer.keys()].filter((id) => !isNeighbour(id)).toSorted((a, b) => lastUsed(a) - lastUsed(b))
   const resting = spare.slice(0, Math.max(0, byPeer.size - bound))

@@ -58,7 +58,7 @@ export interface Libp2pTransport extends Transport {
     readonly note: (from: string, message: Message) => void
     readonly onViolation: (connection: Connection) => void
   }) => Promise<void>
-  /** When a connected peer was last asked something, in milliseconds since the epoch; 0 where it never was. */
+  /** When a connected peer was last asked something, in milliseconds since this process began; 0 where it never was. */
   readonly lastUsed: (id: string) => number
   readonly counts: () => TransportCounts
 }

@@ -34,8 +34,8 @@ export interface Transport {
 export interface Environment {
   /** Milliseconds on a clock that does not jump, and that may stand still while the machine is suspended. */
   readonly now: () => number
-  /** Milliseconds on a clock that may jump, and goes on meanwhile. */
-  readonly wallClock: () => number
+  /** Milliseconds since the machine was started, those included for which it was suspended. */
+  readonly uptime: () => number
   /** From 0 to 1. */
   readonly random: () => number
   /** Calls back after a while; gives what cancels it. */

@@ -1,5 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { closest, positionOf } from "@spegel-ts/router/kademlia/Distance"
+import { Kademlia } from "@spegel-ts/router/kademlia/Kademlia"
+import { copied } from "@spegel-ts/router/kademlia/Members"
 import { MessageType } from "@spegel-ts/router/kademlia/Message"
 import { message, NoteType } from "@spegel-ts/router/kademlia/Protocol"
 import { Network, type Node } from "./Network.ts"
@@ -369,5 +371,45 @@ describe("Kademlia", { timeout: 60_000 }, () => {
       /no message has type 99/
     )
     assert.throws(() => node.kademlia.note("peer", { type: 5, key: key("k"), ...noAnswer }), /no note has type 5/)
+  })
+
+  it("looks after members and records again after a bug", () => {
+    const timers: Array<() => void> = []
+    const environment = {
+      now: () => 1000,
+      uptime: () => 1000,
+      random: () => 0.5,
+      after: (_millis: number, run: () => void) => {
+        timers.push(run)
+        return () => undefined
+      },
+      idText: (bytes: Uint8Array) => Buffer.from(bytes).toString(),
+      usable: (addresses: ReadonlyArray<Uint8Array>) => addresses,
+      keep: copied,
+      siteOf: () => ""
+    }
+    const kademlia = new Kademlia({
+      self: { id: "self", idBytes: Buffer.from("self") },
+      addresses: () => [],
+      registryPort: 5000,
+      environment,
+      transport: {
+        request: () => Promise.reject(new Error("nobody")),
+        provide: () => Promise.resolve(),
+        tell: () => undefined
+      },
+      ttlMillis: 1,
+      refreshMillis: 1
+    })
+    let swept = 0
+    kademlia.store.sweep = () => {
+      swept++
+      throw new TypeError("a bug")
+    }
+    kademlia.start()
+    for (let tick = 1; tick <= 3; tick++) {
+      assert.throws(() => timers.shift()?.(), "a bug")
+      assert.strictEqual(swept, tick)
+    }
   })
 })

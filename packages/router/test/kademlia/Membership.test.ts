@@ -19,7 +19,7 @@ const withMember = (roundTrip: number) => {
     onNewcomer: () => {},
     environment: {
       now: () => state.now,
-      wallClock: () => state.now,
+      uptime: () => state.now,
       random: () => 0.5,
       after: () => () => {},
       idText: (id) => Buffer.from(id).toString(),

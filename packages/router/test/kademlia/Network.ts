@@ -31,7 +31,7 @@ export class Network {
   /** Nodes behind a link that is down: they and the others do not reach each other. */
   readonly #away = new Set<string>()
   #timers: Array<Timer> = []
-  #wallAhead = 0
+  #suspended = 0
   #drawn = 0.5
 
   after(millis: number, run: () => void): () => void {
@@ -56,9 +56,9 @@ export class Network {
     this.now = end
   }
 
-  /** The machines were suspended: only the clock on the wall went on. */
+  /** The machines were suspended: `now` stood still meanwhile. */
   suspend(millis: number): void {
-    this.#wallAhead += millis
+    this.#suspended += millis
   }
 
   #delay(): Promise<void> {
@@ -88,7 +88,7 @@ export class Network {
       registryPort: 5000,
       environment: {
         now: () => this.now,
-        wallClock: () => this.now + this.#wallAhead,
+        uptime: () => this.now + this.#suspended,
         random: () => {
           // The same in each run: a low-discrepancy sequence is random enough for jitter.
           this.#drawn = (this.#drawn + 0.618_033_988_749_895) % 1

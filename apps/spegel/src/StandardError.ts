@@ -1,0 +1,48 @@
+/**
+ * What this process says on its standard error: logs, the reason why it ends, and what Node has to warn of. Nothing else
+ * writes to it, since a write can wait for whoever reads. On a terminal it is text, elsewhere each line is JSON.
+ */
+import * as Logging from "@spegel-ts/telemetry/Logging"
+import * as LogWriter from "@spegel-ts/telemetry/LogWriter"
+import { terminal } from "@spegel-ts/telemetry/TerminalLine"
+import { type Layer, type LogLevel } from "effect"
+import { isatty } from "node:tty"
+
+const fd = 2
+const isTerminal = isatty(fd)
+const format: Logging.Format = isTerminal ? terminal(process.env) : Logging.json
+const line = (level: string, message: string, fields: Readonly<Record<string, unknown>> = {}, error?: string) =>
+  format({ time: new Date(), level, message, fields, error })
+
+const writer = LogWriter.make(fd, {
+  // Node makes a pipe or socket non-blocking when it makes a stream of it (libuv, uv_pipe_open).
+  unblock: () => void process.stderr,
+  notice: (dropped) => line("WARN", `${dropped} log lines were dropped: nobody read them in time`)
+})
+
+/** How long the end of the process waits for whoever reads its log. */
+const flushMillis = 500
+
+/** Logs of `minimumLevel` and above. */
+export const logging = (minimumLevel: LogLevel.LogLevel): Layer.Layer<never> =>
+  Logging.layer({ minimumLevel, format, write: writer.write })
+
+/** Says why a command ends. */
+export const complain = (message: string): void =>
+  writer.write(isTerminal ? `spegel: ${message}\n` : line("ERROR", message))
+
+/** Calls `exit` when all was written, or after half a second. */
+export const beforeExit = (exit: () => void): void => void writer.flush(flushMillis).then(exit)
+
+/** Warnings of Node and exceptions that nothing has caught become lines like the others. */
+export const takeOver = (): void => {
+  // None where they are switched off.
+  if (process.listenerCount("warning") > 0) {
+    process.removeAllListeners("warning")
+    process.on("warning", ({ message, name, stack }) => writer.write(line("WARN", message, { warning: name }, stack)))
+  }
+  process.on("uncaughtException", (error) => {
+    writer.write(line("ERROR", `unexpected failure: ${Logging.textOf(error)}`, {}, error.stack))
+    beforeExit(() => process.exit(1))
+  })
+}

@@ -1,0 +1,31 @@
+/** Where a process' log goes, and what may be wrong with that. */
+import { Effect } from "effect"
+import { execFileSync } from "node:child_process"
+import { closeSync, constants, openSync } from "node:fs"
+import { join } from "node:path"
+import { temporary } from "./Upstream.ts"
+
+export const kinds = ["read", "never read", "reader gone", "device full"] as const
+
+export type Kind = typeof kinds[number]
+
+const opened = (path: string, flags: number) => Effect.sync(() => openSync(path, flags))
+const closed = (fd: number) => Effect.sync(() => closeSync(fd))
+const open = (path: string, flags: number) => Effect.acquireRelease(opened(path, flags), closed)
+
+/** A descriptor for the standard error of a process that is started while the scope is open; `pipe` is read by us. */
+export const stderrOf = Effect.fnUntraced(function*(kind: Kind) {
+  if (kind === "read") return "pipe" as const
+  if (kind === "device full") return yield* open("/dev/full", constants.O_WRONLY)
+  const path = join(yield* temporary, "log")
+  execFileSync("mkfifo", [path])
+  const reader = opened(path, constants.O_RDONLY | constants.O_NONBLOCK)
+  if (kind === "never read") {
+    yield* Effect.acquireRelease(reader, closed)
+    return yield* open(path, constants.O_WRONLY)
+  }
+  const gone = yield* reader
+  const fd = yield* open(path, constants.O_WRONLY)
+  yield* closed(gone)
+  return fd
+})

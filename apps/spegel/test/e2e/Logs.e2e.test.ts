@@ -1,0 +1,106 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
+import * as Reference from "@spegel-ts/oci/Reference"
+import type { PullEvent } from "@spegel-ts/registry/PullLedger"
+import * as DemoImage from "@spegel-ts/spegel/demo/DemoImage"
+import { Effect, Schedule } from "effect"
+import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
+import * as FaultPeer from "../faults/FaultPeer.ts"
+import * as FaultServer from "../faults/FaultServer.ts"
+import * as LogSink from "./LogSink.ts"
+import * as Node from "./Node.ts"
+import * as Upstream from "./Upstream.ts"
+
+const missing = ContainerdDaemon.missingPrerequisite("docker-registry")
+const layerSize = 128 * 1024 * 1024
+const rounds = 3
+
+const metric = (node: Node.Node, name: string) =>
+  Effect.promise(async () => {
+    const lines = (await (await fetch(`${node.metrics}/metrics`)).text()).split("\n")
+    return Number(lines.find((line) => line.startsWith(`${name} `))?.slice(name.length))
+  })
+
+/** More lines than a pipe and the mirror's memory hold. */
+const flood = (node: Node.Node) =>
+  Effect.forEach(
+    Array.from({ length: 300 }),
+    () =>
+      Effect.promise(() =>
+        fetch(`${node.url}/v2/absent/manifests/v1?ns=registry.example&long=${"x".repeat(6000)}`).then((response) =>
+          response.arrayBuffer()
+        )
+      ),
+    { discard: true }
+  )
+
+/** One pull by a new node whose only peer resets the layer in the middle; gives how long it took, in milliseconds. */
+const pullFromDyingPeer = Effect.fnUntraced(function*(kind: LogSink.Kind) {
+  const upstream = yield* Upstream.start
+  const ports = yield* Node.ports
+  const layout = yield* Upstream.temporary
+  const writer = yield* OciLayoutWriter.make({ root: layout })
+  const reference = { registry: upstream.host, repository: "team/app", tag: "v1" }
+  const image = yield* DemoImage.write({ writer, reference, layerSizes: [layerSize] })
+  yield* upstream.publish(writer, image, reference.tag)
+  const objects = image.objects.map(({ descriptor }) => descriptor)
+  const node = yield* Node.start(1, ports, upstream.host, {
+    registry: ["--mirror-resolve-timeout=5s", "--log-level=DEBUG"],
+    stderr: yield* LogSink.stderrOf(kind)
+  })
+  const peer = yield* FaultPeer.start({
+    host: "127.0.0.9",
+    routerPort: ports.router,
+    registryPort: ports.registry,
+    bootstrap: [`${node.address}:${ports.router}`],
+    layout,
+    name: Reference.name(reference),
+    objects,
+    misbehaviour: { fault: "reset mid-body", kind: "GET large layer" },
+    happenings: FaultServer.none
+  })
+  yield* Node.untilFound(node, upstream.host, ["manifests/v1"])
+  yield* flood(node)
+  const dropped = yield* metric(node, "spegel_log_lines_dropped_total")
+  assert.strictEqual(dropped > 0, kind !== "read", `${dropped} lines were dropped`)
+
+  const begun = performance.now()
+  yield* node.pullByCri(Reference.name(reference))
+  const millis = performance.now() - begun
+
+  // That it was as it was meant to be: a part from the peer, the rest from upstream.
+  assert.isAbove((yield* peer.counts).faulty, 0)
+  const pulls = yield* Effect.promise(async () => await (await fetch(`${node.metrics}/debug/pulls`)).json())
+  const layer = objects.at(-1)?.digest
+  const served = (pulls as ReadonlyArray<PullEvent>).filter(({ bytes, content }) => content === layer && bytes > 0)
+  assert.isAbove(served.reduce((sum, { bytes }) => sum + bytes, 0), 0)
+  assert.isBelow(upstream.state.blobBytes, layerSize)
+  assert.isAbove(upstream.state.blobBytes, 0)
+  // What was pulled is advertised: the tracker lives.
+  yield* metric(node, `spegel_advertised_image_tags{registry="${upstream.host}"}`).pipe(
+    Effect.repeat({ schedule: Schedule.spaced("50 millis"), until: (tags) => tags === 1 })
+  )
+  node.mirror.child.kill("SIGTERM")
+  assert.strictEqual((yield* node.mirror.finished).code, 0)
+  return millis
+}, Effect.scoped)
+
+const median = (values: ReadonlyArray<number>) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0
+
+describe.skipIf(missing !== undefined)(`a log${missing === undefined ? "" : ` (skipped: ${missing})`}`, () => {
+  it.live("that nobody reads, or that cannot be written, is in no pull's way", () =>
+    Effect.gen(function*() {
+      const took = new Map<LogSink.Kind, Array<number>>(LogSink.kinds.map((kind) => [kind, []]))
+      for (let round = 0; round < rounds; round++) {
+        for (const kind of LogSink.kinds) took.get(kind)?.push(yield* pullFromDyingPeer(kind))
+      }
+      const base = median(took.get("read") ?? [])
+      // A figure, not a claim: a busy machine would break it.
+      yield* Effect.sync(() => {
+        for (const [kind, millis] of took) {
+          const ratio = (median(millis) / base).toFixed(2)
+          process.stdout.write(`pull with a dying peer, log ${kind}: ${median(millis).toFixed(0)} ms, ${ratio}x\n`)
+        }
+      })
+    }), 280_000)
+})
