@@ -121,8 +121,8 @@ describe("the node's taint", () => {
           return refusals.shift() ?? 0
         }
         yield* Background.untilDone("node taint", removeWhenReady(options))
-        yield* Effect.sync(() => state.taints.length).pipe(
-          Effect.repeat({ schedule: Schedule.spaced("20 millis"), until: () => state.taints[0] === other })
+        yield* Effect.sync(() => state.taints[0]?.key).pipe(
+          Effect.repeat({ schedule: Schedule.spaced("20 millis"), until: (key) => key === other.key })
         )
         assert.deepStrictEqual(state.taints, [other])
         const methods = state.requests.map((request) => request.split(" ")[0])
