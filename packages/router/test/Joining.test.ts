@@ -10,10 +10,10 @@ const addressOf = (index: number) => `/ip4/10.0.${index >> 8}.${index & 255}/tcp
 const own = "/ip4/10.9.9.9/tcp/5001"
 
 /** A world of addresses, and a node that begins to look for peers in it. */
-const world = Effect.fnUntraced(function*(places: ReadonlyMap<string, Place>) {
+const world = Effect.fnUntraced(function*(places: ReadonlyMap<string, Place>, failure?: BootstrapUnavailable) {
   const state = {
     listed: [...places.keys()] as ReadonlyArray<string>,
-    failure: undefined as BootstrapUnavailable | undefined,
+    failure,
     asked: 0,
     peers: 0,
     dials: new Map<string, number>(),
@@ -136,27 +136,28 @@ describe("Joining", () => {
 
   it.effect("says what is wrong with its sources once, and again when it is something else", () =>
     Effect.gen(function*() {
-      const { joining, state, warnings } = yield* world(new Map())
       const failure = (hint: string) => new BootstrapUnavailable({ source: "dns nowhere", hint })
-      state.failure = failure("does not resolve")
+      const { joining, state, warnings } = yield* world(new Map(), failure("does not resolve"))
       yield* TestClock.adjust("14 seconds")
       assert.isFalse(joining.ready())
       assert.isAbove(state.asked, 2)
       yield* TestClock.adjust("1 minute")
       assert.isTrue(joining.ready())
       assert.deepStrictEqual(warnings(), [
-        "bootstrap dns nowhere: does not resolve",
+        "bootstrap sources failed: bootstrap dns nowhere: does not resolve",
         "ready, alone: bootstrap dns nowhere: does not resolve"
       ])
       state.failure = failure("does not answer")
       yield* TestClock.adjust("2 minutes")
-      assert.deepStrictEqual(warnings().slice(2), ["bootstrap dns nowhere: does not answer"])
+      assert.deepStrictEqual(warnings().slice(2), ["bootstrap sources failed: bootstrap dns nowhere: does not answer"])
     }))
 
   it.effect("takes what some sources give, and does not take it for all where another could not be asked", () =>
     Effect.gen(function*() {
-      const { joining, state } = yield* world(places(1, "alive", [0]))
-      state.failure = new BootstrapUnavailable({ source: "dns nowhere", hint: "does not resolve", found: [own] })
+      const { joining, state } = yield* world(
+        places(1, "alive", [0]),
+        new BootstrapUnavailable({ source: "dns nowhere", hint: "does not resolve", found: [own] })
+      )
       yield* TestClock.adjust("5 seconds")
       assert.isFalse(joining.ready())
       state.failure = new BootstrapUnavailable({
