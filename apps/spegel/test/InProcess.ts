@@ -1,11 +1,13 @@
 /** The `spegel` command in this process: what it prints, and the one line that says what is wrong. */
 import * as CommandLine from "@spegel-ts/spegel/CommandLine"
-import { Console, Effect, Exit, Layer } from "effect"
+import { Console, Effect, Exit, Layer, Logger, References } from "effect"
 
 export interface Finished {
   readonly succeeded: boolean
   readonly stdout: string
   readonly complaints: ReadonlyArray<string>
+  /** Its log at WARN and above: `LEVEL message`. */
+  readonly warnings: ReadonlyArray<string>
 }
 
 /** Runs it to its end with no more environment than is given. */
@@ -13,11 +15,21 @@ export const run = (args: ReadonlyArray<string>, environment: Readonly<Record<st
   Effect.suspend(() => {
     const printed: Array<string> = []
     const complaints: Array<string> = []
+    const warnings: Array<string> = []
+    const logger = Logger.make(({ logLevel, message }) => warnings.push(`${logLevel} ${String(message)}`))
     const console: Console.Console = { ...globalThis.console, log: (...texts) => printed.push(texts.join(" ")) }
-    const output: CommandLine.Output = { complain: (line) => complaints.push(line), logging: () => Layer.empty }
+    const output: CommandLine.Output = {
+      complain: (line) => complaints.push(line),
+      logging: () => Layer.merge(Logger.layer([logger]), Layer.succeed(References.MinimumLogLevel, "Warn"))
+    }
     return CommandLine.run(args, environment, output).pipe(
       Effect.provideService(Console.Console, console),
       Effect.exit,
-      Effect.map((exit): Finished => ({ succeeded: Exit.isSuccess(exit), stdout: printed.join("\n"), complaints }))
+      Effect.map((exit): Finished => ({
+        succeeded: Exit.isSuccess(exit),
+        stdout: printed.join("\n"),
+        complaints,
+        warnings
+      }))
     )
   })

@@ -43,9 +43,12 @@ export const dataDir = Command.make(
       yield* attempt(dataDir, () => rm(join(dataDir, ownerFile), { force: true }))
       return yield* Console.log(`removed ${key}`)
     }
-    yield* attempt(dataDir, () => chmod(dataDir, 0o770))
     // One that a mirror has made is its own already, and nobody else may change that.
     yield* attempt(key, () => chmod(key, 0o640)).pipe(Effect.ignore)
-    yield* Console.log(`${dataDir} is its group's`)
+    yield* attempt(dataDir, () => chmod(dataDir, 0o770)).pipe(
+      Effect.andThen(Console.log(`${dataDir} is its group's`)),
+      // A mirror that cannot keep its identity has one in memory: it is not to wait for this.
+      Effect.catch((error) => Effect.logWarning(`${error.message}; a mirror may not be able to keep its identity`))
+    )
   })
 ).pipe(Command.withDescription("Let the owner's group keep a mirror's identity in the data directory"))
