@@ -48,7 +48,22 @@ const cellLimit = "10 minutes"
 /** Two peers have the image and one of them is chosen at random: the cell is run until it was the faulty one. */
 const maxTries = 24
 
+/** Has the good peer serve an image: it is then held against it no more that it was frozen in the cell before. */
+const trustGood = Effect.fnUntraced(function*(lane: Lane.Lane) {
+  const image = yield* lane.image()
+  lane.upstream.state.blobBytes = 0
+  yield* lane.shareWithGood(image)
+  yield* lane.pull(image, "mirror")
+  const upstreamBytes = lane.upstream.state.blobBytes
+  yield* lane.forget(image)
+  return upstreamBytes === 0
+})
+
 const attempt = Effect.fnUntraced(function*(lane: Lane.Lane, cell: Cell) {
+  if (cell.fault === "restart beside a freeze") {
+    const trusted = yield* Effect.repeat(trustGood(lane), { until: (trusted) => trusted, times: maxTries })
+    if (!trusted) return yield* Effect.die(new Error("the good peer does not serve any more"))
+  }
   const image = yield* lane.image()
   const logStart = lane.node.output.stderr.length
   yield* Effect.all([
