@@ -9,13 +9,19 @@ const mirror: HostsToml.Mirror = { targets: [url], tagResolution: "mirror", auth
 const untouched: HostsToml.Undo = { made: Option.none(), mode: Option.none() }
 const options: HostsToml.InstallOptions = {
   mirror,
-  upstream: { url: Option.some("https://registry.example"), hosts: ["registry.example"], options: {} },
+  upstream: {
+    server: Option.none(),
+    self: Option.some({ url: "https://registry.example", options: {} }),
+    hosts: ["registry.example"],
+    certificates: { all: {}, loadable: {} }
+  },
   prependExisting: true,
   undo: untouched
 }
 
-const install = (text: string, changes: Partial<HostsToml.InstallOptions> = {}) =>
+const installed = (text: string, changes: Partial<HostsToml.InstallOptions> = {}) =>
   Result.getOrThrow(HostsToml.install(text, { ...options, ...changes }))
+const install = (text: string, changes: Partial<HostsToml.InstallOptions> = {}) => installed(text, changes).text
 const restore = (text: string) => Option.getOrThrow(Result.getOrThrow(HostsToml.restore(text)))
 const hostsOf = (text: string) => Object.entries((parse(text)["host"] ?? {}) as Record<string, TomlTable>)
 const urlsOf = (text: string) => hostsOf(text).map(([url]) => url)
@@ -65,12 +71,13 @@ describe("HostsToml", () => {
     ])
   })
 
-  it("names the server where the file does not", () => {
-    assert.strictEqual(parse(install(""))["server"], "https://registry.example")
-    const withHost = install(`[host."https://cache.example"]\n`, { prependExisting: false })
-    assert.strictEqual(parse(withHost)["server"], "https://registry.example")
-    const unnamed = { url: Option.none(), hosts: [], options: {} }
-    assert.deepStrictEqual(Object.keys(parse(install("", { upstream: unnamed }))), ["host"])
+  it("names a server where it is told one and the file does not", () => {
+    const upstream = { ...options.upstream, server: Option.some("http://registry.example") }
+    assert.strictEqual(parse(install("", { upstream }))["server"], "http://registry.example")
+    const withHost = install(`[host."https://cache.example"]\n`, { prependExisting: false, upstream })
+    assert.strictEqual(parse(withHost)["server"], "http://registry.example")
+    assert.strictEqual(parse(install(foreign, { upstream }))["server"], "https://registry.example")
+    assert.deepStrictEqual(Object.keys(parse(install(""))), ["host"])
   })
 
   it("asks for tags as it is told", () => {
@@ -110,7 +117,7 @@ describe("HostsToml", () => {
     assert.isTrue(Result.isFailure(HostsToml.install("", {
       ...options,
       mirror: first,
-      upstream: { url: Option.none(), hosts: [], options: {} }
+      upstream: { ...options.upstream, self: Option.none() }
     })))
   })
 

@@ -44,6 +44,7 @@ const put = (directory: string, name: string, text = "", mode = 0o644) => {
 }
 const read = (directory: string, name: string) => readFileSync(join(directory, name, "hosts.toml"), "utf8")
 const hostsOf = (directory: string, name: string) => Object.keys((parse(read(directory, name))["host"] ?? {}) as object)
+const paths = Effect.map((changes: ReadonlyArray<MirrorConfiguration.Change>) => changes.map(({ path }) => path))
 const modeOf = (directory: string, name: string) => statSync(join(directory, name, "hosts.toml")).mode & 0o777
 
 describe("MirrorConfiguration", () => {
@@ -77,9 +78,10 @@ describe("MirrorConfiguration", () => {
       const mirroredRegistries = ["docker.io", "https://ghcr.io", "http://registry.example:5000"]
       yield* MirrorConfiguration.write({ ...options(directory), mirroredRegistries })
       const names = ["docker.io", "ghcr.io", "registry.example_5000_"]
+      // Of the others containerd knows by itself how they are reached.
       assert.deepStrictEqual(names.map((name) => parse(read(directory, name))["server"]), [
-        "https://registry-1.docker.io",
-        "https://ghcr.io",
+        undefined,
+        undefined,
         "http://registry.example:5000"
       ])
     }))
@@ -89,12 +91,13 @@ describe("MirrorConfiguration", () => {
       const directory = yield* temporary
       mkdirSync(join(directory, "registry.example:5000"))
       const mirrored = { ...options(directory), mirroredRegistries: ["http://registry.example:5000"] }
-      assert.deepStrictEqual(yield* MirrorConfiguration.write(mirrored), [
+      assert.deepStrictEqual(yield* paths(MirrorConfiguration.write(mirrored)), [
         join(directory, "registry.example:5000", "hosts.toml")
       ])
       mkdirSync(join(directory, "registry.example_5000_"))
       assert.deepStrictEqual(yield* MirrorConfiguration.write(mirrored), [
-        join(directory, "registry.example_5000_", "hosts.toml")
+        { kind: "removed", path: join(directory, "registry.example:5000", "hosts.toml"), removedHosts: [], refused: [] },
+        { kind: "wrote", path: join(directory, "registry.example_5000_", "hosts.toml"), removedHosts: [], refused: [] }
       ])
       assert.deepStrictEqual(readdirSync(join(directory, "registry.example:5000")), [])
     }))
@@ -232,7 +235,7 @@ describe("MirrorConfiguration", () => {
       const damaged = "# spegel-ts: begin\n"
       put(directory, "a.example", damaged)
       put(directory, "b.example", `[host."https://cache.example"]\n`)
-      const written = yield* MirrorConfiguration.write(options(directory))
+      const written = yield* paths(MirrorConfiguration.write(options(directory)))
       assert.deepStrictEqual(written, ["_default", "b.example"].map((name) => join(directory, name, "hosts.toml")))
       assert.strictEqual(read(directory, "a.example"), damaged)
 
