@@ -198,7 +198,7 @@ const hostsOf = ({ headers, root }: TomlReader.Document, version: Version) =>
       ? [...tables].toSorted(([, one], [, other]) => one.position - other.position).map(([url]) => url)
       // A name without a letter counts as seen.
       : headers.flatMap(({ isArray, path: [first, url = ""] }) => !isArray && first === "host" && url !== "" ? [url] : [])
-    return { tables, urls: [...new Set(urls)] }
+    return { tables, urls: new Set(urls) }
   })
 
 const readAs = (document: TomlReader.Document, version: Version): Result.Result<Reading, string> =>
@@ -210,8 +210,8 @@ const readAs = (document: TomlReader.Document, version: Version): Result.Result<
     const wrong = [...urls, server].find((url) => !isUrl(url))
     if (wrong !== undefined) return yield* Result.fail(`${wrong} is no URL`)
     const options = new Map<string, TomlTable>()
-    for (const [url, table] of tables) options.set(url, yield* optionsOf(table, version, urls.includes(url)))
-    const hosts = urls.map((url) => ({ url, options: options.get(url) ?? {} }))
+    for (const [url, table] of tables) options.set(url, yield* optionsOf(table, version, urls.has(url)))
+    const hosts = [...urls].map((url) => ({ url, options: options.get(url) ?? {} }))
     const root = yield* optionsOf(document.root, version, true)
     if (hasHost(server)) return { hosts, server: Option.some(server), options: root }
     // Of the registry itself containerd takes all capabilities.
@@ -250,7 +250,7 @@ export const read = (text: string): Readings => {
     ...hosts.map(({ url }) => url),
     ...Option.toArray(server)
   ])
-  const doubts = [
+  const doubts = ways.every(Option.isNone) ? [] : [
     ...isOdd || !isStrict(text) ? ["it is no strict TOML, which some versions of containerd refuse"] : [],
     ...urls.filter((url) => !isAskable(url)).map((url) => `the host ${JSON.stringify(url)} cannot be asked`)
   ]

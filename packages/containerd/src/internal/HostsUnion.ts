@@ -48,18 +48,17 @@ const capabilitiesOf = (options: ReadonlyArray<TomlTable>): TomlTable => {
 
 /** The hosts in their order, each once; one whose path is read in two ways stands there in two spellings. */
 const mergeHosts = (hosts: ReadonlyArray<Host>): ReadonlyArray<Host> => {
-  const merged = new Map<string, Host>()
-  const keyOf = ({ options, url }: Host) => `${options["override_path"] === true} ${url}`
-  for (const host of hosts) {
-    const key = keyOf(host)
-    if (merged.has(key)) continue
-    const all = hosts.filter((other) => keyOf(other) === key).map(({ options }) => options)
+  const groups = Map.groupBy(hosts, ({ options, url }) => `${options["override_path"] === true} ${url}`)
+  const listed = new Set<string>()
+  return [...groups.values()].map((group) => {
+    const all = group.map(({ options }) => options)
     const { capabilities: _, ...options } = all.reduce(mergeOptions)
-    const isListed = [...merged.values()].some(({ url }) => url === host.url)
-    const url = isListed ? respelled(host) : host.url
-    merged.set(key, { url, options: { ...capabilitiesOf(all), ...options } })
-  }
-  return [...merged.values()]
+    const [{ url }] = group as [Host]
+    const host = { url, options: { ...capabilitiesOf(all), ...options } }
+    if (listed.has(url)) return { ...host, url: respelled(host) }
+    listed.add(url)
+    return host
+  })
 }
 
 export const union = (ways: Ways): Reading => {

@@ -55,6 +55,10 @@ const patterns = {
   literal: /'([^']*)'/y
 }
 
+/** Numbers and dates that both libraries take. */
+const common =
+  /^(?:[+-]?(?:inf|nan|\d[\d_]*(?:\.\d+)?(?:[eE][+-]?\d+)?)|0(?:x[\da-fA-F_]+|o[0-7_]+|b[01_]+)|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d))$/
+
 const escapes: Readonly<Record<string, string>> = {
   b: "\b",
   t: "\t",
@@ -139,7 +143,6 @@ class Reader {
     this.path = path
     this.headers.push({ path, at, isArray })
     if (isArray) {
-      this.isOdd = true
       // Tables of the element before may stand again.
       defined.clear()
       const parent = this.descend(this.root, path.slice(0, -1))
@@ -210,8 +213,9 @@ class Reader {
     if (this.skip("{")) return this.inline(depth + 1)
     const boolean = this.take("boolean")
     if (boolean !== undefined) return boolean === "true"
-    if (this.take("scalar") === undefined) this.refuse("no value")
-    this.isOdd = true
+    const scalar = this.take("scalar")
+    if (scalar === undefined) return this.refuse("no value")
+    if (!common.test(scalar)) this.isOdd = true
     return new Other()
   }
 
