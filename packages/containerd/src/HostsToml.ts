@@ -10,9 +10,9 @@
 import { Option, Result } from "effect"
 import { isDeepStrictEqual } from "node:util"
 import type { TomlTable } from "smol-toml"
+import * as HostsReading from "./HostsReading.ts"
+import { areAlike, mergeOptions, union, withoutDefault } from "./HostsUnion.ts"
 import * as HostsBlocks from "./internal/HostsBlocks.ts"
-import * as HostsReading from "./internal/HostsReading.ts"
-import { areAlike, mergeOptions, union, withoutDefault } from "./internal/HostsUnion.ts"
 import { printHosts, printOptions } from "./internal/HostTables.ts"
 
 export { HostsTomlUnusable, restore, type Undo } from "./internal/HostsBlocks.ts"
@@ -69,7 +69,11 @@ const hostOf = (url: string) => URL.parse(url.includes("://") ? url : `https://$
 /** Upstream that drops packets in an outage: without a timeout each tag waits 30 s for it. */
 const upstreamDefaults = { capabilities: ["pull", "resolve"], dial_timeout: "5s" }
 
-const mirrorHost = (url: string, capabilities: ReadonlyArray<string>, { authorization }: Mirror): HostsReading.Host => ({
+const mirrorHost = (
+  url: string,
+  capabilities: ReadonlyArray<string>,
+  { authorization }: Mirror
+): HostsReading.Host => ({
   url,
   options: {
     capabilities: [...capabilities],
@@ -90,7 +94,10 @@ const fallback = (
 ): Result.Result<ReadonlyArray<HostsReading.Host>, HostsBlocks.HostsTomlUnusable> => {
   if (mirror.tagResolution !== "upstream-first") return Result.succeed([])
   const named = Option.orElse(server, () => upstream.server)
-  const first = Option.orElse(Option.map(named, (url): HostsReading.Host => ({ url, options: {} })), () => upstream.self)
+  const first = Option.orElse(
+    Option.map(named, (url): HostsReading.Host => ({ url, options: {} })),
+    () => upstream.self
+  )
   if (Option.isNone(first)) {
     return Result.fail(
       new HostsBlocks.HostsTomlUnusable({ reason: "names no upstream to ask first: upstream-first needs one" })
@@ -120,9 +127,12 @@ const planOf = (text: string, { hasServer, ways }: HostsReading.Readings, option
   Result.gen(function*() {
     const { mirror, prependExisting, upstream } = options
     const reading = union(ways)
-    const own = new Set([...upstream.hosts, ...ways.flatMap(Option.toArray).flatMap(({ server }) => Option.toArray(server)).map(hostOf)])
+    const own = new Set([
+      ...upstream.hosts,
+      ...ways.flatMap(Option.toArray).flatMap(({ server }) => Option.toArray(server)).map(hostOf)
+    ])
     const isKept = ({ url }: HostsReading.Host) =>
-      !mirror.targets.includes(url) && (prependExisting || own.has(hostOf(url)))
+      !mirror.targets.includes(url.replace(/\/+$/, "")) && (prependExisting || own.has(hostOf(url)))
     const kept = reading.hosts.filter(isKept)
     const capabilities = mirror.tagResolution === "mirror" ? ["pull", "resolve"] : ["pull"]
     const plan: Plan = {
@@ -205,10 +215,12 @@ export const install = (
     const found = HostsReading.read(text)
     const readings = { ...found, ways: withoutDefault(found.ways, upstream.self) }
     const plan = yield* planOf(text, readings, options)
-    if (areAlike(readings.ways)) {
-      const inserted = insert(text, readings, plan, undoFile)
-      const refused = readings.ways.every(Option.isNone) ? readings.reasons : []
-      if (isRead(inserted, plan, upstream)) return { text: inserted, removed: plan.removed, refused }
-    }
-    return { text: replace(text, plan, undoFile), removed: plan.removed, refused: readings.reasons }
+    const isAlike = areAlike(readings.ways)
+    // Where some versions refuse a text that says nothing, nothing is lost.
+    const refused = isAlike && readings.ways.some(Option.isSome) ? [] : readings.reasons
+    const told = { removed: plan.removed, refused }
+    const inserted = insert(text, readings, plan, undoFile)
+    return isAlike && isRead(inserted, plan, upstream)
+      ? { text: inserted, ...told }
+      : { text: replace(text, plan, undoFile), ...told }
   })

@@ -169,14 +169,16 @@ const restoreAll = Effect.fnUntraced(function*(configPath: string, except: Reado
 })
 
 /** The directories to configure, each once. */
-const directoriesOf = Effect.fnUntraced(function*(mirroredRegistries: ReadonlyArray<string>, names: ReadonlyArray<string>) {
-  if (mirroredRegistries.length === 0) return RegistryDirectory.ofAll(names)
-  const named = yield* Effect.forEach(
-    mirroredRegistries,
-    (registry) => Effect.fromResult(RegistryDirectory.ofRegistry(registry, names))
-  )
-  return [...new Map(named.map((directory) => [directory.name, directory])).values()]
-})
+const directoriesOf = Effect.fnUntraced(
+  function*(mirroredRegistries: ReadonlyArray<string>, names: ReadonlyArray<string>) {
+    if (mirroredRegistries.length === 0) return RegistryDirectory.ofAll(names)
+    const named = yield* Effect.forEach(
+      mirroredRegistries,
+      (registry) => Effect.fromResult(RegistryDirectory.ofRegistry(registry, names))
+    )
+    return [...new Map(named.map((directory) => [directory.name, directory])).values()]
+  }
+)
 
 /**
  * Writes the configuration; again and again with the same result. A directory that cannot be configured is a warning and

@@ -96,7 +96,12 @@ describe("MirrorConfiguration", () => {
       ])
       mkdirSync(join(directory, "registry.example_5000_"))
       assert.deepStrictEqual(yield* MirrorConfiguration.write(mirrored), [
-        { kind: "removed", path: join(directory, "registry.example:5000", "hosts.toml"), removedHosts: [], refused: [] },
+        {
+          kind: "removed",
+          path: join(directory, "registry.example:5000", "hosts.toml"),
+          removedHosts: [],
+          refused: []
+        },
         { kind: "wrote", path: join(directory, "registry.example_5000_", "hosts.toml"), removedHosts: [], refused: [] }
       ])
       assert.deepStrictEqual(readdirSync(join(directory, "registry.example:5000")), [])

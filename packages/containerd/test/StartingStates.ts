@@ -83,7 +83,8 @@ export const shapes: ReadonlyArray<StartingState> = [
   {
     name: "a file with comments",
     only: true,
-    make: (directory, registry, upstream) => write(certs(directory, withPort(registry), "hosts.toml"), hosts(registry, upstream))
+    make: (directory, registry, upstream) =>
+      write(certs(directory, withPort(registry), "hosts.toml"), hosts(registry, upstream))
   },
   {
     name: "certificates alone",
@@ -162,7 +163,9 @@ export const shapes: ReadonlyArray<StartingState> = [
       write(certs(directory, withPort(registry), "ca.crt"), certificate)
       write(
         certs(directory, withPort(registry), "hosts.toml"),
-        `server = "${upstream ?? `http://${registry}`}"\r\nca = [\r\n  "ca.crt"\r\n]\r\n\r\n[host."http://127.0.0.1:9"]\r\ncapabilities = [\r\n  "pull"\r\n]`
+        `server = "${
+          upstream ?? `http://${registry}`
+        }"\r\nca = [\r\n  "ca.crt"\r\n]\r\n\r\n[host."http://127.0.0.1:9"]\r\ncapabilities = [\r\n  "pull"\r\n]`
       )
     }
   },
@@ -246,14 +249,18 @@ export const shapes: ReadonlyArray<StartingState> = [
     name: "certificates beside a file that containerd refuses",
     make: (directory, registry) => {
       write(certs(directory, withPort(registry), "ca.crt"), certificate)
-      write(certs(directory, withPort(registry), "hosts.toml"), `server = "http://127.0.0.1:9"\nskip_verify = 1\n[host]\n`)
+      write(
+        certs(directory, withPort(registry), "hosts.toml"),
+        `server = "http://127.0.0.1:9"\nskip_verify = 1\n[host]\n`
+      )
     }
   }
 ]
 
 /** Files of one registry that differ in their text. */
-export const texts: ReadonlyArray<StartingState> = HostsTexts.texts.map(({ make, ...text }) => ({
-  ...text,
+export const texts: ReadonlyArray<StartingState> = HostsTexts.texts.map(({ isMirrored = true, make, name }) => ({
+  name,
+  isMirrored,
   only: true,
   make: (directory, registry, upstream = `http://${registry}`) =>
     write(certs(directory, withPort(registry), "hosts.toml"), make(upstream))

@@ -33,16 +33,22 @@ const isLoadable = async (directory: string, names: ReadonlyArray<string>, load:
 export const find = async (directory: string): Promise<Certificates> => {
   const names = await AtomicFile.list(directory)
   const files: Array<string> = []
-  for (const name of names) if (/\.(?:crt|cert|key)$/.test(name) && !await AtomicFile.isDirectory(join(directory, name))) files.push(name)
+  for (const name of names) {
+    if (/\.(?:crt|cert|key)$/.test(name) && !await AtomicFile.isDirectory(join(directory, name))) files.push(name)
+  }
   const ca = files.filter((name) => name.endsWith(".crt"))
   const client = files.filter((name) => name.endsWith(".cert")).map((certificate) => {
     const key = certificate.replace(/cert$/, "key")
     return [certificate, files.includes(key) ? key : certificate]
   })
   const [loadableCa, loadableClient] = [[] as Array<string>, [] as Array<ReadonlyArray<string>>]
-  for (const name of ca) if (await isLoadable(directory, [name], ([pem = ""]) => new X509Certificate(pem))) loadableCa.push(name)
+  for (const name of ca) {
+    if (await isLoadable(directory, [name], ([pem = ""]) => new X509Certificate(pem))) loadableCa.push(name)
+  }
   for (const pair of client) {
-    if (await isLoadable(directory, pair, ([cert, key]) => createSecureContext({ cert, key }))) loadableClient.push(pair)
+    if (await isLoadable(directory, pair, ([cert, key]) => createSecureContext({ cert, key }))) {
+      loadableClient.push(pair)
+    }
   }
   return { all: optionsOf(ca, client), loadable: optionsOf(loadableCa, loadableClient) }
 }

@@ -7,13 +7,17 @@
  * 2.x does not take for a host. Both together need two spellings of the URL.
  */
 import type { TomlTable, TomlValue } from "smol-toml"
-import type { Host } from "./HostsReading.ts"
+import type { Host } from "../HostsReading.ts"
 
 /** A TOML basic string; JSON's escapes are a subset of TOML's. Bytes that are no UTF-8 are replaced, as containerd does. */
 const quote = (text: string) => JSON.stringify(Buffer.from(Buffer.from(text, "latin1").toString()).toString("latin1"))
 
 const print = (value: TomlValue | undefined): string =>
-  Array.isArray(value) ? `[${value.map(print).join(", ")}]` : typeof value === "string" ? quote(value) : String(value)
+  Array.isArray(value)
+    ? `[${value.map(print).join(", ")}]`
+    : typeof value === "string"
+    ? quote(value)
+    : `${value === true}`
 
 const isTable = (value: TomlValue | undefined): value is TomlTable =>
   typeof value === "object" && !Array.isArray(value) && !(value instanceof Date)
@@ -46,7 +50,8 @@ const printTable = ({ options, url }: Host): ReadonlyArray<string> => {
   ]
 }
 
-const printKeys = (header: TomlTable) => Object.entries(header).map(([key, value]) => `${/^[\w-]+$/.test(key) ? key : quote(key)} = ${print(value)}`)
+const printKeys = (header: TomlTable) =>
+  Object.entries(header).map(([key, value]) => `${/^[\w-]+$/.test(key) ? key : quote(key)} = ${print(value)}`)
 
 /**
  * As keys below `[host]`. An inline table where dotted keys make go-toml 2 panic
@@ -61,12 +66,13 @@ const printKeysOf = (host: Host): ReadonlyArray<string> => {
     : printOptions(options, `${name}.`)
 }
 
-/** In the order in which they are to be asked. */
+/** In the order in which they are to be asked; containerd 1.x asks an IPv6 address once, in its first place. */
 export const printHosts = (hosts: ReadonlyArray<Host>): ReadonlyArray<string> => {
   const bracketed = hosts.filter(({ url }) => hasBrackets(url))
   const [first] = bracketed
+  const once = [...new Map(bracketed.toReversed().map((host) => [respelled(host), host])).values()].toReversed()
   return hosts.flatMap((host) => [
-    ...host === first ? ["[host]", ...bracketed.flatMap(printKeysOf)] : [],
+    ...host === first ? ["[host]", ...once.flatMap(printKeysOf)] : [],
     ...printTable(host)
   ])
 }

@@ -5,7 +5,7 @@
 import { looksLikeRegistry } from "@spegel-ts/oci/Grammar"
 import { type InvalidRegistry, registryHost } from "@spegel-ts/oci/RegistryFilter"
 import { Option, Result } from "effect"
-import type { Host } from "./HostsReading.ts"
+import type { Host } from "../HostsReading.ts"
 
 export interface RegistryDirectory {
   readonly name: string

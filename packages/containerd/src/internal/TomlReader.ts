@@ -173,6 +173,7 @@ class Reader {
 
   private key(): ReadonlyArray<string> {
     const path: Array<string> = []
+    let isJoined = false
     do {
       this.take("space")
       const quoted = this.take("basic")
@@ -180,8 +181,12 @@ class Reader {
       if (part === undefined) return this.refuse("a key is expected")
       if (/[\\"'\r\n]|[\x80-\xff]/.test(part)) this.isOdd = true
       path.push(quoted === undefined ? part : this.unescape(quoted))
+      const hasQuotes = `"'`.includes(this.text[this.at - 1] ?? "")
       this.take("space")
-    } while (this.skip("."))
+      // go-toml 1 needs no dot behind a quote.
+      isJoined = hasQuotes && /["'\w]/.test(this.text[this.at] ?? "")
+      if (isJoined) this.isOdd = true
+    } while (isJoined || this.skip("."))
     return path
   }
 

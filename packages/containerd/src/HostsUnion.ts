@@ -6,7 +6,7 @@ import { Option } from "effect"
 import { isDeepStrictEqual } from "node:util"
 import type { TomlTable } from "smol-toml"
 import type { Host, Reading } from "./HostsReading.ts"
-import { respelled } from "./HostTables.ts"
+import { respelled } from "./internal/HostTables.ts"
 
 type Ways = ReadonlyArray<Option.Option<Reading>>
 
@@ -22,11 +22,13 @@ export const areAlike = (ways: Ways): boolean => {
 
 /** The ways, without a server that containerd would ask as well if it were not named. */
 export const withoutDefault = (ways: Ways, registry: Option.Option<Host>): Ways =>
-  ways.map(Option.map((reading) =>
-    isDeepStrictEqual(Option.map(reading.server, (url) => ({ url, options: reading.options })), registry)
-      ? { ...reading, server: Option.none() }
-      : reading
-  ))
+  ways.map(
+    Option.map((reading) =>
+      isDeepStrictEqual(Option.map(reading.server, (url) => ({ url, options: reading.options })), registry)
+        ? { ...reading, server: Option.none() }
+        : reading
+    )
+  )
 
 /** Both, with the lists of both; of single values the first. */
 export const mergeOptions = (one: TomlTable, other: TomlTable): TomlTable => {
@@ -49,16 +51,18 @@ const capabilitiesOf = (options: ReadonlyArray<TomlTable>): TomlTable => {
 /** The hosts in their order, each once; one whose path is read in two ways stands there in two spellings. */
 const mergeHosts = (hosts: ReadonlyArray<Host>): ReadonlyArray<Host> => {
   const groups = Map.groupBy(hosts, ({ options, url }) => `${options["override_path"] === true} ${url}`)
+  const merged: Array<Host> = []
   const listed = new Set<string>()
-  return [...groups.values()].map((group) => {
+  for (const group of groups.values()) {
     const all = group.map(({ options }) => options)
-    const { capabilities: _, ...options } = all.reduce(mergeOptions)
-    const [{ url }] = group as [Host]
-    const host = { url, options: { ...capabilitiesOf(all), ...options } }
-    if (listed.has(url)) return { ...host, url: respelled(host) }
-    listed.add(url)
-    return host
-  })
+    const { capabilities: _, ...others } = all.reduce(mergeOptions)
+    const options = { ...capabilitiesOf(all), ...others }
+    for (const { url } of group.slice(0, 1)) {
+      merged.push({ url: listed.has(url) ? respelled({ url, options }) : url, options })
+      listed.add(url)
+    }
+  }
+  return merged
 }
 
 export const union = (ways: Ways): Reading => {
@@ -68,7 +72,9 @@ export const union = (ways: Ways): Reading => {
   const hosts = readings.flatMap(({ hosts }) => hosts)
   if (roots.every((root) => isDeepStrictEqual(root, roots[0]))) return { ...first, hosts: mergeHosts(hosts) }
   // The registry itself can only be asked last, so servers become hosts in front of it.
-  const servers = roots.flatMap(({ options, server }) => Option.toArray(Option.map(server, (url) => ({ url, options }))))
+  const servers = roots.flatMap(({ options, server }) =>
+    Option.toArray(Option.map(server, (url) => ({ url, options })))
+  )
   return {
     hosts: mergeHosts([...hosts, ...servers]),
     server: Option.none(),

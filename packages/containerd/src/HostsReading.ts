@@ -5,7 +5,7 @@
 import { Option, Result } from "effect"
 import { isUtf8 } from "node:buffer"
 import { parse, type TomlTable, type TomlValue } from "smol-toml"
-import * as TomlReader from "./TomlReader.ts"
+import * as TomlReader from "./internal/TomlReader.ts"
 
 export interface Host {
   readonly url: string
@@ -58,14 +58,15 @@ const user = String.raw`(?:[^\x00-\x20\x7f-\xff/?#\[\]@\\%]*@)?`
 
 /** A URL of a host that can be asked; containerd leaves out what stands behind `?`. */
 const askable = new RegExp(
-  String.raw`^(https?://${user}(?:[\w.~!$&'()*+,;=\x80-\xff-]+|\[[\da-fA-F:.]+\]|(?=:\d))(?::\d*)?${path})(?:[?#][\x20-\x7e]*)?$`
+  String
+    .raw`^(https?://${user}(?:[\w.~!$&'()*+,;=\x80-\xff-]+|\[[\da-fA-F:.]+\]|(?=:\d))(?::\d*)?${path})(?:[?#][\x20-\x7e]*)?$`
 )
 /** What Go takes for a URL, if not in all of its versions. */
 const parseable = [
   new RegExp(
     String.raw`^https?://${user}(?:[\w.~!$&'()*+,;=<>":\x80-\xff-]*:\d*|[\w.~!$&'()*+,;=<>"\x80-\xff-]*)${rest}`
   ),
-  /^https?:(?!\/\/)(?:[^\x00-\x1f\x7f%]|%[\da-fA-F]{2})*$/,
+  new RegExp(String.raw`^https?:(?!//)(?:[^\x00-\x1f\x7f%]|%[\da-fA-F]{2})*$`),
   new RegExp(String.raw`^http(?!s?:)[\w.+-]*(?::\d*)?${rest}`)
 ]
 
@@ -81,7 +82,9 @@ const hasHost = (url: string): boolean => /^https?:\/\/(?:[^/?#]*@)?[^/?#]/.test
 /** The URL as all versions of containerd take it; none where nobody can be asked at it. */
 export const plainUrl = (url: string): Option.Option<string> => {
   const found = askable.exec(withScheme(url))?.[1]
-  return found === undefined ? Option.none() : Option.some(url.startsWith("http") ? found : found.slice("https://".length))
+  return found === undefined
+    ? Option.none()
+    : Option.some(url.startsWith("http") ? found : found.slice("https://".length))
 }
 
 const goDuration = /^[+-]?(?:0|(?:(?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|\xc2\xb5s|\xce\xbcs|ms|s|m|h))+)$/
@@ -110,7 +113,7 @@ interface OptionKind<A extends TomlReader.Value = TomlReader.Value> {
 
 const option = <A extends TomlReader.Value>(kind: OptionKind<A>) => kind as unknown as OptionKind
 
-const isAny = (_: TomlReader.Value): _ is TomlReader.Value => true
+const isAny = (value: TomlReader.Value): value is TomlReader.Value => value !== undefined
 
 /** The options that containerd knows. */
 const optionKinds: ReadonlyArray<OptionKind> = [
@@ -119,8 +122,8 @@ const optionKinds: ReadonlyArray<OptionKind> = [
     isType: isStrings,
     take: (value, { hasReferrers }) => {
       const names = value.map((name) => name.toLowerCase())
-      const known = ["pull", "resolve", "push", ...hasReferrers ? ["referrers"] : []]
-      return names.every((name) => known.includes(name)) ? names : undefined
+      const known = new Set(["pull", "resolve", "push", ...hasReferrers ? ["referrers"] : []])
+      return names.every((name) => known.has(name)) ? names : undefined
     }
   }),
   option({
@@ -197,7 +200,9 @@ const hostsOf = ({ headers, root }: TomlReader.Document, version: Version) =>
     const urls = version.library === 1
       ? [...tables].toSorted(([, one], [, other]) => one.position - other.position).map(([url]) => url)
       // A name without a letter counts as seen.
-      : headers.flatMap(({ isArray, path: [first, url = ""] }) => !isArray && first === "host" && url !== "" ? [url] : [])
+      : headers.flatMap(({ isArray, path: [first, url = ""] }) =>
+        !isArray && first === "host" && url !== "" ? [url] : []
+      )
     return { tables, urls: new Set(urls) }
   })
 
@@ -232,7 +237,9 @@ const isStrict = (text: string): boolean =>
 const byVersion = (failures: ReadonlyArray<Option.Option<string>>): ReadonlyArray<string> => {
   const reasons = new Set(failures.flatMap(Option.toArray))
   return [...reasons].map((reason) => {
-    const names = versions.flatMap(({ name }, index) => Option.contains(failures[index] ?? Option.none(), reason) ? [name] : [])
+    const names = versions.flatMap(({ name }, index) =>
+      Option.contains(failures[index] ?? Option.none(), reason) ? [name] : []
+    )
     return names.length === versions.length ? reason : `${reason} (containerd ${names.toReversed().join(", ")})`
   })
 }
@@ -246,10 +253,9 @@ export const read = (text: string): Readings => {
   const readings = versions.map((version) => readAs(document.success, version))
   const reasons = byVersion(readings.map(Result.getFailure))
   const ways = readings.map(Result.getSuccess)
-  const urls = ways.flatMap(Option.toArray).flatMap(({ hosts, server }) => [
-    ...hosts.map(({ url }) => url),
-    ...Option.toArray(server)
-  ])
+  const urls = ways.flatMap(Option.toArray).flatMap(({ hosts, server }) =>
+    hosts.map(({ url }) => url).concat(Option.toArray(server))
+  )
   const doubts = ways.every(Option.isNone) ? [] : [
     ...isOdd || !isStrict(text) ? ["it is no strict TOML, which some versions of containerd refuse"] : [],
     ...urls.filter((url) => !isAskable(url)).map((url) => `the host ${JSON.stringify(url)} cannot be asked`)
