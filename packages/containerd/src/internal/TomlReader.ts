@@ -225,16 +225,25 @@ class Reader {
   }
 
   private string(): string | undefined {
-    const basic = this.take("multilineBasic") ?? (this.text.startsWith(`"""`, this.at) ? undefined : this.take("basic"))
+    const start = this.at
+    if (this.text.startsWith(`"""`, start) || this.text.startsWith("'''", start)) {
+      const basic = this.take("multilineBasic")
+      const string = basic === undefined ? this.take("multilineLiteral") : this.unescape(basic)
+      // go-toml 1 ends at the first three quotes, and does not care for the rest of the specification.
+      if (/(["'])\1{3}$/.test(this.text.slice(start, this.at)) || /[^\t\r\n\x20-\x7e\x80-\xff]/.test(string ?? "")) {
+        this.isOdd = true
+      }
+      return string
+    }
+    const basic = this.take("basic")
     if (basic !== undefined) return this.unescape(basic)
-    const literal = this.take("multilineLiteral") ??
-      (this.text.startsWith("'''", this.at) ? undefined : this.take("literal"))
-    if (literal !== undefined && /[^\t\x20-\x7e\x80-\xff]|'/.test(literal)) this.isOdd = true
+    const literal = this.take("literal")
+    if (literal !== undefined && /[^\t\x20-\x7e\x80-\xff]/.test(literal)) this.isOdd = true
     return literal
   }
 
   private unescape(text: string): string {
-    if (/\\(?:[^btnfr"\\u]|u[dD])|"|[^\t\r\n\x20-\x7e\x80-\xff]/.test(text)) this.isOdd = true
+    if (/\\(?:[^btnfr"\\u]|u[dD])|[^\t\r\n\x20-\x7e\x80-\xff]/.test(text)) this.isOdd = true
     return text.replace(/\\(?:u([\da-fA-F]{4})|U([\da-fA-F]{8})|[ \t\r\n]+|([^]))/g, (_, short, long, one) => {
       const code = (short ?? long) as string | undefined
       if (code !== undefined) {
