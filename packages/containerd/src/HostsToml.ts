@@ -215,12 +215,11 @@ export const install = (
     const found = HostsReading.read(text)
     const readings = { ...found, ways: withoutDefault(found.ways, upstream.self) }
     const plan = yield* planOf(text, readings, options)
-    const isAlike = areAlike(readings.ways)
-    // Where some versions refuse a text that says nothing, nothing is lost.
-    const refused = isAlike && readings.ways.some(Option.isSome) ? [] : readings.reasons
-    const told = { removed: plan.removed, refused }
-    const inserted = insert(text, readings, plan, undoFile)
-    return isAlike && isRead(inserted, plan, upstream)
-      ? { text: inserted, ...told }
-      : { text: replace(text, plan, undoFile), ...told }
+    if (areAlike(readings.ways)) {
+      const inserted = insert(text, readings, plan, undoFile)
+      const refused = readings.ways.every(Option.isNone) ? readings.reasons : []
+      if (isRead(inserted, plan, upstream)) return { text: inserted, removed: plan.removed, refused }
+    }
+    const refused = text.trim() === "" ? [] : readings.reasons
+    return { text: replace(text, plan, undoFile), removed: plan.removed, refused }
   })
