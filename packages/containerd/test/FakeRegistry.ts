@@ -36,8 +36,15 @@ export const freePort = Effect.callback<number>((resume) => {
   })
 })
 
-/** With `isEmpty` it answers 404 to all. */
-export const start = Effect.fnUntraced(function*(options?: { readonly isEmpty?: boolean }) {
+export interface FakeRegistryOptions {
+  /** Whether it answers 404 to all. */
+  readonly isEmpty?: boolean
+  /** Default: 127.0.0.1. */
+  readonly address?: string
+}
+
+export const start = Effect.fnUntraced(function*(options?: FakeRegistryOptions) {
+  const address = options?.address ?? "127.0.0.1"
   const objects = new Map<string, Buffer>([[layerDigest, layer]])
   const requests: Array<string> = []
   const find = (kind: string, reference: string) => {
@@ -64,10 +71,10 @@ export const start = Effect.fnUntraced(function*(options?: { readonly isEmpty?: 
   })
   yield* Effect.acquireRelease(
     Effect.callback<void>((resume) => {
-      server.listen(0, "127.0.0.1", () => resume(Effect.void))
+      server.listen(0, address, () => resume(Effect.void))
     }),
     () => Effect.sync(() => server.close(() => {}).closeAllConnections())
   )
-  const host = `127.0.0.1:${(server.address() as AddressInfo).port}`
+  const host = `${address.includes(":") ? `[${address}]` : address}:${(server.address() as AddressInfo).port}`
   return { host, url: `http://${host}`, requests }
 })

@@ -7,7 +7,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as MirrorConfiguration from "@spegel-ts/containerd/MirrorConfiguration"
-import { Console, Effect, Option } from "effect"
+import { Console, Effect, Option, Redacted } from "effect"
 import { mkdtempSync, readdirSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -147,5 +147,31 @@ describe.skipIf(missing !== undefined).each(ContainerdPackages.versions)(
           assert.isAbove(workedBefore.length, outcomes.length / 8, reach)
         }
       }), 900_000)
+
+    it.live("a mirror at an IPv6 address is asked first, and pulls work", () =>
+      Effect.gen(function*() {
+        const programs = yield* ContainerdPackages.fetch(version)
+        const configPath = join(yield* temporary, "certs.d")
+        const daemon = yield* ContainerdDaemon.start({ configPath, programs })
+        const upstream = yield* FakeRegistry.start()
+        const mirror = yield* FakeRegistry.start({ isEmpty: true, address: "::1" })
+        const second = yield* FakeRegistry.start({ isEmpty: true })
+        for (const [index, tagResolution] of tagResolutions.entries()) {
+          for (const requests of [mirror.requests, second.requests, upstream.requests]) requests.length = 0
+          yield* MirrorConfiguration.write({
+            configPath,
+            mirroredRegistries: [upstream.host],
+            mirrorTargets: [mirror.url, second.url],
+            tagResolution,
+            prependExisting: false,
+            basicAuth: Option.some({ username: "user", password: Redacted.make("word") })
+          })
+          yield* CriClient.pullImage(daemon.socket, `${upstream.host}/team/app:v${index}`)
+          assert.isAbove(mirror.requests.length, 0)
+          // Each request goes to the first host, to the second and then to upstream.
+          assert.isAtLeast(second.requests.length, mirror.requests.length)
+          assert.isAbove(upstream.requests.length, 0)
+        }
+      }), 120_000)
   }
 )
