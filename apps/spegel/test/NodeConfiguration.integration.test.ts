@@ -41,16 +41,64 @@ describe("spegel on a node", { timeout: 120_000 }, () => {
       assert.deepStrictEqual([configured.code, configured.stderr], [0, ""])
       const paths = ["docker.io", "registry.example_5000_"].map((name) => join(certs, name, "hosts.toml"))
       assert.strictEqual(configured.stdout, paths.map((path) => `wrote ${path}\n`).join(""))
-      const targets = ["http://10.0.0.7:30020", "http://[fd00::7]:30020"]
-      assert.deepStrictEqual(paths.map((path) => Object.keys(parse(readFileSync(path, "utf8"))["host"] as object)), [
-        [...targets, "https://cache.example", "https://registry-1.docker.io", ...targets.map((url) => `${url}/`)],
-        [...targets, "http://registry.example:5000", ...targets.map((url) => `${url}/`)]
-      ])
+      // containerd 1.x and 2.x take an IPv6 address in different places.
+      const targets = ["http://10.0.0.7:30020", "http://[fd00::7]:30020/v2", "http://[fd00::7]:30020"]
+      const last = ["http://10.0.0.7:30020/", "http://[fd00::7]:30020/"]
+      const hosts = paths.map((path) => Object.keys(parse(readFileSync(path, "utf8"))["host"] as object))
+      assert.deepStrictEqual(
+        hosts[0]?.toSorted(),
+        [
+          ...targets,
+          "https://cache.example",
+          "https://registry-1.docker.io",
+          ...last
+        ].toSorted()
+      )
+      assert.deepStrictEqual(hosts[1]?.toSorted(), [...targets, "http://registry.example:5000", ...last].toSorted())
 
       const cleaned = yield* SpegelProcess.run(["cleanup", `--containerd-registry-config-path=${certs}`])
       assert.deepStrictEqual([cleaned.code, cleaned.stderr], [0, ""])
       assert.strictEqual(cleaned.stdout, paths.map((path) => `restored ${path}\n`).join(""))
       assert.deepStrictEqual(StartingStates.snapshot(certs), before)
+    }))
+
+  it.live("tells what it removed, wrote and left unchanged, and of what containerd does not read", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      const path = (name: string) => join(directory, name, "hosts.toml")
+      const put = (name: string, text: string) => {
+        mkdirSync(join(directory, name))
+        writeFileSync(path(name), text)
+      }
+      put("docker.io", `[host."https://cache.example"]\n`)
+      put("ghcr.io", `skip_verify = 1\n[host]\n`)
+      mkdirSync(path("quay.io"), { recursive: true })
+      const configure = (...registries: ReadonlyArray<string>) =>
+        SpegelProcess.run([
+          "configuration",
+          `--containerd-registry-config-path=${directory}`,
+          "--mirror-targets=http://127.0.0.1:5000",
+          ...registries.map((registry) => `--mirrored-registries=${registry}`)
+        ])
+      const first = yield* configure("docker.io", "ghcr.io", "quay.io")
+      assert.strictEqual(first.code, 0)
+      assert.strictEqual(
+        first.stdout,
+        `wrote ${path("docker.io")}\n`
+          + "  removed https://cache.example: `spegel cleanup` brings it back, --prepend-existing keeps it\n"
+          + `wrote ${path("ghcr.io")}\n`
+      )
+      const warnings = first.stderr.split("\n").filter((line) => line.includes(directory))
+      assert.include(
+        warnings.find((line) => line.includes("ghcr.io")),
+        "skip_verify has a value that containerd refuses"
+      )
+      assert.include(warnings.find((line) => line.includes("quay.io")), "is no file")
+      const second = yield* configure("ghcr.io")
+      assert.strictEqual(
+        second.stdout,
+        `removed the mirror from ${path("docker.io")}\nleft unchanged ${path("ghcr.io")}\n`
+      )
     }))
 
   it.live("is configured once by processes that run at the same time", () =>

@@ -9,6 +9,7 @@ import { Data, Effect, Option, Redacted, Result } from "effect"
 import { join } from "node:path"
 import * as HostsToml from "./HostsToml.ts"
 import * as AtomicFile from "./internal/AtomicFile.ts"
+import * as Certificates from "./internal/Certificates.ts"
 import * as ConfigPath from "./internal/ConfigPath.ts"
 import * as RegistryDirectory from "./internal/RegistryDirectory.ts"
 import * as SpegelBackup from "./internal/SpegelBackup.ts"
@@ -21,6 +22,17 @@ export class ConfigurationFailed extends Data.TaggedError("ConfigurationFailed")
   override get message() {
     return `${this.path}: ${reasonOf(this.cause)}`
   }
+}
+
+/** What became of the file of one directory. */
+export interface Change {
+  readonly path: string
+  /** `removed`: the mirror was taken out of a file that is not to have it any more. */
+  readonly kind: "wrote" | "unchanged" | "removed"
+  /** URLs of hosts that stood in it and are not asked any more, until `remove`. */
+  readonly removedHosts: ReadonlyArray<string>
+  /** Why some or all versions of containerd did not take what stood in it; empty where all did. */
+  readonly refused: ReadonlyArray<string>
 }
 
 export interface MirrorConfigurationOptions {
@@ -40,6 +52,8 @@ export interface MirrorConfigurationOptions {
 }
 
 const fileName = "hosts.toml"
+/** Of a file to change. containerd reads larger ones, but nobody writes them. */
+const maxSize = 1024 * 1024
 
 const reasonOf = (cause: unknown): string =>
   AtomicFile.hasCode(cause, "EPERM", "EACCES")
@@ -57,59 +71,75 @@ const change = <A>(path: string, run: () => Promise<A>): Effect.Effect<A, Config
 /** What a file was before we changed it, if we did. */
 const restored = ({ bytes }: AtomicFile.File) => Result.getOrThrow(HostsToml.restore(bytes.toString("latin1")))
 
+/** The file with what it was before we changed it, if we did. */
+const before = async (directory: string) => {
+  const path = join(directory, fileName)
+  const file = await AtomicFile.read(path, maxSize)
+  if (file !== undefined) {
+    const text = file.bytes.toString("latin1")
+    const unchanged = { text, undo: { made: Option.none(), mode: Option.none<number>() } }
+    return { file, ...Option.getOrElse(restored(file), () => unchanged) }
+  }
+  if (await AtomicFile.isLink(path)) {
+    throw new Error("is a symbolic link to nothing: remove it, or mount what it names")
+  }
+  const made = await AtomicFile.isThere(directory) ? "file" as const : "directory" as const
+  return { file, text: "", undo: { made: Option.some(made), mode: Option.none<number>() } }
+}
+
 /** Puts the mirror into the file of one registry. */
 const configure = async (
   directory: string,
   registry: RegistryDirectory.RegistryDirectory,
   options: { readonly mirror: HostsToml.Mirror; readonly prependExisting: boolean }
-): Promise<void> => {
+): Promise<Change> => {
   const path = join(directory, fileName)
-  const file = await AtomicFile.read(path)
-  if (file === undefined && await AtomicFile.isLink(path)) {
-    throw new Error("is a symbolic link to nothing: remove it, or mount what it names")
-  }
-  const isThere = await AtomicFile.isThere(directory)
-  const names = await AtomicFile.list(directory)
-  const before = file === undefined
-    ? { text: "", undo: { made: Option.some(isThere ? "file" as const : "directory" as const), mode: Option.none() } }
-    : Option.getOrElse(restored(file), () => ({
-      text: file.bytes.toString("latin1"),
-      undo: { made: Option.none(), mode: Option.none<number>() }
-    }))
-
-  const found = file === undefined || Option.isSome(before.undo.made) ? 0o644 : file.stats.mode & 0o7777
-  const original = Option.getOrElse(before.undo.mode, () => found)
+  const { file, text, undo } = await before(directory)
+  const found = file === undefined || Option.isSome(undo.made) ? 0o644 : file.stats.mode & 0o7777
+  const original = Option.getOrElse(undo.mode, () => found)
   // With a password in it the file is for root alone, as containerd is.
   const mode = Option.isSome(options.mirror.authorization) ? original & 0o600 : original
   // What a link names may be there for other registries too, and cannot name the server of one.
   const isShared = await AtomicFile.isLink(directory) || await AtomicFile.isLink(path)
-  const text = Result.getOrThrow(HostsToml.install(before.text, {
+  const installed = Result.getOrThrow(HostsToml.install(text, {
     ...options,
     upstream: {
-      url: isShared ? Option.none() : registry.url,
+      server: isShared ? Option.none() : registry.server,
+      self: isShared ? Option.none() : registry.self,
       hosts: registry.hosts,
-      options: RegistryDirectory.certificates(names)
+      certificates: await Certificates.find(directory)
     },
     undo: {
-      made: before.undo.made,
-      mode: Option.isNone(before.undo.made) && mode !== original ? Option.some(original) : Option.none()
+      made: undo.made,
+      mode: Option.isNone(undo.made) && mode !== original ? Option.some(original) : Option.none()
     }
   }))
-  const bytes = Buffer.from(text, "latin1")
-  if (!isThere) {
-    return AtomicFile.makeDirectory(directory, (made) => AtomicFile.writeNew(join(made, fileName), bytes, mode))
+  const bytes = Buffer.from(installed.text, "latin1")
+  const change = { path, removedHosts: installed.removed, refused: installed.refused }
+  if (file?.bytes.equals(bytes) === true && (file.stats.mode & 0o7777) === mode) return { ...change, kind: "unchanged" }
+  await (file === undefined && Option.getOrUndefined(undo.made) === "directory"
+    ? AtomicFile.makeDirectory(directory, (made) => AtomicFile.writeNew(join(made, fileName), bytes, mode))
+    : AtomicFile.write(path, bytes, mode, file?.stats))
+  return { ...change, kind: "wrote" }
+}
+
+/** None where there is something else that containerd cannot read, and that we did not write. */
+const readWritten = async (path: string) => {
+  try {
+    return await AtomicFile.read(path)
+  } catch (cause) {
+    if (cause instanceof AtomicFile.NoFile) return undefined
+    throw cause
   }
-  if (file?.bytes.equals(bytes) === true && (file.stats.mode & 0o7777) === mode) return
-  return AtomicFile.write(path, bytes, mode, file?.stats)
 }
 
 /** Takes the mirror out of the file of one registry; tells whether it was in it. */
 const restore = async (directory: string): Promise<boolean> => {
   const path = join(directory, fileName)
-  const file = await AtomicFile.read(path)
-  const before = file === undefined ? Option.none() : restored(file)
-  if (file === undefined || Option.isNone(before)) return false
-  const { text, undo } = before.value
+  const file = await readWritten(path)
+  const original = file === undefined ? Option.none() : restored(file)
+  if (file === undefined || Option.isNone(original)) return false
+  const { text, undo } = original.value
   if (Option.isNone(undo.made) || text.trim() !== "") {
     const mode = Option.getOrElse(undo.mode, () => file.stats.mode & 0o7777)
     await AtomicFile.write(path, Buffer.from(text, "latin1"), mode, file.stats)
@@ -128,27 +158,32 @@ const prepare = Effect.fnUntraced(function*(configPath: string) {
   }
 })
 
-/** Does something for each, whatever becomes of the others; then fails with the first failure, and logs the others. */
-const forEach = Effect.fnUntraced(function*<A, B>(
-  all: ReadonlyArray<A>,
-  run: (a: A) => Effect.Effect<B, ConfigurationFailed>
-) {
-  const [done, [first, ...others]] = yield* Effect.partition(all, run)
-  yield* Effect.forEach(others, (error) => Effect.logError(error.message))
-  return first === undefined ? done : yield* first
-})
-
-/** Takes the mirror out of all directories but those named; gives the paths of the files. */
+/** Takes the mirror out of all directories but those named; gives the paths of the files, and what failed. */
 const restoreAll = Effect.fnUntraced(function*(configPath: string, except: ReadonlySet<string>) {
   const names = yield* change(configPath, () => AtomicFile.directories(configPath))
-  const paths = yield* forEach(names.filter((name) => !except.has(name)), (name) => {
+  const [paths, failures] = yield* Effect.partition(names.filter((name) => !except.has(name)), (name) => {
     const path = join(configPath, name, fileName)
     return Effect.map(change(path, () => restore(join(configPath, name))), (isChanged) => isChanged ? [path] : [])
   })
-  return paths.flat()
+  return { failures, paths: paths.flat() }
 })
 
-/** Writes the configuration; again and again with the same result. Gives the paths of the files. */
+/** The directories to configure, each once. */
+const directoriesOf = Effect.fnUntraced(
+  function*(mirroredRegistries: ReadonlyArray<string>, names: ReadonlyArray<string>) {
+    if (mirroredRegistries.length === 0) return RegistryDirectory.ofAll(names)
+    const named = yield* Effect.forEach(
+      mirroredRegistries,
+      (registry) => Effect.fromResult(RegistryDirectory.ofRegistry(registry, names))
+    )
+    return [...new Map(named.map((directory) => [directory.name, directory])).values()]
+  }
+)
+
+/**
+ * Writes the configuration; again and again with the same result. A directory that cannot be configured is a warning and
+ * stops no other; it fails where that is so of all.
+ */
 export const write = Effect.fn("MirrorConfiguration.write")(function*(options: MirrorConfigurationOptions) {
   const { basicAuth, configPath, mirrorTargets, prependExisting, tagResolution } = options
   const mirror: HostsToml.Mirror = {
@@ -162,32 +197,30 @@ export const write = Effect.fn("MirrorConfiguration.write")(function*(options: M
   yield* prepare(configPath)
   yield* change(configPath, () => ConfigPath.make(configPath))
   const names = yield* change(configPath, () => AtomicFile.directories(configPath))
-  const registries = options.mirroredRegistries.length === 0
-    ? RegistryDirectory.ofAll(names)
-    : yield* Effect.forEach(
-      options.mirroredRegistries,
-      (registry) => Effect.fromResult(RegistryDirectory.ofRegistry(registry, names))
-    )
-  yield* restoreAll(configPath, new Set(registries.map(({ name }) => name)))
-  const paths = yield* forEach(registries, (registry) => {
+  const registries = yield* directoriesOf(options.mirroredRegistries, names)
+  const left = yield* restoreAll(configPath, new Set(registries.map(({ name }) => name)))
+  yield* Effect.forEach(left.failures, ({ message }) => Effect.logWarning(`not looked at: ${message}`))
+  const [changes, failures] = yield* Effect.partition(registries, (registry) => {
     const directory = join(configPath, registry.name)
-    const path = join(directory, fileName)
-    return change(path, () => configure(directory, registry, { mirror, prependExisting })).pipe(
-      Effect.as([path]),
-      // A registry that nobody named is pulled from as before.
-      Effect.catchIf(
-        () => registry.isFound,
-        (error) => Effect.as(Effect.logWarning(`not mirrored: ${error.message}`), [])
-      )
-    )
+    return change(join(directory, fileName), () => configure(directory, registry, { mirror, prependExisting }))
   })
-  return paths.flat()
+  const [first] = failures
+  if (first !== undefined && changes.length === 0) return yield* first
+  // These registries are pulled from as before.
+  yield* Effect.forEach(failures, ({ message }) => Effect.logWarning(`not mirrored: ${message}`))
+  const removed = left.paths.map((path): Change => ({ path, kind: "removed", removedHosts: [], refused: [] }))
+  return [...removed, ...changes]
 })
 
-/** Restores what was there before `write`; again and again with the same result. Gives the paths of the files. */
+/**
+ * Restores what was there before `write`; again and again with the same result. Gives the paths of the files. Fails after
+ * the others where one cannot be restored.
+ */
 export const remove = Effect.fn("MirrorConfiguration.remove")(function*(configPath: string) {
   yield* prepare(configPath)
-  const paths = yield* restoreAll(configPath, new Set())
+  const { failures: [first, ...others], paths } = yield* restoreAll(configPath, new Set())
+  yield* Effect.forEach(others, ({ message }) => Effect.logError(message))
+  if (first !== undefined) return yield* first
   yield* change(configPath, () => ConfigPath.remove(configPath))
   return paths
 })

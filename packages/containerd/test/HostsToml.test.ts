@@ -9,13 +9,19 @@ const mirror: HostsToml.Mirror = { targets: [url], tagResolution: "mirror", auth
 const untouched: HostsToml.Undo = { made: Option.none(), mode: Option.none() }
 const options: HostsToml.InstallOptions = {
   mirror,
-  upstream: { url: Option.some("https://registry.example"), hosts: ["registry.example"], options: {} },
+  upstream: {
+    server: Option.none(),
+    self: Option.some({ url: "https://registry.example", options: {} }),
+    hosts: ["registry.example"],
+    certificates: { all: {}, loadable: {} }
+  },
   prependExisting: true,
   undo: untouched
 }
 
-const install = (text: string, changes: Partial<HostsToml.InstallOptions> = {}) =>
+const installed = (text: string, changes: Partial<HostsToml.InstallOptions> = {}) =>
   Result.getOrThrow(HostsToml.install(text, { ...options, ...changes }))
+const install = (text: string, changes: Partial<HostsToml.InstallOptions> = {}) => installed(text, changes).text
 const restore = (text: string) => Option.getOrThrow(Result.getOrThrow(HostsToml.restore(text)))
 const hostsOf = (text: string) => Object.entries((parse(text)["host"] ?? {}) as Record<string, TomlTable>)
 const urlsOf = (text: string) => hostsOf(text).map(([url]) => url)
@@ -72,12 +78,13 @@ describe("HostsToml", () => {
     ])
   })
 
-  it("names the server where the file does not", () => {
-    assert.strictEqual(parse(install(""))["server"], "https://registry.example")
-    const withHost = install(`[host."https://cache.example"]\n`, { prependExisting: false })
-    assert.strictEqual(parse(withHost)["server"], "https://registry.example")
-    const unnamed = { url: Option.none(), hosts: [], options: {} }
-    assert.deepStrictEqual(Object.keys(parse(install("", { upstream: unnamed }))), ["host"])
+  it("names a server where it is told one and the file does not", () => {
+    const upstream = { ...options.upstream, server: Option.some("http://registry.example") }
+    assert.strictEqual(parse(install("", { upstream }))["server"], "http://registry.example")
+    const withHost = install(`[host."https://cache.example"]\n`, { prependExisting: false, upstream })
+    assert.strictEqual(parse(withHost)["server"], "http://registry.example")
+    assert.strictEqual(parse(install(foreign, { upstream }))["server"], "https://registry.example")
+    assert.deepStrictEqual(Object.keys(parse(install(""))), ["host"])
   })
 
   it("asks for tags as it is told", () => {
@@ -106,7 +113,6 @@ describe("HostsToml", () => {
       capabilities: ["pull", "resolve"],
       dial_timeout: "5s",
       ca: ["/etc/ca.pem"],
-      note: `[host."not a table"]\n`,
       client: [["/etc/cert.pem", "/etc/key.pem"]],
       header: { "x-server": ["1"] }
     })
@@ -117,18 +123,61 @@ describe("HostsToml", () => {
     assert.isTrue(Result.isFailure(HostsToml.install("", {
       ...options,
       mirror: first,
-      upstream: { url: Option.none(), hosts: [], options: {} }
+      upstream: { ...options.upstream, self: Option.none() }
     })))
   })
 
   it("has all targets in their order, with credentials", () => {
-    const targets = [url, "http://[fd00::1]:30020"]
+    const targets = [url, "http://registry.example:30020"]
     const text = install("", { mirror: { ...mirror, targets, authorization: Option.some(`Basic "x"`) } })
     assert.deepStrictEqual(urlsOf(text), targets)
     assert.deepStrictEqual(hostsOf(text).map(([, { header }]) => header), [
       { authorization: [`Basic "x"`] },
       { authorization: [`Basic "x"`] }
     ])
+  })
+
+  it("names an IPv6 address where containerd 1.x reads it, and where 2.x does", () => {
+    const targets = ["http://[fd00::1]:30020", url]
+    const text = install("", { mirror: { ...mirror, targets, authorization: Option.some("Basic x") } })
+    assert.include(text, `[host]\n"http://[fd00::1]:30020/v2".capabilities = ["pull", "resolve"]\n`)
+    assert.include(text, `[host."http:\\u002f\\u002f\\u005bfd00::1\\u005d:30020"]\n`)
+    assert.deepStrictEqual(
+      hostsOf(text),
+      [targets[0] + "/v2", ...targets].map((url) => [url, {
+        capabilities: ["pull", "resolve"],
+        dial_timeout: "200ms",
+        header: { authorization: ["Basic x"] }
+      }])
+    )
+  })
+
+  it("stands in front of hosts in any form, and says them in one that all versions read", () => {
+    const inline = `server = "https://registry.example"\n[host]\n"https://cache.example" = { skip_verify = true }\n`
+    const text = install(inline)
+    assert.deepStrictEqual(urlsOf(text), [url, "https://cache.example", "https://registry.example"].slice(0, 2))
+    assert.deepStrictEqual(hostsOf(text)[1], ["https://cache.example", { skip_verify: true }])
+    assert.strictEqual(restore(text).text, inline)
+    assert.deepStrictEqual(urlsOf(install(inline, { prependExisting: false })), [url])
+    const dotted = `host."https://cache.example".capabilities = ["Pull"]\n`
+    assert.deepStrictEqual(capabilitiesOf(install(dotted)), [
+      [url, ["pull", "resolve"]],
+      ["https://cache.example", ["pull"]]
+    ])
+  })
+
+  it("asks what some versions take from a text that others refuse, then the registry itself", () => {
+    const text = `\xef\xbb\xbf# Ger\xe4t\nServer = "http://cache.example"\nca = "x.pem"\n[host]\n`
+    const certificates = { all: { ca: ["all.crt"] }, loadable: { ca: ["loadable.crt"] } }
+    const toml = parse(install(text, { upstream: { ...options.upstream, certificates } }))
+    assert.deepStrictEqual(toml["host"], {
+      [url]: { capabilities: ["pull", "resolve"], dial_timeout: "200ms" },
+      "http://cache.example": { ca: ["x.pem"] }
+    } as unknown as TomlTable)
+    assert.deepStrictEqual([toml["server"], toml["ca"]], [undefined, ["x.pem", "loadable.crt"]])
+    // No version takes this one; all take the certificates.
+    const refused = parse(install(`server = 5\n[host]\n`, { upstream: { ...options.upstream, certificates } }))
+    assert.deepStrictEqual([Object.keys(refused["host"] as TomlTable), refused["ca"]], [[url], ["all.crt"]])
   })
 
   it("does not let a file that containerd ignores make it ignore the mirror", () => {
@@ -147,9 +196,12 @@ describe("HostsToml", () => {
   })
 
   it("refuses what it cannot stand in front of, and says why", () => {
-    const reasonOf = (text: string) => Option.getOrThrow(Result.getFailure(HostsToml.install(text, options))).reason
-    assert.include(reasonOf(`[host."${url}"]\n`), url)
-    assert.include(reasonOf(`host."https://cache.example".capabilities = ["pull"]\n`), "[host]")
+    const upstreamFirst = HostsToml.install(`[host."https://cache.example"]\n`, {
+      ...options,
+      mirror: { ...mirror, tagResolution: "upstream-first" },
+      upstream: { ...options.upstream, self: Option.none() }
+    })
+    assert.include(Option.getOrThrow(Result.getFailure(upstreamFirst)).reason, "names no upstream")
     const text = install(foreign)
     assert.isTrue(Result.isFailure(HostsToml.restore(text.replace("# spegel-ts: end\n", ""))))
   })

@@ -16,6 +16,8 @@ export const write = (configPath: string) =>
   })
 
 if (import.meta.main) {
-  const effect = command === "write" ? write(configPath) : MirrorConfiguration.remove(configPath)
+  const effect: Effect.Effect<unknown, Error> = command === "write"
+    ? write(configPath)
+    : MirrorConfiguration.remove(configPath)
   await KilledFileSystem.run(Number(at), () => Effect.runPromise(effect), () => process.kill(process.pid, "SIGKILL"))
 }

@@ -1,4 +1,5 @@
 /** Directories of hosts.toml files as clusters have them before the mirror comes, for `registry`. */
+import { execFileSync } from "node:child_process"
 import {
   chmodSync,
   chownSync,
@@ -12,15 +13,21 @@ import {
   writeFileSync
 } from "node:fs"
 import { dirname, join } from "node:path"
+import * as HostsTexts from "./HostsTexts.ts"
 
 export interface StartingState {
   readonly name: string
   /** Whether only `registry` is mirrored; else all are. */
   readonly only?: boolean
-  /** Makes it in a directory that is empty; `certs.d` there is the config path. */
-  readonly make: (directory: string, registry: string) => void
+  /** Whether the mirror can be configured. Default true. */
+  readonly isMirrored?: boolean
+  /**
+   * Makes it in a directory that is empty; `certs.d` there is the config path. `upstream` is the URL at which the
+   * registry's images are; default: its own, over http.
+   */
+  readonly make: (directory: string, registry: string, upstream?: string) => void
   /** What is done to it, after which it has to be restored to what `make` made. */
-  readonly before?: (directory: string, registry: string) => void
+  readonly before?: (directory: string, registry: string, upstream?: string) => void
 }
 
 const write = (path: string, text: string, mode = 0o644) => {
@@ -45,16 +52,22 @@ D6p9dv4rAiAmlgojZnjOdl/eHL8M7JQ0ueMHh/CEYhRk6/Z5oNYxTQ==
 -----END CERTIFICATE-----
 `
 
-const hosts = (registry: string) =>
-  `# kept by the platform team\nserver = "http://${registry}"\n\n` +
+const hosts = (registry: string, upstream = `http://${registry}`) =>
+  `# kept by the platform team\nserver = "${upstream}"\n\n` +
   `[host."http://127.0.0.1:9"] # a cache that is down\n  capabilities = ["pull", "resolve"]\n`
 
 /** A directory as Go Spegel leaves it, with its own file for `registry` or for all. */
-const spegel = (directory: string, name: string, registry: string, prepended: string) => {
+const spegel = (
+  directory: string,
+  name: string,
+  registry: string,
+  prepended: string,
+  upstream = `http://${registry}`
+) => {
   const moved = readdirSync(certs(directory))
   mkdirSync(certs(directory, "_backup"))
   for (const entry of moved) renameSync(certs(directory, entry), certs(directory, "_backup", entry))
-  const server = name === "_default" ? "" : `server = 'http://${registry}'\n`
+  const server = name === "_default" ? "" : `server = '${upstream}'\n`
   write(
     certs(directory, name, "hosts.toml"),
     `${server}\n[host.'http://127.0.0.1:9']\ncapabilities = ['pull', 'resolve']\ndial_timeout = '200ms'${prepended}`
@@ -62,14 +75,16 @@ const spegel = (directory: string, name: string, registry: string, prepended: st
   )
 }
 
-export const states: ReadonlyArray<StartingState> = [
+/** States of the file system. */
+export const shapes: ReadonlyArray<StartingState> = [
   { name: "no directory", make: () => {} },
   { name: "no directory, one registry", only: true, make: () => {} },
   { name: "an empty directory", make: (directory) => mkdirSync(certs(directory)) },
   {
     name: "a file with comments",
     only: true,
-    make: (directory, registry) => write(certs(directory, withPort(registry), "hosts.toml"), hosts(registry))
+    make: (directory, registry, upstream) =>
+      write(certs(directory, withPort(registry), "hosts.toml"), hosts(registry, upstream))
   },
   {
     name: "certificates alone",
@@ -83,17 +98,17 @@ export const states: ReadonlyArray<StartingState> = [
   },
   {
     name: "a registry's file beside _default",
-    make: (directory, registry) => {
+    make: (directory, registry, upstream) => {
       write(certs(directory, "_default", "hosts.toml"), `[host."http://127.0.0.1:9"]\n`)
-      write(certs(directory, withPort(registry), "hosts.toml"), hosts(registry))
+      write(certs(directory, withPort(registry), "hosts.toml"), hosts(registry, upstream))
     }
   },
   {
     name: "a file that is read-only and another's",
     only: true,
-    make: (directory, registry) => {
+    make: (directory, registry, upstream) => {
       const path = certs(directory, withPort(registry), "hosts.toml")
-      write(path, hosts(registry), 0o440)
+      write(path, hosts(registry, upstream), 0o440)
       if (process.getuid?.() === 0) chownSync(path, 1000, 1000)
     }
   },
@@ -116,46 +131,48 @@ export const states: ReadonlyArray<StartingState> = [
   {
     name: "a directory that is a link",
     only: true,
-    make: (directory, registry) => {
-      write(join(directory, "shared", "hosts.toml"), hosts(registry))
+    make: (directory, registry, upstream) => {
+      write(join(directory, "shared", "hosts.toml"), hosts(registry, upstream))
       mkdirSync(certs(directory))
       symlinkSync("../shared", certs(directory, withPort(registry)))
     }
   },
   {
     name: "a file that is a link",
-    make: (directory, registry) => {
-      write(join(directory, "shared.toml"), hosts(registry))
+    make: (directory, registry, upstream) => {
+      write(join(directory, "shared.toml"), hosts(registry, upstream))
       mkdirSync(certs(directory, withPort(registry)), { recursive: true })
       symlinkSync("../../shared.toml", certs(directory, withPort(registry), "hosts.toml"))
     }
   },
   {
     name: "a config path that is a link",
-    make: (directory, registry) => {
-      write(join(directory, "elsewhere", withPort(registry), "hosts.toml"), hosts(registry))
+    make: (directory, registry, upstream) => {
+      write(join(directory, "elsewhere", withPort(registry), "hosts.toml"), hosts(registry, upstream))
       symlinkSync("elsewhere", certs(directory))
     }
   },
   {
     name: "a directory with the port behind a colon",
     only: true,
-    make: (directory, registry) => write(certs(directory, registry, "hosts.toml"), hosts(registry))
+    make: (directory, registry, upstream) => write(certs(directory, registry, "hosts.toml"), hosts(registry, upstream))
   },
   {
     name: "arrays over several lines, CRLF, no end of line",
-    make: (directory, registry) => {
+    make: (directory, registry, upstream) => {
       write(certs(directory, withPort(registry), "ca.crt"), certificate)
       write(
         certs(directory, withPort(registry), "hosts.toml"),
-        `server = "http://${registry}"\r\nca = [\r\n  "ca.crt"\r\n]\r\n\r\n[host."http://127.0.0.1:9"]\r\ncapabilities = [\r\n  "pull"\r\n]`
+        `server = "${
+          upstream ?? `http://${registry}`
+        }"\r\nca = [\r\n  "ca.crt"\r\n]\r\n\r\n[host."http://127.0.0.1:9"]\r\ncapabilities = [\r\n  "pull"\r\n]`
       )
     }
   },
   {
     name: "several registries and files of others",
-    make: (directory, registry) => {
-      write(certs(directory, withPort(registry), "hosts.toml"), hosts(registry))
+    make: (directory, registry, upstream) => {
+      write(certs(directory, withPort(registry), "hosts.toml"), hosts(registry, upstream))
       write(certs(directory, withPort(registry), "more", "ca.pem"), "x")
       write(certs(directory, "docker.io", "hosts.toml"), `server = "https://registry-1.docker.io"`)
       write(certs(directory, "ghcr.io", "ca.crt"), "x")
@@ -166,25 +183,90 @@ export const states: ReadonlyArray<StartingState> = [
   },
   {
     name: "an installation of Go Spegel",
-    make: (directory, registry) => {
-      write(certs(directory, withPort(registry), "hosts.toml"), hosts(registry))
+    make: (directory, registry, upstream) => {
+      write(certs(directory, withPort(registry), "hosts.toml"), hosts(registry, upstream))
       write(certs(directory, "README"), "x")
     },
-    before: (directory, registry) => spegel(directory, "_default", registry, "")
+    before: (directory, registry, upstream) => spegel(directory, "_default", registry, "", upstream)
   },
   {
     name: "an installation of Go Spegel with --prepend-existing",
     only: true,
-    make: (directory, registry) => {
-      write(certs(directory, registry, "hosts.toml"), hosts(registry))
+    make: (directory, registry, upstream) => {
+      write(certs(directory, registry, "hosts.toml"), hosts(registry, upstream))
       write(certs(directory, registry, "more", "ca.pem"), "x")
     },
-    before: (directory, registry) => {
-      spegel(directory, registry, registry, `\n\n[host]\n[host.'http://127.0.0.1:9']\ncapabilities = ['pull']\n`)
+    before: (directory, registry, upstream) => {
+      const prepended = `\n\n[host]\n[host.'http://127.0.0.1:9/']\ncapabilities = ['pull']\n`
+      spegel(directory, registry, registry, prepended, upstream)
       write(certs(directory, registry, "more", "ca.pem"), "x")
+    }
+  },
+  {
+    name: "a file that is a link to nothing",
+    isMirrored: false,
+    make: (directory, registry) => {
+      mkdirSync(certs(directory, withPort(registry)), { recursive: true })
+      symlinkSync("../../nothing.toml", certs(directory, withPort(registry), "hosts.toml"))
+    }
+  },
+  {
+    name: "a file that is a link to itself",
+    isMirrored: false,
+    make: (directory, registry) => {
+      mkdirSync(certs(directory, withPort(registry)), { recursive: true })
+      symlinkSync("hosts.toml", certs(directory, withPort(registry), "hosts.toml"))
+    }
+  },
+  {
+    name: "a file that is a directory",
+    isMirrored: false,
+    make: (directory, registry) => mkdirSync(certs(directory, withPort(registry), "hosts.toml"), { recursive: true })
+  },
+  {
+    name: "other registries that cannot be configured",
+    make: (directory, registry, upstream) => {
+      write(certs(directory, withPort(registry), "hosts.toml"), hosts(registry, upstream))
+      mkdirSync(certs(directory, "a.example", "hosts.toml"), { recursive: true })
+      for (const name of ["b.example", "c.example", "d.example"]) mkdirSync(certs(directory, name))
+      symlinkSync("hosts.toml", certs(directory, "b.example", "hosts.toml"))
+      symlinkSync("nothing", certs(directory, "c.example", "hosts.toml"))
+      execFileSync("mkfifo", [certs(directory, "d.example", "hosts.toml")])
+      write(certs(directory, "e.example", "hosts.toml"), "# spegel-ts: begin\n")
+      symlinkSync("loop.example", certs(directory, "loop.example"))
+      symlinkSync("nothing", certs(directory, "nothing.example"))
+      write(certs(directory, "file.example"), "x")
+    }
+  },
+  {
+    name: "a certificate that is none, in use",
+    make: (directory, registry) => {
+      write(certs(directory, withPort(registry), "ca.crt"), "x")
+      write(certs(directory, withPort(registry), "hosts.toml"), "# nothing yet\n")
+    }
+  },
+  {
+    name: "certificates beside a file that containerd refuses",
+    make: (directory, registry) => {
+      write(certs(directory, withPort(registry), "ca.crt"), certificate)
+      write(
+        certs(directory, withPort(registry), "hosts.toml"),
+        `server = "http://127.0.0.1:9"\nskip_verify = 1\n[host]\n`
+      )
     }
   }
 ]
+
+/** Files of one registry that differ in their text. */
+export const texts: ReadonlyArray<StartingState> = HostsTexts.texts.map(({ isMirrored = true, make, name }) => ({
+  name,
+  isMirrored,
+  only: true,
+  make: (directory, registry, upstream = `http://${registry}`) =>
+    write(certs(directory, withPort(registry), "hosts.toml"), make(upstream))
+}))
+
+export const states: ReadonlyArray<StartingState> = [...shapes, ...texts]
 
 /** Everything below a directory: kind, permissions, owner and content of each entry. */
 export const snapshot = (directory: string): ReadonlyArray<string> =>

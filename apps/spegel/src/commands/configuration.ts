@@ -5,6 +5,7 @@ import { Command } from "effect/cli"
 import { isIPv6 } from "node:net"
 import * as BasicAuthFiles from "../BasicAuthFiles.ts"
 import { many, one, onOff } from "../Flags.ts"
+import * as HostsReport from "../HostsReport.ts"
 import * as MirrorUse from "../MirrorUse.ts"
 import { textSchema } from "../TextSchema.ts"
 import { containerdRegistryConfigPath, mirroredRegistries, SettingsInvalid } from "./shared.ts"
@@ -117,13 +118,14 @@ export const configuration = Command.make(
         reason: "is needed: a URL such as http://127.0.0.1:5000"
       })
     }
-    const written = yield* MirrorConfiguration.write({
+    const changes = yield* MirrorConfiguration.write({
       ...flags,
       configPath: flags.containerdRegistryConfigPath,
       tagResolution: yield* tagResolutionOf(flags),
       basicAuth: yield* BasicAuthFiles.load(flags.basicAuthDir)
     })
-    yield* Effect.forEach(written, (path) => Console.log(`wrote ${path}`))
+    yield* Effect.forEach(changes, (change) => Console.log(HostsReport.print(change)))
+    yield* Effect.forEach(changes, HostsReport.warn)
     yield* MirrorUse.warn({ ...flags, configPath: flags.containerdRegistryConfigPath })
   })
 ).pipe(Command.withDescription("Make containerd ask the mirror first: write its hosts.toml files"))

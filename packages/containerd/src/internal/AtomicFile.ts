@@ -3,7 +3,7 @@
  * unfinished has a name of ours, and `sweep` removes it.
  */
 import { randomUUID } from "node:crypto"
-import type { Stats } from "node:fs"
+import { constants, type Stats } from "node:fs"
 import { link, lstat, mkdir, open, readdir, realpath, rename, rm, stat } from "node:fs/promises"
 import { dirname, join } from "node:path"
 
@@ -15,12 +15,12 @@ const besides = (path: string) => join(dirname(path), `.spegel-${randomUUID()}`)
 export const hasCode = (cause: unknown, ...codes: ReadonlyArray<string>): boolean =>
   cause instanceof Error && "code" in cause && typeof cause.code === "string" && codes.includes(cause.code)
 
-/** What `run` gives, or undefined where the file is not there. */
+/** What `run` gives, or undefined where the file is not there, or behind links that loop. */
 export const ifThere = async <A>(run: Promise<A>): Promise<A | undefined> => {
   try {
     return await run
   } catch (cause) {
-    if (hasCode(cause, "ENOENT", "ENOTDIR")) return undefined
+    if (hasCode(cause, "ENOENT", "ENOTDIR", "ELOOP")) return undefined
     throw cause
   }
 }
@@ -42,14 +42,19 @@ export interface File {
   readonly stats: Stats
 }
 
-const maxSize = 1024 * 1024
+/** There is a directory or a device where a file is expected. */
+export class NoFile extends Error {
+  override readonly message = "is no file: remove it"
+}
 
 /** The file, or undefined where there is none. What is read and told of it is one version of it. */
-export const read = async (path: string): Promise<File | undefined> => {
-  const handle = await ifThere(open(path))
+export const read = async (path: string, maxSize = Infinity): Promise<File | undefined> => {
+  // A named pipe would be waited for.
+  const handle = await ifThere(open(path, constants.O_RDONLY | constants.O_NONBLOCK))
   if (handle === undefined) return undefined
   try {
     const stats = await handle.stat()
+    if (!stats.isFile()) throw new NoFile()
     if (stats.size > maxSize) throw new Error(`is larger than ${maxSize} bytes`)
     return { stats, bytes: await handle.readFile() }
   } finally {
@@ -63,11 +68,12 @@ const namesIn = async (path: string): Promise<ReadonlyArray<string>> => (await i
 export const list = async (path: string): Promise<ReadonlyArray<string>> =>
   (await namesIn(path)).filter((name) => !unfinished.test(name)).toSorted()
 
-/** Directories in a directory, and links to directories. */
+/** Directories in a directory, and links to directories; but for those that may not be looked at. */
 export const directories = async (path: string): Promise<ReadonlyArray<string>> => {
   const found: Array<string> = []
   for (const name of await list(path)) {
-    if ((await ifThere(stat(join(path, name))))?.isDirectory() === true) found.push(name)
+    const stats = await ifThere(stat(join(path, name))).catch(() => undefined)
+    if (stats?.isDirectory() === true) found.push(name)
   }
   return found
 }

@@ -5,11 +5,14 @@
 import { looksLikeRegistry } from "@spegel-ts/oci/Grammar"
 import { type InvalidRegistry, registryHost } from "@spegel-ts/oci/RegistryFilter"
 import { Option, Result } from "effect"
+import type { Host } from "../HostsReading.ts"
 
 export interface RegistryDirectory {
   readonly name: string
-  /** Where the registry itself is reached, where that is known. */
-  readonly url: Option.Option<string>
+  /** Where the registry itself is reached, where that is not as containerd does by itself. */
+  readonly server: Option.Option<string>
+  /** The registry itself as a host; none in the directory of all. */
+  readonly self: Option.Option<Host>
   /** Hosts that are the registry itself. */
   readonly hosts: ReadonlyArray<string>
   /** Whether it is there because of its name alone, and not because anybody named the registry. */
@@ -19,8 +22,16 @@ export interface RegistryDirectory {
 /** docker.io's API has other names. */
 const hostsOf = (host: string) => host === "docker.io" ? [host, "registry-1.docker.io", "index.docker.io"] : [host]
 
-const urlOf = (registry: string, host: string): string =>
-  host === "docker.io" ? "https://registry-1.docker.io" : /^https?:\/\//.test(registry) ? registry : `https://${host}`
+const isLocalhost = (host: string) => /^(?:(?:localhost|127(?:\.\d+){3})(?::\d+)?|\[::1\]:\d+)$/.test(host)
+
+/**
+ * The registry as containerd asks it where nobody says how. On localhost that is http before 1.7; later it is https
+ * without verification, then http, which is what later versions make of this URL and option too.
+ */
+const selfOf = (host: string): Host =>
+  isLocalhost(host)
+    ? { url: `http://${host}`, options: { skip_verify: true } }
+    : { url: `https://${host === "docker.io" ? "registry-1.docker.io" : host}`, options: {} }
 
 /** The directory of a registry, as a host or URL, among those that are there; the one to make where it has none. */
 export const ofRegistry = (
@@ -31,7 +42,9 @@ export const ofRegistry = (
     const escaped = host.replace(/:([0-9]+)$/, "_$1_")
     return {
       name: [escaped, host].find((name) => names.includes(name)) ?? escaped,
-      url: Option.some(urlOf(registry.replace(/\/+$/, ""), host)),
+      // https is what containerd does, and http to localhost may not be forbidden to it.
+      server: registry.startsWith("http://") ? Option.some(`http://${host}`) : Option.none(),
+      self: Option.some(selfOf(host)),
       hosts: hostsOf(host),
       isFound: false
     }
@@ -41,25 +54,13 @@ export const ofRegistry = (
 export const ofAll = (names: ReadonlyArray<string>): ReadonlyArray<RegistryDirectory> => {
   const hosts = names.map((name) => ({ name, host: name.replace(/^(.+)_([0-9]+)_$/, "$1:$2") }))
   return [
-    { name: "_default", url: Option.none(), hosts: [], isFound: false },
+    { name: "_default", server: Option.none(), self: Option.none(), hosts: [], isFound: false },
     ...hosts.filter(({ host }) => looksLikeRegistry(host)).map(({ host, name }) => ({
       name,
-      url: Option.none(),
+      server: Option.none(),
+      self: Option.some(selfOf(host)),
       hosts: hostsOf(host),
       isFound: true
     }))
   ]
-}
-
-/**
- * The options `ca` and `client` of the certificates in a directory, which containerd takes by their names, as Docker
- * does, until there is a hosts.toml.
- */
-export const certificates = (names: ReadonlyArray<string>) => {
-  const ca = names.filter((name) => name.endsWith(".crt"))
-  const client = names.filter((name) => name.endsWith(".cert")).flatMap((certificate) => {
-    const key = certificate.replace(/cert$/, "key")
-    return names.includes(key) ? [[certificate, key]] : []
-  })
-  return { ...(ca.length === 0 ? {} : { ca }), ...(client.length === 0 ? {} : { client }) }
 }

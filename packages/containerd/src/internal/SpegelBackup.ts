@@ -30,8 +30,13 @@ const filesBelow = async (directory: string, from = ""): Promise<ReadonlyArray<s
 }
 
 const isWritten = async (directory: string): Promise<boolean> => {
-  const text = await AtomicFile.ifThere(readFile(join(directory, "hosts.toml"), "latin1"))
-  return text !== undefined && written.test(text)
+  try {
+    const file = await AtomicFile.read(join(directory, "hosts.toml"))
+    return file !== undefined && written.test(file.bytes.toString("latin1"))
+  } catch (cause) {
+    if (cause instanceof AtomicFile.NoFile) return false
+    throw cause
+  }
 }
 
 /** Removes Spegel's file and the copies that it made of others beside it; whatever else is there stays. */

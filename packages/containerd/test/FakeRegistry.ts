@@ -1,0 +1,80 @@
+/** A registry that has every tag that it is asked for: each an image of its own, of one small layer that all share. */
+import { Effect } from "effect"
+import { createHash } from "node:crypto"
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
+
+const digestOf = (bytes: Uint8Array) => `sha256:${createHash("sha256").update(bytes).digest("hex")}`
+
+/** An empty tar archive. */
+const layer = Buffer.alloc(1024)
+const layerDigest = digestOf(layer)
+const manifestType = "application/vnd.oci.image.manifest.v1+json"
+
+const json = (value: unknown) => Buffer.from(JSON.stringify(value))
+
+const imageOf = (tag: string) => {
+  const config = json({
+    architecture: process.arch === "x64" ? "amd64" : process.arch,
+    os: "linux",
+    config: { Labels: { tag } },
+    rootfs: { type: "layers", diff_ids: [layerDigest] }
+  })
+  const manifest = json({
+    schemaVersion: 2,
+    mediaType: manifestType,
+    config: { mediaType: "application/vnd.oci.image.config.v1+json", digest: digestOf(config), size: config.length },
+    layers: [{ mediaType: "application/vnd.oci.image.layer.v1.tar", digest: layerDigest, size: layer.length }]
+  })
+  return { config, manifest }
+}
+
+export const freePort = Effect.callback<number>((resume) => {
+  const server = createServer().listen(0, "127.0.0.1", () => {
+    const { port } = server.address() as AddressInfo
+    server.close(() => resume(Effect.succeed(port)))
+  })
+})
+
+export interface FakeRegistryOptions {
+  /** Whether it answers 404 to all. */
+  readonly isEmpty?: boolean
+  /** Default: 127.0.0.1. */
+  readonly address?: string
+}
+
+export const start = Effect.fnUntraced(function*(options?: FakeRegistryOptions) {
+  const address = options?.address ?? "127.0.0.1"
+  const objects = new Map<string, Buffer>([[layerDigest, layer]])
+  const requests: Array<string> = []
+  const find = (kind: string, reference: string) => {
+    if (options?.isEmpty === true) return undefined
+    if (kind === "manifests" && !reference.startsWith("sha256:")) {
+      const { config, manifest } = imageOf(reference)
+      objects.set(digestOf(config), config)
+      objects.set(digestOf(manifest), manifest)
+      return manifest
+    }
+    return objects.get(reference)
+  }
+  const server = createServer((request, response) => {
+    requests.push(`${request.method} ${request.url}`)
+    const [, kind = "", reference = ""] = /\/(manifests|blobs)\/([^/?]+)/.exec(request.url ?? "") ?? []
+    const found = find(kind, reference)
+    if (found === undefined) return response.writeHead(404, { "content-type": "application/json" }).end(`{"errors":[]}`)
+    response.writeHead(200, {
+      "content-type": kind === "manifests" ? manifestType : "application/octet-stream",
+      "content-length": found.length,
+      "docker-content-digest": digestOf(found)
+    })
+    return response.end(request.method === "HEAD" ? undefined : found)
+  })
+  yield* Effect.acquireRelease(
+    Effect.callback<void>((resume) => {
+      server.listen(0, address, () => resume(Effect.void))
+    }),
+    () => Effect.sync(() => server.close(() => {}).closeAllConnections())
+  )
+  const host = `${address.includes(":") ? `[${address}]` : address}:${(server.address() as AddressInfo).port}`
+  return { host, url: `http://${host}`, requests }
+})
