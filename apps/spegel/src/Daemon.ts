@@ -5,7 +5,7 @@ import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
 import * as PeerTransport from "@spegel-ts/registry/PeerTransport"
 import * as PullLedger from "@spegel-ts/registry/PullLedger"
-import { Registry } from "@spegel-ts/registry/Registry"
+import { isProbe, Registry } from "@spegel-ts/registry/Registry"
 import type { Bootstrap } from "@spegel-ts/router/Bootstrap"
 import * as HttpDocument from "@spegel-ts/router/HttpDocument"
 import type { IdentityUnusable } from "@spegel-ts/router/Identity"
@@ -73,6 +73,9 @@ const storeLayer = (store: StoreSettings) => {
     : OciLayout.layer({ root: store.root })
 }
 
+/** Of the listeners beside the registry's: few ask them, and for pages that are made anew each time. */
+const connectionsBeside = { all: 128, ofAddress: 32 }
+
 /** Runs until interrupted; then running bodies are finished within the grace, and everything is closed. */
 export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
   const basicAuth = yield* BasicAuthFiles.load(settings.basicAuthDir)
@@ -117,6 +120,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
     yield* HttpListener.listen({
       ...settings.metricsAddr,
       handler: yield* AdminHandler.make({ debug: settings.debugWebEnabled }),
+      connections: connectionsBeside,
       grace: Duration.zero
     })
     if (Option.isSome(settings.bootstrapAddr)) {
@@ -124,11 +128,12 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
         ...settings.bootstrapAddr.value,
         handler: yield* BootstrapHandler.make({ routerPort: settings.routerAddr.port }),
         tls: yield* HttpDocument.serverTls(settings.bootstrapTls),
+        connections: connectionsBeside,
         grace: Duration.zero
       })
     }
     yield* Effect.forkScoped(tracker.run)
-    yield* HttpListener.listen({ ...settings.registryAddr, handler: registry.handler, grace })
+    yield* HttpListener.listen({ ...settings.registryAddr, handler: registry.handler, isProbe, grace })
     yield* Effect.logInfo("running").pipe(Effect.annotateLogs({
       version,
       registry: print(settings.registryAddr),

@@ -212,7 +212,8 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
         : askFor(peer, range).pipe(
           Effect.filterOrElse(({ size }) => size > verifySize, () => askFor(peer, undefined)),
           Effect.catchIf(
-            (error) => error._tag === "PeerRefused" && error.status === 416,
+            // A peer may ignore ranges, as of an empty blob.
+            (error) => error._tag === "PeerRefused" && (error.status === 416 || error.status === 200),
             (error) => Effect.filterOrFail(askFor(peer, undefined), ({ size }) => size <= verifySize, () => error)
           )
         )

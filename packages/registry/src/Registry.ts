@@ -60,6 +60,14 @@ export const defaults: RegistryOptions = {
   maxUploadsPerPeer: 16
 }
 
+const probeOf = ({ url = "" }: IncomingMessage): "/livez" | "/readyz" | undefined => {
+  const path = url.split("?", 1)[0]
+  return path === "/livez" || path === "/readyz" ? path : undefined
+}
+
+/** Whether a request asks how the node is: it is answered however busy the node is. */
+export const isProbe = (request: IncomingMessage): boolean => probeOf(request) !== undefined
+
 type AnswerError = BodyInterrupted | DistributionError.DistributionError | StoreUnavailable
 
 export class Registry extends Context.Service<Registry, {
@@ -130,12 +138,9 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
     onSome: (credentials) => BasicAuth.verifier(credentials)
   })
 
-  const parse = (request: IncomingMessage) => {
-    const path = (request.url ?? "").split("?", 1)[0]
-    return path === "/livez" || path === "/readyz"
-      ? path
-      : DistributionRequest.parse({ method: request.method ?? "", url: request.url ?? "", headers: request.headers })
-  }
+  const parse = (request: IncomingMessage) =>
+    probeOf(request) ??
+      DistributionRequest.parse({ method: request.method ?? "", url: request.url ?? "", headers: request.headers })
 
   const answer = (parsed: ReturnType<typeof parse>, request: IncomingMessage, response: ServerResponse) =>
     Effect.clockWith((clock) => {
