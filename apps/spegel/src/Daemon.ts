@@ -50,6 +50,7 @@ export interface DaemonSettings extends MirrorFlags.MirrorSettings {
   readonly resolveTags: boolean
   readonly maxUploads: number
   readonly maxUploadsPerPeer: number
+  readonly maxBodyMemory: number
   /** The taint to take off this node when the mirror is ready; none where nodes have no such taint. */
   readonly nodeTaint: Option.Option<Omit<NodeTaintOptions, "environment" | "ready">>
   readonly debugWebEnabled: boolean
@@ -97,7 +98,8 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
       filter,
       basicAuth,
       maxUploads: settings.maxUploads,
-      maxUploadsPerPeer: settings.maxUploadsPerPeer
+      maxUploadsPerPeer: settings.maxUploadsPerPeer,
+      maxBodyMemory: settings.maxBodyMemory
     }),
     StateTracker.layer({ filter })
   ).pipe(

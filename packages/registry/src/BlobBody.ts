@@ -6,7 +6,9 @@ import type { ByteRange } from "@spegel-ts/oci/ByteRange"
 import { Data, Effect } from "effect"
 import type { FileHandle } from "node:fs/promises"
 import type { ServerResponse } from "node:http"
+import type { Socket } from "node:net"
 import { BodyBuffer } from "./BodyBuffer.ts"
+import { smallSize } from "./BufferPool.ts"
 
 /** The body could not be sent to its end; the connection is closed, so that the client sees it. */
 export class BodyInterrupted extends Data.TaggedError("BodyInterrupted")<{ readonly reason: string }> {
@@ -21,10 +23,20 @@ export const clientGone = "the client closed the connection before the body was 
 export const sendFile = (
   handle: FileHandle,
   range: ByteRange,
-  response: ServerResponse
-): Effect.Effect<void, BodyInterrupted> =>
+  response: ServerResponse,
+  memory: SendRoom
+): Effect.Effect<void, BodyInterrupted> => sending(response, (signal) => copy(handle, range, response, memory, signal))
+
+/** Sends bytes that are in memory as the body of a response whose head is set, and ends the response. */
+export const sendBytes = (
+  bytes: Uint8Array,
+  response: ServerResponse,
+  memory: SendRoom
+): Effect.Effect<void, BodyInterrupted> => sending(response, () => copyBytes(bytes, clientWriter(response, memory)))
+
+const sending = (response: ServerResponse, send: (signal: AbortSignal) => Promise<void>) =>
   Effect.tryPromise({
-    try: (signal) => copy(handle, range, response, signal),
+    try: send,
     catch: (cause) => new BodyInterrupted({ reason: cause instanceof Error ? cause.message : String(cause) })
   }).pipe(Effect.andThen(finish(response)))
 
@@ -40,8 +52,14 @@ export const finish = (response: ServerResponse): Effect.Effect<void, BodyInterr
   })
 
 /** One buffer is enough: while the kernel still has bytes of the last one, the client does not wait for the disk. */
-const copy = async (file: FileHandle, range: ByteRange, response: ServerResponse, signal: AbortSignal) => {
-  const write = clientWriter(response)
+const copy = async (
+  file: FileHandle,
+  range: ByteRange,
+  response: ServerResponse,
+  memory: SendRoom,
+  signal: AbortSignal
+) => {
+  const write = clientWriter(response, memory)
   const buffer = new BodyBuffer(range.end - range.start, false)
   let position = range.start
   try {
@@ -67,6 +85,20 @@ const copy = async (file: FileHandle, range: ByteRange, response: ServerResponse
   }
 }
 
+const copyBytes = async (bytes: Uint8Array, write: ClientWriter) => {
+  for (let at = 0; at < bytes.length; at += smallSize) {
+    const { promise: taken, resolve } = Promise.withResolvers<boolean>()
+    const chunk = Buffer.from(bytes.buffer, bytes.byteOffset + at, Math.min(smallSize, bytes.length - at))
+    if (!write(chunk, resolve) && !(await taken)) throw new Error(clientGone)
+  }
+}
+
+/** How much more may be sent to a client now; `BodyMemory` says. */
+export interface SendRoom {
+  readonly hasRoom: (socket: Socket, bytes: number) => boolean
+  readonly whenRoom: (socket: Socket, bytes: number, resume: () => void) => void
+}
+
 /**
  * Sends a chunk. True: the kernel took it at once. False: `done` is called when the chunk may be overwritten, and told
  * whether it was taken; it was not where the client has gone. Chunks come one after another.
@@ -77,9 +109,9 @@ export type ClientWriter = (chunk: Buffer, done: (taken: boolean) => void) => bo
  * Writes to the client's socket below the response, whose head is set and goes out with the first chunk:
  * `ServerResponse.write` corks until the next tick and so never completes at once.
  */
-export const clientWriter = (response: ServerResponse): ClientWriter => {
+export const clientWriter = (response: ServerResponse, memory: SendRoom): ClientWriter => {
   let headSent = false
-  return (chunk, done) => {
+  const send: ClientWriter = (chunk, done) => {
     const { socket } = response
     if (socket === null || socket.destroyed) {
       queueMicrotask(() => done(false))
@@ -99,6 +131,14 @@ export const clientWriter = (response: ServerResponse): ClientWriter => {
     }
     if (socket.writableLength === 0) return true
     sync = false
+    return false
+  }
+  return (chunk, done) => {
+    const { socket } = response
+    if (socket === null || memory.hasRoom(socket, chunk.length)) return send(chunk, done)
+    memory.whenRoom(socket, chunk.length, () => {
+      if (send(chunk, done)) done(true)
+    })
     return false
   }
 }

@@ -12,7 +12,9 @@ import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
 import { Effect, Option } from "effect"
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from "node:http"
 import { type Answer, apiVersion, interrupted } from "./Answer.ts"
-import { type BodyInterrupted, clientWriter, finish, sendFile } from "./BlobBody.ts"
+import { type BodyInterrupted, clientWriter, finish, sendBytes, sendFile } from "./BlobBody.ts"
+import type { BodyMemory } from "./BodyMemory.ts"
+import { smallSize } from "./BufferPool.ts"
 import * as LocalContent from "./LocalContent.ts"
 import * as Mirror from "./Mirror.ts"
 import type { MirrorError } from "./MirrorError.ts"
@@ -61,6 +63,9 @@ const headersOf = ({ digest, mediaType, range, size }: Content, length: number):
   ...(Option.isSome(range) ? { "content-range": ByteRange.contentRange(range.value, size) } : {})
 })
 
+const unknownOf = ({ _tag }: ContentRequest) =>
+  _tag === "Blob" ? DistributionError.blobUnknown : DistributionError.manifestUnknown
+
 /** The digest that a request asks by. */
 const digestOf = (request: ContentRequest): Digest.Digest | undefined =>
   request._tag === "Blob"
@@ -69,7 +74,7 @@ const digestOf = (request: ContentRequest): Digest.Digest | undefined =>
     ? request.reference.digest
     : undefined
 
-export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOptions) {
+export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOptions, memory: BodyMemory) {
   const store = yield* ContentStore
   const local = yield* LocalContent.make
   const mirror = yield* Mirror.make(options)
@@ -93,6 +98,18 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     return DistributionError.rangeInvalid(`spegel-ts: ${error.message} of ${digest}`)
   }
 
+  /** Memory for a body; where there is none the client is told to ask another, containerd by 404. */
+  const admit = Effect.fnUntraced(function*(request: ContentRequest, response: ServerResponse) {
+    const { socket } = response
+    if (socket === null || (yield* memory.admit(socket))) return
+    const reason = "spegel-ts: this node's memory for bodies is in use (--max-body-memory)"
+    if (!request.mirrored) {
+      return yield* unknownOf(request)(`${reason}; containerd continues with the upstream registry`)
+    }
+    response.setHeader("retry-after", UploadAdmission.retryAfter)
+    return yield* DistributionError.unavailable(`${reason}: ask another`)
+  })
+
   /** Sends what this node holds. */
   const serveLocal = Effect.fnUntraced(function*(
     request: ContentRequest,
@@ -109,6 +126,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       outside(response, digest)
     )
     if (request.mirrored && !head) yield* uploads.admit(response)
+    if (!head && size > smallSize) yield* admit(request, response)
     const now = yield* MonotonicTime.millis
     const bytes = "_tag" in source && source._tag === "File" ? yield* small.load(digest, source, now) : undefined
     const answer = writeHead(response, record, { digest, mediaType, size, range, source: "local" }, now)
@@ -118,12 +136,11 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     }
     const part = Option.getOrElse(range, () => ({ start: 0, end: size }))
     if (source._tag === "File" && bytes === undefined) {
-      yield* sendFile(source.handle, part, response)
+      yield* sendFile(source.handle, part, response, memory)
       return answer
     }
     const whole = source._tag === "Bytes" ? source.bytes : bytes
-    response.write(whole?.subarray(part.start, part.end))
-    yield* finish(response)
+    yield* sendBytes((whole ?? new Uint8Array()).subarray(part.start, part.end), response, memory)
     return answer
   }, Effect.scoped)
 
@@ -134,6 +151,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     response: ServerResponse,
     record: PullRecord
   ) {
+    if (request.method === "GET") yield* admit(request, response)
     const content = yield* Effect.catchTag(
       mirror.fetch(request, name, record),
       "RangeNotSatisfiable",
@@ -142,12 +160,16 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     const { body, peer } = content
     const now = yield* MonotonicTime.millis
     const answer = writeHead(response, record, { ...content, source: peer.id }, now)
-    if (request.method === "HEAD" || body._tag === "Verified") {
-      if (body._tag === "Verified" && request.method === "GET") response.write(body.bytes)
+    if (request.method === "HEAD") {
       yield* finish(response)
       return answer
     }
-    return yield* body.relay(clientWriter(response)).pipe(
+    if (body._tag === "Verified") {
+      if (response.socket !== null) yield* memory.holding(response.socket, body.bytes.length)
+      yield* sendBytes(body.bytes, response, memory)
+      return answer
+    }
+    return yield* body.relay(clientWriter(response, memory)).pipe(
       Effect.andThen(finish(response)),
       Effect.as(answer),
       // An early FIN makes containerd go on at the byte reached, with the next host; an RST would fail its pull.
@@ -193,7 +215,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     record: PullRecord
   ): Effect.fn.Return<Answer, ContentError> {
     const tag = request._tag === "Manifest" && request.reference._tag === "Tag" ? request.reference.tag : undefined
-    const unknown = request._tag === "Blob" ? DistributionError.blobUnknown : DistributionError.manifestUnknown
+    const unknown = unknownOf(request)
     const name = nameOf(request, tag)
     if (Option.exists(name, (name) => !options.filter(name))) {
       return yield* unknown("spegel-ts: this image is left to the upstream registry (mirrored registries, filters)")

@@ -21,24 +21,30 @@ import {
   Stream
 } from "effect"
 import type { IncomingMessage, ServerResponse } from "node:http"
+import type { Socket } from "node:net"
 import { type Answer, interrupted, sendError, sendJson } from "./Answer.ts"
 import * as BasicAuth from "./BasicAuth.ts"
 import { type BodyInterrupted, clientGone } from "./BlobBody.ts"
+import { BodyMemory } from "./BodyMemory.ts"
 import * as ContentAnswer from "./ContentAnswer.ts"
 import type { Handler } from "./HttpListener.ts"
 import * as LocalContent from "./LocalContent.ts"
 import { contentOf } from "./Mirror.ts"
 import * as MonotonicTime from "./MonotonicTime.ts"
 import type { ContentRequest } from "./Offer.ts"
+import { peerPorts } from "./PeerConnection.ts"
 import type { PeerTransport } from "./PeerTransport.ts"
 import { type PullEvent, PullLedger, PullRecord } from "./PullLedger.ts"
 import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
+import * as SocketQueues from "./SocketQueues.ts"
 import { TurnAnswers } from "./TurnAnswers.ts"
 
 export interface RegistryOptions extends ContentAnswer.ContentOptions {
   /** Asked of every client of `/v2/` where given. */
   readonly basicAuth: Option.Option<{ readonly username: string; readonly password: Redacted.Redacted }>
+  /** Bytes that all bodies on their way to clients may have together, buffers of sockets included. */
+  readonly maxBodyMemory: number
 }
 
 /** What Spegel does, and time limits that keep a pull from waiting longer than a user notices. */
@@ -57,7 +63,8 @@ export const defaults: RegistryOptions = {
   filter: () => true,
   basicAuth: Option.none(),
   maxUploads: 128,
-  maxUploadsPerPeer: 16
+  maxUploadsPerPeer: 16,
+  maxBodyMemory: 96 * 1024 * 1024
 }
 
 const probeOf = ({ url = "" }: IncomingMessage): "/livez" | "/readyz" | undefined => {
@@ -86,7 +93,13 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
   const ledger = yield* PullLedger
   yield* RegistryMetrics.initialise
   const local = yield* LocalContent.make
-  const content = yield* ContentAnswer.make(options)
+  const memory = new BodyMemory({
+    budget: options.maxBodyMemory,
+    maxUnsent: yield* Effect.promise(() => SocketQueues.maxUnsent()),
+    queues: SocketQueues.read,
+    peerPorts
+  })
+  const content = yield* ContentAnswer.make(options, memory)
 
   const tagsList = Effect.fnUntraced(function*(
     request: Extract<DistributionRequest.DistributionRequest, { readonly _tag: "TagsList" }>,
@@ -247,7 +260,16 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
     return true
   }
 
-  const handler: Handler = (request, response) =>
+  /** A client that does not read what it has been answered waits with its next request while memory is short. */
+  const turnOf = (socket: Socket) =>
+    Effect.callback<void>((resume) => memory.whenRoom(socket, smallAnswer, () => resume(Effect.void)))
+
+  const handler: Handler = (request, response) => {
+    if (memory.hasRoom(request.socket, smallAnswer)) return answerNow(request, response)
+    return Effect.flatMap(turnOf(request.socket), () => answerNow(request, response) ?? Effect.void)
+  }
+
+  const answerNow: Handler = (request, response) =>
     answerAgain(request, response)
       ? undefined
       : PullSpans.request(
@@ -259,6 +281,9 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
       )
   return handler
 })
+
+/** What an answer without a body of its own memory takes, in bytes. */
+const smallAnswer = 4096
 
 interface Times {
   /** Milliseconds since the epoch at the end of the request. */

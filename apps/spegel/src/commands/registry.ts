@@ -49,6 +49,13 @@ const uploads = textSchema<number>({
   print: String
 })
 
+const bodyMemory = textSchema<number>({
+  expected: "a number of bytes from 8388608 to 1099511627776",
+  parse: (text) => Option.filter(Option.some(Number(/^\d{7,13}$/.test(text) ? text : 0)), isBodyMemory),
+  print: String
+})
+const isBodyMemory = (bytes: number) => bytes >= 8 * 1024 ** 2 && bytes <= 1024 ** 4
+
 const cidr = textSchema<string>({
   expected: "a range of addresses such as 10.0.0.0/8 or fd00::/8",
   parse: (text) => Result.isSuccess(PeerAddress.parseCidrs([text])) ? Option.some(text) : Option.none(),
@@ -170,6 +177,14 @@ const flags = {
     schema: uploads,
     fallback: "16",
     metavar: "NUMBER"
+  }),
+  maxBodyMemory: one({
+    name: "max-body-memory",
+    environment: "MAX_BODY_MEMORY",
+    description: "Bytes of memory for all bodies being sent, buffers of sockets included; a client has a share of it",
+    schema: bodyMemory,
+    fallback: "100663296",
+    metavar: "BYTES"
   }),
   nodeReadinessTaint: one({
     name: "node-readiness-taint",
