@@ -21,8 +21,6 @@ export interface BodyMemoryOptions {
   readonly maxUnsent: number
   /** What the kernel holds of connections on these local ports; undefined where it does not tell. */
   readonly queues: (isWanted: (localPort: number) => boolean) => Promise<ReadonlyArray<SocketQueue> | undefined>
-  /** Local ports of connections on which bodies come from peers. */
-  readonly peerPorts: ReadonlySet<number>
 }
 
 /** What a body is given at once: a buffer here, and as much in its socket, so that it moves whatever others do. */
@@ -33,9 +31,11 @@ const movingShare = 0.3
 const patienceMillis = 1000
 /** The kernel is asked again after this, or after so many times what the last answer took. */
 const minPauseMillis = 5
-const pauseShare = 5
+const pauseShare = 3
 /** Whoever has taken nothing for so long makes room for whoever finds none. A disk under load keeps containerd waiting. */
 const stalledMillis = 30_000
+/** Where even more is in use than all may have, since bodies go on to come from peers, this is enough. */
+const stalledAboveMillis = 2000
 /** Shares of the rest of the budget above which the kernel is asked at once, and now and then. */
 const nearBound = 0.96
 const busy = 0.25
@@ -66,10 +66,17 @@ interface Connection {
   bodies: number
   /** Bytes that are held whole for it. */
   held: number
+  /** The connection on which its body comes from a peer, and what the kernel holds of that. */
+  relaying: { readonly receivingPort: number | undefined } | undefined
+  received: number
   /** Bytes that the kernel may hold of it. */
   queued: number
   /** Bytes sent by the time that `queued` is of. */
   written: number
+  /** Both of them when the kernel was last asked. */
+  readonly last: { queued: number; written: number }
+  /** Whether its client had taken by then at least as much as it had not. */
+  takes: boolean
   /** What it counts for. */
   readonly use: Use
   movedAt: number
@@ -94,7 +101,7 @@ export class BodyMemory {
   readonly #all: Use = { moving: 0, beyond: 0 }
   /** What the kernel still holds of connections that are gone here, by address. */
   #gone = new Map<string, number>()
-  /** That of all of them, and what it holds of bodies that come from peers. */
+  /** That of all of them. */
   #apart = 0
   readonly #waiters = new Set<Waiter>()
   #measuring = false
@@ -119,8 +126,10 @@ export class BodyMemory {
     // Whoever has taken everything is sent the next bytes, whatever others hold.
     if (connection.queued === 0) return true
     const more = this.#beyond(connection, bytes) - connection.use.beyond
-    const { beyond } = connection.client
-    return more <= 0 || beyond + this.#goneOf(connection) + more <= this.#beyondBudget - this.#all.beyond - this.#apart
+    const wanted = connection.client.beyond + this.#goneOf(connection) + more
+    const free = this.#beyondBudget - this.#all.beyond - this.#apart
+    // Who takes what it is sent is not to suffer from what others of its address leave lying.
+    return more <= 0 || wanted <= (connection.takes ? 2 : 1) * free
   }
 
   /** Calls `resume` once so many bytes may be sent, or their client has gone. */
@@ -148,7 +157,7 @@ export class BodyMemory {
         const stop = this.#wait(connection, take)
         setTimeout(() => {
           if (!stop()) return
-          this.#closeStalled()
+          this.#closeStalled(stalledMillis)
           answer(false)
         }, patienceMillis)
       }).pipe(Effect.tap((admitted) => admitted ? Effect.void : Metric.update(refused, 1))),
@@ -160,6 +169,25 @@ export class BodyMemory {
     Effect.acquireRelease(
       Effect.sync(() => this.#hold(this.#account(socket), 0, bytes)),
       () => this.#letGo(socket, 0, bytes)
+    )
+
+  /** Counts what comes from peers for a client, on the connection that is named, as long as the scope is open. */
+  readonly relaying = (
+    socket: Socket,
+    source: { readonly receivingPort: number | undefined }
+  ): Effect.Effect<void, never, Scope.Scope> =>
+    Effect.acquireRelease(
+      Effect.sync(() => {
+        this.#account(socket).relaying = source
+      }),
+      () =>
+        Effect.sync(() => {
+          const connection = this.#connections.get(socket)
+          if (connection === undefined) return
+          connection.relaying = undefined
+          connection.received = 0
+          this.#recharge(connection)
+        })
     )
 
   get #beyondBudget(): number {
@@ -176,8 +204,9 @@ export class BodyMemory {
   }
 
   /** What a connection uses beyond what its bodies need to move, once it was sent some bytes more. */
-  #beyond({ bodies, held, queued }: Connection, more = 0): number {
-    return held + Math.max(0, Math.min(queued + more, this.#options.maxUnsent) - bodies * (bodySize - smallSize))
+  #beyond({ bodies, held, queued, received }: Connection, more = 0): number {
+    return held + received +
+      Math.max(0, Math.min(queued + more, this.#options.maxUnsent) - bodies * (bodySize - smallSize))
   }
 
   /** Counts what was sent since the last time. */
@@ -233,8 +262,12 @@ export class BodyMemory {
       client,
       bodies: 0,
       held: 0,
+      relaying: undefined,
+      received: 0,
       queued: 0,
       written: 0,
+      last: { queued: 0, written: 0 },
+      takes: false,
       use: { moving: 0, beyond: 0 },
       movedAt: performance.now()
     }
@@ -249,7 +282,7 @@ export class BodyMemory {
       // What it was sent last is on its way still.
       this.#gone.set(address, this.#goneOf(connection) + connection.queued)
       this.#apart += connection.queued
-      Object.assign(connection, { bodies: 0, held: 0, queued: 0 })
+      Object.assign(connection, { bodies: 0, held: 0, received: 0, queued: 0 })
       this.#recharge(connection)
       if (client.moving === 0 && client.beyond === 0) this.#clients.delete(address)
       for (const waiter of this.#waiters) {
@@ -286,27 +319,36 @@ export class BodyMemory {
     const before = new Map(
       [...this.#connections.values()].map((connection) => [connection, this.#account(connection.socket).written])
     )
-    const { peerPorts, queues } = this.#options
-    const found = await queues((port) => this.#ports.has(port) || peerPorts.has(port)).catch(() => undefined) ?? []
-    this.#take(found, before)
+    const relays = new Map(
+      [...this.#connections.values()].map((connection) => [connection.relaying?.receivingPort, connection])
+    )
+    const found = await this.#options.queues((port) => this.#ports.has(port) || relays.has(port)).catch(() => undefined)
+    this.#take(found ?? [], before, relays)
     this.#measuredAt = performance.now()
     this.#pauseMillis = Math.max(minPauseMillis, pauseShare * (this.#measuredAt - begun))
     this.#measuring = false
     this.#dueAt = Infinity
+    if (this.#all.beyond + this.#apart > this.#beyondBudget) this.#closeStalled(stalledAboveMillis)
     for (const waiter of this.#waiters) if (waiter.attempt()) this.#waiters.delete(waiter)
     if (this.#waiters.size > 0) this.#measureIn(this.#pauseMillis)
     else if (this.#all.beyond + this.#apart > busy * this.#beyondBudget) this.#measureIn(watchMillis)
   }
 
   /** Believes the kernel, but for what was sent while it was asked, since `before`. */
-  #take(found: ReadonlyArray<SocketQueue>, before: ReadonlyMap<Connection, number>): void {
+  #take(
+    found: ReadonlyArray<SocketQueue>,
+    before: ReadonlyMap<Connection, number>,
+    relays: ReadonlyMap<number | undefined, Connection>
+  ): void {
     const queued = new Map<Connection, number>()
     this.#gone = new Map()
     this.#apart = 0
+    for (const relay of relays.values()) relay.received = 0
     for (const { address, localPort, port, unread, unsent } of found) {
       const connection = this.#byKey.get(keyOf(localPort, address, port))
+      const relay = relays.get(localPort)
       if (connection !== undefined) queued.set(connection, unsent + unread)
-      else if (this.#options.peerPorts.has(localPort)) this.#apart += unread
+      else if (relay !== undefined) relay.received = unread
       else {
         this.#gone.set(address, (this.#gone.get(address) ?? 0) + unsent)
         this.#apart += unsent
@@ -316,18 +358,22 @@ export class BodyMemory {
       this.#account(connection.socket)
       const since = connection.written - (before.get(connection) ?? 0)
       const now = Math.min((queued.get(connection) ?? 0) + since, this.#options.maxUnsent)
-      if (now < connection.queued) connection.movedAt = performance.now()
-      connection.queued = now
+      const taken = connection.last.queued + connection.written - connection.last.written - now
+      connection.takes = taken > 0 && taken >= now
+      if (taken > 0) connection.movedAt = performance.now()
+      connection.last.queued = connection.queued = now
+      connection.last.written = connection.written
       this.#recharge(connection)
     }
   }
 
-  /** Closes the body whose client has taken nothing for longest, of the client that uses most. */
-  #closeStalled(): void {
-    const before = performance.now() - stalledMillis
+  /** Closes the body whose client has taken nothing for longest, and for so long, of the client that uses most. */
+  #closeStalled(millis: number): void {
+    const before = performance.now() - millis
+    const useOf = ({ client }: Connection) => client.moving + client.beyond
     const [stalled] = [...this.#connections.values()]
       .filter(({ bodies, movedAt }) => bodies > 0 && movedAt < before)
-      .toSorted((one, other) => other.client.moving - one.client.moving || one.movedAt - other.movedAt)
+      .toSorted((one, other) => useOf(other) - useOf(one) || one.movedAt - other.movedAt)
     stalled?.socket.destroy()
   }
 }

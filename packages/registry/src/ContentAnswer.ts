@@ -169,6 +169,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       yield* sendBytes(body.bytes, response, memory)
       return answer
     }
+    if (response.socket !== null) yield* memory.relaying(response.socket, record)
     return yield* body.relay(clientWriter(response, memory)).pipe(
       Effect.andThen(finish(response)),
       Effect.as(answer),

@@ -292,6 +292,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
         const start = sink.offset()
         entry.outcome = "the client went away"
         record.source = peer.id
+        record.receivingPort = offer.response.localPort
         const lie = Effect.andThen(
           sink.wrong,
           Effect.failSync(() => new ContentCorrupted({ peer: Offer.nameOf(peer), content: offer.digest }))

@@ -5,9 +5,6 @@
 import { connect, type Socket } from "node:net"
 import type { Exchange } from "./Exchange.ts"
 
-/** Local ports of all connections to peers: whoever measures what the kernel holds of them knows them by these. */
-export const peerPorts = new Set<number>()
-
 /** What all connections read heads into, one at a time: whatever is to outlive the reading is copied. */
 const shared = Buffer.allocUnsafeSlow(16 * 1024)
 
@@ -16,7 +13,6 @@ export class PeerConnection {
   readonly #socket: Socket
   readonly #onGone: (reason: string | undefined) => void
   #exchange: Exchange | undefined
-  #port: number | undefined
   #gone = false
   /** How long the peer may be silent; 0 where others look after that. */
   #patienceMillis = 0
@@ -43,14 +39,15 @@ export class PeerConnection {
         callback: (size, bytes) => this.#onRead(Buffer.from(bytes.buffer, bytes.byteOffset, size))
       }
     })
-    this.#socket.on("connect", () => {
-      this.#port = this.#socket.localPort
-      if (this.#port !== undefined) peerPorts.add(this.#port)
-      onConnected()
-    })
+    this.#socket.on("connect", onConnected)
     this.#socket.on("error", (error) => this.#end(error.message))
     this.#socket.on("end", () => this.#end(undefined))
     this.#socket.on("close", () => this.#end(undefined))
+  }
+
+  /** By which the kernel's tables name the connection. */
+  get localPort(): number | undefined {
+    return this.#socket.localPort
   }
 
   get gone(): boolean {
@@ -123,7 +120,6 @@ export class PeerConnection {
   #end(reason: string | undefined): void {
     if (this.#gone) return
     this.#gone = true
-    if (this.#port !== undefined) peerPorts.delete(this.#port)
     clearTimeout(this.#timer)
     this.#socket.destroy()
     this.#onGone(reason)

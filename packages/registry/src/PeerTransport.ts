@@ -17,6 +17,8 @@ export type TransportError = ExchangeError | PeerUnreachable
 export interface PeerResponse extends ResponseHead {
   /** Which of the peer's addresses answered. */
   readonly address: string
+  /** This node's end of the connection. */
+  readonly localPort?: number | undefined
   /** Hands the body to `sink`, to the last byte or the first failure. Once only. */
   readonly relay: (sink: ByteSink) => Effect.Effect<void, TransportError>
 }
@@ -109,6 +111,7 @@ class Call {
         onAnswer(Result.map(head, (head): PeerResponse => ({
           ...head,
           address: connection.address,
+          localPort: connection.localPort,
           relay: (sink) =>
             Effect.callback((resume) => {
               exchange.relay(sink, (failure) => resume(failure === undefined ? Effect.void : Effect.fail(failure)))

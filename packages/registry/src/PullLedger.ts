@@ -69,6 +69,8 @@ export class PullRecord {
   headTime: number | undefined
   /** The id of the peer whose bytes went out last. */
   source: string | undefined
+  /** This node's end of the connection on which they come. */
+  receivingPort: number | undefined
   readonly attempts: Array<AttemptEntry> = []
 
   /** Begins an entry, which is to be changed as it goes on. */

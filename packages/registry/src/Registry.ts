@@ -32,7 +32,6 @@ import * as LocalContent from "./LocalContent.ts"
 import { contentOf } from "./Mirror.ts"
 import * as MonotonicTime from "./MonotonicTime.ts"
 import type { ContentRequest } from "./Offer.ts"
-import { peerPorts } from "./PeerConnection.ts"
 import type { PeerTransport } from "./PeerTransport.ts"
 import { type PullEvent, PullLedger, PullRecord } from "./PullLedger.ts"
 import * as PullSpans from "./PullSpans.ts"
@@ -96,8 +95,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
   const memory = new BodyMemory({
     budget: options.maxBodyMemory,
     maxUnsent: yield* Effect.promise(() => SocketQueues.maxUnsent()),
-    queues: SocketQueues.read,
-    peerPorts
+    queues: SocketQueues.read
   })
   const content = yield* ContentAnswer.make(options, memory)
 
