@@ -7,7 +7,7 @@ import * as HttpListener from "@spegel-ts/registry/HttpListener"
 import * as PeerTransport from "@spegel-ts/registry/PeerTransport"
 import * as PullLedger from "@spegel-ts/registry/PullLedger"
 import * as PullSpans from "@spegel-ts/registry/PullSpans"
-import { Registry } from "@spegel-ts/registry/Registry"
+import { isProbe, Registry } from "@spegel-ts/registry/Registry"
 import type { Bootstrap } from "@spegel-ts/router/Bootstrap"
 import * as HttpDocument from "@spegel-ts/router/HttpDocument"
 import { Identity, type Owner } from "@spegel-ts/router/Identity"
@@ -60,6 +60,7 @@ export interface DaemonSettings extends MirrorFlags.MirrorSettings {
   readonly resolveTags: boolean
   readonly maxUploads: number
   readonly maxUploadsPerPeer: number
+  readonly maxBodyMemory: number
   /** The taint to take off this node when the mirror is ready; none where nodes have no such taint. */
   readonly nodeTaint: Option.Option<Omit<NodeTaintOptions, "environment" | "ready">>
   readonly debugWebEnabled: boolean
@@ -82,6 +83,9 @@ const storeLayer = (store: StoreSettings) => {
     ? Layer.unwrap(Effect.as(OciLayoutWriter.make({ root: store.root }), OciLayout.layer({ root: store.root })))
     : OciLayout.layer({ root: store.root })
 }
+
+/** Of the listeners beside the registry's: few ask them, and for pages that are made anew each time. */
+const connectionsBeside = { all: 128, ofAddress: 32 }
 
 /** Runs until interrupted; then running bodies are finished within the grace, and everything is closed. */
 export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
@@ -110,7 +114,8 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
       basicAuth,
       mirroredRegistries: settings.mirroredRegistries,
       maxUploads: settings.maxUploads,
-      maxUploadsPerPeer: settings.maxUploadsPerPeer
+      maxUploadsPerPeer: settings.maxUploadsPerPeer,
+      maxBodyMemory: settings.maxBodyMemory
     }),
     StateTracker.layer({ filter })
   ).pipe(
@@ -134,6 +139,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
     yield* HttpListener.listen({
       ...settings.metricsAddr,
       handler: yield* AdminHandler.make({ debug: settings.debugWebEnabled }),
+      connections: connectionsBeside,
       grace: Duration.zero
     })
     if (Option.isSome(settings.bootstrapAddr)) {
@@ -141,11 +147,12 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
         ...settings.bootstrapAddr.value,
         handler: yield* BootstrapHandler.make({ routerPort: settings.routerAddr.port }),
         tls: yield* HttpDocument.serverTls(settings.bootstrapTls),
+        connections: connectionsBeside,
         grace: Duration.zero
       })
     }
     yield* Effect.forkScoped(tracker.run)
-    yield* HttpListener.listen({ ...settings.registryAddr, handler: registry.handler, grace })
+    yield* HttpListener.listen({ ...settings.registryAddr, handler: registry.handler, isProbe, grace })
     const router = yield* Router
     const { addresses, id } = yield* router.self
     yield* Effect.logInfo("running").pipe(Effect.annotateLogs({

@@ -18,20 +18,20 @@ const oneRange = /^bytes=[ \t]*(?:([0-9]+)-([0-9]*)|-([0-9]+))[ \t]*$/i
 
 /**
  * The range asked of a representation of `size` bytes. A server may ignore what it does not support (section 14.2):
- * other units, several ranges and malformed headers give none, i.e. the whole. So does a suffix of an empty
- * representation: it is satisfiable (section 14.1.2), but no `Content-Range` can say so.
+ * other units, several ranges and malformed headers give none, i.e. the whole. So does any range of an empty
+ * representation: clients that send `bytes=0-` with every request are content with nothing, and a 416 would fail them.
  */
 export const parse = (
   header: string | undefined,
   size: number
 ): Result.Result<Option.Option<ByteRange>, RangeNotSatisfiable> => {
   const match = header === undefined ? null : oneRange.exec(header)
-  if (match === null) return Result.succeed(Option.none())
+  if (match === null || size === 0) return Result.succeed(Option.none())
   const [, first, last, suffix] = match
   if (suffix !== undefined) {
     const length = Number(suffix)
     if (length === 0) return Result.fail(new RangeNotSatisfiable({ size }))
-    return Result.succeed(size === 0 ? Option.none() : Option.some({ start: Math.max(0, size - length), end: size }))
+    return Result.succeed(Option.some({ start: Math.max(0, size - length), end: size }))
   }
   // Both are digits here. Compared as integers of any size: two huge ones must not collapse into one double.
   if (last && BigInt(last) < BigInt(first ?? "")) return Result.succeed(Option.none())

@@ -42,6 +42,7 @@ export const blobUnknown = constructor("BLOB_UNKNOWN", 404)
 export const manifestUnknown = constructor("MANIFEST_UNKNOWN", 404)
 export const nameUnknown = constructor("NAME_UNKNOWN", 404)
 export const nameInvalid = constructor("NAME_INVALID", 400)
+export const uriTooLong = constructor("NAME_INVALID", 414)
 export const digestInvalid = constructor("DIGEST_INVALID", 400)
 export const manifestInvalid = constructor("MANIFEST_INVALID", 400)
 /** Not in the OCI list; the code that distribution/distribution gives a malformed tag. */

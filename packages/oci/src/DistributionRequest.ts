@@ -21,7 +21,7 @@ interface Content {
   readonly namespace: Option.Option<string>
   /** True when a peer asks (`X-Spegel-Mirrored: true`): answered from local content only. */
   readonly mirrored: boolean
-  /** The `Range` header as it came. */
+  /** The `Range` header of a GET as it came; other methods have no ranges (RFC 9110, section 14.2). */
   readonly range: string | undefined
 }
 
@@ -68,6 +68,13 @@ type Parsed = Result.Result<DistributionRequest, DistributionError.DistributionE
 const headerValue = (value: string | ReadonlyArray<string> | undefined): string | undefined =>
   typeof value === "object" ? value[0] : value
 
+/**
+ * Content has no validators here, so that none in `If-Range` can match: the whole is sent then (RFC 9110, section
+ * 13.1.5).
+ */
+const rangeOf = ({ headers, method }: HttpRequest): string | undefined =>
+  method === "GET" && headers["if-range"] === undefined ? headerValue(headers["range"]) : undefined
+
 const decodePath = (path: string): Option.Option<string> => {
   try {
     return Option.some(decodeURIComponent(path))
@@ -101,6 +108,9 @@ const invalidDigest = Result.fail(
   DistributionError.digestInvalid("a digest is sha256: and 64, or sha512: and 128 lower-case hexadecimal digits")
 )
 
+const readOnly = (method: string) =>
+  DistributionError.unsupported(`this is a read-only mirror: it answers GET and HEAD, not ${method}`)
+
 /** `/v2/<name>/<endpoint>/<last>`, read from the right: a name may contain any endpoint's word. */
 const endpoint = /^\/v2\/(?<name>.*)\/(?<endpoint>manifests|blobs|tags|referrers)\/(?<last>[^/]+)$/s
 const uploads = /^\/v2\/.+\/blobs\/uploads(?:\/[^/]*)?$/s
@@ -108,8 +118,10 @@ const uploads = /^\/v2\/.+\/blobs\/uploads(?:\/[^/]*)?$/s
 /** Reads a request. The error is the answer: its status, code and body are what the client gets. */
 export const parse = (http: HttpRequest): Parsed => {
   if (http.url.length > maxUrlLength) {
-    return Result.fail(DistributionError.nameInvalid(`the URL is longer than ${maxUrlLength} characters`))
+    return Result.fail(DistributionError.uriTooLong(`the URL is longer than ${maxUrlLength} characters`))
   }
+  // It asks about the server as a whole, of which only the methods can be said.
+  if (http.url === "*") return Result.fail(readOnly(http.method))
   const mark = http.url.indexOf("?")
   const decoded = decodePath(mark === -1 ? http.url : http.url.slice(0, mark))
   if (Option.isNone(decoded)) {
@@ -121,9 +133,7 @@ export const parse = (http: HttpRequest): Parsed => {
 
   const { method } = http
   if (method !== "GET" && method !== "HEAD") {
-    return Result.fail(
-      DistributionError.unsupported(`this is a read-only mirror: it answers GET and HEAD, not ${method}`)
-    )
+    return Result.fail(readOnly(method))
   }
   if (path === "/v2" || path === "/v2/") return Result.succeed(DistributionRequest.Ping({ method }))
   if (uploads.test(path)) {
@@ -149,7 +159,7 @@ export const parse = (http: HttpRequest): Parsed => {
     repository,
     namespace,
     mirrored: headerValue(http.headers[mirroredHeader])?.toLowerCase() === "true",
-    range: headerValue(http.headers["range"])
+    range: rangeOf(http)
   }
   const digest = Digest.fromString(groups.last)
 

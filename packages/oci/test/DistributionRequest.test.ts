@@ -66,7 +66,13 @@ describe("DistributionRequest", () => {
     flag
   ]) => {
     const namespace = flag ? Option.some(ns) : Option.none<string>()
-    const content = { method, repository, namespace, mirrored: flag, range: flag ? range : undefined }
+    const content = {
+      method,
+      repository,
+      namespace,
+      mirrored: flag,
+      range: flag && method === "GET" ? range : undefined
+    }
     const value = Option.getOrThrow(Result.getSuccess(parse("GET", `/v2/x/blobs/${digest}`)))
     if (value._tag !== "Blob") throw new Error("no blob")
     const requests = [
@@ -147,6 +153,19 @@ describe("DistributionRequest", () => {
     }
   })
 
+  it("takes a range from GET alone, and none that hangs on a validator", () => {
+    const fields = { range: "bytes=5-" }
+    assert.deepInclude(read("GET", `/v2/a/blobs/${digest}`, fields), { range: "bytes=5-" })
+    assert.deepInclude(read("HEAD", `/v2/a/blobs/${digest}`, fields), { range: undefined })
+    assert.deepInclude(read("GET", `/v2/a/blobs/${digest}`, { ...fields, "if-range": `"${digest}"` }), {
+      range: undefined
+    })
+  })
+
+  it("says of the server as a whole which methods it has", () => {
+    assert.deepStrictEqual(refused("OPTIONS", "*"), [405, "UNSUPPORTED"])
+  })
+
   it("reads what containerd sends", () => {
     const request = read("GET", `/v2/library/nginx/manifests/${digest}?ns=docker.io`, {
       "x-spegel-mirrored": "true",
@@ -195,7 +214,7 @@ describe("DistributionRequest", () => {
     assert.deepStrictEqual(refused("GET", "/v2/a/manifests/v1?ns=/etc"), [400, "NAME_INVALID"])
     assert.deepStrictEqual(refused("GET", "/v2/a/manifests/v1?ns=a.b&ns=c.d"), [400, "NAME_INVALID"])
     assert.deepStrictEqual(refused("GET", `/v2/${"a/".repeat(200)}b/manifests/v1`), [400, "NAME_INVALID"])
-    assert.deepStrictEqual(refused("GET", `/v2/a/manifests/${"v".repeat(9000)}`), [400, "NAME_INVALID"])
+    assert.deepStrictEqual(refused("GET", `/v2/a/manifests/${"v".repeat(9000)}`), [414, "NAME_INVALID"])
     assert.deepStrictEqual(refused("GET", "/v2/a/manifests/.v1"), [400, "TAG_INVALID"])
     assert.deepStrictEqual(refused("GET", "/v2/a/blobs/sha256:abc"), [400, "DIGEST_INVALID"])
     assert.deepStrictEqual(refused("GET", "/v2/a/manifests/sha256:abc"), [400, "DIGEST_INVALID"])

@@ -40,8 +40,12 @@ export const sendError = (
   response: ServerResponse,
   error: DistributionError
 ): Effect.Effect<Answer, BodyInterrupted> =>
-  Effect.suspend(() =>
-    response.headersSent
-      ? Effect.succeed(interrupted(response, error.message))
-      : Effect.map(sendJson(response, error.status, error.body()), (answer) => ({ ...answer, reason: error.message }))
-  )
+  Effect.suspend(() => {
+    if (response.headersSent) return Effect.succeed(interrupted(response, error.message))
+    // RFC 9110, section 15.5.6.
+    if (error.status === 405) response.setHeader("allow", "GET, HEAD")
+    return Effect.map(
+      sendJson(response, error.status, error.body()),
+      (answer) => ({ ...answer, reason: error.message })
+    )
+  })

@@ -6,7 +6,9 @@ import type { ByteRange } from "@spegel-ts/oci/ByteRange"
 import { Data, Effect } from "effect"
 import type { FileHandle } from "node:fs/promises"
 import type { ServerResponse } from "node:http"
+import type { Socket } from "node:net"
 import { BodyBuffer } from "./BodyBuffer.ts"
+import { smallSize } from "./BufferPool.ts"
 
 /** The body could not be sent to its end; the connection is closed, so that the client sees it. */
 export class BodyInterrupted extends Data.TaggedError("BodyInterrupted")<{ readonly reason: string }> {
@@ -25,10 +27,26 @@ export const sendFile = (
   handle: FileHandle,
   range: ByteRange,
   response: ServerResponse,
+  memory: SendRoom,
   onTaken: OnTaken = () => {}
 ): Effect.Effect<void, BodyInterrupted> =>
+  sending(
+    response,
+    (signal) => copy(handle, range, clientWriter(response, memory, onTaken), () => signal.aborted || response.destroyed)
+  )
+
+/** Sends bytes that are in memory as the body of a response whose head is set, and ends the response. */
+export const sendBytes = (
+  bytes: Uint8Array,
+  response: ServerResponse,
+  memory: SendRoom,
+  onTaken: OnTaken = () => {}
+): Effect.Effect<void, BodyInterrupted> =>
+  sending(response, () => copyBytes(bytes, clientWriter(response, memory, onTaken)))
+
+const sending = (response: ServerResponse, send: (signal: AbortSignal) => Promise<void>) =>
   Effect.tryPromise({
-    try: (signal) => copy(handle, range, clientWriter(response, onTaken), () => signal.aborted || response.destroyed),
+    try: send,
     catch: (cause) => new BodyInterrupted({ reason: cause instanceof Error ? cause.message : String(cause) })
   }).pipe(Effect.andThen(finish(response)))
 
@@ -70,6 +88,20 @@ const copy = async (file: FileHandle, range: ByteRange, write: ClientWriter, isO
   }
 }
 
+const copyBytes = async (bytes: Uint8Array, write: ClientWriter) => {
+  for (let at = 0; at < bytes.length; at += smallSize) {
+    const { promise: taken, resolve } = Promise.withResolvers<boolean>()
+    const chunk = Buffer.from(bytes.buffer, bytes.byteOffset + at, Math.min(smallSize, bytes.length - at))
+    if (!write(chunk, resolve) && !(await taken)) throw new Error(clientGone)
+  }
+}
+
+/** How much more may be sent to a client now; `BodyMemory` says. */
+export interface SendRoom {
+  readonly hasRoom: (socket: Socket, bytes: number) => boolean
+  readonly whenRoom: (socket: Socket, bytes: number, resume: () => void) => void
+}
+
 /**
  * Sends a chunk. True: the kernel took it at once. False: `done` is called when the chunk may be overwritten, and told
  * whether it was taken; it was not where the client has gone. Chunks come one after another.
@@ -80,9 +112,13 @@ export type ClientWriter = (chunk: Buffer, done: (taken: boolean) => void) => bo
  * Writes to the client's socket below the response, whose head is set and goes out with the first chunk:
  * `ServerResponse.write` corks until the next tick and so never completes at once.
  */
-export const clientWriter = (response: ServerResponse, onTaken: OnTaken = () => {}): ClientWriter => {
+export const clientWriter = (
+  response: ServerResponse,
+  memory: SendRoom,
+  onTaken: OnTaken = () => {}
+): ClientWriter => {
   let headSent = false
-  return (chunk, done) => {
+  const send: ClientWriter = (chunk, done) => {
     const { socket } = response
     if (socket === null || socket.destroyed) {
       queueMicrotask(() => done(false))
@@ -107,6 +143,14 @@ export const clientWriter = (response: ServerResponse, onTaken: OnTaken = () => 
       return true
     }
     sync = false
+    return false
+  }
+  return (chunk, done) => {
+    const { socket } = response
+    if (socket === null || memory.hasRoom(socket, chunk.length)) return send(chunk, done)
+    memory.whenRoom(socket, chunk.length, () => {
+      if (send(chunk, done)) done(true)
+    })
     return false
   }
 }

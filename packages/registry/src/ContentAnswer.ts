@@ -13,7 +13,9 @@ import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
 import { Effect, Option } from "effect"
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from "node:http"
 import { type Answer, apiVersion, interrupted } from "./Answer.ts"
-import { type BodyInterrupted, clientWriter, finish, sendFile } from "./BlobBody.ts"
+import { type BodyInterrupted, clientWriter, finish, sendBytes, sendFile } from "./BlobBody.ts"
+import type { BodyMemory } from "./BodyMemory.ts"
+import { smallSize } from "./BufferPool.ts"
 import * as LocalContent from "./LocalContent.ts"
 import * as Mirror from "./Mirror.ts"
 import type { MirrorError } from "./MirrorError.ts"
@@ -65,6 +67,8 @@ const headersOf = ({ digest, mediaType, range, size }: Content, length: number):
 const taken = (record: PullRecord) => (bytes: number) => {
   record.bytesTaken += bytes
 }
+const unknownOf = ({ _tag }: ContentRequest) =>
+  _tag === "Blob" ? DistributionError.blobUnknown : DistributionError.manifestUnknown
 
 /** The digest that a request asks by. */
 const digestOf = (request: ContentRequest): Digest.Digest | undefined =>
@@ -74,7 +78,7 @@ const digestOf = (request: ContentRequest): Digest.Digest | undefined =>
     ? request.reference.digest
     : undefined
 
-export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOptions) {
+export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOptions, memory: BodyMemory) {
   const store = yield* ContentStore
   const local = yield* LocalContent.make
   const mirror = yield* Mirror.make(options)
@@ -107,6 +111,17 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
         store.manifestType(digest, name),
         (type) => Effect.mapError(Effect.fromOption(type), () => new ContentNotFound({ content: digest }))
       )
+  /** Memory for a body; where there is none the client is told to ask another, containerd by 404. */
+  const admit = Effect.fnUntraced(function*(request: ContentRequest, response: ServerResponse) {
+    const { socket } = response
+    if (socket === null || (yield* memory.admit(socket))) return
+    const reason = "spegel-ts: this node's memory for bodies is in use (--max-body-memory)"
+    if (!request.mirrored) {
+      return yield* unknownOf(request)(`${reason}; containerd continues with the upstream registry`)
+    }
+    response.setHeader("retry-after", UploadAdmission.retryAfter)
+    return yield* DistributionError.unavailable(`${reason}: ask another`)
+  })
 
   /** Sends what this node holds. */
   const serveLocal = Effect.fnUntraced(function*(
@@ -127,6 +142,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       outside(response, digest)
     )
     if (request.mirrored && !head) yield* uploads.admit(response)
+    if (!head && size > smallSize) yield* admit(request, response)
     const now = yield* MonotonicTime.millis
     const bytes = source?._tag === "File" ? yield* small.load(request, { digest, mediaType }, source, now) : undefined
     const answer = writeHead(response, record, { digest, mediaType, size, range, source: "local" }, now)
@@ -136,12 +152,11 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     }
     const part = Option.getOrElse(range, () => ({ start: 0, end: size }))
     if (source._tag === "File" && bytes === undefined) {
-      yield* sendFile(source.handle, part, response, taken(record))
+      yield* sendFile(source.handle, part, response, memory, taken(record))
       return answer
     }
     const whole = source._tag === "Bytes" ? source.bytes : bytes
-    response.write(whole?.subarray(part.start, part.end))
-    yield* finish(response)
+    yield* sendBytes((whole ?? new Uint8Array()).subarray(part.start, part.end), response, memory)
     return answer
   }, Effect.scoped)
 
@@ -152,6 +167,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     response: ServerResponse,
     record: PullRecord
   ) {
+    if (request.method === "GET") yield* admit(request, response)
     const content = yield* Effect.catchTag(
       mirror.fetch(request, name, record),
       "RangeNotSatisfiable",
@@ -160,12 +176,17 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     const { body, peer } = content
     const now = yield* MonotonicTime.millis
     const answer = writeHead(response, record, { ...content, source: peer.id }, now)
-    if (request.method === "HEAD" || body._tag === "Verified") {
-      if (body._tag === "Verified" && request.method === "GET") response.write(body.bytes)
+    if (request.method === "HEAD") {
       yield* finish(response)
       return answer
     }
-    return yield* body.relay(clientWriter(response, taken(record))).pipe(
+    if (body._tag === "Verified") {
+      if (response.socket !== null) yield* memory.holding(response.socket, body.bytes.length)
+      yield* sendBytes(body.bytes, response, memory, taken(record))
+      return answer
+    }
+    if (response.socket !== null) yield* memory.relaying(response.socket, record)
+    return yield* body.relay(clientWriter(response, memory, taken(record))).pipe(
       Effect.andThen(finish(response)),
       Effect.as(answer),
       // An early FIN makes containerd go on at the byte reached, with the next host; an RST would fail its pull.
@@ -211,7 +232,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     record: PullRecord
   ): Effect.fn.Return<Answer, ContentError> {
     const tag = request._tag === "Manifest" && request.reference._tag === "Tag" ? request.reference.tag : undefined
-    const unknown = request._tag === "Blob" ? DistributionError.blobUnknown : DistributionError.manifestUnknown
+    const unknown = unknownOf(request)
     const name = nameOf(request, tag)
     if (Option.exists(name, (name) => !options.filter(name))) {
       return yield* unknown("spegel-ts: this image is left to the upstream registry (mirrored registries, filters)")

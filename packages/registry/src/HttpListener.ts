@@ -4,11 +4,15 @@
  */
 import * as Background from "@spegel-ts/background/Background"
 import * as DistributionError from "@spegel-ts/oci/DistributionError"
+import { mirroredHeader } from "@spegel-ts/oci/DistributionRequest"
 import { Data, Duration, Effect, FiberSet, Option, type Scope } from "effect"
 import * as Scheduler from "effect/Scheduler"
 import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from "node:http"
 import type { AddressInfo, Socket } from "node:net"
+import type { Duplex } from "node:stream"
 import { largeSize } from "./BufferPool.ts"
+import { ConnectionPlaces, type Place, type PlaceLimits, rests } from "./ConnectionPlaces.ts"
+import * as RequestHead from "./RequestHead.ts"
 
 /** The address cannot be listened on. */
 export class ListenFailed extends Data.TaggedError("ListenFailed")<{
@@ -45,10 +49,14 @@ export interface ListenOptions {
   readonly clientTimeout?: Duration.Duration
   /** Serves over TLS. */
   readonly tls?: ListenTls | undefined
+  /** How many connections are held; 4096, and 256 of one address, where not given. */
+  readonly connections?: PlaceLimits
+  /** Requests that are answered even where there are as many connections as may be; none where not given. */
+  readonly isProbe?: (request: IncomingMessage) => boolean
 }
 
 const maxHeaderSize = 16 * 1024
-const maxConnections = 4096
+const defaultConnections: PlaceLimits = { all: 4096, ofAddress: 256 }
 /** A write of less costs no event that says there is room again: more than any chunk of a body, with the head before it. */
 const highWaterMark = 2 * largeSize
 /** containerd keeps idle connections for 30 s; closing earlier would race with its next request. */
@@ -69,19 +77,53 @@ const reasonOf = (error: NodeJS.ErrnoException): string => {
   }
 }
 
-/** Requests that the parser refuses never reach the handler; they are told why all the same. */
-const answerBrokenRequest = (error: NodeJS.ErrnoException, socket: Socket) => {
-  if (!socket.writable || error.code === "ECONNRESET") return socket.destroy()
-  const tooLarge = error.code === "HPE_HEADER_OVERFLOW"
-  const body = DistributionError.nameInvalid(
-    tooLarge ? `the request's headers are larger than ${maxHeaderSize} bytes` : "the request is not valid HTTP/1.1"
-  ).body()
-  const status = tooLarge ? "431 Request Header Fields Too Large" : "400 Bad Request"
+/** An answer that is the connection's last. */
+const turnAway = (response: ServerResponse, error: DistributionError.DistributionError): void => {
+  const body = error.body()
+  response.writeHead(error.status, {
+    "content-type": "application/json",
+    "content-length": Buffer.byteLength(body),
+    connection: "close"
+  }).end(body)
+}
+
+/** An answer to what never became a request; `status` with its reason phrase. */
+const answerRaw = (socket: Duplex, status: string, error: DistributionError.DistributionError, fields = ""): void => {
+  const body = error.body()
   socket.end(
-    `HTTP/1.1 ${status}\r\ncontent-type: application/json\r\ncontent-length: ${
+    `HTTP/1.1 ${status}\r\n${fields}content-type: application/json\r\ncontent-length: ${
       Buffer.byteLength(body)
     }\r\nconnection: close\r\n\r\n${body}`
   )
+}
+
+/** Requests that the parser refuses never reach the handler; they are told why all the same. */
+const answerBrokenRequest = (error: NodeJS.ErrnoException, socket: Socket, place: Place | undefined) => {
+  if (!socket.writable || error.code === "ECONNRESET" || error.code === "ERR_HTTP_REQUEST_TIMEOUT") {
+    return socket.destroy()
+  }
+  // An answer to the request before it, or to its own head, is out or on its way: bytes of another would be taken for its own.
+  if (place?.response !== undefined && !(rests(place) && place.response.req.complete)) return socket.destroySoon()
+  return error.code === "HPE_HEADER_OVERFLOW"
+    ? answerRaw(
+      socket,
+      "431 Request Header Fields Too Large",
+      DistributionError.nameInvalid(`the request's headers are larger than ${maxHeaderSize} bytes`)
+    )
+    : answerRaw(socket, "400 Bad Request", DistributionError.nameInvalid("the request is not valid HTTP/1.1"))
+}
+
+/** A `CONNECT` asks for a tunnel. */
+const refuseTunnel = (_request: IncomingMessage, socket: Duplex): void =>
+  answerRaw(socket, "405 Method Not Allowed", DistributionError.unsupported("this is no proxy"), "allow: GET, HEAD\r\n")
+
+const notATarget = DistributionError.nameInvalid("the request's target is neither a path nor an absolute URL")
+
+/** Tells a client beyond the bound of connections where to go: peers to another, containerd to upstream. */
+const crowded = ({ headers, url = "" }: IncomingMessage) => {
+  const byContainerd = url.startsWith("/v2/") && headers[mirroredHeader] === undefined
+  const tell = byContainerd ? DistributionError.nameUnknown : DistributionError.unavailable
+  return tell("spegel-ts: this node holds as many connections as it may; ask another")
 }
 
 /**
@@ -121,6 +163,7 @@ export const listen = Effect.fn("HttpListener.listen")(
     // The order of these two is that of their ends, reversed: the server stops taking requests, then they end.
     const requests = yield* FiberSet.make<void>()
     const run = yield* FiberSet.runtime(requests)()
+    const places = new ConnectionPlaces(options.connections ?? defaultConnections)
 
     const server = yield* serverOf(
       options.tls,
@@ -137,17 +180,18 @@ export const listen = Effect.fn("HttpListener.listen")(
         const { "content-length": length, "transfer-encoding": coding } = request.headers
         // Nothing here has a use for a request's body: it is dropped as it comes, not kept.
         if (length !== undefined || coding !== undefined) request.resume()
-        // RFC 9112, section 3.2. Node would answer it without a body.
-        if (request.headers.host === undefined && request.httpVersion === "1.1") {
-          const body = DistributionError.nameInvalid("the request has no Host header").body()
-          response.writeHead(400, {
-            "content-type": "application/json",
-            "content-length": Buffer.byteLength(body),
-            connection: "close"
-          }).end(body)
-          return
-        }
+        const place = places.get(request.socket)
+        if (place !== undefined) places.asked(place, response)
         const begin = () => {
+          const broken = RequestHead.refusal(request)
+          if (broken !== undefined) return turnAway(response, broken)
+          const target = RequestHead.originForm(request.url ?? "")
+          if (target === undefined) return turnAway(response, notATarget)
+          request.url = target
+          if (place?.surplus === true) {
+            if (options.isProbe?.(request) !== true) return turnAway(response, crowded(request))
+            response.setHeader("connection", "close")
+          }
           const answering = handler(request, response)
           if (answering === undefined) return
           const fiber = run(answering, { scheduler: withinTurn })
@@ -155,17 +199,22 @@ export const listen = Effect.fn("HttpListener.listen")(
             if (!response.writableFinished) fiber.interruptUnsafe()
           })
         }
+        if (response.socket !== null) return begin()
         // A request that came before the answer to the one in front waits for the socket: bodies are written to it.
-        if (response.socket === null) response.once("socket", begin)
-        else begin()
+        if (place !== undefined && !places.wait(place)) return request.socket.destroy()
+        response.once("socket", () => {
+          if (place !== undefined) places.goOn(place)
+          begin()
+        })
       }
     )
-    server.maxConnections = maxConnections
+    server.on("connection", (socket) => places.enter(socket))
     // Bytes that the kernel takes count as movement, not those that wait for it.
     server.timeout = Duration.toMillis(options.clientTimeout ?? clientTimeout)
     server.on("clientError", (error, socket) => {
-      answerBrokenRequest(error, socket as Socket)
+      answerBrokenRequest(error, socket as Socket, places.get(socket as Socket))
     })
+    server.on("connect", refuseTunnel)
 
     const address = `${Option.getOrElse(host, () => "")}:${port}`
     // It goes on listening where it could not accept a connection, for instance since there are no descriptors left.

@@ -222,7 +222,8 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
         : askFor(attempt, range).pipe(
           Effect.filterOrElse(({ size }) => size > verifySize, () => askFor(attempt, undefined)),
           Effect.catchIf(
-            (error) => error._tag === "PeerRefused" && error.status === 416,
+            // A peer may ignore ranges, as of an empty blob.
+            (error) => error._tag === "PeerRefused" && (error.status === 416 || error.status === 200),
             (error) => Effect.filterOrFail(askFor(attempt, undefined), ({ size }) => size <= verifySize, () => error)
           )
         )
@@ -312,6 +313,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
         const start = sink.offset()
         entry.outcome = "the client went away"
         record.source = peer.id
+        record.receivingPort = offer.response.localPort
         const lie = Effect.andThen(
           sink.wrong,
           Effect.failSync(() => new ContentCorrupted({ peer: Offer.nameOf(peer), content: offer.digest }))

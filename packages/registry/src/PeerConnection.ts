@@ -45,6 +45,11 @@ export class PeerConnection {
     this.#socket.on("close", () => this.#end(undefined))
   }
 
+  /** By which the kernel's tables name the connection. */
+  get localPort(): number | undefined {
+    return this.#socket.localPort
+  }
+
   get gone(): boolean {
     return this.#gone
   }

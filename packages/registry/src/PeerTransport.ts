@@ -17,6 +17,8 @@ export type TransportError = ExchangeError | PeerUnreachable
 export interface PeerResponse extends ResponseHead {
   /** Which of the peer's addresses answered. */
   readonly address: string
+  /** This node's end of the connection. */
+  readonly localPort?: number | undefined
   /** Hands the body to `sink`, to the last byte or the first failure; `compare` judges its speed. Once only. */
   readonly relay: (sink: ByteSink, compare?: Comparison) => Effect.Effect<void, TransportError>
 }
@@ -119,6 +121,7 @@ class Call {
         onAnswer(Result.map(head, (head): PeerResponse => ({
           ...head,
           address: connection.address,
+          localPort: connection.localPort,
           relay: (sink, compare) =>
             Effect.callback((resume) => {
               exchange.relay(

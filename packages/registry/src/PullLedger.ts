@@ -74,6 +74,8 @@ export class PullRecord {
   source: string | undefined
   /** Body bytes that the client's socket took so far, where the body goes in chunks. */
   bytesTaken = 0
+  /** This node's end of the connection on which they come. */
+  receivingPort: number | undefined
   readonly attempts: Array<AttemptEntry> = []
 
   /** Begins an entry, which is to be changed as it goes on. */

@@ -21,9 +21,11 @@ import {
   Stream
 } from "effect"
 import type { IncomingMessage, ServerResponse } from "node:http"
+import type { Socket } from "node:net"
 import { type Answer, interrupted, sendError, sendJson } from "./Answer.ts"
 import * as BasicAuth from "./BasicAuth.ts"
 import { type BodyInterrupted, clientGone } from "./BlobBody.ts"
+import { BodyMemory } from "./BodyMemory.ts"
 import * as ContentAnswer from "./ContentAnswer.ts"
 import type { Handler } from "./HttpListener.ts"
 import * as LocalContent from "./LocalContent.ts"
@@ -34,6 +36,7 @@ import type { PeerTransport } from "./PeerTransport.ts"
 import { type PullEvent, PullLedger, PullRecord } from "./PullLedger.ts"
 import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
+import * as SocketQueues from "./SocketQueues.ts"
 import { TurnAnswers } from "./TurnAnswers.ts"
 
 export interface RegistryOptions extends ContentAnswer.ContentOptions {
@@ -41,6 +44,8 @@ export interface RegistryOptions extends ContentAnswer.ContentOptions {
   readonly basicAuth: Option.Option<{ readonly username: string; readonly password: Redacted.Redacted }>
   /** Hosts of registries that are known to be mirrored; others may be too. Their metrics exist from the start. */
   readonly mirroredRegistries: ReadonlyArray<string>
+  /** Bytes that all bodies on their way to clients may have together, buffers of sockets included. */
+  readonly maxBodyMemory: number
 }
 
 /** What Spegel does, and time limits that keep a pull from waiting longer than a user notices. */
@@ -60,8 +65,17 @@ export const defaults: RegistryOptions = {
   basicAuth: Option.none(),
   mirroredRegistries: [],
   maxUploads: 128,
-  maxUploadsPerPeer: 16
+  maxUploadsPerPeer: 16,
+  maxBodyMemory: 96 * 1024 * 1024
 }
+
+const probeOf = ({ url = "" }: IncomingMessage): "/livez" | "/readyz" | undefined => {
+  const path = url.split("?", 1)[0]
+  return path === "/livez" || path === "/readyz" ? path : undefined
+}
+
+/** Whether a request asks how the node is: it is answered however busy the node is. */
+export const isProbe = (request: IncomingMessage): boolean => probeOf(request) !== undefined
 
 type AnswerError = BodyInterrupted | DistributionError.DistributionError | StoreUnavailable
 
@@ -87,7 +101,12 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
     Effect.forkScoped
   )
   const local = yield* LocalContent.make
-  const content = yield* ContentAnswer.make(options)
+  const memory = new BodyMemory({
+    budget: options.maxBodyMemory,
+    maxUnsent: yield* Effect.promise(() => SocketQueues.maxUnsent()),
+    queues: SocketQueues.read
+  })
+  const content = yield* ContentAnswer.make(options, memory)
 
   const tagsList = Effect.fnUntraced(function*(
     request: Extract<DistributionRequest.DistributionRequest, { readonly _tag: "TagsList" }>,
@@ -142,12 +161,9 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
     onSome: (credentials) => BasicAuth.verifier(credentials)
   })
 
-  const parse = (request: IncomingMessage) => {
-    const path = (request.url ?? "").split("?", 1)[0]
-    return path === "/livez" || path === "/readyz"
-      ? path
-      : DistributionRequest.parse({ method: request.method ?? "", url: request.url ?? "", headers: request.headers })
-  }
+  const parse = (request: IncomingMessage) =>
+    probeOf(request) ??
+      DistributionRequest.parse({ method: request.method ?? "", url: request.url ?? "", headers: request.headers })
 
   const clock = yield* Clock.Clock
   const context = yield* Effect.context()
@@ -279,7 +295,16 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
     return true
   }
 
-  const handler: Handler = (request, response) =>
+  /** A client that does not read what it has been answered waits with its next request while memory is short. */
+  const turnOf = (socket: Socket) =>
+    Effect.callback<void>((resume) => memory.whenRoom(socket, smallAnswer, () => resume(Effect.void)))
+
+  const handler: Handler = (request, response) => {
+    if (memory.hasRoom(request.socket, smallAnswer)) return answerNow(request, response)
+    return Effect.flatMap(turnOf(request.socket), () => answerNow(request, response) ?? Effect.void)
+  }
+
+  const answerNow: Handler = (request, response) =>
     answerAgain(request, response)
       ? undefined
       : PullSpans.request(
@@ -303,6 +328,8 @@ const handlers = {
 /** What metrics call an endpoint. */
 const handlerOf = (request: DistributionRequest.DistributionRequest): RegistryMetrics.RequestHandler =>
   handlers[request._tag]
+/** What an answer without a body of its own memory takes, in bytes. */
+const smallAnswer = 4096
 
 interface Times {
   /** Milliseconds since the epoch at the end of the request. */

@@ -5,6 +5,7 @@
 import * as DistributionError from "@spegel-ts/oci/DistributionError"
 import { Effect, Metric, type Scope } from "effect"
 import type { ServerResponse } from "node:http"
+import * as ClientAddress from "./ClientAddress.ts"
 
 export interface UploadLimits {
   /** Bodies being sent to all peers; 0 for any number. */
@@ -24,7 +25,7 @@ const refusedBy = {
 }
 
 /** Seconds after which a peer may ask again. */
-const retryAfter = 1
+export const retryAfter = 1
 
 export interface UploadAdmission {
   /** Counts `response` as an upload to its peer while the scope is open, or fails with what the peer is told. */
@@ -53,7 +54,7 @@ export const make = ({ maxUploads, maxUploadsPerPeer }: UploadLimits): UploadAdm
 
   return {
     admit: Effect.fnUntraced(function*(response) {
-      const peer = response.socket?.remoteAddress ?? ""
+      const peer = response.socket === null ? "" : ClientAddress.of(response.socket)
       const full = maxUploads > 0 && all >= maxUploads
         ? "all"
         : maxUploadsPerPeer > 0 && (byPeer.get(peer) ?? 0) >= maxUploadsPerPeer

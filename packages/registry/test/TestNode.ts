@@ -1,10 +1,11 @@
 import { ContentStore, type Ingest } from "@spegel-ts/content/ContentStore"
 import { MemoryContent } from "@spegel-ts/content/MemoryStore"
 import * as MemoryStore from "@spegel-ts/content/MemoryStore"
+import type { PlaceLimits } from "@spegel-ts/registry/ConnectionPlaces"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
 import * as PeerTransport from "@spegel-ts/registry/PeerTransport"
 import * as PullLedger from "@spegel-ts/registry/PullLedger"
-import { defaults, Registry, type RegistryOptions } from "@spegel-ts/registry/Registry"
+import { defaults, isProbe, Registry, type RegistryOptions } from "@spegel-ts/registry/Registry"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Router } from "@spegel-ts/router/Router"
 import { Context, Duration, Effect, Layer, Option, Random, Stream } from "effect"
@@ -15,6 +16,7 @@ export const startNode = Effect.fnUntraced(function*(
   address: string,
   options?: Partial<RegistryOptions> & {
     readonly stallTimeout?: Duration.Duration
+    readonly connections?: PlaceLimits
     /** What its containerd is downloading. */
     readonly ingests?: Iterable<Ingest>
   }
@@ -44,6 +46,8 @@ export const startNode = Effect.fnUntraced(function*(
     host: Option.some(address),
     port: 0,
     handler: Context.get(context, Registry).handler,
+    isProbe,
+    ...(options?.connections === undefined ? {} : { connections: options.connections }),
     grace: Duration.seconds(1)
   }).pipe(Effect.provideService(Random.Random, firstOfAll))
   port = listener.port

@@ -78,7 +78,7 @@ export const layer = (
       yield* Effect.acquireRelease(
         Effect.promise(async () => {
           await transport.serve({
-            answer: (from, message) => kademlia.answer(from, message),
+            answer: (from, address, message) => kademlia.answer(from, address, message),
             note: (from, message) => kademlia.note(from, message),
             onViolation: (connection) => gate.violated(connection)
           })

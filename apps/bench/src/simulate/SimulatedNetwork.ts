@@ -165,7 +165,7 @@ export class SimulatedNetwork {
     await this.#clock.sleep(this.#latency())
     if (!to.alive) throw new RequestFailed("the connection ended", { unreachable: true })
     let answer: Message | undefined
-    for (const arrived of messages) answer = to.kademlia.answer(from.id, arrived)
+    for (const arrived of messages) answer = to.kademlia.answer(from.id, from.id, arrived)
     if (answer !== undefined) this.#count([answer])
     await this.#clock.sleep(this.#latency())
     return answer

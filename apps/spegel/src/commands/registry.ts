@@ -42,6 +42,13 @@ const uploads = GoInteger.between("a number of uploads such as 128, or 0 for any
 /** What --resolve-latest-tag=false leaves to upstream. */
 const latestTag: NamePattern = { matches: (name) => name.endsWith(":latest") }
 
+const bodyMemory = textSchema<number>({
+  expected: "a number of bytes from 8388608 to 1099511627776",
+  parse: (text) => Option.filter(Option.some(Number(/^\d{7,13}$/.test(text) ? text : 0)), isBodyMemory),
+  print: String
+})
+const isBodyMemory = (bytes: number) => bytes >= 8 * 1024 ** 2 && bytes <= 1024 ** 4
+
 const cidr = textSchema<string>({
   expected: "a range of addresses such as 10.0.0.0/8 or fd00::/8",
   parse: (text) => Result.isSuccess(PeerAddress.parseCidrs([text])) ? Option.some(text) : Option.none(),
@@ -149,6 +156,13 @@ const flags = {
     schema: uploads,
     fallback: "16",
     metavar: "NUMBER"
+  }),
+  maxBodyMemory: one({
+    name: "max-body-memory",
+    description: "Bytes of memory for all bodies being sent, buffers of sockets included; a client has a share of it",
+    schema: bodyMemory,
+    fallback: "100663296",
+    metavar: "BYTES"
   }),
   nodeReadinessTaint: one({
     name: "node-readiness-taint",

@@ -1,5 +1,5 @@
 /** Which connections are taken and which are kept: bounds for peers that misbehave, and economy among those that do not. */
-import type { Connection, ConnectionGater, Libp2p as Host, MultiaddrConnection, PeerId } from "@libp2p/interface"
+import type { Connection, ConnectionGater, Libp2p as Host, MultiaddrConnection } from "@libp2p/interface"
 import { Option } from "effect"
 import * as PeerAddress from "../PeerAddress.ts"
 
@@ -25,9 +25,9 @@ export class Gate {
     denyInboundConnection: (connection) => !this.#enter(connection),
     denyInboundEncryptedConnection: (peer, connection) => {
       this.#leave(connection)
-      return this.#isBanned(peer)
+      return this.#isBanned(peer.toString())
     },
-    denyOutboundEncryptedConnection: (peer) => this.#isBanned(peer)
+    denyOutboundEncryptedConnection: (peer) => this.#isBanned(peer.toString())
   }
 
   /** Notes that a peer broke the protocol. */
@@ -35,16 +35,26 @@ export class Gate {
     const id = connection.remotePeer.toString()
     const offender = this.#offenders.get(id) ?? { violations: 0, bannedUntil: 0 }
     offender.violations++
-    if (this.#offenders.size < maxOffenders) this.#offenders.set(id, offender)
+    this.#remember(id, offender)
     if (offender.violations <= violationsAllowed) return
     offender.violations = 0
     offender.bannedUntil = performance.now() + banMillis
     connection.abort(new Error("the peer broke the protocol repeatedly"))
   }
 
-  #isBanned(peer: PeerId): boolean {
-    const offender = this.#offenders.get(peer.toString())
-    return offender !== undefined && offender.bannedUntil > performance.now()
+  /** The latest offender is remembered; where there are too many, one that is not banned is forgotten, the oldest first. */
+  #remember(id: string, offender: Offender): void {
+    this.#offenders.delete(id)
+    if (this.#offenders.size >= maxOffenders) {
+      const ids = [...this.#offenders.keys()]
+      const forgotten = ids.find((other) => !this.#isBanned(other)) ?? ids[0]
+      if (forgotten !== undefined) this.#offenders.delete(forgotten)
+    }
+    this.#offenders.set(id, offender)
+  }
+
+  #isBanned(id: string): boolean {
+    return (this.#offenders.get(id)?.bannedUntil ?? 0) > performance.now()
   }
 
   #enter(connection: MultiaddrConnection): boolean {

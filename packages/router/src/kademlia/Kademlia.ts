@@ -54,7 +54,7 @@ export interface KademliaCounts {
 }
 
 export class Kademlia {
-  readonly store = new ProviderStore()
+  readonly store: ProviderStore
   readonly #options: KademliaOptions
   readonly #membership: Membership
   readonly #ownKeys: OwnKeys
@@ -65,6 +65,7 @@ export class Kademlia {
 
   constructor(options: KademliaOptions) {
     this.#options = options
+    this.store = new ProviderStore(options.environment.random)
     const after = (millis: number, run: () => void) => this.#after(millis, run)
     this.#membership = new Membership({ ...options, after, onNewcomer: (member) => this.#collectNewcomer(member) })
     this.#ownKeys = new OwnKeys({ ...options, after, membership: this.#membership })
@@ -124,8 +125,11 @@ export class Kademlia {
 
   // --- messages of peers --------------------------------------------------------------------------------------
 
-  /** Answers a message of the DHT protocol; undefined where none is due. Throws on what no peer sends. */
-  answer(from: string, { key, providers, type }: Message): Message | undefined {
+  /**
+   * Answers a message of the DHT protocol from a peer that is connected from `address`; undefined where none is due.
+   * Throws on what no peer sends.
+   */
+  answer(from: string, address: string, { key, providers, type }: Message): Message | undefined {
     const sender = this.#membership.heardFrom(from)
     switch (type) {
       case MessageType.ping:
@@ -146,8 +150,8 @@ export class Kademlia {
         // For itself a peer may speak, for others not.
         if (own) {
           const ttl = sender?.ours === false ? foreignTtlMillis : this.#options.ttlMillis + graceMillis
-          const stored = this.store.add(key, from, (this.#now() + ttl) / 1000)
-          if (!stored) throw new RangeError("a peer provides more keys than it may")
+          // What is beyond its share is left out: it may well hold that much.
+          this.store.add(key, from, address, (this.#now() + ttl) / 1000)
         }
         return undefined
       }

@@ -54,7 +54,7 @@ const within = <A>(millis: number, promise: Promise<A>): Promise<A> =>
 export interface Libp2pTransport extends Transport {
   /** Begins to answer peers. */
   readonly serve: (handlers: {
-    readonly answer: (from: string, message: Message) => Message | undefined
+    readonly answer: (from: string, address: string, message: Message) => Message | undefined
     readonly note: (from: string, message: Message) => void
     readonly onViolation: (connection: Connection) => void
   }) => Promise<void>
@@ -166,7 +166,7 @@ export const make = (host: Host, self: () => WirePeer): Libp2pTransport => {
 
     serve: async ({ answer, note, onViolation }) => {
       const options = { maxInboundStreams, maxOutboundStreams: maxInboundStreams }
-      const noted = (from: string, message: Message) => {
+      const noted = (from: string, _address: string, message: Message) => {
         note(from, message)
         return undefined
       }

@@ -192,7 +192,9 @@ export class Members {
     this.#leave(member)
     if (member.lastHeard > 0) this.fingerprint ^= mark(member.position)
     // Nobody can vouch for a peer that was never heard.
-    if (options.retry && member.lastHeard > 0 && this.#evicted.size < maxEvicted) {
+    if (options.retry && member.lastHeard > 0) {
+      const [oldest] = this.#evicted.keys()
+      if (oldest !== undefined && this.#evicted.size >= maxEvicted) this.#evicted.delete(oldest)
       const left = options.left ?? false
       this.#evicted.set(id, { member, since: now, left, retryAt: now + firstBackoff, backoff: firstBackoff })
     }

@@ -1,16 +1,37 @@
 /**
- * Records of who provides what. A record is three numbers in flat arrays, in a chain of its key's records, so that hundreds
- * of thousands fit into a few megabytes; peers are numbers here, since each provides many keys.
+ * Records of who provides what. A record is four numbers in flat arrays, in a chain of its key's records, so that hundreds
+ * of thousands fit into some megabytes; peers are numbers here, since each provides many keys.
+ *
+ * Where there is no room for a new record, one of those makes room that came from the address with the most of them: a peer
+ * may have as many names as it likes, and its address is where its connection comes from.
  */
 import { grown, KeyTable } from "./KeyTable.ts"
 
 /** One peer may fill no more than its share. */
 const maxRecordsOfPeer = 100_000
 const maxProvidersOfKey = 64
-/** What many peers may fill together: 16 MiB. */
+/** What many peers may fill together: 24 MiB. */
 const maxRecords = 400_000
 const initialRecords = 1024
+/**
+ * Records looked at, at random, for the one that makes room: an address that has a quarter of them all is missed once in
+ * ten thousand times, and another that has many makes room then.
+ */
+const looks = 32
 const none = -1
+
+/** Where records come from. */
+interface Origin {
+  readonly address: string
+  count: number
+}
+
+interface Owner {
+  readonly id: string
+  /** Where it was when its first record came. */
+  readonly origin: Origin
+  count: number
+}
 
 export class ProviderStore {
   readonly #keys = new KeyTable()
@@ -20,22 +41,34 @@ export class ProviderStore {
   #recordPeers = new Int32Array(initialRecords)
   #expiries = new Uint32Array(initialRecords)
   #nexts = new Int32Array(initialRecords)
+  /** The key number of each record; none where it is free. */
+  #recordKeys = new Int32Array(initialRecords).fill(none)
   readonly #freeRecords: Array<number> = []
   #usedRecords = 0
   readonly #numbers = new Map<string, number>()
-  readonly #peers: Array<{ id: string; count: number }> = []
+  readonly #peers: Array<Owner> = []
   /** Numbers of peers that have no record left. */
   readonly #freePeers: Array<number> = []
+  readonly #origins = new Map<string, Origin>()
+  readonly #random: () => number
   #size = 0
   #swept = 0
+
+  /** `random` gives numbers from 0 to 1. */
+  constructor(random: () => number) {
+    this.#random = random
+  }
 
   /** Records held, expired ones included until they are swept. */
   get size(): number {
     return this.#size
   }
 
-  /** Adds or renews a record; false where the peer, or all of them, have their share. Times are in seconds. */
-  add(key: Uint8Array, peer: string, expiry: number): boolean {
+  /**
+   * Adds or renews a record of a peer that is connected from `address`; false where the peer has as many as it may. Times
+   * are in seconds.
+   */
+  add(key: Uint8Array, peer: string, address: string, expiry: number): boolean {
     const known = this.#keys.find(key)
     const peerNumber = this.#numbers.get(peer) ?? none
     const chain = this.#chain(known)
@@ -44,11 +77,10 @@ export class ProviderStore {
       this.#expiries[existing] = expiry
       return true
     }
-    if ((this.#peers[peerNumber]?.count ?? 0) >= maxRecordsOfPeer || this.#size >= maxRecords) return false
-    // The oldest makes room.
-    const oldest = chain[0]
-    if (oldest !== undefined && chain.length >= maxProvidersOfKey) this.#remove(known, oldest)
-    this.#append(known === none ? this.#keys.add(key) : known, chain.at(-1), this.#numberOf(peer), expiry)
+    if ((this.#peers[peerNumber]?.count ?? 0) >= maxRecordsOfPeer) return false
+    if (chain.length >= maxProvidersOfKey) this.#remove(this.#mostlyFromOneAddress(chain))
+    else if (this.#size >= maxRecords) this.#makeRoom()
+    this.#append(this.#keys.add(key), this.#numberOf(peer, address), expiry)
     return true
   }
 
@@ -68,9 +100,37 @@ export class ProviderStore {
   removePeer(peer: string): void {
     const number = this.#numbers.get(peer)
     if (number === undefined) return
-    for (let key = 0; key < this.#keys.limit; key++) {
-      this.#removeOf(key, (record) => this.#recordPeers[record] === number)
+    let left = this.#peers[number]?.count ?? 0
+    for (let record = 0; left > 0; record++) {
+      if (this.#recordPeers[record] !== number || this.#recordKeys[record] === none) continue
+      this.#remove(record)
+      left--
     }
+  }
+
+  /** Removes a record of whoever has most. */
+  #makeRoom(): void {
+    let chosen = none
+    let most = 0
+    for (let look = 0; look < looks || chosen === none; look++) {
+      const record = Math.floor(this.#random() * this.#usedRecords)
+      const count = this.#recordKeys[record] === none ? 0 : this.#originOf(record)?.count ?? 0
+      if (count <= most) continue
+      chosen = record
+      most = count
+    }
+    this.#remove(chosen)
+  }
+
+  #originOf(record: number): Origin | undefined {
+    return this.#peers[this.#recordPeers[record] ?? none]?.origin
+  }
+
+  /** The oldest of those records of a key that came from the address with the most of them. */
+  #mostlyFromOneAddress(chain: ReadonlyArray<number>): number {
+    const groups = [...Map.groupBy(chain, (record) => this.#originOf(record)).values()]
+    const largest = groups.reduce((one, other) => other.length > one.length ? other : one)
+    return largest[0] ?? none
   }
 
   /** Looks at the next `count` keys and drops what has expired: called often, it never holds up a lookup. */
@@ -91,56 +151,65 @@ export class ProviderStore {
 
   #removeOf(key: number, gone: (record: number) => boolean): void {
     if ((this.#heads[key] ?? none) === none) return
-    for (const record of this.#chain(key)) if (gone(record)) this.#remove(key, record)
+    for (const record of this.#chain(key)) if (gone(record)) this.#remove(record)
   }
 
-  /** Adds a record behind `last`, the newest of its key. */
-  #append(key: number, last: number | undefined, peer: number, expiry: number): void {
+  /** Adds a record behind the others of its key. */
+  #append(key: number, peer: number, expiry: number): void {
     const record = this.#freeRecords.pop() ?? this.#usedRecords++
     if (record >= this.#nexts.length) {
       this.#recordPeers = grown(this.#recordPeers, 2 * record)
       this.#expiries = grown(this.#expiries, 2 * record)
       this.#nexts = grown(this.#nexts, 2 * record)
+      this.#recordKeys = grown(this.#recordKeys, 2 * record).fill(none, record)
     }
     if (key >= this.#heads.length) {
       const before = this.#heads.length
       this.#heads = grown(this.#heads, 2 * key).fill(none, before)
     }
+    const last = this.#chain(key).at(-1)
     this.#recordPeers[record] = peer
     this.#expiries[record] = expiry
     this.#nexts[record] = none
+    this.#recordKeys[record] = key
     if (last === undefined) this.#heads[key] = record
     else this.#nexts[last] = record
-    this.#size++
-    const owner = this.#peers[peer]
-    if (owner !== undefined) owner.count++
+    this.#count(peer, 1)
   }
 
-  #remove(key: number, record: number): void {
+  #remove(record: number): void {
+    const key = this.#recordKeys[record] ?? none
     const next = this.#nexts[record] ?? none
     const before = this.#chain(key).find((other) => this.#nexts[other] === record)
     if (before === undefined) this.#heads[key] = next
     else this.#nexts[before] = next
     if (this.#heads[key] === none) this.#keys.remove(key)
+    this.#recordKeys[record] = none
     this.#freeRecords.push(record)
-    this.#size--
-    this.#releaseOwner(this.#recordPeers[record] ?? none)
+    this.#count(this.#recordPeers[record] ?? none, -1)
   }
 
-  #numberOf(peer: string): number {
+  /** A peer has one record more, or less: its number is used again when its last record is gone. */
+  #count(peer: number, change: 1 | -1): void {
+    const owner = this.#peers[peer]
+    if (owner === undefined) return
+    this.#size += change
+    owner.count += change
+    owner.origin.count += change
+    if (owner.origin.count === 0) this.#origins.delete(owner.origin.address)
+    if (owner.count > 0) return
+    this.#numbers.delete(owner.id)
+    this.#freePeers.push(peer)
+  }
+
+  #numberOf(peer: string, address: string): number {
     const known = this.#numbers.get(peer)
     if (known !== undefined) return known
     const number = this.#freePeers.pop() ?? this.#peers.length
     this.#numbers.set(peer, number)
-    this.#peers[number] = { id: peer, count: 0 }
+    const origin = this.#origins.get(address) ?? { address, count: 0 }
+    this.#origins.set(address, origin)
+    this.#peers[number] = { id: peer, origin, count: 0 }
     return number
-  }
-
-  /** Peers come and go: a number is used again when its last record is gone. */
-  #releaseOwner(number: number): void {
-    const owner = this.#peers[number]
-    if (owner === undefined || --owner.count > 0) return
-    this.#numbers.delete(owner.id)
-    this.#freePeers.push(number)
   }
 }

@@ -1,5 +1,7 @@
 /** The answering side of a stream, with its bounds: a peer gets its turn, and no more memory than a few frames. */
 import type { Connection, Stream } from "@libp2p/interface"
+import { Option } from "effect"
+import * as PeerAddress from "../PeerAddress.ts"
 import { asError, inactivityTimeout } from "./Channel.ts"
 import { FrameSplitter } from "./FrameSplitter.ts"
 import { decode, encodeFrame, type Message } from "./Message.ts"
@@ -8,8 +10,8 @@ import { decode, encodeFrame, type Message } from "./Message.ts"
 const framesPerTurn = 128
 
 export interface ServedStreamOptions {
-  /** Answers a message; undefined where none is due. Throws on what no peer sends. */
-  readonly handle: (from: string, message: Message) => Message | undefined
+  /** Answers a message of a peer that is connected from `address`; undefined where none is due. Throws on what no peer sends. */
+  readonly handle: (from: string, address: string, message: Message) => Message | undefined
   /** The peer broke the protocol, and its stream was ended. */
   readonly onViolation: (connection: Connection) => void
 }
@@ -17,6 +19,7 @@ export interface ServedStreamOptions {
 export const serve =
   ({ handle, onViolation }: ServedStreamOptions) => (stream: Stream, connection: Connection): void => {
     const from = connection.remotePeer.toString()
+    const address = Option.getOrElse(PeerAddress.ipOf(connection.remoteAddr), () => from)
     const splitter = new FrameSplitter()
     let waiting: Array<Uint8Array> = []
     let busy = false
@@ -42,7 +45,7 @@ export const serve =
       while (waiting.length > 0) {
         const answers: Array<Uint8Array> = []
         for (const frame of waiting.splice(0, framesPerTurn)) {
-          const answer = handle(from, decode(frame))
+          const answer = handle(from, address, decode(frame))
           if (answer !== undefined) answers.push(encodeFrame(answer))
         }
         await send(answers).catch(unread)

@@ -1,5 +1,5 @@
 import type { Connection, Libp2p } from "@libp2p/interface"
-import { economise } from "@spegel-ts/router/kademlia/ConnectionRules"
+import { economise, Gate } from "@spegel-ts/router/kademlia/ConnectionRules"
 import { assert, describe, it } from "vitest"
 
 interface Held {
@@ -78,5 +78,34 @@ describe("economise", () => {
   it("spares none within the bound", () => {
     const { host } = hostOf([{ peer: "a" }, { peer: "b" }])
     assert.deepStrictEqual(economise(host, { ...optionsOf(), bound: 2 }), [])
+  })
+})
+
+describe("Gate", () => {
+  const connectionOf = (peer: string) => {
+    const aborted: Array<Error> = []
+    const remotePeer = { toString: () => peer }
+    const connection = { remotePeer, abort: (error: Error) => aborted.push(error) } as unknown as Connection
+    return { aborted, connection, remotePeer: connection.remotePeer }
+  }
+
+  it("bans who breaks the protocol again, however many have done so before", async () => {
+    const gate = new Gate()
+    const banned = Array.from({ length: 3000 }, (_, index) => connectionOf(`peer ${index}`))
+    for (const { aborted, connection, remotePeer } of banned) {
+      gate.violated(connection)
+      assert.isFalse(await gate.gater.denyOutboundEncryptedConnection?.(remotePeer, connection as never))
+      gate.violated(connection)
+      assert.strictEqual(aborted.length, 1)
+      assert.isTrue(await gate.gater.denyOutboundEncryptedConnection?.(remotePeer, connection as never))
+    }
+  })
+
+  it("remembers bans longer than first violations", async () => {
+    const gate = new Gate()
+    const banned = connectionOf("banned")
+    for (let time = 0; time < 2; time++) gate.violated(banned.connection)
+    for (let index = 0; index < 3000; index++) gate.violated(connectionOf(`peer ${index}`).connection)
+    assert.isTrue(await gate.gater.denyOutboundEncryptedConnection?.(banned.remotePeer, banned.connection as never))
   })
 })

@@ -174,7 +174,7 @@ describe("Kademlia", { timeout: 60_000 }, () => {
     await network.pass(1000)
     frozen.frozen = true
     await network.pass(5000)
-    asker.kademlia.answer(live.id, message(MessageType.ping, Buffer.alloc(0)))
+    asker.kademlia.answer(live.id, "", message(MessageType.ping, Buffer.alloc(0)))
     assert.deepStrictEqual((await network.lookup(asker, wanted)).found, [live.id, frozen.id])
     await network.pass(30_000)
     assert.deepStrictEqual((await network.lookup(asker, wanted)).found, [live.id])
@@ -227,7 +227,7 @@ describe("Kademlia", { timeout: 60_000 }, () => {
     assert.deepStrictEqual((await network.lookup(asker, key("killed"))).found, [])
     assert.deepStrictEqual((await network.lookup(asker, key("stopped"))).found, [])
     // What still comes from one that has said goodbye does not bring it back.
-    asker.kademlia.answer(stopped.id, message(MessageType.ping, Buffer.alloc(0)))
+    asker.kademlia.answer(stopped.id, "", message(MessageType.ping, Buffer.alloc(0)))
     assert.isUndefined(asker.kademlia.members.get(stopped.id))
   })
 
@@ -296,7 +296,7 @@ describe("Kademlia", { timeout: 60_000 }, () => {
     // By word of mouth, so that nothing is said again.
     for (const { address, id, idBytes } of [ours, foreign]) {
       const providers = [{ id: idBytes, addresses: [address] }]
-      node.kademlia.answer(id, message(MessageType.addProvider, key("wanted"), [], providers))
+      node.kademlia.answer(id, "", message(MessageType.addProvider, key("wanted"), [], providers))
     }
     const providers = () => node.kademlia.store.get(key("wanted"), network.now / 1000).toSorted()
     const both = [foreign.id, ours.id].toSorted()
@@ -360,14 +360,14 @@ describe("Kademlia", { timeout: 60_000 }, () => {
     network.connect(node, peer)
     const forged = { id: Buffer.from("somebody"), addresses: [Buffer.from([1])] }
     const add = (providers: ReadonlyArray<typeof forged>) =>
-      node.kademlia.answer("peer", { type: MessageType.addProvider, key: key("k"), ...noAnswer, providers })
+      node.kademlia.answer("peer", "", { type: MessageType.addProvider, key: key("k"), ...noAnswer, providers })
     add([forged])
     add([{ id: Buffer.from("peer"), addresses: [] }])
     assert.strictEqual(node.kademlia.store.size, 0)
     add([{ id: Buffer.from("peer"), addresses: [Buffer.from([1])] }])
     assert.strictEqual(node.kademlia.store.size, 1)
     assert.throws(
-      () => node.kademlia.answer("peer", { type: 99, key: key("k"), ...noAnswer }),
+      () => node.kademlia.answer("peer", "", { type: 99, key: key("k"), ...noAnswer }),
       /no message has type 99/
     )
     assert.throws(() => node.kademlia.note("peer", { type: 5, key: key("k"), ...noAnswer }), /no note has type 5/)
@@ -411,5 +411,16 @@ describe("Kademlia", { timeout: 60_000 }, () => {
       assert.throws(() => timers.shift()?.(), "a bug")
       assert.strictEqual(swept, tick)
     }
+  })
+
+  it("leaves out what a peer provides beyond its share, and does not hold it against the peer", () => {
+    const network = new Network()
+    const [node, peer] = [network.start("node"), network.start("peer")]
+    network.connect(node, peer)
+    const providers = [{ id: Buffer.from("peer"), addresses: [Buffer.from([1])] }]
+    for (let name = 0; name < 100_010; name++) {
+      node.kademlia.answer("peer", "", { type: MessageType.addProvider, key: key(`${name}`), ...noAnswer, providers })
+    }
+    assert.strictEqual(node.kademlia.store.size, 100_000)
   })
 })

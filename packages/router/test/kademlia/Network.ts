@@ -78,7 +78,7 @@ export class Network {
         throw new RequestFailed("no answer", { unreachable: false })
       }
       this.connect(node, peer)
-      const answer = peer.kademlia.answer(name, asked)
+      const answer = peer.kademlia.answer(name, name, asked)
       await this.#delay()
       return answer ?? message(0, Buffer.alloc(0))
     }

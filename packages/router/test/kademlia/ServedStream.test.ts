@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Connection, Stream } from "@libp2p/interface"
+import { multiaddr } from "@multiformats/multiaddr"
 import { FrameSplitter } from "@spegel-ts/router/kademlia/FrameSplitter"
 import { decode, encodeFrame, MessageType } from "@spegel-ts/router/kademlia/Message"
 import { message } from "@spegel-ts/router/kademlia/Protocol"
@@ -49,8 +50,8 @@ class SlowStream extends EventTarget {
 
 const served = () => {
   const stream = new SlowStream()
-  const connection = { remotePeer: "peer" }
-  ServedStream.serve({ handle: (_from, asked) => asked, onViolation: () => void stream.violations++ })(
+  const connection = { remotePeer: "peer", remoteAddr: multiaddr("/ip4/127.0.0.9/tcp/1") }
+  ServedStream.serve({ handle: (_from, _address, asked) => asked, onViolation: () => void stream.violations++ })(
     stream as unknown as Stream,
     connection as unknown as Connection
   )

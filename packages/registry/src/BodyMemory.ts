@@ -1,0 +1,379 @@
+/**
+ * The memory of all bodies on their way to clients: what they are read into here, and what the kernel holds of them in
+ * sockets. All together have a budget. A part of it is for what each body needs to move, the rest for what makes it fast.
+ * Of each a client address may have as much as it leaves free to others: half where it is alone, a third where another wants
+ * as much, and so on. Whoever comes finds some.
+ *
+ * What the kernel holds is not known at once. Bytes count when they are handed over, up to what a socket can hold; where
+ * that comes near the bound, the kernel is asked, and what clients have taken since is counted off. A body that has reached
+ * its bound waits for that, and goes on; a client that takes what it is sent is never stopped for good.
+ */
+import { Effect, Metric, type Scope } from "effect"
+import type { Socket } from "node:net"
+import { smallSize } from "./BufferPool.ts"
+import * as ClientAddress from "./ClientAddress.ts"
+import type { SocketQueue } from "./SocketQueues.ts"
+
+export interface BodyMemoryOptions {
+  /** In bytes. */
+  readonly budget: number
+  /** Most that the kernel holds of one connection, in bytes. */
+  readonly maxUnsent: number
+  /** What the kernel holds of connections on these local ports; undefined where it does not tell. */
+  readonly queues: (isWanted: (localPort: number) => boolean) => Promise<ReadonlyArray<SocketQueue> | undefined>
+}
+
+/** What a body is given at once: a buffer here, and as much in its socket, so that it moves whatever others do. */
+const bodySize = 2 * smallSize
+/** The part of the budget that is for that. */
+const movingShare = 0.3
+/** How long a body waits for memory before it is refused. */
+const patienceMillis = 1000
+/** The kernel is asked again after this, or after so many times what the last answer took. */
+const minPauseMillis = 5
+const pauseShare = 3
+/** Whoever has taken nothing for so long makes room for whoever finds none. A disk under load keeps containerd waiting. */
+const stalledMillis = 30_000
+/** Where even more is in use than all may have, since bodies go on to come from peers, this is enough. */
+const stalledAboveMillis = 2000
+/** Shares of the rest of the budget above which the kernel is asked at once, and now and then. */
+const nearBound = 0.96
+const busy = 0.25
+const watchMillis = 1000
+
+const inUse = Metric.gauge("spegel_body_memory_bytes", {
+  description: "Memory of bodies on their way to clients, buffers of sockets included, as it is known"
+})
+const refused = Metric.counter("spegel_bodies_refused_total", {
+  description: "Bodies that were not sent since their memory is bounded",
+  incremental: true
+})
+
+/** Memory in use, in bytes: what bodies need to move, and what is beyond it. */
+interface Use {
+  moving: number
+  beyond: number
+}
+
+interface Client extends Use {
+  readonly address: string
+}
+
+interface Connection {
+  readonly socket: Socket
+  readonly client: Client
+  /** Bodies that are being sent on it. */
+  bodies: number
+  /** Bytes that are held whole for it. */
+  held: number
+  /** The connection on which its body comes from a peer, and what the kernel holds of that. */
+  relaying: { readonly receivingPort: number | undefined } | undefined
+  received: number
+  /** Bytes that the kernel may hold of it. */
+  queued: number
+  /** Bytes sent by the time that `queued` is of. */
+  written: number
+  /** Both of them when the kernel was last asked. */
+  readonly last: { queued: number; written: number }
+  /** Whether its client had taken by then at least as much as it had not. */
+  takes: boolean
+  /** What it counts for. */
+  readonly use: Use
+  movedAt: number
+}
+
+interface Waiter {
+  readonly connection: Connection
+  /** Goes on if there is room now. */
+  readonly attempt: () => boolean
+}
+
+const keyOf = (localPort: number | undefined, address: string, port: number | undefined) =>
+  `${localPort} ${address} ${port}`
+
+export class BodyMemory {
+  readonly #options: BodyMemoryOptions
+  readonly #connections = new Map<Socket, Connection>()
+  readonly #byKey = new Map<string, Connection>()
+  readonly #clients = new Map<string, Client>()
+  /** Local ports of all connections so far: those of few listeners. */
+  readonly #ports = new Set<number>()
+  readonly #all: Use = { moving: 0, beyond: 0 }
+  /** What the kernel still holds of connections that are gone here, by address. */
+  #gone = new Map<string, number>()
+  /** That of all of them. */
+  #apart = 0
+  readonly #waiters = new Set<Waiter>()
+  #measuring = false
+  #timer: NodeJS.Timeout | undefined
+  /** When the timer is due. */
+  #dueAt = Infinity
+  #measuredAt = performance.now()
+  #pauseMillis = minPauseMillis
+
+  constructor(options: BodyMemoryOptions) {
+    this.#options = options
+  }
+
+  /** Bytes in use, as far as it is known. */
+  get used(): number {
+    return this.#all.moving + this.#all.beyond + this.#apart
+  }
+
+  /** Whether so many bytes may be sent to a client now. */
+  hasRoom(socket: Socket, bytes: number): boolean {
+    const connection = this.#account(socket)
+    // Whoever has taken everything is sent the next bytes, whatever others hold.
+    if (connection.queued === 0) return true
+    const more = this.#beyond(connection, bytes) - connection.use.beyond
+    const wanted = connection.client.beyond + this.#goneOf(connection) + more
+    const free = this.#beyondBudget - this.#all.beyond - this.#apart
+    // Who takes what it is sent is not to suffer from what others of its address leave lying.
+    return more <= 0 || wanted <= (connection.takes ? 2 : 1) * free
+  }
+
+  /** Calls `resume` once so many bytes may be sent, or their client has gone. */
+  whenRoom(socket: Socket, bytes: number, resume: () => void): void {
+    this.#wait(this.#account(socket), () => {
+      if (!socket.destroyed && !this.hasRoom(socket, bytes)) return false
+      resume()
+      return true
+    })
+  }
+
+  /** Memory for one body to a client as long as the scope is open; false where there is none, even after a while. */
+  readonly admit = (socket: Socket): Effect.Effect<boolean, never, Scope.Scope> =>
+    Effect.acquireRelease(
+      Effect.callback<boolean>((resume) => {
+        const connection = this.#account(socket)
+        const answer = (admitted: boolean) => resume(Effect.succeed(admitted))
+        const take = () => {
+          if (!this.#mayMove(connection)) return false
+          this.#hold(connection, 1, 0)
+          answer(true)
+          return true
+        }
+        if (take()) return
+        const stop = this.#wait(connection, take)
+        setTimeout(() => {
+          if (!stop()) return
+          this.#closeStalled(stalledMillis)
+          answer(false)
+        }, patienceMillis)
+      }).pipe(Effect.tap((admitted) => admitted ? Effect.void : Metric.update(refused, 1))),
+      (admitted) => admitted ? this.#letGo(socket, 1, 0) : Effect.void
+    ).pipe(Effect.tap(() => Metric.update(inUse, this.used)))
+
+  /** Counts bytes that are held for a client as long as the scope is open. */
+  readonly holding = (socket: Socket, bytes: number): Effect.Effect<void, never, Scope.Scope> =>
+    Effect.acquireRelease(
+      Effect.sync(() => this.#hold(this.#account(socket), 0, bytes)),
+      () => this.#letGo(socket, 0, bytes)
+    )
+
+  /** Counts what comes from peers for a client, on the connection that is named, as long as the scope is open. */
+  readonly relaying = (
+    socket: Socket,
+    source: { readonly receivingPort: number | undefined }
+  ): Effect.Effect<void, never, Scope.Scope> =>
+    Effect.acquireRelease(
+      Effect.sync(() => {
+        this.#account(socket).relaying = source
+      }),
+      () =>
+        Effect.sync(() => {
+          const connection = this.#connections.get(socket)
+          if (connection === undefined) return
+          connection.relaying = undefined
+          connection.received = 0
+          this.#recharge(connection)
+        })
+    )
+
+  get #beyondBudget(): number {
+    return (1 - movingShare) * this.#options.budget
+  }
+
+  #goneOf({ client }: Connection): number {
+    return this.#gone.get(client.address) ?? 0
+  }
+
+  /** Whether one body more may move. */
+  #mayMove({ client }: Connection): boolean {
+    return client.moving + bodySize <= movingShare * this.#options.budget - this.#all.moving
+  }
+
+  /** What a connection uses beyond what its bodies need to move, once it was sent some bytes more. */
+  #beyond({ bodies, held, queued, received }: Connection, more = 0): number {
+    return held + received +
+      Math.max(0, Math.min(queued + more, this.#options.maxUnsent) - bodies * (bodySize - smallSize))
+  }
+
+  /** Counts what was sent since the last time. */
+  #account(socket: Socket): Connection {
+    const connection = this.#connections.get(socket) ?? this.#enter(socket)
+    const sent = socket.bytesWritten - connection.written
+    if (sent > 0) {
+      connection.written += sent
+      connection.queued = Math.min(connection.queued + sent, this.#options.maxUnsent)
+      connection.movedAt = performance.now()
+      this.#recharge(connection)
+    }
+    return connection
+  }
+
+  #recharge(connection: Connection): void {
+    const { client, use } = connection
+    const moving = connection.bodies * bodySize
+    const beyond = this.#beyond(connection)
+    for (const sum of [client, this.#all]) {
+      sum.moving += moving - use.moving
+      sum.beyond += beyond - use.beyond
+    }
+    use.moving = moving
+    use.beyond = beyond
+    const all = this.#all.beyond + this.#apart
+    if (all > busy * this.#beyondBudget) {
+      const own = client.beyond + this.#goneOf(connection)
+      this.#measureIn(own + all > nearBound * this.#beyondBudget ? this.#pauseMillis : watchMillis)
+    }
+  }
+
+  #hold(connection: Connection, bodies: number, bytes: number): void {
+    connection.bodies += bodies
+    connection.held += bytes
+    this.#recharge(connection)
+  }
+
+  #letGo(socket: Socket, bodies: number, bytes: number): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const connection = this.#connections.get(socket)
+      if (connection !== undefined) this.#hold(connection, -bodies, -bytes)
+      return Metric.update(inUse, this.used)
+    })
+  }
+
+  #enter(socket: Socket): Connection {
+    const address = ClientAddress.of(socket)
+    const client = this.#clients.get(address) ?? { address, moving: 0, beyond: 0 }
+    this.#clients.set(address, client)
+    const connection: Connection = {
+      socket,
+      client,
+      bodies: 0,
+      held: 0,
+      relaying: undefined,
+      received: 0,
+      queued: 0,
+      written: 0,
+      last: { queued: 0, written: 0 },
+      takes: false,
+      use: { moving: 0, beyond: 0 },
+      movedAt: performance.now()
+    }
+    const { localPort = 0, remotePort } = socket
+    const key = keyOf(localPort, address, remotePort)
+    this.#connections.set(socket, connection)
+    this.#byKey.set(key, connection)
+    this.#ports.add(localPort)
+    const leave = () => {
+      this.#connections.delete(socket)
+      if (this.#byKey.get(key) === connection) this.#byKey.delete(key)
+      // What it was sent last is on its way still.
+      this.#gone.set(address, this.#goneOf(connection) + connection.queued)
+      this.#apart += connection.queued
+      Object.assign(connection, { bodies: 0, held: 0, received: 0, queued: 0 })
+      this.#recharge(connection)
+      if (client.moving === 0 && client.beyond === 0) this.#clients.delete(address)
+      for (const waiter of this.#waiters) {
+        if (waiter.connection === connection && waiter.attempt()) this.#waiters.delete(waiter)
+      }
+    }
+    if (socket.destroyed) queueMicrotask(leave)
+    else socket.once("close", leave)
+    return connection
+  }
+
+  /** Tries again whenever the kernel has been asked; gives what ends that, which tells whether it still waited. */
+  #wait(connection: Connection, attempt: () => boolean): () => boolean {
+    const waiter = { connection, attempt }
+    this.#waiters.add(waiter)
+    this.#measureIn(this.#pauseMillis)
+    return () => this.#waiters.delete(waiter)
+  }
+
+  /** Asks the kernel so many milliseconds after it was asked last, or sooner where that is due already. */
+  #measureIn(millis: number): void {
+    const dueAt = this.#measuredAt + millis
+    if (this.#measuring || dueAt >= this.#dueAt) return
+    clearTimeout(this.#timer)
+    this.#dueAt = dueAt
+    const left = dueAt - performance.now()
+    if (left <= 0) void this.#measure()
+    else this.#timer = setTimeout(() => void this.#measure(), left).unref()
+  }
+
+  async #measure(): Promise<void> {
+    this.#measuring = true
+    const begun = performance.now()
+    const before = new Map(
+      [...this.#connections.values()].map((connection) => [connection, this.#account(connection.socket).written])
+    )
+    const relays = new Map(
+      [...this.#connections.values()].map((connection) => [connection.relaying?.receivingPort, connection])
+    )
+    const found = await this.#options.queues((port) => this.#ports.has(port) || relays.has(port)).catch(() => undefined)
+    this.#take(found ?? [], before, relays)
+    this.#measuredAt = performance.now()
+    this.#pauseMillis = Math.max(minPauseMillis, pauseShare * (this.#measuredAt - begun))
+    this.#measuring = false
+    this.#dueAt = Infinity
+    if (this.#all.beyond + this.#apart > this.#beyondBudget) this.#closeStalled(stalledAboveMillis)
+    for (const waiter of this.#waiters) if (waiter.attempt()) this.#waiters.delete(waiter)
+    if (this.#waiters.size > 0) this.#measureIn(this.#pauseMillis)
+    else if (this.#all.beyond + this.#apart > busy * this.#beyondBudget) this.#measureIn(watchMillis)
+  }
+
+  /** Believes the kernel, but for what was sent while it was asked, since `before`. */
+  #take(
+    found: ReadonlyArray<SocketQueue>,
+    before: ReadonlyMap<Connection, number>,
+    relays: ReadonlyMap<number | undefined, Connection>
+  ): void {
+    const queued = new Map<Connection, number>()
+    this.#gone = new Map()
+    this.#apart = 0
+    for (const relay of relays.values()) relay.received = 0
+    for (const { address, localPort, port, unread, unsent } of found) {
+      const connection = this.#byKey.get(keyOf(localPort, address, port))
+      const relay = relays.get(localPort)
+      if (connection !== undefined) queued.set(connection, unsent + unread)
+      else if (relay !== undefined) relay.received = unread
+      else {
+        this.#gone.set(address, (this.#gone.get(address) ?? 0) + unsent)
+        this.#apart += unsent
+      }
+    }
+    for (const connection of this.#connections.values()) {
+      this.#account(connection.socket)
+      const since = connection.written - (before.get(connection) ?? 0)
+      const now = Math.min((queued.get(connection) ?? 0) + since, this.#options.maxUnsent)
+      const taken = connection.last.queued + connection.written - connection.last.written - now
+      connection.takes = taken > 0 && taken >= now
+      if (taken > 0) connection.movedAt = performance.now()
+      connection.last.queued = connection.queued = now
+      connection.last.written = connection.written
+      this.#recharge(connection)
+    }
+  }
+
+  /** Closes the body whose client has taken nothing for longest, and for so long, of the client that uses most. */
+  #closeStalled(millis: number): void {
+    const before = performance.now() - millis
+    const useOf = ({ client }: Connection) => client.moving + client.beyond
+    const [stalled] = [...this.#connections.values()]
+      .filter(({ bodies, movedAt }) => bodies > 0 && movedAt < before)
+      .toSorted((one, other) => useOf(other) - useOf(one) || one.movedAt - other.movedAt)
+    stalled?.socket.destroy()
+  }
+}

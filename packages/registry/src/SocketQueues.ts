@@ -1,0 +1,63 @@
+/**
+ * What the kernel holds of TCP connections: bytes that were sent and that the other side has not confirmed, and bytes that
+ * came and were not read. Node tells neither; Linux does, for all sockets of the network namespace.
+ */
+import { readFile } from "node:fs/promises"
+import { SocketAddress } from "node:net"
+import { endianness } from "node:os"
+
+export interface SocketQueue {
+  readonly localPort: number
+  /** Of the other side; an IPv4 address looks the same whether the socket is an IPv6 one or not. */
+  readonly address: string
+  readonly port: number
+  /** Bytes in the send queue. */
+  readonly unsent: number
+  /** Bytes in the receive queue. */
+  readonly unread: number
+}
+
+/** `sl: local remote state tx_queue:rx_queue ...`, all in hexadecimal (proc_net_tcp in the kernel's documentation). */
+const line = /^ *\d+: [0-9A-F]+:([0-9A-F]{4}) ([0-9A-F]+):([0-9A-F]{4}) ([0-9A-F]{2}) ([0-9A-F]{8}):([0-9A-F]{8}) /gm
+const listening = "0A"
+const v4InV6 = "00000000000000000000ffff"
+
+/** Addresses are printed as words of the machine, which come in the network's order. */
+const addressOf = (hex: string): string => {
+  const words = Buffer.from(hex, "hex")
+  const bytes = endianness() === "LE" ? words.swap32() : words
+  const text = bytes.toString("hex")
+  if (bytes.length === 4 || text.startsWith(v4InV6)) return bytes.subarray(-4).join(".")
+  return new SocketAddress({ family: "ipv6", address: text.replace(/.{4}(?=.)/g, "$&:") }).address
+}
+
+/** Reads what `/proc/net/tcp` and `tcp6` say of the connections on these local ports. */
+export const parse = (table: string, isWanted: (localPort: number) => boolean): ReadonlyArray<SocketQueue> =>
+  [...table.matchAll(line)].flatMap(([, local = "", address = "", port = "", state, unsent = "", unread = ""]) => {
+    const localPort = Number.parseInt(local, 16)
+    if (state === listening || !isWanted(localPort)) return []
+    return {
+      localPort,
+      address: addressOf(address),
+      port: Number.parseInt(port, 16),
+      unsent: Number.parseInt(unsent, 16),
+      unread: Number.parseInt(unread, 16)
+    }
+  })
+
+/** The connections on these local ports; undefined where the system does not tell. */
+export const read = async (
+  isWanted: (localPort: number) => boolean
+): Promise<ReadonlyArray<SocketQueue> | undefined> => {
+  const tables = await Promise.all(
+    ["/proc/self/net/tcp", "/proc/self/net/tcp6"].map((file) => readFile(file, "latin1").catch(() => undefined))
+  )
+  // Without IPv6 there is no second table.
+  return tables[0] === undefined ? undefined : tables.flatMap((table = "") => parse(table, isWanted))
+}
+
+/** Most that the kernel holds of what was sent on one connection, in bytes; its usual figure where it does not tell. */
+export const maxUnsent = async (): Promise<number> => {
+  const figures = await readFile("/proc/sys/net/ipv4/tcp_wmem", "latin1").catch(() => "")
+  return Number(figures.split(/\s+/)[2]) || 4 * 1024 * 1024
+}
