@@ -219,7 +219,8 @@ describe("Mirror", () => {
         const { url } = yield* startNode(network, "127.0.0.3", { hedgeDelay: Duration.seconds(30) })
         const { body } = yield* get(blobUrl(url, largeDigest), { headers: { range: "bytes=5-" } })
         assert.isTrue(body.equals(large.subarray(5)))
-        assert.strictEqual(peer.requests.length, 1)
+        // A peer that ignores the range is asked for the whole, which is taken where it is small.
+        assert.strictEqual(peer.requests.length, answer.includes("HTTP/1.1 200") ? 2 : 1)
       }
     }))
 

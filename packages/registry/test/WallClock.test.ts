@@ -3,7 +3,7 @@ import * as Digest from "@spegel-ts/oci/Digest"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Clock, Duration, Effect } from "effect"
-import { error, get, honest, ns, response, startFalsePeer } from "./FalsePeer.ts"
+import { get, ns, response, startFalsePeer } from "./FalsePeer.ts"
 import { startNode } from "./TestNode.ts"
 
 /** Real time, with a wall clock that can be set and time that can pass at once. */
@@ -80,30 +80,28 @@ describe("a wall clock", () => {
         const { clock, pass, set } = yield* makeClock
         yield* Effect.gen(function*() {
           const network = MemoryRouter.network()
-          let broken = true
-          const peer = yield* startFalsePeer(
-            network,
-            "127.0.0.4",
-            (socket, asked) => {
-              const index = digests.findIndex((digest) => asked.includes(digest))
-              if (broken) socket.destroy()
-              else socket.write(honest(blobs[index] ?? Buffer.alloc(0), asked))
-            },
-            ...digests
+          // Nothing is known of each when it is asked.
+          const peers = yield* Effect.forEach(
+            digests,
+            (digest, index) => startFalsePeer(network, `127.0.0.${index + 10}`, () => {}, digest)
           )
-          const { url } = yield* startNode(network, "127.0.0.3", {
+          const node = yield* startNode(network, "127.0.0.3", {
+            firstByteTimeout: Duration.millis(200),
             circuitFailures: 2,
             circuitPause: Duration.minutes(1)
           })
-          for (const index of [0, 1]) yield* get(urlOf(url, index))
-          broken = false
-          const asked = peer.requests.length
+          const isCautious = (index: number) =>
+            Effect.gen(function*() {
+              yield* get(urlOf(node.url, index))
+              assert.strictEqual(peers[index]?.requests.length, 1)
+              const [event] = yield* node.ledger.recent
+              return event?.attempts.some(({ outcome }) => outcome.includes("where peers keep requests waiting"))
+            })
+          for (const index of [0, 1]) assert.isFalse(yield* isCautious(index))
           set(by)
-          const refused = yield* get(urlOf(url, 2))
-          assert.include(error(refused.body).message, `they kept failing for ${ns}`)
-          assert.strictEqual(peer.requests.length, asked)
+          assert.isTrue(yield* isCautious(2))
           pass(Duration.minutes(2))
-          assert.strictEqual((yield* get(urlOf(url, 3))).status, 200)
+          assert.isFalse(yield* isCautious(3))
         }).pipe(Effect.provideService(Clock.Clock, clock))
       }))
   }
