@@ -49,6 +49,9 @@ const refused = Metric.counter("spegel_bodies_refused_total", {
   incremental: true
 })
 
+/** They are there from the start, so that their first increase is seen. */
+export const initialise: Effect.Effect<void> = Effect.andThen(Metric.update(inUse, 0), Metric.update(refused, 0))
+
 /** Memory in use, in bytes: what bodies need to move, and what is beyond it. */
 interface Use {
   moving: number

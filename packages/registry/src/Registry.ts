@@ -25,7 +25,7 @@ import type { Socket } from "node:net"
 import { type Answer, interrupted, sendError, sendJson } from "./Answer.ts"
 import * as BasicAuth from "./BasicAuth.ts"
 import { type BodyInterrupted, clientGone } from "./BlobBody.ts"
-import { BodyMemory } from "./BodyMemory.ts"
+import { BodyMemory, initialise } from "./BodyMemory.ts"
 import * as ContentAnswer from "./ContentAnswer.ts"
 import type { Handler } from "./HttpListener.ts"
 import * as LocalContent from "./LocalContent.ts"
@@ -101,6 +101,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
     Effect.forkScoped
   )
   const local = yield* LocalContent.make
+  yield* initialise
   const memory = new BodyMemory({
     budget: options.maxBodyMemory,
     maxUnsent: yield* Effect.promise(() => SocketQueues.maxUnsent()),
