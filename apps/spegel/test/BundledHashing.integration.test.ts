@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Schedule } from "effect"
 import { spawn } from "node:child_process"
 import { createHash, randomBytes } from "node:crypto"
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises"
@@ -115,6 +115,9 @@ describe("the bundled daemon", { timeout: 120_000 }, () => {
       const poisoned = yield* get(wrong.hex)
       assert.strictEqual(poisoned.status, 200)
       assert.isUndefined(poisoned.body)
+      // A log is written behind what it tells of.
+      const isTold = Effect.sync(() => log.join("").includes("sent wrong bytes"))
+      yield* Effect.repeat(isTold, { schedule: Schedule.spaced("50 millis"), until: (told) => told, times: 100 })
       assert.include(log.join(""), "sent wrong bytes")
       // Said where the thread's file is missing.
       assert.notInclude(log.join(""), "hashing thread")
