@@ -173,7 +173,7 @@ describe("HostsToml", () => {
     assert.deepStrictEqual(toml["host"], {
       [url]: { capabilities: ["pull", "resolve"], dial_timeout: "200ms" },
       "http://cache.example": { ca: ["x.pem"] }
-    } as unknown as TomlTable)
+    })
     assert.deepStrictEqual([toml["server"], toml["ca"]], [undefined, ["x.pem", "loadable.crt"]])
     // No version takes this one; all take the certificates.
     const refused = parse(install(`server = 5\n[host]\n`, { upstream: { ...options.upstream, certificates } }))

@@ -32,19 +32,20 @@ interface Round {
 }
 
 /** Only a file of one registry can name its upstream. */
-const canBe = ({ state, tagResolution }: Round) => tagResolution !== "upstream-first" || state.only === true
+const tagsOf = (state: StartingStates.StartingState) =>
+  state.only === true ? tagResolutions : tagResolutions.filter((tags) => tags !== "upstream-first")
 
-const roundsOf = (version: number): ReadonlyArray<Round> => {
-  const rounds = StartingStates.states.flatMap((state, index) =>
-    reaches.flatMap((reach, at) =>
-      tagResolutions.flatMap((tagResolution, tags): ReadonlyArray<Round & { readonly isFew: boolean }> => {
-        const isFew = (index + version) % reaches.length === at && (index + version) % tagResolutions.length === tags
-        return [{ state, reach, tagResolution, isFew }]
-      })
+const roundsOf = (version: number): ReadonlyArray<Round> =>
+  StartingStates.states.flatMap((state, index) => {
+    const turn = index + version
+    const all = reaches.flatMap((reach) =>
+      tagsOf(state).map((tagResolution): Round => ({ state, reach, tagResolution }))
     )
-  )
-  return rounds.filter((round) => canBe(round) && (isWhole || round.isFew))
-}
+    const tags = tagsOf(state)[turn % tagsOf(state).length]
+    return all.filter(({ reach, tagResolution }) =>
+      isWhole || reach === reaches[Math.floor(turn / 2) % reaches.length] && tagResolution === tags
+    )
+  })
 
 const temporary = Effect.acquireRelease(
   Effect.sync(() => mkdtempSync(join(tmpdir(), "states-"))),

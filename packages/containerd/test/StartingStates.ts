@@ -232,7 +232,6 @@ export const shapes: ReadonlyArray<StartingState> = [
       symlinkSync("hosts.toml", certs(directory, "b.example", "hosts.toml"))
       symlinkSync("nothing", certs(directory, "c.example", "hosts.toml"))
       execFileSync("mkfifo", [certs(directory, "d.example", "hosts.toml")])
-      write(certs(directory, "e.example", "hosts.toml"), "# spegel-ts: begin\n")
       symlinkSync("loop.example", certs(directory, "loop.example"))
       symlinkSync("nothing", certs(directory, "nothing.example"))
       write(certs(directory, "file.example"), "x")
