@@ -416,7 +416,8 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
   it("sends traces where a collector is named", async () => {
     const environmentOf = async (otel: object) => {
       const environment = containerOf(await HelmChart.render({ values: { spegel: { otel } } }), "registry")["env"] ?? []
-      return Object.fromEntries(environment.map(({ name, value }: Record<string, string>) => [name, value]))
+      const otelVariables = environment.filter(({ name }: { readonly name: string }) => name.startsWith("OTEL_"))
+      return Object.fromEntries(otelVariables.map(({ name, value }: Record<string, string>) => [name, value]))
     }
     const common = { OTEL_SERVICE_NAME: "spegel" }
     assert.deepStrictEqual(await environmentOf({ sampler: "always_on" }), {})
