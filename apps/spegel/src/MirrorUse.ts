@@ -1,6 +1,7 @@
-/** Warnings about a containerd that will not ask the mirror, whatever hosts.toml says. */
+/** What keeps containerd from asking the mirror, whatever hosts.toml says: as far as its configuration tells. */
+import type { ContainerdClient, ContainerdFailed, ContainerdUnavailable } from "@spegel-ts/containerd/ContainerdClient"
 import * as ContainerdConfig from "@spegel-ts/containerd/ContainerdConfig"
-import { Effect } from "effect"
+import { Effect, Option } from "effect"
 import { existsSync } from "node:fs"
 
 /** The version by the socket; loaded only where there is one, as gRPC takes memory. */
@@ -32,4 +33,29 @@ export const warn = Effect.fn("MirrorUse.warn")(function*(options: {
     // The configuration is written all the same: this is advice.
     Effect.catch((error) => Effect.logWarning(`cannot tell whether containerd uses this mirror: ${error.message}`))
   )
+})
+
+/**
+ * What containerd's own word for its configuration (1.x) says, or else the file, where it is in reach; nothing where
+ * neither is. Paths of directories are not compared: this process may see them under other names.
+ */
+export const findings = Effect.fn("MirrorUse.findings")(function*(
+  client: Pick<typeof ContainerdClient.Service, "criConfig" | "version">,
+  options: { readonly containerdConfig: string; readonly configPath: string }
+): Effect.fn.Return<ReadonlyArray<ContainerdConfig.Finding>, ContainerdUnavailable | ContainerdFailed> {
+  const containerd = yield* client.version
+  const own = Option.flatMap(yield* client.criConfig, ContainerdConfig.ofCriStatus)
+  const file = existsSync(options.containerdConfig)
+    ? yield* ContainerdConfig.read(options.containerdConfig).pipe(
+      Effect.tapError(({ message }) => Effect.logInfo(`cannot tell whether containerd uses this mirror: ${message}`)),
+      Effect.option
+    )
+    : Option.none()
+  return Option.match(Option.orElse(own, () => file), {
+    onNone: () => [],
+    onSome: (config) =>
+      ContainerdConfig.verify(config, { containerd, configPath: options.configPath }).filter(({ _tag }) =>
+        _tag !== "ConfigPathElsewhere"
+      )
+  })
 })

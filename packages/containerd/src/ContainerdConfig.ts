@@ -112,6 +112,36 @@ const merge = (files: ReadonlyArray<TomlTable>): ContainerdConfig => {
 export const parse = (text: string): Result.Result<ContainerdConfig, string> =>
   Result.try({ try: () => merge([parseToml(text)]), catch: (cause) => String(cause) })
 
+const noSettings: RegistrySettings = { configPath: Option.none(), inlineMirrors: false, inlineTls: false }
+
+const record = (value: unknown): Readonly<Record<string, unknown>> =>
+  typeof value === "object" && value !== null ? value as Record<string, unknown> : {}
+
+/**
+ * What the CRI plugin of containerd 1.x says of itself (`config` in the kubelet's verbose `Status`); none from 2.x, which
+ * leaves registries out.
+ */
+export const ofCriStatus = (json: string): Option.Option<ContainerdConfig> => {
+  const parsed = Option.getOrElse(
+    Result.getSuccess(Result.try(() => JSON.parse(json) as unknown)),
+    () => undefined
+  )
+  const registry = record(parsed)["registry"]
+  if (typeof registry !== "object" || registry === null) return Option.none()
+  const { configPath, configs, mirrors } = record(registry)
+  return Option.some({
+    version: 2,
+    disabledPlugins: [],
+    old: {
+      configPath: typeof configPath === "string" && configPath !== "" ? Option.some(configPath) : Option.none(),
+      inlineMirrors: Object.keys(record(mirrors)).length > 0,
+      inlineTls: Object.values(record(configs)).some((host) => Object.keys(record(record(host)["tls"])).length > 0)
+    },
+    new: noSettings,
+    localPull: false
+  })
+}
+
 const maxFiles = 100
 const maxSize = 1024 * 1024
 

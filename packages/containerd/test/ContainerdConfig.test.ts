@@ -25,6 +25,21 @@ describe("ContainerdConfig", () => {
     assert.deepStrictEqual(findings("2.1.9", `version = 2\n[${newKey}]\nconfig_path = "${directory}"`), [])
   })
 
+  it("takes what the CRI plugin says of itself", () => {
+    const of = (registry: unknown) =>
+      Option.map(
+        ContainerdConfig.ofCriStatus(JSON.stringify({ containerd: {}, registry })),
+        (config) =>
+          ContainerdConfig.verify(config, { containerd: "1.7.24", configPath: directory }).map(({ _tag }) => _tag)
+      )
+    assert.deepStrictEqual(of({ configPath: directory, mirrors: null, configs: null }), Option.some([]))
+    assert.deepStrictEqual(of({ configPath: `/elsewhere:${directory}` }), Option.some([]))
+    assert.deepStrictEqual(of({ configPath: "", mirrors: null }), Option.some(["ConfigPathUnset"]))
+    assert.deepStrictEqual(of({ configPath: "", mirrors: { "docker.io": {} } }), Option.some(["InlineMirrors"]))
+    for (const silent of [undefined, null, 7, "text"]) assert.deepStrictEqual(of(silent), Option.none())
+    assert.deepStrictEqual(ContainerdConfig.ofCriStatus("no JSON"), Option.none())
+  })
+
   it("finds keys that containerd ignores", () => {
     const oldInThree = `version = 3\n[${oldKey}]\nconfig_path = "${directory}"`
     assert.deepStrictEqual(findings("2.1.9", oldInThree), ["KeyIgnored"])

@@ -15,7 +15,13 @@ import * as MirrorFlags from "../MirrorFlags.ts"
 import { regularExpression } from "../RegularExpression.ts"
 import { textSchema } from "../TextSchema.ts"
 import { bootstrapFlags, bootstrapLayer, bootstrapTls } from "./bootstrap.ts"
-import { containerdRegistryConfigPath, dataDir, mirroredRegistries, SettingsInvalid } from "./shared.ts"
+import {
+  containerdConfig,
+  containerdRegistryConfigPath,
+  dataDir,
+  mirroredRegistries,
+  SettingsInvalid
+} from "./shared.ts"
 
 const path = Schema.NonEmptyString
 const address = { schema: ListenAddress, metavar: "[IP]:PORT" }
@@ -103,6 +109,7 @@ const flags = {
     fallback: "/var/lib/containerd/io.containerd.content.v1.content",
     metavar: "DIR"
   }),
+  containerdConfig,
   containerdRegistryConfigPath,
   dataDir,
   mirroredRegistries,

@@ -1,0 +1,57 @@
+/** Follows a containerd to notice that it does not use this mirror, or keeps nothing for peers. Needs gRPC: load it late. */
+import * as Background from "@spegel-ts/background/Background"
+import { ContainerdClient, type ContainerdClientOptions } from "@spegel-ts/containerd/ContainerdClient"
+import * as ContainerdConfig from "@spegel-ts/containerd/ContainerdConfig"
+import * as KubeletPulls from "@spegel-ts/containerd/KubeletPulls"
+import { ContentStore } from "@spegel-ts/content/ContentStore"
+import { Effect } from "effect"
+import { ContainerdFaults, ofConfiguration, type Reason } from "./ContainerdFaults.ts"
+import * as MirrorUse from "./MirrorUse.ts"
+import * as UseWatch from "./UseWatch.ts"
+
+export interface ContainerdWatchOptions extends Omit<UseWatch.UseWatchOptions, "faults"> {
+  readonly containerd: ContainerdClientOptions
+  /** containerd's configuration file, which need not be in reach. */
+  readonly containerdConfig: string
+}
+
+const retry = "2 seconds"
+
+/** Runs in the background of the scope. */
+export const start = Effect.fnUntraced(function*(options: ContainerdWatchOptions) {
+  const faults = yield* ContainerdFaults
+  const store = yield* ContentStore
+  const watch = yield* UseWatch.make({ ...options, faults })
+  yield* Background.keepRunning("watch of the mirror's use", watch.run)
+
+  const checkConfiguration = Effect.fnUntraced(function*(client: typeof ContainerdClient.Service) {
+    const findings = yield* MirrorUse.findings(client, options)
+    const found = new Set<Reason>(findings.map(({ _tag }) => _tag))
+    yield* faults.clear(
+      ofConfiguration.filter((reason) => !found.has(reason)),
+      "containerd's configuration does not keep it from this mirror any more"
+    )
+    yield* Effect.forEach(
+      findings,
+      (finding) =>
+        faults.raise(finding._tag, `containerd does not use this mirror: ${ContainerdConfig.advice(finding)}`),
+      { discard: true }
+    )
+  })
+
+  // It ends with containerd, of which others tell, and begins again with the configuration that containerd has then.
+  const follow = Effect.gen(function*() {
+    const client = yield* ContainerdClient
+    yield* checkConfiguration(client).pipe(
+      Effect.catch(({ message }) => Effect.logDebug(`cannot check containerd's configuration: ${message}`))
+    )
+    yield* KubeletPulls.follow({ client, store, onPull: watch.pulled })
+  }).pipe(
+    Effect.provide(ContainerdClient.layer(options.containerd)),
+    Effect.scoped,
+    Effect.catchTag("ContainerdUnavailable", ({ message }) => Effect.logDebug(message)),
+    Effect.andThen(Effect.sleep(retry)),
+    Effect.forever
+  )
+  yield* Background.keepRunning("watch of the kubelet's pulls", follow)
+})

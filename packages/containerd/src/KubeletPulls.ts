@@ -1,0 +1,171 @@
+/**
+ * Images that containerd fetched from a registry for the kubelet, told when the pull has ended.
+ *
+ * Much else makes image records: imports, `ctr` and `nerdctl` (which read other configurations than the CRI plugin
+ * does), and names for content that is held. A pull of the kubelet is known by three signs, the same in containerd 1.6,
+ * 1.7 and 2.1 (measured): the CRI plugin itself creates the record `repository@digest`; containerd has noted at the
+ * manifest where it came from; and the manifest has been written just now, and not for a record of somebody else.
+ */
+import { BlobSource, type ContentStore, type StoreUnavailable } from "@spegel-ts/content/ContentStore"
+import * as Digest from "@spegel-ts/oci/Digest"
+import * as Manifest from "@spegel-ts/oci/Manifest"
+import * as MediaType from "@spegel-ts/oci/MediaType"
+import * as Reference from "@spegel-ts/oci/Reference"
+import { Clock, Effect, Option, Queue, Result, Stream } from "effect"
+import type { ContainerdClient, ContainerdFailed, ContainerdUnavailable, ImageEvent } from "./ContainerdClient.ts"
+
+export interface KubeletPull {
+  /** Registry, repository and digest; the kubelet's tag is not among the signs. */
+  readonly reference: Reference.Reference
+  /** When its manifest was complete, in milliseconds since an arbitrary moment (`Clock.monotonicTimeNanos`). */
+  readonly fetchedAt: number
+  /** Whether containerd keeps the layers after it unpacked them; none where that cannot be told. */
+  readonly keepsLayers: Option.Option<boolean>
+}
+
+type Client = Pick<typeof ContainerdClient.Service, "contentLabels" | "events" | "image">
+type Store = Pick<typeof ContentStore.Service, "changes" | "open">
+
+export interface KubeletPullsOptions {
+  readonly client: Client
+  readonly store: Store
+  /** Called for one pull after another, and waited for. */
+  readonly onPull: (pull: KubeletPull) => Effect.Effect<void>
+}
+
+/** Blobs remembered of each kind. */
+const maxRemembered = 4096
+/** Pulls that wait to be looked at; beyond it the oldest are passed over. */
+const maxWaiting = 256
+/** The file of a manifest, and the records of others, may be told of a little later than the kubelet's record. */
+const settleMillis = 1000
+/** Platforms of an index that are looked at. */
+const maxPlatforms = 16
+
+const source = "containerd.io/distribution.source."
+const layerReference = "containerd.io/gc.ref.content.l."
+const manifestReference = "containerd.io/gc.ref.content.m."
+const configReference = "containerd.io/gc.ref.content.config"
+
+const millis = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos / 1_000_000n))
+
+/** Adds the latest, and forgets the oldest where there are too many. */
+const remember = <A>(map: Map<Digest.Digest, A>, digest: Digest.Digest, value: A): void => {
+  map.delete(digest)
+  map.set(digest, value)
+  const [oldest] = map.keys()
+  if (map.size > maxRemembered && oldest !== undefined) map.delete(oldest)
+}
+
+/** The name `repository@digest` that a record has; none for other names. */
+const byDigest = (name: string) =>
+  Option.flatMap(
+    Result.getSuccess(Reference.parse(name)),
+    (reference) =>
+      reference.digest === undefined || reference.tag !== undefined || Reference.print(reference) !== name
+        ? Option.none()
+        : Option.some({ reference, digest: reference.digest })
+  )
+
+const hasLayers = (store: Store, digest: Digest.Digest) =>
+  store.open(digest).pipe(
+    Effect.flatMap((blob) =>
+      blob.size > MediaType.maxManifestSize
+        ? Effect.succeed(new Uint8Array())
+        : BlobSource.$match(blob, {
+          Bytes: ({ bytes }) => Effect.succeed(bytes),
+          File: ({ handle }) => Effect.promise((): Promise<Uint8Array> => handle.readFile())
+        })
+    ),
+    Effect.map((bytes) =>
+      Result.match(Manifest.parse(bytes), {
+        onFailure: () => false,
+        onSuccess: (manifest) => manifest._tag === "Image" && manifest.layers.length > 0
+      })
+    ),
+    Effect.scoped,
+    Effect.orElseSucceed(() => false)
+  )
+
+/**
+ * containerd refers to what it is to keep by labels of the manifest. With `discard_unpacked_layers` there are none for
+ * layers, before any is gone.
+ */
+const keepsLayers = Effect.fnUntraced(function*(
+  { client, store }: Pick<KubeletPullsOptions, "client" | "store">,
+  digest: Digest.Digest,
+  labels: Readonly<Record<string, string>>
+) {
+  const platforms = Object.entries(labels).flatMap(([label, child]) =>
+    label.startsWith(manifestReference) ? Option.toArray(Digest.fromString(child)) : []
+  )
+  for (const manifest of platforms.length === 0 ? [digest] : platforms.slice(0, maxPlatforms)) {
+    // Of other platforms there is nothing.
+    const found = manifest === digest
+      ? labels
+      : yield* client.contentLabels(manifest).pipe(
+        Effect.catchTag("ContainerdNotFound", () => Effect.succeed<Readonly<Record<string, string>>>({}))
+      )
+    const names = Object.keys(found)
+    if (names.some((name) => name.startsWith(layerReference))) return Option.some(true)
+    if (names.includes(configReference) && (yield* hasLayers(store, manifest))) return Option.some(false)
+  }
+  return Option.none<boolean>()
+})
+
+/** Tells of pulls until containerd goes away. */
+export const follow = Effect.fnUntraced(function*(
+  { client, onPull, store }: KubeletPullsOptions
+): Effect.fn.Return<void, ContainerdUnavailable | ContainerdFailed | StoreUnavailable> {
+  /** When blobs came. */
+  const added = new Map<Digest.Digest, number>()
+  /** Manifests that somebody else has made a record of. */
+  const others = new Map<Digest.Digest, true>()
+  const created = yield* Queue.sliding<{ readonly name: string; readonly at: number }>(maxWaiting)
+
+  const additions = Stream.runForEach(store.changes, (change) =>
+    change._tag === "BlobAdded"
+      ? Effect.map(millis, (now) => remember(added, change.digest, now))
+      : Effect.void)
+
+  const digestOf = (name: string) =>
+    Option.match(byDigest(name), {
+      onNone: () => Effect.map(client.image(name), ({ digest }) => digest),
+      onSome: ({ digest }) => Effect.succeed(digest)
+    })
+
+  const noteRecord = (event: ImageEvent): Effect.Effect<void, ContainerdUnavailable | ContainerdFailed> => {
+    if (event._tag !== "ImageChanged" || event.createdBy === "none") return Effect.void
+    const { name } = event
+    if (event.createdBy === "kubelet") {
+      return Effect.flatMap(millis, (at) => Effect.asVoid(Queue.offer(created, { name, at })))
+    }
+    return digestOf(name).pipe(
+      Effect.map((digest) => remember(others, digest, true)),
+      // It has been removed again.
+      Effect.catchTag("ContainerdNotFound", () => Effect.void)
+    )
+  }
+
+  const judge = Effect.gen(function*() {
+    const { at, name } = yield* Queue.take(created)
+    const named = byDigest(name)
+    if (Option.isNone(named)) return
+    yield* Effect.sleep(Math.max(0, at + settleMillis - (yield* millis)))
+    const { digest, reference } = named.value
+    const fetchedAt = added.get(digest)
+    if (fetchedAt === undefined || others.has(digest)) return
+    // Whatever else is said of it, it has been told.
+    added.delete(digest)
+    const labels = yield* client.contentLabels(digest)
+    if (!Object.keys(labels).some((label) => label.startsWith(source))) return
+    yield* onPull({ reference, fetchedAt, keepsLayers: yield* keepsLayers({ client, store }, digest, labels) })
+  }).pipe(
+    // It has been removed again.
+    Effect.catchTag("ContainerdNotFound", () => Effect.void)
+  )
+
+  yield* Effect.all([additions, Stream.runForEach(client.events, noteRecord), Effect.forever(judge)], {
+    concurrency: "unbounded"
+  })
+})
