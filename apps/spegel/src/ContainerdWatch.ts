@@ -11,7 +11,7 @@ import * as UseWatch from "./UseWatch.ts"
 
 export interface ContainerdWatchOptions extends Omit<UseWatch.UseWatchOptions, "faults"> {
   readonly containerd: ContainerdClientOptions
-  /** containerd's configuration file, which need not be in reach. */
+  /** containerd's configuration file; empty where it is out of reach. */
   readonly containerdConfig: string
 }
 

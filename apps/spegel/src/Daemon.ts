@@ -40,7 +40,7 @@ export type StoreSettings =
 
 export interface DaemonSettings extends MirrorFlags.MirrorSettings {
   readonly store: StoreSettings
-  /** containerd's configuration file, which need not be in reach. */
+  /** containerd's configuration file; empty where it is out of reach. */
   readonly containerdConfig: string
   /** Directory of containerd's hosts.toml files, as containerd is to be told. */
   readonly containerdRegistryConfigPath: string

@@ -71,7 +71,11 @@ export const start = Effect.fnUntraced(function*(options?: ContainerdOptions) {
     : `[plugins."io.containerd.grpc.v1.cri"]\nstream_server_port = "0"\n` +
       `[plugins."io.containerd.grpc.v1.cri".containerd]\nsnapshotter = "native"\n` +
       `discard_unpacked_layers = ${options.discardUnpackedLayers === true}\n` +
-      `[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "${options.configPath}"`
+      `[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "${options.configPath}"` +
+      // 2.x takes it under this key only.
+      (options.discardUnpackedLayers === true
+        ? `\n[plugins."io.containerd.cri.v1.images"]\ndiscard_unpacked_layers = true`
+        : "")
   const { containerd, ctr: client } = options?.programs ?? { containerd: "containerd", ctr: "ctr" }
   yield* Effect.promise(async () => {
     await mkdir(join(directory, "s"))

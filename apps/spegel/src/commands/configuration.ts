@@ -8,7 +8,7 @@ import { many, one, onOff } from "../Flags.ts"
 import * as HostsReport from "../HostsReport.ts"
 import * as MirrorUse from "../MirrorUse.ts"
 import { textSchema } from "../TextSchema.ts"
-import { containerdConfig, containerdRegistryConfigPath, mirroredRegistries, SettingsInvalid } from "./shared.ts"
+import { containerdRegistryConfigPath, mirroredRegistries, SettingsInvalid } from "./shared.ts"
 
 /** `http://fd00::7:30020`, as a template makes it that knows a node's address but not its family. */
 const bareIpv6 = /^(https?:\/\/)([0-9a-f:]+):(\d{1,5})(\/?)$/i
@@ -75,7 +75,13 @@ const flags = {
     fallback: "/etc/secrets/basic-auth",
     metavar: "DIR"
   }),
-  containerdConfig,
+  containerdConfig: one({
+    name: "containerd-config",
+    description: "containerd's configuration file, to warn where it keeps containerd from asking the mirror",
+    schema: Schema.NonEmptyString,
+    fallback: "/etc/containerd/config.toml",
+    metavar: "FILE"
+  }),
   containerdSock: one({
     name: "containerd-sock",
     description: "containerd's socket, to ask its version for that",

@@ -15,13 +15,7 @@ import * as MirrorFlags from "../MirrorFlags.ts"
 import { regularExpression } from "../RegularExpression.ts"
 import { textSchema } from "../TextSchema.ts"
 import { bootstrapFlags, bootstrapLayer, bootstrapTls } from "./bootstrap.ts"
-import {
-  containerdConfig,
-  containerdRegistryConfigPath,
-  dataDir,
-  mirroredRegistries,
-  SettingsInvalid
-} from "./shared.ts"
+import { containerdRegistryConfigPath, dataDir, mirroredRegistries, SettingsInvalid } from "./shared.ts"
 
 const path = Schema.NonEmptyString
 const address = { schema: ListenAddress, metavar: "[IP]:PORT" }
@@ -109,7 +103,14 @@ const flags = {
     fallback: "/var/lib/containerd/io.containerd.content.v1.content",
     metavar: "DIR"
   }),
-  containerdConfig,
+  containerdConfig: one({
+    name: "containerd-config",
+    description:
+      "containerd's configuration file, to warn at the start where it keeps containerd from asking the mirror; empty for none",
+    schema: Schema.String,
+    fallback: "",
+    metavar: "FILE"
+  }),
   containerdRegistryConfigPath,
   dataDir,
   mirroredRegistries,

@@ -23,14 +23,6 @@ export const containerdRegistryConfigPath = one({
   metavar: "DIR"
 })
 
-export const containerdConfig = one({
-  name: "containerd-config",
-  description: "containerd's configuration file, to warn where it keeps containerd from asking the mirror",
-  schema: Schema.NonEmptyString,
-  fallback: "/etc/containerd/config.toml",
-  metavar: "FILE"
-})
-
 export const dataDir = one({
   name: "data-dir",
   description: "Directory of the node's identity",
