@@ -24,7 +24,7 @@ export interface KubeletPull {
 }
 
 type Client = Pick<typeof ContainerdClient.Service, "contentLabels" | "events" | "image">
-type Store = Pick<typeof ContentStore.Service, "changes" | "open">
+type Store = Pick<typeof ContentStore.Service, "changes" | "digests" | "open">
 
 export interface KubeletPullsOptions {
   readonly client: Client
@@ -37,8 +37,8 @@ export interface KubeletPullsOptions {
 const maxRemembered = 4096
 /** Pulls that wait to be looked at; beyond it the oldest are passed over. */
 const maxWaiting = 256
-/** The file of a manifest, and the records of others, may be told of a little later than the kubelet's record. */
-const settleMillis = 1000
+/** Files, and the records of others, may be told of a little later: a directory that is new is looked for each second. */
+const settleMillis = 3000
 /** Platforms of an index that are looked at. */
 const maxPlatforms = 16
 
@@ -123,10 +123,29 @@ export const follow = Effect.fnUntraced(function*(
   const others = new Map<Digest.Digest, true>()
   const created = yield* Queue.sliding<{ readonly name: string; readonly at: number }>(maxWaiting)
 
-  const additions = Stream.runForEach(store.changes, (change) =>
-    change._tag === "BlobAdded"
-      ? Effect.map(millis, (now) => remember(added, change.digest, now))
-      : Effect.void)
+  let isFirst = true
+  let wasEmpty = false
+  /** On a new node the directory of blobs comes with the first of them, before it can be watched. */
+  const listNew = Effect.gen(function*() {
+    const digests = yield* Stream.runCollect(store.digests)
+    const now = yield* millis
+    if (!isFirst && wasEmpty) {
+      for (const digest of digests.slice(0, maxRemembered)) if (!added.has(digest)) remember(added, digest, now)
+    }
+    isFirst = false
+    wasEmpty = digests.length === 0
+  })
+
+  const additions = Stream.runForEach(store.changes, (change) => {
+    switch (change._tag) {
+      case "BlobAdded":
+        return Effect.map(millis, (now) => remember(added, change.digest, now))
+      case "Resync":
+        return listNew
+      default:
+        return Effect.void
+    }
+  })
 
   const digestOf = (name: string) =>
     Option.match(byDigest(name), {

@@ -56,7 +56,7 @@ const start = Effect.gen(function*() {
     { startImmediately: true }
   )
   // The clock is moved before what was offered is taken.
-  const settle = Effect.repeat(TestClock.adjust("1 second"), { times: 3 })
+  const settle = Effect.repeat(TestClock.adjust("1 second"), { times: 5 })
   yield* settle
 
   const record = (name: string, createdBy: Creator) => Queue.offer(events, ImageEvent.ImageChanged({ name, createdBy }))
