@@ -60,6 +60,7 @@ interface Use {
 
 interface Client extends Use {
   readonly address: string
+  connections: number
 }
 
 interface Connection {
@@ -151,9 +152,9 @@ export class BodyMemory {
         const connection = this.#account(socket)
         const answer = (admitted: boolean) => resume(Effect.succeed(admitted))
         const take = () => {
-          if (!this.#mayMove(connection)) return false
-          this.#hold(connection, 1, 0)
-          answer(true)
+          if (!socket.destroyed && !this.#mayMove(connection)) return false
+          if (!socket.destroyed) this.#hold(connection, 1, 0)
+          answer(!socket.destroyed)
           return true
         }
         if (take()) return
@@ -258,7 +259,8 @@ export class BodyMemory {
 
   #enter(socket: Socket): Connection {
     const address = ClientAddress.of(socket)
-    const client = this.#clients.get(address) ?? { address, moving: 0, beyond: 0 }
+    const client = this.#clients.get(address) ?? { address, connections: 0, moving: 0, beyond: 0 }
+    client.connections++
     this.#clients.set(address, client)
     const connection: Connection = {
       socket,
@@ -287,7 +289,7 @@ export class BodyMemory {
       this.#apart += connection.queued
       Object.assign(connection, { bodies: 0, held: 0, received: 0, queued: 0 })
       this.#recharge(connection)
-      if (client.moving === 0 && client.beyond === 0) this.#clients.delete(address)
+      if (--client.connections === 0) this.#clients.delete(address)
       for (const waiter of this.#waiters) {
         if (waiter.connection === connection && waiter.attempt()) this.#waiters.delete(waiter)
       }

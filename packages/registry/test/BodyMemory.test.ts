@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { BodyMemory } from "@spegel-ts/registry/BodyMemory"
 import type { SocketQueue } from "@spegel-ts/registry/SocketQueues"
-import { Effect, Exit, Scope } from "effect"
+import { Effect, Exit, Fiber, Scope } from "effect"
 import { EventEmitter } from "node:events"
 import type { Socket } from "node:net"
 
@@ -159,6 +159,30 @@ describe("BodyMemory", () => {
       for (const scope of scopes) yield* Scope.close(scope, Exit.void)
       assert.strictEqual(memory.used, 0)
       assert.isTrue(yield* ask("192.0.2.1"))
+    }))
+
+  it.live("gives all connections of an address one share, whichever come and go", () =>
+    Effect.gen(function*() {
+      const { connect, memory } = setup({ budget: 8 * mib })
+      const [first, second] = [connect("192.0.2.1"), connect("192.0.2.1")]
+      for (const { socket } of [first, second]) assert.isTrue(memory.hasRoom(socket, 1))
+      first.destroy()
+      for (let body = 0; body < 10; body++) assert.isTrue(yield* admitted(memory, second))
+      assert.isFalse(yield* admitted(memory, connect("192.0.2.1")))
+    }).pipe(Effect.scoped))
+
+  it.live("keeps nothing for a client that goes away while it waits", () =>
+    Effect.gen(function*() {
+      const { connect, memory } = setup({ budget: 8 * mib })
+      yield* Effect.scoped(Effect.gen(function*() {
+        for (let body = 0; body < 10; body++) yield* admitted(memory, connect("192.0.2.1"))
+        const waiting = connect("192.0.2.1")
+        const waits = yield* Effect.forkChild(admitted(memory, waiting))
+        yield* Effect.sleep("20 millis")
+        waiting.destroy()
+        assert.isFalse(yield* Fiber.join(waits))
+      }))
+      assert.strictEqual(memory.used, 0)
     }))
 
   it.live("counts what is on its way still to clients that have gone, and what comes from peers", () =>
