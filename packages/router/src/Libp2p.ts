@@ -149,7 +149,8 @@ const bootstrapForever = Effect.fnUntraced(function*(host: Host, bootstrap: type
   readonly joined: () => void
 }) {
   const changed = yield* Queue.sliding<void>(1)
-  yield* Background.keepRunning(
+  // Sources that never change have no news: that is an end, and no failure.
+  yield* Background.untilDone(
     "bootstrap changes",
     Stream.runForEach(bootstrap.changes, () => Queue.offer(changed, undefined))
   )
