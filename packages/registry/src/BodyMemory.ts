@@ -127,8 +127,8 @@ export class BodyMemory {
   /** Whether so many bytes may be sent to a client now. */
   hasRoom(socket: Socket, bytes: number): boolean {
     const connection = this.#account(socket)
-    // Whoever has taken everything is sent the next bytes, whatever others hold.
-    if (connection.queued === 0) return true
+    // Whoever has taken everything is sent a few bytes more, whatever others hold.
+    if (connection.queued === 0 && bytes <= smallSize) return true
     const more = this.#beyond(connection, bytes) - connection.use.beyond
     const wanted = connection.client.beyond + this.#goneOf(connection) + more
     const free = this.#beyondBudget - this.#all.beyond - this.#apart
