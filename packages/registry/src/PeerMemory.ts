@@ -6,7 +6,6 @@
  */
 import * as Digest from "@spegel-ts/oci/Digest"
 import type { Peer } from "@spegel-ts/router/Peer"
-import { Option } from "effect"
 import type { PeerError } from "./MirrorError.ts"
 import { Patience } from "./Patience.ts"
 
@@ -130,7 +129,7 @@ export class PeerMemory {
         }
         if (error.status !== 404) return about(brokenMillis, "refused it a moment ago")
         // A tag may come at any time; what a digest is said to be held for is said for so long.
-        return Option.isSome(Digest.fromString(content)) ? about(this.#recordMillis, "did not have it") : undefined
+        return Digest.isDigest(content) ? about(this.#recordMillis, "did not have it") : undefined
       case "PeerSuspected":
         return about(suspectedMillis, "is said to send wrong bytes for it", "wrong bytes")
       case "ContentCorrupted":
