@@ -13,7 +13,7 @@ const statusOf = (url: string) =>
     Effect.map(({ status }) => status)
   )
 
-const eventually = <A>(effect: Effect.Effect<A, unknown>, expected: A) =>
+const eventually = (effect: Effect.Effect<number, unknown>, expected: number) =>
   effect.pipe(
     Effect.filterOrFail((value) => value === expected, (value) => new Error(`${value} instead of ${expected}`)),
     Effect.retry({ schedule: Schedule.spaced("50 millis"), times: 400 })
