@@ -205,6 +205,7 @@ export const start = Effect.fnUntraced(function*({ upstreamBytesPerSecond }: Clu
   const noDns = join(directory, "control-plane", "no-dns")
   return {
     directory,
+    controlPlane,
     upstream,
     kubectl,
     helm: program("helm"),

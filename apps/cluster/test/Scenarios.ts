@@ -3,6 +3,7 @@ import { Effect } from "effect"
 import type { Cluster } from "./Cluster.ts"
 import * as Installation from "./Installation.ts"
 import * as Pods from "./Pods.ts"
+import * as Metrics from "./scenarios/Metrics.ts"
 import * as Nodes from "./scenarios/Nodes.ts"
 import * as Restarts from "./scenarios/Restarts.ts"
 import * as Settings from "./scenarios/Settings.ts"
@@ -49,6 +50,7 @@ const scenarios = (installation: Installation.Installation) => [
   { name: "host port and node port", smoke: false, effect: Settings.hostPort(installation) },
   { name: "node port only", smoke: false, effect: Settings.nodePort(installation) },
   { name: "the cluster's DNS is down", smoke: false, effect: Settings.dnsDown(installation) },
+  { name: "dashboard and alerts", smoke: false, effect: Metrics.dashboardAndAlerts(installation) },
   {
     name: "upgrade from 0.1.0, roll back, upgrade, under pulls",
     smoke: false,

@@ -144,7 +144,7 @@ export const make = ({ client, daemonSet, mirrorDaemonSet, namespace }: SurveyOp
       const query = new URLSearchParams({ limit: String(pageSize) })
       if (fields !== "") query.set("fieldSelector", fields)
       if (next !== undefined) query.set("continue", next)
-      const { body } = yield* get(`/api/v1/${inNamespace}/${resource}?${query}`)
+      const { body } = yield* get(`/api/v1/${inNamespace}/${resource}?${query.toString()}`)
       const decoded = yield* decode(page, body)
       items.push(...decoded.items)
       next = decoded.metadata?.continue || undefined
