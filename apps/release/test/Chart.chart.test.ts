@@ -1,6 +1,8 @@
 import { assert, beforeAll, describe, it } from "@effect/vitest"
 import * as ChartReadme from "@spegel-ts/release/ChartReadme"
+import * as ImageDefinition from "@spegel-ts/release/ImageDefinition"
 import { version } from "@spegel-ts/spegel/Version"
+import { Effect } from "effect"
 import { glob, readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -528,6 +530,17 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
       assert.include(stderr, key)
     })
   }
+
+  it("waits for a start with the program that the image has", async () => {
+    const { entrypoint } = await Effect.runPromise(ImageDefinition.load)
+    const { startupProbe } = containerOf(await HelmChart.render(), "registry")
+    const [program, main, ...args] = startupProbe.exec.command
+    assert.deepStrictEqual([program, main], [entrypoint[0], entrypoint.at(-1)])
+    assert.deepStrictEqual(args, ["probe", "--url=http://127.0.0.1:5000/readyz", "--timeout=50s"])
+    // The probe tells why before the kubelet ends it.
+    assert.isAbove(startupProbe.timeoutSeconds, 50)
+    for (const flag of ["--url", "--timeout"]) assert.include(await flagsOf("probe"), flag)
+  })
 
   it("takes tags of upstream first where registries are named, by either key", async () => {
     for (const key of ["mirroredRegistries", "registries"]) {

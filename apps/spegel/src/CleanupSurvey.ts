@@ -181,7 +181,7 @@ export const make = ({ client, daemonSet, mirrorDaemonSet, namespace }: SurveyOp
     const cleanups = pods.filter((pod) => isOf(pod, daemonSet))
     const restored = new Set(cleanups.filter(isReady).flatMap((pod) => nodeOf(pod) ?? []))
     const refusals = yield* list(Event, "events", `reason=FailedCreate,involvedObject.name=${daemonSet}`)
-    const refusal = refusals.at(-1)?.message ?? ""
+    const refusal = (refusals.at(-1)?.message ?? "").replace("(combined from similar events): ", "")
     const left = new Map<string, string>()
     const mirrors = pods.filter((pod) => isOf(pod, mirrorDaemonSet)).flatMap((pod) => nodeOf(pod) ?? [])
     const without = refusal === "" ? "it has no cleanup pod" : "its cleanup pod was refused"

@@ -76,7 +76,8 @@ export const podSecurity = Effect.fnUntraced(function*(installation: Installatio
     const refused = yield* failing(installation)
     yield* mentions(refused.output, [
       ...nodes.map(({ nodeName }) => nodeName),
-      `violates PodSecurity "${refusing}:latest"`,
+      "violates PodSecurity",
+      `${refusing}:latest`,
       `${enforce}=privileged`
     ])
     yield* isEmpty
