@@ -185,7 +185,9 @@ export const make = ({ client, daemonSet, mirrorDaemonSet, namespace }: SurveyOp
     const left = new Map<string, string>()
     const mirrors = pods.filter((pod) => isOf(pod, mirrorDaemonSet)).flatMap((pod) => nodeOf(pod) ?? [])
     const without = refusal === "" ? "it has no cleanup pod" : "its cleanup pod was refused"
-    for (const node of [...mirrors, ...yield* nodesOfStopped]) left.set(node, without)
+    // Where pods are refused nothing else names nodes. Events are kept for an hour: their nodes may be gone.
+    const stopped = refusal === "" ? [] : yield* nodesOfStopped
+    for (const node of [...mirrors, ...stopped]) left.set(node, without)
     for (const pod of cleanups) left.set(nodeOf(pod) ?? "a node without a name", reasonOf(pod))
     for (const node of restored) left.delete(node)
     return {
