@@ -82,11 +82,13 @@ type AnswerError = BodyInterrupted | DistributionError.DistributionError | Store
 export class Registry extends Context.Service<Registry, {
   /** Answers one request; every error is an OCI error body. */
   readonly handler: Handler
+  /** From now on `/readyz` answers 503, so that nobody new is sent here; all else is answered as before. */
+  readonly retire: Effect.Effect<void>
 }>()("@spegel-ts/registry/Registry") {
   static readonly layer = (
     options: RegistryOptions
   ): Layer.Layer<Registry, never, ContentStore | Router | PeerTransport | PullLedger> =>
-    Layer.effect(Registry, Effect.map(make(options), (handler) => Registry.of({ handler })))
+    Layer.effect(Registry, Effect.map(make(options), Registry.of))
 }
 
 const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
@@ -145,8 +147,10 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
     }
   })
 
+  let retired = false
   const probe = Effect.fnUntraced(function*(path: "/livez" | "/readyz", response: ServerResponse) {
     if (path === "/livez") return yield* sendJson(response, 200, "{}")
+    if (retired) return yield* DistributionError.unavailable("the mirror is stopping")
     if (!(yield* router.ready)) {
       const standing = yield* router.standing
       return yield* DistributionError.unavailable(
@@ -315,7 +319,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
         ),
         request
       )
-  return handler
+  return { handler, retire: Effect.sync(() => retired = true) }
 })
 
 const handlers = {
