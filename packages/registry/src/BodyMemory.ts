@@ -1,8 +1,7 @@
 /**
  * The memory of all bodies on their way to clients: what they are read into here, and what the kernel holds of them in
  * sockets. All together have a budget. A part of it is for what each body needs to move, the rest for what makes it fast.
- * Of each a client address may have as much as it leaves free to others: half where it is alone, a third where another wants
- * as much, and so on. Whoever comes finds some.
+ * Of each a client address may have as much as it leaves free to others: half where it is alone. Whoever comes finds some.
  *
  * What the kernel holds is not known at once. Bytes count when they are handed over, up to what a socket can hold; where
  * that comes near the bound, the kernel is asked, and what clients have taken since is counted off. A body that has reached
