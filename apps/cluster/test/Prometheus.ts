@@ -5,6 +5,7 @@ import { openSync } from "node:fs"
 import { mkdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { type Cluster, eventually } from "./Cluster.ts"
+import * as Steps from "./Steps.ts"
 
 const port = 9191
 
@@ -23,7 +24,7 @@ const Answer = Schema.fromJsonString(Schema.Struct({
   data: Schema.Struct({
     result: Schema.Array(Schema.Struct({
       metric: Schema.Record(Schema.String, Schema.String),
-      value: Schema.Tuple([Schema.Number, Schema.String])
+      value: Schema.Tuple([Schema.Finite, Schema.String])
     }))
   })
 }))
@@ -83,7 +84,7 @@ export const start = Effect.fnUntraced(function*(cluster: Cluster, targets: Read
     Effect.filterOrFail(
       query("count_over_time(spegel_build_info[1m]) >= 2"),
       (samples) => samples.length === targets.length,
-      () => new Error("not yet")
+      (samples) => new Steps.NotAsPromised({ reason: `${samples.length} of ${targets.length} mirrors are scraped` })
     )
   )
   return { query }
