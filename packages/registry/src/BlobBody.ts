@@ -28,7 +28,7 @@ export const sendFile = (
   range: ByteRange,
   response: ServerResponse,
   memory: SendRoom,
-  onTaken: OnTaken = () => {}
+  onTaken: OnTaken
 ): Effect.Effect<void, BodyInterrupted> =>
   sending(
     response,
@@ -112,11 +112,7 @@ export type ClientWriter = (chunk: Buffer, done: (taken: boolean) => void) => bo
  * Writes to the client's socket below the response, whose head is set and goes out with the first chunk:
  * `ServerResponse.write` corks until the next tick and so never completes at once.
  */
-export const clientWriter = (
-  response: ServerResponse,
-  memory: SendRoom,
-  onTaken: OnTaken = () => {}
-): ClientWriter => {
+export const clientWriter = (response: ServerResponse, memory: SendRoom, onTaken: OnTaken): ClientWriter => {
   let headSent = false
   const send: ClientWriter = (chunk, done) => {
     const { socket } = response

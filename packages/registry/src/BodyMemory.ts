@@ -48,8 +48,8 @@ const refused = Metric.counter("spegel_bodies_refused_total", {
   incremental: true
 })
 
-/** They are there from the start, so that their first increase is seen. */
-export const initialise: Effect.Effect<void> = Effect.andThen(Metric.update(inUse, 0), Metric.update(refused, 0))
+/** Makes the series that tell of bodies, before there are any. */
+export const initialiseMetrics: Effect.Effect<void> = Effect.andThen(Metric.update(inUse, 0), Metric.update(refused, 0))
 
 /** Memory in use, in bytes: what bodies need to move, and what is beyond it. */
 interface Use {
@@ -113,6 +113,7 @@ export class BodyMemory {
   #dueAt = Infinity
   #measuredAt = performance.now()
   #pauseMillis = minPauseMillis
+  #closed = false
 
   constructor(options: BodyMemoryOptions) {
     this.#options = options
@@ -149,19 +150,20 @@ export class BodyMemory {
     Effect.acquireRelease(
       Effect.callback<boolean>((resume) => {
         const connection = this.#account(socket)
-        const answer = (admitted: boolean) => resume(Effect.succeed(admitted))
+        let timer: NodeJS.Timeout | undefined
         const take = () => {
           if (!socket.destroyed && !this.#mayMove(connection)) return false
           if (!socket.destroyed) this.#hold(connection, 1, 0)
-          answer(!socket.destroyed)
+          clearTimeout(timer)
+          resume(Effect.succeed(!socket.destroyed))
           return true
         }
         if (take()) return
-        const stop = this.#wait(connection, take)
-        setTimeout(() => {
-          if (!stop()) return
+        const waiter = this.#wait(connection, take)
+        timer = setTimeout(() => {
+          this.#waiters.delete(waiter)
           this.#closeStalled(stalledMillis)
-          answer(false)
+          resume(Effect.succeed(false))
         }, patienceMillis)
       }).pipe(Effect.tap((admitted) => admitted ? Effect.void : Metric.update(refused, 1))),
       (admitted) => admitted ? this.#letGo(socket, 1, 0) : Effect.void
@@ -192,6 +194,12 @@ export class BodyMemory {
           this.#recharge(connection)
         })
     )
+
+  /** Stops asking the kernel; for when nothing is sent any more. */
+  close(): void {
+    this.#closed = true
+    clearTimeout(this.#timer)
+  }
 
   get #beyondBudget(): number {
     return (1 - movingShare) * this.#options.budget
@@ -298,18 +306,18 @@ export class BodyMemory {
     return connection
   }
 
-  /** Tries again whenever the kernel has been asked; gives what ends that, which tells whether it still waited. */
-  #wait(connection: Connection, attempt: () => boolean): () => boolean {
+  /** Tries again whenever the kernel has been asked. */
+  #wait(connection: Connection, attempt: () => boolean): Waiter {
     const waiter = { connection, attempt }
     this.#waiters.add(waiter)
     this.#measureIn(this.#pauseMillis)
-    return () => this.#waiters.delete(waiter)
+    return waiter
   }
 
   /** Asks the kernel so many milliseconds after it was asked last, or sooner where that is due already. */
   #measureIn(millis: number): void {
     const dueAt = this.#measuredAt + millis
-    if (this.#measuring || dueAt >= this.#dueAt) return
+    if (this.#closed || this.#measuring || dueAt >= this.#dueAt) return
     clearTimeout(this.#timer)
     this.#dueAt = dueAt
     const left = dueAt - performance.now()

@@ -25,7 +25,7 @@ import type { Socket } from "node:net"
 import { type Answer, interrupted, sendError, sendJson } from "./Answer.ts"
 import * as BasicAuth from "./BasicAuth.ts"
 import { type BodyInterrupted, clientGone } from "./BlobBody.ts"
-import { BodyMemory, initialise } from "./BodyMemory.ts"
+import { BodyMemory, initialiseMetrics } from "./BodyMemory.ts"
 import * as ContentAnswer from "./ContentAnswer.ts"
 import type { Handler } from "./HttpListener.ts"
 import * as LocalContent from "./LocalContent.ts"
@@ -103,12 +103,12 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
     Effect.forkScoped
   )
   const local = yield* LocalContent.make
-  yield* initialise
-  const memory = new BodyMemory({
-    budget: options.maxBodyMemory,
-    maxUnsent: yield* Effect.promise(() => SocketQueues.maxUnsent()),
-    queues: SocketQueues.read
-  })
+  yield* initialiseMetrics
+  const maxUnsent = yield* Effect.promise(() => SocketQueues.maxUnsent())
+  const memory = yield* Effect.acquireRelease(
+    Effect.sync(() => new BodyMemory({ budget: options.maxBodyMemory, maxUnsent, queues: SocketQueues.read })),
+    (memory) => Effect.sync(() => memory.close())
+  )
   const content = yield* ContentAnswer.make(options, memory)
 
   const tagsList = Effect.fnUntraced(function*(
@@ -333,6 +333,7 @@ const handlers = {
 /** What metrics call an endpoint. */
 const handlerOf = (request: DistributionRequest.DistributionRequest): RegistryMetrics.RequestHandler =>
   handlers[request._tag]
+
 /** What an answer without a body of its own memory takes, in bytes. */
 const smallAnswer = 4096
 

@@ -206,6 +206,39 @@ describe("BodyMemory", () => {
       assert.isBelow(memory.used, 5 * mib + unsent)
     }).pipe(Effect.scoped))
 
+  it.live("leaves no timer behind: of a body that waited, nor when it is closed", () =>
+    Effect.gen(function*() {
+      const { connect, fill, memory } = setup({ budget: 8 * mib })
+      const timers = () => process.getActiveResourcesInfo().filter((resource) => resource === "Timeout").length
+      const before = timers()
+      const waits = yield* Effect.scoped(Effect.gen(function*() {
+        for (let body = 0; body < 10; body++) yield* admitted(memory, connect("192.0.2.1"))
+        const waits = yield* Effect.forkDetach(Effect.scoped(admitted(memory, connect("192.0.2.1"))))
+        yield* Effect.yieldNow
+        assert.isAbove(timers(), before)
+        return waits
+      }))
+      assert.isTrue(yield* Fiber.join(waits))
+      assert.strictEqual(timers(), before)
+
+      const client = connect("192.0.2.1")
+      fill(client)
+      memory.whenRoom(client.socket, 64 * kib, () => assert.fail("it has room"))
+      memory.close()
+      assert.strictEqual(timers(), before)
+    }))
+
+  it.live("asks the kernel no more once it is closed", () =>
+    Effect.gen(function*() {
+      const { asked, connect, fill, memory } = setup({ budget: 8 * mib })
+      const client = connect("192.0.2.1")
+      memory.close()
+      fill(client)
+      memory.whenRoom(client.socket, 64 * kib, () => assert.fail("it has room"))
+      yield* settled
+      assert.strictEqual(asked(), 0)
+    }))
+
   it.live("asks the kernel only where it comes near a bound", () =>
     Effect.gen(function*() {
       const { asked, connect, fill, memory } = setup({ budget: 96 * mib })
