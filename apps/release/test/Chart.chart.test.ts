@@ -121,7 +121,7 @@ const table: Readonly<Record<string, HelmChart.Rendering>> = {
           usePreferSameNodeTrafficDistribution: false
         }
       },
-      spegel: { mirroredRegistries: ["https://ghcr.io"], mirrorResolveTimeout: "1m30s", prependExisting: true }
+      spegel: { mirroredRegistries: ["https://ghcr.io"], mirrorResolveTimeout: "1m30s", prependExisting: false }
     }
   }
 }

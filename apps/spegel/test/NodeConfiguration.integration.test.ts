@@ -34,7 +34,6 @@ describe("spegel on a node", { timeout: 120_000 }, () => {
         "--mirror-targets",
         "http://10.0.0.7:30020",
         "http://fd00::7:30020",
-        "--prepend-existing=true",
         "--tag-resolution=upstream-first",
         `--basic-auth-dir=${secrets}`
       ], { CONTAINERD_REGISTRY_CONFIG_PATH: certs, RESOLVE_TAGS: "true" })
@@ -78,6 +77,7 @@ describe("spegel on a node", { timeout: 120_000 }, () => {
           "configuration",
           `--containerd-registry-config-path=${directory}`,
           "--mirror-targets=http://127.0.0.1:5000",
+          "--prepend-existing=false",
           ...registries.map((registry) => `--mirrored-registries=${registry}`)
         ])
       const first = yield* configure("docker.io", "ghcr.io", "quay.io")
@@ -85,7 +85,7 @@ describe("spegel on a node", { timeout: 120_000 }, () => {
       assert.strictEqual(
         first.stdout,
         `wrote ${path("docker.io")}\n`
-          + "  removed https://cache.example: `spegel cleanup` brings it back, --prepend-existing keeps it\n"
+          + "  removed https://cache.example: `spegel cleanup` brings it back, --prepend-existing=true keeps it\n"
           + `wrote ${path("ghcr.io")}\n`
       )
       const warnings = first.stderr.split("\n").filter((line) => line.includes(directory))

@@ -22,7 +22,7 @@ describe("PeerSpeeds", () => {
     // Nor is a peer compared with itself.
     const alone = new PeerSpeeds()
     alone.gave(a, 100 * mebibyte, 1000, 0)
-    assert.isUndefined(alone.shame(a, 1, 0))
+    assert.isUndefined(alone.typicalOfOthers(a, 1, 0))
   })
 
   it("learns nothing from a few bytes that came at once, and forgets", () => {
