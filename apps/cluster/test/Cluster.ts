@@ -137,6 +137,8 @@ export const start = Effect.fnUntraced(function*({ upstreamBytesPerSecond }: Clu
 
   const program = (name: "kubectl" | "helm") => (args: ReadonlyArray<string>, input?: string) =>
     Shell.run(join(Programs.directories.bin, name), args, {
+      // The logs of hooks go there.
+      withErrors: name === "helm",
       environment: { KUBECONFIG: admin, HELM_CACHE_HOME: join(directory, "helm"), HOME: directory },
       ...(input === undefined ? {} : { input })
     })
@@ -203,6 +205,7 @@ export const start = Effect.fnUntraced(function*({ upstreamBytesPerSecond }: Clu
   const noDns = join(directory, "control-plane", "no-dns")
   return {
     directory,
+    controlPlane,
     upstream,
     kubectl,
     helm: program("helm"),

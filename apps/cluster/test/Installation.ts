@@ -72,21 +72,40 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
     return pulls.map(({ node, seconds }) => `${node} ${seconds.toFixed(2)} s`).join(", ")
   })
 
-  /** Uninstalls; then no file of ours is left where containerd looks for mirrors, and nothing in the namespace. */
-  const remove = Effect.gen(function*() {
-    yield* cluster.helm(["uninstall", "spegel", "-n", namespace])
-    for (const node of nodes) {
-      const left = yield* node.run("find", "/etc/containerd/certs.d", "-type", "f")
-      yield* Steps.promise(left === "", `left on ${node.nodeName}: ${left}`)
-    }
-    yield* eventually(
-      "no Job and no pod is left",
-      "30 seconds",
-      Effect.flatMap(
-        inNamespace("get", "jobs,pods", "-o", "name"),
-        (left) => Steps.promise(left.trim() === "", `left: ${left}`)
-      )
+  /** Uninstalls, and gives what helm printed and how long it took. */
+  const uninstall = Effect.suspend(() => {
+    const started = performance.now()
+    return Effect.map(
+      cluster.helm(["uninstall", "spegel", "-n", namespace]),
+      (output) => ({ output, seconds: (performance.now() - started) / 1000 })
     )
+  })
+
+  /** No file of ours is where containerd looks for mirrors, and no identity. */
+  const isRestored = Effect.fnUntraced(function*(node: Node) {
+    const left = yield* node.run("find", "/etc/containerd/certs.d", "/var/lib/spegel", "-type", "f")
+    yield* Steps.promise(left === "", `left on ${node.nodeName}: ${left}`)
+  })
+
+  /** Neither the release nor the end of it has left anything in the namespace. */
+  const isEmpty = eventually(
+    "nothing is left in the namespace",
+    "60 seconds",
+    Effect.flatMap(
+      inNamespace("get", "jobs,daemonsets,pods,services,roles,rolebindings", "-o", "name"),
+      (left) => Steps.promise(left.trim() === "", `left: ${left}`)
+    )
+  )
+
+  /** Uninstalls; all nodes are as they were, within the time that an operator waits, and helm names them. */
+  const remove = Effect.gen(function*() {
+    const { output, seconds } = yield* uninstall
+    const names = nodes.map(({ nodeName }) => nodeName).toSorted().join(", ")
+    yield* Steps.promise(output.includes(`restored ${nodes.length} nodes: ${names}`), `helm printed ${output}`)
+    yield* Steps.promise(seconds <= 60, `it took ${seconds.toFixed(1)} s`)
+    yield* Effect.forEach(nodes, isRestored)
+    yield* isEmpty
+    return `${seconds.toFixed(1)} s`
   })
 
   return {
@@ -100,6 +119,9 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
     podOn,
     newImage,
     pullEverywhere,
+    uninstall,
+    isRestored,
+    isEmpty,
     remove
   }
 }

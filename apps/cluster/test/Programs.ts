@@ -67,7 +67,8 @@ const debian = [
   "iptables",
   "conntrack",
   "openssl",
-  "curl"
+  "curl",
+  "prometheus"
 ]
 
 /** This machine lacks something that a cluster needs; `reason` says what to install. */

@@ -4,9 +4,11 @@ import type { Cluster } from "./Cluster.ts"
 import * as Installation from "./Installation.ts"
 import * as Pods from "./Pods.ts"
 import * as Faults from "./scenarios/Faults.ts"
+import * as Metrics from "./scenarios/Metrics.ts"
 import * as Nodes from "./scenarios/Nodes.ts"
 import * as Restarts from "./scenarios/Restarts.ts"
 import * as Settings from "./scenarios/Settings.ts"
+import * as Uninstalls from "./scenarios/Uninstalls.ts"
 import * as Steps from "./Steps.ts"
 
 interface Options {
@@ -26,9 +28,18 @@ const withoutWarnings = Effect.fnUntraced(function*({ cluster, namespace }: Inst
   return `${items.length} events`
 })
 
+/** One of the other mirrors has to be known. */
+const helmTest = Effect.fnUntraced(function*({ cluster, namespace, nodes }: Installation.Installation) {
+  const output = yield* cluster.helm(["test", "spegel", "-n", namespace])
+  const peers = /spegel_router_peers{[^}]*} (\d+)/.exec(output)?.[1]
+  yield* Steps.promise(peers === String(nodes.length - 1), `it shows ${peers} peers: ${output}`)
+  return `${peers} peers`
+})
+
 /** Those that a smoke test has come first. */
 const scenarios = (installation: Installation.Installation) => [
   { name: "no warnings at the start", smoke: true, effect: withoutWarnings(installation) },
+  { name: "helm test", smoke: true, effect: helmTest(installation) },
   { name: "pull on one node, then on the others", smoke: true, effect: installation.pullEverywhere() },
   { name: "restart all mirrors", smoke: true, effect: Effect.as(installation.restart, "") },
   { name: "pull after the restart", smoke: true, effect: installation.pullEverywhere() },
@@ -41,7 +52,17 @@ const scenarios = (installation: Installation.Installation) => [
   { name: "bootstrap by a Lease", smoke: false, effect: Settings.kubernetesBootstrap(installation) },
   { name: "host port and node port", smoke: false, effect: Settings.hostPort(installation) },
   { name: "node port only", smoke: false, effect: Settings.nodePort(installation) },
-  { name: "the cluster's DNS is down", smoke: false, effect: Settings.dnsDown(installation) }
+  { name: "the cluster's DNS is down", smoke: false, effect: Settings.dnsDown(installation) },
+  { name: "dashboard and alerts", smoke: false, effect: Metrics.dashboardAndAlerts(installation) },
+  {
+    name: "upgrade from 0.1.0, roll back, upgrade, under pulls",
+    smoke: false,
+    effect: Restarts.upgradeUnderPulls(installation)
+  },
+  { name: "uninstall while the cluster's DNS is down", smoke: false, effect: Uninstalls.dnsDown(installation) },
+  { name: "uninstall while a node is down", smoke: false, effect: Uninstalls.nodeDown(installation) },
+  { name: "uninstall while Pod Security is in the way", smoke: false, effect: Uninstalls.podSecurity(installation) },
+  { name: "uninstall of a node that left the selector", smoke: false, effect: Uninstalls.leftSelector(installation) }
 ]
 
 export const run = Effect.fnUntraced(function*(cluster: Cluster, options: Options) {
@@ -66,7 +87,7 @@ export const run = Effect.fnUntraced(function*(cluster: Cluster, options: Option
     [
       { name: "install", effect: Effect.as(installation.apply(), `${nodes.length} nodes`) },
       ...chosen,
-      { name: "uninstall", effect: Effect.as(installation.remove, "") }
+      { name: "uninstall", effect: installation.remove }
     ],
     ({ effect, name }) => Steps.run(cluster, name, effect)
   )

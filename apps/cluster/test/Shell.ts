@@ -17,13 +17,15 @@ export interface CommandOptions {
   readonly input?: string
   readonly cwd?: string
   readonly environment?: Readonly<Record<string, string>>
+  /** Whether to give what it printed on its standard error too, behind the rest. */
+  readonly withErrors?: boolean
 }
 
 /** Runs a command and gives what it printed. Interruption kills it. */
 export const run = (
   command: string,
   args: ReadonlyArray<string>,
-  { cwd, environment, input }: CommandOptions = {}
+  { cwd, environment, input, withErrors = false }: CommandOptions = {}
 ): Effect.Effect<string, CommandFailed> =>
   Effect.callback((resume) => {
     const child = spawn(command, args, {
@@ -41,6 +43,9 @@ export const run = (
     const fail = (output: string) =>
       resume(Effect.fail(new CommandFailed({ command: [command, ...args].join(" "), output })))
     child.once("error", ({ message }) => fail(message))
-    child.once("close", (code) => code === 0 ? resume(Effect.succeed(stdout)) : fail(`${stderr}${stdout}`))
-    return Effect.sync(() => child.kill("SIGKILL"))
+    child.once("close", (code) =>
+      code === 0 ? resume(Effect.succeed(withErrors ? stdout + stderr : stdout)) : fail(`${stderr}${stdout}`))
+    return Effect.sync(() =>
+      child.kill("SIGKILL")
+    )
   })

@@ -1,6 +1,8 @@
 import { assert, beforeAll, describe, it } from "@effect/vitest"
 import * as ChartReadme from "@spegel-ts/release/ChartReadme"
+import * as ImageDefinition from "@spegel-ts/release/ImageDefinition"
 import { version } from "@spegel-ts/spegel/Version"
+import { Effect } from "effect"
 import { glob, readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -40,6 +42,8 @@ const table: Readonly<Record<string, HelmChart.Rendering>> = {
         cleanup: { annotations: { a: "b" } }
       },
       serviceMonitor: { enabled: true, labels: { release: "prometheus" }, relabelings: [{ action: "labeldrop" }] },
+      prometheusRule: { enabled: true, labels: { release: "prometheus" } },
+      cleanup: { timeoutSeconds: 30, tolerations: [{ key: "a", operator: "Exists" }] },
       grafanaDashboard: {
         enabled: true,
         labels: { grafana_dashboard: "1" },
@@ -117,7 +121,7 @@ const table: Readonly<Record<string, HelmChart.Rendering>> = {
           usePreferSameNodeTrafficDistribution: false
         }
       },
-      spegel: { mirroredRegistries: ["https://ghcr.io"], mirrorResolveTimeout: "1m30s", prependExisting: true }
+      spegel: { mirroredRegistries: ["https://ghcr.io"], mirrorResolveTimeout: "1m30s", prependExisting: false }
     }
   }
 }
@@ -132,8 +136,18 @@ const podsOf = (objects: Objects) =>
   objects.filter(({ kind }) => kind === "DaemonSet" || kind === "Job").map(({ metadata, spec }) => ({
     name: metadata.name,
     labels: spec.template.metadata.labels as Readonly<Record<string, string>>,
+    annotations: spec.template.metadata.annotations as Readonly<Record<string, string>> | undefined,
     spec: spec.template.spec
   }))
+
+/** Pods of `helm test` among them. */
+const allPodsOf = (objects: Objects) => [
+  ...podsOf(objects).map(({ spec }) => ({ spec })),
+  ...objects.filter(({ kind }) => kind === "Pod").map(({ spec }) => ({ spec }))
+]
+
+const hooksOf = (objects: Objects, hook: string) =>
+  objects.filter(({ metadata }) => metadata.annotations?.["helm.sh/hook"] === hook)
 
 interface Container {
   readonly name: string
@@ -202,7 +216,8 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
       })
 
       it("gives containers no more than they need", () => {
-        for (const pod of podsOf(objects)) {
+        for (const pod of allPodsOf(objects)) {
+          assert.isFalse(pod.spec.enableServiceLinks)
           for (const container of containersOf(pod).filter(({ name }) => name !== "before")) {
             const writesToNode = ["data-dir", "configuration", "cleanup"].includes(container.name)
             assert.deepStrictEqual(container["securityContext"], {
@@ -260,8 +275,13 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
         const lease = rendering.values?.spegel?.bootstrapKinds?.includes("kubernetes") ?? false
         const taint = rendering.values?.nodeReadiness?.enabled ?? false
         const withToken = podsOf(objects).filter(({ spec }) => spec.automountServiceAccountToken !== false)
-        assert.lengthOf(withToken, lease || taint ? 1 : 0)
-        const rights = objects.filter(({ kind }) => /Role|Lease/.test(kind))
+        const hooks = hooksOf(objects, "post-delete")
+        const wait = hooks.find(({ kind }) => kind === "Job")?.metadata.name
+        assert.sameMembers(withToken.map(({ name }) => name), [
+          ...(lease || taint ? [podsOf(objects)[0]?.name] : []),
+          ...(wait === undefined ? [] : [wait])
+        ])
+        const rights = objects.filter((object) => /Role|Lease/.test(object.kind) && !hooks.includes(object))
         assert.sameMembers(rights.map(({ kind }) => kind), [
           ...(lease ? ["Lease", "Role", "RoleBinding"] : []),
           ...(taint ? ["ClusterRole", "ClusterRoleBinding"] : [])
@@ -302,7 +322,7 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
       })
 
       it("gives commands only flags that they have", async () => {
-        for (const container of podsOf(objects).flatMap(containersOf)) {
+        for (const container of allPodsOf(objects).flatMap(containersOf)) {
           if (container.name === "before") continue
           const [command = "", ...args] = container.args
           const known = await flagsOf(command)
@@ -310,33 +330,76 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
         }
       })
 
-      it("cleans up after uninstall on the nodes on which it ran", () => {
-        const hooks = objects.filter(({ metadata }) => metadata.annotations?.["helm.sh/hook"] !== undefined)
+      it("restores nodes after uninstall, whatever they are to the mirrors now, and leaves nothing", () => {
+        const hooks = hooksOf(objects, "post-delete")
         if (rendering.values?.spegel?.containerdMirrorAdd === false) return assert.lengthOf(hooks, 0)
-        assert.deepStrictEqual(hooks.map(({ kind }) => kind), ["Service", "DaemonSet", "Job"])
-        for (const { metadata } of hooks) {
-          assert.strictEqual(metadata.annotations?.["helm.sh/hook"], "post-delete")
+        assert.deepStrictEqual(hooks.map(({ kind }) => kind), [
+          "ServiceAccount",
+          "Role",
+          "RoleBinding",
+          "DaemonSet",
+          "Job"
+        ])
+        for (const { kind, metadata } of hooks) {
+          const { annotations = {} } = metadata
           assert.strictEqual(
-            metadata.annotations?.["helm.sh/hook-delete-policy"],
-            "before-hook-creation,hook-succeeded"
+            annotations["helm.sh/hook-delete-policy"],
+            "before-hook-creation,hook-succeeded,hook-failed"
+          )
+          assert.strictEqual(
+            annotations["helm.sh/hook-weight"],
+            kind === "Job" ? "1" : kind === "DaemonSet" ? "0" : "-1"
           )
         }
         const [mirror, cleanup, wait] = podsOf(objects)
-        for (const field of ["nodeSelector", "affinity", "tolerations", "imagePullSecrets", "priorityClassName"]) {
+        for (const field of ["imagePullSecrets", "priorityClassName"]) {
           assert.deepStrictEqual(cleanup?.spec[field], mirror?.spec[field], field)
         }
-        const service = hooks[0] ?? assert.fail()
-        assert.strictEqual(service["spec"].clusterIP, "None")
-        assert.isTrue(service["spec"].publishNotReadyAddresses)
+        assert.deepStrictEqual(cleanup?.spec.nodeSelector, { "kubernetes.io/os": "linux" })
+        const [, role, binding, daemonSet, job] = hooks
+        assert.deepStrictEqual(role?.["rules"], [
+          { apiGroups: ["apps"], resources: ["daemonsets"], resourceNames: [daemonSet?.metadata.name], verbs: ["get"] },
+          { apiGroups: [""], resources: ["pods", "events"], verbs: ["list"] }
+        ])
+        assert.strictEqual(binding?.["subjects"][0].name, wait?.spec.serviceAccountName)
         const container = containersOf(wait ?? assert.fail())[0] ?? assert.fail()
-        const domain = rendering.values?.clusterDomain ?? "cluster.local."
-        assert.deepStrictEqual(
-          flag(container, "probe-endpoint"),
-          [`${service.metadata.name}.mirrors.svc.${domain}:${service["spec"].ports[0].port}`]
-        )
+        assert.deepStrictEqual(flag(container, "daemonset"), [`mirrors/${daemonSet?.metadata.name}`])
+        assert.deepStrictEqual(flag(container, "mirror-daemonset"), [mirror?.name])
+        // It says what is left before Kubernetes ends it, and helm waits for 5 minutes.
+        const seconds = Number.parseInt(flag(container, "timeout")[0] ?? "", 10)
+        assert.isBelow(seconds, job?.["spec"].activeDeadlineSeconds)
+        assert.isBelow(job?.["spec"].activeDeadlineSeconds, 300)
+        assert.isAbove(job?.["spec"].ttlSecondsAfterFinished, 0)
+        // A pod that tolerates everything would be given to a node that is down.
+        for (const { key } of wait?.spec.tolerations ?? []) assert.isString(key)
         const directories = (pod: { readonly spec: { readonly volumes: ReadonlyArray<{ hostPath?: unknown }> } }) =>
-          pod.spec.volumes.map(({ hostPath }) => hostPath)
-        for (const hostPath of directories(cleanup as never)) assert.deepInclude(directories(mirror as never), hostPath)
+          pod.spec.volumes.flatMap(({ hostPath }) => hostPath ?? [])
+        const identity = { path: "/var/lib/spegel", type: "DirectoryOrCreate" }
+        for (const hostPath of directories(cleanup as never)) {
+          assert.deepInclude([...directories(mirror as never), identity], hostPath)
+        }
+      })
+
+      it("has a port that stays open when a mirror stops, and time enough for what runs", () => {
+        const pod = podsOf(objects)[0] ?? assert.fail()
+        const registry = containersOf(pod).at(-1) ?? assert.fail()
+        assert.deepStrictEqual(flag(registry, "shutdown-delay"), ["5s"])
+        // Beside the default of --shutdown-grace.
+        assert.isAbove(pod.spec.terminationGracePeriodSeconds, 5 + 20)
+        assert.strictEqual(pod.annotations?.["kubectl.kubernetes.io/default-container"], "registry")
+      })
+
+      it("can be tested by helm", () => {
+        const [test, ...others] = hooksOf(objects, "test")
+        assert.lengthOf(others, 0)
+        const [container] = containersOf(test as never)
+        const urls = flag(container ?? assert.fail(), "url")
+        const { port } = find(objects, "Service", podsOf(objects)[0]?.name ?? "")["spec"].ports[0]
+        assert.include(urls, `http://${podsOf(objects)[0]?.name}:${port}/metrics`)
+        assert.isTrue(
+          urls.every((url) => /^http:\/\/(?:\$\(NODE_IP\):30\d+\/readyz|[a-z-]+:\d+\/metrics)$/.test(url)),
+          urls.join()
+        )
       })
     })
   }
@@ -455,7 +518,10 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
       ["a relative path", "containerdSock", { spegel: { containerdSock: "run/c.sock" } }],
       ["text for a list", "mirroredRegistries", { spegel: { mirroredRegistries: "https://docker.io" } }],
       ["a digest that is none", "digest", { image: { digest: "v0.1.0" } }],
-      ["a further flag without dashes", "extraArgs", { spegel: { extraArgs: ["peer-cidrs=10.0.0.0/8"] } }]
+      ["a further flag without dashes", "extraArgs", { spegel: { extraArgs: ["peer-cidrs=10.0.0.0/8"] } }],
+      ["tags of upstream first for all registries", "mirroredRegistries", {
+        spegel: { tagResolution: "upstream-first" }
+      }]
     ] as const
   ) {
     it(`refuses ${name}, and names it`, async () => {
@@ -464,6 +530,25 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
       assert.include(stderr, key)
     })
   }
+
+  it("waits for a start with the program that the image has", async () => {
+    const { entrypoint } = await Effect.runPromise(ImageDefinition.load)
+    const { startupProbe } = containerOf(await HelmChart.render(), "registry")
+    const [program, main, ...args] = startupProbe.exec.command
+    assert.deepStrictEqual([program, main], [entrypoint[0], entrypoint.at(-1)])
+    assert.deepStrictEqual(args, ["probe", "--url=http://127.0.0.1:5000/readyz", "--timeout=50s"])
+    // The probe tells why before the kubelet ends it.
+    assert.isAbove(startupProbe.timeoutSeconds, 50)
+    for (const flag of ["--url", "--timeout"]) assert.include(await flagsOf("probe"), flag)
+  })
+
+  it("takes tags of upstream first where registries are named, by either key", async () => {
+    for (const key of ["mirroredRegistries", "registries"]) {
+      const values = { spegel: { tagResolution: "upstream-first", [key]: ["https://docker.io"] } }
+      const configuration = containerOf(await HelmChart.render({ values }), "configuration")
+      assert.deepStrictEqual(flag(configuration, "tag-resolution"), ["upstream-first"])
+    }
+  })
 
   it("has a schema for exactly the keys that the README tells of", async () => {
     interface Schema {
@@ -494,7 +579,7 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
     }
   })
 
-  it("has a dashboard over metrics that exist", async () => {
+  it("has a dashboard and alerts over metrics that exist", async () => {
     const sources: Array<string> = []
     for await (const path of glob("packages/*/src/**/*.ts", { cwd: repository })) {
       sources.push(await readFile(join(repository, path), "utf8"))
@@ -505,8 +590,8 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
     collectDefaultMetrics({ register: registry })
     const process = new Set(registry.getMetricsAsArray().map(({ name }) => name))
     registry.clear()
-    const dashboard = await read("dashboards/spegel.json")
-    const used = new Set(dashboard.match(/(?:spegel|http|process|nodejs)_[a-z0-9_]+/g))
+    const files = await Promise.all([read("dashboards", "spegel.json"), read("alerts", "spegel.yaml")])
+    const used = new Set(files.join().match(/(?:spegel|http|process|nodejs)_[a-z0-9_]+/g))
     assert.isAtLeast(used.size, 10)
     for (const name of used) {
       const metric = name.replace(/_(?:bucket|sum|count)$/, "")

@@ -14,14 +14,17 @@ const validator = join(cache, "validate-kubernetes-v0.34.1", "validate")
 
 export const directory = fileURLToPath(new URL("../../../charts/spegel", import.meta.url))
 
-/** What the tests of the chart need and this machine lacks; undefined where nothing is. CI must lack nothing. */
-export const missingPrerequisite = (): string | undefined => {
-  const go = (process.env["PATH"] ?? "").split(":").some((path) => existsSync(join(path, "go")))
-  if (go || (existsSync(helm) && existsSync(validator))) return undefined
-  const reason = "needs go, to build helm"
+/** Why a test is skipped that needs a program; undefined where the program is there. CI must lack nothing. */
+export const missingProgram = (program: string, hint: string): string | undefined => {
+  if ((process.env["PATH"] ?? "").split(":").some((path) => existsSync(join(path, program)))) return undefined
+  const reason = `needs ${program} (${hint})`
   if (process.env["CI"] === "true") throw new Error(`CI lacks a prerequisite: ${reason}`)
   return reason
 }
+
+/** What the tests of the chart need and this machine lacks; undefined where nothing is. */
+export const missingPrerequisite = (): string | undefined =>
+  existsSync(helm) && existsSync(validator) ? undefined : missingProgram("go", "to build helm")
 
 export interface Finished {
   readonly code: number

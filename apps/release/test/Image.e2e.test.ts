@@ -243,7 +243,7 @@ describe.skipIf(missing !== undefined)(`the image${missing === undefined ? "" : 
 
         assert.strictEqual(yield* first.mirror.stop, 0)
         const directories = Effect.promise(() => Promise.all([first.data, first.certs].map((path) => readdir(path))))
-        assert.deepStrictEqual((yield* directories).map(({ length }) => length), [1, 1])
+        assert.deepStrictEqual((yield* directories).map(({ length }) => length), [2, 1])
         yield* PodRunner.prepare(first, first.cleanup)
         const cleanup = yield* PodRunner.create(first, first.cleanup)
         yield* cleanup.start

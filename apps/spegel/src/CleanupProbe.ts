@@ -1,5 +1,8 @@
-/** Waits until the cleanup of every node has answered, as the name of a headless service lists them. */
-import { Data, Duration, Effect, Schedule } from "effect"
+/**
+ * Waits until the cleanup of every node has answered, as the name of a headless service lists them: Go Spegel's way. Nodes that
+ * are down have no address, and are not waited for.
+ */
+import { Data, Duration, Effect, Option, Schedule } from "effect"
 import { lookup } from "node:dns/promises"
 import { isIPv6 } from "node:net"
 
@@ -49,17 +52,19 @@ const round = Effect.fnUntraced(function*(host: string, port: number) {
 
 /**
  * Ends after `threshold` rounds in a row, `period` apart, in which the same addresses have all answered: a node that
- * comes later is waited for too.
+ * comes later is waited for too. Fails where that is not so within `timeout`.
  */
 export const wait = Effect.fn("CleanupProbe.wait")(function*(options: {
   readonly host: string
   readonly port: number
   readonly threshold: number
   readonly period: Duration.Duration
+  readonly timeout: Option.Option<Duration.Duration>
 }) {
-  const { host, period, port, threshold } = options
+  const { host, period, port, threshold, timeout } = options
   let passed = 0
   let last = ""
+  let reason = ""
   yield* round(host, port).pipe(
     Effect.flatMap((addresses) => {
       passed = addresses === last ? passed + 1 : 1
@@ -68,8 +73,13 @@ export const wait = Effect.fn("CleanupProbe.wait")(function*(options: {
     }),
     Effect.catch((error) => {
       passed = 0
-      return Effect.logInfo(`waiting: ${error.message}`)
+      reason = error.message
+      return Effect.logInfo(`waiting: ${reason}`)
     }),
-    Effect.repeat({ schedule: Schedule.spaced(period), until: () => passed >= threshold })
+    Effect.repeat({ schedule: Schedule.spaced(period), until: () => passed >= threshold }),
+    Effect.timeoutOrElse({
+      duration: Option.getOrElse(timeout, () => Duration.infinity),
+      orElse: () => Effect.fail(new CleanupPending({ reason: `not all nodes were restored in time: ${reason}` }))
+    })
   )
 })

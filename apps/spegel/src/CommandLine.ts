@@ -7,6 +7,7 @@ import { cleanupWait } from "./commands/cleanupWait.ts"
 import { configuration } from "./commands/configuration.ts"
 import { dataDir } from "./commands/dataDir.ts"
 import { demo } from "./commands/demo.ts"
+import { probe } from "./commands/probe.ts"
 import { registry } from "./commands/registry.ts"
 import { version as versionCommand } from "./commands/version.ts"
 import { listNames, one } from "./Flags.ts"
@@ -47,7 +48,7 @@ const spegel = (output: Output) =>
   Command.make("spegel").pipe(
     Command.withSharedFlags({ logLevel }),
     Command.withDescription("Stateless, cluster-local, peer-to-peer mirror of OCI registries"),
-    Command.withSubcommands([registry, configuration, cleanup, cleanupWait, dataDir, demo, versionCommand]),
+    Command.withSubcommands([registry, configuration, cleanup, cleanupWait, dataDir, probe, demo, versionCommand]),
     Command.provide(({ logLevel }) => output.logging(logLevel))
   )
 

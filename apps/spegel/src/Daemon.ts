@@ -70,6 +70,9 @@ export interface DaemonSettings extends MirrorFlags.MirrorSettings {
   readonly nodeTaint: Option.Option<Omit<NodeTaintOptions, "environment" | "ready">>
   readonly debugWebEnabled: boolean
   readonly basicAuthDir: string
+  /** How long requests are still taken after the end has begun. */
+  readonly shutdownDelay: Duration.Duration
+  /** How long running requests may go on after that. */
   readonly shutdownGrace: Duration.Duration
 }
 
@@ -92,7 +95,22 @@ const storeLayer = (store: StoreSettings) => {
 /** Of the listeners beside the registry's: few ask them, and for pages that are made anew each time. */
 const connectionsBeside = { all: 128, ofAddress: 32 }
 
-/** Runs until interrupted; then running bodies are finished within the grace, and everything is closed. */
+/**
+ * Sends nobody here any more, and answers those who come all the same: Kubernetes needs a moment to lead nobody to a pod that
+ * stops, and containerd before 2.1 waits up to 30 s for a port that is gone.
+ */
+const retire = Effect.fnUntraced(function*(delay: Duration.Duration) {
+  yield* (yield* Registry).retire
+  yield* (yield* Router).leave
+  if (Duration.isZero(delay)) return
+  yield* Effect.logInfo("stopping").pipe(Effect.annotateLogs({ portOpenFor: Duration.format(delay) }))
+  yield* Effect.sleep(delay)
+})
+
+/**
+ * Runs until interrupted. Then nobody is sent here, the port stays open for the delay, running bodies are finished within the
+ * grace, and everything is closed. Another interruption changes nothing.
+ */
 export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
   yield* HangUp.ignored
   yield* StrayPromises.watch
@@ -159,6 +177,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
     yield* Effect.forkScoped(tracker.run)
     yield* HttpListener.listen({ ...settings.registryAddr, handler: registry.handler, isProbe, grace })
     const router = yield* Router
+    yield* Effect.addFinalizer(() => retire(settings.shutdownDelay))
     const { addresses, id } = yield* router.self
     yield* Effect.logInfo("running").pipe(Effect.annotateLogs({
       id,

@@ -8,7 +8,9 @@ const done = { wrote: "wrote", unchanged: "left unchanged", removed: "removed th
 export const print = ({ kind, path, removedHosts }: Change): string =>
   [
     `${done[kind]} ${path}`,
-    ...removedHosts.map((url) => `  removed ${url}: \`spegel cleanup\` brings it back, --prepend-existing keeps it`)
+    ...removedHosts.map((url) =>
+      `  removed ${url}: \`spegel cleanup\` brings it back, --prepend-existing=true keeps it`
+    )
   ].join("\n")
 
 /** Says that a file was not what its author took it for. */

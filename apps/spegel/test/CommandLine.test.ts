@@ -86,7 +86,11 @@ describe("spegel", () => {
     ["cleanup", "addr", "8080", "address to listen on"],
     ["cleanup-wait", "probe-endpoint", "spegel", "a host and a port"],
     ["cleanup-wait", "threshold", "0", "a number of rounds from 1 to 1000"],
-    ["cleanup-wait", "period", "0", "a duration longer than 0"]
+    ["cleanup-wait", "period", "0", "a duration longer than 0"],
+    ["cleanup-wait", "timeout", "soon", "a duration such as 20ms"],
+    ["cleanup-wait", "daemonset", "spegel-cleanup", "a namespace and a name"],
+    ["cleanup-wait", "mirror-daemonset", "a b", "a name"],
+    ["registry", "shutdown-delay", "soon", "a duration such as 20ms"]
   ]
   for (const [command, flag, value, expected] of wrong) {
     const variable = flag.toUpperCase().replaceAll("-", "_")

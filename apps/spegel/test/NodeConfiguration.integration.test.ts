@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as CleanupProbe from "@spegel-ts/spegel/CleanupProbe"
-import { Duration, Effect, Fiber } from "effect"
+import { Duration, Effect, Fiber, Option } from "effect"
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { createServer } from "node:http"
 import { join } from "node:path"
@@ -34,7 +34,6 @@ describe("spegel on a node", { timeout: 120_000 }, () => {
         "--mirror-targets",
         "http://10.0.0.7:30020",
         "http://fd00::7:30020",
-        "--prepend-existing=true",
         "--tag-resolution=upstream-first",
         `--basic-auth-dir=${secrets}`
       ], { CONTAINERD_REGISTRY_CONFIG_PATH: certs, RESOLVE_TAGS: "true" })
@@ -78,6 +77,7 @@ describe("spegel on a node", { timeout: 120_000 }, () => {
           "configuration",
           `--containerd-registry-config-path=${directory}`,
           "--mirror-targets=http://127.0.0.1:5000",
+          "--prepend-existing=false",
           ...registries.map((registry) => `--mirrored-registries=${registry}`)
         ])
       const first = yield* configure("docker.io", "ghcr.io", "quay.io")
@@ -85,7 +85,7 @@ describe("spegel on a node", { timeout: 120_000 }, () => {
       assert.strictEqual(
         first.stdout,
         `wrote ${path("docker.io")}\n`
-          + "  removed https://cache.example: `spegel cleanup` brings it back, --prepend-existing keeps it\n"
+          + "  removed https://cache.example: `spegel cleanup` brings it back, --prepend-existing=true keeps it\n"
           + `wrote ${path("ghcr.io")}\n`
       )
       const warnings = first.stderr.split("\n").filter((line) => line.includes(directory))
@@ -152,6 +152,8 @@ describe("spegel on a node", { timeout: 120_000 }, () => {
 })
 
 describe("CleanupProbe", () => {
+  const options = { host: "127.0.0.1", threshold: 1, period: Duration.millis(10), timeout: Option.none() }
+
   const node = Effect.fnUntraced(function*(address: string, port: number, answers: ReadonlyArray<number>) {
     const asked: Array<string> = []
     const server = createServer((request, response) => {
@@ -171,7 +173,7 @@ describe("CleanupProbe", () => {
     Effect.gen(function*() {
       const port = yield* freePort
       const asked = yield* node("127.0.0.1", port, [200, 200, 503, 200, 404])
-      yield* CleanupProbe.wait({ host: "127.0.0.1", port, threshold: 3, period: Duration.millis(10) })
+      yield* CleanupProbe.wait({ ...options, port, threshold: 3 })
       assert.deepStrictEqual(asked, Array.from({ length: 8 }, () => "/healthz"))
     }).pipe(Effect.scoped))
 
@@ -179,10 +181,10 @@ describe("CleanupProbe", () => {
     Effect.gen(function*() {
       const port = yield* freePort
       const waiting = yield* Effect.forkChild(
-        CleanupProbe.wait({ host: "nobody.invalid", port, threshold: 1, period: Duration.millis(10) })
+        CleanupProbe.wait({ ...options, host: "nobody.invalid", port })
       )
       const unanswered = yield* Effect.forkChild(
-        CleanupProbe.wait({ host: "127.0.0.1", port, threshold: 1, period: Duration.millis(10) })
+        CleanupProbe.wait({ ...options, port })
       )
       yield* Effect.sleep("200 millis")
       yield* node("127.0.0.1", port, [])

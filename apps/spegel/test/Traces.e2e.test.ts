@@ -158,9 +158,11 @@ describe("traces", { timeout: 120_000 }, () => {
         assert.strictEqual(attribute(children.find(({ name }) => name === "local lookup"), "spegel.hit"), false)
         assert.strictEqual(attribute(only("peer lookup"), "spegel.peers.found"), 1)
         const attempt = only("ask peer")
-        const verification = only("verify")
-        const [remote, ...none] = childrenOf(spans, attempt)
-        assert.strictEqual(none.length, 0)
+        // A manifest is verified before the peer that gave it has won.
+        const asked = childrenOf(spans, attempt)
+        const [verification, ...others] = [...children, ...asked].filter(({ name }) => name === "verify")
+        const [remote, ...none] = asked.filter(({ name }) => name !== "verify")
+        assert.deepStrictEqual([others.length, none.length], [0, 0])
         const bytes = attribute(request, "http.response.body.size")
         assert.deepInclude(attempt.attributes, {
           "http.response.status_code": 200,
@@ -170,7 +172,7 @@ describe("traces", { timeout: 120_000 }, () => {
           "spegel.ended": "served",
           "spegel.start": 0
         })
-        assert.deepInclude(verification.attributes, { "spegel.bytes": bytes, "spegel.result": "right" })
+        assert.deepInclude(verification?.attributes ?? {}, { "spegel.bytes": bytes, "spegel.result": "right" })
         assert.deepInclude(remote?.attributes, {
           "http.response.body.size": bytes,
           "http.response.status_code": 200,
@@ -311,6 +313,8 @@ describe("traces", { timeout: 120_000 }, () => {
       )
       const { code, stderr } = yield* node.stop
       assert.strictEqual(code, 0)
-      assert.match(stderr, /"trace export failed: \d+ spans were dropped: no time was left at shutdown"/)
+      const told = stderr.split("\n").filter((line) => line.includes("trace export failed"))
+      assert.strictEqual(told.length, 1, stderr)
+      assert.include(told[0], "connect ECONNREFUSED")
     }))
 })

@@ -101,21 +101,39 @@ type: Directory
 {{- end }}
 {{- end }}
 
-{{/* Where pods run: the same for the mirror and for its cleanup. */}}
+{{/* Where pods run: (dict "root" $ "at" map with nodeSelector, affinity and tolerations). */}}
 {{- define "spegel.placement" -}}
-priorityClassName: {{ .Values.priorityClassName }}
-{{- with .Values.imagePullSecrets }}
+priorityClassName: {{ .root.Values.priorityClassName }}
+{{- with .root.Values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.nodeSelector }}
+{{- with .at.nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.affinity }}
+{{- with .at.affinity }}
 affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.tolerations }}
+{{- with .at.tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end }}
+
+{{/*
+Tolerations of a pod that needs one node that works, whichever: those that name their taint. One that tolerates every taint
+would be given to a node that is down.
+*/}}
+{{- define "spegel.namedTolerations" -}}
+{{- $named := list
+  (dict "key" "node-role.kubernetes.io/control-plane" "operator" "Exists")
+  (dict "key" "node.kubernetes.io/not-ready" "operator" "Exists" "effect" "NoExecute" "tolerationSeconds" 5)
+  (dict "key" "node.kubernetes.io/unreachable" "operator" "Exists" "effect" "NoExecute" "tolerationSeconds" 5)
+}}
+{{- range concat .Values.tolerations .Values.cleanup.tolerations }}
+{{- if and .key (not (hasPrefix "node.kubernetes.io/" .key)) }}
+{{- $named = append $named . }}
+{{- end }}
+{{- end }}
+{{- toYaml (uniq $named) }}
 {{- end }}
 
 {{/* The mirror's environment variables: a list, or nothing. */}}
@@ -145,4 +163,11 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- with .Values.spegel.extraEnv }}
 {{ toYaml . }}
 {{- end }}
+{{- end }}
+
+{{/* Annotations of what runs after an uninstall, at a weight; nothing of it stays, whatever comes of it. */}}
+{{- define "spegel.cleanupHook" -}}
+helm.sh/hook: post-delete
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded,hook-failed
+helm.sh/hook-weight: {{ . | quote }}
 {{- end }}

@@ -128,7 +128,7 @@ const planOf = (text: string, { hasServer, ways }: HostsReading.Readings, option
     const { mirror, prependExisting, upstream } = options
     const reading = union(ways)
     const own = new Set([
-      ...upstream.hosts,
+      ...upstream.hosts.flatMap((host) => [hostOf(`http://${host}`), hostOf(`https://${host}`)]),
       ...ways.flatMap(Option.toArray).flatMap(({ server }) => Option.toArray(server)).map(hostOf)
     ])
     const isKept = ({ url }: HostsReading.Host) =>

@@ -7,6 +7,7 @@
  */
 import { Data, Effect, Option, Redacted, Result } from "effect"
 import { join } from "node:path"
+import { setTimeout } from "node:timers/promises"
 import * as HostsToml from "./HostsToml.ts"
 import * as AtomicFile from "./internal/AtomicFile.ts"
 import * as Certificates from "./internal/Certificates.ts"
@@ -62,10 +63,15 @@ const reasonOf = (cause: unknown): string =>
     ? "reason" in cause && typeof cause.reason === "string" ? cause.reason : cause.message
     : String(cause)
 
+const mayPass = ({ cause }: ConfigurationFailed) => AtomicFile.hasCode(cause, "ENOENT", "EEXIST", "ENOTEMPTY")
+/** The other run needs a moment on a busy machine. */
+const moment = Effect.promise(() => setTimeout(5))
+
 /** Runs a change again that another run, at the same time, took the ground from. */
 const change = <A>(path: string, run: () => Promise<A>): Effect.Effect<A, ConfigurationFailed> =>
   Effect.tryPromise({ try: run, catch: (cause) => new ConfigurationFailed({ path, cause }) }).pipe(
-    Effect.retry({ times: 10, while: ({ cause }) => AtomicFile.hasCode(cause, "ENOENT", "EEXIST", "ENOTEMPTY") })
+    Effect.tapError((error) => mayPass(error) ? moment : Effect.void),
+    Effect.retry({ times: 20, while: mayPass })
   )
 
 /** What a file was before we changed it, if we did. */

@@ -127,6 +127,9 @@ export const texts: ReadonlyArray<HostsText> = [
     (upstream) => `[host."${upstream}".header]\nx = ["1"]\n[host."${upstream}"]\n${caps}\n`
   ),
   // Syntax.
+  text("nothing", () => ""),
+  text("no text at all", () => "\xff\0\r\xfe"),
+  text("broken TOML", () => `server = \n[host."x`),
   text("comments alone", () => `# nothing yet\n\n`),
   text("white space alone", () => ` \n\t\n`),
   text(

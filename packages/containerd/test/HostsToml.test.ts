@@ -71,6 +71,15 @@ describe("HostsToml", () => {
     assert.include(text, `#| [host."https://cache.example"] # first`)
   })
 
+  it("knows the registry itself with the port that its scheme has anyway", () => {
+    const upstream = { ...options.upstream, hosts: ["registry.example:80"] }
+    const text = `[host."http://registry.example:80"]\n[host."http://registry.example:8080"]\n`
+    assert.deepStrictEqual(urlsOf(install(text, { prependExisting: false, upstream })), [
+      url,
+      "http://registry.example:80"
+    ])
+  })
+
   it("suspends hosts in files of any line ends", () => {
     assert.deepStrictEqual(urlsOf(install(foreign.replaceAll("\n", "\r\n"), { prependExisting: false })), [
       url,

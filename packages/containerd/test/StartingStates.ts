@@ -113,18 +113,6 @@ export const shapes: ReadonlyArray<StartingState> = [
     }
   },
   {
-    name: "broken TOML",
-    make: (directory, registry) => write(certs(directory, withPort(registry), "hosts.toml"), `server = \n[host."x`)
-  },
-  {
-    name: "no text at all",
-    make: (directory, registry) => write(certs(directory, withPort(registry), "hosts.toml"), "\xff\0\r\xfe", 0o600)
-  },
-  {
-    name: "a file without anything in it",
-    make: (directory, registry) => write(certs(directory, withPort(registry), "hosts.toml"), "")
-  },
-  {
     name: "a registry's directory without anything in it",
     make: (directory, registry) => mkdirSync(certs(directory, withPort(registry)), { recursive: true })
   },

@@ -28,7 +28,7 @@ export const sendFile = (
   range: ByteRange,
   response: ServerResponse,
   memory: SendRoom,
-  onTaken: OnTaken = () => {}
+  onTaken: OnTaken
 ): Effect.Effect<void, BodyInterrupted> =>
   sending(
     response,
@@ -112,11 +112,7 @@ export type ClientWriter = (chunk: Buffer, done: (taken: boolean) => void) => bo
  * Writes to the client's socket below the response, whose head is set and goes out with the first chunk:
  * `ServerResponse.write` corks until the next tick and so never completes at once.
  */
-export const clientWriter = (
-  response: ServerResponse,
-  memory: SendRoom,
-  onTaken: OnTaken = () => {}
-): ClientWriter => {
+export const clientWriter = (response: ServerResponse, memory: SendRoom, onTaken: OnTaken): ClientWriter => {
   let headSent = false
   const send: ClientWriter = (chunk, done) => {
     const { socket } = response
@@ -145,12 +141,26 @@ export const clientWriter = (
     sync = false
     return false
   }
+  /** Sends a chunk in pieces, each once there is room for it. */
+  const sendPieces = (socket: Socket, chunk: Buffer, done: (taken: boolean) => void): void => {
+    const piece = chunk.subarray(0, smallSize)
+    const goOn = (taken: boolean) =>
+      taken && piece.length < chunk.length ? sendPieces(socket, chunk.subarray(smallSize), done) : done(taken)
+    const go = () => {
+      if (send(piece, goOn)) goOn(true)
+    }
+    if (memory.hasRoom(socket, piece.length)) go()
+    else memory.whenRoom(socket, piece.length, go)
+  }
   return (chunk, done) => {
     const { socket } = response
     if (socket === null || memory.hasRoom(socket, chunk.length)) return send(chunk, done)
-    memory.whenRoom(socket, chunk.length, () => {
-      if (send(chunk, done)) done(true)
+    let sync = true
+    sendPieces(socket, chunk, (taken) => {
+      if (sync) queueMicrotask(() => done(taken))
+      else done(taken)
     })
+    sync = false
     return false
   }
 }

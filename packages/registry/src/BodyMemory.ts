@@ -1,8 +1,7 @@
 /**
  * The memory of all bodies on their way to clients: what they are read into here, and what the kernel holds of them in
  * sockets. All together have a budget. A part of it is for what each body needs to move, the rest for what makes it fast.
- * Of each a client address may have as much as it leaves free to others: half where it is alone, a third where another wants
- * as much, and so on. Whoever comes finds some.
+ * Of each a client address may have as much as it leaves free to others: half where it is alone. Whoever comes finds some.
  *
  * What the kernel holds is not known at once. Bytes count when they are handed over, up to what a socket can hold; where
  * that comes near the bound, the kernel is asked, and what clients have taken since is counted off. A body that has reached
@@ -49,8 +48,8 @@ const refused = Metric.counter("spegel_bodies_refused_total", {
   incremental: true
 })
 
-/** They are there from the start, so that their first increase is seen. */
-export const initialise: Effect.Effect<void> = Effect.andThen(Metric.update(inUse, 0), Metric.update(refused, 0))
+/** Makes the series that tell of bodies, before there are any. */
+export const initialiseMetrics: Effect.Effect<void> = Effect.andThen(Metric.update(inUse, 0), Metric.update(refused, 0))
 
 /** Memory in use, in bytes: what bodies need to move, and what is beyond it. */
 interface Use {
@@ -60,6 +59,7 @@ interface Use {
 
 interface Client extends Use {
   readonly address: string
+  connections: number
 }
 
 interface Connection {
@@ -113,6 +113,7 @@ export class BodyMemory {
   #dueAt = Infinity
   #measuredAt = performance.now()
   #pauseMillis = minPauseMillis
+  #closed = false
 
   constructor(options: BodyMemoryOptions) {
     this.#options = options
@@ -126,8 +127,8 @@ export class BodyMemory {
   /** Whether so many bytes may be sent to a client now. */
   hasRoom(socket: Socket, bytes: number): boolean {
     const connection = this.#account(socket)
-    // Whoever has taken everything is sent the next bytes, whatever others hold.
-    if (connection.queued === 0) return true
+    // Whoever has taken everything is sent a few bytes more, whatever others hold.
+    if (connection.queued === 0 && bytes <= smallSize) return true
     const more = this.#beyond(connection, bytes) - connection.use.beyond
     const wanted = connection.client.beyond + this.#goneOf(connection) + more
     const free = this.#beyondBudget - this.#all.beyond - this.#apart
@@ -149,19 +150,20 @@ export class BodyMemory {
     Effect.acquireRelease(
       Effect.callback<boolean>((resume) => {
         const connection = this.#account(socket)
-        const answer = (admitted: boolean) => resume(Effect.succeed(admitted))
+        let timer: NodeJS.Timeout | undefined
         const take = () => {
-          if (!this.#mayMove(connection)) return false
-          this.#hold(connection, 1, 0)
-          answer(true)
+          if (!socket.destroyed && !this.#mayMove(connection)) return false
+          if (!socket.destroyed) this.#hold(connection, 1, 0)
+          clearTimeout(timer)
+          resume(Effect.succeed(!socket.destroyed))
           return true
         }
         if (take()) return
-        const stop = this.#wait(connection, take)
-        setTimeout(() => {
-          if (!stop()) return
+        const waiter = this.#wait(connection, take)
+        timer = setTimeout(() => {
+          this.#waiters.delete(waiter)
           this.#closeStalled(stalledMillis)
-          answer(false)
+          resume(Effect.succeed(false))
         }, patienceMillis)
       }).pipe(Effect.tap((admitted) => admitted ? Effect.void : Metric.update(refused, 1))),
       (admitted) => admitted ? this.#letGo(socket, 1, 0) : Effect.void
@@ -192,6 +194,12 @@ export class BodyMemory {
           this.#recharge(connection)
         })
     )
+
+  /** Stops asking the kernel; for when nothing is sent any more. */
+  close(): void {
+    this.#closed = true
+    clearTimeout(this.#timer)
+  }
 
   get #beyondBudget(): number {
     return (1 - movingShare) * this.#options.budget
@@ -258,7 +266,8 @@ export class BodyMemory {
 
   #enter(socket: Socket): Connection {
     const address = ClientAddress.of(socket)
-    const client = this.#clients.get(address) ?? { address, moving: 0, beyond: 0 }
+    const client = this.#clients.get(address) ?? { address, connections: 0, moving: 0, beyond: 0 }
+    client.connections++
     this.#clients.set(address, client)
     const connection: Connection = {
       socket,
@@ -287,7 +296,7 @@ export class BodyMemory {
       this.#apart += connection.queued
       Object.assign(connection, { bodies: 0, held: 0, received: 0, queued: 0 })
       this.#recharge(connection)
-      if (client.moving === 0 && client.beyond === 0) this.#clients.delete(address)
+      if (--client.connections === 0) this.#clients.delete(address)
       for (const waiter of this.#waiters) {
         if (waiter.connection === connection && waiter.attempt()) this.#waiters.delete(waiter)
       }
@@ -297,18 +306,18 @@ export class BodyMemory {
     return connection
   }
 
-  /** Tries again whenever the kernel has been asked; gives what ends that, which tells whether it still waited. */
-  #wait(connection: Connection, attempt: () => boolean): () => boolean {
+  /** Tries again whenever the kernel has been asked. */
+  #wait(connection: Connection, attempt: () => boolean): Waiter {
     const waiter = { connection, attempt }
     this.#waiters.add(waiter)
     this.#measureIn(this.#pauseMillis)
-    return () => this.#waiters.delete(waiter)
+    return waiter
   }
 
   /** Asks the kernel so many milliseconds after it was asked last, or sooner where that is due already. */
   #measureIn(millis: number): void {
     const dueAt = this.#measuredAt + millis
-    if (this.#measuring || dueAt >= this.#dueAt) return
+    if (this.#closed || this.#measuring || dueAt >= this.#dueAt) return
     clearTimeout(this.#timer)
     this.#dueAt = dueAt
     const left = dueAt - performance.now()

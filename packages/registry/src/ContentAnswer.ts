@@ -67,6 +67,7 @@ const headersOf = ({ digest, mediaType, range, size }: Content, length: number):
 const taken = (record: PullRecord) => (bytes: number) => {
   record.bytesTaken += bytes
 }
+
 const unknownOf = ({ _tag }: ContentRequest) =>
   _tag === "Blob" ? DistributionError.blobUnknown : DistributionError.manifestUnknown
 
@@ -111,6 +112,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
         store.manifestType(digest, name),
         (type) => Effect.mapError(Effect.fromOption(type), () => new ContentNotFound({ content: digest }))
       )
+
   /** Memory for a body; where there is none the client is told to ask another, containerd by 404. */
   const admit = Effect.fnUntraced(function*(request: ContentRequest, response: ServerResponse) {
     const { socket } = response

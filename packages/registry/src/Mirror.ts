@@ -168,7 +168,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
     }
 
     /** Bytes were wrong: nobody who sent any of them is asked for this content again. */
-    const condemn = Effect.fnUntraced(function*(error: ContentCorrupted, senders: ReadonlyArray<Peer>) {
+    const exclude = Effect.fnUntraced(function*(error: ContentCorrupted, senders: ReadonlyArray<Peer>) {
       const [only, ...more] = senders
       // When several peers sent parts, we cannot tell which one was wrong.
       if (only !== undefined && more.length === 0) yield* Effect.forkIn(complain(request, only), whole)
@@ -233,7 +233,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
       const offer = yield* ask(wanted, peer, { patienceMillis })
       yield* peers.answered(attempt)
       return yield* measured(attempt, () => entry.bytes, (compare) => held.manifest(offer, { entry, compare })).pipe(
-        Effect.tapErrorTag("ContentCorrupted", (error) => condemn(error, [peer]))
+        Effect.tapErrorTag("ContentCorrupted", (error) => exclude(error, [peer]))
       )
     })
 
@@ -272,7 +272,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
               Effect.result
             )
           if (Result.isFailure(result)) {
-            if (result.failure._tag === "ContentCorrupted") yield* condemn(result.failure, [peer])
+            if (result.failure._tag === "ContentCorrupted") yield* exclude(result.failure, [peer])
             yield* peers.leave(won, result.failure)
             return yield* bringBlob()
           }
@@ -327,7 +327,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
         if (Result.isSuccess(outcome)) return served(won)
         const error = outcome.failure
         if (error._tag === "HashLost") return yield* error
-        if (error._tag === "ContentCorrupted") yield* condemn(error, senders)
+        if (error._tag === "ContentCorrupted") yield* exclude(error, senders)
         yield* peers.leave(won, error)
         if (error._tag === "ContentCorrupted") {
           yield* ingests.suspect(offer.digest)

@@ -30,8 +30,8 @@ export class PeerSpeeds {
     return this.#others(peer, now).length > 0
   }
 
-  /** What others typically give (the median), where this peer gives a tenth of that or less. */
-  shame(peer: Peer, bytesPerSecond: number, now: number): number | undefined {
+  /** The median of what others give, in bytes a second, or undefined where this peer gives more than a tenth of that. */
+  typicalOfOthers(peer: Peer, bytesPerSecond: number, now: number): number | undefined {
     const others = this.#others(peer, now).toSorted((one, other) => one - other)
     const typical = others[Math.floor((others.length - 1) / 2)]
     return typical !== undefined && bytesPerSecond * factor <= typical ? Math.round(typical) : undefined

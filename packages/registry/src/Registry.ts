@@ -25,7 +25,7 @@ import type { Socket } from "node:net"
 import { type Answer, interrupted, sendError, sendJson } from "./Answer.ts"
 import * as BasicAuth from "./BasicAuth.ts"
 import { type BodyInterrupted, clientGone } from "./BlobBody.ts"
-import { BodyMemory, initialise } from "./BodyMemory.ts"
+import { BodyMemory, initialiseMetrics } from "./BodyMemory.ts"
 import * as ContentAnswer from "./ContentAnswer.ts"
 import type { Handler } from "./HttpListener.ts"
 import * as LocalContent from "./LocalContent.ts"
@@ -82,11 +82,13 @@ type AnswerError = BodyInterrupted | DistributionError.DistributionError | Store
 export class Registry extends Context.Service<Registry, {
   /** Answers one request; every error is an OCI error body. */
   readonly handler: Handler
+  /** From now on `/readyz` answers 503, so that nobody new is sent here; all else is answered as before. */
+  readonly retire: Effect.Effect<void>
 }>()("@spegel-ts/registry/Registry") {
   static readonly layer = (
     options: RegistryOptions
   ): Layer.Layer<Registry, never, ContentStore | Router | PeerTransport | PullLedger> =>
-    Layer.effect(Registry, Effect.map(make(options), (handler) => Registry.of({ handler })))
+    Layer.effect(Registry, Effect.map(make(options), Registry.of))
 }
 
 const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
@@ -101,12 +103,12 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
     Effect.forkScoped
   )
   const local = yield* LocalContent.make
-  yield* initialise
-  const memory = new BodyMemory({
-    budget: options.maxBodyMemory,
-    maxUnsent: yield* Effect.promise(() => SocketQueues.maxUnsent()),
-    queues: SocketQueues.read
-  })
+  yield* initialiseMetrics
+  const maxUnsent = yield* Effect.promise(() => SocketQueues.maxUnsent())
+  const memory = yield* Effect.acquireRelease(
+    Effect.sync(() => new BodyMemory({ budget: options.maxBodyMemory, maxUnsent, queues: SocketQueues.read })),
+    (memory) => Effect.sync(() => memory.close())
+  )
   const content = yield* ContentAnswer.make(options, memory)
 
   const tagsList = Effect.fnUntraced(function*(
@@ -145,8 +147,10 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
     }
   })
 
+  let retired = false
   const probe = Effect.fnUntraced(function*(path: "/livez" | "/readyz", response: ServerResponse) {
     if (path === "/livez") return yield* sendJson(response, 200, "{}")
+    if (retired) return yield* DistributionError.unavailable("the mirror is stopping")
     if (!(yield* router.ready)) {
       const standing = yield* router.standing
       return yield* DistributionError.unavailable(
@@ -315,7 +319,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
         ),
         request
       )
-  return handler
+  return { handler, retire: Effect.sync(() => retired = true) }
 })
 
 const handlers = {
@@ -329,6 +333,7 @@ const handlers = {
 /** What metrics call an endpoint. */
 const handlerOf = (request: DistributionRequest.DistributionRequest): RegistryMetrics.RequestHandler =>
   handlers[request._tag]
+
 /** What an answer without a body of its own memory takes, in bytes. */
 const smallAnswer = 4096
 

@@ -60,7 +60,7 @@ export const make = Effect.gen(function*() {
   const anyDamaged = yield* Latch.make(false)
   yield* Metric.value(damagedBlobs)
 
-  const condemn = Effect.fnUntraced(function*(digest: Digest.Digest, copy: unknown) {
+  const markDamaged = Effect.fnUntraced(function*(digest: Digest.Digest, copy: unknown) {
     const isNew = !damaged.has(digest)
     damaged.set(digest, copy)
     yield* anyDamaged.open
@@ -71,7 +71,7 @@ export const make = Effect.gen(function*() {
     )
   })
 
-  const acquit = Effect.fnUntraced(function*(digest: Digest.Digest) {
+  const markRepaired = Effect.fnUntraced(function*(digest: Digest.Digest) {
     if (!damaged.delete(digest)) return
     if (damaged.size === 0) yield* anyDamaged.close
     yield* Effect.logInfo(`this node's copy of ${digest} is right again, and is given to peers`)
@@ -82,8 +82,8 @@ export const make = Effect.gen(function*() {
     const begun = yield* MonotonicTime.millis
     const source = yield* store.open(digest)
     const copy = yield* copyOf(source)
-    if (yield* ContentHash.matches(digest, chunksOf(source))) yield* acquit(digest)
-    else yield* condemn(digest, copy)
+    if (yield* ContentHash.matches(digest, chunksOf(source))) yield* markRepaired(digest)
+    else yield* markDamaged(digest, copy)
     yield* Effect.sleep(Duration.millis(((yield* MonotonicTime.millis) - begun) * rest))
   }, Effect.scoped)
 

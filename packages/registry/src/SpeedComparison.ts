@@ -81,7 +81,7 @@ export const make = Effect.fnUntraced(function*(options: {
             sampled = true
             run(Effect.forkIn(sample(part), scope))
           }
-          const others = speeds.shame(peer, bytesPerSecond, now)
+          const others = speeds.typicalOfOthers(peer, bytesPerSecond, now)
           if (others !== undefined) moves++
           return others
         }

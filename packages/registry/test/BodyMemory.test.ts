@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { BodyMemory } from "@spegel-ts/registry/BodyMemory"
 import type { SocketQueue } from "@spegel-ts/registry/SocketQueues"
-import { Effect, Exit, Scope } from "effect"
+import { Effect, Exit, Fiber, Scope } from "effect"
 import { EventEmitter } from "node:events"
 import type { Socket } from "node:net"
 
@@ -161,6 +161,30 @@ describe("BodyMemory", () => {
       assert.isTrue(yield* ask("192.0.2.1"))
     }))
 
+  it.live("gives all connections of an address one share, whichever come and go", () =>
+    Effect.gen(function*() {
+      const { connect, memory } = setup({ budget: 8 * mib })
+      const [first, second] = [connect("192.0.2.1"), connect("192.0.2.1")]
+      for (const { socket } of [first, second]) assert.isTrue(memory.hasRoom(socket, 1))
+      first.destroy()
+      for (let body = 0; body < 10; body++) assert.isTrue(yield* admitted(memory, second))
+      assert.isFalse(yield* admitted(memory, connect("192.0.2.1")))
+    }).pipe(Effect.scoped))
+
+  it.live("keeps nothing for a client that goes away while it waits", () =>
+    Effect.gen(function*() {
+      const { connect, memory } = setup({ budget: 8 * mib })
+      yield* Effect.scoped(Effect.gen(function*() {
+        for (let body = 0; body < 10; body++) yield* admitted(memory, connect("192.0.2.1"))
+        const waiting = connect("192.0.2.1")
+        const waits = yield* Effect.forkChild(admitted(memory, waiting))
+        yield* Effect.sleep("20 millis")
+        waiting.destroy()
+        assert.isFalse(yield* Fiber.join(waits))
+      }))
+      assert.strictEqual(memory.used, 0)
+    }))
+
   it.live("counts what is on its way still to clients that have gone, and what comes from peers", () =>
     Effect.gen(function*() {
       const { apart, connect, fill, memory } = setup({ budget: 8 * mib })
@@ -181,6 +205,39 @@ describe("BodyMemory", () => {
       assert.isAtLeast(memory.used, 5 * mib)
       assert.isBelow(memory.used, 5 * mib + unsent)
     }).pipe(Effect.scoped))
+
+  it.live("leaves no timer behind: of a body that waited, nor when it is closed", () =>
+    Effect.gen(function*() {
+      const { connect, fill, memory } = setup({ budget: 8 * mib })
+      const timers = () => process.getActiveResourcesInfo().filter((resource) => resource === "Timeout").length
+      const before = timers()
+      const waits = yield* Effect.scoped(Effect.gen(function*() {
+        for (let body = 0; body < 10; body++) yield* admitted(memory, connect("192.0.2.1"))
+        const waits = yield* Effect.forkDetach(Effect.scoped(admitted(memory, connect("192.0.2.1"))))
+        yield* Effect.yieldNow
+        assert.isAbove(timers(), before)
+        return waits
+      }))
+      assert.isTrue(yield* Fiber.join(waits))
+      assert.strictEqual(timers(), before)
+
+      const client = connect("192.0.2.1")
+      fill(client)
+      memory.whenRoom(client.socket, 64 * kib, () => assert.fail("it has room"))
+      memory.close()
+      assert.strictEqual(timers(), before)
+    }))
+
+  it.live("asks the kernel no more once it is closed", () =>
+    Effect.gen(function*() {
+      const { asked, connect, fill, memory } = setup({ budget: 8 * mib })
+      const client = connect("192.0.2.1")
+      memory.close()
+      fill(client)
+      memory.whenRoom(client.socket, 64 * kib, () => assert.fail("it has room"))
+      yield* settled
+      assert.strictEqual(asked(), 0)
+    }))
 
   it.live("asks the kernel only where it comes near a bound", () =>
     Effect.gen(function*() {

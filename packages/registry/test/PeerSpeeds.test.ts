@@ -10,19 +10,19 @@ const [a, b, c, slow] = [peer("a"), peer("b"), peer("c"), peer("slow")] as const
 describe("PeerSpeeds", () => {
   it("tells what others typically give where a peer gives a tenth of it", () => {
     const speeds = new PeerSpeeds()
-    assert.isUndefined(speeds.shame(slow, 1, 0))
+    assert.isUndefined(speeds.typicalOfOthers(slow, 1, 0))
     speeds.gave(a, 50 * mebibyte, 1000, 0)
     speeds.gave(b, 100 * mebibyte, 1000, 0)
     speeds.gave(c, 900 * mebibyte, 1000, 0)
-    assert.strictEqual(speeds.shame(slow, 10 * mebibyte, 0), 100 * mebibyte)
-    assert.isUndefined(speeds.shame(slow, 10 * mebibyte + 1, 0))
+    assert.strictEqual(speeds.typicalOfOthers(slow, 10 * mebibyte, 0), 100 * mebibyte)
+    assert.isUndefined(speeds.typicalOfOthers(slow, 10 * mebibyte + 1, 0))
     // A network that has become slow is no peer's fault: the last of each counts.
     for (const one of [a, b, c]) speeds.gave(one, 2 * mebibyte, 1000, 0)
-    assert.isUndefined(speeds.shame(slow, mebibyte, 0))
+    assert.isUndefined(speeds.typicalOfOthers(slow, mebibyte, 0))
     // Nor is a peer compared with itself.
     const alone = new PeerSpeeds()
     alone.gave(a, 100 * mebibyte, 1000, 0)
-    assert.isUndefined(alone.shame(a, 1, 0))
+    assert.isUndefined(alone.typicalOfOthers(a, 1, 0))
   })
 
   it("learns nothing from a few bytes that came at once, and forgets", () => {
@@ -30,9 +30,9 @@ describe("PeerSpeeds", () => {
     speeds.gave(a, mebibyte - 1, 999, 0)
     assert.isFalse(speeds.knowsOthers(slow, 0))
     speeds.gave(a, 1000, 1000, 0)
-    assert.strictEqual(speeds.shame(slow, 1, 600_000), 1000)
+    assert.strictEqual(speeds.typicalOfOthers(slow, 1, 600_000), 1000)
     assert.isTrue(speeds.knowsOthers(slow, 600_000))
-    assert.isUndefined(speeds.shame(slow, 1, 600_001))
+    assert.isUndefined(speeds.typicalOfOthers(slow, 1, 600_001))
     assert.isFalse(speeds.knowsOthers(slow, 600_001))
     assert.isFalse(speeds.knowsOthers(a, 0))
   })

@@ -44,6 +44,18 @@ const startHolder = Effect.fnUntraced(function*(network: MemoryRouter.Network, a
 describe("Registry, own content", () => {
   const withHolder = Effect.suspend(() => startHolder(MemoryRouter.network(), "127.0.0.2"))
 
+  it.live("says that it is not ready once it is retired, and serves on", () =>
+    Effect.gen(function*() {
+      const { retire, url } = yield* withHolder
+      const statuses = Effect.forEach(
+        ["/readyz", "/livez", `/v2/team/app/manifests/v1?ns=${ns}`],
+        (path) => Effect.map(get(url + path), ({ status }) => status)
+      )
+      assert.deepStrictEqual(yield* statuses, [200, 200, 200])
+      yield* retire
+      assert.deepStrictEqual(yield* statuses, [503, 200, 200])
+    }))
+
   it.live("answers manifests and blobs with their type, length and digest; HEAD as GET", () =>
     Effect.gen(function*() {
       const { url } = yield* withHolder

@@ -55,6 +55,7 @@ export const startNode = Effect.fnUntraced(function*(
     url: `http://${address}:${port}`,
     address,
     port,
+    retire: Context.get(context, Registry).retire,
     content: Context.get(context, MemoryContent),
     /** Whose downloads were thrown away. */
     discarded,

@@ -76,6 +76,7 @@ describe("Warnings", () => {
       Router.of({
         advertise: () => Effect.void,
         withdraw: () => Effect.void,
+        leave: Effect.void,
         lookup: (key) =>
           key.endsWith("node-3") ? Stream.never : Stream.fail(new RouterNotReady({ reason: "it is alone" })),
         ready: Effect.succeed(false),

@@ -229,7 +229,8 @@ export const make = Effect.fnUntraced(function*(
   })
 
   const followChanges = Stream.runForEach(bootstrap.changes, () => Queue.offer(changed, undefined))
-  yield* Background.keepRunning("bootstrap changes", followChanges)
+  // Sources that never change have no news: that is an end, and no failure.
+  yield* Background.untilDone("bootstrap changes", followChanges)
   yield* Background.keepRunning("bootstrap", lookForever)
   yield* Background.keepRunning("readiness", Effect.forever(followPeers))
   yield* Effect.forkScoped(Effect.delay(endGrace, grace))

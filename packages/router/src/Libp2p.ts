@@ -187,6 +187,7 @@ export const layer = (
         ),
         withdraw: Effect.fn("Libp2p.withdraw")((keys) => Effect.sync(() => kademlia.withdraw(keys.map(dhtKey)))),
         lookup: (key, { count }) => Stream.unwrap(whenReady(Effect.sync(() => resolved(lookup(key, count))))),
+        leave: Effect.sync(() => kademlia.leave()),
         ready: Effect.sync(joining.ready),
         standing: Effect.sync(joining.standing),
         peers: Effect.map(Clock.currentTimeMillis, (wall) =>

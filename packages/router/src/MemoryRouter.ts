@@ -22,18 +22,18 @@ export const layer = (options: { readonly network: Network; readonly self: Peer 
       const withdraw = (keys: Iterable<ContentKey>) => {
         for (const key of keys) providers.get(key)?.delete(self.id)
       }
-      yield* Effect.acquireRelease(
-        Effect.sync(() => members.set(self.id, self)),
-        () =>
-          Effect.sync(() => {
-            members.delete(self.id)
-            withdraw(providers.keys())
-          })
-      )
+      let left = false
+      const leave = Effect.sync(() => {
+        left = true
+        members.delete(self.id)
+        withdraw(providers.keys())
+      })
+      yield* Effect.acquireRelease(Effect.sync(() => members.set(self.id, self)), () => leave)
       const others = () => [...members.values()].filter(({ id }) => id !== self.id)
       return Router.of({
         advertise: (keys) =>
           Effect.sync(() => {
+            if (left) return
             for (const key of keys) {
               const holders = providers.get(key) ?? new Set()
               providers.set(key, holders.add(self.id))
@@ -50,6 +50,7 @@ export const layer = (options: { readonly network: Network; readonly self: Peer 
           const peers = others().length
           return peers > 0 ? Standing.Joined({ peers }) : Standing.Alone({ reason: "nobody else is in the network" })
         }),
+        leave,
         peers: Effect.sync(others),
         self: Effect.succeed(self)
       })

@@ -49,6 +49,11 @@ export class Router extends Context.Service<Router, {
    */
   readonly ready: Effect.Effect<boolean>
   readonly standing: Effect.Effect<Standing>
+  /**
+   * Says goodbye: peers forget this node and what it provides, and send nobody here any more. Lookups still work; what is
+   * advertised from now on is provided to nobody. Idempotent.
+   */
+  readonly leave: Effect.Effect<void>
   /** The members of the network known now, this node excluded. */
   readonly peers: Effect.Effect<ReadonlyArray<PeerFacts>>
   /** This node, with the addresses it announces. */

@@ -88,6 +88,19 @@ export const routerConformance = (
         yield* eventually(a, key, [b])
       }))
 
+    test("names nobody who has left, whatever that one advertises since, and lets it look up", ([a, b, c]) =>
+      Effect.gen(function*() {
+        yield* a.advertise([key])
+        yield* b.advertise([key])
+        yield* eventually(c, key, [a, b])
+        yield* a.leave
+        yield* a.leave
+        yield* a.advertise([tag])
+        yield* eventually(c, key, [b])
+        yield* eventually(c, tag, [])
+        yield* eventually(a, key, [b])
+      }))
+
     test("knows the other members", ([a, b, c]) =>
       Effect.gen(function*() {
         const others = yield* Effect.forEach([b, c], (router) => Effect.map(router.self, ({ id }) => id))

@@ -32,6 +32,7 @@ const recorder = () => {
         return Effect.void
       }),
     withdraw: (keys) => Effect.sync(() => keys.forEach((key) => state.keys.delete(key))),
+    leave: Effect.void,
     lookup: () => Stream.empty,
     ready: Effect.sync(() => !state.away),
     standing: Effect.succeed(Standing.Joined({ peers: 1 })),

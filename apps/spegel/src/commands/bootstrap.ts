@@ -148,7 +148,7 @@ export const bootstrapFlags = {
   kubeconfigPath: one({
     ...optionalPath,
     name: "kubeconfig-path",
-    description: "How to reach the API server; without it, this pod's service account. For the kind kubernetes"
+    description: "How to reach the Kubernetes API; without it, this pod's service account"
   })
 }
 

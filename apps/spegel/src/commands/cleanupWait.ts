@@ -1,33 +1,82 @@
-import { Option } from "effect"
+import { Duration, Effect, Option } from "effect"
 import { Command } from "effect/cli"
 import * as CleanupProbe from "../CleanupProbe.ts"
 import { one } from "../Flags.ts"
-import { PositiveGoDuration } from "../GoDuration.ts"
+import { GoDuration, PositiveGoDuration } from "../GoDuration.ts"
 import * as GoInteger from "../GoInteger.ts"
 import { textSchema } from "../TextSchema.ts"
+import { bootstrapFlags } from "./bootstrap.ts"
+import { SettingsInvalid } from "./shared.ts"
 
 interface Endpoint {
   readonly host: string
   readonly port: number
 }
 
-const endpoint = textSchema<Endpoint>({
+const endpoint = textSchema<Option.Option<Endpoint>>({
   expected: "a host and a port, such as spegel-cleanup.spegel.svc.cluster.local:8080",
   parse: (text) => {
+    if (text === "") return Option.some(Option.none())
     const match = /^(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9_.-]+)):(\d{1,5})$/.exec(text)
     const [host, port] = [match?.[1] ?? match?.[2] ?? "", Number(match?.[3])]
-    return host !== "" && port >= 1 && port <= 65_535 ? Option.some({ host, port }) : Option.none()
+    return host !== "" && port >= 1 && port <= 65_535 ? Option.some(Option.some({ host, port })) : Option.none()
   },
-  print: ({ host, port }) => host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`
+  print: Option.match({
+    onNone: () => "",
+    onSome: ({ host, port }) => host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`
+  })
+})
+
+/** `NAMESPACE/NAME` of a Kubernetes object. */
+interface Named {
+  readonly namespace: string
+  readonly name: string
+}
+
+const named = textSchema<Option.Option<Named>>({
+  expected: "a namespace and a name, such as spegel/spegel-cleanup",
+  parse: (text) => {
+    if (text === "") return Option.some(Option.none())
+    const [, namespace, name] = /^([a-z0-9-]{1,63})\/([a-z0-9.-]{1,253})$/.exec(text) ?? []
+    return namespace === undefined || name === undefined ? Option.none() : Option.some(Option.some({ namespace, name }))
+  },
+  print: Option.match({ onNone: () => "", onSome: ({ name, namespace }) => `${namespace}/${name}` })
 })
 
 const flags = {
+  daemonset: one({
+    name: "daemonset",
+    description: "The cleanups' DaemonSet, of which the Kubernetes API is asked; this or --probe-endpoint is needed",
+    schema: named,
+    fallback: "",
+    metavar: "NAMESPACE/NAME"
+  }),
+  mirrorDaemonset: one({
+    name: "mirror-daemonset",
+    description:
+      "The mirrors' DaemonSet in the same namespace: nodes on which it just ran are named where they are left",
+    schema: textSchema<string>({
+      expected: "a name",
+      parse: (text) => /^[a-z0-9.-]{0,253}$/.test(text) ? Option.some(text) : Option.none(),
+      print: (name) => name
+    }),
+    fallback: "",
+    metavar: "NAME"
+  }),
+  kubeconfigPath: bootstrapFlags.kubeconfigPath,
   probeEndpoint: one({
     name: "probe-endpoint",
-    description: "Where the cleanups answer: a name with the addresses of all of them, and their port; needed",
+    description: "Where the cleanups answer: a name with the addresses of all of them, and their port",
     schema: endpoint,
     fallback: "",
     metavar: "HOST:PORT"
+  }),
+  timeout: one({
+    name: "timeout",
+    description: "When to give up; the DaemonSet's age, where one is given. 0 for never",
+    schema: GoDuration,
+    fallback: "0s",
+    metavar: "DURATION"
   }),
   threshold: one({
     name: "threshold",
@@ -48,5 +97,22 @@ const flags = {
 export const cleanupWait = Command.make(
   "cleanup-wait",
   flags,
-  ({ probeEndpoint, ...options }) => CleanupProbe.wait({ ...probeEndpoint, ...options })
-).pipe(Command.withDescription("Wait until the cleanup of every node is done"))
+  Effect.fnUntraced(function*({ daemonset, kubeconfigPath, mirrorDaemonset, probeEndpoint, ...flags }) {
+    const timeout = Option.some(flags.timeout).pipe(Option.filter(Duration.isGreaterThan(Duration.zero)))
+    const options = { ...flags, timeout }
+    if (Option.isSome(daemonset)) {
+      // Loaded only where it is used: TLS takes memory.
+      const CleanupWait = yield* Effect.promise(() => import("../CleanupWait.ts"))
+      return yield* CleanupWait.wait({
+        ...options,
+        kubeconfig: kubeconfigPath,
+        environment: process.env,
+        namespace: daemonset.value.namespace,
+        daemonSet: daemonset.value.name,
+        mirrorDaemonSet: mirrorDaemonset
+      })
+    }
+    if (Option.isSome(probeEndpoint)) return yield* CleanupProbe.wait({ ...options, ...probeEndpoint.value })
+    return yield* new SettingsInvalid({ flag: "probe-endpoint", reason: "or --daemonset is needed" })
+  })
+).pipe(Command.withDescription("Wait until all nodes are restored, and say which are and which are not"))

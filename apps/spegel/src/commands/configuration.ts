@@ -65,8 +65,8 @@ const flags = {
   }),
   prependExisting: onOff({
     name: "prepend-existing",
-    description: "Put the mirror in front of mirrors that are configured already, instead of in their place",
-    fallback: false
+    description: "Keep mirrors that are configured already, behind this one; false suspends them",
+    fallback: true
   }),
   basicAuthDir: one({
     name: "basic-auth-dir",

@@ -198,10 +198,16 @@ const flags = {
     fallback: "/etc/secrets/basic-auth",
     metavar: "DIR"
   }),
+  shutdownDelay: one({
+    ...duration,
+    name: "shutdown-delay",
+    description: "How long requests are still taken after SIGTERM, while /readyz answers 503",
+    fallback: "0s"
+  }),
   shutdownGrace: one({
     ...duration,
     name: "shutdown-grace",
-    description: "How long running requests may go on at shutdown",
+    description: "How long running requests may go on at shutdown, after --shutdown-delay",
     fallback: "20s"
   })
 }

@@ -62,7 +62,7 @@ const pullAll = Effect.fnUntraced(function*(node: Node.Node, registry: ManifestR
   const failures = yield* Effect.forEach(
     rows,
     (row) => Effect.match(pull(node, registry, row), { onSuccess: () => "", onFailure: String }),
-    { concurrency: 4 }
+    { concurrency: 8 }
   )
   const types = yield* recordTypes(node)
   const outcomes = new Map(rows.map((row, index): readonly [Row, Outcome] => {

@@ -77,6 +77,8 @@ export const start = Effect.fnUntraced(
       /** Where its containerd looks for hosts.toml files. */
       certs,
       pull: (image: string): Pull => containerd.ctr("images", "pull", "--hosts-dir", certs, image),
+      /** Pulls without unpacking what was pulled. */
+      fetch: (image: string): Pull => containerd.ctr("content", "fetch", "--hosts-dir", certs, image),
       pullByCri: (image: string): Pull => CriClient.pullImage(containerd.socket, image),
       remove: (image: string) => containerd.ctr("images", "rm", "--sync", image)
     }

@@ -107,7 +107,10 @@ describe.skipIf(missing !== undefined)(`a mirror that containerd does not use${n
         yield* saysOnce(node, /containerd does not use this mirror: .*set config_path/, reason)
         yield* reconfigure(node, (text) => text.replace(`config_path = ""`, `config_path = "${node.certs}"`))
         yield* Effect.retry(node.pull("three"), { schedule: Schedule.spaced("250 millis"), times: 40 })
-        yield* eventually(60, () => assert.lengthOf(node.said("INFO").filter((line) => /any more|it asks/.test(line)), 1))
+        yield* eventually(
+          60,
+          () => assert.lengthOf(node.said("INFO").filter((line) => /any more|it asks/.test(line)), 1)
+        )
         assert.deepStrictEqual(yield* node.faults, [])
         assert.notInclude(yield* node.page, `class="no">containerd`)
         assert.lengthOf(node.said("WARN").filter((line) => line.includes("mirror")), 1)

@@ -22,7 +22,9 @@ export const freePort = Effect.callback<number>((resume) => {
   })
 })
 
-const address = "127.0.0.100"
+/** Registries that start at the same moment are given the same free port: each has an address of its own. */
+let started = 0
+const nextAddress = () => `127.0.0.${100 + started++ % 100}`
 
 /** Pushes one object as it is (distribution specification, "Pushing"); other clients compress layers on the way. */
 const upload = async (
@@ -48,6 +50,7 @@ const upload = async (
 /** Starts a registry without content. */
 export const start = Effect.gen(function*() {
   const directory = yield* temporary
+  const address = nextAddress()
   const port = yield* freePort
   yield* Effect.promise(() =>
     writeFile(

@@ -57,7 +57,16 @@ const settleMillis = 50
 
 type ScriptedFault = Exclude<
   Fault,
-  "404" | "500" | "503" | "refuse" | "never answer" | "headers then nothing" | "wrong Content-Type" | "slow 100 KB/s"
+  | "404"
+  | "500"
+  | "503"
+  | "refuse"
+  | "never answer"
+  | "headers then nothing"
+  | "wrong Content-Type"
+  | "slow 100 KB/s"
+  | "clock back 1 h"
+  | "clock on 1 d"
 >
 
 const ofHeads: ReadonlySet<Fault> = new Set(["404", "500", "503", "refuse", "never answer", "wrong Content-Type"])
@@ -202,6 +211,10 @@ export class FaultServer {
       case "slow 100 KB/s":
         response.writeHead(200, { ...headersOf(object), "content-length": object.bytes.length })
         return this.#sendSlowly(response, object.bytes)
+      case "clock back 1 h":
+      case "clock on 1 d":
+        response.writeHead(200, { ...headersOf(object), "content-length": object.bytes.length })
+        return this.#sendOverClockChange(response, object.bytes, clockChanges[fault] ?? 0)
       default: {
         const { body, contentLength, end } = this.#scriptOf(fault, object.bytes)
         // Written by hand: Node's server would hold to the length that it was told.
@@ -235,15 +248,6 @@ export class FaultServer {
             this.#restart()
           }
         }
-      case "clock back 1 h":
-      case "clock on 1 d":
-        return {
-          ...half,
-          end: (socket) => {
-            this.#options.happenings.changeClock(clockChanges[fault] ?? 0)
-            this.#after(settleMillis, () => this.#send(socket, bytes.subarray(half.body.length), () => {}))
-          }
-        }
       case "wrong bytes": {
         const wrong = Uint8Array.from(bytes)
         const middle = Math.floor(bytes.length / 2)
@@ -267,6 +271,14 @@ export class FaultServer {
       if (error !== null && error !== undefined) return
       this.#bytes += bytes.length
       then()
+    })
+  }
+
+  #sendOverClockChange(response: ServerResponse, bytes: Uint8Array, millis: number): void {
+    const half = Math.floor(bytes.length / 2)
+    this.#send(response, bytes.subarray(0, half), () => {
+      this.#options.happenings.changeClock(millis)
+      this.#after(settleMillis, () => this.#send(response, bytes.subarray(half), () => response.end()))
     })
   }
 

@@ -61,7 +61,9 @@ const moveBack = async (from: string, to: string): Promise<void> => {
     else if (await AtomicFile.isDirectory(source) && await AtomicFile.isDirectory(target)) {
       await moveBack(source, target)
     } else if (await AtomicFile.exists(source)) {
-      throw new Error(`${target} and Spegel's backup of it, ${source}, are both there: remove one of them`)
+      // Another run, at the same time, may be about to change that: with this code it is tried again.
+      const message = `${target} and Spegel's backup of it, ${source}, are both there: remove one of them`
+      throw Object.assign(new Error(message), { code: "EEXIST" })
     }
   }
   await AtomicFile.remove(from)

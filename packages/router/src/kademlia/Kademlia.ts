@@ -61,6 +61,7 @@ export class Kademlia {
   readonly #lookup: LookupOptions
   readonly #cancels = new Set<() => void>()
   #newcomers: Array<Member> = []
+  #left = false
   #stopped = false
 
   constructor(options: KademliaOptions) {
@@ -104,11 +105,19 @@ export class Kademlia {
     this.#after(tickMillis * this.#options.environment.random(), tick)
   }
 
-  /** Says goodbye to the peers that understand it, and stops. */
-  stop(): void {
+  /** Says goodbye to the peers that understand it, and provides nothing any more; goes on answering and looking up. */
+  leave(): void {
+    if (this.#left) return
+    this.#left = true
+    this.#ownKeys.clear()
     for (const member of this.members.values()) {
       if (isSpeaker(member)) this.#options.transport.tell(member, [message(NoteType.goodbye, empty)])
     }
+  }
+
+  /** Leaves, and stops. */
+  stop(): void {
+    this.leave()
     this.#stopped = true
     for (const cancel of this.#cancels) cancel()
   }
@@ -240,8 +249,8 @@ export class Kademlia {
   }
 
   /** Adds keys to what this node provides, and hands them out to their keepers. */
-  advertise(keys: ReadonlyArray<Uint8Array>): Promise<void> {
-    return this.#ownKeys.advertise(keys)
+  async advertise(keys: ReadonlyArray<Uint8Array>): Promise<void> {
+    if (!this.#left) await this.#ownKeys.advertise(keys)
   }
 
   /** Stops providing keys; peers of our kind forget them at once. */

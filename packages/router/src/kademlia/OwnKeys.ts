@@ -51,6 +51,11 @@ export class OwnKeys {
     for (const member of this.#options.membership.members.values()) this.#tellWithdrawn(member, keys)
   }
 
+  /** Forgets them without a word. */
+  clear(): void {
+    this.#keys.clear()
+  }
+
   #tellWithdrawn(member: Member, keys: ReadonlyArray<Uint8Array>): void {
     if (!isSpeaker(member) || keys.length === 0) return
     this.#options.transport.tell(member, keys.map((key) => message(NoteType.withdraw, key)))

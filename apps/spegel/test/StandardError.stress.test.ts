@@ -75,7 +75,10 @@ describe("standard error", { timeout: 120_000 }, () => {
       const { code } = yield* mirror.terminate
       assert.strictEqual(code, 0)
       if (kind !== "read") return
-      const requests = linesOf(mirror.output).filter(({ msg }) => msg === "request")
+      const lines = linesOf(mirror.output)
+      const warnings = lines.filter(({ level }) => level === "WARN" || level === "ERROR").map(({ msg }) => msg)
+      assert.deepStrictEqual(warnings.filter((msg) => !msg.startsWith("no --bootstrap-kind is set")), [])
+      const requests = lines.filter(({ msg }) => msg === "request")
       assert.strictEqual(requests.length, 300)
       for (const { began, level, time } of requests) {
         assert.strictEqual(level, "DEBUG")
@@ -90,7 +93,7 @@ describe("standard error", { timeout: 120_000 }, () => {
       mirror.child.stderr?.pause()
       const url = `${mirror.url}/v2/app/manifests/v1?ns=registry.example&long=${"x".repeat(6000)}`
       yield* until(
-        Effect.promise(() => fetch(url)).pipe(
+        Effect.promise(() => Promise.all(Array.from({ length: 50 }, () => fetch(url)))).pipe(
           Effect.andThen(mirror.metric("spegel_log_lines_dropped_total")),
           Effect.map((dropped) => dropped > 0)
         )

@@ -99,9 +99,15 @@ describe.skipIf(missing !== undefined)(`containerd${missing === undefined ? "" :
               objects: [layer, config, manifest],
               descriptor: new Descriptor({ ...descriptor, digest, mediaType, size: manifest.length })
             })
-            assert.strictEqual(yield* store.resolve(v1), digest)
             assert.deepStrictEqual(yield* store.manifestType(digest, Option.some(v1)), Option.some(mediaType))
             assert.deepStrictEqual(yield* store.manifestType(Digest.ofBytes(config), Option.some(v1)), Option.none())
+            // The name follows by an event.
+            const held = yield* Effect.repeat(store.resolve(v1), {
+              schedule: Schedule.spaced("20 millis"),
+              until: (held) => held === digest,
+              times: 500
+            })
+            assert.strictEqual(held, digest)
           }
         }).pipe(Effect.provide(storeOf(daemon)))
       }),

@@ -1,0 +1,134 @@
+import { assert, describe, it } from "@effect/vitest"
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { parse } from "yaml"
+import * as HelmChart from "./HelmChart.ts"
+
+const rules = join(HelmChart.directory, "alerts/spegel.yaml")
+
+const labels = (pod: string, others = "") => `{namespace="n",pod="${pod}"${others === "" ? "" : `,${others}`}}`
+
+/** Samples each minute: `0x120` is 0 for two hours, `0+1x120` rises by 1. */
+type Series = Readonly<Record<string, string>>
+
+interface Case {
+  readonly alert: string
+  /** The event, and whom the alert names. */
+  readonly fires: Series
+  readonly named: Readonly<Record<string, string>>
+  readonly severity?: "info"
+  /** What is like it and is no event. */
+  readonly silent: Series
+}
+
+const peers = (pod: string) => `spegel_router_peers${labels(pod, `router="libp2p"`)}`
+const requests = (pod: string, cache: string) =>
+  `spegel_mirror_requests_total${labels(pod, `cache="${cache}",registry="r"`)}`
+const failures = (reason: string) => `spegel_mirror_peer_failures_total${labels("a", `reason="${reason}"`)}`
+const failing = (pod: string) => `spegel_background_failing${labels(pod, `task="advertise"`)}`
+
+const cases: ReadonlyArray<Case> = [
+  {
+    alert: "SpegelAlone",
+    fires: { [peers("a")]: "0x120", [peers("b")]: "2x120" },
+    named: { pod: "a", router: "libp2p" },
+    // The only node of a cluster.
+    silent: { [peers("a")]: "0x120" }
+  },
+  {
+    alert: "SpegelOnlyMisses",
+    fires: { [requests("a", "miss")]: "0+3x120", [requests("a", "hit")]: "5x120" },
+    named: { pod: "" },
+    severity: "info",
+    silent: { [requests("a", "miss")]: "0+3x120", [requests("a", "hit")]: "0x120", [requests("b", "hit")]: "0+1x120" }
+  },
+  {
+    alert: "SpegelPeersRefuse",
+    fires: { [failures("PeerRefused")]: "0+10x120" },
+    named: { pod: "a" },
+    silent: { [failures("PeerRefused")]: "0+1x120", [failures("PeerStalled")]: "0+10x120" }
+  },
+  {
+    alert: "SpegelWrongBytes",
+    fires: { [`spegel_mirror_corruptions_total${labels("a")}`]: "0x110 1x10" },
+    named: { pod: "a" },
+    silent: { [`spegel_mirror_corruptions_total${labels("a")}`]: "7x120" }
+  },
+  {
+    alert: "SpegelDamagedBlobs",
+    fires: { [`spegel_content_damaged_total${labels("a")}`]: "0x110 1x10" },
+    named: { pod: "a" },
+    silent: { [`spegel_content_damaged_total${labels("a")}`]: "7x120" }
+  },
+  {
+    alert: "SpegelLogLinesDropped",
+    fires: { [`spegel_log_lines_dropped_total${labels("a")}`]: "0x110 9x10" },
+    named: { pod: "a" },
+    silent: { [`spegel_log_lines_dropped_total${labels("a")}`]: "9x120" }
+  },
+  {
+    alert: "SpegelTaskFailing",
+    fires: { [failing("a")]: "0x110 1x10", [failing("b")]: "0x120" },
+    named: { pod: "a", task: "advertise" },
+    silent: { [failing("a")]: "0x100 1x2 0x20" }
+  }
+]
+
+const seriesOf = (series: Series) => Object.entries(series).map(([series, values]) => ({ series, values }))
+
+const missing = HelmChart.missingProgram("promtool", "Debian's prometheus")
+
+describe.skipIf(missing !== undefined)(`alerts${missing === undefined ? "" : ` (skipped: ${missing})`}`, () => {
+  /** Runs promtool's test of rules: at two hours `alert` is there with these labels, or not at all. */
+  const promtool = async (alert: string, series: Series, expected: ReadonlyArray<object>) => {
+    const directory = await mkdtemp(join(tmpdir(), "spegel-alerts-"))
+    try {
+      const file = join(directory, "test.yaml")
+      await writeFile(
+        file,
+        JSON.stringify({
+          rule_files: [rules],
+          evaluation_interval: "1m",
+          tests: [{
+            interval: "1m",
+            input_series: seriesOf(series),
+            promql_expr_test: [],
+            alert_rule_test: [{ eval_time: "2h", alertname: alert, exp_alerts: expected }]
+          }]
+        })
+      )
+      return await HelmChart.run("promtool", ["test", "rules", file])
+    } finally {
+      await rm(directory, { recursive: true })
+    }
+  }
+
+  for (const { alert, fires, named, severity = "warning", silent } of cases) {
+    it(`${alert} fires at its event, and names who has it`, async () => {
+      // The annotations are those of the rule; promtool prints what it got, with them.
+      const { stderr, stdout } = await promtool(alert, fires, [])
+      const got = /got:\[\s*([^]*)\]/.exec(stdout + stderr)?.[1] ?? ""
+      for (const [label, value] of Object.entries({ ...named, namespace: "n", severity })) {
+        if (value === "") assert.notInclude(got, `${label}="`, got)
+        else assert.include(got, `${label}="${value}"`, stdout + stderr)
+      }
+      assert.lengthOf(got.match(/Labels:/g) ?? [], 1, got)
+      assert.notInclude(got, "<no value>")
+    })
+
+    it(`${alert} is silent where all is well`, async () => {
+      const { code, stderr, stdout } = await promtool(alert, silent, [])
+      assert.strictEqual(code, 0, stdout + stderr)
+    })
+  }
+
+  it("are all tried", async () => {
+    const { groups } = parse(await readFile(rules, "utf8")) as {
+      readonly groups: ReadonlyArray<{ readonly rules: ReadonlyArray<{ readonly alert: string }> }>
+    }
+    assert.sameMembers(groups.flatMap(({ rules }) => rules.map(({ alert }) => alert)), cases.map(({ alert }) => alert))
+    const { code, stderr } = await HelmChart.run("promtool", ["check", "rules", rules])
+    assert.strictEqual(code, 0, stderr)
+  })
+})
