@@ -1,59 +1,63 @@
 /**
- * What this node knows of a containerd that does not use the mirror, or keeps nothing for peers: told once in the log, and
- * on the debug page and by a metric for as long as it is so.
+ * What this node knows of a containerd that does not use the mirror, or keeps no layers for peers. Each fault is told once
+ * in the log, and on the debug page and by a metric for as long as it is there.
  */
 import type { Finding } from "@spegel-ts/containerd/ContainerdConfig"
 import { Context, Effect, Layer, Metric } from "effect"
 
 /** A finding in containerd's configuration, or what pulls showed. */
-export type Reason = Finding["_tag"] | "LayersDiscarded" | "NotAsked"
+export type Reason = Finding["_tag"] | "NotAsked"
 
-const findings: Readonly<Record<Finding["_tag"], true>> = {
+/** Whether containerd does not use the mirror: a request of containerd refutes it. */
+const meansUnused: Readonly<Record<Reason, boolean>> = {
   ConfigPathElsewhere: true,
   ConfigPathIsList: true,
   ConfigPathUnset: true,
   CriDisabled: true,
   InlineConflict: true,
   InlineMirrors: true,
-  KeyIgnored: true
+  KeyIgnored: true,
+  LayersDiscarded: false,
+  NotAsked: true,
+  UpgradeWillIgnoreConfigPath: false
 }
 
-/** What containerd's configuration can show. */
-export const ofConfiguration = Object.keys(findings) as ReadonlyArray<Finding["_tag"]>
+export const reasons = Object.keys(meansUnused) as ReadonlyArray<Reason>
 
-const all: ReadonlyArray<Reason> = [...ofConfiguration, "LayersDiscarded", "NotAsked"]
+/** Those by which containerd does not use the mirror. */
+export const unused = reasons.filter((reason) => meansUnused[reason])
 
-const fault = (reason: string) =>
+const fault = (reason: Reason) =>
   Metric.gauge("spegel_containerd_fault", {
-    description: "1 while something keeps containerd from using this mirror, or layers from peers, by what it is",
+    description: "1 while something keeps containerd from using this mirror, or from having layers for peers",
     attributes: { reason }
   })
 
 export class ContainerdFaults extends Context.Service<ContainerdFaults, {
-  /** Told at WARN, unless it is known. */
+  /** Logged at WARN, unless it is known. */
   readonly raise: (reason: Reason, message: string) => Effect.Effect<void>
-  /** `message` is told at INFO where one of these is known. */
+  /** Logged at INFO, where one of them is known. */
   readonly clear: (reasons: ReadonlyArray<Reason>, message: string) => Effect.Effect<void>
-  /** What is known now. */
+  /** What is known now, and what was logged of it. */
   readonly known: Effect.Effect<ReadonlyMap<Reason, string>>
 }>()("@spegel-ts/spegel/ContainerdFaults") {
   static readonly layer: Layer.Layer<ContainerdFaults> = Layer.effect(
     ContainerdFaults,
     Effect.gen(function*() {
       const known = new Map<Reason, string>()
-      yield* Effect.forEach(all, (reason) => Metric.update(fault(reason), 0), { discard: true })
+      yield* Effect.forEach(reasons, (reason) => Metric.update(fault(reason), 0), { discard: true })
       return ContainerdFaults.of({
         raise: Effect.fnUntraced(function*(reason, message) {
           if (known.has(reason)) return
           known.set(reason, message)
           yield* Metric.update(fault(reason), 1)
-          yield* Effect.logWarning(message)
+          yield* Effect.logWarning(message).pipe(Effect.annotateLogs({ reason }))
         }),
         clear: Effect.fnUntraced(function*(reasons, message) {
           const gone = reasons.filter((reason) => known.delete(reason))
           if (gone.length === 0) return
           yield* Effect.forEach(gone, (reason) => Metric.update(fault(reason), 0), { discard: true })
-          yield* Effect.logInfo(message)
+          yield* Effect.logInfo(message).pipe(Effect.annotateLogs({ mended: gone.join(", ") }))
         }),
         known: Effect.sync(() => new Map(known))
       })

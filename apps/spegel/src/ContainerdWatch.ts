@@ -1,11 +1,14 @@
-/** Follows a containerd to notice that it does not use this mirror, or keeps nothing for peers. Needs gRPC: load it late. */
+/**
+ * Follows a containerd to notice that it does not use this mirror, or keeps no layers for peers: at the start by its
+ * configuration, later by what the kubelet pulls. Needs gRPC: load it late.
+ */
 import * as Background from "@spegel-ts/background/Background"
 import { ContainerdClient, type ContainerdClientOptions } from "@spegel-ts/containerd/ContainerdClient"
 import * as ContainerdConfig from "@spegel-ts/containerd/ContainerdConfig"
 import * as KubeletPulls from "@spegel-ts/containerd/KubeletPulls"
 import { ContentStore } from "@spegel-ts/content/ContentStore"
-import { Effect } from "effect"
-import { ContainerdFaults, ofConfiguration, type Reason } from "./ContainerdFaults.ts"
+import { Effect, Option } from "effect"
+import { ContainerdFaults, type Reason, reasons } from "./ContainerdFaults.ts"
 import * as MirrorUse from "./MirrorUse.ts"
 import * as UseWatch from "./UseWatch.ts"
 
@@ -26,20 +29,20 @@ export const start = Effect.fnUntraced(function*(options: ContainerdWatchOptions
 
   const checkConfiguration = Effect.fnUntraced(function*(client: typeof ContainerdClient.Service) {
     const findings = yield* MirrorUse.findings(client, options)
-    const found = new Set<Reason>(findings.map(({ _tag }) => _tag))
+    if (Option.isNone(findings)) return
+    const found = new Set<Reason>(findings.value.map(({ _tag }) => _tag))
     yield* faults.clear(
-      ofConfiguration.filter((reason) => !found.has(reason)),
-      "containerd's configuration does not keep it from this mirror any more"
+      reasons.filter((reason) => reason !== "NotAsked" && !found.has(reason)),
+      "containerd's configuration has been mended"
     )
     yield* Effect.forEach(
-      findings,
-      (finding) =>
-        faults.raise(finding._tag, `containerd does not use this mirror: ${ContainerdConfig.advice(finding)}`),
+      findings.value,
+      (finding) => faults.raise(finding._tag, ContainerdConfig.describe(finding)),
       { discard: true }
     )
   })
 
-  // It ends with containerd, of which others tell, and begins again with the configuration that containerd has then.
+  // It ends when containerd stops, which the store logs, and begins again with the configuration that containerd then has.
   const follow = Effect.gen(function*() {
     const client = yield* ContainerdClient
     yield* checkConfiguration(client).pipe(

@@ -24,7 +24,7 @@ export const warn = Effect.fn("MirrorUse.warn")(function*(options: {
     const config = yield* ContainerdConfig.read(containerdConfig)
     const containerd = yield* versionOf(containerdSock)
     for (const finding of ContainerdConfig.verify(config, { containerd, configPath })) {
-      yield* Effect.logWarning(`containerd does not use this mirror: ${ContainerdConfig.advice(finding)}`).pipe(
+      yield* Effect.logWarning(ContainerdConfig.describe(finding)).pipe(
         Effect.annotateLogs({ file: containerdConfig, containerd })
       )
     }
@@ -36,13 +36,13 @@ export const warn = Effect.fn("MirrorUse.warn")(function*(options: {
 })
 
 /**
- * What containerd's own word for its configuration (1.x) says, or else the file, where it is in reach; nothing where
- * neither is. Paths of directories are not compared: this process may see them under other names.
+ * What is wrong as containerd 1.x itself tells it, or else the file, where it is in reach; none where neither tells. What a
+ * container may see differently, or what inline mirrors lead to, is left to what pulls show.
  */
 export const findings = Effect.fn("MirrorUse.findings")(function*(
   client: Pick<typeof ContainerdClient.Service, "criConfig" | "version">,
   options: { readonly containerdConfig: string; readonly configPath: string }
-): Effect.fn.Return<ReadonlyArray<ContainerdConfig.Finding>, ContainerdUnavailable | ContainerdFailed> {
+): Effect.fn.Return<Option.Option<ReadonlyArray<ContainerdConfig.Finding>>, ContainerdUnavailable | ContainerdFailed> {
   const containerd = yield* client.version
   const own = Option.flatMap(yield* client.criConfig, ContainerdConfig.ofCriStatus)
   const file = existsSync(options.containerdConfig)
@@ -51,11 +51,11 @@ export const findings = Effect.fn("MirrorUse.findings")(function*(
       Effect.option
     )
     : Option.none()
-  return Option.match(Option.orElse(own, () => file), {
-    onNone: () => [],
-    onSome: (config) =>
+  return Option.map(
+    Option.orElse(own, () => file),
+    (config) =>
       ContainerdConfig.verify(config, { containerd, configPath: options.configPath }).filter(({ _tag }) =>
-        _tag !== "ConfigPathElsewhere"
+        _tag !== "ConfigPathElsewhere" && _tag !== "InlineMirrors"
       )
-  })
+  )
 })

@@ -1,9 +1,9 @@
 /**
  * Compares what containerd pulls for the kubelet with what it asks this mirror for. The configuration cannot tell: 2.x
- * does not show it, and it may lie out of reach.
+ * does not show it, and it may be out of reach.
  *
- * A pull with which nothing was asked of this mirror can have its good reasons, such as a mirror that was not ready, so
- * that the kubelet's requests went to another node's. One is enough only where containerd has never asked.
+ * A pull without a request to this mirror can be harmless: a Service may lead it to another node's mirror while this one
+ * starts. So one such pull counts only where containerd has never asked; else it takes several in a row.
  */
 import type { KubeletPull } from "@spegel-ts/containerd/KubeletPulls"
 import * as Reference from "@spegel-ts/oci/Reference"
@@ -11,7 +11,7 @@ import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
 import * as MonotonicTime from "@spegel-ts/registry/MonotonicTime"
 import type { PullEvent } from "@spegel-ts/registry/PullLedger"
 import { Effect, Queue, Stream } from "effect"
-import { type ContainerdFaults, ofConfiguration } from "./ContainerdFaults.ts"
+import { type ContainerdFaults, unused } from "./ContainerdFaults.ts"
 
 export interface UseWatchOptions {
   readonly faults: typeof ContainerdFaults.Service
@@ -30,11 +30,14 @@ export interface UseWatch {
   readonly run: Effect.Effect<void>
 }
 
-/** Requests of other pulls count until so long after a pull: one that falls to another node's mirror is no pattern. */
-const patienceMillis = 20_000
-/** A manifest is asked for before it is there. */
+/**
+ * How long after a pull a request, also for another image, shows that containerd uses this mirror. A node that has just
+ * become ready goes on pulling when kube-proxy has learned of its mirror.
+ */
+const patienceMillis = 40_000
+/** How long before its manifest is stored a pull may have asked for it. */
 const leadMillis = 30_000
-/** Pulls in a row without any request, where containerd has asked before. */
+/** How many pulls in a row without a request count, where containerd has asked before. */
 const enough = 3
 const maxWaiting = 64
 const look = "1 second"
@@ -58,7 +61,7 @@ export const make = Effect.fnUntraced(function*(
       Effect.gen(function*() {
         askedAt = yield* MonotonicTime.millis
         inARow = 0
-        yield* faults.clear([...ofConfiguration, "NotAsked"], "containerd uses this mirror: it asks for images")
+        yield* faults.clear(unused, "containerd uses this mirror: it asks for images")
       })
     )
   )
@@ -70,8 +73,8 @@ export const make = Effect.fnUntraced(function*(
     inARow++
     if (inARow < (askedAt === -Infinity ? 1 : enough)) return
     const known = yield* faults.known
-    // The cause has been told.
-    if (ofConfiguration.some((reason) => known.has(reason))) return
+    // The cause has been logged.
+    if (unused.some((reason) => known.has(reason))) return
     yield* faults.raise(
       "NotAsked",
       `containerd does not use this mirror: it pulled ${Reference.print(pull.reference)} without asking it: ` +
@@ -85,7 +88,7 @@ export const make = Effect.fnUntraced(function*(
       if (!filter(pull.reference)) return
       if (pull.keepsLayers._tag === "Some") {
         yield* pull.keepsLayers.value
-          ? faults.clear(["LayersDiscarded"], "containerd keeps layers again: this node gives them to peers")
+          ? faults.clear(["LayersDiscarded"], "containerd keeps layers: this node can give them to peers")
           : faults.raise(
             "LayersDiscarded",
             `containerd discards layers once they are unpacked, as those of ${Reference.print(pull.reference)}: ` +

@@ -151,7 +151,7 @@ describe("UseWatch", () => {
       assert.deepStrictEqual(yield* known(faults), ["LayersDiscarded"])
       yield* pull()
       assert.lengthOf(lines, 2)
-      assert.match(lines[1] ?? "", /^Info containerd keeps layers again/)
+      assert.match(lines[1] ?? "", /^Info containerd keeps layers/)
       assert.deepStrictEqual(yield* known(faults), [])
     }))
 })

@@ -1,10 +1,10 @@
 /**
- * Images that containerd fetched from a registry for the kubelet, told when the pull has ended.
+ * Finds the images that containerd fetched from a registry for the kubelet.
  *
  * Much else makes image records: imports, `ctr` and `nerdctl` (which read other configurations than the CRI plugin
- * does), and names for content that is held. A pull of the kubelet is known by three signs, the same in containerd 1.6,
- * 1.7 and 2.1 (measured): the CRI plugin itself creates the record `repository@digest`; containerd has noted at the
- * manifest where it came from; and the manifest has been written just now, and not for a record of somebody else.
+ * does), and new names for content that is held. Three signs tell a pull of the kubelet, the same in containerd 1.6, 1.7
+ * and 2.1 (measured): the CRI plugin itself creates the record `repository@digest`; the manifest's labels name the
+ * registry that it came from; and the manifest was written just now, and not for another client's record.
  */
 import { BlobSource, type ContentStore, type StoreUnavailable } from "@spegel-ts/content/ContentStore"
 import * as Digest from "@spegel-ts/oci/Digest"
@@ -15,11 +15,11 @@ import { Clock, Effect, Option, Queue, Result, Stream } from "effect"
 import type { ContainerdClient, ContainerdFailed, ContainerdUnavailable, ImageEvent } from "./ContainerdClient.ts"
 
 export interface KubeletPull {
-  /** Registry, repository and digest; the kubelet's tag is not among the signs. */
+  /** Registry, repository and digest; the tag is not known. */
   readonly reference: Reference.Reference
-  /** When its manifest was complete, in milliseconds since an arbitrary moment (`Clock.monotonicTimeNanos`). */
+  /** When its manifest was stored, in milliseconds since an arbitrary moment (`Clock.monotonicTimeNanos`). */
   readonly fetchedAt: number
-  /** Whether containerd keeps the layers after it unpacked them; none where that cannot be told. */
+  /** Whether containerd keeps the layers once they are unpacked; none where that cannot be told. */
   readonly keepsLayers: Option.Option<boolean>
 }
 
@@ -29,27 +29,27 @@ type Store = Pick<typeof ContentStore.Service, "changes" | "digests" | "open">
 export interface KubeletPullsOptions {
   readonly client: Client
   readonly store: Store
-  /** Called for one pull after another, and waited for. */
+  /** Called when a pull has ended, for one after another. */
   readonly onPull: (pull: KubeletPull) => Effect.Effect<void>
 }
 
-/** Blobs remembered of each kind. */
+/** How many blobs to remember, and how many manifests of other clients. */
 const maxRemembered = 4096
-/** Pulls that wait to be looked at; beyond it the oldest are passed over. */
+/** How many records may wait to be judged; beyond it the oldest are skipped. */
 const maxWaiting = 256
-/** Files, and the records of others, may be told of a little later: a directory that is new is looked for each second. */
+/** News of files and of other clients' records may come later: a new directory is looked for each second. */
 const settleMillis = 3000
-/** Platforms of an index that are looked at. */
+/** How many platforms of an index to look at. */
 const maxPlatforms = 16
 
 const source = "containerd.io/distribution.source."
-const layerReference = "containerd.io/gc.ref.content.l."
-const manifestReference = "containerd.io/gc.ref.content.m."
-const configReference = "containerd.io/gc.ref.content.config"
+const childReference = "containerd.io/gc.ref.content."
+const manifestReference = `${childReference}m.`
+const configReference = `${childReference}config`
 
 const millis = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos / 1_000_000n))
 
-/** Adds the latest, and forgets the oldest where there are too many. */
+/** Adds an entry as the latest, and forgets the oldest where there are too many. */
 const remember = <A>(map: Map<Digest.Digest, A>, digest: Digest.Digest, value: A): void => {
   map.delete(digest)
   map.set(digest, value)
@@ -57,7 +57,7 @@ const remember = <A>(map: Map<Digest.Digest, A>, digest: Digest.Digest, value: A
   if (map.size > maxRemembered && oldest !== undefined) map.delete(oldest)
 }
 
-/** The name `repository@digest` that a record has; none for other names. */
+/** What a record's name `repository@digest` says; none for other names. */
 const byDigest = (name: string) =>
   Option.flatMap(
     Result.getSuccess(Reference.parse(name)),
@@ -88,8 +88,8 @@ const hasLayers = (store: Store, digest: Digest.Digest) =>
   )
 
 /**
- * containerd refers to what it is to keep by labels of the manifest. With `discard_unpacked_layers` there are none for
- * layers, before any is gone.
+ * By a manifest's labels containerd knows which blobs to keep. With `discard_unpacked_layers` it never sets those for layers,
+ * so this is known before the first layer is gone.
  */
 const keepsLayers = Effect.fnUntraced(function*(
   { client, store }: Pick<KubeletPullsOptions, "client" | "store">,
@@ -100,32 +100,36 @@ const keepsLayers = Effect.fnUntraced(function*(
     label.startsWith(manifestReference) ? Option.toArray(Digest.fromString(child)) : []
   )
   for (const manifest of platforms.length === 0 ? [digest] : platforms.slice(0, maxPlatforms)) {
-    // Of other platforms there is nothing.
+    // Manifests of other platforms are not here.
     const found = manifest === digest
       ? labels
       : yield* client.contentLabels(manifest).pipe(
         Effect.catchTag("ContainerdNotFound", () => Effect.succeed<Readonly<Record<string, string>>>({}))
       )
     const names = Object.keys(found)
-    if (names.some((name) => name.startsWith(layerReference))) return Option.some(true)
+    // A layer of a type that containerd does not know has no mark of its own, and is kept always.
+    const refersToLayer = names.some((name) =>
+      name.startsWith(childReference) && name !== configReference && !name.startsWith(manifestReference)
+    )
+    if (refersToLayer) return Option.some(true)
     if (names.includes(configReference) && (yield* hasLayers(store, manifest))) return Option.some(false)
   }
   return Option.none<boolean>()
 })
 
-/** Tells of pulls until containerd goes away. */
+/** Runs until containerd goes away. */
 export const follow = Effect.fnUntraced(function*(
   { client, onPull, store }: KubeletPullsOptions
 ): Effect.fn.Return<void, ContainerdUnavailable | ContainerdFailed | StoreUnavailable> {
-  /** When blobs came. */
+  /** When blobs were stored. */
   const added = new Map<Digest.Digest, number>()
-  /** Manifests that somebody else has made a record of. */
+  /** Manifests for which another client has made a record. */
   const others = new Map<Digest.Digest, true>()
   const created = yield* Queue.sliding<{ readonly name: string; readonly at: number }>(maxWaiting)
 
   let isFirst = true
   let wasEmpty = false
-  /** On a new node the directory of blobs comes with the first of them, before it can be watched. */
+  /** On a new node the directory of blobs appears with the first blob, before it can be watched. */
   const listNew = Effect.gen(function*() {
     const digests = yield* Stream.runCollect(store.digests)
     const now = yield* millis
@@ -161,7 +165,7 @@ export const follow = Effect.fnUntraced(function*(
     }
     return digestOf(name).pipe(
       Effect.map((digest) => remember(others, digest, true)),
-      // It has been removed again.
+      // The record has been removed again.
       Effect.catchTag("ContainerdNotFound", () => Effect.void)
     )
   }
@@ -174,13 +178,13 @@ export const follow = Effect.fnUntraced(function*(
     const { digest, reference } = named.value
     const fetchedAt = added.get(digest)
     if (fetchedAt === undefined || others.has(digest)) return
-    // Whatever else is said of it, it has been told.
+    // A second name for it is no second fetch.
     added.delete(digest)
     const labels = yield* client.contentLabels(digest)
     if (!Object.keys(labels).some((label) => label.startsWith(source))) return
     yield* onPull({ reference, fetchedAt, keepsLayers: yield* keepsLayers({ client, store }, digest, labels) })
   }).pipe(
-    // It has been removed again.
+    // The image has been removed again.
     Effect.catchTag("ContainerdNotFound", () => Effect.void)
   )
 

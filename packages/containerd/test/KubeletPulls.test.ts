@@ -151,6 +151,9 @@ describe("KubeletPulls", () => {
       assert.deepStrictEqual(yield* keeps(discarded.name), [false])
       const empty = yield* fetch(manifestOf(0), { ...source, ...config })
       assert.deepStrictEqual(yield* keeps(empty.name), [undefined], "an image without layers")
+      const unknownType = { "containerd.io/gc.ref.content.0": Digest.ofBytes(Buffer.from("layer 0")) }
+      const artefact = yield* fetch(manifestOf(3), { ...source, ...config, ...unknownType })
+      assert.deepStrictEqual(yield* keeps(artefact.name), [true], "layers that containerd does not know as such")
       const absent = Digest.ofBytes(Buffer.from("another platform"))
       const index = (own: string, text: string) =>
         fetch(Buffer.from(text), {
