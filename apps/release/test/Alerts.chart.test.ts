@@ -27,6 +27,7 @@ const requests = (pod: string, cache: string) =>
   `spegel_mirror_requests_total${labels(pod, `cache="${cache}",registry="r"`)}`
 const failures = (reason: string) => `spegel_mirror_peer_failures_total${labels("a", `reason="${reason}"`)}`
 const failing = (pod: string) => `spegel_background_failing${labels(pod, `task="advertise"`)}`
+const fault = (pod: string, reason: string) => `spegel_containerd_fault${labels(pod, `reason="${reason}"`)}`
 
 const cases: ReadonlyArray<Case> = [
   {
@@ -72,6 +73,13 @@ const cases: ReadonlyArray<Case> = [
     fires: { [failing("a")]: "0x110 1x10", [failing("b")]: "0x120" },
     named: { pod: "a", task: "advertise" },
     silent: { [failing("a")]: "0x100 1x2 0x20" }
+  },
+  {
+    alert: "SpegelContainerdFault",
+    fires: { [fault("a", "NotAsked")]: "0x110 1x10", [fault("b", "NotAsked")]: "0x120" },
+    named: { pod: "a", reason: "NotAsked" },
+    // It was mended.
+    silent: { [fault("a", "NotAsked")]: "0x100 1x2 0x20", [fault("a", "LayersDiscarded")]: "0x120" }
   }
 ]
 

@@ -60,6 +60,7 @@ const table: Readonly<Record<string, HelmChart.Rendering>> = {
         mirroredRegistries: ["https://docker.io", "https://ghcr.io"],
         additionalMirrorTargets: ["http://10.0.0.9:5000"],
         registryFilters: [String.raw`^docker\.io/`, ":latest$"],
+        containerdConfigPath: "/etc/containerd/config.toml",
         bootstrapKinds: ["dns", "kubernetes"],
         extraArgs: ["--peer-cidrs=10.0.0.0/8"],
         otel: { endpoint: "otel-collector:4318", insecure: true, sampler: 0.1 },
@@ -451,6 +452,25 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
     assert.deepStrictEqual(await mountOf("/run/c.sock"), { path: "/run/c.sock", type: "Socket" })
   })
 
+  it("mounts the directory of containerd's configuration, read-only, where it is named", async () => {
+    const settingsOf = async (containerdConfigPath: string) => {
+      const objects = await HelmChart.render({ values: { spegel: { containerdConfigPath } } })
+      const isSettings = ({ name }: { name: string }) => name === "containerd-settings"
+      const registry = containerOf(objects, "registry")
+      return {
+        flag: flag(registry, "containerd-config"),
+        mounts: registry["volumeMounts"].filter(isSettings),
+        volumes: mirror(objects).spec.volumes.filter(isSettings)
+      }
+    }
+    assert.deepStrictEqual(await settingsOf(""), { flag: [], mounts: [], volumes: [] })
+    assert.deepStrictEqual(await settingsOf("/etc/containerd/config.toml"), {
+      flag: ["/etc/containerd/config.toml"],
+      mounts: [{ name: "containerd-settings", mountPath: "/etc/containerd", readOnly: true }],
+      volumes: [{ name: "containerd-settings", hostPath: { path: "/etc/containerd", type: "DirectoryOrCreate" } }]
+    })
+  })
+
   it("does what former values of Go Spegel's chart say", async () => {
     const objects = await HelmChart.render({ values: GoSpegelValues.former })
     const registries = ["https://docker.io", "https://ghcr.io"]
@@ -581,7 +601,7 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
 
   it("has a dashboard and alerts over metrics that exist", async () => {
     const sources: Array<string> = []
-    for await (const path of glob("packages/*/src/**/*.ts", { cwd: repository })) {
+    for await (const path of glob("{packages,apps}/*/src/**/*.ts", { cwd: repository })) {
       sources.push(await readFile(join(repository, path), "utf8"))
     }
     const ours = new Set(sources.join("\n").match(/(?<=")(?:spegel|http)_[a-z_]+(?=")/g))

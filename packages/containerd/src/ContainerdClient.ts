@@ -15,9 +15,17 @@ import {
   ImageUpdateSchema
 } from "./gen/images_pb.ts"
 import { Introspection } from "./gen/introspection_pb.ts"
+import { Namespaces } from "./gen/namespaces_pb.ts"
 import { RuntimeService } from "./gen/runtime_pb.ts"
 import { Version } from "./gen/version_pb.ts"
-import { type GrpcError, GrpcStatus, make as makeChannel, serverStream, unary } from "./internal/GrpcChannel.ts"
+import {
+  type GrpcError,
+  GrpcStatus,
+  make as makeChannel,
+  serverStream,
+  unary,
+  withHeader
+} from "./internal/GrpcChannel.ts"
 import { diagnose } from "./internal/SocketDiagnosis.ts"
 
 /** containerd cannot be talked to: no socket, no permission, no answer, or no containerd. */
@@ -118,6 +126,8 @@ export class ContainerdClient extends Context.Service<ContainerdClient, {
     Readonly<Record<string, string>>,
     ContainerdNotFound | ContainerdUnavailable | ContainerdFailed
   >
+  /** Whether another namespace has the blob, too. Namespaces share files: one gets what another has without a download. */
+  readonly isShared: (digest: Digest.Digest) => Effect.Effect<boolean, ContainerdUnavailable | ContainerdFailed>
   /** The CRI plugin's own account of its configuration, JSON; none where it gives none. */
   readonly criConfig: Effect.Effect<Option.Option<string>, ContainerdUnavailable | ContainerdFailed>
   /** Refs of the downloads under way (`layer-sha256:...`). */
@@ -136,6 +146,8 @@ export class ContainerdClient extends Context.Service<ContainerdClient, {
     options: ContainerdClientOptions
   ): Layer.Layer<ContainerdClient, ContainerdUnavailable | ContainerdFailed> => Layer.effect(this, connect(options))
 }
+
+const namespaceHeader = "containerd-namespace"
 
 const isUnavailable = (error: GrpcError) =>
   error.code === GrpcStatus.UNAVAILABLE ||
@@ -180,7 +192,7 @@ const connect = Effect.fnUntraced(function*(options: ContainerdClientOptions) {
   const { deadline = "5 seconds", namespace, socket } = options
   const channel = yield* makeChannel({
     socket,
-    headers: { "containerd-namespace": namespace },
+    headers: { [namespaceHeader]: namespace },
     deadline: Duration.fromInputUnsafe(deadline)
   })
 
@@ -251,6 +263,20 @@ const connect = Effect.fnUntraced(function*(options: ContainerdClientOptions) {
       unary(channel, Content.method.info, { digest }).pipe(
         Effect.map(({ info }) => info?.labels ?? {}),
         Effect.catch(failOf("look up a blob", digest))
+      )
+    ),
+    isShared: Effect.fn("ContainerdClient.isShared")((digest) =>
+      unary(channel, Namespaces.method.list, {}).pipe(
+        Effect.flatMap(({ namespaces }) =>
+          Effect.findFirst(namespaces.filter(({ name }) => name !== namespace), ({ name }) =>
+            unary(withHeader(channel, namespaceHeader, name), Content.method.info, { digest }).pipe(
+              Effect.as(true),
+              Effect.catchIf(({ code }) =>
+                code === GrpcStatus.NOT_FOUND, () => Effect.succeed(false))
+            ))
+        ),
+        Effect.map(Option.isSome),
+        Effect.catch(fail("look for a blob in other namespaces"))
       )
     ),
     criConfig: unary(channel, RuntimeService.method.status, { verbose: true }).pipe(

@@ -4,7 +4,7 @@
  * Much else makes image records: imports, `ctr` and `nerdctl` (which read other configurations than the CRI plugin
  * does), and new names for content that is held. Three signs tell a pull of the kubelet, the same in containerd 1.6, 1.7
  * and 2.1 (measured): the CRI plugin itself creates the record `repository@digest`; the manifest's labels name the
- * registry that it came from; and the manifest was written just now, and not for another client's record.
+ * registry that it came from; and the manifest was written just now, and for no other client and no other namespace.
  */
 import { BlobSource, type ContentStore, type StoreUnavailable } from "@spegel-ts/content/ContentStore"
 import * as Digest from "@spegel-ts/oci/Digest"
@@ -23,7 +23,7 @@ export interface KubeletPull {
   readonly keepsLayers: Option.Option<boolean>
 }
 
-type Client = Pick<typeof ContainerdClient.Service, "contentLabels" | "events" | "image">
+type Client = Pick<typeof ContainerdClient.Service, "contentLabels" | "events" | "isShared" | "image">
 type Store = Pick<typeof ContentStore.Service, "changes" | "digests" | "open">
 
 export interface KubeletPullsOptions {
@@ -181,7 +181,7 @@ export const follow = Effect.fnUntraced(function*(
     // A second name for it is no second fetch.
     added.delete(digest)
     const labels = yield* client.contentLabels(digest)
-    if (!Object.keys(labels).some((label) => label.startsWith(source))) return
+    if (!Object.keys(labels).some((label) => label.startsWith(source)) || (yield* client.isShared(digest))) return
     yield* onPull({ reference, fetchedAt, keepsLayers: yield* keepsLayers({ client, store }, digest, labels) })
   }).pipe(
     // The image has been removed again.

@@ -64,6 +64,7 @@ const start = Effect.gen(function*() {
       )
     }),
     contentLabels: () => Effect.succeed({}),
+    isShared: () => Effect.succeed(false),
     criConfig: Effect.succeedNone,
     ingests: Effect.succeed([]),
     abortIngest: () => Effect.void,

@@ -37,6 +37,7 @@ const start = Effect.gen(function*() {
   const store = yield* Effect.provide(ContentStore, services)
   const events = yield* Queue.unbounded<ImageEvent>()
   const labels = new Map<string, Labels>()
+  const shared = new Set<Digest.Digest>()
   const images = new Map<string, Digest.Digest>()
   const pulls: Array<KubeletPulls.KubeletPull> = []
   const find = <A>(map: ReadonlyMap<string, A>, subject: string) =>
@@ -48,6 +49,7 @@ const start = Effect.gen(function*() {
       client: {
         events: Stream.fromQueue(events),
         contentLabels: (digest) => find(labels, digest),
+        isShared: (digest) => Effect.sync(() => shared.has(digest)),
         image: (name) => Effect.map(find(images, name), (digest) => ({ name, digest, mediaType: "", size: 1 }))
       },
       store,
@@ -64,6 +66,7 @@ const start = Effect.gen(function*() {
     content,
     images,
     labels,
+    shared,
     record,
     settle,
     /** What has been told since the last time, as names. */
@@ -110,7 +113,7 @@ describe("KubeletPulls", () => {
 
   it.effect("takes nothing else for a pull", () =>
     Effect.gen(function*() {
-      const { fetch, images, labels, record, told } = yield* start
+      const { fetch, images, labels, record, shared, told } = yield* start
       const imported = yield* fetch(manifestOf(1), { ...config, ...layer })
       yield* record(imported.name, "kubelet")
       assert.lengthOf(yield* told, 0, "an import that an agent labels as the CRI plugin does")
@@ -132,6 +135,11 @@ describe("KubeletPulls", () => {
       labels.set(held, kept)
       yield* record(`registry.example/team/app@${held}`, "kubelet")
       assert.lengthOf(yield* told, 0, "a pull of what was held before")
+
+      const docker = yield* fetch(manifestOf(5), kept)
+      shared.add(docker.digest)
+      yield* record(docker.name, "kubelet")
+      assert.lengthOf(yield* told, 0, "a pull of what another namespace has fetched")
 
       yield* record("registry.example/team/app:gone", "other")
       yield* record(`registry.example/team/app@${Digest.ofBytes(Buffer.from("gone"))}`, "kubelet")
