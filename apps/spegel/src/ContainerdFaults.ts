@@ -2,20 +2,18 @@
  * What this node knows of a containerd that does not use the mirror, or keeps no layers for peers. Each fault is told once
  * in the log, and on the debug page and by a metric for as long as it is there.
  */
-import type { Finding } from "@spegel-ts/containerd/ContainerdConfig"
 import { Context, Effect, Layer, Metric } from "effect"
+import type { CertainFinding } from "./MirrorUse.ts"
 
 /** A finding in containerd's configuration, or what pulls showed. */
-export type Reason = Finding["_tag"] | "NotAsked"
+export type Reason = CertainFinding["_tag"] | "NotAsked"
 
 /** Whether containerd does not use the mirror: a request of containerd refutes it. */
 const meansUnused: Readonly<Record<Reason, boolean>> = {
-  ConfigPathElsewhere: true,
   ConfigPathIsList: true,
   ConfigPathUnset: true,
   CriDisabled: true,
   InlineConflict: true,
-  InlineMirrors: true,
   KeyIgnored: true,
   LayersDiscarded: false,
   NotAsked: true,

@@ -35,14 +35,20 @@ export const warn = Effect.fn("MirrorUse.warn")(function*(options: {
   )
 })
 
-/**
- * What is wrong as containerd 1.x itself tells it, or else the file, where it is in reach; none where neither tells. What a
- * container may see differently, or what inline mirrors lead to, is left to what pulls show.
- */
+/** A finding that is so wherever this process runs: a container may see other paths, and inline mirrors may name this one. */
+export type CertainFinding = Exclude<
+  ContainerdConfig.Finding,
+  { readonly _tag: "ConfigPathElsewhere" | "InlineMirrors" }
+>
+
+const isCertain = (finding: ContainerdConfig.Finding): finding is CertainFinding =>
+  finding._tag !== "ConfigPathElsewhere" && finding._tag !== "InlineMirrors"
+
+/** What containerd's own word for its configuration (1.x) shows, or else the file; none where neither is in reach. */
 export const findings = Effect.fn("MirrorUse.findings")(function*(
   client: Pick<typeof ContainerdClient.Service, "criConfig" | "version">,
   options: { readonly containerdConfig: string; readonly configPath: string }
-): Effect.fn.Return<Option.Option<ReadonlyArray<ContainerdConfig.Finding>>, ContainerdUnavailable | ContainerdFailed> {
+): Effect.fn.Return<Option.Option<ReadonlyArray<CertainFinding>>, ContainerdUnavailable | ContainerdFailed> {
   const containerd = yield* client.version
   const own = Option.flatMap(yield* client.criConfig, ContainerdConfig.ofCriStatus)
   const file = existsSync(options.containerdConfig)
@@ -53,9 +59,6 @@ export const findings = Effect.fn("MirrorUse.findings")(function*(
     : Option.none()
   return Option.map(
     Option.orElse(own, () => file),
-    (config) =>
-      ContainerdConfig.verify(config, { containerd, configPath: options.configPath }).filter(({ _tag }) =>
-        _tag !== "ConfigPathElsewhere" && _tag !== "InlineMirrors"
-      )
+    (config) => ContainerdConfig.verify(config, { containerd, configPath: options.configPath }).filter(isCertain)
   )
 })

@@ -29,7 +29,10 @@ const reconfigure = ({ node }: WatchedNode, change: (text: string) => string) =>
 const list = (certs: string) => `${certs}:/etc/docker/certs.d`
 const note = missing === undefined ? "" : ` (skipped: ${missing})`
 
-describe.skipIf(missing !== undefined)(`a mirror that containerd does not use${note}`, { timeout: 240_000, concurrent: true }, () => {
+describe.skipIf(missing !== undefined)(`a mirror that containerd does not use${note}`, {
+  timeout: 240_000,
+  concurrent: true
+}, () => {
   for (const version of ContainerdPackages.versions) {
     it.live(`says so where config_path is unset, and when it is mended, with containerd ${version}`, () =>
       Effect.gen(function*() {

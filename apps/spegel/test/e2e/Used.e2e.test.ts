@@ -53,43 +53,47 @@ const without = Effect.fnUntraced(function*({ node, pull, upstream, version }: W
 
 const note = missing === undefined ? "" : ` (skipped: ${missing})`
 
-describe.skipIf(missing !== undefined)(`a mirror that containerd uses${note}`, { timeout: 240_000, concurrent: true }, () => {
-  it.live.each(ContainerdPackages.versions)(
-    "is not told to be unused after 200 pulls, imports and side-loads, with containerd %s",
-    (version) =>
-      Effect.gen(function*() {
-        // Tags are asked of upstream alone, so that a pull of what is held asks the mirror for nothing.
-        const watched = yield* start({ version, configuration: ["--tag-resolution=never"] })
-        const { faults, misses, node, pull, restartMirror, said } = watched
-        const ways = yield* without(watched)
-        /** How the images came, by their digests. */
-        const came = new Map<string, string>()
-        const run = Effect.fnUntraced(function*(turn: number) {
-          const [name, way] = ways[turn % ways.length] ?? assert.fail()
-          const tag = `side-${turn}`
-          yield* Effect.mapError(way(tag), ({ message }) => new Error(`${name}: ${message}`))
-          came.set(FakeRegistry.manifestDigest(tag), name)
+describe.skipIf(missing !== undefined)(
+  `a mirror that containerd uses${note}`,
+  { timeout: 240_000, concurrent: true },
+  () => {
+    it.live.each(ContainerdPackages.versions)(
+      "is not told to be unused after 200 pulls, imports and side-loads, with containerd %s",
+      (version) =>
+        Effect.gen(function*() {
+          // Tags are asked of upstream alone, so that a pull of what is held asks the mirror for nothing.
+          const watched = yield* start({ version, configuration: ["--tag-resolution=never"] })
+          const { faults, misses, node, pull, restartMirror, said } = watched
+          const ways = yield* without(watched)
+          /** How the images came, by their digests. */
+          const came = new Map<string, string>()
+          const run = Effect.fnUntraced(function*(turn: number) {
+            const [name, way] = ways[turn % ways.length] ?? assert.fail()
+            const tag = `side-${turn}`
+            yield* Effect.mapError(way(tag), ({ message }) => new Error(`${name}: ${message}`))
+            came.set(FakeRegistry.manifestDigest(tag), name)
+          })
+
+          for (let turn = 0; turn < 50; turn++) {
+            yield* pull(`pulled-${turn}`)
+            yield* run(turn)
+          }
+          assert.isAtLeast(yield* misses, 50, "the mirror was asked")
+          // It has never been asked: a single pull without a request would be enough.
+          yield* restartMirror
+          for (let turn = 50; turn < 150; turn++) yield* run(turn)
+          assert.strictEqual(yield* misses, 0, "the mirror was not asked")
+
+          // Pulls are judged one after another: where this one is told, nothing was told of those before it.
+          rmSync(node.certs, { recursive: true })
+          yield* pull("unused")
+          yield* eventually(60, () => assert.isAbove(said("WARN").length, 0))
+          const told = said("WARN").map((line) => /@(sha256:[0-9a-f]+) without asking/.exec(line)?.[1] ?? line)
+          assert.deepStrictEqual(told.map((digest) => came.get(digest) ?? digest), [
+            FakeRegistry.manifestDigest("unused")
+          ])
+          assert.deepStrictEqual(yield* faults, ["NotAsked"])
         })
-
-        for (let turn = 0; turn < 50; turn++) {
-          yield* pull(`pulled-${turn}`)
-          yield* run(turn)
-        }
-        assert.isAtLeast(yield* misses, 50, "the mirror was asked")
-        // It has never been asked: a single pull without a request would be enough.
-        yield* restartMirror
-        for (let turn = 50; turn < 150; turn++) yield* run(turn)
-        assert.strictEqual(yield* misses, 0, "the mirror was not asked")
-
-        // Pulls are judged one after another: where this one is told, nothing was told of those before it.
-        rmSync(node.certs, { recursive: true })
-        yield* pull("unused")
-        yield* eventually(60, () => assert.isAbove(said("WARN").length, 0))
-        const told = said("WARN").map((line) => /@(sha256:[0-9a-f]+) without asking/.exec(line)?.[1] ?? line)
-        assert.deepStrictEqual(told.map((digest) => came.get(digest) ?? digest), [
-          FakeRegistry.manifestDigest("unused")
-        ])
-        assert.deepStrictEqual(yield* faults, ["NotAsked"])
-      })
-  )
-})
+    )
+  }
+)
