@@ -7,7 +7,7 @@ import { ContainerdClient, type ContainerdClientOptions } from "@spegel-ts/conta
 import * as ContainerdConfig from "@spegel-ts/containerd/ContainerdConfig"
 import * as KubeletPulls from "@spegel-ts/containerd/KubeletPulls"
 import { ContentStore } from "@spegel-ts/content/ContentStore"
-import { Effect, Option } from "effect"
+import { Effect, Option, Schedule } from "effect"
 import { ContainerdFaults, type Reason, reasons } from "./ContainerdFaults.ts"
 import * as MirrorUse from "./MirrorUse.ts"
 import * as UseWatch from "./UseWatch.ts"
@@ -19,6 +19,7 @@ export interface ContainerdWatchOptions extends Omit<UseWatch.UseWatchOptions, "
 }
 
 const retry = "2 seconds"
+const maxChecks = 30
 
 /** Runs in the background of the scope. */
 export const start = Effect.fnUntraced(function*(options: ContainerdWatchOptions) {
@@ -45,10 +46,13 @@ export const start = Effect.fnUntraced(function*(options: ContainerdWatchOptions
   // It ends when containerd stops, which the store logs, and begins again with the configuration that containerd then has.
   const follow = Effect.gen(function*() {
     const client = yield* ContainerdClient
-    yield* checkConfiguration(client).pipe(
+    const check = checkConfiguration(client).pipe(
+      // The CRI plugin starts later than containerd.
+      Effect.retry({ schedule: Schedule.spaced(retry), times: maxChecks }),
       Effect.catch(({ message }) => Effect.logDebug(`cannot check containerd's configuration: ${message}`))
     )
-    yield* KubeletPulls.follow({ client, store, onPull: watch.pulled })
+    const pulls = KubeletPulls.follow({ client, store, onPull: watch.pulled })
+    yield* Effect.all([check, pulls], { concurrency: "unbounded" })
   }).pipe(
     Effect.provide(ContainerdClient.layer(options.containerd)),
     Effect.scoped,

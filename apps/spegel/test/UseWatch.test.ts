@@ -130,12 +130,17 @@ describe("UseWatch", () => {
     Effect.gen(function*() {
       const { faults, lines, pull, request } = yield* start
       yield* faults.raise("ConfigPathUnset", "set config_path")
+      yield* faults.raise("UpgradeWillIgnoreConfigPath", "name one directory")
       yield* pull()
       yield* minute
       assert.deepStrictEqual(lines, [])
       yield* request()
       yield* minute
-      assert.deepStrictEqual(yield* known(faults), [], "containerd itself shows that it is not so")
+      assert.deepStrictEqual(
+        yield* known(faults),
+        ["UpgradeWillIgnoreConfigPath"],
+        "containerd itself shows that it uses the mirror"
+      )
     }))
 
   it.effect("says once that layers are discarded, and that they are kept again", () =>

@@ -12,11 +12,16 @@ interface Fault {
 }
 
 const unused = /containerd does not use this mirror: [^"]*config_path/
+const upgrade = /containerd 2\.1 and later would not use this mirror/
 const discards = /containerd discards layers once they are unpacked/
 
 const faults: ReadonlyArray<Fault> = [
   ...(["1.6", "1.7", "2.1"] as const).map((containerd) => ({ node: { containerd, configPath: "" }, line: unused })),
-  { node: { containerd: "2.1", configPath: "/etc/containerd/certs.d:/etc/docker/certs.d" }, line: unused },
+  ...(["1.6", "1.7", "2.1"] as const).map((containerd) => ({
+    node: { containerd, configPath: "/etc/containerd/certs.d:/etc/docker/certs.d" },
+    // Before 2.1 the first of several is read.
+    line: containerd === "2.1" ? unused : upgrade
+  })),
   ...(["1.6", "1.7"] as const).map((containerd) => ({
     node: {
       containerd,
@@ -77,7 +82,7 @@ export const noticed = (installation: Installation) =>
 export const noneTold = Effect.fnUntraced(function*(installation: Installation) {
   for (const node of installation.nodes) {
     const log = yield* installation.inNamespace("logs", yield* installation.podOn(node))
-    const told = log.split("\n").filter((text) => unused.test(text) || discards.test(text))
+    const told = log.split("\n").filter((text) => [unused, upgrade, discards].some((line) => line.test(text)))
     yield* Steps.promise(told.length === 0, `${node.nodeName}: ${told.join("; ")}`)
   }
   return ""
