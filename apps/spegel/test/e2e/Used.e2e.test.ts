@@ -58,7 +58,7 @@ describe.skipIf(missing !== undefined)(
   { timeout: 240_000, concurrent: true },
   () => {
     it.live.each(ContainerdPackages.versions)(
-      "is not told to be unused after 200 pulls, imports and side-loads, with containerd %s",
+      "says nothing while 200 images are pulled, imported and side-loaded, with containerd %s",
       (version) =>
         Effect.gen(function*() {
           // Tags are asked of upstream alone, so that a pull of what is held asks the mirror for nothing.
