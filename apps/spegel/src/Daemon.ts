@@ -119,7 +119,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
   yield* BuildInfo.publish(version, process.versions.node)
 
   const transport = PeerTransport.layer(MirrorFlags.transportOptions(settings))
-  const router = Libp2p.layer({
+  const router = Libp2p.layerWithoutIdentity({
     ...settings.routerAddr,
     registryPort: settings.registryAddr.port,
     peerCidrs: settings.peerCidrs,
