@@ -34,7 +34,7 @@ export interface UseWatch {
  * How long after a pull a request, also for another image, shows that containerd uses this mirror. A node that has just
  * become ready goes on pulling when kube-proxy has learned of its mirror.
  */
-const patienceMillis = 40_000
+const patienceMillis = 30_000
 /** How long before its manifest is stored a pull may have asked for it. */
 const leadMillis = 30_000
 /** How many pulls in a row without a request count, where containerd has asked before. */

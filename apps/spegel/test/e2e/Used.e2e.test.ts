@@ -55,7 +55,7 @@ const note = missing === undefined ? "" : ` (skipped: ${missing})`
 
 describe.skipIf(missing !== undefined)(
   `a mirror that containerd uses${note}`,
-  { timeout: 240_000, concurrent: true },
+  { timeout: 400_000, concurrent: true },
   () => {
     it.live.each(ContainerdPackages.versions)(
       "says nothing while 200 images are pulled, imported and side-loaded, with containerd %s",
