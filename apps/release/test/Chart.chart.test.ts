@@ -533,7 +533,11 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
   })
 
   it("tells of each flag of the mirror that has no value of its own", async () => {
-    const renderings = await Promise.all(Object.values(table).map((rendering) => HelmChart.render(rendering)))
+    const renderings = await Promise.all(
+      Object.values(table).map(({ values, ...rendering }) =>
+        HelmChart.render({ ...rendering, values: { ...values, spegel: { ...values?.spegel, extraArgs: [] } } })
+      )
+    )
     const set = new Set(
       renderings.flatMap(allPodsOf).flatMap(containersOf).flatMap(({ args }) => args ?? []).map((arg) =>
         arg.split("=", 1)[0]
