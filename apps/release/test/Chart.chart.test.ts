@@ -594,6 +594,15 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
       ["text for a list", "mirroredRegistries", { spegel: { mirroredRegistries: "https://docker.io" } }],
       ["a digest that is none", "digest", { image: { digest: "v0.1.0" } }],
       ["a further flag without dashes", "extraArgs", { spegel: { extraArgs: ["peer-cidrs=10.0.0.0/8"] } }],
+      ["tags of the mirror and none at once", "tagResolution", {
+        spegel: { resolveTags: false, tagResolution: "mirror" }
+      }],
+      ["a registry with a path", "mirroredRegistries", {
+        spegel: { mirroredRegistries: ["https://docker.io/library"] }
+      }],
+      ["a mirror that is no URL", "additionalMirrorTargets", {
+        spegel: { additionalMirrorTargets: ["10.0.0.9:5000"] }
+      }],
       ["memory with a unit", "maxBodyMemory", { spegel: { maxBodyMemory: "96Mi" } }],
       ["memory that is too little", "maxBodyMemory", { spegel: { maxBodyMemory: 100_000 } }],
       ["a part of a second", "graceSeconds", { shutdown: { graceSeconds: 0.5 } }],
@@ -618,6 +627,18 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
     // The probe tells why before the kubelet ends it.
     assert.isAbove(startupProbe.timeoutSeconds, 50)
     for (const flag of ["--url", "--timeout"]) assert.include(await flagsOf("probe"), flag)
+  })
+
+  it("takes registries as hosts and as URLs, and mirrors at addresses of both families", async () => {
+    const spegel = {
+      mirroredRegistries: ["docker.io", "registry.example:5000", "https://ghcr.io", "http://127.0.0.1:5000/"],
+      additionalMirrorTargets: ["http://10.0.0.9:5000", "https://mirror.example/", "http://[fd00::7]:30020"],
+      resolveTags: false,
+      tagResolution: "never"
+    }
+    const configuration = containerOf(await HelmChart.render({ values: { spegel } }), "configuration")
+    assert.deepStrictEqual(flag(configuration, "mirrored-registries"), spegel.mirroredRegistries)
+    assert.includeMembers(flag(configuration, "mirror-targets"), spegel.additionalMirrorTargets)
   })
 
   it("takes tags of upstream first where registries are named, by either key", async () => {
