@@ -6,6 +6,7 @@ import { parse } from "yaml"
 import * as HelmChart from "./HelmChart.ts"
 
 const rules = join(HelmChart.directory, "alerts/spegel.yaml")
+const document = join(HelmChart.directory, "../../docs/metrics.md")
 
 const labels = (pod: string, others = "") => `{namespace="n",pod="${pod}"${others === "" ? "" : `,${others}`}}`
 
@@ -131,11 +132,15 @@ describe.skipIf(missing !== undefined)(`alerts${missing === undefined ? "" : ` (
     })
   }
 
-  it("are all tried", async () => {
+  it("are all tried, and each is told of", async () => {
     const { groups } = parse(await readFile(rules, "utf8")) as {
       readonly groups: ReadonlyArray<{ readonly rules: ReadonlyArray<{ readonly alert: string }> }>
     }
-    assert.sameMembers(groups.flatMap(({ rules }) => rules.map(({ alert }) => alert)), cases.map(({ alert }) => alert))
+    const alerts = groups.flatMap(({ rules }) => rules.map(({ alert }) => alert))
+    assert.sameMembers(alerts, cases.map(({ alert }) => alert))
+    const [, ...rows] =
+      /^\| alert .*$(?:\n^\|.*$)+/m.exec(await readFile(document, "utf8"))?.[0].split("\n").slice(1) ?? []
+    assert.sameMembers(rows.map((row) => row.split("`")[1] ?? row), alerts, "docs/metrics.md tells what to do")
     const { code, stderr } = await HelmChart.run("promtool", ["check", "rules", rules])
     assert.strictEqual(code, 0, stderr)
   })

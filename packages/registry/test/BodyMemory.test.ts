@@ -209,7 +209,7 @@ describe("BodyMemory", () => {
       assert.isFalse(stalled.destroyed)
       // Connections that are gone here still hold memory of the kernel.
       apart.push({ localPort: 5000, address: "192.0.2.3", port: 1, unsent: 8 * mib, unread: 0 })
-      yield* settled
+      yield* Effect.repeat(Effect.sleep("5 millis"), { until: () => stalled.destroyed, times: 1000 })
       assert.isTrue(stalled.destroyed)
       assert.isFalse(moving.destroyed)
     }).pipe(Effect.scoped))
