@@ -92,8 +92,8 @@ export const make = Effect.fnUntraced(function*(
           : faults.raise(
             "LayersDiscarded",
             `containerd discards layers once they are unpacked, as those of ${Reference.print(pull.reference)}: ` +
-              "this node cannot give them to peers: set discard_unpacked_layers = false in containerd's configuration, " +
-              "and restart containerd"
+              "this node cannot give them to peers: set discard_unpacked_layers = false and config_path to one directory in " +
+              "containerd's configuration, and restart containerd"
           )
       }
       if (pull.fetchedAt < readyAt) return

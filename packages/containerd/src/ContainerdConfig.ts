@@ -37,7 +37,7 @@ export interface ContainerdConfig {
   readonly old: PluginSettings
   /** Settings under the key of containerd 2.x. */
   readonly new: PluginSettings
-  /** `use_local_image_pull`, with which containerd 2.1 and later take several directories. */
+  /** Whether containerd 2.1 and later pull by themselves, not by the transfer service: only then they take several directories. */
   readonly localPull: boolean
 }
 
@@ -86,7 +86,7 @@ export const describe: (finding: Finding) => string = Finding.$match({
     } names several directories, of which they read none: name one before you upgrade containerd`,
   LayersDiscarded: ({ key }) =>
     "containerd discards layers once they are unpacked: this node cannot give them to peers: set " +
-    `discard_unpacked_layers = false under [${key}], and restart containerd`
+    `discard_unpacked_layers = false under [${key}] and config_path to one directory, and restart containerd`
 })
 
 const oldPlugin = "io.containerd.grpc.v1.cri"
@@ -119,17 +119,25 @@ const newSettings = (plugin: Table): PluginSettings => {
 const stringsOf = (value: unknown): ReadonlyArray<string> =>
   Array.isArray(value) ? value.filter((entry) => typeof entry === "string") : []
 
+/** The settings that make containerd 2.1 and later pull by themselves. */
+const isLocalPull = (plugin: Table): boolean =>
+  plugin["use_local_image_pull"] === true || plugin["discard_unpacked_layers"] === true ||
+  plugin["image_pull_with_sync_fs"] === true || plugin["disable_snapshot_annotations"] === false ||
+  (plugin["max_concurrent_downloads"] ?? 3) !== 3 ||
+  Object.keys(tableOf(tableOf(plugin["registry"])["configs"])).length > 0
+
 /** What parsed files say together. Of a plugin in several files the last one counts, as a whole. */
 const merge = (files: ReadonlyArray<TomlTable>): ContainerdConfig => {
   const version = Number(files[0]?.["version"] ?? 1)
   const plugins: Table = Object.assign({}, ...files.map((file) => tableOf(file["plugins"])))
+  const oldTable = tableOf(plugins[version < 2 ? "cri" : oldPlugin])
   const newTable = tableOf(plugins[newPlugin])
   return {
     version,
     disabledPlugins: files.flatMap((file) => stringsOf(file["disabled_plugins"])),
-    old: oldSettings(tableOf(plugins[version < 2 ? "cri" : oldPlugin])),
+    old: oldSettings(oldTable),
     new: newSettings(newTable),
-    localPull: newTable["use_local_image_pull"] === true
+    localPull: isLocalPull(oldTable) || isLocalPull(newTable)
   }
 }
 

@@ -64,10 +64,12 @@ describe("ContainerdConfig", () => {
     const list = `version = 2\n[${oldKey}]\nconfig_path = "${directory}:/etc/docker/certs.d"`
     assert.deepStrictEqual(findings("1.7.24", list), ["UpgradeWillIgnoreConfigPath"])
     assert.deepStrictEqual(findings("2.1.9", list), ["ConfigPathIsList"])
-    assert.deepStrictEqual(
-      findings("2.1.9", `${list}\n[plugins.'io.containerd.cri.v1.images']\nuse_local_image_pull = true`),
-      []
-    )
+    const withSetting = (setting: string) =>
+      findings("2.1.9", `${list}\n[plugins.'io.containerd.cri.v1.images']\n${setting}`)
+    assert.deepStrictEqual(withSetting("use_local_image_pull = true"), [])
+    assert.deepStrictEqual(withSetting("max_concurrent_downloads = 5"), [])
+    assert.deepStrictEqual(withSetting("max_concurrent_downloads = 3"), ["ConfigPathIsList"])
+    assert.deepStrictEqual(withSetting("discard_unpacked_layers = true"), ["LayersDiscarded"])
   })
 
   it("finds inline mirrors and TLS, and a CRI that is off", () => {
