@@ -70,7 +70,7 @@ describe.skipIf(missing !== undefined)(
           const run = Effect.fnUntraced(function*(turn: number) {
             const [name, way] = ways[turn % ways.length] ?? assert.fail()
             const tag = `side-${turn}`
-            yield* Effect.mapError(way(tag), ({ message }) => new Error(`${name}: ${message}`))
+            yield* Effect.mapError(way(tag), ({ message }) => `${name}: ${message}`)
             came.set(FakeRegistry.manifestDigest(tag), name)
           })
 

@@ -56,6 +56,6 @@ export const start = Effect.fnUntraced(function*({ version, ...options }: Watche
 export type WatchedNode = Effect.Success<ReturnType<typeof start>>
 
 export const eventually = (seconds: number, check: () => void) =>
-  Effect.try({ try: check, catch: (error) => error as Error }).pipe(
+  Effect.try({ try: check, catch: String }).pipe(
     Effect.retry({ schedule: Schedule.spaced("250 millis"), times: seconds * 4 })
   )
