@@ -3,6 +3,7 @@ import { Effect } from "effect"
 import { type Cluster, eventually, type Node } from "./Cluster.ts"
 import * as Pods from "./Pods.ts"
 import * as Steps from "./Steps.ts"
+import * as Upstream from "./Upstream.ts"
 
 const namespace = "spegel"
 
@@ -33,7 +34,7 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
     )
   }
 
-  /** The mirror's pod on a node. */
+  /** Name of the mirror's pod on a node, without one that is being stopped; empty where there is none. */
   const podOn = ({ nodeName }: Node) =>
     Effect.map(
       inNamespace(
@@ -43,9 +44,20 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
         "app.kubernetes.io/component=spegel",
         `--field-selector=spec.nodeName=${nodeName}`,
         "-o",
-        "name"
+        `go-template={{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.name}} {{end}}{{end}}`
       ),
       (text) => text.trim()
+    )
+
+  /** Waits until a node that has come has a mirror that is ready. */
+  const mirrorReady = (node: Node) =>
+    eventually(
+      `${node.nodeName} has a mirror`,
+      "60 seconds",
+      Effect.flatMap(
+        podOn(node),
+        (pod) => inNamespace("wait", "--for=condition=Ready", `pod/${pod}`, "--timeout=2s")
+      )
     )
 
   let images = 0
@@ -53,7 +65,7 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
   const newImage = (sizes: ReadonlyArray<number> = layerSizes) =>
     Effect.suspend(() => {
       images++
-      return cluster.upstream.pushPod(`team/app:${images}`, sizes, images)
+      return cluster.upstream.pushPod(`team/app-${images}:1`, sizes, images)
     })
 
   /** Pulls a new image on the first node, then on the others: those must get everything from peers. */
@@ -67,7 +79,7 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
     )
     const failed = pulls.flatMap(({ failures }) => failures)
     yield* Steps.promise(failed.length === 0, `pulls failed: ${failed.join("; ")}`)
-    const bytes = cluster.upstream.bytesOf(traffic, others)
+    const bytes = Upstream.bytesOf(traffic, others)
     yield* Steps.promise(bytes === 0, `upstream sent ${bytes} bytes to nodes whose peer had all`)
     return pulls.map(({ node, seconds }) => `${node} ${seconds.toFixed(2)} s`).join(", ")
   })
@@ -117,6 +129,7 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
     rolledOut,
     restart: Effect.andThen(inNamespace("rollout", "restart", "daemonset/spegel"), rolledOut),
     podOn,
+    mirrorReady,
     newImage,
     pullEverywhere,
     uninstall,

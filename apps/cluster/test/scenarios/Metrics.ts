@@ -74,7 +74,7 @@ export const dashboardAndAlerts = Effect.fnUntraced(function*(installation: Inst
   const names = new Map(
     yield* Effect.forEach(
       nodes,
-      (node) => Effect.map(podOn(node), (name) => [node, name.replace(/^pod\//, "")] as const)
+      (node) => Effect.map(podOn(node), (name) => [node, name] as const)
     )
   )
   const targets = yield* Effect.forEach(names.values(), (pod) =>

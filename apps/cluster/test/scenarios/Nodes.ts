@@ -4,6 +4,7 @@ import { eventually } from "../Cluster.ts"
 import type { Installation } from "../Installation.ts"
 import * as Pods from "../Pods.ts"
 import * as Steps from "../Steps.ts"
+import * as Upstream from "../Upstream.ts"
 
 /** A drained node keeps its mirror, which is a DaemonSet's, and goes on serving the others. */
 export const drain = Effect.fnUntraced(function*({ cluster, newImage, nodes: [drained, other] }: Installation) {
@@ -14,7 +15,7 @@ export const drain = Effect.fnUntraced(function*({ cluster, newImage, nodes: [dr
   const [pull, traffic] = yield* cluster.upstream.during(Pods.pull(cluster, other, image)).pipe(
     Effect.ensuring(Effect.ignore(cluster.kubectl(["uncordon", drained.nodeName])))
   )
-  const bytes = cluster.upstream.bytesOf(traffic, [other])
+  const bytes = Upstream.bytesOf(traffic, [other])
   yield* Steps.promise(bytes === 0, `upstream sent ${bytes} bytes though the drained node has all`)
   return `${pull.node} ${pull.seconds.toFixed(2)} s`
 })
@@ -26,14 +27,7 @@ export const lost = Effect.fnUntraced(function*(installation: Installation) {
   const plain = yield* Effect.flatMap(newImage(), (image) => Pods.pull(cluster, other, image))
   const holder = yield* cluster.addNode({ name: "lost", containerd: "2.1" })
   yield* cluster.nodeReady(holder)
-  yield* eventually(
-    "the new node has a mirror",
-    "60 seconds",
-    Effect.flatMap(
-      installation.podOn(holder),
-      (pod) => installation.inNamespace("wait", "--for=condition=Ready", pod, "--timeout=2s")
-    )
-  )
+  yield* installation.mirrorReady(holder)
   const image = yield* newImage()
   yield* Pods.pull(cluster, holder, image)
   yield* holder.kill
@@ -69,7 +63,7 @@ export const fresh = Effect.fnUntraced(function*(installation: Installation) {
   )
   const seconds = (performance.now() - registered) / 1000
   const [pull, traffic] = yield* cluster.upstream.during(Pods.pull(cluster, node, image))
-  const bytes = cluster.upstream.bytesOf(traffic, [node])
+  const bytes = Upstream.bytesOf(traffic, [node])
   yield* node.kill
   yield* cluster.kubectl(["delete", "node", node.nodeName])
   yield* Steps.promise(bytes === 0, `upstream sent ${bytes} bytes though a peer has all`)
