@@ -26,13 +26,15 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
   const inNamespace = (...args: ReadonlyArray<string>) => cluster.kubectl(["--namespace", namespace, ...args])
   const rolledOut = inNamespace("rollout", "status", "daemonset/spegel", "--timeout=150s")
 
-  /** Installs or upgrades with these values (`a.b=c`) over the chart's, and waits until all mirrors are ready. */
-  const apply = (values: ReadonlyArray<string> = [], from: string = chart) => {
+  /** Installs or upgrades with these values (`a.b=c`) over the chart's; gives what helm printed. */
+  const install = (values: ReadonlyArray<string> = [], from: string = chart) => {
     const set = [...imageValues, ...values].flatMap((value) => ["--set", value])
-    return cluster.helm(["upgrade", "--install", "spegel", from, "-n", namespace, "--create-namespace", ...set]).pipe(
-      Effect.andThen(rolledOut)
-    )
+    return cluster.helm(["upgrade", "--install", "spegel", from, "-n", namespace, "--create-namespace", ...set])
   }
+
+  /** Installs or upgrades, and waits until all mirrors are ready. */
+  const apply = (values: ReadonlyArray<string> = [], from: string = chart) =>
+    Effect.andThen(install(values, from), rolledOut)
 
   /** Name of the mirror's pod on a node, without one that is being stopped; empty where there is none. */
   const podOn = ({ nodeName }: Node) =>
@@ -93,10 +95,37 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
     )
   })
 
-  /** No file of ours is where containerd looks for mirrors, and no identity. */
+  /** What containerd's directory of mirrors held before, by node: each path with its kind, mode, owner and content. */
+  const before = new Map<Node, string>()
+  const mirrorFiles = (node: Node) =>
+    node.run(
+      "bash",
+      "-c",
+      "cd /etc/containerd/certs.d && find . -printf '%p %y %m %U:%G\\n' | sort && find . -type f -exec sha256sum {} + | sort"
+    )
+
+  /** Gives the nodes a configuration of their own, as users have, and notes how it is. To be done before the first installation. */
+  const prepare = Effect.forEach(nodes, (node) =>
+    Effect.gen(function*() {
+      const directory = "/etc/containerd/certs.d/docker.io"
+      const text =
+        "# Ours.\nserver = 'https://docker.io'\n\n\n[host.\"https://cache.test\"] # near\n  capabilities=['pull']\n"
+      yield* node.run("mkdir", "-p", directory)
+      yield* node.run(
+        "bash",
+        "-c",
+        `printf %s "$0" > ${directory}/hosts.toml && chmod 600 ${directory}/hosts.toml`,
+        text
+      )
+      before.set(node, yield* mirrorFiles(node))
+    }))
+
+  /** containerd's mirrors are what they were, to the byte, and no identity is kept. */
   const isRestored = Effect.fnUntraced(function*(node: Node) {
-    const left = yield* node.run("find", "/etc/containerd/certs.d", "/var/lib/spegel", "-type", "f")
+    const left = yield* node.run("find", "/var/lib/spegel", "!", "-type", "d")
     yield* Steps.promise(left === "", `left on ${node.nodeName}: ${left}`)
+    const files = yield* mirrorFiles(node)
+    yield* Steps.promise(files === before.get(node), `${node.nodeName} has ${files} and not ${before.get(node)}`)
   })
 
   /** Neither the release nor the end of it has left anything in the namespace. */
@@ -111,6 +140,9 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
 
   /** Uninstalls; all nodes are as they were, within the time that an operator waits, and helm names them. */
   const remove = Effect.gen(function*() {
+    for (const node of nodes) {
+      yield* Steps.promise((yield* mirrorFiles(node)) !== before.get(node), `${node.nodeName} has nothing to restore`)
+    }
     const { output, seconds } = yield* uninstall
     const names = nodes.map(({ nodeName }) => nodeName).toSorted().join(", ")
     yield* Steps.promise(output.includes(`restored ${nodes.length} nodes: ${names}`), `helm printed ${output}`)
@@ -124,10 +156,12 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
     cluster,
     nodes,
     namespace,
+    install,
     apply,
     inNamespace,
     rolledOut,
     restart: Effect.andThen(inNamespace("rollout", "restart", "daemonset/spegel"), rolledOut),
+    prepare,
     podOn,
     mirrorReady,
     newImage,

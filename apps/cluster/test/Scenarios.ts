@@ -3,6 +3,7 @@ import { Effect } from "effect"
 import type { Cluster } from "./Cluster.ts"
 import * as Installation from "./Installation.ts"
 import * as Pods from "./Pods.ts"
+import * as Installs from "./scenarios/Installs.ts"
 import * as Metrics from "./scenarios/Metrics.ts"
 import * as Nodes from "./scenarios/Nodes.ts"
 import * as Restarts from "./scenarios/Restarts.ts"
@@ -50,12 +51,14 @@ const scenarios = (installation: Installation.Installation) => [
   { name: "host port and node port", smoke: false, effect: Settings.hostPort(installation) },
   { name: "node port only", smoke: false, effect: Settings.nodePort(installation) },
   { name: "the cluster's DNS is down", smoke: false, effect: Settings.dnsDown(installation) },
+  { name: "no identity is kept", smoke: false, effect: Settings.withoutPersistence(installation) },
   { name: "dashboard and alerts", smoke: false, effect: Metrics.dashboardAndAlerts(installation) },
   {
     name: "upgrade from 0.1.0, roll back, upgrade, under pulls",
     smoke: false,
     effect: Restarts.upgradeUnderPulls(installation)
   },
+  { name: "install at each Pod Security level", smoke: false, effect: Installs.podSecurity(installation) },
   { name: "uninstall while the cluster's DNS is down", smoke: false, effect: Uninstalls.dnsDown(installation) },
   { name: "uninstall while a node is down", smoke: false, effect: Uninstalls.nodeDown(installation) },
   { name: "uninstall while Pod Security is in the way", smoke: false, effect: Uninstalls.podSecurity(installation) },
@@ -77,8 +80,9 @@ export const run = Effect.fnUntraced(function*(cluster: Cluster, options: Option
   yield* Effect.forEach(nodes, cluster.nodeReady)
 
   const installation = Installation.make({ cluster, nodes, chart: options.chart, image })
+  yield* installation.prepare
   const chosen = scenarios(installation).filter(({ name, smoke }) =>
-    (smoke || !options.smoke) && name.includes(options.only)
+    (smoke || !options.smoke) && options.only.split("|").some((part) => name.includes(part))
   )
   return yield* Effect.forEach(
     [

@@ -20,7 +20,7 @@ const flags = {
     Flag.withDefault(false)
   ),
   only: Flag.String("only").pipe(
-    Flag.withDescription("Only scenarios with this in their name, after the installation"),
+    Flag.withDescription("Only scenarios with one of these in their name, separated by |"),
     Flag.withDefault("")
   ),
   image: Flag.String("image").pipe(
