@@ -5,17 +5,21 @@ import * as Steps from "../Steps.ts"
 
 const content = "/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256"
 
-/** Digests of a node's blobs of a size in bytes. */
-const blobsOf = Effect.fnUntraced(function*(node: Node, size: number) {
-  const found = yield* node.run("find", content, "-type", "f", "-size", `${size}c`, "-printf", String.raw`%f\n`)
+/** What an archive adds to the only file in it, at most. */
+const maxAddedByArchive = 4096
+
+/** Names of a node's blobs that are layers with a file of this size, in bytes. */
+const layersOf = Effect.fnUntraced(function*(node: Node, size: number) {
+  const sizes = ["-size", `+${size}c`, "-size", `-${size + maxAddedByArchive}c`]
+  const found = yield* node.run("find", content, "-type", "f", ...sizes, "-printf", String.raw`%f\n`)
   const names = found.split("\n").filter((name) => name !== "")
-  yield* Steps.promise(names.length > 0, `${node.nodeName} has no blob of ${size} bytes`)
+  yield* Steps.promise(names.length > 0, `${node.nodeName} has no layer of ${size} bytes`)
   return names
 })
 
-/** Changes two bytes of each of a node's blobs of a size, as a disk that errs. */
+/** Changes two bytes of each of a node's layers with a file of this size, as a disk that errs. */
 export const damage = Effect.fnUntraced(function*(node: Node, size: number) {
-  for (const name of yield* blobsOf(node, size)) {
+  for (const name of yield* layersOf(node, size)) {
     const into = `dd of=${content}/${name} bs=1 seek=${size >> 1} conv=notrunc status=none`
     yield* node.run("bash", "-c", String.raw`printf '\xff\xfe' | ${into}`)
   }
@@ -31,18 +35,18 @@ export const withoutRouter = (node: Node) => {
   return Effect.acquireRelease(rules("-I"), () => Effect.ignore(rules("-D")))
 }
 
-/** Reads the same blob of a node's mirror slowly and many times at once, as peers do, while the scope is open. */
+/** Reads the same layer of a node's mirror slowly and many times at once, as peers do, while the scope is open. */
 export const slowReaders = Effect.fnUntraced(function*(options: {
   readonly reader: Node
   readonly holder: Node
   /** The holder's mirror. */
   readonly address: string
-  /** Of the blob, in bytes. */
+  /** Of the layer's file, in bytes. */
   readonly size: number
   readonly count: number
 }) {
   const { address, count, holder, reader, size } = options
-  const [name = ""] = yield* blobsOf(holder, size)
+  const [name = ""] = yield* layersOf(holder, size)
   const url = `http://${address}:5000/v2/any/blobs/sha256:${name}`
   const read = reader.run("curl", "-s", "-o", "/dev/null", "--limit-rate", "200k", "-H", "x-spegel-mirrored: true", url)
   yield* Effect.addFinalizer(() => Effect.ignore(reader.run("pkill", "-x", "curl")))
