@@ -75,7 +75,9 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
     const name = yield* newImage()
     const [first, ...others] = among
     if (first === undefined) return ""
-    const pulls = [yield* Pods.pull(cluster, first, name)]
+    const [firstPull, firstTraffic] = yield* cluster.upstream.during(Pods.pull(cluster, first, name))
+    yield* Steps.promise(Upstream.bytesOf(firstTraffic, [first]) > 0, "nobody had it, and upstream sent nothing")
+    const pulls = [firstPull]
     const [, traffic] = yield* cluster.upstream.during(
       Effect.forEach(others, (node) => Effect.map(Pods.pull(cluster, node, name), (pull) => pulls.push(pull)))
     )

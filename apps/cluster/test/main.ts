@@ -9,6 +9,7 @@ import { Command, Flag } from "effect/cli"
 import { mkdir, writeFile } from "node:fs/promises"
 import { join, resolve } from "node:path"
 import * as Isolation from "../../spegel/test/faults/Isolation.ts"
+import * as Addresses from "./Addresses.ts"
 import * as Cluster from "./Cluster.ts"
 import * as Programs from "./Programs.ts"
 import * as Scenarios from "./Scenarios.ts"
@@ -23,6 +24,10 @@ const flags = {
     Flag.withDescription("Only scenarios with one of these in their name, separated by |"),
     Flag.withDefault("")
   ),
+  ipv6: Flag.Boolean("ipv6").pipe(
+    Flag.withDescription("A cluster that has IPv6 only"),
+    Flag.withDefault(false)
+  ),
   image: Flag.String("image").pipe(
     Flag.withDescription("The image as an OCI archive (npm run image)"),
     Flag.withDefault("dist-image.tar")
@@ -36,7 +41,10 @@ const flags = {
 
 const measure = Effect.fnUntraced(function*(options: Command.Command.Config.Infer<typeof flags>) {
   const { out } = options
-  const cluster = yield* Cluster.start({ upstreamBytesPerSecond: 20e6 })
+  const cluster = yield* Cluster.start({
+    addresses: options.ipv6 ? Addresses.ipv6 : Addresses.ipv4,
+    upstreamBytesPerSecond: 20e6
+  })
   const rows = yield* Scenarios.run(cluster, options)
   const table = Steps.table(rows)
   yield* Console.log(`\n${table}`)

@@ -1,5 +1,6 @@
 /** Things that go wrong on a node, made to happen. */
 import { Effect } from "effect"
+import { inUrl } from "../Addresses.ts"
 import type { Node } from "../Cluster.ts"
 import * as Steps from "../Steps.ts"
 
@@ -30,7 +31,18 @@ export const withoutRouter = (node: Node) => {
   const rules = (change: "-I" | "-D") =>
     Effect.forEach(
       ["--dport", "--sport"],
-      (port) => node.run("iptables", change, "FORWARD", "-p", "tcp", port, "5001", "-j", "DROP")
+      (port) =>
+        node.run(
+          node.address.includes(":") ? "ip6tables" : "iptables",
+          change,
+          "FORWARD",
+          "-p",
+          "tcp",
+          port,
+          "5001",
+          "-j",
+          "DROP"
+        )
     )
   return Effect.acquireRelease(rules("-I"), () => Effect.ignore(rules("-D")))
 }
@@ -47,7 +59,7 @@ export const slowReaders = Effect.fnUntraced(function*(options: {
 }) {
   const { address, count, holder, reader, size } = options
   const [name = ""] = yield* layersOf(holder, size)
-  const url = `http://${address}:5000/v2/any/blobs/sha256:${name}`
+  const url = `http://${inUrl(address)}:5000/v2/any/blobs/sha256:${name}`
   const read = reader.run("curl", "-s", "-o", "/dev/null", "--limit-rate", "200k", "-H", "x-spegel-mirrored: true", url)
   yield* Effect.addFinalizer(() => Effect.ignore(reader.run("pkill", "-x", "curl")))
   yield* Effect.forEach(Array.from({ length: count }), () => Effect.forkScoped(Effect.ignore(read)))
@@ -55,7 +67,7 @@ export const slowReaders = Effect.fnUntraced(function*(options: {
 
 /** Makes a mirror write many log lines while nobody reads them: containerd, which does, is stopped meanwhile. */
 export const unreadLog = (node: Node, address: string) => {
-  const requests = `http://${address}:5000/v2/${"a".repeat(200)}/blobs/sha256:${"0".repeat(60)}[1000-7999]`
+  const requests = `http://${inUrl(address)}:5000/v2/${"a".repeat(200)}/blobs/sha256:${"0".repeat(60)}[1000-7999]`
   const containerd = (signal: "STOP" | "CONT") => node.run("pkill", `-${signal}`, "-x", "containerd")
   return Effect.acquireUseRelease(
     containerd("STOP"),

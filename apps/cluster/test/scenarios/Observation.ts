@@ -3,6 +3,7 @@ import { Effect, Schema } from "effect"
 import { readFile } from "node:fs/promises"
 import { fileURLToPath } from "node:url"
 import { parse } from "yaml"
+import { inUrl } from "../Addresses.ts"
 import { eventually, type Node } from "../Cluster.ts"
 import type { Installation } from "../Installation.ts"
 import * as Prometheus from "../Prometheus.ts"
@@ -74,7 +75,10 @@ export const start = Effect.fnUntraced(function*({ cluster, inNamespace, namespa
   )
   const { query } = yield* Prometheus.start(
     cluster,
-    nodes.map((node) => ({ address: `${addresses.get(node)}:9090`, labels: { namespace, pod: pods.get(node) ?? "" } }))
+    nodes.map((node) => ({
+      address: `${inUrl(addresses.get(node) ?? "")}:9090`,
+      labels: { namespace, pod: pods.get(node) ?? "" }
+    }))
   )
   const [alerts, panels] = [yield* readAlerts, yield* readPanels(namespace)]
   const unseen = new Set([...alerts.keys(), ...panels.keys()])

@@ -97,6 +97,12 @@ const judge = Effect.fnUntraced(function*({ nodes }: Installation, quiet: Measur
   const failures = [...quiet.pulls, ...busy.pulls].flatMap(({ failures }) => failures)
   yield* Steps.promise(failures.length === 0, `pulls failed: ${failures.join("; ")}; ${figures}`)
   yield* Steps.promise(busy.following.length >= nodes.length, `too few pulls: ${figures}`)
+  for (const node of nodes) {
+    yield* Steps.promise(
+      Upstream.bytesOf(quiet.traffic, [node]) > 0,
+      `${node.nodeName} was first, and upstream sent nothing`
+    )
+  }
   for (const { added, share } of compared) {
     yield* Steps.promise(added <= bounds.maxAddedSeconds, `a pull took ${added.toFixed(2)} s more; ${figures}`)
     yield* Steps.promise(share < bounds.maxUpstreamShare, `upstream sent what a peer had; ${figures}`)
