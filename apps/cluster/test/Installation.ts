@@ -7,6 +7,9 @@ import * as Upstream from "./Upstream.ts"
 
 const namespace = "spegel"
 
+/** Tag of the image of the release before. */
+export const tagBefore = "before"
+
 export interface InstallationOptions {
   readonly cluster: Cluster
   readonly nodes: ReadonlyArray<Node>

@@ -15,6 +15,7 @@ interface Options {
   readonly smoke: boolean
   readonly only: string
   readonly image: string
+  readonly imageBefore: string
   readonly chart: string
 }
 
@@ -82,6 +83,7 @@ const scenarios = (installation: Installation.Installation) => [
 export const run = Effect.fnUntraced(function*(cluster: Cluster, options: Options) {
   const { upstream } = cluster
   const image = yield* upstream.pushArchive(options.image, "spegel-ts/spegel:test")
+  yield* upstream.pushArchive(options.imageBefore, `spegel-ts/spegel:${Installation.tagBefore}`)
   yield* upstream.pushPod("cluster/pause:1", [], 0)
   const nodes = yield* Effect.forEach(
     [

@@ -32,6 +32,10 @@ const flags = {
     Flag.withDescription("The image as an OCI archive (npm run image)"),
     Flag.withDefault("dist-image.tar")
   ),
+  imageBefore: Flag.String("image-before").pipe(
+    Flag.withDescription("The image of the release before, for the upgrade from its chart; empty for the same image"),
+    Flag.withDefault("")
+  ),
   chart: Flag.String("chart").pipe(Flag.withDescription("The chart"), Flag.withDefault("charts/spegel")),
   out: Flag.String("out").pipe(
     Flag.withDescription("Directory for the table (cluster.md) and its data (cluster.json)"),
@@ -68,6 +72,7 @@ const command = Command.make("cluster", flags, (options) =>
     const paths = {
       chart: resolve(options.chart),
       image: resolve(options.image),
+      imageBefore: resolve(options.imageBefore || options.image),
       out: Option.map(options.out, (path) => resolve(path))
     }
     process.exitCode = yield* Isolation.inside(measure({ ...options, ...paths }))

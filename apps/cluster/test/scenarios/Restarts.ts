@@ -1,7 +1,7 @@
 /** Mirrors are restarted one after another, while kubelets pull. */
 import { Console, Effect, Fiber } from "effect"
 import { fileURLToPath } from "node:url"
-import type { Installation } from "../Installation.ts"
+import { type Installation, tagBefore } from "../Installation.ts"
 import * as Pods from "../Pods.ts"
 import * as Steps from "../Steps.ts"
 import * as Upstream from "../Upstream.ts"
@@ -127,7 +127,7 @@ const whereOldStart: Bounds = { maxAddedSeconds, maxUpstreamShare: 0.3 }
 /** From the chart before to this one, back, and again. */
 export const upgradeUnderPulls = Effect.fnUntraced(function*(installation: Installation) {
   const { apply, cluster, namespace, rolledOut } = installation
-  yield* apply([], before)
+  yield* apply([`image.tag=${tagBefore}`], before)
   const quiet = yield* pullInPeace(installation)
   const phases = [
     { name: "upgrade", change: apply(), bounds: whereOldStop },
