@@ -1,6 +1,7 @@
 /** The chart on a cluster, as a user installs it, and what all scenarios ask of it. */
 import { Effect } from "effect"
 import { type Cluster, eventually, type Node } from "./Cluster.ts"
+import * as NodeFiles from "./NodeFiles.ts"
 import * as Pods from "./Pods.ts"
 import * as Steps from "./Steps.ts"
 import * as Upstream from "./Upstream.ts"
@@ -24,6 +25,7 @@ const mebibyte = 2 ** 20
 const layerSizes = [16, 16, 16, 16].map((size) => size * mebibyte)
 
 export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
+  const files = NodeFiles.make()
   const colon = image.lastIndexOf(":")
   const imageValues = [`image.repository=${image.slice(0, colon)}`, `image.tag=${image.slice(colon + 1)}`]
   const inNamespace = (...args: ReadonlyArray<string>) => cluster.kubectl(["--namespace", namespace, ...args])
@@ -100,39 +102,6 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
     )
   })
 
-  /** What containerd's directory of mirrors held before, by node: each path with its kind, mode, owner and content. */
-  const before = new Map<Node, string>()
-  const mirrorFiles = (node: Node) =>
-    node.run(
-      "bash",
-      "-c",
-      "cd /etc/containerd/certs.d && find . -printf '%p %y %m %U:%G\\n' | sort && find . -type f -exec sha256sum {} + | sort"
-    )
-
-  /** Gives the nodes a configuration of their own, as users have, and notes how it is. To be done before the first installation. */
-  const prepare = Effect.forEach(nodes, (node) =>
-    Effect.gen(function*() {
-      const directory = "/etc/containerd/certs.d/docker.io"
-      const text =
-        "# Ours.\nserver = 'https://docker.io'\n\n\n[host.\"https://cache.test\"] # near\n  capabilities=['pull']\n"
-      yield* node.run("mkdir", "-p", directory)
-      yield* node.run(
-        "bash",
-        "-c",
-        `printf %s "$0" > ${directory}/hosts.toml && chmod 600 ${directory}/hosts.toml`,
-        text
-      )
-      before.set(node, yield* mirrorFiles(node))
-    }))
-
-  /** containerd's mirrors are what they were, to the byte, and no identity is kept. */
-  const isRestored = Effect.fnUntraced(function*(node: Node) {
-    const left = yield* node.run("find", "/var/lib/spegel", "!", "-type", "d")
-    yield* Steps.promise(left === "", `left on ${node.nodeName}: ${left}`)
-    const files = yield* mirrorFiles(node)
-    yield* Steps.promise(files === before.get(node), `${node.nodeName} has ${files} and not ${before.get(node)}`)
-  })
-
   /** Neither the release nor the end of it has left anything in the namespace. */
   const isEmpty = eventually(
     "nothing is left in the namespace",
@@ -145,14 +114,12 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
 
   /** Uninstalls; all nodes are as they were, within the time that an operator waits, and helm names them. */
   const remove = Effect.gen(function*() {
-    for (const node of nodes) {
-      yield* Steps.promise((yield* mirrorFiles(node)) !== before.get(node), `${node.nodeName} has nothing to restore`)
-    }
+    yield* Effect.forEach(nodes, files.isChanged)
     const { output, seconds } = yield* uninstall
     const names = nodes.map(({ nodeName }) => nodeName).toSorted().join(", ")
     yield* Steps.promise(output.includes(`restored ${nodes.length} nodes: ${names}`), `helm printed ${output}`)
     yield* Steps.promise(seconds <= 60, `it took ${seconds.toFixed(1)} s`)
-    yield* Effect.forEach(nodes, isRestored)
+    yield* Effect.forEach(nodes, files.isRestored)
     yield* isEmpty
     return `${seconds.toFixed(1)} s`
   })
@@ -166,13 +133,14 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
     inNamespace,
     rolledOut,
     restart: Effect.andThen(inNamespace("rollout", "restart", "daemonset/spegel"), rolledOut),
-    prepare,
+    /** To be done before the first installation. */
+    prepare: Effect.forEach(nodes, files.prepare),
     podOn,
     mirrorReady,
     newImage,
     pullEverywhere,
     uninstall,
-    isRestored,
+    isRestored: files.isRestored,
     isEmpty,
     remove
   }

@@ -1,6 +1,6 @@
 /** Nodes that come and go. */
 import { Effect } from "effect"
-import { eventually } from "../Cluster.ts"
+import { eventually, type Node } from "../Cluster.ts"
 import type { Installation } from "../Installation.ts"
 import * as Pods from "../Pods.ts"
 import * as Steps from "../Steps.ts"
@@ -40,16 +40,15 @@ export const lost = Effect.fnUntraced(function*(installation: Installation) {
 
 const taint = "spegel.dev/not-ready"
 
-/** A node begins with a taint and an empty containerd, and loses the taint when its mirror is ready. */
-export const fresh = Effect.fnUntraced(function*(installation: Installation) {
+/** A node begins with a taint and an empty containerd; its mirror is ready, takes the taint off, and gets an image from a peer. */
+const joins = Effect.fnUntraced(function*(installation: Installation, containerd: Node["containerd"]) {
   const { cluster, newImage, nodes: [holder] } = installation
   if (holder === undefined) return ""
-  yield* installation.apply(["nodeReadiness.enabled=true", `nodeReadiness.taint=${taint}`])
   const image = yield* newImage()
   yield* Pods.pull(cluster, holder, image)
   const node = yield* cluster.addNode({
-    name: "fresh",
-    containerd: "2.1",
+    name: `fresh-${containerd}`,
+    containerd,
     kubeletFlags: [`--register-with-taints=${taint}=:NoSchedule`]
   })
   const registered = Date.parse(
@@ -70,11 +69,19 @@ export const fresh = Effect.fnUntraced(function*(installation: Installation) {
   const bytes = Upstream.bytesOf(traffic, [node])
   yield* node.kill
   yield* cluster.kubectl(["delete", "node", node.nodeName])
-  yield* Steps.promise(pull.failures.length === 0, `the pull failed: ${pull.failures.join("; ")}`)
-  yield* Steps.promise(bytes === 0, `upstream sent ${bytes} bytes though a peer has all`)
-  yield* Steps.promise(
-    served < 30,
-    `ready after ${ready.toFixed(1)} s, and a pod runs by a peer after ${served.toFixed(1)} s`
-  )
-  return `ready ${ready.toFixed(1)} s after it registered, a pod runs by a peer after ${served.toFixed(1)} s`
+  const figures = `containerd ${containerd}: ready after ${ready.toFixed(1)} s, a pod runs after ${served.toFixed(1)} s`
+  yield* Steps.promise(pull.failures.length === 0, `the pull failed: ${pull.failures.join("; ")}; ${figures}`)
+  yield* Steps.promise(bytes === 0, `upstream sent ${bytes} bytes though a peer has all; ${figures}`)
+  yield* Steps.promise(served < 30, figures)
+  return figures
 }, Effect.scoped)
+
+/** Nodes that come, as an autoscaler adds them. */
+export const fresh = Effect.fnUntraced(function*(installation: Installation) {
+  yield* installation.apply(["nodeReadiness.enabled=true", `nodeReadiness.taint=${taint}`])
+  const figures = yield* Effect.forEach(
+    ["1.6", "1.7", "2.1"] as const,
+    (containerd) => joins(installation, containerd)
+  )
+  return figures.join("; ")
+})
