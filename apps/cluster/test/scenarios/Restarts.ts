@@ -119,9 +119,11 @@ export const restartsUnderPulls = Effect.fnUntraced(function*(installation: Inst
 /** The chart of the release before. */
 const before = fileURLToPath(new URL("../../fixtures/spegel-0.1.0.tgz", import.meta.url))
 
-/** Pods of that release that stop close their port at once: a pull may wait for them for 30 s. */
-const whereOldStop: Bounds = { maxAddedSeconds: 35, maxUpstreamShare }
-/** The chart of that release stops a mirror before it starts the next one: what only that node holds comes from upstream. */
+/**
+ * Pods of that release say goodbye and close their port at once when they stop, and its chart stops a mirror before it starts the
+ * next one: what only that node holds may come from upstream, and a pull may wait for a port that is gone for 30 s.
+ */
+const whereOldStop: Bounds = { maxAddedSeconds: 35, maxUpstreamShare: Infinity }
 const whereOldStart: Bounds = { maxAddedSeconds, maxUpstreamShare: Infinity }
 
 /** From the chart before to this one, back, and again. */
