@@ -472,6 +472,20 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
     assert.include(refused.stderr, "service.registry.hostPort and service.registry.nodePort must differ")
   })
 
+  it("starts a new mirror before the old one stops, where two can be on one node, or as it is told", async () => {
+    const strategyOf = async (rendering: HelmChart.Rendering) =>
+      find(await HelmChart.render(rendering), "DaemonSet", "spegel")["spec"].updateStrategy
+    const rolling = (maxSurge: number, maxUnavailable: number) => ({
+      type: "RollingUpdate",
+      rollingUpdate: { maxSurge, maxUnavailable }
+    })
+    assert.deepStrictEqual(await strategyOf({ kubernetes: "1.34.0" }), rolling(1, 0))
+    // Two pods cannot have one hostPort.
+    assert.deepStrictEqual(await strategyOf({ kubernetes: "1.33.7" }), rolling(0, 1))
+    const updateStrategy = { type: "OnDelete" }
+    assert.deepStrictEqual(await strategyOf({ values: { updateStrategy } }), updateStrategy)
+  })
+
   it("mounts the directory of containerd's socket, but no directory that others share", async () => {
     const mountOf = async (containerdSock: string) => {
       const objects = await HelmChart.render({ values: { spegel: { containerdSock } } })

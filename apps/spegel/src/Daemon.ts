@@ -30,6 +30,7 @@ import { type ListenAddress, print } from "./ListenAddress.ts"
 import * as MirrorFlags from "./MirrorFlags.ts"
 import * as NodeNews from "./NodeNews.ts"
 import type { NodeTaintOptions } from "./NodeTaint.ts"
+import * as Retirement from "./Retirement.ts"
 import * as StrayPromises from "./StrayPromises.ts"
 import { version } from "./Version.ts"
 
@@ -94,18 +95,6 @@ const storeLayer = (store: StoreSettings) => {
 
 /** Of the listeners beside the registry's: few ask them, and for pages that are made anew each time. */
 const connectionsBeside = { all: 128, ofAddress: 32 }
-
-/**
- * Sends nobody here any more, and answers those who come all the same: Kubernetes needs a moment to lead nobody to a pod that
- * stops, and containerd before 2.1 waits up to 30 s for a port that is gone.
- */
-const retire = Effect.fnUntraced(function*(delay: Duration.Duration) {
-  yield* (yield* Registry).retire
-  yield* (yield* Router).leave
-  if (Duration.isZero(delay)) return
-  yield* Effect.logInfo("stopping").pipe(Effect.annotateLogs({ portOpenFor: Duration.format(delay) }))
-  yield* Effect.sleep(delay)
-})
 
 /**
  * Runs until interrupted. Then nobody is sent here, the port stays open for the delay, running bodies are finished within the
@@ -177,7 +166,9 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
     yield* Effect.forkScoped(tracker.run)
     yield* HttpListener.listen({ ...settings.registryAddr, handler: registry.handler, isProbe, grace })
     const router = yield* Router
-    yield* Effect.addFinalizer(() => retire(settings.shutdownDelay))
+    yield* Effect.addFinalizer(() =>
+      Retirement.retire({ delay: settings.shutdownDelay, unready: registry.retire, leave: router.leave })
+    )
     const { addresses, id } = yield* router.self
     yield* Effect.logInfo("running").pipe(Effect.annotateLogs({
       id,

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Identity, isForeign, type Owner, ownerOf } from "@spegel-ts/router/Identity"
 import { Context, Effect, Layer, Logger, References } from "effect"
-import { execFileSync } from "node:child_process"
+import { execFileSync, spawnSync } from "node:child_process"
 import { generateKeyPairSync } from "node:crypto"
 import {
   chmod,
@@ -169,6 +169,38 @@ describe("Identity", () => {
       assert.strictEqual(clone.warnings.length, 1)
       assert.include(clone.warnings[0], "another node's")
       assert.deepStrictEqual(yield* start(directory, { node: "worker-2" }), { id: clone.id, warnings: [] })
+    }))
+
+  it.live("is left to the process that uses it, and had again when that one has ended or was killed", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      const lock = join(directory, "private.key.lock")
+      const { meanwhile, using } = yield* Effect.scoped(Effect.gen(function*() {
+        const context = yield* Layer.build(Layer.fresh(Identity.layer({ dataDir: directory, owner: {} })))
+        assert.isTrue((yield* Effect.promise(() => stat(lock))).isSocket())
+        return { using: Context.get(context, Identity).id, meanwhile: yield* start(directory) }
+      }))
+      assert.notStrictEqual(meanwhile.id, using)
+      assert.deepStrictEqual(meanwhile.warnings, [])
+      assert.deepStrictEqual(yield* start(directory), { id: using, warnings: [] })
+
+      const killed = "require('net').createServer().listen(process.argv[1], () => process.kill(process.pid, 'SIGKILL'))"
+      spawnSync(process.execPath, ["-e", killed, lock])
+      assert.isTrue((yield* Effect.promise(() => stat(lock))).isSocket())
+      assert.deepStrictEqual(yield* start(directory), { id: using, warnings: [] })
+      assert.notInclude(yield* Effect.promise(() => readdir(directory)), "private.key.lock")
+    }))
+
+  it.live("is used where no lock can be made", () =>
+    Effect.gen(function*() {
+      // Longer than a socket's path may be.
+      const directory = join(yield* temporary, "d".repeat(120))
+      const { id } = yield* start(directory)
+      const both = yield* Effect.scoped(Effect.andThen(
+        Layer.build(Layer.fresh(Identity.layer({ dataDir: directory, owner: {} }))),
+        start(directory)
+      ))
+      assert.deepStrictEqual(both, { id, warnings: [] })
     }))
 
   it("is another node's by its name, else by its machine", () => {
