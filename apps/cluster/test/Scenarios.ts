@@ -3,6 +3,7 @@ import { Effect } from "effect"
 import type { Cluster } from "./Cluster.ts"
 import * as Installation from "./Installation.ts"
 import * as Pods from "./Pods.ts"
+import * as Faults from "./scenarios/Faults.ts"
 import * as Installs from "./scenarios/Installs.ts"
 import * as Metrics from "./scenarios/Metrics.ts"
 import * as Nodes from "./scenarios/Nodes.ts"
@@ -58,10 +59,12 @@ const scenarios = (installation: Installation.Installation) => [
   { name: "pull on one node, then on the others", smoke: true, effect: installation.pullEverywhere() },
   { name: "restart all mirrors", smoke: true, effect: quietRestart(installation) },
   { name: "pull after the restart", smoke: true, effect: installation.pullEverywhere() },
+  { name: "no fault of containerd is told", smoke: true, effect: Faults.noneTold(installation) },
   { name: "restart three times under pulls", smoke: false, effect: Restarts.restartsUnderPulls(installation) },
   { name: "drain a node", smoke: false, effect: Nodes.drain(installation) },
   { name: "lose a node", smoke: false, effect: Nodes.lost(installation) },
   { name: "a new node with a readiness taint", smoke: false, effect: Nodes.fresh(installation) },
+  { name: "faults of containerd are noticed", smoke: false, effect: Faults.noticed(installation) },
   { name: "bootstrap by a Lease", smoke: false, effect: Settings.kubernetesBootstrap(installation) },
   { name: "host port and node port", smoke: false, effect: Settings.hostPort(installation) },
   { name: "node port only", smoke: false, effect: Settings.nodePort(installation) },

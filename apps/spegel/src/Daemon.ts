@@ -24,6 +24,7 @@ import { hostname } from "node:os"
 import * as AdminHandler from "./AdminHandler.ts"
 import * as BasicAuthFiles from "./BasicAuthFiles.ts"
 import * as BootstrapHandler from "./BootstrapHandler.ts"
+import { ContainerdFaults } from "./ContainerdFaults.ts"
 import * as HangUp from "./HangUp.ts"
 import { type ListenAddress, print } from "./ListenAddress.ts"
 import * as MirrorFlags from "./MirrorFlags.ts"
@@ -40,6 +41,10 @@ export type StoreSettings =
 
 export interface DaemonSettings extends MirrorFlags.MirrorSettings {
   readonly store: StoreSettings
+  /** containerd's configuration file; empty where it is out of reach. */
+  readonly containerdConfig: string
+  /** Directory of containerd's hosts.toml files, as containerd is to be told. */
+  readonly containerdRegistryConfigPath: string
   readonly registryAddr: ListenAddress
   readonly routerAddr: ListenAddress
   readonly metricsAddr: ListenAddress
@@ -103,7 +108,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
   yield* BuildInfo.publish(version, process.versions.node)
 
   const transport = PeerTransport.layer(MirrorFlags.transportOptions(settings))
-  const router = Libp2p.layer({
+  const router = Libp2p.layerWithoutIdentity({
     ...settings.routerAddr,
     registryPort: settings.registryAddr.port,
     peerCidrs: settings.peerCidrs,
@@ -126,7 +131,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
     }),
     StateTracker.layer({ filter })
   ).pipe(
-    Layer.provideMerge(Layer.mergeAll(router, transport, PullLedger.layer)),
+    Layer.provideMerge(Layer.mergeAll(router, transport, PullLedger.layer, ContainerdFaults.layer)),
     // The store is what is most often missing: it is asked first, before any port is taken.
     Layer.provideMerge(storeLayer(settings.store)),
     Layer.provideMerge(MetricsEndpoint.layer),
@@ -178,6 +183,17 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
       "news of failed pulls",
       NodeNews.followFailures((yield* PullLedger.PullLedger).events)
     )
+    if (settings.store._tag === "Containerd") {
+      const ContainerdWatch = yield* Effect.promise(() => import("./ContainerdWatch.ts"))
+      yield* ContainerdWatch.start({
+        containerd: settings.store,
+        containerdConfig: settings.containerdConfig,
+        configPath: settings.containerdRegistryConfigPath,
+        requests: (yield* PullLedger.PullLedger).events,
+        ready: router.ready,
+        filter
+      })
+    }
     if (Option.isSome(settings.nodeTaint)) {
       // Loaded only where it is used: TLS takes memory.
       const NodeTaint = yield* Effect.promise(() => import("./NodeTaint.ts"))

@@ -356,6 +356,7 @@ const eventOf = (
   return {
     time: time - (ended - started),
     method: request.method,
+    mirrored: request.mirrored,
     registry,
     content: contentOf(request, {
       registry,
