@@ -2,8 +2,9 @@
  * Compares what containerd pulls for the kubelet with what it asks this mirror for. The configuration cannot tell: 2.x
  * does not show it, and it may be out of reach.
  *
- * A pull without a request to this mirror can be harmless: a Service may lead it to another node's mirror while this one
- * starts. So one such pull counts only where containerd has never asked; else it takes several in a row.
+ * A pull without a request to this mirror can be harmless: while this one starts, a Service may lead it to another node's
+ * mirror, or in an upgrade to the one before on this node. So one such pull is enough only where containerd has never asked
+ * and no mirror before can have served it; else it takes several in a row.
  */
 import type { KubeletPull } from "@spegel-ts/containerd/KubeletPulls"
 import * as Reference from "@spegel-ts/oci/Reference"
@@ -16,6 +17,8 @@ import { type ContainerdFaults, unused } from "./ContainerdFaults.ts"
 export interface UseWatchOptions {
   readonly faults: typeof ContainerdFaults.Service
   readonly requests: Stream.Stream<PullEvent>
+  /** Whether a mirror has run on this node before. In an upgrade it may serve for a while beside this one. */
+  readonly hasPredecessor: boolean
   /** Whether the mirror is ready to be asked. */
   readonly ready: Effect.Effect<boolean>
   /** Images that the mirror handles. */
@@ -37,13 +40,15 @@ export interface UseWatch {
 const patienceMillis = 30_000
 /** How long before its manifest is stored a pull may have asked for it. */
 const leadMillis = 30_000
-/** How many pulls in a row without a request count, where containerd has asked before. */
+/** How long after the mirror is ready a Service may still lead pulls to the one before. */
+const settlingMillis = 15_000
+/** How many pulls in a row without a request count, where one may be led elsewhere. */
 const enough = 3
 const maxWaiting = 64
 const look = "1 second"
 
 export const make = Effect.fnUntraced(function*(
-  { configPath, faults, filter, ready, requests }: UseWatchOptions
+  { configPath, faults, filter, hasPredecessor, ready, requests }: UseWatchOptions
 ) {
   const waiting = yield* Queue.sliding<{ readonly pull: KubeletPull; readonly endedAt: number }>(maxWaiting)
   let readyAt = Infinity
@@ -71,7 +76,8 @@ export const make = Effect.fnUntraced(function*(
     yield* Effect.sleep(Math.max(0, endedAt + patienceMillis - (yield* MonotonicTime.millis)))
     if (askedAt >= pull.fetchedAt - leadMillis) return
     inARow++
-    if (inARow < (askedAt === -Infinity ? 1 : enough)) return
+    const isSettled = !hasPredecessor || pull.fetchedAt > readyAt + settlingMillis
+    if (inARow < (isSettled && askedAt === -Infinity ? 1 : enough)) return
     const known = yield* faults.known
     // The cause has been logged.
     if (unused.some((reason) => known.has(reason))) return

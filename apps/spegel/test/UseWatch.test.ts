@@ -8,7 +8,7 @@ import * as UseWatch from "@spegel-ts/spegel/UseWatch"
 import { Effect, Layer, Logger, Option, Queue, Stream } from "effect"
 import { TestClock } from "effect/testing"
 
-const start = Effect.gen(function*() {
+const start = Effect.fnUntraced(function*(hasPredecessor = false) {
   const lines: Array<string> = []
   const logger = Logger.layer([Logger.make(({ logLevel, message }) => lines.push(`${logLevel} ${String(message)}`))])
   const faults = yield* Effect.provide(ContainerdFaults, yield* Layer.build(ContainerdFaults.layer))
@@ -17,6 +17,7 @@ const start = Effect.gen(function*() {
   const watch = yield* UseWatch.make({
     faults,
     requests: Stream.fromQueue(requests),
+    hasPredecessor,
     ready: Effect.sync(() => state.ready),
     filter: ({ registry }) => registry !== "left-out.example",
     configPath: "/etc/containerd/certs.d"
@@ -34,7 +35,7 @@ const start = Effect.gen(function*() {
     )
   })
   const request = (mirrored = false) => Queue.offer(requests, { mirrored } as PullEvent)
-  yield* TestClock.adjust("2 seconds")
+  yield* TestClock.adjust("20 seconds")
   return { faults, lines, pull, request, state }
 })
 
@@ -44,7 +45,7 @@ const known = (faults: typeof ContainerdFaults.Service) => Effect.map(faults.kno
 describe("UseWatch", () => {
   it.effect("says within a minute of the first pull that nothing was asked, once, and when that is over", () =>
     Effect.gen(function*() {
-      const { faults, lines, pull, request } = yield* start
+      const { faults, lines, pull, request } = yield* start()
       yield* pull()
       yield* minute
       assert.lengthOf(lines, 1)
@@ -65,7 +66,7 @@ describe("UseWatch", () => {
 
   it.effect("says nothing of 200 pulls with requests", () =>
     Effect.gen(function*() {
-      const { lines, pull, request } = yield* start
+      const { lines, pull, request } = yield* start()
       for (let index = 0; index < 200; index++) {
         yield* request()
         yield* pull()
@@ -77,7 +78,7 @@ describe("UseWatch", () => {
 
   it.effect("says nothing of large images that were begun together, and end one after another", () =>
     Effect.gen(function*() {
-      const { lines, pull, request } = yield* start
+      const { lines, pull, request } = yield* start()
       yield* request()
       for (let minutes = 10; minutes < 20; minutes++) {
         yield* minute
@@ -89,8 +90,8 @@ describe("UseWatch", () => {
 
   it.effect("says nothing of pulls that began before the mirror was ready, nor of images that it leaves out", () =>
     Effect.gen(function*() {
-      const { lines, pull } = yield* start
-      yield* pull({}, 10_000)
+      const { lines, pull } = yield* start()
+      yield* pull({}, 25_000)
       const reference = {
         registry: "left-out.example",
         repository: "team/app",
@@ -101,9 +102,20 @@ describe("UseWatch", () => {
       assert.deepStrictEqual(lines, [])
     }))
 
+  it.effect("does not take one pull for proof while a Service may lead it to the mirror before this one", () =>
+    Effect.gen(function*() {
+      const { faults, lines, pull } = yield* start(true)
+      yield* pull({}, 10_000)
+      yield* minute
+      assert.deepStrictEqual(lines, [])
+      yield* pull()
+      yield* minute
+      assert.deepStrictEqual(yield* known(faults), ["NotAsked"])
+    }))
+
   it.effect("takes a pull that went to another node's mirror for an exception", () =>
     Effect.gen(function*() {
-      const { lines, pull, request } = yield* start
+      const { lines, pull, request } = yield* start()
       // The first pull of all, and the next one comes soon.
       yield* pull()
       yield* TestClock.adjust("10 seconds")
@@ -128,7 +140,7 @@ describe("UseWatch", () => {
 
   it.effect("says what is known of containerd's configuration only once", () =>
     Effect.gen(function*() {
-      const { faults, lines, pull, request } = yield* start
+      const { faults, lines, pull, request } = yield* start()
       yield* faults.raise("ConfigPathUnset", "set config_path")
       yield* faults.raise("UpgradeWillIgnoreConfigPath", "name one directory")
       yield* pull()
@@ -145,7 +157,7 @@ describe("UseWatch", () => {
 
   it.effect("says once that layers are discarded, and that they are kept again", () =>
     Effect.gen(function*() {
-      const { faults, lines, pull, request } = yield* start
+      const { faults, lines, pull, request } = yield* start()
       yield* request()
       yield* pull({ keepsLayers: Option.none() })
       assert.deepStrictEqual(lines, [])

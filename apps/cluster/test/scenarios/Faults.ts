@@ -44,14 +44,8 @@ const notices = Effect.fnUntraced(function*(installation: Installation, { line, 
   const { cluster, newImage } = installation
   const node = yield* cluster.addNode({ ...options, name })
   yield* cluster.nodeReady(node)
-  const pod = yield* eventually(
-    `${node.nodeName} has a mirror`,
-    "60 seconds",
-    Effect.tap(
-      installation.podOn(node),
-      (pod) => installation.inNamespace("wait", "--for=condition=Ready", pod, "--timeout=2s")
-    )
-  )
+  yield* installation.mirrorReady(node)
+  const pod = yield* installation.podOn(node)
   yield* Pods.pull(cluster, node, yield* newImage())
   const pulled = performance.now()
   const lines = Effect.map(

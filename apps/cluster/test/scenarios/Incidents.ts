@@ -47,6 +47,15 @@ export const withoutRouter = (node: Node) => {
   return Effect.acquireRelease(rules("-I"), () => Effect.ignore(rules("-D")))
 }
 
+/** Takes the mirror out of what a node's containerd reads, while the scope is open. */
+export const withoutHostsToml = (node: Node) => {
+  const [mirrors, away] = ["/etc/containerd/certs.d/_default", "/etc/containerd/_default-away"]
+  return Effect.acquireRelease(
+    node.run("mv", mirrors, away),
+    () => Effect.ignore(node.run("mv", away, mirrors))
+  )
+}
+
 /** Reads the same layer of a node's mirror slowly and many times at once, as peers do, while the scope is open. */
 export const slowReaders = Effect.fnUntraced(function*(options: {
   readonly reader: Node

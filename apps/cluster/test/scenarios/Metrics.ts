@@ -88,6 +88,15 @@ const unreadLog = Effect.fnUntraced(function*({ nodes: [, second], observation: 
   yield* fires("SpegelLogLinesDropped", second)
 })
 
+/** containerd goes past its mirror. */
+const unusedMirror = Effect.fnUntraced(function*({ installation, nodes: [, , third], observation }: Stage) {
+  const { cluster, newImage } = installation
+  yield* Incidents.withoutHostsToml(third)
+  // Where containerd has asked before, one pull past the mirror proves nothing.
+  for (let pulls = 0; pulls < 3; pulls++) yield* Pods.pull(cluster, third, yield* newImage([1024]))
+  yield* observation.fires("SpegelContainerdFault", third)
+}, Effect.scoped)
+
 /** A mirror loses the others, and the names of those that it could look for. */
 const aloneNode = Effect.fnUntraced(function*({ installation, nodes: [, , third], observation }: Stage) {
   const { fires, shows } = observation
@@ -112,6 +121,7 @@ export const dashboardAndAlerts = Effect.fnUntraced(function*(installation: Inst
   yield* damagedBlob(stage)
   yield* busyHolder(stage)
   yield* unreadLog(stage)
+  yield* unusedMirror(stage)
   yield* aloneNode(stage)
   const figures = yield* observation.all
   yield* installation.apply()
