@@ -10,7 +10,7 @@ import * as PullSpans from "@spegel-ts/registry/PullSpans"
 import { isProbe, Registry } from "@spegel-ts/registry/Registry"
 import type { Bootstrap } from "@spegel-ts/router/Bootstrap"
 import * as HttpDocument from "@spegel-ts/router/HttpDocument"
-import { Identity, keyFile, type Owner } from "@spegel-ts/router/Identity"
+import { Identity, isKept, type Owner } from "@spegel-ts/router/Identity"
 import * as Libp2p from "@spegel-ts/router/Libp2p"
 import { Router } from "@spegel-ts/router/Router"
 import type { NoUsableAddress } from "@spegel-ts/router/SelfAddress"
@@ -19,10 +19,8 @@ import * as BuildInfo from "@spegel-ts/telemetry/BuildInfo"
 import { MetricsEndpoint } from "@spegel-ts/telemetry/MetricsEndpoint"
 import * as Tracing from "@spegel-ts/telemetry/Tracing"
 import { Duration, Effect, Layer, Option } from "effect"
-import { existsSync } from "node:fs"
 import type { BlockList } from "node:net"
 import { hostname } from "node:os"
-import { join } from "node:path"
 import * as AdminHandler from "./AdminHandler.ts"
 import * as BasicAuthFiles from "./BasicAuthFiles.ts"
 import * as BootstrapHandler from "./BootstrapHandler.ts"
@@ -108,7 +106,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
   const basicAuth = yield* BasicAuthFiles.load(settings.basicAuthDir)
   const { filter, resolveTags, shutdownGrace: grace } = settings
   yield* BuildInfo.publish(version, process.versions.node)
-  const hasPredecessor = yield* Effect.sync(() => existsSync(join(settings.dataDir, keyFile)))
+  const hasPredecessor = yield* isKept(settings.dataDir)
 
   const transport = PeerTransport.layer(MirrorFlags.transportOptions(settings))
   const router = Libp2p.layerWithoutIdentity({

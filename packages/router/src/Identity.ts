@@ -10,6 +10,7 @@ import { privateKeyFromRaw } from "@libp2p/crypto/keys"
 import type { PrivateKey } from "@libp2p/interface"
 import { Context, Effect, Layer, Option, Schema } from "effect"
 import { createHmac, createPrivateKey, generateKeyPairSync, type KeyObject } from "node:crypto"
+import { access } from "node:fs/promises"
 import { join } from "node:path"
 import * as IdentityLock from "./IdentityLock.ts"
 import { makeDirectory, readSmall, writeDurably } from "./internal/DurableFile.ts"
@@ -125,6 +126,12 @@ const makeKept = (dataDir: string, owner: Owner) =>
     yield* writeOwner(dataDir, owner)
     return key
   })
+
+/** Whether the directory has an identity already, of whatever node: a mirror ran with it before. True where it does not answer. */
+export const isKept = (dataDir: string): Effect.Effect<boolean> =>
+  Effect.promise(() => access(join(dataDir, keyFile)).then(() => true, () => false)).pipe(
+    Effect.timeoutOrElse({ duration: patience, orElse: () => Effect.succeed(true) })
+  )
 
 const load = Effect.fn("Identity.load")(function*({ dataDir, owner }: {
   readonly dataDir: string

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Identity, isForeign, type Owner, ownerOf } from "@spegel-ts/router/Identity"
+import { Identity, isForeign, isKept, type Owner, ownerOf } from "@spegel-ts/router/Identity"
 import { Context, Effect, Layer, Logger, References } from "effect"
 import { execFileSync, spawnSync } from "node:child_process"
 import { generateKeyPairSync } from "node:crypto"
@@ -46,7 +46,9 @@ describe("Identity", () => {
   it.live("is kept, for its owner's eyes alone, and nothing else is left behind", () =>
     Effect.gen(function*() {
       const directory = join(yield* temporary, "made")
+      assert.isFalse(yield* isKept(directory))
       const first = yield* start(directory, { node: "worker-1" })
+      assert.isTrue(yield* isKept(directory))
       assert.match(first.id, /^12D3Koo/)
       assert.deepStrictEqual(yield* start(directory, { node: "worker-1" }), first)
       assert.deepStrictEqual(first.warnings, [])
