@@ -249,12 +249,16 @@ describe("Identity", () => {
         await chown(key, 0, 0)
         await chmod(directory, 0o755)
       })
-      const program =
-        "import(process.argv[1]).then(({ readSmall }) => readSmall(process.argv[2], 9)).catch((e) => console.log(e.code))"
-      // Root may read everything: somebody else reads it.
+      // Root may read everything: somebody else reads it, who may not be able to read this checkout.
+      const program = `import(process.argv[1]).then(({ readSmall }) => {
+        process.setgroups([])
+        process.setgid(65534)
+        process.setuid(65534)
+        return readSmall(process.argv[2], 9)
+      }).catch((cause) => console.log(cause.code))`
       const denied = execFileSync(process.execPath, [
         "-e",
-        `process.setgroups([]); process.setgid(65534); process.setuid(65534); ${program}`,
+        program,
         new URL("../src/internal/DurableFile.ts", import.meta.url).href,
         key
       ], { encoding: "utf8" })
