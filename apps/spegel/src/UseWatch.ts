@@ -6,10 +6,10 @@
  * mirror, or in an upgrade to the one before on this node. So one such pull is enough only where containerd has never asked
  * and no mirror before can have served it; else it takes several in a row.
  */
+import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import type { KubeletPull } from "@spegel-ts/containerd/KubeletPulls"
 import * as Reference from "@spegel-ts/oci/Reference"
 import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
-import * as MonotonicTime from "@spegel-ts/registry/MonotonicTime"
 import type { PullEvent } from "@spegel-ts/registry/PullLedger"
 import { Effect, Queue, Stream } from "effect"
 import { type ContainerdFaults, unused } from "./ContainerdFaults.ts"

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import type { KubeletPull } from "@spegel-ts/containerd/KubeletPulls"
 import * as Digest from "@spegel-ts/oci/Digest"
-import * as MonotonicTime from "@spegel-ts/registry/MonotonicTime"
 import type { PullEvent } from "@spegel-ts/registry/PullLedger"
 import { ContainerdFaults } from "@spegel-ts/spegel/ContainerdFaults"
 import * as UseWatch from "@spegel-ts/spegel/UseWatch"

@@ -6,18 +6,19 @@
  * and 2.1 (measured): the CRI plugin itself creates the record `repository@digest`; the manifest's labels name the
  * registry that it came from; and the manifest was written just now, and for no other client and no other namespace.
  */
+import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { BlobSource, type ContentStore, type StoreUnavailable } from "@spegel-ts/content/ContentStore"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as Manifest from "@spegel-ts/oci/Manifest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import * as Reference from "@spegel-ts/oci/Reference"
-import { Clock, Effect, Option, Queue, Result, Stream } from "effect"
+import { Effect, Option, Queue, Result, Stream } from "effect"
 import type { ContainerdClient, ContainerdFailed, ContainerdUnavailable, ImageEvent } from "./ContainerdClient.ts"
 
 export interface KubeletPull {
   /** Registry, repository and digest; the tag is not known. */
   readonly reference: Reference.Reference
-  /** When its manifest was stored, in milliseconds since an arbitrary moment (`Clock.monotonicTimeNanos`). */
+  /** When its manifest was stored, as `MonotonicTime.millis` has it. */
   readonly fetchedAt: number
   /** Whether containerd keeps the layers once they are unpacked; none where that cannot be told. */
   readonly keepsLayers: Option.Option<boolean>
@@ -46,8 +47,6 @@ const source = "containerd.io/distribution.source."
 const childReference = "containerd.io/gc.ref.content."
 const manifestReference = `${childReference}m.`
 const configReference = `${childReference}config`
-
-const millis = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos / 1_000_000n))
 
 /** Adds an entry as the latest, and forgets the oldest where there are too many. */
 const remember = <A>(map: Map<Digest.Digest, A>, digest: Digest.Digest, value: A): void => {
@@ -132,7 +131,7 @@ export const follow = Effect.fnUntraced(function*(
   /** On a new node the directory of blobs appears with the first blob, before it can be watched. */
   const listNew = Effect.gen(function*() {
     const digests = yield* Stream.runCollect(store.digests)
-    const now = yield* millis
+    const now = yield* MonotonicTime.millis
     if (!isFirst && wasEmpty) {
       for (const digest of digests.slice(0, maxRemembered)) if (!added.has(digest)) remember(added, digest, now)
     }
@@ -143,7 +142,7 @@ export const follow = Effect.fnUntraced(function*(
   const additions = Stream.runForEach(store.changes, (change) => {
     switch (change._tag) {
       case "BlobAdded":
-        return Effect.map(millis, (now) => remember(added, change.digest, now))
+        return Effect.map(MonotonicTime.millis, (now) => remember(added, change.digest, now))
       case "Resync":
         return listNew
       default:
@@ -161,7 +160,7 @@ export const follow = Effect.fnUntraced(function*(
     if (event._tag !== "ImageChanged" || event.createdBy === "none") return Effect.void
     const { name } = event
     if (event.createdBy === "kubelet") {
-      return Effect.flatMap(millis, (at) => Effect.asVoid(Queue.offer(created, { name, at })))
+      return Effect.flatMap(MonotonicTime.millis, (at) => Effect.asVoid(Queue.offer(created, { name, at })))
     }
     return digestOf(name).pipe(
       Effect.map((digest) => remember(others, digest, true)),
@@ -174,7 +173,7 @@ export const follow = Effect.fnUntraced(function*(
     const { at, name } = yield* Queue.take(created)
     const named = byDigest(name)
     if (Option.isNone(named)) return
-    yield* Effect.sleep(Math.max(0, at + settleMillis - (yield* millis)))
+    yield* Effect.sleep(Math.max(0, at + settleMillis - (yield* MonotonicTime.millis)))
     const { digest, reference } = named.value
     const fetchedAt = added.get(digest)
     if (fetchedAt === undefined || others.has(digest)) return
