@@ -6,9 +6,7 @@
 import { Effect, type Scope } from "effect"
 import { rm } from "node:fs/promises"
 import { connect, createServer, type Server } from "node:net"
-
-const codeOf = (cause: unknown): unknown =>
-  typeof cause === "object" && cause !== null && "code" in cause ? cause.code : undefined
+import { codeOf } from "./internal/DurableFile.ts"
 
 const listen = (path: string): Effect.Effect<Server, Error> =>
   Effect.callback((resume) => {
@@ -20,7 +18,10 @@ const listen = (path: string): Effect.Effect<Server, Error> =>
 /** Whether somebody listens. A refusal is the only proof that nobody does. */
 const isAnswered = (path: string): Effect.Effect<boolean> =>
   Effect.callback((resume) => {
-    const socket = connect(path, () => resume(Effect.succeed(true)))
+    const socket = connect(path, () => {
+      socket.destroy()
+      resume(Effect.succeed(true))
+    })
     socket.once("error", (error) =>
       resume(Effect.succeed(codeOf(error) !== "ECONNREFUSED" && codeOf(error) !== "ENOENT")))
     return Effect.sync(() =>
