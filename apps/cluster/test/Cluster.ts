@@ -109,7 +109,8 @@ export const start = Effect.fnUntraced(function*({ addresses, upstreamBytesPerSe
   yield* Effect.promise(() => mkdir(pki))
   yield* Shell.run("ip", Machine.addAddress(addressOf(numbersOf.outside), prefix, bridge))
 
-  const authority = yield* Certificates.make(pki, `https://${inUrl(controlPlaneAddress)}:6443`)
+  const api = `https://${inUrl(controlPlaneAddress)}:6443`
+  const authority = yield* Certificates.make(pki, api)
   yield* authority.certificate(
     "apiserver",
     "/CN=kube-apiserver",
@@ -131,7 +132,7 @@ export const start = Effect.fnUntraced(function*({ addresses, upstreamBytesPerSe
     directory,
     environment: {
       BIN: Programs.directories.bin,
-      URL: `https://${inUrl(controlPlaneAddress)}:6443`,
+      URL: api,
       SERVICES: addresses.services
     }
   })

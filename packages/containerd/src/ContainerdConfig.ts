@@ -214,11 +214,14 @@ const atLeast = (version: string, major: number, minor: number): boolean => {
   return found > major || (found === major && foundMinor >= minor)
 }
 
+const oldKey = ({ version }: ContainerdConfig): string => `plugins.${version < 2 ? "cri" : `"${oldPlugin}"`}`
+const newKey = `plugins."${newPlugin}"`
+
 /** The key under which this version looks for registries, and the other one. */
 const keysOf = (config: ContainerdConfig, containerd: string) => {
   const isTwo = atLeast(containerd, 2, 0)
-  const old = { key: `plugins.${config.version < 2 ? "cri" : `"${oldPlugin}"`}.registry`, settings: config.old }
-  const current = { key: `plugins."${newPlugin}".registry`, settings: config.new }
+  const old = { key: `${oldKey(config)}.registry`, settings: config.old }
+  const current = { key: `${newKey}.registry`, settings: config.new }
   // Measured: 2.1 drops the old key of a version 3 file, 2.3 takes it.
   const readsOld = !isTwo || config.version < 3 || atLeast(containerd, 2, 3)
   const isNew = isTwo && (Option.isSome(config.new.configPath) || !readsOld ||
@@ -229,8 +232,8 @@ const keysOf = (config: ContainerdConfig, containerd: string) => {
 const discarding = (config: ContainerdConfig, containerd: string): ReadonlyArray<Finding> => {
   // Measured: unlike config_path this is not taken from the old key by 2.x.
   const [settings, key] = atLeast(containerd, 2, 0)
-    ? [config.new, `plugins."${newPlugin}"`] as const
-    : [config.old, `plugins.${config.version < 2 ? "cri" : `"${oldPlugin}"`}.containerd`] as const
+    ? [config.new, newKey] as const
+    : [config.old, `${oldKey(config)}.containerd`] as const
   return settings.discardsLayers ? [Finding.LayersDiscarded({ key })] : []
 }
 
