@@ -106,7 +106,8 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
   const basicAuth = yield* BasicAuthFiles.load(settings.basicAuthDir)
   const { filter, resolveTags, shutdownGrace: grace } = settings
   yield* BuildInfo.publish(version, process.versions.node)
-  const hasPredecessor = yield* isKept(settings.dataDir)
+  // Asked before the router makes the identity.
+  const hasPredecessor = settings.store._tag === "Containerd" && (yield* isKept(settings.dataDir))
 
   const transport = PeerTransport.layer(MirrorFlags.transportOptions(settings))
   const router = Libp2p.layerWithoutIdentity({
