@@ -1,7 +1,7 @@
 /**
- * What a mirror does between the signal to stop and the close of its port: it is not ready any more, and answers whoever comes
- * all the same. Kubernetes needs a moment to lead nobody to a pod that stops, and containerd before 2.1 waits up to 30 s for a
- * port that is gone.
+ * What a mirror does between the signal to stop and the close of its port: it says that it is not ready, and still answers all
+ * requests. Kubernetes needs a moment until it sends no more requests to a pod that stops, and containerd before 2.1 waits up to
+ * 30 s for a port that is gone.
  */
 import { Duration, Effect } from "effect"
 
