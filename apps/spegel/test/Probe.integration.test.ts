@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { createServer } from "node:http"
-import { freePort } from "./e2e/Upstream.ts"
+import { freePort } from "../../../packages/router/test/FreePort.ts"
 import * as InProcess from "./InProcess.ts"
 
 const serve = Effect.fnUntraced(function*(

@@ -2,8 +2,9 @@ import { assert, describe, it } from "@effect/vitest"
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as DemoImage from "@spegel-ts/spegel/demo/DemoImage"
 import { Effect, Schedule } from "effect"
+import { freePort } from "../../../packages/router/test/FreePort.ts"
 import * as SpegelProcess from "./e2e/SpegelProcess.ts"
-import { freePort, temporary } from "./e2e/Upstream.ts"
+import { temporary } from "./e2e/Upstream.ts"
 
 const reference = { registry: "held.example", repository: "team/app", tag: "v1" }
 const manifest = "/v2/team/app/manifests/v1?ns=held.example"

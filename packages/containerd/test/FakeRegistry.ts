@@ -67,13 +67,6 @@ export const save = Effect.fnUntraced(function*(directory: string, name: string,
   return archive
 })
 
-export const freePort = Effect.callback<number>((resume) => {
-  const server = createServer().listen(0, "127.0.0.1", () => {
-    const { port } = server.address() as AddressInfo
-    server.close(() => resume(Effect.succeed(port)))
-  })
-})
-
 export interface FakeRegistryOptions {
   /** Whether it answers 404 to all. */
   readonly isEmpty?: boolean

@@ -3,8 +3,9 @@ import { Effect, Schedule } from "effect"
 import { join } from "node:path"
 import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
 import * as CriClient from "../../../../packages/containerd/test/CriClient.ts"
+import { freePort } from "../../../../packages/router/test/FreePort.ts"
 import * as SpegelProcess from "./SpegelProcess.ts"
-import { freePort, temporary } from "./Upstream.ts"
+import { temporary } from "./Upstream.ts"
 
 export type Pull = Effect.Effect<string, ContainerdDaemon.CommandFailed | CriClient.CallFailed>
 
