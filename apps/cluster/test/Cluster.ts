@@ -216,7 +216,16 @@ export const start = Effect.fnUntraced(function*({ addresses, upstreamBytesPerSe
     machines.push(machine)
     const nodeName = `node-${options.name}`
     yield* eventually(`${nodeName} is there`, "2 minutes", kubectl(["get", "node", nodeName]))
-    return { ...machine, containerd: options.containerd, nodeName }
+    return {
+      ...machine,
+      containerd: options.containerd,
+      nodeName,
+      // All disks are in memory: what nobody looks at any more makes room.
+      kill: Effect.andThen(
+        machine.kill,
+        Effect.promise(() => rm(join(directory, options.name, "containerd"), { recursive: true, force: true }))
+      )
+    }
   })
 
   const noDns = join(directory, "control-plane", "no-dns")
