@@ -1,0 +1,91 @@
+/** What is moved, from where to where, and how that can end. */
+import { Data } from "effect"
+import type { FileHandle } from "node:fs/promises"
+import type { Socket } from "node:net"
+import type { PeerSocket } from "./PeerSocket.ts"
+import type { Progress } from "./Progress.ts"
+
+/** Where a body comes from. */
+export type Source =
+  | {
+    readonly _tag: "File"
+    readonly handle: FileHandle
+    /** The first byte to send. */
+    readonly offset: number
+  }
+  | {
+    /** A file that somebody is still writing. Its end is waited at: who knows that no more will come interrupts. */
+    readonly _tag: "GrowingFile"
+    readonly handle: FileHandle
+    readonly offset: number
+  }
+  | {
+    /** A peer's connection, positioned in the body of its response. Nobody else may read from it meanwhile. */
+    readonly _tag: "Peer"
+    readonly peer: PeerSocket
+    /** The first bytes of the body, which were read with the head. They go out with the client's head. */
+    readonly early: Buffer
+  }
+
+/** Where a body goes. */
+export interface Client {
+  /** Nobody else may write to it meanwhile. Reading goes on: so Node notices that the client has left. */
+  readonly socket: Socket
+  /** Writes the response's head to the socket. Called once, when the first byte of the body is in hand. */
+  readonly begin?: (() => void) | undefined
+}
+
+/** A body, or the rest of one. */
+export interface Body {
+  readonly source: Source
+  readonly client: Client
+  /** Bytes to move, the early ones of a peer included. */
+  readonly length: number
+  readonly progress: Progress
+}
+
+/** A body that the client has whole. */
+export interface Moved {
+  /**
+   * What the source did after its last byte, as far as it is known by then. A peer's connection may be used again only
+   * where it was quiet.
+   */
+  readonly source: "quiet" | "closed" | "sent more"
+}
+
+/** The client closed its connection, or half of it. Nothing more can be sent. */
+export class ClientGone extends Data.TaggedError("ClientGone") {
+  override get message() {
+    return "the client closed the connection before the body was complete"
+  }
+}
+
+/**
+ * The source has no more bytes, too early: a file is too short, a peer closed or reset its connection. The client has
+ * everything that came: another source may go on at the byte that `Progress.moved` tells.
+ */
+export class SourceEnded extends Data.TaggedError("SourceEnded")<{
+  readonly reason: string
+  /** Bytes that are missing. */
+  readonly missing: number
+}> {
+  override get message() {
+    return `${this.reason} ${this.missing} bytes early`
+  }
+}
+
+/** The layer is being closed. */
+export class TransferAborted extends Data.TaggedError("TransferAborted") {
+  override get message() {
+    return "the data plane is shutting down"
+  }
+}
+
+/** Whatever moves bytes is broken. It is no fault of the source; another may go on at the byte reached. */
+export class TransferFailed extends Data.TaggedError("TransferFailed")<{ readonly reason: string }> {
+  override get message() {
+    return `the body could not be moved: ${this.reason}`
+  }
+}
+
+export type TransferError = ClientGone | SourceEnded | TransferAborted | TransferFailed

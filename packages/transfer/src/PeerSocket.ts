@@ -1,0 +1,100 @@
+/**
+ * A connection to a peer of which Node reads nothing but what its reader has asked for, into the reader's memory. Readers
+ * take turns: one that parses the head, one that moves the body. While nobody reads, the mover may.
+ */
+import { connect, type Socket } from "node:net"
+
+export interface Reader {
+  /** Where the next bytes are read to. Asked after each read: whatever it gives last may be written to until then. */
+  readonly space: () => Buffer
+  /** Takes what was read, which the next read may overwrite. False: nothing more is read until `resume`. */
+  readonly onBytes: (bytes: Buffer) => boolean
+  /** The connection is of no more use: the peer ended it, it broke (then with a reason), or `destroy` was called. */
+  readonly onEnd: (reason: string | undefined) => void
+}
+
+/** What Node has of a socket below its streams; there is no public way to it. */
+interface Handle {
+  readonly fd?: number
+  readonly reading?: boolean
+}
+
+const handleOf = (socket: Socket): Handle | undefined => (socket as { readonly _handle?: Handle })._handle
+
+/**
+ * The descriptor of a plain connection; undefined where bytes need work on their way (TLS), or there is no connection any
+ * more.
+ */
+export const descriptorOf = (socket: Socket): number | undefined => {
+  const fd = "encrypted" in socket || socket.destroyed ? undefined : handleOf(socket)?.fd
+  return fd === undefined || fd < 0 ? undefined : fd
+}
+
+export class PeerSocket {
+  readonly socket: Socket
+  #reader: Reader
+  /** Who was asked for the memory of the next read: Node asks after each read, and not again when readers change. */
+  #asked: Reader
+  #ended = false
+
+  /** Connects. `reader` reads until another one does. */
+  constructor(address: { readonly host: string; readonly port: number }, reader: Reader) {
+    this.#reader = reader
+    this.#asked = reader
+    this.socket = connect({
+      ...address,
+      noDelay: true,
+      onread: {
+        buffer: () => {
+          this.#asked = this.#reader
+          return this.#asked.space()
+        },
+        callback: (size, bytes) => {
+          const chunk = Buffer.from(bytes.buffer, bytes.byteOffset, size)
+          return this.#reader.onBytes(this.#asked === this.#reader ? chunk : Buffer.from(chunk))
+        }
+      }
+    })
+    this.socket.on("error", (error) => this.#end(error.message))
+    this.socket.on("end", () => this.#end(undefined))
+    this.socket.on("close", () => this.#end(undefined))
+  }
+
+  /** Whether Node reads nothing now. */
+  get idle(): boolean {
+    return handleOf(this.socket)?.reading === false
+  }
+
+  /** Whether the connection is of no more use. */
+  get ended(): boolean {
+    return this.#ended
+  }
+
+  /** Lets another reader have the next bytes; gives the one before. */
+  use(reader: Reader): Reader {
+    const before = this.#reader
+    this.#reader = reader
+    return before
+  }
+
+  /** Reads on. */
+  resume(): void {
+    if (!this.#ended) this.socket.resume()
+  }
+
+  /** Stops reading. Within `onBytes`, return false instead: the read loop of libuv may have begun another read. */
+  pause(): void {
+    this.socket.pause()
+  }
+
+  destroy(): void {
+    this.socket.destroy()
+  }
+
+  #end(reason: string | undefined): void {
+    if (this.#ended) return
+    this.#ended = true
+    this.socket.destroy()
+    this.#reader.onEnd(reason)
+  }
+}

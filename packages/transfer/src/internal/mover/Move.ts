@@ -1,0 +1,63 @@
+/** What moves of all kinds have in common. */
+import { Progress } from "../../Progress.ts"
+import { epoll, errno, type Libc } from "./Libc.ts"
+import type { Poll, Watched } from "./Poll.ts"
+import type { Ending, Job } from "./Protocol.ts"
+
+/** Bytes of one body in a row, after which others have their turn. */
+export const turnBytes = 4 * 1024 * 1024
+
+/**
+ * Unsent bytes in a client's socket. More would only be memory: what is sent and not confirmed yet is not in it, so that a
+ * long way does not slow a client. (net.ipv4.tcp_notsent_lowat in the kernel's ip-sysctl.)
+ */
+const maxUnsent = 512 * 1024
+
+/** Waits of a move: for a descriptor that it has armed, or for a time. */
+export type Waits = { readonly napMillis: number } | "armed"
+
+/** A body that is being moved. */
+export interface Move {
+  /** Moves what can be moved now. */
+  readonly step: () => Ending | Waits
+  /** It is over. */
+  readonly close: () => void
+}
+
+/** What a move is made of. */
+export interface Tools {
+  readonly libc: Libc
+  readonly poll: Poll
+  readonly job: Job
+}
+
+/** The client's end of a move. */
+export class ClientEnd {
+  readonly #poll: Poll
+  readonly #watched: Watched
+
+  constructor({ job, libc, poll }: Tools, watched: Watched) {
+    this.#poll = poll
+    this.#watched = watched
+    libc.limitUnsent(job.to, maxUnsent)
+  }
+
+  /** Waits until it takes bytes, or leaves. */
+  waitForRoom(): "armed" {
+    this.#poll.arm(this.#watched, epoll.OUT | epoll.RDHUP)
+    return "armed"
+  }
+
+  /** Waits until it leaves, beside something else. */
+  watchForEnd(): void {
+    this.#poll.arm(this.#watched, epoll.RDHUP)
+  }
+}
+
+/** Whether the client has left, or has closed its half of the connection: Node's HTTP server takes that for the same. */
+export const tellsOfEnd = (events: number): boolean => (events & (epoll.RDHUP | epoll.HUP | epoll.ERR)) !== 0
+
+export const progressOf = ({ progress }: Job): Progress => new Progress(progress)
+
+/** The call may succeed when it is tried again. */
+export const isTransient = (code: number): boolean => code === errno.EAGAIN || code === errno.EINTR
