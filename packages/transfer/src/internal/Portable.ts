@@ -49,6 +49,7 @@ const readFile = async (
 /** The first bytes of a file, at most so many. */
 export const firstOf = (source: FileSource, most: number, progress: Progress): Effect.Effect<Buffer, TransferError> =>
   settling(async (signal) => {
+    if (most === 0) return Buffer.alloc(0)
     progress.waits()
     const bytes = await readFile(source, Buffer.allocUnsafeSlow(most), source.offset, most, signal)
     progress.take(bytes.length)

@@ -119,6 +119,7 @@ export class Receiver {
     socket.on("end", () => this.#end("FIN"))
     socket.on("error", () => this.#end("RST"))
     socket.on("close", () => this.#end("FIN"))
+    socket.resume()
   }
 
   /** Whether everything came, all of it right, and nothing else. */

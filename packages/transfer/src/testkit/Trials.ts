@@ -30,13 +30,23 @@ export const randomPart = (most: number): Effect.Effect<Part> =>
 
 /** Moves a body to a client, after a head. */
 export const moving = (
-  client: ClientOf,
+  { near }: ClientOf,
   source: Source,
   length: number,
-  progress = new Progress(),
-  begin: (() => void) | undefined = () => void client.near.write(head)
+  progress = new Progress()
+): Effect.Effect<Moved, TransferError, Transfer> => {
+  const begin = () => void near.write(head)
+  return Effect.flatMap(Transfer, ({ move }) => move({ source, client: { socket: near, begin }, length, progress }))
+}
+
+/** Moves the rest of a body that another source has begun. */
+export const movingOn = (
+  { near }: ClientOf,
+  source: Source,
+  length: number,
+  progress: Progress
 ): Effect.Effect<Moved, TransferError, Transfer> =>
-  Effect.flatMap(Transfer, ({ move }) => move({ source, client: { socket: client.near, begin }, length, progress }))
+  Effect.flatMap(Transfer, ({ move }) => move({ source, client: { socket: near }, length, progress }))
 
 /** A receiver of a head and a part. */
 export const receiving = (client: ClientOf, part: Part): Connections.Receiver =>
@@ -52,7 +62,7 @@ export const sending = Effect.fnUntraced(function*(
   const split = Math.min(bytes.length, 1 + (yield* Random.nextIntBetween(0, 20_000)))
   yield* Connections.write(remote, bytes.subarray(0, split))
   const first = yield* early(Math.min(1, bytes.length))
-  yield* Effect.forkScoped(Connections.write(remote, bytes.subarray(split)))
+  yield* Effect.forkScoped(Connections.write(remote, bytes.subarray(split)), { startImmediately: true })
   return { _tag: "Peer", peer, early: first }
 })
 

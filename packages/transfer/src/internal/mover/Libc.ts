@@ -65,9 +65,9 @@ const RWF_NOWAIT = 8
 export const load = (): Libc => {
   const name = `@koromix/koffi-${process.platform}-${process.arch}`
   const koffi = createRequire(import.meta.url)(name) as Koffi
-  const { func } = koffi.load(null)
+  const library = koffi.load(null)
   const of = (declaration: string) => {
-    const call = func(declaration)
+    const call = library.func(declaration)
     return (...values: Array<unknown>) => Number(call(...values))
   }
   const close = of("int close(int)")
