@@ -35,6 +35,9 @@ export class PeerSocket {
   #reader: Reader
   /** Who was asked for the memory of the next read: Node asks after each read, and not again when readers change. */
   #asked: Reader
+  /** What was decided while bytes are being delivered: libuv reads on or not when that returns. */
+  #decided: "read on" | "stop" | undefined
+  #delivering = false
   #ended = false
 
   /** Connects. `reader` reads until another one does. */
@@ -51,7 +54,7 @@ export class PeerSocket {
         },
         callback: (size, bytes) => {
           const chunk = Buffer.from(bytes.buffer, bytes.byteOffset, size)
-          return this.#reader.onBytes(this.#asked === this.#reader ? chunk : Buffer.from(chunk))
+          return this.#deliver(this.#asked === this.#reader ? chunk : Buffer.from(chunk))
         }
       }
     })
@@ -60,9 +63,9 @@ export class PeerSocket {
     this.socket.on("close", () => this.#end(undefined))
   }
 
-  /** Whether Node reads nothing now. */
+  /** Whether Node reads nothing until `resume`. */
   get idle(): boolean {
-    return handleOf(this.socket)?.reading === false
+    return this.#delivering ? this.#decided === "stop" : handleOf(this.socket)?.reading === false
   }
 
   /** Whether the connection is of no more use. */
@@ -79,16 +82,28 @@ export class PeerSocket {
 
   /** Reads on. */
   resume(): void {
-    if (!this.#ended) this.socket.resume()
+    if (this.#ended) return
+    if (this.#delivering) this.#decided = "read on"
+    else this.socket.resume()
   }
 
-  /** Stops reading. Within `onBytes`, return false instead: the read loop of libuv may have begun another read. */
+  /** Stops reading. */
   pause(): void {
-    this.socket.pause()
+    if (this.#delivering) this.#decided = "stop"
+    else this.socket.pause()
   }
 
   destroy(): void {
     this.socket.destroy()
+  }
+
+  /** Whoever is given bytes may call `resume` and `pause` meanwhile, or have others do so: the last word counts. */
+  #deliver(bytes: Buffer): boolean {
+    this.#delivering = true
+    this.#decided = undefined
+    const more = this.#reader.onBytes(bytes)
+    this.#delivering = false
+    return this.#decided === undefined ? more : this.#decided === "read on"
   }
 
   #end(reason: string | undefined): void {

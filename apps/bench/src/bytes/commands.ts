@@ -1,4 +1,4 @@
-/** `npm run bench -- serve`, `relay` and `memory`. */
+/** `npm run bench -- serve`, `relay`, `memory` and `transfer`. */
 import { Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as Bar from "../Bar.ts"
@@ -10,6 +10,7 @@ import { memory as measureMemory } from "./memory.ts"
 import * as Network from "./Network.ts"
 import { relay as measureRelay } from "./relay.ts"
 import { type Result, serve as measureServe } from "./serve.ts"
+import { transfer as measureTransfer } from "./transfer.ts"
 
 const port = (fallback: number) =>
   Flag.Int("port").pipe(Flag.withDescription("First of the ports that are used"), Flag.withDefault(fallback))
@@ -132,4 +133,15 @@ const memory = Command.make("memory", { port: port(26_201), json }, ({ json, por
     if (json) yield* Console.log(JSON.stringify(figures))
   }).pipe(Network.own)).pipe(Command.withDescription("Memory of the daemon while 64 clients read 1 MB/s each"))
 
-export const commands = [serve, relay, memory] as const
+const transfer = Command.make(
+  "transfer",
+  { rounds: flags.rounds, svg, json, port: port(26_251) },
+  ({ json, port, rounds, svg }) =>
+    Effect.forEach(["serve", "relay"] as const, (kind) =>
+      Effect.gen(function*() {
+        const result = yield* Effect.promise(() => measureTransfer({ rounds, port, kind }))
+        yield* report(`transfer-${kind}`, `Data planes alone, ${kind}, 256 MiB`, result, { svg, json }, [])
+      }), { discard: true }).pipe(Network.own)
+).pipe(Command.withDescription("Both data planes alone, beside nginx"))
+
+export const commands = [serve, relay, memory, transfer] as const

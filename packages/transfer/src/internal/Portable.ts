@@ -95,9 +95,6 @@ const relay = ({ length, moved, progress, sink }: Rest, peer: PeerSocket): Effec
     return Effect.sync(() => relaying.stop())
   })
 
-/** For a read after the last byte, when the buffer may be somebody else's. */
-const nowhere = Buffer.alloc(1)
-
 /** A peer's bytes on their way to a client. */
 class Relay implements Reader {
   readonly #peer: PeerSocket
@@ -141,8 +138,9 @@ class Relay implements Reader {
     this.#close()
   }
 
+  /** A read after the last byte is the next reader's: by then the buffer may be that of another stream. */
   space(): Buffer {
-    return this.#left === 0 ? nowhere : this.#buffer.subarray(0, this.#left + 1)
+    return this.#left === 0 && this.#next !== undefined ? this.#next.space() : this.#buffer.subarray(0, this.#left + 1)
   }
 
   onBytes(bytes: Buffer): boolean {

@@ -5,7 +5,7 @@
 import { Effect } from "effect"
 import type { Socket } from "node:net"
 import { ClientGone, type Moved, SourceEnded, TransferAborted, type TransferError, TransferFailed } from "../Body.ts"
-import { descriptorOf, type PeerSocket } from "../PeerSocket.ts"
+import { descriptorOf, type PeerSocket, type Reader } from "../PeerSocket.ts"
 import type { Mover, Submission } from "./mover/Mover.ts"
 import type { Ending } from "./mover/Protocol.ts"
 import * as Portable from "./Portable.ts"
@@ -24,10 +24,13 @@ export const move = (mover: Mover, rest: Portable.Rest): Effect.Effect<Moved, Tr
   )
 }
 
-/** Whether both ends are plain connections, and all that Node was told to do with them is done. */
-const isLendable = ({ client: { socket }, source }: Portable.Rest): boolean =>
-  descriptorOf(socket) !== undefined && socket.writableLength === 0 &&
-  (source._tag !== "Peer" || (descriptorOf(source.peer.socket) !== undefined && source.peer.idle))
+/** Whether both ends are plain connections, and Node has done all that it was told to do with them. */
+const isLendable = ({ client: { socket }, source }: Portable.Rest): boolean => {
+  if (descriptorOf(socket) === undefined || socket.writableLength > 0) return false
+  if (source._tag !== "Peer") return true
+  source.peer.pause()
+  return descriptorOf(source.peer.socket) !== undefined && source.peer.idle
+}
 
 /** Interrupted, it ends when the mover has let go of the connections. */
 const lent = (mover: Mover, rest: Portable.Rest): Effect.Effect<Ending> =>
@@ -82,11 +85,9 @@ const lendClient = (socket: Socket): () => void => {
   }
 }
 
-const nowhere = Buffer.alloc(1)
-
-/** Nobody reads here meanwhile; but who has the connection may close it. */
+/** Nobody reads here meanwhile; but who has the connection may close it. The next read is that of the reader before. */
 const lendPeer = (peer: PeerSocket, onEnd: () => void): () => void => {
-  const before = peer.use({ space: () => nowhere, onBytes: () => false, onEnd })
+  const before: Reader = peer.use({ space: () => before.space(), onBytes: () => false, onEnd })
   return () => void peer.use(before)
 }
 
