@@ -6,8 +6,27 @@ import * as Holdings from "@spegel-ts/transfer/testkit/Holdings"
 import { bytesOf, ending, fileSource, moving, receiving, sending, stuck, until } from "@spegel-ts/transfer/testkit/Trials"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Effect, Fiber, Result } from "effect"
+import { execFileSync, spawnSync } from "node:child_process"
+import { mkdtemp, open, rm, writeFile } from "node:fs/promises"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
 
 const part = { offset: 77, length: 10 * 1024 * 1024 }
+
+/** Capabilities that lift the limit of pipes. */
+const lifting = "-sys_resource,-sys_admin"
+const limited = ["--bounding-set", lifting, "--inh-caps", lifting, process.execPath]
+
+/** The reason to skip tests, if there is one. CI must lack nothing. */
+const lacking = ((): string | undefined => {
+  const reason = spawnSync("setpriv", [...limited, "--version"]).status === 0 ? undefined : "needs root and setpriv"
+  if (reason !== undefined && process.env["CI"] === "true") throw new Error(`CI lacks a prerequisite: ${reason}`)
+  return reason
+})()
+
+const program = fileURLToPath(import.meta.resolve("@spegel-ts/transfer/testkit/PipeLimit"))
+const pipeLimit = (command: string, options: ReadonlyArray<string>): unknown =>
+  JSON.parse(execFileSync(command, [...options, "--conditions=source", program], { encoding: "utf8" }))
 
 /** The mover's thread cannot do with this what it does first: it dies. */
 class Broken extends Progress {
@@ -76,5 +95,37 @@ describe("the zero-copy layer", () => {
       receiving(client, part)
       yield* moving(client, yield* sending(yield* Connections.peer, part), part.length)
       assert.deepStrictEqual(yield* usage, { bodies: 0, idlePipes: 1 })
+    }).pipe(Effect.scoped, Effect.provide(Transfer.layerZeroCopy)))
+
+  it.live.skipIf(lacking !== undefined)(`relays portably where pipes have no room (${lacking ?? "as root"})`, () =>
+    Effect.sync(() => {
+      assert.deepStrictEqual(pipeLimit(process.execPath, []), { capacity: 256 * 1024, idlePipes: 2, whole: true })
+      assert.deepStrictEqual(pipeLimit("setpriv", limited), { capacity: 8192, idlePipes: 1, whole: true })
+    }))
+
+  it.live("waits for a disk without holding up the thread, and counts that as the source's time", () =>
+    Effect.gen(function*() {
+      // Not in /tmp, which may be memory: what is here comes from a disk.
+      const folder = yield* Effect.acquireRelease(
+        Effect.promise(() => mkdtemp(join(import.meta.dirname, "cold-"))),
+        (path) => Effect.promise(() => rm(path, { recursive: true }))
+      )
+      const path = join(folder, "content")
+      yield* Effect.promise(() => writeFile(path, Content.bytes))
+      const handle = yield* Effect.acquireRelease(
+        Effect.promise(() => open(path)),
+        (handle) => Effect.promise(() => handle.close())
+      )
+      yield* Effect.promise(() => handle.datasync())
+      execFileSync("dd", [`if=${path}`, "iflag=nocache", "count=0", "status=none"])
+      // What goes out with the head is read by Node, and is not to be waited for here.
+      yield* Effect.promise(() => handle.read(Buffer.alloc(1), 0, 1, part.offset))
+      const client = yield* Connections.client
+      const receiver = receiving(client, part)
+      const progress = new Progress()
+      yield* moving(client, fileSource(handle, part), part.length, progress)
+      yield* receiver.all
+      assert.isTrue(receiver.whole)
+      assert.isAbove(progress.waitedMillis, 1)
     }).pipe(Effect.scoped, Effect.provide(Transfer.layerZeroCopy)))
 })

@@ -8,11 +8,12 @@ import { errno, type Libc } from "./Libc.ts"
 const windowBytes = 1024 * 1024
 /** How far ahead of what is sent the kernel reads. */
 const aheadBytes = 4 * 1024 * 1024
+/** A look costs more than the bytes that a fast disk gives meanwhile; so they become rare soon. */
+const maxPatienceMillis = 8
 /** A part that is not there after so many looks is waited for by sendfile: memory may be so short that it never stays. */
-const maxLooks = 2000
+const maxLooks = 500
 
 export class ColdFile {
-  readonly patienceMillis = 1
   readonly #libc: Libc
   readonly #fd: number
   readonly #end: number
@@ -25,6 +26,11 @@ export class ColdFile {
     this.#libc = libc
     this.#fd = fd
     this.#end = end
+  }
+
+  /** When to look again where 0 bytes can be sent. */
+  get patienceMillis(): number {
+    return Math.min(2 ** (this.#looks - 1), maxPatienceMillis)
   }
 
   /** Bytes from here on that can be sent without a disk; 0 where one is waited for. */
