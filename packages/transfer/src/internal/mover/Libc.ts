@@ -43,7 +43,7 @@ export interface Libc {
   readonly peek: (socket: number) => number
   /** Has the kernel read a part of a file into its cache, without waiting for it. */
   readonly readAhead: (fd: number, offset: number, bytes: number) => void
-  /** Reads one byte of a file, if that needs no disk: 1, 0 at its end, -1 with EAGAIN where it needs it. */
+  /** Reads one byte of a file, if that needs no disk: 1, 0 at its end, -1 with EAGAIN where it needs it; 1 if unknown. */
   readonly readCached: (fd: number, offset: number) => number
 }
 
@@ -60,6 +60,14 @@ const MSG_PEEK = 2
 const MSG_DONTWAIT = 0x40
 const POSIX_FADV_WILLNEED = 3
 const RWF_NOWAIT = 8
+
+const optional = <A>(find: () => A): A | undefined => {
+  try {
+    return find()
+  } catch {
+    return undefined
+  }
+}
 
 /** Loads the library; throws where there is none for this system. */
 export const load = (): Libc => {
@@ -84,7 +92,8 @@ export const load = (): Libc => {
   const setsockopt = of("int setsockopt(int, int, int, void*, unsigned int)")
   const recv = of("long recv(int, void*, size_t, int)")
   const fadvise = of("int posix_fadvise(int, long, long, int)")
-  const preadv2 = of("long preadv2(int, void*, int, long, int)")
+  // musl has it since 1.2.5.
+  const preadv2 = optional(() => of("long preadv2(int, void*, int, long, int)"))
 
   const one = Buffer.allocUnsafeSlow(8)
   one.writeBigUInt64LE(1n)
@@ -125,6 +134,6 @@ export const load = (): Libc => {
     },
     peek: (socket) => recv(socket, byte, 1, MSG_PEEK | MSG_DONTWAIT),
     readAhead: (fd, offset, bytes) => void fadvise(fd, offset, bytes, POSIX_FADV_WILLNEED),
-    readCached: (fd, offset) => preadv2(fd, vector, 1, offset, RWF_NOWAIT)
+    readCached: (fd, offset) => preadv2?.(fd, vector, 1, offset, RWF_NOWAIT) ?? 1
   }
 }
