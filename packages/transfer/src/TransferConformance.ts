@@ -39,7 +39,7 @@ export const transferConformance = (name: string, layer: Layer.Layer<Transfer, u
         assert.deepStrictEqual(yield* Holdings.leftOver(before), [])
       }))
 
-  describe(`Transfer of ${name}`, { timeout: 60_000 }, () => {
+  describe(`Transfer of ${name}`, { timeout: 20_000 }, () => {
     test(
       "moves parts of a file one after another to a client",
       Effect.gen(function*() {
@@ -291,19 +291,25 @@ export const transferConformance = (name: string, layer: Layer.Layer<Transfer, u
     )
 
     test(
-      "ends when the peer's connection is closed on this side",
+      "ends when the peer's connection is closed on this side, whoever waits for whom",
       Effect.gen(function*() {
-        const client = yield* Connections.client
-        const receiver = receiving(client, large)
-        const peer = yield* Connections.peer
-        const source = yield* sending(peer, { offset: large.offset, length: 2 * mib })
-        const progress = new Progress()
-        const fiber = yield* Effect.forkChild(moving(client, source, large.length, progress))
-        yield* receiver.received(head.length + 2 * mib)
-        peer.peer.destroy()
-        const result = yield* ending(fiber)
-        assert.strictEqual(Result.isFailure(result) && result.failure._tag, "SourceEnded")
-        assert.strictEqual(progress.moved, 2 * mib)
+        for (const slow of [false, true]) {
+          const client = yield* Connections.client
+          const receiver = receiving(client, large)
+          const peer = yield* Connections.peer
+          const source = yield* sending(peer, slow ? large : { offset: large.offset, length: 2 * mib })
+          const progress = new Progress()
+          if (slow) receiver.pause()
+          const fiber = yield* Effect.forkChild(moving(client, source, large.length, progress))
+          yield* slow ? stuck(progress) : receiver.received(head.length + 2 * mib)
+          peer.peer.destroy()
+          if (slow) receiver.resume()
+          const result = yield* ending(fiber)
+          assert.strictEqual(Result.isFailure(result) && result.failure._tag, "SourceEnded")
+          yield* Connections.write(client.near, bytesOf(large).subarray(progress.moved))
+          yield* receiver.all
+          assert.isTrue(receiver.whole, slow ? "a slow client" : "a silent peer")
+        }
       })
     )
 

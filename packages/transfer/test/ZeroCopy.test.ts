@@ -119,7 +119,7 @@ describe("the zero-copy layer", () => {
       yield* Effect.promise(() => handle.datasync())
       execFileSync("dd", [`if=${path}`, "iflag=nocache", "count=0", "status=none"])
       // What goes out with the head is read by Node, and is not to be waited for here.
-      yield* Effect.promise(() => handle.read(Buffer.alloc(1), 0, 1, part.offset))
+      yield* Effect.promise(() => handle.read(Buffer.alloc(65_536), 0, 65_536, part.offset))
       const client = yield* Connections.client
       const receiver = receiving(client, part)
       const progress = new Progress()

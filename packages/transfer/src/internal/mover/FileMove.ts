@@ -2,37 +2,34 @@
 import type { Progress } from "../../Progress.ts"
 import { growthMillis } from "../Growth.ts"
 import { ColdFile } from "./ColdFile.ts"
-import { errno, type Libc } from "./Libc.ts"
-import { type ClientEnd, isTransient, type Move, progressOf, type Tools, turnBytes, type Waits } from "./Move.ts"
-import type { Ending, Job } from "./Protocol.ts"
+import { errno } from "./Libc.ts"
+import { isTransient, type Move, progressOf, type Tools, turnBytes, waitForRoom, type Waits } from "./Move.ts"
+import type { Ending } from "./Protocol.ts"
 
 export class FileMove implements Move {
-  readonly #libc: Libc
-  readonly #job: Job
-  readonly #client: ClientEnd
+  readonly #tools: Tools
   readonly #progress: Progress
   readonly #disk: ColdFile
   #moved = 0
 
-  constructor(tools: Tools, client: ClientEnd) {
-    this.#libc = tools.libc
-    this.#job = tools.job
-    this.#client = client
-    this.#progress = progressOf(tools.job)
-    this.#disk = new ColdFile(tools.libc, tools.job.from, tools.job.offset + tools.job.length)
+  constructor(tools: Tools) {
+    const { job, libc } = tools
+    this.#tools = tools
+    this.#progress = progressOf(job)
+    this.#disk = new ColdFile(libc, job.from, job.offset + job.length)
   }
 
   step(): Ending | Waits {
-    const { from, length, offset, to } = this.#job
+    const { job: { from, length, offset, to }, libc } = this.#tools
     for (let turn = turnBytes; turn > 0;) {
       const position = offset + this.#moved
       const cached = this.#disk.cachedFrom(position)
       if (cached === 0) return this.#wait(this.#disk.patienceMillis)
-      const sent = this.#libc.sendfile(to, from, position, Math.min(length - this.#moved, cached, turn))
+      const sent = libc.sendfile(to, from, position, Math.min(length - this.#moved, cached, turn))
       if (sent === 0) return this.#atEnd()
       if (sent < 0) {
-        const code = this.#libc.errno()
-        return isTransient(code) ? this.#client.waitForRoom() : this.#failed(code)
+        const code = libc.errno()
+        return isTransient(code) ? waitForRoom(this.#tools) : this.#failed(code)
       }
       this.#moved += sent
       this.#progress.take(sent)
@@ -40,7 +37,7 @@ export class FileMove implements Move {
       turn -= sent
       if (this.#moved === length) return { _tag: "Complete", source: "quiet" }
     }
-    return this.#client.waitForRoom()
+    return waitForRoom(this.#tools)
   }
 
   close(): void {
@@ -49,12 +46,11 @@ export class FileMove implements Move {
 
   #wait(napMillis: number): Waits {
     this.#progress.waits()
-    this.#client.watchForEnd()
     return { napMillis }
   }
 
   #atEnd(): Ending | Waits {
-    return this.#job.kind === "growing file"
+    return this.#tools.job.kind === "growing file"
       ? this.#wait(growthMillis)
       : { _tag: "SourceEnded", reason: "the file ended" }
   }

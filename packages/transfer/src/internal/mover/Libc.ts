@@ -13,9 +13,9 @@ interface Koffi {
   readonly address: (memory: Uint8Array) => bigint
 }
 
-export const errno = { EINTR: 4, EIO: 5, EAGAIN: 11, EINVAL: 22, EPIPE: 32, EOPNOTSUPP: 95, ECONNRESET: 104 } as const
+export const errno = { EINTR: 4, EIO: 5, EAGAIN: 11, EINVAL: 22, EOPNOTSUPP: 95 } as const
 
-export const epoll = { IN: 0x1, OUT: 0x4, ERR: 0x8, HUP: 0x10, RDHUP: 0x2000, ONESHOT: 0x4000_0000 } as const
+export const epoll = { IN: 0x1, OUT: 0x4, ONESHOT: 0x4000_0000 } as const
 
 /** As the C library has them: -1 tells that `errno` has the reason. */
 export interface Libc {

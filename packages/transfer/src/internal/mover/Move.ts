@@ -29,33 +29,19 @@ export interface Tools {
   readonly libc: Libc
   readonly poll: Poll
   readonly job: Job
+  readonly client: Watched
 }
 
-/** The client's end of a move. */
-export class ClientEnd {
-  readonly #poll: Poll
-  readonly #watched: Watched
-
-  constructor({ job, libc, poll }: Tools, watched: Watched) {
-    this.#poll = poll
-    this.#watched = watched
-    libc.limitUnsent(job.to, maxUnsent)
-  }
-
-  /** Waits until it takes bytes, or leaves. */
-  waitForRoom(): "armed" {
-    this.#poll.arm(this.#watched, epoll.OUT | epoll.RDHUP)
-    return "armed"
-  }
-
-  /** Waits until it leaves, beside something else. */
-  watchForEnd(): void {
-    this.#poll.arm(this.#watched, epoll.RDHUP)
-  }
+/**
+ * Waits until the client takes bytes. A connection that is broken wakes it too, and the next call fails; one that is broken
+ * at another time is seen by Node, which goes on reading from it.
+ */
+export const waitForRoom = ({ client, poll }: Tools): Waits => {
+  poll.arm(client, epoll.OUT)
+  return "armed"
 }
 
-/** Whether the client has left, or has closed its half of the connection: Node's HTTP server takes that for the same. */
-export const tellsOfEnd = (events: number): boolean => (events & (epoll.RDHUP | epoll.HUP | epoll.ERR)) !== 0
+export const limitUnsent = ({ job, libc }: Tools): void => void libc.limitUnsent(job.to, maxUnsent)
 
 export const progressOf = ({ progress }: Job): Progress => new Progress(progress)
 

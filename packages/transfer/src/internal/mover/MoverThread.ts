@@ -5,7 +5,7 @@
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads"
 import { FileMove } from "./FileMove.ts"
 import { epoll, type Libc, load } from "./Libc.ts"
-import { ClientEnd, type Move, tellsOfEnd, type Tools } from "./Move.ts"
+import { limitUnsent, type Move, type Tools } from "./Move.ts"
 import { Pipes } from "./Pipes.ts"
 import { Poll, type Watched } from "./Poll.ts"
 import type { Command, Ending, Job, Report, ThreadData } from "./Protocol.ts"
@@ -14,7 +14,6 @@ import { RelayMove } from "./RelayMove.ts"
 interface Running {
   readonly job: Job
   readonly move: Move
-  readonly client: Watched
   /** When it goes on without an event. */
   wakeAt: number
   /** Lets go of everything it has. */
@@ -49,7 +48,7 @@ class MoverThread {
     try {
       while (!this.#closing) {
         this.#poll.arm(this.#wake, epoll.IN)
-        this.#poll.wait(this.#patienceMillis(), (watched, events) => this.#onEvent(watched, events))
+        this.#poll.wait(this.#patienceMillis(), (watched) => this.#onEvent(watched))
         this.#wakeNapping()
       }
     } finally {
@@ -60,12 +59,10 @@ class MoverThread {
     }
   }
 
-  #onEvent(watched: Watched, events: number): void {
+  #onEvent(watched: Watched): void {
     if (watched === this.#wake) return this.#hear()
     const running = this.#byKey.get(watched.key)
-    if (running === undefined) return
-    if (watched === running.client && tellsOfEnd(events)) this.#end(running, { _tag: "ClientGone" })
-    else this.#step(running)
+    if (running !== undefined) this.#step(running)
   }
 
   #hear(): void {
@@ -91,13 +88,13 @@ class MoverThread {
 
   /** Everything that a job needs; undefined where something is not to be had. */
   #make(job: Job): Running | undefined {
-    const tools: Tools = { libc: this.#libc, poll: this.#poll, job }
     const client = this.#poll.watch(job.to)
     if (client === undefined) return undefined
-    const end = new ClientEnd(tools, client)
+    const tools: Tools = { libc: this.#libc, poll: this.#poll, job, client }
+    limitUnsent(tools)
     if (job.kind !== "relay") {
-      const move = new FileMove(tools, end)
-      return this.#keep({ job, move, client, wakeAt: 0, release: () => this.#release([client], move) })
+      const move = new FileMove(tools)
+      return this.#keep([client], { job, move, wakeAt: 0, release: () => this.#release([client], move) })
     }
     const peer = this.#poll.watch(job.from)
     const pipe = peer === undefined ? undefined : this.#pipes.acquire()
@@ -105,17 +102,16 @@ class MoverThread {
       for (const watched of [client, peer]) if (watched !== undefined) this.#poll.forget(watched)
       return undefined
     }
-    const move = new RelayMove(tools, end, peer, pipe)
+    const move = new RelayMove(tools, peer, pipe)
     const release = () => {
       this.#release([client, peer], move)
       this.#pipes.release(pipe, move.isEmpty)
     }
-    return this.#keep({ job, move, client, wakeAt: 0, release }, peer)
+    return this.#keep([client, peer], { job, move, wakeAt: 0, release })
   }
 
-  #keep(running: Running, peer?: Watched): Running {
-    this.#byKey.set(running.client.key, running)
-    if (peer !== undefined) this.#byKey.set(peer.key, running)
+  #keep(watched: ReadonlyArray<Watched>, running: Running): Running {
+    for (const { key } of watched) this.#byKey.set(key, running)
     return running
   }
 

@@ -61,14 +61,14 @@ export class Poll {
   }
 
   /** Waits at most so long, for ever with -1; calls `tell` for each descriptor that has something to tell. */
-  wait(millis: number, tell: (watched: Watched, events: number) => void): void {
+  wait(millis: number, tell: (watched: Watched) => void): void {
     const count = this.#libc.epollWait(this.#fd, this.#events, maxEvents, millis)
     for (let index = 0; index < count; index++) {
-      const at = index * eventSize
-      const watched = this.#watched.get(Number(this.#events.readBigUInt64LE(at + dataOffset)))
+      const key = Number(this.#events.readBigUInt64LE(index * eventSize + dataOffset))
+      const watched = this.#watched.get(key)
       if (watched === undefined) continue
       watched.armed = 0
-      tell(watched, this.#events.readUInt32LE(at))
+      tell(watched)
     }
   }
 

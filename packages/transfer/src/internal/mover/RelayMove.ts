@@ -3,21 +3,18 @@
  * body is the next answer's, or a lie.
  */
 import type { Progress } from "../../Progress.ts"
-import { epoll, errno, type Libc } from "./Libc.ts"
-import { type ClientEnd, isTransient, type Move, progressOf, type Tools, turnBytes, type Waits } from "./Move.ts"
+import { epoll, errno } from "./Libc.ts"
+import { isTransient, type Move, progressOf, type Tools, turnBytes, waitForRoom, type Waits } from "./Move.ts"
 import type { Pipe } from "./Pipes.ts"
-import type { Poll, Watched } from "./Poll.ts"
-import type { Ending, Job } from "./Protocol.ts"
+import type { Watched } from "./Poll.ts"
+import type { Ending } from "./Protocol.ts"
 
 /** A pipe counts fragments of packets, of up to 32 KiB each; this bounds their bytes. */
 const maxInPipe = 512 * 1024
 
 export class RelayMove implements Move {
-  readonly #libc: Libc
-  readonly #poll: Poll
-  readonly #job: Job
+  readonly #tools: Tools
   readonly #peer: Watched
-  readonly #client: ClientEnd
   readonly #pipe: Pipe
   readonly #progress: Progress
   #taken = 0
@@ -25,14 +22,11 @@ export class RelayMove implements Move {
   /** Why the peer gives no more. The client gets what is in the pipe first. */
   #ended: string | undefined
 
-  constructor({ job, libc, poll }: Tools, client: ClientEnd, peer: Watched, pipe: Pipe) {
-    this.#libc = libc
-    this.#poll = poll
-    this.#job = job
-    this.#client = client
+  constructor(tools: Tools, peer: Watched, pipe: Pipe) {
+    this.#tools = tools
     this.#peer = peer
     this.#pipe = pipe
-    this.#progress = progressOf(job)
+    this.#progress = progressOf(tools.job)
   }
 
   /** Whether the pipe may be used for another body. */
@@ -46,14 +40,14 @@ export class RelayMove implements Move {
       if (typeof filled === "object") return filled
       const sent = this.#drain()
       if (typeof sent === "object") return sent
-      if (this.#moved === this.#job.length) return { _tag: "Complete", source: this.#lookBehind() }
+      if (this.#moved === this.#tools.job.length) return { _tag: "Complete", source: this.#lookBehind() }
       if (!this.isEmpty) {
-        if (sent === 0) return this.#client.waitForRoom()
+        if (sent === 0) return waitForRoom(this.#tools)
       } else if (this.#ended !== undefined) return { _tag: "SourceEnded", reason: this.#ended }
       else if (filled === 0) return this.#waitForPeer()
       turn -= sent
     }
-    return this.#client.waitForRoom()
+    return waitForRoom(this.#tools)
   }
 
   close(): void {
@@ -62,9 +56,9 @@ export class RelayMove implements Move {
 
   /** Bytes from the peer into the pipe; 0 where there are none now, or no room for them. */
   #fill(): number | Ending {
-    const most = Math.min(this.#job.length - this.#taken, maxInPipe - (this.#taken - this.#moved))
+    const most = Math.min(this.#tools.job.length - this.#taken, maxInPipe - (this.#taken - this.#moved))
     if (most <= 0 || this.#ended !== undefined) return 0
-    const count = this.#libc.splice(this.#job.from, this.#pipe.write, most)
+    const count = this.#tools.libc.splice(this.#tools.job.from, this.#pipe.write, most)
     if (count > 0) {
       this.#taken += count
       this.#progress.take(count)
@@ -72,7 +66,7 @@ export class RelayMove implements Move {
     }
     if (count === 0) this.#ended = "the peer closed the connection"
     else {
-      const code = this.#libc.errno()
+      const code = this.#tools.libc.errno()
       if (code === errno.EINVAL && this.#taken === 0) return { _tag: "Refused" }
       if (!isTransient(code)) this.#ended = `the connection to the peer broke (errno ${code})`
     }
@@ -82,24 +76,23 @@ export class RelayMove implements Move {
   /** Bytes from the pipe to the client; 0 where it takes none now. */
   #drain(): number | Ending {
     if (this.isEmpty) return 0
-    const count = this.#libc.splice(this.#pipe.read, this.#job.to, this.#taken - this.#moved)
+    const count = this.#tools.libc.splice(this.#pipe.read, this.#tools.job.to, this.#taken - this.#moved)
     if (count > 0) {
       this.#moved += count
       this.#progress.move(count)
       return count
     }
-    return count < 0 && !isTransient(this.#libc.errno()) ? { _tag: "ClientGone" } : 0
+    return count < 0 && !isTransient(this.#tools.libc.errno()) ? { _tag: "ClientGone" } : 0
   }
 
   #waitForPeer(): Waits {
     this.#progress.waits()
-    this.#client.watchForEnd()
-    this.#poll.arm(this.#peer, epoll.IN)
+    this.#tools.poll.arm(this.#peer, epoll.IN)
     return "armed"
   }
 
   #lookBehind(): "quiet" | "closed" | "sent more" {
-    const next = this.#libc.peek(this.#job.from)
-    return next > 0 ? "sent more" : next < 0 && isTransient(this.#libc.errno()) ? "quiet" : "closed"
+    const next = this.#tools.libc.peek(this.#tools.job.from)
+    return next > 0 ? "sent more" : next < 0 && isTransient(this.#tools.libc.errno()) ? "quiet" : "closed"
   }
 }
