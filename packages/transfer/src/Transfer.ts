@@ -58,7 +58,10 @@ const around = Effect.fnUntraced(function*(
   const closing = Deferred.makeUnsafe<never, TransferAborted>()
   const running = new Set<Deferred.Deferred<void>>()
   yield* Effect.addFinalizer(() =>
-    Effect.andThen(Deferred.fail(closing, new TransferAborted()), Effect.forEach(running, (body) => Deferred.await(body)))
+    Effect.andThen(
+      Deferred.fail(closing, new TransferAborted()),
+      Effect.forEach(running, (body) => Deferred.await(body))
+    )
   )
   const move = (body: Body): Effect.Effect<Moved, TransferError> =>
     Effect.suspend(() => {
@@ -125,7 +128,10 @@ const portable = Effect.fnUntraced(function*(reason: string | undefined) {
 
 const zeroCopy: Effect.Effect<Transfer["Service"], ZeroCopyUnavailable, Scope.Scope> = Effect.gen(function*() {
   const mover = yield* Effect.acquireRelease(
-    Effect.tryPromise({ try: () => Mover.start(), catch: (cause) => new ZeroCopyUnavailable({ reason: String(cause) }) }),
+    Effect.tryPromise({
+      try: () => Mover.start(),
+      catch: (cause) => new ZeroCopyUnavailable({ reason: String(cause) })
+    }),
     (mover) => Effect.promise(() => mover.close())
   )
   let plane: DataPlane = { name: "zero-copy", reason: undefined }

@@ -7,7 +7,17 @@ import { Progress } from "./Progress.ts"
 import * as Connections from "./testkit/Connections.ts"
 import * as Content from "./testkit/Content.ts"
 import * as Holdings from "./testkit/Holdings.ts"
-import { bytesOf, type ClientOf, fileSource, head, moving, type PeerOf, randomPart, receiving, sending } from "./testkit/Trials.ts"
+import {
+  bytesOf,
+  type ClientOf,
+  fileSource,
+  head,
+  moving,
+  type PeerOf,
+  randomPart,
+  receiving,
+  sending
+} from "./testkit/Trials.ts"
 import { Transfer } from "./Transfer.ts"
 
 const maxLength = 2 * 1024 * 1024
@@ -32,7 +42,12 @@ const fileEvents = relayEvents.filter((event) => !(event in peerEvents))
 type Running = Fiber.Fiber<Moved, TransferError>
 
 /** Has the event happen. */
-const provoke = (event: Event, client: ClientOf, peer: PeerOf | undefined, running: Running): Effect.Effect<unknown> => {
+const provoke = (
+  event: Event,
+  client: ClientOf,
+  peer: PeerOf | undefined,
+  running: Running
+): Effect.Effect<unknown> => {
   switch (event) {
     case "the client closes":
       return Effect.sync(() => client.far.destroy())
@@ -100,18 +115,22 @@ export const transferStress = (
     assert.isTrue(receiver.right, `trial ${index}: ${event}: wrong bytes`)
   }, Effect.scoped)
 
-  it.live(`${trials} random ends of bodies, ${name}: bytes are right and nothing is left`, () =>
-    Effect.gen(function*() {
-      const before = yield* Holdings.look
-      yield* Effect.gen(function*() {
-        const handle = yield* Content.file
-        const all = Array.from({ length: trials }, (_, index) => index)
-        yield* Effect.forEach(all, (index) => trial(index, handle), { concurrency, discard: true })
-        assert.strictEqual((yield* (yield* Transfer).usage).bodies, 0)
-      }).pipe(Effect.scoped, Effect.provide(layer), Random.withSeed(name))
-      assert.deepStrictEqual(yield* Holdings.leftOver(before), [])
-      for (const [event, outcome] of Object.entries(events)) {
-        assert.isTrue(happened.has(`${event}: ${outcome}`), `${event}: ${outcome} never happened`)
-      }
-    }), 3_600_000)
+  it.live(
+    `${trials} random ends of bodies, ${name}: bytes are right and nothing is left`,
+    () =>
+      Effect.gen(function*() {
+        const before = yield* Holdings.look
+        yield* Effect.gen(function*() {
+          const handle = yield* Content.file
+          const all = Array.from({ length: trials }, (_, index) => index)
+          yield* Effect.forEach(all, (index) => trial(index, handle), { concurrency, discard: true })
+          assert.strictEqual((yield* (yield* Transfer).usage).bodies, 0)
+        }).pipe(Effect.scoped, Effect.provide(layer), Random.withSeed(name))
+        assert.deepStrictEqual(yield* Holdings.leftOver(before), [])
+        for (const [event, outcome] of Object.entries(events)) {
+          assert.isTrue(happened.has(`${event}: ${outcome}`), `${event}: ${outcome} never happened`)
+        }
+      }),
+    3_600_000
+  )
 }

@@ -3,7 +3,16 @@ import { Progress } from "@spegel-ts/transfer/Progress"
 import * as Connections from "@spegel-ts/transfer/testkit/Connections"
 import * as Content from "@spegel-ts/transfer/testkit/Content"
 import * as Holdings from "@spegel-ts/transfer/testkit/Holdings"
-import { bytesOf, ending, fileSource, moving, receiving, sending, stuck, until } from "@spegel-ts/transfer/testkit/Trials"
+import {
+  bytesOf,
+  ending,
+  fileSource,
+  moving,
+  receiving,
+  sending,
+  stuck,
+  until
+} from "@spegel-ts/transfer/testkit/Trials"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Effect, Fiber, Result } from "effect"
 import { execFileSync, spawnSync } from "node:child_process"
@@ -97,11 +106,14 @@ describe("the zero-copy layer", () => {
       assert.deepStrictEqual(yield* usage, { bodies: 0, idlePipes: 1 })
     }).pipe(Effect.scoped, Effect.provide(Transfer.layerZeroCopy)))
 
-  it.live.skipIf(lacking !== undefined)(`relays portably where pipes have no room (${lacking ?? "as root"})`, () =>
-    Effect.sync(() => {
-      assert.deepStrictEqual(pipeLimit(process.execPath, []), { capacity: 256 * 1024, idlePipes: 2, whole: true })
-      assert.deepStrictEqual(pipeLimit("setpriv", limited), { capacity: 8192, idlePipes: 1, whole: true })
-    }))
+  it.live.skipIf(lacking !== undefined)(
+    `relays portably where pipes have no room (${lacking ?? "as root"})`,
+    () =>
+      Effect.sync(() => {
+        assert.deepStrictEqual(pipeLimit(process.execPath, []), { capacity: 256 * 1024, idlePipes: 2, whole: true })
+        assert.deepStrictEqual(pipeLimit("setpriv", limited), { capacity: 8192, idlePipes: 1, whole: true })
+      })
+  )
 
   it.live("waits for a disk without holding up the thread, and counts that as the source's time", () =>
     Effect.gen(function*() {

@@ -74,20 +74,24 @@ const openPeer = Effect.fnUntraced(function*(path: string): Effect.fn.Return<Ope
   return { source: { _tag: "Peer", peer: upstream.peer, early }, length, done: () => whole = true }
 })
 
-const answer = Effect.fnUntraced(function*(request: IncomingMessage, response: ServerResponse) {
-  const transfer = yield* Transfer
-  const path = request.url?.split("?")[0] ?? ""
-  const opened = yield* kind === "serve" ? openFile(path) : openPeer(path)
-  response.writeHead(200, { "content-length": opened.length })
-  yield* transfer.move({
-    source: opened.source,
-    client: { socket: request.socket, begin: () => response.flushHeaders() },
-    length: opened.length,
-    progress: new Progress()
-  })
-  opened.done()
-  response.end()
-}, Effect.scoped, Effect.catchCause(() => Effect.void))
+const answer = Effect.fnUntraced(
+  function*(request: IncomingMessage, response: ServerResponse) {
+    const transfer = yield* Transfer
+    const path = request.url?.split("?")[0] ?? ""
+    const opened = yield* kind === "serve" ? openFile(path) : openPeer(path)
+    response.writeHead(200, { "content-length": opened.length })
+    yield* transfer.move({
+      source: opened.source,
+      client: { socket: request.socket, begin: () => response.flushHeaders() },
+      length: opened.length,
+      progress: new Progress()
+    })
+    opened.done()
+    response.end()
+  },
+  Effect.scoped,
+  Effect.catchCause(() => Effect.void)
+)
 
 const serving = Effect.gen(function*() {
   const run = Effect.runForkWith(yield* Effect.context<Transfer>())

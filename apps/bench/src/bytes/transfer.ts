@@ -22,14 +22,20 @@ export const transfer = (options: {
   readonly kind: "serve" | "relay"
 }): Promise<Result> =>
   withServers(async (directory, started) => {
-    if (Servers.nginxPath === undefined) throw new Error("nginx is the yardstick: install it (apt-get install nginx-light)")
+    if (Servers.nginxPath === undefined) {
+      throw new Error("nginx is the yardstick: install it (apt-get install nginx-light)")
+    }
     const { kind, port } = options
     const large = await Content.blob(directory, largeSize)
     const small = await Content.blob(directory, 1024)
     const at = (index: number) => ({ host: "127.8.0.1", port: port + 10 * index })
     const files = await started(Servers.nginxFiles(directory, at(0)))
     const source = kind === "serve" ? Content.files(directory) : `http://${at(0).host}:${at(0).port}`
-    const target = async (name: string, address: Servers.Address, running: Promise<Processes.Running>): Promise<Target> => ({
+    const target = async (
+      name: string,
+      address: Servers.Address,
+      running: Promise<Processes.Running>
+    ): Promise<Target> => ({
       name,
       pid: (await started(running)).pid,
       ...address,
@@ -52,7 +58,11 @@ export const transfer = (options: {
       otherCpus,
       bars: Object.entries(bounds).flatMap(([plane, bound]) =>
         [1, 8].flatMap((clients) =>
-          ratioBar(`${plane} ${kind}, CPU a GiB, of ${yardstick}, ${clients} clients`, ratio(cpu, plane, "nginx", clients), bound)
+          ratioBar(
+            `${plane} ${kind}, CPU a GiB, of ${yardstick}, ${clients} clients`,
+            ratio(cpu, plane, "nginx", clients),
+            bound
+          )
         )
       )
     }

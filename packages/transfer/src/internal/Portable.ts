@@ -166,7 +166,9 @@ class Relay implements Reader {
   onEnd(reason: string | undefined): void {
     this.#ended = Effect.fail(
       new SourceEnded({
-        reason: reason === undefined ? "the peer closed the connection" : `the connection to the peer broke (${reason})`,
+        reason: reason === undefined
+          ? "the peer closed the connection"
+          : `the connection to the peer broke (${reason})`,
         missing: this.#left
       })
     )

@@ -54,14 +54,21 @@ export const prove = (
 
     const length = Math.min(proofBytes, (yield* attempt(() => handle.stat())).size)
     const progress = () => new Progress()
-    const file = move({ source: { _tag: "File", handle, offset: 0 }, client: { socket: served }, length, progress: progress() })
+    const file = move({
+      source: { _tag: "File", handle, offset: 0 },
+      client: { socket: served },
+      length,
+      progress: progress()
+    })
     const source = { _tag: "Peer", peer, early: Buffer.alloc(0) } as const
     const relay = move({ source, client: { socket: client }, length, progress: progress() })
     const [received] = yield* Effect.all([receive(receiver, length), file, relay], { concurrency: "unbounded" }).pipe(
       Effect.mapError(unavailable)
     )
     const sent = yield* readStart(handle, length)
-    if (!sent.equals(received)) return yield* new ZeroCopyUnavailable({ reason: "the bytes that came were not those sent" })
+    if (!sent.equals(received)) {
+      return yield* new ZeroCopyUnavailable({ reason: "the bytes that came were not those sent" })
+    }
     if (mover.completed < 2) return yield* new ZeroCopyUnavailable({ reason: "the kernel does not move these bytes" })
   }).pipe(
     Effect.scoped,

@@ -51,7 +51,9 @@ const lent = (mover: Mover, rest: Portable.Rest): Effect.Effect<Ending> =>
       giveBack()
       over.resolve()
       const closedHere = peerEnded && ending._tag === "Aborted"
-      resume(Effect.succeed(closedHere ? { _tag: "SourceEnded", reason: "the peer's connection was closed here" } : ending))
+      resume(
+        Effect.succeed(closedHere ? { _tag: "SourceEnded", reason: "the peer's connection was closed here" } : ending)
+      )
     })
     if (abort === undefined) {
       giveBack()

@@ -22,7 +22,7 @@ const accept = async (server: Server): Promise<Socket> => {
   return socket.on("error", () => {})
 }
 
-const closing = <S extends { readonly destroy: () => unknown }>(socket: S) => Effect.sync(() => void socket.destroy())
+const closing = (socket: { readonly destroy: () => unknown }) => Effect.sync(() => void socket.destroy())
 
 /** A client: `near` is what a body is moved to, `far` its own end. */
 export const client: Effect.Effect<{ readonly near: Socket; readonly far: Socket }, never, Scope.Scope> = Effect.gen(

@@ -7,6 +7,11 @@ import { Transfer } from "../Transfer.ts"
 import * as Connections from "./Connections.ts"
 import * as Content from "./Content.ts"
 
+/** How the suites run a test over their layer. */
+export type Test = (title: string, body: Effect.Effect<void, unknown, Transfer | Scope.Scope>) => void
+
+export const mib = 1024 * 1024
+
 export const head = Buffer.from("HTTP/1.1 200 OK\r\n\r\n")
 
 export type ClientOf = Effect.Success<typeof Connections.client>
@@ -17,6 +22,9 @@ export interface Part {
   readonly offset: number
   readonly length: number
 }
+
+/** More than sockets and pipes hold. */
+export const large: Part = { offset: 4321, length: 11 * mib }
 
 export const bytesOf = ({ length, offset }: Part): Buffer => Content.bytes.subarray(offset, offset + length)
 

@@ -8,7 +8,9 @@ import { createRequire } from "node:module"
 
 /** What is used of koffi. Its platform packages are the whole library, without the install script of the package koffi. */
 interface Koffi {
-  readonly load: (path: null) => { readonly func: (declaration: string) => (...values: Array<unknown>) => number | bigint }
+  readonly load: (
+    path: null
+  ) => { readonly func: (declaration: string) => (...values: Array<unknown>) => number | bigint }
   readonly errno: () => number
   readonly address: (memory: Uint8Array) => bigint
 }
