@@ -41,6 +41,8 @@ export interface Libc {
   readonly resizePipe: (fd: number, bytes: number) => number
   /** Most unsent bytes that a socket takes before it is no longer writable. */
   readonly limitUnsent: (socket: number, bytes: number) => number
+  /** Most bytes, with what the kernel adds to them, that a connection holds of what it has received; as its user may. */
+  readonly limitUnread: (socket: number, bytes: number) => number
   /** Looks for a byte that a socket has received, without taking it: 1, 0 at its end, -1. */
   readonly peek: (socket: number) => number
   /** Has the kernel read a part of a file into its cache, without waiting for it. */
@@ -56,6 +58,8 @@ const F_SETPIPE_SZ = 1031
 const F_GETPIPE_SZ = 1032
 const SPLICE_F_MOVE = 1
 const SPLICE_F_NONBLOCK = 2
+const SOL_SOCKET = 1
+const SO_RCVBUF = 8
 const IPPROTO_TCP = 6
 const TCP_NOTSENT_LOWAT = 25
 const MSG_PEEK = 2
@@ -100,6 +104,10 @@ export const load = (): Libc => {
   const one = Buffer.allocUnsafeSlow(8)
   one.writeBigUInt64LE(1n)
   const word = Buffer.allocUnsafeSlow(8)
+  const setOption = (socket: number, level: number, option: number, value: number) => {
+    word.writeInt32LE(value)
+    return setsockopt(socket, level, option, word, 4)
+  }
   const offsetCell = Buffer.allocUnsafeSlow(8)
   const byte = Buffer.allocUnsafeSlow(1)
   // struct iovec { void *base; size_t length }
@@ -130,10 +138,9 @@ export const load = (): Libc => {
       fcntl(fd, F_SETPIPE_SZ, bytes)
       return fcntl(fd, F_GETPIPE_SZ, 0)
     },
-    limitUnsent: (socket, bytes) => {
-      word.writeInt32LE(bytes)
-      return setsockopt(socket, IPPROTO_TCP, TCP_NOTSENT_LOWAT, word, 4)
-    },
+    limitUnsent: (socket, bytes) => setOption(socket, IPPROTO_TCP, TCP_NOTSENT_LOWAT, bytes),
+    // The kernel doubles it: socket(7).
+    limitUnread: (socket, bytes) => setOption(socket, SOL_SOCKET, SO_RCVBUF, bytes / 2),
     peek: (socket) => recv(socket, byte, 1, MSG_PEEK | MSG_DONTWAIT),
     readAhead: (fd, offset, bytes) => void fadvise(fd, offset, bytes, POSIX_FADV_WILLNEED),
     readCached: (fd, offset) => preadv2?.(fd, vector, 1, offset, RWF_NOWAIT) ?? 1

@@ -11,7 +11,7 @@ export const turnBytes = 4 * 1024 * 1024
  * Unsent bytes in a client's socket. More would only be memory: what is sent and not confirmed yet is not in it, so that a
  * long way does not slow a client. (net.ipv4.tcp_notsent_lowat in the kernel's ip-sysctl.)
  */
-const maxUnsent = 512 * 1024
+const maxUnsent = 256 * 1024
 
 /** Waits of a move: for a descriptor that it has armed, or for a time. */
 export type Waits = { readonly napMillis: number } | "armed"

@@ -10,7 +10,13 @@ import type { Watched } from "./Poll.ts"
 import type { Ending } from "./Protocol.ts"
 
 /** A pipe counts fragments of packets, of up to 32 KiB each; this bounds their bytes. */
-const maxInPipe = 512 * 1024
+const maxInPipe = 256 * 1024
+
+/**
+ * What the peer's socket holds for a client that is slower: left alone it grows to `net.ipv4.tcp_rmem`, 6 MiB, in the first
+ * milliseconds. This is a peer's window too: 500 MB/s over a way of 1 ms.
+ */
+const maxUnread = 896 * 1024
 
 export class RelayMove implements Move {
   readonly #tools: Tools
@@ -27,6 +33,7 @@ export class RelayMove implements Move {
     this.#peer = peer
     this.#pipe = pipe
     this.#progress = progressOf(tools.job)
+    tools.libc.limitUnread(tools.job.from, maxUnread)
   }
 
   /** Whether the pipe may be used for another body. */
