@@ -1,9 +1,10 @@
-/** `npm run bench -- serve`, `relay`, `memory` and `transfer`. */
+/** `npm run bench -- serve`, `relay`, `memory`, `transfer` and `cold-files`. */
 import { Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as Bar from "../Bar.ts"
 import { json, svg } from "../Flags.ts"
 import * as Plot from "../Plot.ts"
+import { cold as measureCold } from "./cold.ts"
 import type { Figures } from "./Comparison.ts"
 import type { Target } from "./Load.ts"
 import { memory as measureMemory } from "./memory.ts"
@@ -144,4 +145,19 @@ const transfer = Command.make(
       }), { discard: true }).pipe(Network.own)
 ).pipe(Command.withDescription("Both data planes alone, beside nginx"))
 
-export const commands = [serve, relay, memory, transfer] as const
+const cold = Command.make("cold-files", { port: port(26_301), json }, ({ json, port }) =>
+  Effect.gen(function*() {
+    const figures = yield* Effect.promise(() => measureCold({ port }))
+    for (const { cached: { count, p50, p99 }, coldSeconds, implementation } of figures) {
+      yield* Console.log(
+        `${
+          implementation.padEnd(16)
+        } cached blobs p50 ${p50} ms, p99 ${p99} ms (${count} of them), cold file ${coldSeconds} s`
+      )
+    }
+    if (json) yield* Console.log(JSON.stringify(figures))
+  })).pipe(
+    Command.withDescription("Cached content to one client while another one waits for a slow disk (root, cgroup v1)")
+  )
+
+export const commands = [serve, relay, memory, transfer, cold] as const

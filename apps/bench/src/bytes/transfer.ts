@@ -9,7 +9,12 @@ import * as Servers from "./Servers.ts"
 
 const server = fileURLToPath(new URL("TransferServer.ts", import.meta.url))
 
-const start = (kind: "serve" | "relay", plane: "zero-copy" | "portable", address: Servers.Address, source: string) =>
+export const startPlane = (
+  kind: "serve" | "relay",
+  plane: "zero-copy" | "portable",
+  address: Servers.Address,
+  source: string
+) =>
   Processes.start(
     process.execPath,
     [...process.execArgv, server, kind, plane, address.host, String(address.port), source],
@@ -46,8 +51,8 @@ export const transfer = (options: {
     const nginx = kind === "serve" ? Servers.nginxFiles(directory, at(1)) : Servers.nginxProxy(directory, at(1), at(0))
     const targets = [
       await target("nginx", at(1), nginx),
-      await target("zero-copy", at(2), start(kind, "zero-copy", at(2), source)),
-      await target("portable", at(3), start(kind, "portable", at(3), source))
+      await target("zero-copy", at(2), startPlane(kind, "zero-copy", at(2), source)),
+      await target("portable", at(3), startPlane(kind, "portable", at(3), source))
     ]
     const pids = [files.pid, ...targets.flatMap(({ pid }) => pid ?? [])]
     const { figures, otherCpus, ratio } = await Comparison.run(targets, plan(options.rounds), pids)
