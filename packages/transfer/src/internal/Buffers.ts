@@ -15,8 +15,8 @@ const kept: Array<Buffer> = []
 
 const allocate = (bytes: number): Buffer => Buffer.allocUnsafeSlow(allocationOffset + bytes).subarray(allocationOffset)
 
-/** A buffer for a stream of which so many bytes are left; it may be smaller than that. */
-export const acquire = (left: number): Buffer => left < size ? allocate(left) : kept.pop() ?? allocate(size)
+/** A buffer for a stream of which so many bytes are left; it may have another size. */
+export const acquire = (left: number): Buffer => kept.pop() ?? allocate(Math.min(size, left))
 
 /** Only when nobody reads or writes the buffer any more. */
 export const release = (buffer: Buffer): void => {

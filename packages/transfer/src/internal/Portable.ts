@@ -38,7 +38,14 @@ const readFile = async (
   signal: AbortSignal
 ): Promise<Buffer> => {
   for (;;) {
-    const { bytesRead } = await handle.read(buffer, 0, Math.min(buffer.length, left), position)
+    const { bytesRead } = await handle.read(buffer, 0, Math.min(buffer.length, left), position).catch(
+      (error: NodeJS.ErrnoException) => {
+        throw new SourceEnded({
+          reason: `the file cannot be read (${error.code ?? error.message}): it ended`,
+          missing: left
+        })
+      }
+    )
     if (bytesRead > 0 || signal.aborted) return buffer.subarray(0, bytesRead)
     if (_tag === "File") throw new SourceEnded({ reason: "the file ended", missing: left })
     // A signal here would cost a listener each time; this is over soon.

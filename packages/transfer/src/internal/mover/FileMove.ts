@@ -3,7 +3,16 @@ import type { Progress } from "../../Progress.ts"
 import { growthMillis } from "../Growth.ts"
 import { ColdFile } from "./ColdFile.ts"
 import { errno } from "./Libc.ts"
-import { isTransient, type Move, progressOf, type Tools, turnBytes, waitForRoom, type Waits } from "./Move.ts"
+import {
+  endOfClient,
+  isTransient,
+  type Move,
+  progressOf,
+  type Tools,
+  turnBytes,
+  waitForRoom,
+  type Waits
+} from "./Move.ts"
 import type { Ending } from "./Protocol.ts"
 
 export class FileMove implements Move {
@@ -58,6 +67,6 @@ export class FileMove implements Move {
   #failed(code: number): Ending {
     if (code === errno.EIO) return { _tag: "SourceEnded", reason: "the file cannot be read (EIO): it ended" }
     const impossible = code === errno.EINVAL || code === errno.EOPNOTSUPP
-    return impossible && this.#moved === 0 ? { _tag: "Refused" } : { _tag: "ClientGone" }
+    return impossible && this.#moved === 0 ? { _tag: "Refused" } : endOfClient(code)
   }
 }

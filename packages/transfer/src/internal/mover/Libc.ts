@@ -15,7 +15,16 @@ interface Koffi {
   readonly address: (memory: Uint8Array) => bigint
 }
 
-export const errno = { EINTR: 4, EIO: 5, EAGAIN: 11, EINVAL: 22, EOPNOTSUPP: 95 } as const
+export const errno = {
+  EINTR: 4,
+  EIO: 5,
+  EAGAIN: 11,
+  EINVAL: 22,
+  EPIPE: 32,
+  EOPNOTSUPP: 95,
+  ENETDOWN: 100,
+  EHOSTUNREACH: 113
+} as const
 
 export const epoll = { IN: 0x1, OUT: 0x4, ONESHOT: 0x4000_0000 } as const
 

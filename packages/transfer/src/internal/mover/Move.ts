@@ -45,5 +45,13 @@ export const limitUnsent = ({ job, libc }: Tools): void => void libc.limitUnsent
 
 export const progressOf = ({ progress }: Job): Progress => new Progress(progress)
 
+/** Errors that tell of a client: EPIPE, and those of the network, from ENETDOWN to EHOSTUNREACH. */
+const isOfClient = (code: number): boolean =>
+  code === errno.EPIPE || (code >= errno.ENETDOWN && code <= errno.EHOSTUNREACH)
+
+/** How a move ends whose client does not take bytes any more. */
+export const endOfClient = (code: number): Ending =>
+  isOfClient(code) ? { _tag: "ClientGone" } : { _tag: "Failed", reason: `errno ${code}` }
+
 /** The call may succeed when it is tried again. */
 export const isTransient = (code: number): boolean => code === errno.EAGAIN || code === errno.EINTR

@@ -4,7 +4,16 @@
  */
 import type { Progress } from "../../Progress.ts"
 import { epoll, errno } from "./Libc.ts"
-import { isTransient, type Move, progressOf, type Tools, turnBytes, waitForRoom, type Waits } from "./Move.ts"
+import {
+  endOfClient,
+  isTransient,
+  type Move,
+  progressOf,
+  type Tools,
+  turnBytes,
+  waitForRoom,
+  type Waits
+} from "./Move.ts"
 import type { Pipe } from "./Pipes.ts"
 import type { Watched } from "./Poll.ts"
 import type { Ending } from "./Protocol.ts"
@@ -89,7 +98,9 @@ export class RelayMove implements Move {
       this.#progress.move(count)
       return count
     }
-    return count < 0 && !isTransient(this.#tools.libc.errno()) ? { _tag: "ClientGone" } : 0
+    if (count === 0) return 0
+    const code = this.#tools.libc.errno()
+    return isTransient(code) ? 0 : endOfClient(code)
   }
 
   #waitForPeer(): Waits {
