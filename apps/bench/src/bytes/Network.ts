@@ -35,8 +35,8 @@ const enter = Effect.callback<void>((resume) => {
 const prepare = async () => {
   const [ip = "", ...args] = loopbackUp
   await promisify(execFile)(ip, args)
-  // Some sandboxes have a network for whoever asks, and let nobody choose this.
-  await writeFile(congestionControl, "cubic").catch(() => {})
+  // Without CAP_NET_ADMIN in the first network only some may be chosen. Either is better than BBR here.
+  await writeFile(congestionControl, "cubic").catch(() => writeFile(congestionControl, "reno")).catch(() => {})
   return (await readFile(congestionControl, "utf8")).trim()
 }
 
