@@ -99,7 +99,7 @@ export const transferStress = (
       : yield* sending(peer, given, event === "the peer sends more" ? Buffer.alloc(10) : undefined)
     const progress = new Progress()
     const running = yield* Effect.forkChild(moving(client, source, part.length, progress))
-    yield* Effect.raceFirst(receiver.received(head.length + at), Effect.sleep(yield* Random.nextIntBetween(0, 10)))
+    yield* Effect.timeoutOption(receiver.received(head.length + at), yield* Random.nextIntBetween(0, 10))
     yield* provoke(event, client, peer, running)
     receiver.resume()
     const outcome = outcomeOf(yield* Fiber.await(running))

@@ -3,7 +3,7 @@ import type { DataPlaneChoice } from "@spegel-ts/transfer/DataPlane"
 import { descriptorOf } from "@spegel-ts/transfer/PeerSocket"
 import * as Connections from "@spegel-ts/transfer/testkit/Connections"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
-import { Effect, Logger } from "effect"
+import { Effect, Layer, Logger } from "effect"
 import { TLSSocket } from "node:tls"
 
 /** The plane that is chosen where so many runs were lost, what is remembered meanwhile and afterwards, and what is logged. */
@@ -19,8 +19,7 @@ const choose = Effect.fnUntraced(function*(plane: DataPlaneChoice, lost: number)
   const chosen = yield* Transfer.pipe(
     Effect.flatMap(({ plane }) => plane),
     Effect.tap(() => Effect.sync(() => void remembered.push("in use"))),
-    Effect.provide(Transfer.layer({ plane, lostRuns })),
-    Effect.provide(Logger.layer([logger]))
+    Effect.provide(Layer.provide(Transfer.layer({ plane, lostRuns }), Logger.layer([logger])))
   )
   return { chosen, remembered, logged }
 })
@@ -46,6 +45,20 @@ describe("the choice of a data plane", () => {
         assert.strictEqual(logged.length, 1)
         assert.isTrue(logged[0]?.startsWith(level))
       }
+    }))
+
+  it.live("is portable where zero-copy is not to be had, and keeps nothing of what was tried", () =>
+    Effect.gen(function*() {
+      const { arch } = process
+      const { chosen, logged, remembered } = yield* Effect.acquireUseRelease(
+        Effect.sync(() => Object.defineProperty(process, "arch", { value: "none" })),
+        () => choose("auto", 0),
+        () => Effect.sync(() => Object.defineProperty(process, "arch", { value: arch }))
+      )
+      assert.strictEqual(chosen.name, "portable")
+      assert.include(chosen.reason, `koffi-${process.platform}-none`)
+      assert.deepStrictEqual(remembered, ["begun", "closed", "in use"])
+      assert.strictEqual(logged.length, 1)
     }))
 
   it.live("is portable where that is wanted, for no other reason", () =>

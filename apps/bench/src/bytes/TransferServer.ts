@@ -90,7 +90,7 @@ const answer = Effect.fnUntraced(
     response.end()
   },
   Effect.scoped,
-  Effect.catchCause(() => Effect.void)
+  (answering) => Effect.ignoreCause(answering)
 )
 
 const serving = Effect.gen(function*() {

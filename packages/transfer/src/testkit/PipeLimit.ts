@@ -13,7 +13,7 @@ const part = { offset: 9, length: 4 * 1024 * 1024 }
 const libc = load()
 
 /** The capacity of a new pipe that was told to have 256 KiB. */
-const newPipe = (): number => libc.resizePipe(libc.pipe()?.[0] ?? -1, 256 * 1024)
+const newPipe = (): number => libc.resizePipe(libc.newPipe()?.[0] ?? -1, 256 * 1024)
 
 const relay = Effect.gen(function*() {
   const { usage } = yield* Transfer

@@ -45,7 +45,7 @@ export interface Libc {
   readonly sendfile: (to: number, from: number, offset: number, count: number) => number
   readonly splice: (from: number, to: number, count: number) => number
   /** A pipe: its end to read from, and its end to write to. */
-  readonly pipe: () => readonly [number, number] | undefined
+  readonly newPipe: () => readonly [number, number] | undefined
   /** Sets the capacity of a pipe; gives what it has then. */
   readonly resizePipe: (fd: number, bytes: number) => number
   /** Most unsent bytes that a socket takes before it is no longer writable. */
@@ -139,7 +139,7 @@ export const load = (): Libc => {
       return sendfile(to, from, offsetCell, count)
     },
     splice: (from, to, count) => splice(from, null, to, null, count, SPLICE_F_MOVE | SPLICE_F_NONBLOCK),
-    pipe: () => {
+    newPipe: () => {
       const ends = Buffer.allocUnsafeSlow(8)
       return pipe2(ends, O_NONBLOCK | O_CLOEXEC) === 0 ? [ends.readInt32LE(0), ends.readInt32LE(4)] : undefined
     },

@@ -34,7 +34,7 @@ export class Pipes {
   acquire(): Pipe | undefined {
     const kept = this.#kept.pop()
     if (kept !== undefined) return kept
-    const ends = this.#libc.pipe()
+    const ends = this.#libc.newPipe()
     if (ends === undefined) return undefined
     const pipe = { read: ends[0], write: ends[1] }
     if (this.#libc.resizePipe(pipe.write, wantedSize) >= leastSize) return pipe
