@@ -1,6 +1,6 @@
 /**
- * What a foreign call costs, by koffi and by node:ffi where this Node has it: `node apps/bench/src/calls.ts`. A call without
- * arguments, and one with a pointer.
+ * Measures foreign calls by koffi, and by node:ffi if this Node has it: `node apps/bench/src/calls.ts`. One call has no
+ * arguments, the other one a pointer.
  */
 import { createRequire } from "node:module"
 

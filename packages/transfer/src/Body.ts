@@ -1,11 +1,11 @@
-/** What is moved, from where to where, and how that can end. */
+/** Bodies: their sources, their clients, and the ways in which a move ends. */
 import { Data } from "effect"
 import type { FileHandle } from "node:fs/promises"
 import type { Socket } from "node:net"
 import type { PeerSocket } from "./PeerSocket.ts"
 import type { Progress } from "./Progress.ts"
 
-/** Where a body comes from. */
+/** The source of a body. */
 export type Source =
   | {
     readonly _tag: "File"
@@ -14,22 +14,22 @@ export type Source =
     readonly offset: number
   }
   | {
-    /** A file that somebody is still writing. Its end is waited at: who knows that no more will come interrupts. */
+    /** A file that is still being written. `move` waits at its end for more; the caller interrupts if no more will come. */
     readonly _tag: "GrowingFile"
     readonly handle: FileHandle
     readonly offset: number
   }
   | {
-    /** A peer's connection, positioned in the body of its response. Nobody else may read from it meanwhile. */
+    /** A peer's connection, positioned in the body of its response. Nothing else may read from it meanwhile. */
     readonly _tag: "Peer"
     readonly peer: PeerSocket
-    /** The first bytes of the body, which were read with the head. They go out with the client's head. */
+    /** The body's first bytes, which arrived with the response's head. At least one, unless the body is empty. */
     readonly early: Buffer
   }
 
-/** Where a body goes. */
+/** The client of a body. */
 export interface Client {
-  /** Nobody else may write to it meanwhile. Reading goes on: so Node notices that the client has left. */
+  /** Nothing else may write to it meanwhile. Node keeps reading from it, and so notices when the client leaves. */
   readonly socket: Socket
   /** Writes the response's head to the socket. Called once, when the first byte of the body is in hand. */
   readonly begin?: (() => void) | undefined
@@ -47,8 +47,8 @@ export interface Body {
 /** A body that the client has whole. */
 export interface Moved {
   /**
-   * What the source did after its last byte, as far as it is known by then. A peer's connection may be used again only
-   * where it was quiet.
+   * The source's behaviour after its last byte, as far as it is known by then. A peer's connection may be used again only
+   * if it was quiet.
    */
   readonly source: "quiet" | "closed" | "sent more"
 }
@@ -81,7 +81,7 @@ export class TransferAborted extends Data.TaggedError("TransferAborted") {
   }
 }
 
-/** Whatever moves bytes is broken. It is no fault of the source; another may go on at the byte reached. */
+/** The mover is broken. The source is not to blame; the rest of the body can still be moved from the byte reached. */
 export class TransferFailed extends Data.TaggedError("TransferFailed")<{ readonly reason: string }> {
   override get message() {
     return `the body could not be moved: ${this.reason}`

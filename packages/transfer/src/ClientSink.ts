@@ -18,7 +18,7 @@ export class ClientSink {
     this.#begin = client.begin
   }
 
-  /** Whether `stop` was called: Node may still read the chunk that was given last. */
+  /** True once `stop` was called. Node may still read the chunk that was given last. */
   stopped = false
 
   /**

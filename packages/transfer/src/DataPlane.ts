@@ -1,4 +1,4 @@
-/** Which way bytes go, and who decides. */
+/** The two data planes, and how one is chosen. */
 import type { Effect } from "effect"
 
 /** `auto` is zero-copy where it proves itself, as `zero-copy` is: that one says so louder where it does not. */
@@ -11,11 +11,11 @@ export interface DataPlane {
 }
 
 /**
- * What is remembered over restarts of the program. A fault in a foreign call ends the process, and would do so again and
- * again: after `maxLostRuns` in a row it goes on portably.
+ * A record that outlives the process. A fault in a foreign call ends the process, and would do so again and again: after
+ * `maxLostRuns` such runs in a row, the layer is portable.
  */
 export interface LostRuns {
-  /** How many runs in a row used zero-copy and ended without `closed`. */
+  /** The number of runs in a row that used zero-copy and ended without `closed`. */
   readonly count: Effect.Effect<number>
   /** Zero-copy is in use from now on. */
   readonly begun: Effect.Effect<void>

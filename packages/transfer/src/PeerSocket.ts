@@ -5,7 +5,7 @@
 import { connect, type Socket } from "node:net"
 
 export interface Reader {
-  /** Where the next bytes are read to. Asked after each read: whatever it gives last may be written to until then. */
+  /** Gives the memory for the next read. Node asks after each read, and may write to that memory until it asks again. */
   readonly space: () => Buffer
   /** Takes what was read, which the next read may overwrite. False: nothing more is read until `resume`. */
   readonly onBytes: (bytes: Buffer) => boolean
@@ -13,7 +13,7 @@ export interface Reader {
   readonly onEnd: (reason: string | undefined) => void
 }
 
-/** What Node has of a socket below its streams; there is no public way to it. */
+/** Node's handle of a socket, below its streams. There is no public way to it. */
 interface Handle {
   readonly fd?: number
   readonly reading?: boolean
@@ -33,9 +33,9 @@ export const descriptorOf = (socket: Socket): number | undefined => {
 export class PeerSocket {
   readonly socket: Socket
   #reader: Reader
-  /** Who was asked for the memory of the next read: Node asks after each read, and not again when readers change. */
+  /** The reader that gave the memory for the next read: Node asks after each read, and not again when readers change. */
   #asked: Reader
-  /** What was decided while bytes are being delivered: libuv reads on or not when that returns. */
+  /** The last word of `resume` and `pause` during a delivery. libuv acts on it when the delivery returns. */
   #decided: "read on" | "stop" | undefined
   #delivering = false
   #ended = false
@@ -63,17 +63,17 @@ export class PeerSocket {
     this.socket.on("close", () => this.#end(undefined))
   }
 
-  /** Whether Node reads nothing until `resume`. */
+  /** True if Node reads nothing until `resume`. */
   get idle(): boolean {
     return this.#delivering ? this.#decided === "stop" : handleOf(this.socket)?.reading === false
   }
 
-  /** Whether the connection is of no more use. */
+  /** True once the connection is of no more use. */
   get ended(): boolean {
     return this.#ended
   }
 
-  /** Lets another reader have the next bytes; gives the one before. */
+  /** Lets another reader have the next bytes; returns the previous one. */
   use(reader: Reader): Reader {
     const before = this.#reader
     this.#reader = reader
@@ -97,7 +97,7 @@ export class PeerSocket {
     this.socket.destroy()
   }
 
-  /** Whoever is given bytes may call `resume` and `pause` meanwhile, or have others do so: the last word counts. */
+  /** A reader may call `resume` and `pause` while it is given bytes, or have others do so: the last word counts. */
   #deliver(bytes: Buffer): boolean {
     this.#delivering = true
     this.#decided = undefined

@@ -1,6 +1,6 @@
 /**
- * How far a body has come: counters in shared memory. Whoever moves the body writes them, on whatever thread; watchdogs
- * read them without a message. There is one `Progress` a body: it goes on counting when another peer takes over.
+ * Counters of a body's progress, in shared memory. The thread that moves the body writes them; watchdogs read them without
+ * a message. Each body has one `Progress`, which goes on counting when another peer takes over.
  */
 
 const cells = { taken: 0, moved: 1, waited: 2, waitingSince: 3 } as const
@@ -27,12 +27,12 @@ export class Progress {
     return Number(Atomics.load(this.#cells, cells.moved))
   }
 
-  /** How long the client has waited for the source, in all. Time in which the source waits for the client is not in it. */
+  /** Total time for which the client has waited for the source. Time in which the source waits for the client is not included. */
   get waitedMillis(): number {
     return Number(Atomics.load(this.#cells, cells.waited)) / nanosPerMilli + this.silentMillis
   }
 
-  /** How long the source has been silent while the client waits for it; 0 while the client is the slower one. */
+  /** Time since which the client has been waiting for the source's next byte; 0 while the client is the slower one. */
   get silentMillis(): number {
     const since = Atomics.load(this.#cells, cells.waitingSince)
     return since === 0n ? 0 : Number(process.hrtime.bigint() - since) / nanosPerMilli

@@ -5,7 +5,7 @@
 import { Effect } from "effect"
 import type { Progress } from "./Progress.ts"
 
-/** What is asked of a source. The errors are the caller's, who knows its name. */
+/** Limits of a source. The caller makes the errors, since it knows the name of the source. */
 export interface SourceLimits<E> {
   /** Longest silence. */
   readonly stallMillis: number

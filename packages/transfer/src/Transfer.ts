@@ -32,7 +32,7 @@ export class Transfer extends Context.Service<Transfer, {
    * and `Progress.moved` is exact from then on, as after every error but `ClientGone`.
    */
   readonly move: (body: Body) => Effect.Effect<Moved, TransferError>
-  /** What is in use now. */
+  /** Bodies that are being moved, and pipes that wait for one. */
   readonly usage: Effect.Effect<{ readonly bodies: number; readonly idlePipes: number }>
 }>()("@spegel-ts/transfer/Transfer") {
   /** In JavaScript. */
@@ -51,7 +51,7 @@ export class Transfer extends Context.Service<Transfer, {
 /** Bytes of a file that go out with the head. */
 const firstBytes = 16 * 1024
 
-/** What both layers do around the bytes, and what ends bodies when the layer is closed. */
+/** The part that both layers share: it begins bodies, and ends them when the layer is closed. */
 const around = Effect.fnUntraced(function*(
   moveRest: (rest: Portable.Rest) => Effect.Effect<Moved, TransferError>
 ) {
@@ -163,7 +163,7 @@ const chosen = Effect.fnUntraced(function*({ lostRuns, plane }: TransferOptions)
   const attempt = lost >= maxLostRuns
     ? Effect.fail(new ZeroCopyUnavailable({ reason: `${lost} runs in a row ended in the middle of it` }))
     : Effect.andThen(lostRuns === undefined ? Effect.void : recorded(lostRuns), zeroCopy)
-  // What did not prove itself is not kept for as long as the layer is.
+  // A mover that did not prove itself is let go of at once, and not when the layer is closed.
   const scope = yield* Scope.fork(yield* Effect.scope)
   const result = yield* attempt.pipe(
     Scope.provide(scope),

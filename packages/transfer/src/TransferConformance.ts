@@ -1,4 +1,4 @@
-/** What every layer of `Transfer` must do, as tests to run over a layer. Needs vitest; import it from tests only. */
+/** The tests that every layer of `Transfer` must pass. Needs vitest; import it from tests only. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Layer, Random, Result, Scope } from "effect"
 import { Progress } from "./Progress.ts"

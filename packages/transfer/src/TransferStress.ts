@@ -22,7 +22,7 @@ import { Transfer } from "./Transfer.ts"
 
 const maxLength = 2 * 1024 * 1024
 
-/** What happens to a body, and how it may end then, if it is not whole by that time. */
+/** Events during a body, and the end that each causes unless the body is whole by that time. */
 const clientEvents = {
   "the client closes": "ClientGone",
   "the client resets": "ClientGone",
@@ -106,7 +106,7 @@ export const transferStress = (
     happened.add(`${event}: ${outcome}`)
     assert.isTrue(outcome === "whole" || outcome === events[event], `trial ${index}: ${event}: ${outcome}`)
     if (!(event in clientEvents)) {
-      // Whatever is said to be moved has come, and nothing else: so the rest makes it whole.
+      // Exactly the bytes that count as moved have come: so the rest makes the body whole.
       if (client.near.bytesWritten === 0) yield* Connections.write(client.near, head)
       yield* Connections.write(client.near, bytesOf(part).subarray(progress.moved))
       yield* receiver.all

@@ -1,5 +1,5 @@
 /**
- * What a slow disk does to others: one client takes a file that is not in the page cache, another one asks for a cached
+ * Measures how a slow disk holds up others: one client takes a file that is not in the page cache, another one asks for a cached
  * blob again and again. The disk is slowed down for the server by a cgroup (version 1, as root).
  */
 import { execFileSync } from "node:child_process"

@@ -2,11 +2,11 @@
 
 /** A large read costs least a byte, as long as what was read is still in the core's cache when it is sent. */
 const size = 512 * 1024
-/** How many are kept. With more streams at once, each further one makes its own. */
+/** Buffers that are kept. With more streams at once, each further one makes its own. */
 const maxKept = 8
 
 /**
- * How far into its memory a buffer begins. Large memory begins 16 bytes into a page, where malloc maps it; an AMD EPYC
+ * Offset of a buffer within its memory. Large memory begins 16 bytes into a page, where malloc maps it; an AMD EPYC
  * copies a file's cached pages to there, 8 to 31 bytes beyond a page's begin, several times as slowly as elsewhere.
  */
 const allocationOffset = 48

@@ -1,5 +1,5 @@
 /**
- * How often the end of a file that grows is looked at. A look costs a system call; an event of inotify for each write of
- * whoever writes it would cost more.
+ * The interval of looks at the end of a growing file. A look costs one system call; inotify would tell of each write, and
+ * cost more.
  */
 export const growthMillis = 10

@@ -11,7 +11,7 @@ import type { Progress } from "../Progress.ts"
 import * as Buffers from "./Buffers.ts"
 import { growthMillis } from "./Growth.ts"
 
-/** What is left of a body. */
+/** The rest of a body. */
 export interface Rest extends Body {
   readonly sink: ClientSink
   /** Bytes of `length` that were moved before. */
@@ -109,7 +109,7 @@ class Relay implements Reader {
   readonly #progress: Progress
   readonly #buffer: Buffer
   readonly #end: (exit: Effect.Effect<Moved, TransferError>) => void
-  /** Who reads after this. */
+  /** The reader that had the connection before, and gets it back. */
   #next: Reader | undefined
   #left: number
   #inTurn = 0

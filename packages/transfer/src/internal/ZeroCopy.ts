@@ -24,7 +24,7 @@ export const move = (mover: Mover, rest: Portable.Rest): Effect.Effect<Moved, Tr
   )
 }
 
-/** Whether both ends are plain connections, and Node has done all that it was told to do with them. */
+/** True if both ends are plain connections, and Node has done all that it was told to do with them. */
 const isLendable = ({ client: { socket }, source }: Portable.Rest): boolean => {
   if (descriptorOf(socket) === undefined || socket.writableLength > 0) return false
   if (source._tag !== "Peer") return true

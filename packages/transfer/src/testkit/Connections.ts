@@ -1,4 +1,4 @@
-/** Connections of this process with itself: a client's and a peer's, with whoever is at their other ends. */
+/** Connections of this process with itself: those of a client and of a peer, both ends of each. */
 import { Data, Effect, type Scope } from "effect"
 import { once } from "node:events"
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net"
@@ -8,7 +8,7 @@ export class ConnectionLost extends Data.TaggedError("ConnectionLost") {}
 
 const listening = Effect.acquireRelease(
   Effect.promise(async () => {
-    // As Node's HTTP server has it: a client that closes its half is closed by whoever reads that.
+    // As with Node's HTTP server: when a client closes its half, Node closes the other one.
     const server = createServer({ noDelay: true })
     server.listen(0, "127.0.0.1")
     await once(server, "listening")
@@ -63,7 +63,7 @@ class HeadReader implements Reader {
     this.#onEnough?.()
   }
 
-  /** At least so many bytes, and whatever came with them. */
+  /** Reads at least so many bytes; gives all that came. */
   read(peer: PeerSocket, wanted: number): Promise<Buffer> {
     const { promise, resolve } = Promise.withResolvers<void>()
     this.#wanted = wanted
@@ -96,15 +96,15 @@ export const peer: Effect.Effect<
   return { peer, remote, early: (wanted) => Effect.promise(() => head.read(peer, wanted)) }
 })
 
-/** What a client gets: bytes that are compared with those it should get. */
+/** Compares the bytes that a client gets with those that it should get. */
 export class Receiver {
   readonly #socket: Socket
   readonly #expected: Buffer
   readonly #waiting = new Set<{ readonly bytes: number; readonly resolve: () => void }>()
   bytes = 0
-  /** Whether every byte so far was right. */
+  /** True while every byte so far was right. */
   right = true
-  /** How the connection ended, if it did. */
+  /** The way in which the connection ended, if it did. */
   ended: "FIN" | "RST" | undefined
 
   /** `expected` begins with the head. Reads at once. */
@@ -122,7 +122,7 @@ export class Receiver {
     socket.resume()
   }
 
-  /** Whether everything came, all of it right, and nothing else. */
+  /** True once everything came, all of it right, and nothing else. */
   get whole(): boolean {
     return this.right && this.bytes === this.#expected.length
   }

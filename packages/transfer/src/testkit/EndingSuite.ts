@@ -1,4 +1,4 @@
-/** Bodies that are aborted, or that one side leaves. */
+/** Tests of bodies that are aborted, or that one side leaves. */
 import { assert } from "@effect/vitest"
 import { Effect, Fiber, Random, Result } from "effect"
 import { SourceEnded } from "../Body.ts"
@@ -110,7 +110,7 @@ export const endingSuite = (test: Test): void => {
         const { source: after } = yield* Fiber.join(fiber)
         yield* receiver.all
         assert.isTrue(receiver.whole)
-        // Those that come later are seen by whoever keeps the connection.
+        // The owner of the connection sees those that come later.
         if (after === "quiet") assert.strictEqual((yield* peer.early(1)).toString(), "more")
         else assert.strictEqual(after, "sent more")
       }
@@ -149,7 +149,7 @@ export const endingSuite = (test: Test): void => {
   )
 
   test(
-    "ends when the peer's connection is closed on this side, whoever waits for whom",
+    "ends when the peer's connection is closed on this side, with a slow client or without",
     Effect.gen(function*() {
       for (const slow of [false, true]) {
         const client = yield* Connections.client

@@ -1,4 +1,4 @@
-/** What this process holds of the system, to see that nothing is left. Linux tells; elsewhere nothing is seen. */
+/** Counts descriptors and threads of this process, to see that none is left. Only Linux tells of them. */
 import { Effect, Schedule } from "effect"
 import { readdir, readFile, readlink } from "node:fs/promises"
 
@@ -15,7 +15,7 @@ export const look: Effect.Effect<Holdings> = Effect.promise(async () => {
   const descriptors = new Map<string, number>()
   for (const fd of await readdir("/proc/self/fd").catch(() => [])) {
     const target = await readlink(`/proc/self/fd/${fd}`).catch(() => undefined)
-    // What lists them is open meanwhile.
+    // The folder that is being listed is open meanwhile.
     if (target === undefined || target.endsWith("/fd")) continue
     descriptors.set(kindOf(target), (descriptors.get(kindOf(target)) ?? 0) + 1)
   }
@@ -27,7 +27,7 @@ export const look: Effect.Effect<Holdings> = Effect.promise(async () => {
   return { descriptors, threads }
 })
 
-/** What is held beyond what was held before, as text; empty where there is nothing. */
+/** Describes everything that was not held before. */
 const beyond = (before: Holdings, now: Holdings): ReadonlyArray<string> => [
   ...[...now.descriptors].flatMap(([kind, count]) => {
     const more = count - (before.descriptors.get(kind) ?? 0)

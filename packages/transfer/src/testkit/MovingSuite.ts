@@ -1,4 +1,4 @@
-/** Bodies that come to their end, whatever is slow or lacking meanwhile. */
+/** Tests of bodies that come to their end, with slow clients, silent peers and a lack of descriptors. */
 import { assert } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { spawnSync } from "node:child_process"

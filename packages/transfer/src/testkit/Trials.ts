@@ -7,7 +7,7 @@ import { Transfer } from "../Transfer.ts"
 import * as Connections from "./Connections.ts"
 import * as Content from "./Content.ts"
 
-/** How the suites run a test over their layer. */
+/** Runs a test over the layer of a suite. */
 export type Test = (title: string, body: Effect.Effect<void, unknown, Transfer | Scope.Scope>) => void
 
 export const mib = 1024 * 1024
@@ -17,7 +17,7 @@ export const head = Buffer.from("HTTP/1.1 200 OK\r\n\r\n")
 export type ClientOf = Effect.Success<typeof Connections.client>
 export type PeerOf = Effect.Success<typeof Connections.peer>
 
-/** Where a body begins in the content, and how long it is. */
+/** A part of the content: a body. */
 export interface Part {
   readonly offset: number
   readonly length: number

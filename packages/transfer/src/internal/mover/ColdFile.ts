@@ -6,7 +6,7 @@ import { errno, type Libc } from "./Libc.ts"
 
 /** A part that is looked at by its first and last byte. Whatever is evicted in between costs a wait. */
 const windowBytes = 1024 * 1024
-/** How far ahead of what is sent the kernel reads. */
+/** Bytes that the kernel reads ahead of those that are sent. */
 const aheadBytes = 4 * 1024 * 1024
 /** A look costs more than the bytes that a fast disk gives meanwhile; so they become rare soon. */
 const maxPatienceMillis = 8

@@ -6,7 +6,7 @@
  */
 import { createRequire } from "node:module"
 
-/** What is used of koffi. Its platform packages are the whole library, without the install script of the package koffi. */
+/** The part of koffi that is used. Its platform packages hold the whole library, without the install script of `koffi`. */
 interface Koffi {
   readonly load: (
     path: null
@@ -35,7 +35,7 @@ export interface Libc {
   /** Duplicates a descriptor. */
   readonly duplicate: (fd: number) => number
   readonly eventfd: () => number
-  /** Wakes whoever waits for an eventfd. */
+  /** Wakes the thread that waits for an eventfd. */
   readonly signal: (eventfd: number) => void
   /** Forgets the wake-ups so far. */
   readonly drain: (eventfd: number) => void

@@ -1,4 +1,4 @@
-/** What moves of all kinds have in common. */
+/** The common part of all moves. */
 import { Progress } from "../../Progress.ts"
 import { epoll, errno, type Libc } from "./Libc.ts"
 import type { Poll, Watched } from "./Poll.ts"
@@ -24,7 +24,7 @@ export interface Move {
   readonly close: () => void
 }
 
-/** What a move is made of. */
+/** The parts that every move needs. */
 export interface Tools {
   readonly libc: Libc
   readonly poll: Poll
@@ -49,7 +49,7 @@ export const progressOf = ({ progress }: Job): Progress => new Progress(progress
 const isOfClient = (code: number): boolean =>
   code === errno.EPIPE || (code >= errno.ENETDOWN && code <= errno.EHOSTUNREACH)
 
-/** How a move ends whose client does not take bytes any more. */
+/** The end of a move whose client takes no more bytes. */
 export const endOfClient = (code: number): Ending =>
   isOfClient(code) ? { _tag: "ClientGone" } : { _tag: "Failed", reason: `errno ${code}` }
 

@@ -15,7 +15,7 @@ const resourceLimits = { maxYoungGenerationSizeMb: 1, maxOldGenerationSizeMb: 16
 /** Each job has two descriptors, and a pipe's two where it relays. */
 const maxJobs = 512
 
-/** Who is told how a job ended, with the descriptors that are its own. */
+/** A job that has not ended yet, and the callback for its end. */
 interface Waiting {
   readonly job: Job
   readonly onEnd: (ending: Ending) => void
@@ -44,7 +44,7 @@ export class Mover {
   static async start(): Promise<Mover> {
     const mover = new Mover(load())
     await Promise.race([mover.#started.promise, mover.died.then((reason) => Promise.reject(new Error(reason)))])
-    // Whoever waits for a body has a connection open, which keeps the process.
+    // A body's connections keep the process alive; the thread need not.
     mover.#worker.unref()
     return mover
   }

@@ -17,7 +17,7 @@ const dataOffset = packed ? 4 : 8
 export interface Watched {
   readonly fd: number
   readonly key: number
-  /** What it is armed for; 0 once it has told. */
+  /** The events that it is armed for; 0 once one came. */
   armed: number
 }
 

@@ -1,4 +1,4 @@
-/** What the event loop and the mover's thread tell each other. */
+/** Messages between the event loop and the mover's thread. */
 
 /** A body to move. Both descriptors are the mover's own: it closes them. */
 export interface Job {
@@ -18,7 +18,7 @@ export type Command =
   | { readonly _tag: "Abort"; readonly id: number }
   | { readonly _tag: "Close" }
 
-/** How a job ended. */
+/** The end of a job. */
 export type Ending =
   | { readonly _tag: "Complete"; readonly source: "quiet" | "closed" | "sent more" }
   | { readonly _tag: "ClientGone" }

@@ -22,8 +22,8 @@ import type { Ending } from "./Protocol.ts"
 const maxInPipe = 256 * 1024
 
 /**
- * What the peer's socket holds for a client that is slower: left alone it grows to `net.ipv4.tcp_rmem`, 6 MiB, in the first
- * milliseconds. This is a peer's window too: 500 MB/s over a way of 1 ms.
+ * Bytes that the peer's socket holds while the client is slower. Without this bound they grow to `net.ipv4.tcp_rmem`, 6 MiB,
+ * within milliseconds. It bounds the peer's window too, to some 500 MB/s over a round trip of 1 ms.
  */
 const maxUnread = 896 * 1024
 
@@ -45,7 +45,7 @@ export class RelayMove implements Move {
     tools.libc.limitUnread(tools.job.from, maxUnread)
   }
 
-  /** Whether the pipe may be used for another body. */
+  /** True if the pipe may be used for another body. */
   get isEmpty(): boolean {
     return this.#taken === this.#moved
   }
