@@ -26,7 +26,10 @@ const looksPerStall = 8
 const leastPauseMillis = 10
 
 /** Never succeeds. */
-export const watch = <E>(progress: Progress, limits: SourceLimits<E>): Effect.Effect<never, E> =>
+export const watch = <E>(
+  progress: Pick<Progress, "silentMillis" | "taken" | "waitedMillis">,
+  limits: SourceLimits<E>
+): Effect.Effect<never, E> =>
   Effect.gen(function*() {
     const windows = limits.paces.map((pace) => ({ ...pace, taken: progress.taken, waited: progress.waitedMillis }))
     for (;;) {

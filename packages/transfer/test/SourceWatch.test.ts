@@ -2,62 +2,74 @@ import { assert, describe, it } from "@effect/vitest"
 import { Progress } from "@spegel-ts/transfer/Progress"
 import { type SourceLimits, watch } from "@spegel-ts/transfer/SourceWatch"
 import * as Connections from "@spegel-ts/transfer/testkit/Connections"
-import { movingOn, receiving, sending, stuck, until } from "@spegel-ts/transfer/testkit/Trials"
+import { movingOn, receiving, sending, stuck } from "@spegel-ts/transfer/testkit/Trials"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Effect, Fiber } from "effect"
+import { TestClock } from "effect/testing"
 
 const mib = 1024 * 1024
 
 const limits: SourceLimits<string> = {
-  stallMillis: 80,
-  stalled: (millis) => `stalled after ${millis >= 80 ? "enough" : "too little"}`,
+  stallMillis: 1000,
+  stalled: (millis) => `stalled after ${millis >= 1000 ? "enough" : "too little"}`,
   paces: []
 }
 
+/** A body whose client waits for its source all the time, on the clock of the test. */
+class Waiting {
+  silentMillis = 0
+  taken = 0
+  waitedMillis = 0
+
+  /** Time passes, in which so many bytes come at the end. */
+  wait(millis: number, bytes: number): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      this.silentMillis += millis
+      this.waitedMillis += millis
+      return TestClock.adjust(millis)
+    }).pipe(Effect.tap(() =>
+      Effect.sync(() => {
+        this.taken += bytes
+        if (bytes > 0) this.silentMillis = 0
+      })
+    ))
+  }
+}
+
 describe("SourceWatch", () => {
-  it.live("fails when a source is silent while the client waits", () =>
+  it.effect("fails when a source is silent while the client waits", () =>
     Effect.gen(function*() {
-      const progress = new Progress()
-      progress.waits()
-      assert.strictEqual(yield* Effect.flip(watch(progress, limits)), "stalled after enough")
+      const progress = new Waiting()
+      const watching = yield* Effect.forkChild(watch(progress, limits))
+      yield* progress.wait(900, 0)
+      assert.isUndefined(watching.pollUnsafe())
+      yield* progress.wait(300, 0)
+      assert.strictEqual(yield* Effect.flip(Fiber.join(watching)), "stalled after enough")
     }))
 
-  it.live("begins anew with each byte", () =>
+  it.effect("begins anew with each byte", () =>
     Effect.gen(function*() {
-      const progress = new Progress()
+      const progress = new Waiting()
       const watching = yield* Effect.forkChild(watch(progress, limits))
-      for (let times = 0; times < 20; times++) {
-        progress.waits()
-        yield* until(() => progress.silentMillis > 15)
-        progress.take(1)
-      }
-      assert.isAbove(progress.waitedMillis, 2 * limits.stallMillis)
+      for (let times = 0; times < 20; times++) yield* progress.wait(900, 1)
       assert.isUndefined(watching.pollUnsafe())
       yield* Fiber.interrupt(watching)
     }))
 
-  it.live("judges the speed at which bytes come while the client waits, window by window", () =>
+  it.effect("judges the speed at which bytes come while the client waits, window by window", () =>
     Effect.gen(function*() {
-      const progress = new Progress()
+      const progress = new Waiting()
       const speeds: Array<number> = []
       const judge = (bytesPerSecond: number) => {
         speeds.push(bytesPerSecond)
-        return bytesPerSecond < 10_000 ? "slow" : undefined
+        return bytesPerSecond < 1000 ? "slow" : undefined
       }
-      const watching = yield* Effect.forkChild(
-        watch(progress, { ...limits, paces: [{ windowMillis: 50, judge }] })
-      )
-      const step = function*(bytes: number) {
-        progress.waits()
-        yield* until(() => progress.silentMillis > 10)
-        progress.take(bytes)
-      }
-      while (speeds.length === 0) yield* step(10_000)
-      assert.isUndefined(watching.pollUnsafe())
-      while (watching.pollUnsafe() === undefined) yield* step(1)
+      const watching = yield* Effect.forkChild(watch(progress, { ...limits, paces: [{ windowMillis: 3000, judge }] }))
+      while (speeds.length < 2) yield* progress.wait(500, 1000)
+      assert.isTrue(speeds.every((speed) => speed > 1500 && speed <= 2000))
+      while (watching.pollUnsafe() === undefined) yield* progress.wait(500, 100)
       assert.strictEqual(yield* Effect.flip(Fiber.join(watching)), "slow")
-      assert.isAbove(speeds[0] ?? 0, 10_000)
-      assert.isBelow(speeds.at(-1) ?? Infinity, 10_000)
+      assert.isBelow(speeds.at(-1) ?? Infinity, 1000)
     }))
 
   for (const [name, layer] of [["portable", Transfer.layerPortable], ["zero-copy", Transfer.layerZeroCopy]] as const) {
