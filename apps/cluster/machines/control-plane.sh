@@ -1,6 +1,7 @@
 #!/bin/bash
 # The first process of the control plane: etcd, the API server and its controllers, and the cluster's DNS.
-# Environment: BIN (programs), RUN (the cluster's directory), ADDRESS (of this machine).
+# Environment: BIN (programs), RUN (the cluster's directory), ADDRESS (of this machine), URL (of the API), SERVICES
+# (their addresses).
 set -euo pipefail
 export PATH=$BIN:$PATH
 mount -t proc proc /proc
@@ -16,7 +17,7 @@ start etcd etcd --name cluster --data-dir "$directory/etcd" --unsafe-no-fsync \
   --listen-peer-urls http://127.0.0.1:2380 --initial-advertise-peer-urls http://127.0.0.1:2380 \
   --initial-cluster cluster=http://127.0.0.1:2380
 start kube-apiserver kube-apiserver --etcd-servers=http://127.0.0.1:2379 \
-  --advertise-address="$ADDRESS" --bind-address=0.0.0.0 --secure-port=6443 --service-cluster-ip-range=10.96.0.0/16 \
+  --advertise-address="$ADDRESS" --bind-address=:: --secure-port=6443 --service-cluster-ip-range="$SERVICES" \
   --tls-cert-file="$pki/apiserver.crt" --tls-private-key-file="$pki/apiserver.key" --client-ca-file="$pki/ca.crt" \
   --kubelet-client-certificate="$pki/admin.crt" --kubelet-client-key="$pki/admin.key" \
   --kubelet-preferred-address-types=InternalIP \
@@ -24,7 +25,7 @@ start kube-apiserver kube-apiserver --etcd-servers=http://127.0.0.1:2379 \
   --service-account-key-file="$pki/service-accounts.pub" --service-account-signing-key-file="$pki/service-accounts.key" \
   --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --allow-privileged=true
 # The others end where there is no API yet.
-until curl -sf --cacert "$pki/ca.crt" --cert "$pki/admin.crt" --key "$pki/admin.key" "https://$ADDRESS:6443/readyz" >/dev/null; do
+until curl -sf --cacert "$pki/ca.crt" --cert "$pki/admin.crt" --key "$pki/admin.key" "$URL/readyz" >/dev/null; do
   sleep 0.2
 done
 start kube-controller-manager kube-controller-manager --kubeconfig="$pki/controller-manager.kubeconfig" \
@@ -36,7 +37,7 @@ cat >"$directory/Corefile" <<CORE
   bind $ADDRESS
   errors
   ready 127.0.0.1:8181
-  kubernetes cluster.local in-addr.arpa {
+  kubernetes cluster.local in-addr.arpa ip6.arpa {
     kubeconfig $pki/coredns.kubeconfig
     pods insecure
     ttl 5

@@ -3,8 +3,9 @@
 # charts expect (/run/containerd, /etc/containerd/certs.d, /var/lib/kubelet) are each node's, and the machine's stay as
 # they are.
 # Environment: BIN, CNI, CONTAINERD (directories of programs), VERSION (containerd's), RUN, CONTROL_PLANE and UPSTREAM
-# (addresses), REGISTRY (upstream's name), NAME, NUMBER, ADDRESS, CONFIG_PATH (of hosts.toml files; may be empty),
-# CONTAINERD_SETTINGS (lines of its configuration), KUBELET_FLAGS.
+# (addresses), REGISTRY (upstream's name), NAME, ADDRESS, PODS and ALL_PODS (addresses of this node's pods, and of all), DNS
+# (the cluster's), ANYWHERE (all addresses), CONFIG_PATH (of hosts.toml files; may be empty), CONTAINERD_SETTINGS (lines of its
+# configuration), KUBELET_FLAGS.
 set -euo pipefail
 directory=$RUN/$NAME
 
@@ -64,7 +65,8 @@ kernel/keys/root_maxbytes 25000000
 SYSCTL
 # These are the network namespace's own.
 sysctl -qw net.ipv4.ip_forward=1
-sysctl -qw net.bridge.bridge-nf-call-iptables=1 || true
+sysctl -qw net.ipv6.conf.all.forwarding=1
+sysctl -qw net.bridge.bridge-nf-call-iptables=1 net.bridge.bridge-nf-call-ip6tables=1 || true
 
 printf '127.0.0.1 localhost\n%s %s\n%s node-%s\n' "$UPSTREAM" "$REGISTRY" "$ADDRESS" "$NAME" >/etc/hosts
 : >/etc/resolv.conf
@@ -76,8 +78,8 @@ mkdir -p /etc/cni/net.d
 cat >/etc/cni/net.d/10-cluster.conflist <<JSON
 {"cniVersion": "1.0.0", "name": "cluster", "plugins": [
   {"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true,
-   "ipam": {"type": "host-local", "dataDir": "/run/cni", "ranges": [[{"subnet": "10.244.$NUMBER.0/24"}]],
-            "routes": [{"dst": "0.0.0.0/0"}]}},
+   "ipam": {"type": "host-local", "dataDir": "/run/cni", "ranges": [[{"subnet": "$PODS"}]],
+            "routes": [{"dst": "$ANYWHERE"}]}},
   {"type": "portmap", "capabilities": {"portMappings": true}, "snat": true}
 ]}
 JSON
@@ -126,7 +128,7 @@ containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 cgroupDriver: cgroupfs
 failCgroupV1: false
 failSwapOn: false
-clusterDNS: [10.96.0.10]
+clusterDNS: ["$DNS"]
 clusterDomain: cluster.local
 resolvConf: /etc/resolv.conf
 evictionHard: {memory.available: 200Mi, nodefs.available: "1%", imagefs.available: "1%"}
@@ -140,7 +142,7 @@ apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 mode: iptables
 hostnameOverride: node-$NAME
-clusterCIDR: 10.244.0.0/16
+clusterCIDR: "$ALL_PODS"
 clientConnection: {kubeconfig: $RUN/pki/proxy.kubeconfig}
 # Bounds of connection tracking are the machine's, not a network namespace's.
 conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s, udpTimeout: 0s, udpStreamTimeout: 0s}

@@ -28,6 +28,7 @@ http {
   client_max_body_size 0;
   server {
     listen 443 ssl;
+    listen [::]:443 ssl;
     ssl_certificate $RUN/pki/upstream.crt;
     ssl_certificate_key $RUN/pki/upstream.key;
     location / {

@@ -9,16 +9,15 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import type { Version } from "../../../packages/containerd/test/ContainerdPackages.ts"
 import { bridge } from "../../spegel/test/faults/Isolation.ts"
+import { type Addresses, inUrl } from "./Addresses.ts"
 import * as Certificates from "./Certificates.ts"
 import * as Machine from "./Machine.ts"
 import * as Programs from "./Programs.ts"
 import * as Shell from "./Shell.ts"
 import * as Upstream from "./Upstream.ts"
 
-const subnet = "10.99.0"
-const controlPlaneAddress = `${subnet}.10`
-const upstreamAddress = `${subnet}.20`
-const podsOf = (number: number) => `10.244.${number}.0/24`
+/** Numbers of the machines; nodes have the numbers behind the last one. */
+const numbersOf = { outside: 1, controlPlane: 10, upstream: 20, nodes: 30 }
 
 export interface NodeOptions {
   /** The node is called `node-NAME`. */
@@ -61,7 +60,7 @@ export const eventually = <A, E extends { readonly message: string }, R>(
   })
 
 /** What the API server's own policy lacks, and the cluster's DNS, which is a process of the control plane. */
-const initialObjects = [
+const initialObjects = ({ dns, family }: Addresses, controlPlaneAddress: string) => [
   {
     apiVersion: "rbac.authorization.k8s.io/v1",
     kind: "ClusterRoleBinding",
@@ -74,7 +73,7 @@ const initialObjects = [
     kind: "Service",
     metadata: { name: "kube-dns", namespace: "kube-system" },
     spec: {
-      clusterIP: "10.96.0.10",
+      clusterIP: dns,
       ports: [{ name: "dns", port: 53, protocol: "UDP" }, { name: "dns-tcp", port: 53, protocol: "TCP" }]
     }
   },
@@ -82,19 +81,24 @@ const initialObjects = [
     apiVersion: "discovery.k8s.io/v1",
     kind: "EndpointSlice",
     metadata: { name: "kube-dns", namespace: "kube-system", labels: { "kubernetes.io/service-name": "kube-dns" } },
-    addressType: "IPv4",
+    addressType: family,
     endpoints: [{ addresses: [controlPlaneAddress] }],
     ports: [{ name: "dns", port: 53, protocol: "UDP" }, { name: "dns-tcp", port: 53, protocol: "TCP" }]
   }
 ]
 
 export interface ClusterOptions {
+  /** Of its machines, pods and services. */
+  readonly addresses: Addresses
   /** What the registry gives one connection at most. */
   readonly upstreamBytesPerSecond: number
 }
 
 /** Starts the control plane and the registry; nodes are added. */
-export const start = Effect.fnUntraced(function*({ upstreamBytesPerSecond }: ClusterOptions) {
+export const start = Effect.fnUntraced(function*({ addresses, upstreamBytesPerSecond }: ClusterOptions) {
+  const { machine: addressOf, prefix } = addresses
+  const controlPlaneAddress = addressOf(numbersOf.controlPlane)
+  const upstreamAddress = addressOf(numbersOf.upstream)
   const containerds = yield* Programs.provide
   const directory = yield* Effect.acquireRelease(
     Effect.promise(() => mkdtemp(join(tmpdir(), "cluster-"))),
@@ -103,13 +107,14 @@ export const start = Effect.fnUntraced(function*({ upstreamBytesPerSecond }: Clu
   )
   const pki = join(directory, "pki")
   yield* Effect.promise(() => mkdir(pki))
-  yield* Shell.run("ip", ["addr", "add", `${subnet}.1/24`, "dev", bridge])
+  yield* Shell.run("ip", Machine.addAddress(addressOf(numbersOf.outside), prefix, bridge))
 
-  const authority = yield* Certificates.make(pki, `https://${controlPlaneAddress}:6443`)
+  const api = `https://${inUrl(controlPlaneAddress)}:6443`
+  const authority = yield* Certificates.make(pki, api)
   yield* authority.certificate(
     "apiserver",
     "/CN=kube-apiserver",
-    `IP:${controlPlaneAddress},IP:127.0.0.1,IP:10.96.0.1,DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local`
+    `IP:${controlPlaneAddress},IP:127.0.0.1,IP:${addresses.api},DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local`
   )
   yield* authority.certificate("upstream", `/CN=${Upstream.host}`, `DNS:${Upstream.host},IP:${upstreamAddress}`)
   yield* authority.serviceAccounts
@@ -122,13 +127,19 @@ export const start = Effect.fnUntraced(function*({ upstreamBytesPerSecond }: Clu
   const controlPlane = yield* Machine.start({
     name: "control-plane",
     address: controlPlaneAddress,
+    prefix,
     script: "control-plane.sh",
     directory,
-    environment: { BIN: Programs.directories.bin }
+    environment: {
+      BIN: Programs.directories.bin,
+      URL: api,
+      SERVICES: addresses.services
+    }
   })
   const upstreamMachine = yield* Machine.start({
     name: "upstream",
     address: upstreamAddress,
+    prefix,
     script: "upstream.sh",
     directory,
     environment: { BYTES_PER_SECOND: String(upstreamBytesPerSecond) }
@@ -147,7 +158,7 @@ export const start = Effect.fnUntraced(function*({ upstreamBytesPerSecond }: Clu
     kubectl(["apply", "-f", "-"], objects.map((object) => JSON.stringify(object)).join("\n---\n"))
 
   yield* eventually("the API server is ready", "2 minutes", kubectl(["get", "--raw", "/readyz"]))
-  yield* apply(...initialObjects)
+  yield* apply(...initialObjects(addresses, controlPlaneAddress))
   yield* eventually(
     "the cluster's DNS answers",
     "1 minute",
@@ -166,12 +177,13 @@ export const start = Effect.fnUntraced(function*({ upstreamBytesPerSecond }: Clu
   > {
     const number = numbers.size + 1
     numbers.set(options.name, number)
-    const address = `${subnet}.${30 + number}`
+    const address = addressOf(numbersOf.nodes + number)
     yield* authority.kubeconfig(`kubelet-${options.name}`, `/O=system:nodes/CN=system:node:node-${options.name}`)
     const { configPath = "/etc/containerd/certs.d", containerdSettings = "", kubeletFlags = [] } = options
     const machine = yield* Machine.start({
       name: options.name,
       address,
+      prefix,
       script: "node.sh",
       directory,
       environment: {
@@ -182,19 +194,24 @@ export const start = Effect.fnUntraced(function*({ upstreamBytesPerSecond }: Clu
         CONTROL_PLANE: controlPlaneAddress,
         UPSTREAM: upstreamAddress,
         REGISTRY: Upstream.host,
-        NUMBER: String(number),
+        PODS: addresses.podsOf(number),
+        ALL_PODS: addresses.pods,
+        DNS: addresses.dns,
+        ANYWHERE: addresses.anywhere,
         CONFIG_PATH: configPath,
         CONTAINERD_SETTINGS: containerdSettings,
         KUBELET_FLAGS: kubeletFlags.join(" ")
       }
     })
     // It leads nowhere, but addresses of services need a route before kube-proxy's rules turn them into others.
-    yield* machine.ip("route", "add", "default", "via", controlPlaneAddress)
+    yield* machine.ip("route", "add", addresses.anywhere, "via", controlPlaneAddress)
     // What a network plugin's daemon would do: the way to each node's pods.
     for (const other of machines) {
-      yield* other.ip("route", "add", podsOf(number), "via", address)
+      yield* other.ip("route", "add", addresses.podsOf(number), "via", address)
       const otherNumber = numbers.get(other.name)
-      if (otherNumber !== undefined) yield* machine.ip("route", "add", podsOf(otherNumber), "via", other.address)
+      if (otherNumber !== undefined) {
+        yield* machine.ip("route", "add", addresses.podsOf(otherNumber), "via", other.address)
+      }
     }
     machines.push(machine)
     const nodeName = `node-${options.name}`

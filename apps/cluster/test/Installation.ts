@@ -1,10 +1,15 @@
 /** The chart on a cluster, as a user installs it, and what all scenarios ask of it. */
 import { Effect } from "effect"
 import { type Cluster, eventually, type Node } from "./Cluster.ts"
+import * as NodeFiles from "./NodeFiles.ts"
 import * as Pods from "./Pods.ts"
 import * as Steps from "./Steps.ts"
+import * as Upstream from "./Upstream.ts"
 
 const namespace = "spegel"
+
+/** Tag of the image of the release before. */
+export const tagBefore = "before"
 
 export interface InstallationOptions {
   readonly cluster: Cluster
@@ -20,20 +25,23 @@ const mebibyte = 2 ** 20
 const layerSizes = [16, 16, 16, 16].map((size) => size * mebibyte)
 
 export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
+  const files = NodeFiles.make()
   const colon = image.lastIndexOf(":")
   const imageValues = [`image.repository=${image.slice(0, colon)}`, `image.tag=${image.slice(colon + 1)}`]
   const inNamespace = (...args: ReadonlyArray<string>) => cluster.kubectl(["--namespace", namespace, ...args])
   const rolledOut = inNamespace("rollout", "status", "daemonset/spegel", "--timeout=150s")
 
-  /** Installs or upgrades with these values (`a.b=c`) over the chart's, and waits until all mirrors are ready. */
-  const apply = (values: ReadonlyArray<string> = [], from: string = chart) => {
+  /** Installs or upgrades with these values (`a.b=c`) over the chart's; gives what helm printed. */
+  const install = (values: ReadonlyArray<string> = [], from: string = chart) => {
     const set = [...imageValues, ...values].flatMap((value) => ["--set", value])
-    return cluster.helm(["upgrade", "--install", "spegel", from, "-n", namespace, "--create-namespace", ...set]).pipe(
-      Effect.andThen(rolledOut)
-    )
+    return cluster.helm(["upgrade", "--install", "spegel", from, "-n", namespace, "--create-namespace", ...set])
   }
 
-  /** The mirror's pod on a node. */
+  /** Installs or upgrades, and waits until all mirrors are ready. */
+  const apply = (values: ReadonlyArray<string> = [], from: string = chart) =>
+    Effect.andThen(install(values, from), rolledOut)
+
+  /** Name of the mirror's pod on a node, without one that is being stopped; empty where there is none. */
   const podOn = ({ nodeName }: Node) =>
     Effect.map(
       inNamespace(
@@ -43,9 +51,20 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
         "app.kubernetes.io/component=spegel",
         `--field-selector=spec.nodeName=${nodeName}`,
         "-o",
-        "name"
+        `go-template={{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.name}} {{end}}{{end}}`
       ),
       (text) => text.trim()
+    )
+
+  /** Waits until a node that has come has a mirror that is ready. */
+  const mirrorReady = (node: Node) =>
+    eventually(
+      `${node.nodeName} has a mirror`,
+      "60 seconds",
+      Effect.flatMap(
+        podOn(node),
+        (pod) => inNamespace("wait", "--for=condition=Ready", `pod/${pod}`, "--timeout=2s")
+      )
     )
 
   let images = 0
@@ -53,7 +72,7 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
   const newImage = (sizes: ReadonlyArray<number> = layerSizes) =>
     Effect.suspend(() => {
       images++
-      return cluster.upstream.pushPod(`team/app:${images}`, sizes, images)
+      return cluster.upstream.pushPod(`team/app-${images}:1`, sizes, images)
     })
 
   /** Pulls a new image on the first node, then on the others: those must get everything from peers. */
@@ -61,13 +80,15 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
     const name = yield* newImage()
     const [first, ...others] = among
     if (first === undefined) return ""
-    const pulls = [yield* Pods.pull(cluster, first, name)]
+    const [firstPull, firstTraffic] = yield* cluster.upstream.during(Pods.pull(cluster, first, name))
+    yield* Steps.promise(Upstream.bytesOf(firstTraffic, [first]) > 0, "nobody had it, and upstream sent nothing")
+    const pulls = [firstPull]
     const [, traffic] = yield* cluster.upstream.during(
       Effect.forEach(others, (node) => Effect.map(Pods.pull(cluster, node, name), (pull) => pulls.push(pull)))
     )
     const failed = pulls.flatMap(({ failures }) => failures)
     yield* Steps.promise(failed.length === 0, `pulls failed: ${failed.join("; ")}`)
-    const bytes = cluster.upstream.bytesOf(traffic, others)
+    const bytes = Upstream.bytesOf(traffic, others)
     yield* Steps.promise(bytes === 0, `upstream sent ${bytes} bytes to nodes whose peer had all`)
     return pulls.map(({ node, seconds }) => `${node} ${seconds.toFixed(2)} s`).join(", ")
   })
@@ -79,12 +100,6 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
       cluster.helm(["uninstall", "spegel", "-n", namespace]),
       (output) => ({ output, seconds: (performance.now() - started) / 1000 })
     )
-  })
-
-  /** No file of ours is where containerd looks for mirrors, and no identity. */
-  const isRestored = Effect.fnUntraced(function*(node: Node) {
-    const left = yield* node.run("find", "/etc/containerd/certs.d", "/var/lib/spegel", "-type", "f")
-    yield* Steps.promise(left === "", `left on ${node.nodeName}: ${left}`)
   })
 
   /** Neither the release nor the end of it has left anything in the namespace. */
@@ -99,11 +114,12 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
 
   /** Uninstalls; all nodes are as they were, within the time that an operator waits, and helm names them. */
   const remove = Effect.gen(function*() {
+    yield* Effect.forEach(nodes, files.isChanged)
     const { output, seconds } = yield* uninstall
     const names = nodes.map(({ nodeName }) => nodeName).toSorted().join(", ")
     yield* Steps.promise(output.includes(`restored ${nodes.length} nodes: ${names}`), `helm printed ${output}`)
     yield* Steps.promise(seconds <= 60, `it took ${seconds.toFixed(1)} s`)
-    yield* Effect.forEach(nodes, isRestored)
+    yield* Effect.forEach(nodes, files.isRestored)
     yield* isEmpty
     return `${seconds.toFixed(1)} s`
   })
@@ -112,15 +128,19 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
     cluster,
     nodes,
     namespace,
+    install,
     apply,
     inNamespace,
     rolledOut,
     restart: Effect.andThen(inNamespace("rollout", "restart", "daemonset/spegel"), rolledOut),
+    /** To be done before the first installation. */
+    prepare: Effect.forEach(nodes, files.prepare),
     podOn,
+    mirrorReady,
     newImage,
     pullEverywhere,
     uninstall,
-    isRestored,
+    isRestored: files.isRestored,
     isEmpty,
     remove
   }

@@ -13,6 +13,8 @@ const scripts = fileURLToPath(new URL("../machines", import.meta.url))
 export interface MachineOptions {
   readonly name: string
   readonly address: string
+  /** Bits of the address that all machines share. */
+  readonly prefix: number
   /** Script in `machines/` that is its first process. */
   readonly script: string
   /** The cluster's directory; the machine's log is below it. */
@@ -31,7 +33,17 @@ export interface Machine {
   readonly kill: Effect.Effect<void>
 }
 
-const attach = Effect.fnUntraced(function*(name: string, address: string) {
+/** Arguments of `ip` that give an address to a device. Nobody else has it: IPv6 would ask first, for a second. */
+export const addAddress = (address: string, prefix: number, device: string): ReadonlyArray<string> => [
+  "addr",
+  "add",
+  `${address}/${prefix}`,
+  "dev",
+  device,
+  ...(address.includes(":") ? ["nodad"] : [])
+]
+
+const attach = Effect.fnUntraced(function*(name: string, address: string, prefix: number) {
   const ip = (...args: ReadonlyArray<string>) => Shell.run("ip", args)
   // The kernel takes 15 characters.
   const port = `to-${name}`.slice(0, 15)
@@ -39,7 +51,7 @@ const attach = Effect.fnUntraced(function*(name: string, address: string) {
   yield* ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", name)
   yield* ip("link", "set", port, "master", bridge, "up")
   yield* ip("-n", name, "link", "set", "lo", "up")
-  yield* ip("-n", name, "addr", "add", `${address}/24`, "dev", "eth0")
+  yield* ip("-n", name, ...addAddress(address, prefix, "eth0"))
   yield* ip("-n", name, "link", "set", "eth0", "up")
 })
 
@@ -56,9 +68,9 @@ const removeCgroups = (name: string) =>
   }).pipe(Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 50 }), Effect.ignore)
 
 export const start = Effect.fnUntraced(function*(
-  { address, directory, environment, name, script }: MachineOptions
+  { address, directory, environment, name, prefix, script }: MachineOptions
 ): Effect.fn.Return<Machine, Shell.CommandFailed, Scope.Scope> {
-  yield* attach(name, address)
+  yield* attach(name, address, prefix)
   yield* Effect.promise(() => mkdir(join(directory, name), { recursive: true }))
   const log = openSync(join(directory, name, "machine.log"), "a")
   const child = spawn(join(scripts, "machine.sh"), [name, join(scripts, script)], {

@@ -3,6 +3,8 @@ import { Effect } from "effect"
 import type { Cluster } from "./Cluster.ts"
 import * as Installation from "./Installation.ts"
 import * as Pods from "./Pods.ts"
+import * as Faults from "./scenarios/Faults.ts"
+import * as Installs from "./scenarios/Installs.ts"
 import * as Metrics from "./scenarios/Metrics.ts"
 import * as Nodes from "./scenarios/Nodes.ts"
 import * as Restarts from "./scenarios/Restarts.ts"
@@ -14,6 +16,7 @@ interface Options {
   readonly smoke: boolean
   readonly only: string
   readonly image: string
+  readonly imageBefore: string
   readonly chart: string
 }
 
@@ -35,27 +38,45 @@ const helmTest = Effect.fnUntraced(function*({ cluster, namespace, nodes }: Inst
   return `${peers} peers`
 })
 
+/** A restart without faults is no news: no mirror warns of it. */
+const quietRestart = Effect.fnUntraced(function*({ inNamespace, restart }: Installation.Installation) {
+  yield* restart
+  const logs = yield* inNamespace("logs", "-l", "app.kubernetes.io/component=spegel", "--tail=-1")
+  const lines = logs.split("\n").filter((line) => line !== "")
+  const warnings = lines.filter((line) => /"level":"(?:WARN|ERROR)"/.test(line))
+  yield* Steps.promise(
+    lines.some((line) => line.includes("\"msg\":\"running\"")),
+    `the logs are not as expected: ${logs}`
+  )
+  yield* Steps.promise(warnings.length === 0, `mirrors warn: ${warnings.join("; ")}`)
+  return `${lines.length} lines of logs`
+})
+
 /** Those that a smoke test has come first. */
 const scenarios = (installation: Installation.Installation) => [
   { name: "no warnings at the start", smoke: true, effect: withoutWarnings(installation) },
   { name: "helm test", smoke: true, effect: helmTest(installation) },
   { name: "pull on one node, then on the others", smoke: true, effect: installation.pullEverywhere() },
-  { name: "restart all mirrors", smoke: true, effect: Effect.as(installation.restart, "") },
+  { name: "restart all mirrors", smoke: true, effect: quietRestart(installation) },
   { name: "pull after the restart", smoke: true, effect: installation.pullEverywhere() },
+  { name: "no fault of containerd is told", smoke: true, effect: Faults.noneTold(installation) },
   { name: "restart three times under pulls", smoke: false, effect: Restarts.restartsUnderPulls(installation) },
   { name: "drain a node", smoke: false, effect: Nodes.drain(installation) },
   { name: "lose a node", smoke: false, effect: Nodes.lost(installation) },
   { name: "a new node with a readiness taint", smoke: false, effect: Nodes.fresh(installation) },
+  { name: "faults of containerd are noticed", smoke: false, effect: Faults.noticed(installation) },
   { name: "bootstrap by a Lease", smoke: false, effect: Settings.kubernetesBootstrap(installation) },
   { name: "host port and node port", smoke: false, effect: Settings.hostPort(installation) },
   { name: "node port only", smoke: false, effect: Settings.nodePort(installation) },
   { name: "the cluster's DNS is down", smoke: false, effect: Settings.dnsDown(installation) },
+  { name: "no identity is kept", smoke: false, effect: Settings.withoutPersistence(installation) },
   { name: "dashboard and alerts", smoke: false, effect: Metrics.dashboardAndAlerts(installation) },
   {
     name: "upgrade from 0.1.0, roll back, upgrade, under pulls",
     smoke: false,
     effect: Restarts.upgradeUnderPulls(installation)
   },
+  { name: "install at each Pod Security level", smoke: false, effect: Installs.podSecurity(installation) },
   { name: "uninstall while the cluster's DNS is down", smoke: false, effect: Uninstalls.dnsDown(installation) },
   { name: "uninstall while a node is down", smoke: false, effect: Uninstalls.nodeDown(installation) },
   { name: "uninstall while Pod Security is in the way", smoke: false, effect: Uninstalls.podSecurity(installation) },
@@ -65,6 +86,7 @@ const scenarios = (installation: Installation.Installation) => [
 export const run = Effect.fnUntraced(function*(cluster: Cluster, options: Options) {
   const { upstream } = cluster
   const image = yield* upstream.pushArchive(options.image, "spegel-ts/spegel:test")
+  yield* upstream.pushArchive(options.imageBefore, `spegel-ts/spegel:${Installation.tagBefore}`)
   yield* upstream.pushPod("cluster/pause:1", [], 0)
   const nodes = yield* Effect.forEach(
     [
@@ -77,8 +99,9 @@ export const run = Effect.fnUntraced(function*(cluster: Cluster, options: Option
   yield* Effect.forEach(nodes, cluster.nodeReady)
 
   const installation = Installation.make({ cluster, nodes, chart: options.chart, image })
+  yield* installation.prepare
   const chosen = scenarios(installation).filter(({ name, smoke }) =>
-    (smoke || !options.smoke) && name.includes(options.only)
+    (smoke || !options.smoke) && options.only.split("|").some((part) => name.includes(part))
   )
   return yield* Effect.forEach(
     [

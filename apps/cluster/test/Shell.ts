@@ -44,7 +44,7 @@ export const run = (
       resume(Effect.fail(new CommandFailed({ command: [command, ...args].join(" "), output })))
     child.once("error", ({ message }) => fail(message))
     child.once("close", (code) =>
-      code === 0 ? resume(Effect.succeed(withErrors ? stdout + stderr : stdout)) : fail(`${stderr}${stdout}`))
+      code === 0 ? resume(Effect.succeed(withErrors ? stdout + stderr : stdout)) : fail(`${stdout}${stderr}`))
     return Effect.sync(() =>
       child.kill("SIGKILL")
     )

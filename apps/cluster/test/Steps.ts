@@ -31,6 +31,7 @@ export const run = <E extends { readonly message: string }, R>(
   effect: Effect.Effect<string, E, R>
 ): Effect.Effect<Row, never, R> =>
   Effect.gen(function*() {
+    yield* Console.log(`begin  ${step}`)
     const started = performance.now()
     const [exit, traffic] = yield* cluster.upstream.during(Effect.exit(effect))
     const row: Row = {
@@ -54,12 +55,10 @@ const cell = (text: string) => text.replaceAll("|", "\\|").replaceAll("\n", " ")
 /** All rows as a Markdown table. */
 export const table = (rows: ReadonlyArray<Row>): string =>
   [
-    "| step | seconds | from upstream, MiB | |",
+    "| step | seconds | upstream bytes | figures |",
     "| --- | ---: | ---: | --- |",
     ...rows.map(({ detail, passed, seconds, step, upstreamBytes }) =>
-      `| ${cell(step)} | ${seconds.toFixed(1)} | ${(upstreamBytes / 2 ** 20).toFixed(1)} | ${passed ? "" : "FAILED: "}${
-        cell(detail)
-      } |`
+      `| ${cell(step)} | ${seconds.toFixed(1)} | ${upstreamBytes} | ${passed ? "" : "FAILED: "}${cell(detail)} |`
     ),
     ""
   ].join("\n")

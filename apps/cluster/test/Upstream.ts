@@ -12,10 +12,25 @@ import * as Shell from "./Shell.ts"
 
 export const host = "registry.cluster.test"
 
-/** What was sent since a moment: bytes by the address of who asked. */
-export type Traffic = ReadonlyMap<string, number>
+/** An answer of the registry. */
+export interface Sent {
+  /** Address of who asked. */
+  readonly client: string
+  readonly path: string
+  readonly bytes: number
+}
 
-export const totalBytes = (traffic: Traffic): number => [...traffic.values()].reduce((sum, bytes) => sum + bytes, 0)
+/** What was sent in some time. */
+export type Traffic = ReadonlyArray<Sent>
+
+export const totalBytes = (traffic: Traffic): number => traffic.reduce((sum, { bytes }) => sum + bytes, 0)
+
+/** What these machines were sent, or these machines of an image. */
+export const bytesOf = (traffic: Traffic, machines: ReadonlyArray<Machine>, image = `${host}/`): number => {
+  const path = image.replace(host, "/v2").replace(/:[^/]*$/, "/")
+  const addresses = new Set(machines.map(({ address }) => address))
+  return totalBytes(traffic.filter((sent) => addresses.has(sent.client) && sent.path.startsWith(path)))
+}
 
 export const make = (machine: Machine, directory: string) => {
   const log = join(directory, "upstream", "access.log")
@@ -23,10 +38,10 @@ export const make = (machine: Machine, directory: string) => {
     Shell.run("nsenter", [`--net=/run/netns/${machine.name}`, command, ...args])
 
   /** Everything that was answered with GET: pushes do not count. */
-  const lines = () =>
+  const lines = (): Traffic =>
     readFileSync(log, "utf8").split("\n").flatMap((line) => {
-      const [client = "", method = "", , , bytes = "0"] = line.split(" ")
-      return method === "GET" ? [{ client, bytes: Number(bytes) }] : []
+      const [client = "", method = "", path = "", , bytes = "0"] = line.split(" ")
+      return method === "GET" ? [{ client, path, bytes: Number(bytes) }] : []
     })
 
   const push = Effect.fnUntraced(function*(source: string, repository: string) {
@@ -64,15 +79,8 @@ export const make = (machine: Machine, directory: string) => {
     during: <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<readonly [A, Traffic], E, R> =>
       Effect.suspend(() => {
         const before = lines().length
-        return Effect.map(effect, (value) => {
-          const traffic = new Map<string, number>()
-          for (const { bytes, client } of lines().slice(before)) traffic.set(client, (traffic.get(client) ?? 0) + bytes)
-          return [value, traffic] as const
-        })
-      }),
-    /** What these machines were sent. */
-    bytesOf: (traffic: Traffic, machines: ReadonlyArray<Machine>): number =>
-      machines.reduce((sum, { address }) => sum + (traffic.get(address) ?? 0), 0)
+        return Effect.map(effect, (value) => [value, lines().slice(before)] as const)
+      })
   }
 }
 

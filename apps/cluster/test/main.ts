@@ -9,6 +9,7 @@ import { Command, Flag } from "effect/cli"
 import { mkdir, writeFile } from "node:fs/promises"
 import { join, resolve } from "node:path"
 import * as Isolation from "../../spegel/test/faults/Isolation.ts"
+import * as Addresses from "./Addresses.ts"
 import * as Cluster from "./Cluster.ts"
 import * as Programs from "./Programs.ts"
 import * as Scenarios from "./Scenarios.ts"
@@ -20,12 +21,20 @@ const flags = {
     Flag.withDefault(false)
   ),
   only: Flag.String("only").pipe(
-    Flag.withDescription("Only scenarios with this in their name, after the installation"),
+    Flag.withDescription("Only scenarios with one of these in their name, separated by |"),
     Flag.withDefault("")
+  ),
+  ipv6: Flag.Boolean("ipv6").pipe(
+    Flag.withDescription("A cluster that has IPv6 only"),
+    Flag.withDefault(false)
   ),
   image: Flag.String("image").pipe(
     Flag.withDescription("The image as an OCI archive (npm run image)"),
     Flag.withDefault("dist-image.tar")
+  ),
+  imageBefore: Flag.String("image-before").pipe(
+    Flag.withDescription("The image of the release before, for the upgrade from its chart; empty for the same image"),
+    Flag.withDefault("")
   ),
   chart: Flag.String("chart").pipe(Flag.withDescription("The chart"), Flag.withDefault("charts/spegel")),
   out: Flag.String("out").pipe(
@@ -36,7 +45,10 @@ const flags = {
 
 const measure = Effect.fnUntraced(function*(options: Command.Command.Config.Infer<typeof flags>) {
   const { out } = options
-  const cluster = yield* Cluster.start({ upstreamBytesPerSecond: 20e6 })
+  const cluster = yield* Cluster.start({
+    addresses: options.ipv6 ? Addresses.ipv6 : Addresses.ipv4,
+    upstreamBytesPerSecond: 20e6
+  })
   const rows = yield* Scenarios.run(cluster, options)
   const table = Steps.table(rows)
   yield* Console.log(`\n${table}`)
@@ -60,6 +72,7 @@ const command = Command.make("cluster", flags, (options) =>
     const paths = {
       chart: resolve(options.chart),
       image: resolve(options.image),
+      imageBefore: resolve(options.imageBefore || options.image),
       out: Option.map(options.out, (path) => resolve(path))
     }
     process.exitCode = yield* Isolation.inside(measure({ ...options, ...paths }))

@@ -6,6 +6,7 @@ import { parse } from "yaml"
 import * as HelmChart from "./HelmChart.ts"
 
 const rules = join(HelmChart.directory, "alerts/spegel.yaml")
+const document = join(HelmChart.directory, "../../docs/metrics.md")
 
 const labels = (pod: string, others = "") => `{namespace="n",pod="${pod}"${others === "" ? "" : `,${others}`}}`
 
@@ -27,6 +28,7 @@ const requests = (pod: string, cache: string) =>
   `spegel_mirror_requests_total${labels(pod, `cache="${cache}",registry="r"`)}`
 const failures = (reason: string) => `spegel_mirror_peer_failures_total${labels("a", `reason="${reason}"`)}`
 const failing = (pod: string) => `spegel_background_failing${labels(pod, `task="advertise"`)}`
+const fault = (pod: string, reason: string) => `spegel_containerd_fault${labels(pod, `reason="${reason}"`)}`
 
 const cases: ReadonlyArray<Case> = [
   {
@@ -72,6 +74,13 @@ const cases: ReadonlyArray<Case> = [
     fires: { [failing("a")]: "0x110 1x10", [failing("b")]: "0x120" },
     named: { pod: "a", task: "advertise" },
     silent: { [failing("a")]: "0x100 1x2 0x20" }
+  },
+  {
+    alert: "SpegelContainerdFault",
+    fires: { [fault("a", "NotAsked")]: "0x110 1x10", [fault("b", "NotAsked")]: "0x120" },
+    named: { pod: "a", reason: "NotAsked" },
+    // It was mended.
+    silent: { [fault("a", "NotAsked")]: "0x100 1x2 0x20", [fault("a", "LayersDiscarded")]: "0x120" }
   }
 ]
 
@@ -123,11 +132,15 @@ describe.skipIf(missing !== undefined)(`alerts${missing === undefined ? "" : ` (
     })
   }
 
-  it("are all tried", async () => {
+  it("are all tried, and each is told of", async () => {
     const { groups } = parse(await readFile(rules, "utf8")) as {
       readonly groups: ReadonlyArray<{ readonly rules: ReadonlyArray<{ readonly alert: string }> }>
     }
-    assert.sameMembers(groups.flatMap(({ rules }) => rules.map(({ alert }) => alert)), cases.map(({ alert }) => alert))
+    const alerts = groups.flatMap(({ rules }) => rules.map(({ alert }) => alert))
+    assert.sameMembers(alerts, cases.map(({ alert }) => alert))
+    const [, ...rows] =
+      /^\| alert .*$(?:\n^\|.*$)+/m.exec(await readFile(document, "utf8"))?.[0].split("\n").slice(1) ?? []
+    assert.sameMembers(rows.map((row) => row.split("`")[1] ?? row), alerts, "docs/metrics.md tells what to do")
     const { code, stderr } = await HelmChart.run("promtool", ["check", "rules", rules])
     assert.strictEqual(code, 0, stderr)
   })

@@ -28,6 +28,7 @@ const table: Readonly<Record<string, HelmChart.Rendering>> = {
       podAnnotations: { a: "b" },
       commonLabels: { team: "platform" },
       updateStrategy: { type: "RollingUpdate", rollingUpdate: { maxUnavailable: "10%" } },
+      shutdown: { delaySeconds: 10, graceSeconds: 120 },
       affinity: {
         nodeAffinity: {
           requiredDuringSchedulingIgnoredDuringExecution: {
@@ -60,8 +61,10 @@ const table: Readonly<Record<string, HelmChart.Rendering>> = {
         mirroredRegistries: ["https://docker.io", "https://ghcr.io"],
         additionalMirrorTargets: ["http://10.0.0.9:5000"],
         registryFilters: [String.raw`^docker\.io/`, ":latest$"],
+        containerdConfigPath: "/etc/containerd/config.toml",
         bootstrapKinds: ["dns", "kubernetes"],
         extraArgs: ["--peer-cidrs=10.0.0.0/8"],
+        maxBodyMemory: 201_326_592,
         otel: { endpoint: "otel-collector:4318", insecure: true, sampler: 0.1 },
         extraEnv: [{
           name: "OTEL_EXPORTER_OTLP_HEADERS",
@@ -90,6 +93,8 @@ const table: Readonly<Record<string, HelmChart.Rendering>> = {
       }
     }
   },
+  "an identity in memory only": { values: { spegel: { persistence: { enabled: false } } } },
+  "hosts.toml files that others write": { values: { spegel: { containerdMirrorAdd: false } } },
   "a Lease only": { values: { spegel: { bootstrapKinds: ["kubernetes"] } }, release: "other" },
   "a taint of new nodes": { values: { nodeReadiness: { enabled: true, taint: "example.com/starting" } } },
   "Grafana's operator": {
@@ -170,13 +175,15 @@ const selects = (selector: Readonly<Record<string, string>>, labels: Readonly<Re
 
 const help = new Map<string, Promise<HelmChart.Finished>>()
 
-/** Flags of a command of `spegel`, as it tells of them itself. */
-const flagsOf = async (command: string) => {
+/** What a command of `spegel` tells of itself. */
+const helpOf = async (command: string) => {
   const main = join(repository, "apps/spegel/bundle/main.js")
   const asked = help.get(command) ?? HelmChart.run(process.execPath, [main, command, "--help"])
   help.set(command, asked)
-  return (await asked).stdout.match(/--[a-z-]+/g) ?? []
+  return (await asked).stdout
 }
+
+const flagsOf = async (command: string) => (await helpOf(command)).match(/--[a-z-]+/g) ?? []
 
 /** Kinds whose types are not at hand. */
 const foreign = new Set(["GrafanaDashboard"])
@@ -332,7 +339,8 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
 
       it("restores nodes after uninstall, whatever they are to the mirrors now, and leaves nothing", () => {
         const hooks = hooksOf(objects, "post-delete")
-        if (rendering.values?.spegel?.containerdMirrorAdd === false) return assert.lengthOf(hooks, 0)
+        const { containerdMirrorAdd = true, persistence } = rendering.values?.spegel ?? {}
+        if (!containerdMirrorAdd && persistence?.enabled === false) return assert.lengthOf(hooks, 0)
         assert.deepStrictEqual(hooks.map(({ kind }) => kind), [
           "ServiceAccount",
           "Role",
@@ -355,7 +363,11 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
         for (const field of ["imagePullSecrets", "priorityClassName"]) {
           assert.deepStrictEqual(cleanup?.spec[field], mirror?.spec[field], field)
         }
+        // Whatever keeps mirrors from a node now: a selector, an affinity, a taint.
         assert.deepStrictEqual(cleanup?.spec.nodeSelector, { "kubernetes.io/os": "linux" })
+        assert.isUndefined(cleanup?.spec.affinity)
+        const { tolerations = [{ operator: "Exists" }] } = rendering.values?.cleanup ?? {}
+        assert.deepStrictEqual(cleanup?.spec.tolerations, tolerations)
         const [, role, binding, daemonSet, job] = hooks
         assert.deepStrictEqual(role?.["rules"], [
           { apiGroups: ["apps"], resources: ["daemonsets"], resourceNames: [daemonSet?.metadata.name], verbs: ["get"] },
@@ -370,23 +382,48 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
         assert.isBelow(seconds, job?.["spec"].activeDeadlineSeconds)
         assert.isBelow(job?.["spec"].activeDeadlineSeconds, 300)
         assert.isAbove(job?.["spec"].ttlSecondsAfterFinished, 0)
+        // Helm prints which nodes are restored, and which are not.
+        assert.strictEqual(
+          job?.metadata.annotations?.["helm.sh/hook-output-log-policy"],
+          "hook-succeeded,hook-failed"
+        )
         // A pod that tolerates everything would be given to a node that is down.
         for (const { key } of wait?.spec.tolerations ?? []) assert.isString(key)
         const directories = (pod: { readonly spec: { readonly volumes: ReadonlyArray<{ hostPath?: unknown }> } }) =>
           pod.spec.volumes.flatMap(({ hostPath }) => hostPath ?? [])
         const identity = { path: "/var/lib/spegel", type: "DirectoryOrCreate" }
-        for (const hostPath of directories(cleanup as never)) {
-          assert.deepInclude([...directories(mirror as never), identity], hostPath)
-        }
+        const cleaned = directories(cleanup as never)
+        for (const hostPath of cleaned) assert.deepInclude([...directories(mirror as never), identity], hostPath)
+        // An identity may have been kept before; hosts.toml files that others write are theirs.
+        assert.deepInclude(cleaned, identity)
+        assert.lengthOf(cleaned, containerdMirrorAdd ? 2 : 1)
       })
 
       it("has a port that stays open when a mirror stops, and time enough for what runs", () => {
         const pod = podsOf(objects)[0] ?? assert.fail()
         const registry = containersOf(pod).at(-1) ?? assert.fail()
-        assert.deepStrictEqual(flag(registry, "shutdown-delay"), ["5s"])
-        // Beside the default of --shutdown-grace.
-        assert.isAbove(pod.spec.terminationGracePeriodSeconds, 5 + 20)
+        const { delaySeconds = 5, graceSeconds = 20 } = rendering.values?.shutdown ?? {}
+        assert.deepStrictEqual(flag(registry, "shutdown-delay"), [`${delaySeconds}s`])
+        assert.deepStrictEqual(flag(registry, "shutdown-grace"), [`${graceSeconds}s`])
+        assert.isAbove(pod.spec.terminationGracePeriodSeconds, delaySeconds + graceSeconds)
         assert.strictEqual(pod.annotations?.["kubectl.kubernetes.io/default-container"], "registry")
+      })
+
+      it("says in three commands whether it works, and what its namespace must allow", async () => {
+        const text = await HelmChart.notes(rendering)
+        const { labels, name } = podsOf(objects)[0] ?? assert.fail()
+        const selector = ["instance", "component"].map((key) => `app.kubernetes.io/${key}`).map((key) =>
+          `${key}=${labels[key]}`
+        ).join()
+        const { port } = find(objects, "Service", name)["spec"].ports[0]
+        assert.deepStrictEqual(text.match(/^ {2}(?:kubectl|helm) .*$/gm), [
+          `  kubectl --namespace mirrors rollout status daemonset/${name}`,
+          `  helm --namespace mirrors test ${rendering.release ?? "spegel"}`,
+          `  kubectl --namespace mirrors port-forward $(kubectl --namespace mirrors get pod --output name --selector ${selector} --field-selector spec.nodeName=NODE) ${port}`,
+          "  kubectl label namespace mirrors pod-security.kubernetes.io/enforce=privileged"
+        ])
+        const pages = rendering.values?.spegel?.["debugWebEnabled"] ?? true
+        assert.include(text, `http://127.0.0.1:${port}/${pages ? "debug/web/" : "metrics"}`)
       })
 
       it("can be tested by helm", () => {
@@ -435,6 +472,20 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
     assert.include(refused.stderr, "service.registry.hostPort and service.registry.nodePort must differ")
   })
 
+  it("starts a new mirror before the old one stops, where two can be on one node, or as it is told", async () => {
+    const strategyOf = async (rendering: HelmChart.Rendering) =>
+      find(await HelmChart.render(rendering), "DaemonSet", "spegel")["spec"].updateStrategy
+    const rolling = (maxSurge: number, maxUnavailable: number) => ({
+      type: "RollingUpdate",
+      rollingUpdate: { maxSurge, maxUnavailable }
+    })
+    assert.deepStrictEqual(await strategyOf({ kubernetes: "1.34.0" }), rolling(1, 0))
+    // Two pods cannot have one hostPort.
+    assert.deepStrictEqual(await strategyOf({ kubernetes: "1.33.7" }), rolling(0, 1))
+    const updateStrategy = { type: "OnDelete" }
+    assert.deepStrictEqual(await strategyOf({ values: { updateStrategy } }), updateStrategy)
+  })
+
   it("mounts the directory of containerd's socket, but no directory that others share", async () => {
     const mountOf = async (containerdSock: string) => {
       const objects = await HelmChart.render({ values: { spegel: { containerdSock } } })
@@ -449,6 +500,25 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
       type: "Directory"
     })
     assert.deepStrictEqual(await mountOf("/run/c.sock"), { path: "/run/c.sock", type: "Socket" })
+  })
+
+  it("mounts the directory of containerd's configuration, read-only, where it is named", async () => {
+    const settingsOf = async (containerdConfigPath: string) => {
+      const objects = await HelmChart.render({ values: { spegel: { containerdConfigPath } } })
+      const isSettings = ({ name }: { name: string }) => name === "containerd-settings"
+      const registry = containerOf(objects, "registry")
+      return {
+        flag: flag(registry, "containerd-config"),
+        mounts: registry["volumeMounts"].filter(isSettings),
+        volumes: mirror(objects).spec.volumes.filter(isSettings)
+      }
+    }
+    assert.deepStrictEqual(await settingsOf(""), { flag: [], mounts: [], volumes: [] })
+    assert.deepStrictEqual(await settingsOf("/etc/containerd/config.toml"), {
+      flag: ["/etc/containerd/config.toml"],
+      mounts: [{ name: "containerd-settings", mountPath: "/etc/containerd", readOnly: true }],
+      volumes: [{ name: "containerd-settings", hostPath: { path: "/etc/containerd", type: "DirectoryOrCreate" } }]
+    })
   })
 
   it("does what former values of Go Spegel's chart say", async () => {
@@ -474,6 +544,45 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
     assert.strictEqual(await imageOf({ repository: "r.example/s", tag: "v9" }), "r.example/s:v9")
     const digest = `sha256:${"b".repeat(64)}`
     assert.strictEqual(await imageOf({ repository: "r.example/s", tag: "v9", digest }), `r.example/s@${digest}`)
+  })
+
+  it("bounds the memory of bodies where it is told, in whole bytes", async () => {
+    const memoryOf = async (spegel: { readonly maxBodyMemory?: number | string }) =>
+      flag(containerOf(await HelmChart.render({ values: { spegel } }), "registry"), "max-body-memory")
+    assert.deepStrictEqual(await memoryOf({}), [])
+    assert.deepStrictEqual(await memoryOf({ maxBodyMemory: "" }), [])
+    // Helm would print these as 8.388608e+06 and 1.099511627776e+12.
+    for (const bytes of [8_388_608, 1_099_511_627_776]) {
+      assert.deepStrictEqual(await memoryOf({ maxBodyMemory: bytes }), [String(bytes)])
+    }
+  })
+
+  it("has a memory limit for what the mirror's defaults allow, as values.yaml says", async () => {
+    const { limits } = containerOf(await HelmChart.render(), "registry")["resources"]
+    const [, defaultBytes] = /--max-body-memory[^]*?default (\d+)/.exec(await helpOf("registry")) ?? []
+    const mebibytes = Number(defaultBytes) / 2 ** 20
+    const described = ChartReadme.read(await read("values.yaml")).find(({ key }) => key === "spegel.maxBodyMemory")
+    assert.include(described?.description, `${mebibytes} MiB. The memory limit in`)
+    assert.strictEqual(limits.memory, `${mebibytes + 160}Mi`)
+  })
+
+  it("tells of each flag of the mirror that has no value of its own", async () => {
+    const renderings = await Promise.all(
+      Object.values(table).map(({ values, ...rendering }) =>
+        HelmChart.render({ ...rendering, values: { ...values, spegel: { ...values?.spegel, extraArgs: [] } } })
+      )
+    )
+    const set = new Set(
+      renderings.flatMap(allPodsOf).flatMap(containersOf).flatMap(({ args }) => args ?? []).map((arg) =>
+        arg.split("=", 1)[0]
+      )
+    )
+    const readme = await read("README.md")
+    const [section = ""] = /^## Flags without a value$[^]*?(?=^## )/m.exec(readme) ?? []
+    const common = new Set(await flagsOf("version"))
+    const left = [...new Set(await flagsOf("registry"))].filter((flag) => !set.has(flag) && !common.has(flag))
+    assert.isAbove(left.length, 10)
+    for (const flag of left) assert.include(section, `\`${flag}\``)
   })
 
   it("sends traces where a collector is named", async () => {
@@ -519,6 +628,18 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
       ["text for a list", "mirroredRegistries", { spegel: { mirroredRegistries: "https://docker.io" } }],
       ["a digest that is none", "digest", { image: { digest: "v0.1.0" } }],
       ["a further flag without dashes", "extraArgs", { spegel: { extraArgs: ["peer-cidrs=10.0.0.0/8"] } }],
+      ["tags of the mirror and none at once", "tagResolution", {
+        spegel: { resolveTags: false, tagResolution: "mirror" }
+      }],
+      ["a registry with a path", "mirroredRegistries", {
+        spegel: { mirroredRegistries: ["https://docker.io/library"] }
+      }],
+      ["a mirror that is no URL", "additionalMirrorTargets", {
+        spegel: { additionalMirrorTargets: ["10.0.0.9:5000"] }
+      }],
+      ["memory with a unit", "maxBodyMemory", { spegel: { maxBodyMemory: "96Mi" } }],
+      ["memory that is too little", "maxBodyMemory", { spegel: { maxBodyMemory: 100_000 } }],
+      ["a part of a second", "graceSeconds", { shutdown: { graceSeconds: 0.5 } }],
       ["tags of upstream first for all registries", "mirroredRegistries", {
         spegel: { tagResolution: "upstream-first" }
       }]
@@ -540,6 +661,18 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
     // The probe tells why before the kubelet ends it.
     assert.isAbove(startupProbe.timeoutSeconds, 50)
     for (const flag of ["--url", "--timeout"]) assert.include(await flagsOf("probe"), flag)
+  })
+
+  it("takes registries as hosts and as URLs, and mirrors at addresses of both families", async () => {
+    const spegel = {
+      mirroredRegistries: ["docker.io", "registry.example:5000", "https://ghcr.io", "http://127.0.0.1:5000/"],
+      additionalMirrorTargets: ["http://10.0.0.9:5000", "https://mirror.example/", "http://[fd00::7]:30020"],
+      resolveTags: false,
+      tagResolution: "never"
+    }
+    const configuration = containerOf(await HelmChart.render({ values: { spegel } }), "configuration")
+    assert.deepStrictEqual(flag(configuration, "mirrored-registries"), spegel.mirroredRegistries)
+    assert.includeMembers(flag(configuration, "mirror-targets"), spegel.additionalMirrorTargets)
   })
 
   it("takes tags of upstream first where registries are named, by either key", async () => {
@@ -581,7 +714,7 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
 
   it("has a dashboard and alerts over metrics that exist", async () => {
     const sources: Array<string> = []
-    for await (const path of glob("packages/*/src/**/*.ts", { cwd: repository })) {
+    for await (const path of glob("{packages,apps}/*/src/**/*.ts", { cwd: repository })) {
       sources.push(await readFile(join(repository, path), "utf8"))
     }
     const ours = new Set(sources.join("\n").match(/(?<=")(?:spegel|http)_[a-z_]+(?=")/g))

@@ -1,7 +1,7 @@
 /** Real helm, built from its pinned source once and kept in the user's cache, and what it makes of the chart. */
 import { execFile, type ExecFileException } from "node:child_process"
 import { existsSync } from "node:fs"
-import { mkdtemp, rm, writeFile } from "node:fs/promises"
+import { copyFile, cp, mkdtemp, rm, writeFile } from "node:fs/promises"
 import { homedir, tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -90,10 +90,13 @@ export interface KubernetesObject {
 /** Values over the chart's own; those that tests look at have types. */
 export interface Values {
   readonly clusterDomain?: string
+  readonly cleanup?: { readonly timeoutSeconds?: number; readonly tolerations?: ReadonlyArray<object> }
+  readonly shutdown?: { readonly delaySeconds?: number; readonly graceSeconds?: number }
   readonly nodeReadiness?: { readonly enabled: boolean; readonly taint?: string }
   readonly spegel?: {
     readonly bootstrapKinds?: ReadonlyArray<string>
     readonly containerdMirrorAdd?: boolean
+    readonly persistence?: { readonly enabled?: boolean; readonly [key: string]: unknown }
     readonly [key: string]: unknown
   }
   readonly [key: string]: unknown
@@ -105,17 +108,18 @@ export interface Rendering {
   readonly release?: string
 }
 
-/** Runs a helm command on the chart with values; `release` is the first argument of those that have one. */
+/** Runs a helm command on a chart with values; `release` is the first argument of those that have one. */
 export const command = async (
   name: "lint" | "template",
-  { kubernetes = "1.34.0", release = "spegel", values = {} }: Rendering
+  { kubernetes = "1.34.0", release = "spegel", values = {} }: Rendering,
+  chart = directory
 ) => {
   const temporary = await mkdtemp(join(tmpdir(), "spegel-chart-"))
   try {
     // JSON is YAML, and has no word that helm takes for a boolean.
     const file = join(temporary, "values.json")
     await writeFile(file, JSON.stringify(values))
-    const positional = name === "lint" ? [directory] : [release, directory, "--namespace", "mirrors"]
+    const positional = name === "lint" ? [chart] : [release, chart, "--namespace", "mirrors"]
     return await run(helm, [name, ...positional, "--kube-version", kubernetes, "--values", file])
   } finally {
     await rm(temporary, { recursive: true })
@@ -123,13 +127,41 @@ export const command = async (
 }
 
 /** The objects that helm would create, its hooks among them. */
-export const render = async (rendering: Rendering = {}): Promise<ReadonlyArray<KubernetesObject>> => {
-  const { code, stderr, stdout } = await command("template", rendering)
+export const render = async (
+  rendering: Rendering = {},
+  chart = directory
+): Promise<ReadonlyArray<KubernetesObject>> => {
+  const { code, stderr, stdout } = await command("template", rendering, chart)
   if (code !== 0) throw new Error(stderr)
   return parseAllDocuments(stdout).map((document) => {
     if (document.errors.length > 0) throw document.errors[0] ?? new Error("no YAML")
     return document.toJS() as KubernetesObject | null
   }).filter((object) => object !== null)
+}
+
+/** An object that has the text of the file `notes.txt`, as helm would print it. */
+const notesObject = `apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: rendered-notes
+data:
+  notes: {{ tpl (.Files.Get "notes.txt") . | toJson }}
+`
+
+/** What helm prints after an installation. It renders notes by themselves only for a cluster, so they are made an object. */
+export const notes = async (rendering: Rendering = {}): Promise<string> => {
+  const temporary = await mkdtemp(join(tmpdir(), "spegel-notes-"))
+  try {
+    await cp(directory, temporary, { recursive: true })
+    await copyFile(join(directory, "templates", "NOTES.txt"), join(temporary, "notes.txt"))
+    await writeFile(join(temporary, "templates", "rendered-notes.yaml"), notesObject)
+    const objects = await render(rendering, temporary)
+    const found = objects.find(({ metadata }) => metadata.name === "rendered-notes")
+    if (found === undefined) throw new Error("helm rendered no notes")
+    return String(found["data"].notes)
+  } finally {
+    await rm(temporary, { recursive: true })
+  }
 }
 
 /** Decodes objects strictly into Kubernetes' own types. */

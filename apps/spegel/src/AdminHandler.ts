@@ -5,6 +5,7 @@ import { Router } from "@spegel-ts/router/Router"
 import { StateTracker } from "@spegel-ts/state-tracker/StateTracker"
 import { MetricsEndpoint } from "@spegel-ts/telemetry/MetricsEndpoint"
 import { Effect } from "effect"
+import { ContainerdFaults } from "./ContainerdFaults.ts"
 import * as DebugPage from "./DebugPage.ts"
 import { version } from "./Version.ts"
 
@@ -13,6 +14,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly debug: boole
   const router = yield* Router
   const tracker = yield* StateTracker
   const ledger = yield* PullLedger
+  const faults = yield* ContainerdFaults
 
   const json = (value: unknown) => ({ type: "application/json", body: JSON.stringify(value) })
   const pages = new Map<string, Effect.Effect<{ readonly type: string; readonly body: string }>>([
@@ -25,6 +27,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly debug: boole
         const body = DebugPage.render({
           version,
           standing: yield* router.standing,
+          faults: [...(yield* faults.known).values()],
           self: yield* router.self,
           peers: yield* router.peers,
           snapshot: yield* tracker.snapshot,

@@ -10,7 +10,7 @@ import * as PullSpans from "@spegel-ts/registry/PullSpans"
 import { isProbe, Registry } from "@spegel-ts/registry/Registry"
 import type { Bootstrap } from "@spegel-ts/router/Bootstrap"
 import * as HttpDocument from "@spegel-ts/router/HttpDocument"
-import { Identity, type Owner } from "@spegel-ts/router/Identity"
+import { Identity, isKept, type Owner } from "@spegel-ts/router/Identity"
 import * as Libp2p from "@spegel-ts/router/Libp2p"
 import { Router } from "@spegel-ts/router/Router"
 import type { NoUsableAddress } from "@spegel-ts/router/SelfAddress"
@@ -24,11 +24,13 @@ import { hostname } from "node:os"
 import * as AdminHandler from "./AdminHandler.ts"
 import * as BasicAuthFiles from "./BasicAuthFiles.ts"
 import * as BootstrapHandler from "./BootstrapHandler.ts"
+import { ContainerdFaults } from "./ContainerdFaults.ts"
 import * as HangUp from "./HangUp.ts"
 import { type ListenAddress, print } from "./ListenAddress.ts"
 import * as MirrorFlags from "./MirrorFlags.ts"
 import * as NodeNews from "./NodeNews.ts"
 import type { NodeTaintOptions } from "./NodeTaint.ts"
+import * as Retirement from "./Retirement.ts"
 import * as StrayPromises from "./StrayPromises.ts"
 import { version } from "./Version.ts"
 
@@ -39,6 +41,10 @@ export type StoreSettings =
 
 export interface DaemonSettings extends MirrorFlags.MirrorSettings {
   readonly store: StoreSettings
+  /** containerd's configuration file; empty where it is out of reach. */
+  readonly containerdConfig: string
+  /** Directory of containerd's hosts.toml files, as containerd is to be told. */
+  readonly containerdRegistryConfigPath: string
   readonly registryAddr: ListenAddress
   readonly routerAddr: ListenAddress
   readonly metricsAddr: ListenAddress
@@ -91,18 +97,6 @@ const storeLayer = (store: StoreSettings) => {
 const connectionsBeside = { all: 128, ofAddress: 32 }
 
 /**
- * Sends nobody here any more, and answers those who come all the same: Kubernetes needs a moment to lead nobody to a pod that
- * stops, and containerd before 2.1 waits up to 30 s for a port that is gone.
- */
-const retire = Effect.fnUntraced(function*(delay: Duration.Duration) {
-  yield* (yield* Registry).retire
-  yield* (yield* Router).leave
-  if (Duration.isZero(delay)) return
-  yield* Effect.logInfo("stopping").pipe(Effect.annotateLogs({ portOpenFor: Duration.format(delay) }))
-  yield* Effect.sleep(delay)
-})
-
-/**
  * Runs until interrupted. Then nobody is sent here, the port stays open for the delay, running bodies are finished within the
  * grace, and everything is closed. Another interruption changes nothing.
  */
@@ -112,9 +106,11 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
   const basicAuth = yield* BasicAuthFiles.load(settings.basicAuthDir)
   const { filter, resolveTags, shutdownGrace: grace } = settings
   yield* BuildInfo.publish(version, process.versions.node)
+  // Asked before the router makes the identity.
+  const hasPredecessor = settings.store._tag === "Containerd" && (yield* isKept(settings.dataDir))
 
   const transport = PeerTransport.layer(MirrorFlags.transportOptions(settings))
-  const router = Libp2p.layer({
+  const router = Libp2p.layerWithoutIdentity({
     ...settings.routerAddr,
     registryPort: settings.registryAddr.port,
     peerCidrs: settings.peerCidrs,
@@ -137,7 +133,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
     }),
     StateTracker.layer({ filter })
   ).pipe(
-    Layer.provideMerge(Layer.mergeAll(router, transport, PullLedger.layer)),
+    Layer.provideMerge(Layer.mergeAll(router, transport, PullLedger.layer, ContainerdFaults.layer)),
     // The store is what is most often missing: it is asked first, before any port is taken.
     Layer.provideMerge(storeLayer(settings.store)),
     Layer.provideMerge(MetricsEndpoint.layer),
@@ -172,7 +168,9 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
     yield* Effect.forkScoped(tracker.run)
     yield* HttpListener.listen({ ...settings.registryAddr, handler: registry.handler, isProbe, grace })
     const router = yield* Router
-    yield* Effect.addFinalizer(() => retire(settings.shutdownDelay))
+    yield* Effect.addFinalizer(() =>
+      Retirement.retire({ delay: settings.shutdownDelay, unready: registry.retire, leave: router.leave })
+    )
     const { addresses, id } = yield* router.self
     yield* Effect.logInfo("running").pipe(Effect.annotateLogs({
       id,
@@ -187,6 +185,18 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
       "news of failed pulls",
       NodeNews.followFailures((yield* PullLedger.PullLedger).events)
     )
+    if (settings.store._tag === "Containerd") {
+      const ContainerdWatch = yield* Effect.promise(() => import("./ContainerdWatch.ts"))
+      yield* ContainerdWatch.start({
+        containerd: settings.store,
+        containerdConfig: settings.containerdConfig,
+        configPath: settings.containerdRegistryConfigPath,
+        requests: (yield* PullLedger.PullLedger).events,
+        hasPredecessor,
+        ready: router.ready,
+        filter
+      })
+    }
     if (Option.isSome(settings.nodeTaint)) {
       // Loaded only where it is used: TLS takes memory.
       const NodeTaint = yield* Effect.promise(() => import("./NodeTaint.ts"))

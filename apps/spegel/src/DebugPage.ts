@@ -8,6 +8,8 @@ import type { Snapshot } from "@spegel-ts/state-tracker/StateTracker"
 export interface DebugFacts {
   readonly version: string
   readonly standing: Standing
+  /** What keeps containerd from using this mirror, or layers from peers. */
+  readonly faults: ReadonlyArray<string>
   readonly self: Peer
   readonly peers: ReadonlyArray<PeerFacts>
   readonly snapshot: Snapshot
@@ -63,13 +65,14 @@ const standingText = (standing: Standing): string => {
 
 /** The page, complete and without scripts; it loads itself again every five seconds. */
 export const render = (facts: DebugFacts): string => {
-  const { peers, pulls, standing, self, snapshot, version } = facts
+  const { faults, peers, pulls, standing, self, snapshot, version } = facts
   const advertised = [...snapshot.tags].map(([registry, tags]) => [registry, snapshot.images.get(registry) ?? 0, tags])
   return `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5">
 <meta name="viewport" content="width=device-width"><title>spegel-ts ${
     escape(self.addresses[0] ?? "")
   }</title><style>${style}</style></head><body>
 <h1>spegel-ts ${escape(version)}</h1><p>${standingText(standing)}</p>
+${faults.map((fault) => `<p class="no">${escape(fault)}</p>`).join("")}
 <p><code>${escape(self.id)}</code> at ${
     escape(self.addresses.join(", ") || "no announced address")
   }, registry port ${self.registryPort}</p>

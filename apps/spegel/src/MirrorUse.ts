@@ -1,6 +1,7 @@
-/** Warnings about a containerd that will not ask the mirror, whatever hosts.toml says. */
+/** What keeps containerd from asking the mirror, whatever hosts.toml says: as far as its configuration tells. */
+import type { ContainerdClient, ContainerdFailed, ContainerdUnavailable } from "@spegel-ts/containerd/ContainerdClient"
 import * as ContainerdConfig from "@spegel-ts/containerd/ContainerdConfig"
-import { Effect } from "effect"
+import { Effect, Option } from "effect"
 import { existsSync } from "node:fs"
 
 /** The version by the socket; loaded only where there is one, as gRPC takes memory. */
@@ -23,7 +24,7 @@ export const warn = Effect.fn("MirrorUse.warn")(function*(options: {
     const config = yield* ContainerdConfig.read(containerdConfig)
     const containerd = yield* versionOf(containerdSock)
     for (const finding of ContainerdConfig.verify(config, { containerd, configPath })) {
-      yield* Effect.logWarning(`containerd does not use this mirror: ${ContainerdConfig.advice(finding)}`).pipe(
+      yield* Effect.logWarning(ContainerdConfig.describe(finding)).pipe(
         Effect.annotateLogs({ file: containerdConfig, containerd })
       )
     }
@@ -31,5 +32,33 @@ export const warn = Effect.fn("MirrorUse.warn")(function*(options: {
     Effect.timeout("5 seconds"),
     // The configuration is written all the same: this is advice.
     Effect.catch((error) => Effect.logWarning(`cannot tell whether containerd uses this mirror: ${error.message}`))
+  )
+})
+
+/** A finding that is so wherever this process runs: a container may see other paths, and inline mirrors may name this one. */
+export type CertainFinding = Exclude<
+  ContainerdConfig.Finding,
+  { readonly _tag: "ConfigPathElsewhere" | "InlineMirrors" }
+>
+
+const isCertain = (finding: ContainerdConfig.Finding): finding is CertainFinding =>
+  finding._tag !== "ConfigPathElsewhere" && finding._tag !== "InlineMirrors"
+
+/** What containerd's own word for its configuration (1.x) shows, or else the file; none where neither is in reach. */
+export const findings = Effect.fn("MirrorUse.findings")(function*(
+  client: Pick<typeof ContainerdClient.Service, "criConfig" | "version">,
+  options: { readonly containerdConfig: string; readonly configPath: string }
+): Effect.fn.Return<Option.Option<ReadonlyArray<CertainFinding>>, ContainerdUnavailable | ContainerdFailed> {
+  const containerd = yield* client.version
+  const own = Option.flatMap(yield* client.criConfig, ContainerdConfig.ofCriStatus)
+  const file = existsSync(options.containerdConfig)
+    ? yield* ContainerdConfig.read(options.containerdConfig).pipe(
+      Effect.tapError(({ message }) => Effect.logInfo(`cannot tell whether containerd uses this mirror: ${message}`)),
+      Effect.option
+    )
+    : Option.none()
+  return Option.map(
+    Option.orElse(own, () => file),
+    (config) => ContainerdConfig.verify(config, { containerd, configPath: options.configPath }).filter(isCertain)
   )
 })

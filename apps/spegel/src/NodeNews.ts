@@ -1,7 +1,8 @@
 /** What an operator wants to read in the log of a node that works, and of one whose peers do not: few lines, however much happens. */
+import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import type { PullEvent } from "@spegel-ts/registry/PullLedger"
 import type { Snapshot } from "@spegel-ts/state-tracker/StateTracker"
-import { Clock, Effect, Stream } from "effect"
+import { Effect, Stream } from "effect"
 
 const look = "2 seconds"
 /** Between two lines about what is advertised. */
@@ -17,7 +18,7 @@ export const followAdvertised = Effect.fnUntraced(function*(snapshot: Effect.Eff
   let quietUntil = -Infinity
   while (true) {
     yield* Effect.sleep(look)
-    const now = Number(yield* Clock.monotonicTimeNanos) / 1e6
+    const now = yield* MonotonicTime.millis
     if (now < quietUntil) continue
     const { digests, images } = yield* snapshot
     const count = [...images.values()].reduce((sum, images) => sum + images, 0)

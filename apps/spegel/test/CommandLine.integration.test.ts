@@ -4,8 +4,9 @@ import { Effect, Schedule } from "effect"
 import { copyFile, mkdir, writeFile } from "node:fs/promises"
 import { createServer } from "node:net"
 import { join } from "node:path"
+import { freePort } from "../../../packages/router/test/FreePort.ts"
 import * as SpegelProcess from "./e2e/SpegelProcess.ts"
-import { freePort, temporary } from "./e2e/Upstream.ts"
+import { temporary } from "./e2e/Upstream.ts"
 
 /** Flags that make a daemon start anywhere, with nothing but a directory of its own. */
 const daemonFlags = Effect.fnUntraced(function*(directory: string) {

@@ -275,7 +275,7 @@ describe("spegel", () => {
       const key = join(directory, "private.key")
       const run = (...args: ReadonlyArray<string>) => InProcess.run(["data-dir", ...args], { DATA_DIR: directory })
       writeFileSync(key, "a key", { mode: 0o600 })
-      writeFileSync(`${key}.owner`, "{}")
+      for (const beside of ["owner", "lock"]) writeFileSync(`${key}.${beside}`, "{}")
       assert.isTrue((yield* run()).succeeded)
       assert.deepStrictEqual([directory, key].map((path) => statSync(path).mode & 0o777), [0o770, 0o640])
       writeFileSync(join(directory, "other"), "")

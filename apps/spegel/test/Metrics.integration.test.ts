@@ -7,8 +7,9 @@ import { Effect, Schedule } from "effect"
 import { spawnSync } from "node:child_process"
 import { globSync, readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
+import { freePort } from "../../../packages/router/test/FreePort.ts"
 import * as SpegelProcess from "./e2e/SpegelProcess.ts"
-import { freePort, temporary } from "./e2e/Upstream.ts"
+import { temporary } from "./e2e/Upstream.ts"
 
 const root = fileURLToPath(new URL("../../..", import.meta.url))
 const read = (path: string) => readFileSync(`${root}/${path}`, "utf8")

@@ -6,8 +6,9 @@ import { createServer } from "node:http"
 import { join } from "node:path"
 import { parse } from "smol-toml"
 import * as StartingStates from "../../../packages/containerd/test/StartingStates.ts"
+import { freePort } from "../../../packages/router/test/FreePort.ts"
 import * as SpegelProcess from "./e2e/SpegelProcess.ts"
-import { freePort, temporary } from "./e2e/Upstream.ts"
+import { temporary } from "./e2e/Upstream.ts"
 
 const status = (url: string) =>
   Effect.tryPromise((signal) => fetch(url, { signal })).pipe(Effect.map(({ status }) => status))

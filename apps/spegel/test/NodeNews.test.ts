@@ -18,6 +18,7 @@ const listen = () => {
 const pull = (over: Partial<PullEvent>): PullEvent => ({
   time: 0,
   method: "GET",
+  mirrored: false,
   registry: "docker.io",
   content: "sha256:00",
   range: undefined,
@@ -95,6 +96,7 @@ describe("what a node says of itself", () => {
       DebugPage.render({
         version: "1",
         standing,
+        faults: ["containerd <does> not"],
         self: { id: "12D3Koo", addresses: ["10.0.0.1"], registryPort: 5000 },
         peers: [],
         snapshot: { tags: new Map(), images: new Map(), digests: 0 },
@@ -104,6 +106,7 @@ describe("what a node says of itself", () => {
     assert.include(page(Standing.Alone({ reason: "nobody" })), ">ready, alone</span> nobody")
     const joined = page(Standing.Joined({ peers: 3 }))
     assert.include(joined, ">ready</span>")
+    assert.include(joined, `<p class="no">containerd &lt;does&gt; not</p>`)
     for (const words of ["12D3Koo", "10.0.0.1"]) assert.include(joined, words)
   })
 })

@@ -1,15 +1,20 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { createServer } from "node:http"
-import { freePort } from "./e2e/Upstream.ts"
+import { freePort } from "../../../packages/router/test/FreePort.ts"
 import * as InProcess from "./InProcess.ts"
 
-const serve = Effect.fnUntraced(function*(port: number, statuses: ReadonlyArray<number>, body: string) {
+const serve = Effect.fnUntraced(function*(
+  port: number,
+  statuses: ReadonlyArray<number>,
+  body: string,
+  host = "127.0.0.1"
+) {
   let asked = 0
   const server = createServer((_request, response) => response.writeHead(statuses[asked++] ?? 200).end(body))
   yield* Effect.acquireRelease(
     Effect.callback<void>((resume) => {
-      server.listen(port, "127.0.0.1", () => resume(Effect.void))
+      server.listen(port, host, () => resume(Effect.void))
     }),
     () => Effect.sync(() => server.close(() => undefined).closeAllConnections())
   )
@@ -33,6 +38,24 @@ describe("spegel probe", () => {
       ])
       assert.deepStrictEqual(complaints, [])
       assert.sameMembers(stdout.split("\n"), [`http://127.0.0.1:${ready}/readyz: 200`, `${url}: 200`, `peers{a="b"} 2`])
+    }).pipe(Effect.scoped))
+
+  it.live("asks an IPv6 address, with brackets and as a template writes it that does not know its family", () =>
+    Effect.gen(function*() {
+      const port = yield* freePort
+      yield* serve(port, [], "", "::1")
+      for (const host of ["::1", "[::1]", "0:0:0:0:0:0:0:1"]) {
+        for (const path of ["", "/", "/readyz?a=b:1"]) {
+          const { complaints, stdout } = yield* InProcess.run(["probe", `--url=http://${host}:${port}${path}`])
+          assert.deepStrictEqual(complaints, [], `${host} ${path}`)
+          assert.include(stdout, "200")
+        }
+      }
+      // Without a port.
+      assert.include(
+        (yield* InProcess.run(["probe", "--url=http://fd00::7/readyz"])).complaints[0],
+        "an http or https URL"
+      )
     }).pipe(Effect.scoped))
 
   it.live("fails with the last answer when its time is over", () =>

@@ -3,9 +3,10 @@ import { Effect, Schedule } from "effect"
 import { execFile } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
+import { freePort } from "../../../packages/router/test/FreePort.ts"
 import * as LogSink from "./e2e/LogSink.ts"
 import * as SpegelProcess from "./e2e/SpegelProcess.ts"
-import { freePort, temporary } from "./e2e/Upstream.ts"
+import { temporary } from "./e2e/Upstream.ts"
 
 /** Starts a mirror anywhere, with nothing but a directory of its own. */
 const start = Effect.fnUntraced(function*(options: {

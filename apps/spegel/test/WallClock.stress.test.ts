@@ -4,8 +4,9 @@ import * as DemoImage from "@spegel-ts/spegel/demo/DemoImage"
 import { Effect, Schedule } from "effect"
 import { get, type IncomingMessage } from "node:http"
 import { join } from "node:path"
+import { freePort } from "../../../packages/router/test/FreePort.ts"
 import * as SpegelProcess from "./e2e/SpegelProcess.ts"
-import { freePort, temporary } from "./e2e/Upstream.ts"
+import { temporary } from "./e2e/Upstream.ts"
 
 const mebibyte = 1024 * 1024
 

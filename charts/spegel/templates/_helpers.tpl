@@ -71,6 +71,15 @@ capability. Without capabilities root is held to the files' permissions as any u
 {{- end }}
 {{- end }}
 
+{{/*
+How mirrors are restarted, one after another: the new one is ready before the old one stops. Two cannot have one hostPort.
+*/}}
+{{- define "spegel.updateStrategy" -}}
+{{- $surge := ternary 1 0 (eq (include "spegel.preferSameNode" .) "true") }}
+{{- $one := dict "maxSurge" $surge "maxUnavailable" (sub 1 $surge) }}
+{{- toYaml (default (dict "type" "RollingUpdate" "rollingUpdate" $one) .Values.updateStrategy) }}
+{{- end }}
+
 {{/* Whether the pods talk to the Kubernetes API: "true" or "". */}}
 {{- define "spegel.usesApi" -}}
 {{- if or (has "kubernetes" .Values.spegel.bootstrapKinds) .Values.nodeReadiness.enabled }}

@@ -3,7 +3,7 @@ import * as Tracing from "@spegel-ts/telemetry/Tracing"
 import { Duration, Effect, Schedule } from "effect"
 import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
-import { freePort } from "../../../apps/spegel/test/e2e/Upstream.ts"
+import { freePort } from "../../../packages/router/test/FreePort.ts"
 
 const main = fileURLToPath(new URL("../main.ts", import.meta.url))
 

@@ -15,8 +15,17 @@ import {
   ImageUpdateSchema
 } from "./gen/images_pb.ts"
 import { Introspection } from "./gen/introspection_pb.ts"
+import { Namespaces } from "./gen/namespaces_pb.ts"
+import { RuntimeService } from "./gen/runtime_pb.ts"
 import { Version } from "./gen/version_pb.ts"
-import { type GrpcError, GrpcStatus, make as makeChannel, serverStream, unary } from "./internal/GrpcChannel.ts"
+import {
+  type GrpcError,
+  GrpcStatus,
+  make as makeChannel,
+  serverStream,
+  unary,
+  withHeader
+} from "./internal/GrpcChannel.ts"
 import { diagnose } from "./internal/SocketDiagnosis.ts"
 
 /** containerd cannot be talked to: no socket, no permission, no answer, or no containerd. */
@@ -69,10 +78,19 @@ export interface Image {
 export type ImageEvent = Data.TaggedEnum<{
   Subscribed: {}
   /** Created or updated. The event does not carry the digest, and the image may be gone already. */
-  ImageChanged: { readonly name: string }
+  ImageChanged: { readonly name: string; readonly createdBy: Creator }
   ImageRemoved: { readonly name: string }
 }>
 export const ImageEvent = Data.taggedEnum<ImageEvent>()
+
+/**
+ * Who made an image record: the CRI plugin, by a pull of the kubelet, or another client such as `ctr`; `none` where the
+ * record was there before. The plugin takes over the records of others, but only by an update.
+ */
+export type Creator = "kubelet" | "other" | "none"
+
+/** The CRI plugin's label of image records. */
+const managedByCri = "io.cri-containerd.image"
 
 export interface ContainerdClientOptions {
   /** Path of containerd's socket, `/run/containerd/containerd.sock` as a rule. */
@@ -101,6 +119,17 @@ export class ContainerdClient extends Context.Service<ContainerdClient, {
    * subscribes again has missed what happened meanwhile.
    */
   readonly events: Stream.Stream<ImageEvent, ContainerdUnavailable | ContainerdFailed>
+  /** The labels that containerd keeps with a blob of the namespace. */
+  readonly contentLabels: (
+    digest: Digest.Digest
+  ) => Effect.Effect<
+    Readonly<Record<string, string>>,
+    ContainerdNotFound | ContainerdUnavailable | ContainerdFailed
+  >
+  /** Whether another namespace has the blob, too. Namespaces share files: one gets what another has without a download. */
+  readonly isShared: (digest: Digest.Digest) => Effect.Effect<boolean, ContainerdUnavailable | ContainerdFailed>
+  /** The CRI plugin's own account of its configuration, JSON; none where it gives none. */
+  readonly criConfig: Effect.Effect<Option.Option<string>, ContainerdUnavailable | ContainerdFailed>
   /** Refs of the downloads under way (`layer-sha256:...`). */
   readonly ingests: Effect.Effect<ReadonlyArray<string>, ContainerdUnavailable | ContainerdFailed>
   /** Throws away what was downloaded of an ingest. Do so only when no pull of it runs: it would fail. */
@@ -117,6 +146,8 @@ export class ContainerdClient extends Context.Service<ContainerdClient, {
     options: ContainerdClientOptions
   ): Layer.Layer<ContainerdClient, ContainerdUnavailable | ContainerdFailed> => Layer.effect(this, connect(options))
 }
+
+const namespaceHeader = "containerd-namespace"
 
 const isUnavailable = (error: GrpcError) =>
   error.code === GrpcStatus.UNAVAILABLE ||
@@ -142,9 +173,14 @@ const toEvent =
     // The topic tells the type: containerd 1.x writes type URLs in a way that `anyUnpack` does not know.
     switch (topic) {
       case "/images/create":
-        return Result.try(() => ImageEvent.ImageChanged({ name: fromBinary(ImageCreateSchema, event.value).name }))
+        return Result.try(() => {
+          const { labels, name } = fromBinary(ImageCreateSchema, event.value)
+          return ImageEvent.ImageChanged({ name, createdBy: Object.hasOwn(labels, managedByCri) ? "kubelet" : "other" })
+        })
       case "/images/update":
-        return Result.try(() => ImageEvent.ImageChanged({ name: fromBinary(ImageUpdateSchema, event.value).name }))
+        return Result.try(() =>
+          ImageEvent.ImageChanged({ name: fromBinary(ImageUpdateSchema, event.value).name, createdBy: "none" })
+        )
       case "/images/delete":
         return Result.try(() => ImageEvent.ImageRemoved({ name: fromBinary(ImageDeleteSchema, event.value).name }))
       default:
@@ -156,7 +192,7 @@ const connect = Effect.fnUntraced(function*(options: ContainerdClientOptions) {
   const { deadline = "5 seconds", namespace, socket } = options
   const channel = yield* makeChannel({
     socket,
-    headers: { "containerd-namespace": namespace },
+    headers: { [namespaceHeader]: namespace },
     deadline: Duration.fromInputUnsafe(deadline)
   })
 
@@ -222,6 +258,30 @@ const connect = Effect.fnUntraced(function*(options: ContainerdClientOptions) {
         diagnose(socket),
         (hint) => Effect.fail(new ContainerdUnavailable({ operation: "follow containerd's events", socket, hint }))
       )))
+    ),
+    contentLabels: Effect.fn("ContainerdClient.contentLabels")((digest) =>
+      unary(channel, Content.method.info, { digest }).pipe(
+        Effect.map(({ info }) => info?.labels ?? {}),
+        Effect.catch(failOf("look up a blob", digest))
+      )
+    ),
+    isShared: Effect.fn("ContainerdClient.isShared")((digest) =>
+      unary(channel, Namespaces.method.list, {}).pipe(
+        Effect.flatMap(({ namespaces }) =>
+          Effect.findFirst(namespaces.filter(({ name }) => name !== namespace), ({ name }) =>
+            unary(withHeader(channel, namespaceHeader, name), Content.method.info, { digest }).pipe(
+              Effect.as(true),
+              Effect.catchIf(({ code }) =>
+                code === GrpcStatus.NOT_FOUND, () => Effect.succeed(false))
+            ))
+        ),
+        Effect.map(Option.isSome),
+        Effect.catch(fail("look for a blob in other namespaces"))
+      )
+    ),
+    criConfig: unary(channel, RuntimeService.method.status, { verbose: true }).pipe(
+      Effect.map(({ info }) => Option.fromUndefinedOr(info["config"])),
+      Effect.catch(fail("ask the CRI plugin for its configuration"))
     ),
     ingests: unary(channel, Content.method.listStatuses, {}).pipe(
       Effect.map(({ statuses }) => statuses.map(({ ref }) => ref)),

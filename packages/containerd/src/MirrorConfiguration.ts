@@ -63,7 +63,9 @@ const reasonOf = (cause: unknown): string =>
     ? "reason" in cause && typeof cause.reason === "string" ? cause.reason : cause.message
     : String(cause)
 
-const mayPass = ({ cause }: ConfigurationFailed) => AtomicFile.hasCode(cause, "ENOENT", "EEXIST", "ENOTEMPTY")
+/** Another run may move a directory away and back between two looks at it: then it is gone, there, or of another kind. */
+const mayPass = ({ cause }: ConfigurationFailed) =>
+  AtomicFile.hasCode(cause, "ENOENT", "EEXIST", "ENOTEMPTY", "EISDIR", "ENOTDIR")
 /** The other run needs a moment on a busy machine. */
 const moment = Effect.promise(() => setTimeout(5))
 

@@ -25,6 +25,29 @@ describe("ContainerdConfig", () => {
     assert.deepStrictEqual(findings("2.1.9", `version = 2\n[${newKey}]\nconfig_path = "${directory}"`), [])
   })
 
+  it("takes what the CRI plugin says of itself", () => {
+    const of = (registry: unknown, containerd: unknown = {}) =>
+      Option.map(
+        ContainerdConfig.ofCriStatus(JSON.stringify({ containerd, registry })),
+        (config) =>
+          ContainerdConfig.verify(config, { containerd: "1.7.24", configPath: directory }).map(({ _tag }) => _tag)
+      )
+    assert.deepStrictEqual(of({ configPath: directory, mirrors: null, configs: null }), Option.some([]))
+    assert.deepStrictEqual(
+      of({ configPath: `/elsewhere:${directory}` }),
+      Option.some(["UpgradeWillIgnoreConfigPath"])
+    )
+    assert.deepStrictEqual(
+      of({ configPath: directory }, { discardUnpackedLayers: true }),
+      Option.some(["LayersDiscarded"])
+    )
+    assert.deepStrictEqual(of({ configPath: directory }, { discardUnpackedLayers: false }), Option.some([]))
+    assert.deepStrictEqual(of({ configPath: "", mirrors: null }), Option.some(["ConfigPathUnset"]))
+    assert.deepStrictEqual(of({ configPath: "", mirrors: { "docker.io": {} } }), Option.some(["InlineMirrors"]))
+    for (const silent of [undefined, null, 7, "text"]) assert.deepStrictEqual(of(silent), Option.none())
+    assert.deepStrictEqual(ContainerdConfig.ofCriStatus("no JSON"), Option.none())
+  })
+
   it("finds keys that containerd ignores", () => {
     const oldInThree = `version = 3\n[${oldKey}]\nconfig_path = "${directory}"`
     assert.deepStrictEqual(findings("2.1.9", oldInThree), ["KeyIgnored"])
@@ -39,12 +62,14 @@ describe("ContainerdConfig", () => {
       "ConfigPathElsewhere"
     ])
     const list = `version = 2\n[${oldKey}]\nconfig_path = "${directory}:/etc/docker/certs.d"`
-    assert.deepStrictEqual(findings("1.7.24", list), [])
+    assert.deepStrictEqual(findings("1.7.24", list), ["UpgradeWillIgnoreConfigPath"])
     assert.deepStrictEqual(findings("2.1.9", list), ["ConfigPathIsList"])
-    assert.deepStrictEqual(
-      findings("2.1.9", `${list}\n[plugins.'io.containerd.cri.v1.images']\nuse_local_image_pull = true`),
-      []
-    )
+    const withSetting = (setting: string) =>
+      findings("2.1.9", `${list}\n[plugins.'io.containerd.cri.v1.images']\n${setting}`)
+    assert.deepStrictEqual(withSetting("use_local_image_pull = true"), [])
+    assert.deepStrictEqual(withSetting("max_concurrent_downloads = 5"), [])
+    assert.deepStrictEqual(withSetting("max_concurrent_downloads = 3"), ["ConfigPathIsList"])
+    assert.deepStrictEqual(withSetting("discard_unpacked_layers = true"), ["LayersDiscarded"])
   })
 
   it("finds inline mirrors and TLS, and a CRI that is off", () => {
@@ -57,13 +82,23 @@ describe("ContainerdConfig", () => {
     assert.deepStrictEqual(findings("1.7.24", `disabled_plugins = ["cri"]\n${version2}`), ["CriDisabled"])
   })
 
-  it("has advice for what it finds", () => {
+  it("finds that layers are discarded, under the key that each version reads", () => {
+    const discard = "discard_unpacked_layers = true\n"
+    const old = `${version2}[plugins."io.containerd.grpc.v1.cri".containerd]\n${discard}`
+    assert.deepStrictEqual(findings("1.6.20", old), ["LayersDiscarded"])
+    assert.deepStrictEqual(findings("2.1.9", old), [])
+    const current = `${version3}[plugins.'io.containerd.cri.v1.images']\n${discard}`
+    assert.deepStrictEqual(findings("2.1.9", current), ["LayersDiscarded"])
+    assert.deepStrictEqual(findings("2.1.9", version3), [])
+  })
+
+  it("says what to do about what it finds", () => {
     const [finding] = ContainerdConfig.verify(Result.getOrThrow(ContainerdConfig.parse("version = 2")), {
       containerd: "1.7.24",
       configPath: directory
     })
     assert.isDefined(finding)
-    assert.include(finding === undefined ? "" : ContainerdConfig.advice(finding), oldKey)
+    assert.include(finding === undefined ? "" : ContainerdConfig.describe(finding), oldKey)
   })
 
   it.effect("reads imports, and names the file that cannot be read", () =>
@@ -80,6 +115,10 @@ describe("ContainerdConfig", () => {
       })
       const config = yield* ContainerdConfig.read(path)
       assert.deepStrictEqual(config.old.configPath, Option.some("/b"))
+
+      const elsewhere = join(root, "elsewhere.toml")
+      yield* Effect.promise(() => writeFile(elsewhere, `imports = ["/not-mounted/*.toml", "no-such-directory/*.toml"]`))
+      assert.include((yield* Effect.flip(ContainerdConfig.read(elsewhere))).message, "/not-mounted/*.toml")
 
       const broken = join(root, "conf.d", "c.toml")
       yield* Effect.promise(() => writeFile(broken, "version = "))

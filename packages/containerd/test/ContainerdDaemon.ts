@@ -53,6 +53,8 @@ export interface ContainerdOptions {
   readonly programs?: { readonly containerd: string; readonly ctr: string }
   /** Directory of hosts.toml files for the CRI; without it the CRI plugin is off. */
   readonly configPath?: string
+  /** Lets the CRI plugin throw away layers once they are unpacked. */
+  readonly discardUnpackedLayers?: boolean
   /** More of the configuration file, in version 2 of its format. */
   readonly settings?: string
 }
@@ -68,7 +70,12 @@ export const start = Effect.fnUntraced(function*(options?: ContainerdOptions) {
     ? `disabled_plugins = ["io.containerd.grpc.v1.cri"]`
     : `[plugins."io.containerd.grpc.v1.cri"]\nstream_server_port = "0"\n` +
       `[plugins."io.containerd.grpc.v1.cri".containerd]\nsnapshotter = "native"\n` +
-      `[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "${options.configPath}"`
+      `discard_unpacked_layers = ${options.discardUnpackedLayers === true}\n` +
+      `[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "${options.configPath}"` +
+      // 2.x takes it under this key only.
+      (options.discardUnpackedLayers === true
+        ? `\n[plugins."io.containerd.cri.v1.images"]\ndiscard_unpacked_layers = true`
+        : "")
   const { containerd, ctr: client } = options?.programs ?? { containerd: "containerd", ctr: "ctr" }
   yield* Effect.promise(async () => {
     await mkdir(join(directory, "s"))

@@ -63,6 +63,9 @@ const start = Effect.gen(function*() {
         )
       )
     }),
+    contentLabels: () => Effect.succeed({}),
+    isShared: () => Effect.succeed(false),
+    criConfig: Effect.succeedNone,
     ingests: Effect.succeed([]),
     abortIngest: () => Effect.void,
     contentRoot: Effect.succeed(contentPath),
@@ -77,7 +80,7 @@ const start = Effect.gen(function*() {
   const change = (name: string) => {
     const image = imageOf(name)
     images.set(image.name, image)
-    return Queue.offer(events, ImageEvent.ImageChanged({ name: image.name }))
+    return Queue.offer(events, ImageEvent.ImageChanged({ name: image.name, createdBy: "kubelet" }))
   }
   return { change, failures, images, names, subscriptions: () => subscriptions }
 })

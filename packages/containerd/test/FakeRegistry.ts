@@ -1,8 +1,14 @@
-/** A registry that has every tag that it is asked for: each an image of its own, of one small layer that all share. */
+/**
+ * A registry that has every tag that it is asked for, in all repositories: each an image of its own, of one small layer
+ * that all share. The tag `a-also-b` is the image of `a`.
+ */
 import { Effect } from "effect"
 import { createHash } from "node:crypto"
+import { mkdir, writeFile } from "node:fs/promises"
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
+import { join } from "node:path"
+import { run } from "./ContainerdDaemon.ts"
 
 const digestOf = (bytes: Uint8Array) => `sha256:${createHash("sha256").update(bytes).digest("hex")}`
 
@@ -13,7 +19,8 @@ const manifestType = "application/vnd.oci.image.manifest.v1+json"
 
 const json = (value: unknown) => Buffer.from(JSON.stringify(value))
 
-const imageOf = (tag: string) => {
+const imageOf = (name: string) => {
+  const [tag = ""] = name.split("-also-")
   const config = json({
     architecture: process.arch === "x64" ? "amd64" : process.arch,
     os: "linux",
@@ -29,11 +36,35 @@ const imageOf = (tag: string) => {
   return { config, manifest }
 }
 
-export const freePort = Effect.callback<number>((resume) => {
-  const server = createServer().listen(0, "127.0.0.1", () => {
-    const { port } = server.address() as AddressInfo
-    server.close(() => resume(Effect.succeed(port)))
+/** The digest that a tag has. */
+export const manifestDigest = (tag: string): string => digestOf(imageOf(tag).manifest)
+
+/** Writes an image into an archive in `directory`, as `docker save` does; gives its path. */
+export const save = Effect.fnUntraced(function*(directory: string, name: string, tag: string) {
+  const { config, manifest } = imageOf(tag)
+  const layout = join(directory, `layout-${tag}`)
+  yield* Effect.promise(async () => {
+    await mkdir(join(layout, "blobs/sha256"), { recursive: true })
+    for (const blob of [config, manifest, layer]) {
+      await writeFile(join(layout, "blobs", digestOf(blob).replace(":", "/")), blob)
+    }
+    await writeFile(join(layout, "oci-layout"), json({ imageLayoutVersion: "1.0.0" }))
+    await writeFile(
+      join(layout, "index.json"),
+      json({
+        schemaVersion: 2,
+        manifests: [{
+          mediaType: manifestType,
+          digest: digestOf(manifest),
+          size: manifest.length,
+          annotations: { "io.containerd.image.name": `${name}:${tag}`, "org.opencontainers.image.ref.name": tag }
+        }]
+      })
+    )
   })
+  const archive = `${layout}.tar`
+  yield* run("tar", "-C", layout, "-cf", archive, "oci-layout", "index.json", "blobs")
+  return archive
 })
 
 export interface FakeRegistryOptions {

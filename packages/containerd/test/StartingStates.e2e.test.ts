@@ -11,6 +11,7 @@ import { Console, Effect, Option, Redacted } from "effect"
 import { mkdtempSync, readdirSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { freePort } from "../../router/test/FreePort.ts"
 import * as ContainerdDaemon from "./ContainerdDaemon.ts"
 import * as ContainerdPackages from "./ContainerdPackages.ts"
 import * as CriClient from "./CriClient.ts"
@@ -93,7 +94,7 @@ describe.skipIf(missing !== undefined).each(ContainerdPackages.versions)(
         const daemon = yield* ContainerdDaemon.start({ configPath, programs })
         const upstream = yield* FakeRegistry.start()
         const mirror = yield* FakeRegistry.start({ isEmpty: true })
-        const nobody = yield* FakeRegistry.freePort
+        const nobody = yield* freePort
         let images = 0
         // A new image each time: of one that is there nothing is asked.
         const pull = (registry: string) =>

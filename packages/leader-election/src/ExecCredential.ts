@@ -2,6 +2,7 @@
  * Credential plugins of a kubeconfig: a command that prints an `ExecCredential`, as in Kubernetes' client authentication
  * API (`client.authentication.k8s.io/v1` and `v1beta1`). Run without a shell, kept until its credential expires.
  */
+import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { Clock, Data, Effect, Option, Schema } from "effect"
 import { execFile } from "node:child_process"
 import { resolve } from "node:path"
@@ -47,8 +48,6 @@ const maxOutputBytes = 256 * 1024
 /** A credential is not used in its last seconds. */
 const spareMillis = 10_000
 
-const monotonicMillis = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos / 1_000_000n))
-
 /** The plugin's credential, run again when the last one has expired. */
 export const make = (plugin: Plugin, options: {
   readonly environment: Environment
@@ -73,7 +72,7 @@ export const make = (plugin: Plugin, options: {
 
   return Effect.gen(function*() {
     if (plugin.interactiveMode === "Always") return yield* failed("wants a terminal; this program has none")
-    if (Option.isSome(kept) && (yield* monotonicMillis) < kept.value.until) return kept.value.status
+    if (Option.isSome(kept) && (yield* MonotonicTime.millis) < kept.value.until) return kept.value.status
     const { stdout } = yield* Effect.tryPromise({
       try: (signal) =>
         run(command, plugin.args ?? [], {
@@ -92,7 +91,7 @@ export const make = (plugin: Plugin, options: {
     const expires = Date.parse(status.expirationTimestamp ?? "")
     // What is left of its life: the time of day may be set meanwhile.
     const left = Number.isNaN(expires) ? Infinity : expires - spareMillis - (yield* Clock.currentTimeMillis)
-    kept = Option.some({ status, until: (yield* monotonicMillis) + left })
+    kept = Option.some({ status, until: (yield* MonotonicTime.millis) + left })
     return status
   })
 }

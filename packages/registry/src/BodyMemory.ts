@@ -1,7 +1,8 @@
 /**
  * The memory of all bodies on their way to clients: what they are read into here, and what the kernel holds of them in
  * sockets. All together have a budget. A part of it is for what each body needs to move, the rest for what makes it fast.
- * Of each a client address may have as much as it leaves free to others: half where it is alone. Whoever comes finds some.
+ * A client address may have as much of each as it leaves free to others: half where it is alone. So there is memory for each
+ * new client.
  *
  * What the kernel holds is not known at once. Bytes count when they are handed over, up to what a socket can hold; where
  * that comes near the bound, the kernel is asked, and what clients have taken since is counted off. A body that has reached
@@ -31,7 +32,7 @@ const patienceMillis = 1000
 /** The kernel is asked again after this, or after so many times what the last answer took. */
 const minPauseMillis = 5
 const pauseShare = 3
-/** Whoever has taken nothing for so long makes room for whoever finds none. A disk under load keeps containerd waiting. */
+/** A client that has taken nothing for so long makes room for one that finds none. A disk under load keeps containerd waiting. */
 const stalledMillis = 30_000
 /** Where even more is in use than all may have, since bodies go on to come from peers, this is enough. */
 const stalledAboveMillis = 2000
@@ -127,12 +128,12 @@ export class BodyMemory {
   /** Whether so many bytes may be sent to a client now. */
   hasRoom(socket: Socket, bytes: number): boolean {
     const connection = this.#account(socket)
-    // Whoever has taken everything is sent a few bytes more, whatever others hold.
+    // A client that has taken everything is sent a few bytes more, whatever others hold.
     if (connection.queued === 0 && bytes <= smallSize) return true
     const more = this.#beyond(connection, bytes) - connection.use.beyond
     const wanted = connection.client.beyond + this.#goneOf(connection) + more
     const free = this.#beyondBudget - this.#all.beyond - this.#apart
-    // Who takes what it is sent is not to suffer from what others of its address leave lying.
+    // A client that takes what it is sent must not suffer from what others of its address leave untaken.
     return more <= 0 || wanted <= (connection.takes ? 2 : 1) * free
   }
 

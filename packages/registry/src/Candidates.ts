@@ -18,7 +18,7 @@ export interface Candidate {
 export interface CandidateOptions {
   readonly content: string
   readonly memory: PeerMemory
-  /** Why no peer is to keep this request waiting for long, if so. */
+  /** Why a peer that has not proved itself is not to keep this request waiting for long, if so. */
   readonly caution: string | undefined
   /** From 0 to 1. */
   readonly random: () => number
@@ -89,7 +89,8 @@ export class Candidates {
   #objection(peer: Peer, now: number): Objection | undefined {
     const { caution, content, memory } = this.#options
     const objection = memory.objection(peer, content, now)
-    return objection ?? (caution === undefined ? undefined : { reason: caution, cost: "time", until: now })
+    if (objection !== undefined || caution === undefined || memory.isProved(peer)) return objection
+    return { reason: caution, cost: "time", until: now }
   }
 
   #passOver(peer: Peer, { reason }: Objection): void {

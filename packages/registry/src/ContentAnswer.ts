@@ -2,6 +2,7 @@
  * Answers to requests for blobs and manifests: from this node if it holds them, else from a peer, else a 404 that says
  * why, upon which containerd asks the next host of its hosts.toml.
  */
+import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { ContentNotFound, ContentStore, type StoreUnavailable } from "@spegel-ts/content/ContentStore"
 import * as ByteRange from "@spegel-ts/oci/ByteRange"
 import type * as Digest from "@spegel-ts/oci/Digest"
@@ -19,7 +20,6 @@ import { smallSize } from "./BufferPool.ts"
 import * as LocalContent from "./LocalContent.ts"
 import * as Mirror from "./Mirror.ts"
 import type { MirrorError } from "./MirrorError.ts"
-import * as MonotonicTime from "./MonotonicTime.ts"
 import type { ContentRequest } from "./Offer.ts"
 import type { PullRecord } from "./PullLedger.ts"
 import * as PullSpans from "./PullSpans.ts"

@@ -6,12 +6,12 @@
  * it, and until its garbage collector comes each new pull commits the same bytes again and fails. So the ingest is
  * discarded, once no pull can make it right any more.
  */
+import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { ContentStore, type Ingest, type StoreUnavailable } from "@spegel-ts/content/ContentStore"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import { Effect, Option, Schedule, type Scope, Stream } from "effect"
 import { createReadStream } from "node:fs"
 import * as ContentHash from "./ContentHash.ts"
-import * as MonotonicTime from "./MonotonicTime.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 
 export interface LocalIngests {

@@ -6,6 +6,7 @@
  * stream what is large; where a peer fails, ask again, in a stream at the byte reached; answered, or given up. What a
  * peer did before decides when it is asked (`Candidates`); only wrong bytes exclude it.
  */
+import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import * as ByteRange from "@spegel-ts/oci/ByteRange"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import * as Reference from "@spegel-ts/oci/Reference"
@@ -25,7 +26,6 @@ import {
   PeerRefused,
   PeerSuspected
 } from "./MirrorError.ts"
-import * as MonotonicTime from "./MonotonicTime.ts"
 import * as Offer from "./Offer.ts"
 import { PeerMemory } from "./PeerMemory.ts"
 import * as PeerRace from "./PeerRace.ts"

@@ -67,6 +67,8 @@ export class PeerMemory {
   /** By peer and content. */
   readonly #contents = new Map<string, Objection>()
   readonly #load = new Map<string, number>()
+  /** Peers that have served something since they last kept a request waiting. */
+  readonly #proved = new Map<string, true>()
   /** What requests may wait for peers that kept others waiting. */
   readonly patience = new Patience()
   /** Until when. */
@@ -105,6 +107,12 @@ export class PeerMemory {
     this.#pauses.delete(peer.id)
     this.#busy.delete(peer.id)
     this.#contents.delete(`${peer.id} ${content}`)
+    remember(this.#proved, peer.id, true)
+  }
+
+  /** Whether the peer served something, and has kept no request waiting since. */
+  isProved({ id }: Peer): boolean {
+    return this.#proved.has(id)
   }
 
   /** A peer was left because of `error`. */
@@ -181,6 +189,7 @@ export class PeerMemory {
   }
 
   #pause(peer: Peer, firstMillis: number, reason: string, cost: Objection["cost"], now: number): void {
+    if (cost === "time") this.#proved.delete(peer.id)
     const last = this.#pauses.get(peer.id)
     // While it lasts, another failure tells nothing new.
     const factor = last !== undefined && now < last.until ? 1 : 2

@@ -3,12 +3,12 @@
  * byte is late, the next instead of it where it fails. Where only peers are left against which something speaks, those
  * are asked, for a short time each. Losers are interrupted, and leave no connection.
  */
+import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { Duration, Effect, Exit, Option, Pull, Queue, Random, Result, Schedule, Scope, Stream } from "effect"
 import type { Span } from "effect/Tracer"
 import { type Candidate, Candidates } from "./Candidates.ts"
 import { type PeerError, PeerNotFound, PeerStalled, ResolveTimeout, why } from "./MirrorError.ts"
-import * as MonotonicTime from "./MonotonicTime.ts"
 import { nameOf } from "./Offer.ts"
 import type { PeerMemory } from "./PeerMemory.ts"
 import type { AttemptEntry, PullRecord } from "./PullLedger.ts"

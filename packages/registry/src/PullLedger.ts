@@ -23,6 +23,8 @@ export interface PullEvent {
   /** Milliseconds since the epoch at which the request came. */
   readonly time: number
   readonly method: "GET" | "HEAD"
+  /** Whether a peer asked, for a client of its own. */
+  readonly mirrored: boolean
   readonly registry: string
   /** The digest, or `registry/repository:tag`. */
   readonly content: string

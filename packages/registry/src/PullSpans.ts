@@ -6,6 +6,7 @@
  * They go to the program's `Tracer`. Even a span that nobody records costs a microsecond and more, so none is made where
  * `TracerEnabled` is false, and few are in a trace that is not sampled. Spans last as long as bodies do; no byte moves through one.
  */
+import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { ContentNotFound } from "@spegel-ts/content/ContentStore"
 import type { HttpRequest } from "@spegel-ts/oci/DistributionRequest"
 import type { Peer } from "@spegel-ts/router/Peer"
@@ -17,7 +18,6 @@ import type { IncomingMessage, ServerResponse } from "node:http"
 import type { Answer } from "./Answer.ts"
 import { clientGone } from "./BlobBody.ts"
 import { PeerRefused } from "./MirrorError.ts"
-import * as MonotonicTime from "./MonotonicTime.ts"
 import type { PeerResponse } from "./PeerTransport.ts"
 import type { AttemptEntry, PullEvent } from "./PullLedger.ts"
 

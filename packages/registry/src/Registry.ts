@@ -3,6 +3,7 @@
  *
  * Never a 5xx for missing content: what neither this node nor a peer can serve is a 404 (`ContentAnswer`).
  */
+import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { ContentStore, type StoreUnavailable } from "@spegel-ts/content/ContentStore"
 import * as DistributionError from "@spegel-ts/oci/DistributionError"
 import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
@@ -30,7 +31,6 @@ import * as ContentAnswer from "./ContentAnswer.ts"
 import type { Handler } from "./HttpListener.ts"
 import * as LocalContent from "./LocalContent.ts"
 import { contentOf } from "./Mirror.ts"
-import * as MonotonicTime from "./MonotonicTime.ts"
 import type { ContentRequest } from "./Offer.ts"
 import type { PeerTransport } from "./PeerTransport.ts"
 import { type PullEvent, PullLedger, PullRecord } from "./PullLedger.ts"
@@ -356,6 +356,7 @@ const eventOf = (
   return {
     time: time - (ended - started),
     method: request.method,
+    mirrored: request.mirrored,
     registry,
     content: contentOf(request, {
       registry,

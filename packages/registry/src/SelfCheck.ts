@@ -7,13 +7,13 @@
  * the same blob within ten minutes.
  */
 import * as Background from "@spegel-ts/background/Background"
+import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { type BlobSource, ContentStore } from "@spegel-ts/content/ContentStore"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { Router } from "@spegel-ts/router/Router"
 import { Duration, Effect, Latch, Metric, Queue, Stream } from "effect"
 import * as ContentHash from "./ContentHash.ts"
-import * as MonotonicTime from "./MonotonicTime.ts"
 
 /** Header of a request by which a peer says that it got wrong bytes of the blob that it names. */
 export const suspectHeader = "x-spegel-suspect"

@@ -2,11 +2,11 @@
  * Whether a peer gives one request much less than others would (`PeerSpeeds`). It is left for another at the byte reached,
  * as long as there is another, and not for ever: what differs may be the network.
  */
+import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import type * as ByteRange from "@spegel-ts/oci/ByteRange"
 import { Clock, Duration, Effect, type Scope } from "effect"
 import type { ByteSink, Comparison } from "./Exchange.ts"
 import type { PeerError } from "./MirrorError.ts"
-import * as MonotonicTime from "./MonotonicTime.ts"
 import type { Offer } from "./Offer.ts"
 import type { Attempt, PeerRace } from "./PeerRace.ts"
 import { minSampleBytes, type PeerSpeeds } from "./PeerSpeeds.ts"

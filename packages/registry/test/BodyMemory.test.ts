@@ -4,6 +4,7 @@ import type { SocketQueue } from "@spegel-ts/registry/SocketQueues"
 import { Effect, Exit, Fiber, Scope } from "effect"
 import { EventEmitter } from "node:events"
 import type { Socket } from "node:net"
+import { vi } from "vitest"
 
 const kib = 1024
 const mib = 1024 * kib
@@ -76,6 +77,19 @@ const setup = (options: { readonly budget: number; readonly tells?: boolean }) =
 
 const admitted = (memory: BodyMemory, client: Client) => memory.admit(client.socket)
 const settled = Effect.sleep("50 millis")
+
+/** A monotonic clock that can be set forward, by milliseconds, for what looks at it and does not wait for it. */
+const settableClock = Effect.gen(function*() {
+  const now = performance.now.bind(performance)
+  let passed = 0
+  yield* Effect.acquireRelease(
+    Effect.sync(() => vi.spyOn(performance, "now").mockImplementation(() => now() + passed)),
+    (clock) => Effect.sync(() => clock.mockRestore())
+  )
+  return (millis: number) => {
+    passed += millis
+  }
+})
 
 describe("BodyMemory", () => {
   it.live("leaves half of the budget free where one client takes all it gets", () =>
@@ -160,6 +174,45 @@ describe("BodyMemory", () => {
       assert.strictEqual(memory.used, 0)
       assert.isTrue(yield* ask("192.0.2.1"))
     }))
+
+  it.live("ends the body that has taken nothing for half a minute, of the client that uses most, where one finds no memory", () =>
+    Effect.gen(function*() {
+      const pass = yield* settableClock
+      const { connect, memory } = setup({ budget: 8 * mib })
+      const stalled = Array.from({ length: 9 }, () => connect("192.0.2.1"))
+      const other = connect("192.0.2.2")
+      for (const client of [other, ...stalled]) assert.isTrue(yield* admitted(memory, client))
+      const ended = () => [...stalled, other].filter(({ destroyed }) => destroyed)
+      pass(25_000)
+      assert.isFalse(yield* admitted(memory, connect("192.0.2.1")))
+      assert.deepStrictEqual(ended(), [])
+      for (const client of stalled.slice(1)) client.bytesWritten = client.taken = 1
+      pass(25_000)
+      assert.isFalse(yield* admitted(memory, connect("192.0.2.1")))
+      assert.deepStrictEqual(ended(), stalled.slice(0, 1))
+      assert.isTrue(yield* admitted(memory, connect("192.0.2.1")))
+    }).pipe(Effect.scoped))
+
+  it.live("ends bodies that have taken nothing for 2 s where more is in use than all may have", () =>
+    Effect.gen(function*() {
+      const pass = yield* settableClock
+      const { apart, connect, fill, memory } = setup({ budget: 8 * mib })
+      const [stalled, moving] = [connect("192.0.2.1"), connect("192.0.2.2")]
+      for (const client of [stalled, moving]) {
+        assert.isTrue(yield* admitted(memory, client))
+        fill(client)
+      }
+      pass(3000)
+      moving.taken = moving.bytesWritten
+      memory.whenRoom(stalled.socket, 8 * mib, () => {})
+      yield* settled
+      assert.isFalse(stalled.destroyed)
+      // Connections that are gone here still hold memory of the kernel.
+      apart.push({ localPort: 5000, address: "192.0.2.3", port: 1, unsent: 8 * mib, unread: 0 })
+      yield* Effect.repeat(Effect.sleep("5 millis"), { until: () => stalled.destroyed, times: 1000 })
+      assert.isTrue(stalled.destroyed)
+      assert.isFalse(moving.destroyed)
+    }).pipe(Effect.scoped))
 
   it.live("gives all connections of an address one share, whichever come and go", () =>
     Effect.gen(function*() {

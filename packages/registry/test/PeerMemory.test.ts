@@ -113,6 +113,16 @@ describe("PeerMemory", () => {
     assert.strictEqual(memory.objection(a, content, 0)?.cost, "wrong bytes")
   })
 
+  it("takes a peer for proved from what it served until it keeps a request waiting", () => {
+    const memory = remembering()
+    assert.isFalse(memory.isProved(a))
+    memory.served(a, content)
+    memory.failed(a, content, unreachable, 0)
+    assert.deepStrictEqual([memory.isProved(a), memory.isProved(b)], [true, false])
+    memory.failed(a, content, new PeerStalled({ peer: "a", waitedMillis: 2000 }), 0)
+    assert.isFalse(memory.isProved(a))
+  })
+
   it("hedges at the 80th percentile of first-byte times, and takes the less busy of two", () => {
     const memory = remembering()
     assert.strictEqual(memory.hedgeMillis, 50)

@@ -485,7 +485,7 @@ describe("Registry, content of peers", () => {
       yield* Effect.exit(get(`${url}/v2/team/app/blobs/${largeDigest}?ns=${ns}`))
       const [event] = yield* untilRecorded(ledger, 1)
       // Both sent some, and it was wrong.
-      assert.deepStrictEqual(event?.attempts.map(({ bytes }) => bytes > 0), [true, true])
+      assert.lengthOf(event?.attempts.filter(({ bytes }) => bytes > 0) ?? [], 2)
       assert.include(event?.reason, "wrong bytes")
       yield* get(`${url}/v2/team/app/blobs/${largeDigest}?ns=${ns}`)
       const told = [...first.requests, ...second.requests].filter((request) => request.startsWith("HEAD"))

@@ -1,7 +1,8 @@
 /**
  * The key pair that a node is known by. Kept in `<data-dir>/private.key` as PKCS#8 PEM (Ed25519), the file that Go
  * Spegel keeps, so that a node keeps its peer id across restarts and migrations. `private.key.owner` beside it says which
- * node it was made for: a machine cloned with its data directory makes a key of its own.
+ * node it was made for: a machine cloned with its data directory makes a key of its own. `private.key.lock` says that a
+ * process uses the key: another one on the same machine has a key in memory meanwhile.
  *
  * An identity is a convenience. Whatever is wrong with the directory, the node starts, with a key in memory.
  */
@@ -9,7 +10,9 @@ import { privateKeyFromRaw } from "@libp2p/crypto/keys"
 import type { PrivateKey } from "@libp2p/interface"
 import { Context, Effect, Layer, Option, Schema } from "effect"
 import { createHmac, createPrivateKey, generateKeyPairSync, type KeyObject } from "node:crypto"
+import { access } from "node:fs/promises"
 import { join } from "node:path"
+import * as IdentityLock from "./IdentityLock.ts"
 import { makeDirectory, readSmall, writeDurably } from "./internal/DurableFile.ts"
 
 /** What tells one node from another; what is not known is left out. */
@@ -27,6 +30,7 @@ const Owner = Schema.fromJsonString(Schema.Struct({
 
 export const keyFile = "private.key"
 export const ownerFile = "private.key.owner"
+export const lockFile = "private.key.lock"
 const maxFileSize = 16 * 1024
 /** A directory on a network that is gone may never answer. */
 const patience = "5 seconds"
@@ -123,12 +127,18 @@ const makeKept = (dataDir: string, owner: Owner) =>
     return key
   })
 
+/** Whether the directory has an identity already, of whatever node: a mirror ran with it before. True where it does not answer. */
+export const isKept = (dataDir: string): Effect.Effect<boolean> =>
+  Effect.promise(() => access(join(dataDir, keyFile)).then(() => true, () => false)).pipe(
+    Effect.timeoutOrElse({ duration: patience, orElse: () => Effect.succeed(true) })
+  )
+
 const load = Effect.fn("Identity.load")(function*({ dataDir, owner }: {
   readonly dataDir: string
   readonly owner: Owner
 }) {
   const path = join(dataDir, keyFile)
-  const kept = Effect.gen(function*() {
+  const readOrMake = Effect.gen(function*() {
     const found = yield* readKept(dataDir)
     if (Option.isNone(found)) return yield* makeKept(dataDir, owner)
     const { key } = found.value
@@ -143,6 +153,16 @@ const load = Effect.fn("Identity.load")(function*({ dataDir, owner }: {
     const known: Owner = { ...madeFor, ...owner }
     if (known.node !== madeFor.node || known.machine !== madeFor.machine) yield* writeOwner(dataDir, known)
     return key
+  })
+  const kept = Effect.gen(function*() {
+    const key = yield* readOrMake
+    if (yield* IdentityLock.acquire(join(dataDir, lockFile))) return key
+    yield* Effect.logInfo(
+      "the identity is in use by the mirror that this one replaces: this one has a new one in memory"
+    ).pipe(
+      Effect.annotateLogs({ path })
+    )
+    return generate()
   })
   return yield* kept.pipe(
     Effect.timeoutOrElse({ duration: patience, orElse: () => Effect.fail("does not answer") }),

@@ -6,7 +6,8 @@ import { noise } from "@chainsafe/libp2p-noise"
 import type { ConnectionEncrypter, MessageStream } from "@libp2p/interface"
 import type { Multiaddr } from "@multiformats/multiaddr"
 import * as Background from "@spegel-ts/background/Background"
-import { Clock, Effect, Queue, type Scope } from "effect"
+import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
+import { Effect, Queue, type Scope } from "effect"
 import { randomBytes } from "node:crypto"
 import * as PeerAddress from "./PeerAddress.ts"
 import { identityConflict } from "./RouterMetrics.ts"
@@ -64,7 +65,7 @@ export const make = Effect.fnUntraced(function*(options: {
       )
     }
     const { from, id, to } = finding
-    const now = Number(yield* Clock.monotonicTimeNanos) / 1e6
+    const now = yield* MonotonicTime.millis
     if (now - (lookedAt.get(id) ?? -Infinity) < lookAgainMillis) return
     if (lookedAt.size >= maxRemembered) lookedAt.clear()
     lookedAt.set(id, now)

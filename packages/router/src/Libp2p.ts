@@ -12,7 +12,7 @@ import type { BlockList } from "node:net"
 import { uptime } from "node:os"
 import { Bootstrap } from "./Bootstrap.ts"
 import type { ContentKey } from "./ContentKey.ts"
-import type { Identity } from "./Identity.ts"
+import { Identity, type Owner } from "./Identity.ts"
 import type { IdentityConflicts } from "./IdentityConflicts.ts"
 import * as Joining from "./Joining.ts"
 import { close, economise, Gate } from "./kademlia/ConnectionRules.ts"
@@ -50,8 +50,27 @@ const economyInterval = Duration.seconds(10)
 export const dhtKey = (key: ContentKey): Uint8Array =>
   Buffer.concat([Uint8Array.of(0x12, 0x20), createHash("sha256").update(key).digest()])
 
-/** A member of the cluster's network, listening while its scope is open. */
+/**
+ * A member of the cluster's network, listening while its scope is open. Its key pair is kept in `dataDir`; without one it is
+ * a new one, in memory.
+ */
 export const layer = (
+  { dataDir, owner = {}, ...options }: Libp2pOptions & {
+    readonly dataDir: Option.Option<string>
+    /** The node that the key pair belongs to, so that a clone of its directory makes its own. Default: not noted. */
+    readonly owner?: Owner
+  }
+): Layer.Layer<Router, Libp2pHost.RouterListenFailed, Bootstrap> =>
+  Layer.provide(
+    layerWithoutIdentity(options),
+    Option.match(dataDir, {
+      onNone: () => Identity.layerMemory,
+      onSome: (dataDir) => Identity.layer({ dataDir, owner })
+    })
+  )
+
+/** The same with the application's `Identity`, for one whose bootstrap source has to know the node's own id. */
+export const layerWithoutIdentity = (
   options: Libp2pOptions
 ): Layer.Layer<Router, Libp2pHost.RouterListenFailed, Bootstrap | Identity> =>
   Layer.effect(

@@ -1,5 +1,6 @@
 /** Says in the log who came and who went: one line for many, and few lines however many there are. */
-import { Clock, Effect } from "effect"
+import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
+import { Effect } from "effect"
 
 /** A member, as the log names it. */
 export interface NamedPeer {
@@ -43,7 +44,7 @@ export const run = Effect.fnUntraced(function*({ fingerprint, peers }: PeerNewsO
   let quietUntil = -Infinity
   while (true) {
     yield* Effect.sleep(look)
-    const now = Number(yield* Clock.monotonicTimeNanos) / 1e6
+    const now = yield* MonotonicTime.millis
     const current = fingerprint()
     const settled = current === seen
     seen = current

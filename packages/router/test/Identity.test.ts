@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Identity, isForeign, type Owner, ownerOf } from "@spegel-ts/router/Identity"
+import { Identity, isForeign, isKept, type Owner, ownerOf } from "@spegel-ts/router/Identity"
 import { Context, Effect, Layer, Logger, References } from "effect"
-import { execFileSync } from "node:child_process"
+import { execFileSync, spawnSync } from "node:child_process"
 import { generateKeyPairSync } from "node:crypto"
 import {
   chmod,
@@ -46,7 +46,9 @@ describe("Identity", () => {
   it.live("is kept, for its owner's eyes alone, and nothing else is left behind", () =>
     Effect.gen(function*() {
       const directory = join(yield* temporary, "made")
+      assert.isFalse(yield* isKept(directory))
       const first = yield* start(directory, { node: "worker-1" })
+      assert.isTrue(yield* isKept(directory))
       assert.match(first.id, /^12D3Koo/)
       assert.deepStrictEqual(yield* start(directory, { node: "worker-1" }), first)
       assert.deepStrictEqual(first.warnings, [])
@@ -171,6 +173,38 @@ describe("Identity", () => {
       assert.deepStrictEqual(yield* start(directory, { node: "worker-2" }), { id: clone.id, warnings: [] })
     }))
 
+  it.live("is left to the process that uses it, and had again when that one has ended or was killed", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      const lock = join(directory, "private.key.lock")
+      const { meanwhile, using } = yield* Effect.scoped(Effect.gen(function*() {
+        const context = yield* Layer.build(Layer.fresh(Identity.layer({ dataDir: directory, owner: {} })))
+        assert.isTrue((yield* Effect.promise(() => stat(lock))).isSocket())
+        return { using: Context.get(context, Identity).id, meanwhile: yield* start(directory) }
+      }))
+      assert.notStrictEqual(meanwhile.id, using)
+      assert.deepStrictEqual(meanwhile.warnings, [])
+      assert.deepStrictEqual(yield* start(directory), { id: using, warnings: [] })
+
+      const killed = "require('net').createServer().listen(process.argv[1], () => process.kill(process.pid, 'SIGKILL'))"
+      spawnSync(process.execPath, ["-e", killed, lock])
+      assert.isTrue((yield* Effect.promise(() => stat(lock))).isSocket())
+      assert.deepStrictEqual(yield* start(directory), { id: using, warnings: [] })
+      assert.notInclude(yield* Effect.promise(() => readdir(directory)), "private.key.lock")
+    }))
+
+  it.live("is used where no lock can be made", () =>
+    Effect.gen(function*() {
+      // Longer than a socket's path may be.
+      const directory = join(yield* temporary, "d".repeat(120))
+      const { id } = yield* start(directory)
+      const both = yield* Effect.scoped(Effect.andThen(
+        Layer.build(Layer.fresh(Identity.layer({ dataDir: directory, owner: {} }))),
+        start(directory)
+      ))
+      assert.deepStrictEqual(both, { id, warnings: [] })
+    }))
+
   it("is another node's by its name, else by its machine", () => {
     const cases: ReadonlyArray<readonly [kept: Owner, own: Owner, foreign: boolean]> = [
       [{}, { node: "a", machine: "m" }, false],
@@ -215,12 +249,16 @@ describe("Identity", () => {
         await chown(key, 0, 0)
         await chmod(directory, 0o755)
       })
-      const program =
-        "import(process.argv[1]).then(({ readSmall }) => readSmall(process.argv[2], 9)).catch((e) => console.log(e.code))"
-      // Root may read everything: somebody else reads it.
+      // Root may read everything: somebody else reads it, who may not be able to read this checkout.
+      const program = `import(process.argv[1]).then(({ readSmall }) => {
+        process.setgroups([])
+        process.setgid(65534)
+        process.setuid(65534)
+        return readSmall(process.argv[2], 9)
+      }).catch((cause) => console.log(cause.code))`
       const denied = execFileSync(process.execPath, [
         "-e",
-        `process.setgroups([]); process.setgid(65534); process.setuid(65534); ${program}`,
+        program,
         new URL("../src/internal/DurableFile.ts", import.meta.url).href,
         key
       ], { encoding: "utf8" })

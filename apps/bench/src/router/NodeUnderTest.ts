@@ -8,7 +8,6 @@ import { tcp } from "@libp2p/tcp"
 import { multiaddr } from "@multiformats/multiaddr"
 import * as Bootstrap from "@spegel-ts/router/Bootstrap"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
-import { Identity } from "@spegel-ts/router/Identity"
 import * as Libp2p from "@spegel-ts/router/Libp2p"
 import { Router } from "@spegel-ts/router/Router"
 import { Context, Duration, Effect, Exit, Layer, Option, Result, Schedule, Scope, Stream } from "effect"
@@ -55,14 +54,10 @@ const startOurs = async ({ address, bootstrap, dataDir, port, refreshMillis }: N
     host: Option.some(address),
     port,
     registryPort: 5000,
+    dataDir: Option.map(Option.fromUndefinedOr(dataDir), (dataDir) => join(dataDir, address)),
     ...(refreshMillis === undefined ? {} : { refreshInterval: Duration.millis(refreshMillis) })
   }).pipe(
-    Layer.provide([
-      Bootstrap.layer(Result.getOrThrow(Bootstrap.fromStatic(bootstrap.map((peer) => `${peer}:${port}`)))),
-      dataDir === undefined
-        ? Identity.layerMemory
-        : Identity.layer({ dataDir: join(dataDir, address), owner: {} })
-    ])
+    Layer.provide(Bootstrap.layer(Result.getOrThrow(Bootstrap.fromStatic(bootstrap.map((peer) => `${peer}:${port}`)))))
   )
   const router = Context.get(await Effect.runPromise(Layer.buildWithScope(Layer.fresh(layer), scope)), Router)
   const { id } = await Effect.runPromise(router.self)

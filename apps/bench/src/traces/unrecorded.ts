@@ -14,6 +14,7 @@ const answer = { status: 200, bytes: 1024, source: "local" }
 const event = {
   time: 0,
   method: "GET",
+  mirrored: false,
   registry: "registry.example",
   content: `sha256:${"0".repeat(64)}`,
   range: undefined,

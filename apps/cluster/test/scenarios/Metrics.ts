@@ -1,144 +1,129 @@
-/** The dashboard and the alerts over a cluster that is scraped: each shows its event when it is made to happen. */
-import { Effect, Schema } from "effect"
-import { readFile } from "node:fs/promises"
-import { fileURLToPath } from "node:url"
-import { parse } from "yaml"
-import { eventually, type Node } from "../Cluster.ts"
+/** Everything that the dashboard and the alerts tell of is made to happen, and they tell of it. */
+import { Effect } from "effect"
+import type { Node } from "../Cluster.ts"
 import type { Installation } from "../Installation.ts"
 import * as Pods from "../Pods.ts"
-import * as Prometheus from "../Prometheus.ts"
-import * as Steps from "../Steps.ts"
+import * as Upstream from "../Upstream.ts"
+import * as Incidents from "./Incidents.ts"
+import * as Observation from "./Observation.ts"
 
-const chart = fileURLToPath(new URL("../../../../charts/spegel", import.meta.url))
+const { has, is } = Observation
+const registry = Upstream.host
+const maxUploads = 4
+/** More than the alerts of misses and of refusals let pass. */
+const manyLayers = Array.from({ length: 110 }, () => 1024)
 
-const Rules = Schema.Struct({
-  groups: Schema.Array(Schema.Struct({
-    rules: Schema.Array(Schema.Struct({ alert: Schema.String, expr: Schema.String }))
-  }))
-})
-const Dashboard = Schema.fromJsonString(Schema.Struct({
-  panels: Schema.Array(Schema.Struct({
-    title: Schema.String,
-    targets: Schema.optionalKey(Schema.Array(Schema.Struct({ expr: Schema.String })))
-  }))
-}))
-
-/** The expressions of the alerts, by name. */
-const alerts = Effect.gen(function*() {
-  const text = yield* Effect.promise(() => readFile(`${chart}/alerts/spegel.yaml`, "utf8"))
-  const { groups } = yield* Schema.decodeUnknownEffect(Rules)(parse(text))
-  return new Map(groups.flatMap(({ rules }) => rules.map(({ alert, expr }) => [alert, expr] as const)))
-})
-
-/** What the panels ask, as Grafana would for the release's namespace. */
-const panels = Effect.fnUntraced(function*(namespace: string) {
-  const text = yield* Effect.promise(() => readFile(`${chart}/dashboards/spegel.json`, "utf8"))
-  const { panels } = yield* Schema.decodeEffect(Dashboard)(text)
-  return panels.flatMap(({ targets = [], title }) =>
-    targets.map(({ expr }) => ({
-      title,
-      expression: expr.replaceAll("$namespace", namespace).replaceAll("$__rate_interval", "1m")
-    }))
-  )
-})
-
-const content = "/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256"
-
-/** Changes a byte of each of a node's blobs of a size, as a disk that errs. */
-const damage = Effect.fnUntraced(function*(node: Node, size: number) {
-  const found = yield* node.run("find", content, "-type", "f", "-size", `${size}c`)
-  const paths = found.split("\n").filter((path) => path !== "")
-  yield* Steps.promise(paths.length > 0, `${node.nodeName} has no blob of ${size} bytes`)
-  yield* Effect.forEach(
-    paths,
-    (path) =>
-      node.run("bash", "-c", `printf '\\xff\\xfe' | dd of=${path} bs=1 seek=${size >> 1} conv=notrunc status=none`)
-  )
-})
-
-/** Takes a node's mirror out of the network of the others, while the scope is open. */
-const withoutRouter = (node: Node) => {
-  const rules = (change: "-I" | "-D") =>
-    Effect.forEach(
-      ["--dport", "--sport"],
-      (port) => node.run("iptables", change, "FORWARD", "-p", "tcp", port, "5001", "-j", "DROP")
-    )
-  return Effect.acquireRelease(rules("-I"), () => Effect.ignore(rules("-D")))
+interface Stage {
+  readonly installation: Installation
+  readonly observation: Observation.Observation
+  readonly nodes: readonly [first: Node, second: Node, third: Node]
 }
 
-export const dashboardAndAlerts = Effect.fnUntraced(function*(installation: Installation) {
-  const { cluster, inNamespace, namespace, newImage, nodes, podOn, restart } = installation
-  const [first, second, third] = nodes
-  if (first === undefined || second === undefined || third === undefined) return ""
-  yield* restart
-  const names = new Map(
-    yield* Effect.forEach(
-      nodes,
-      (node) => Effect.map(podOn(node), (name) => [node, name.replace(/^pod\//, "")] as const)
-    )
-  )
-  const targets = yield* Effect.forEach(names.values(), (pod) =>
-    Effect.map(
-      inNamespace("get", "pod", pod, "-o", "jsonpath={.status.podIP}"),
-      (ip): Prometheus.Target => ({ address: `${ip}:9090`, labels: { namespace, pod } })
-    ))
-  const { query } = yield* Prometheus.start(cluster, targets)
-  const expressions = yield* alerts
-
-  /** Waits until an alert names the pods of these nodes, or the namespace. */
-  const fires = (alert: string, node?: Node) =>
-    eventually(
-      `${alert} is seen`,
-      "90 seconds",
-      Effect.flatMap(query(expressions.get(alert) ?? ""), (samples) =>
-        Steps.promise(
-          samples.length > 0 && samples.every(({ labels }) => node === undefined || labels["pod"] === names.get(node)),
-          `${alert} gives ${JSON.stringify(samples)}`
-        ))
-    )
-  const quiet = Effect.forEach(
-    expressions,
-    ([alert, expression]) =>
-      Effect.flatMap(
-        query(expression),
-        (samples) =>
-          Steps.promise(samples.length === 0, `${alert} is seen without a reason: ${JSON.stringify(samples)}`)
-      )
-  )
-
-  yield* quiet
-  // Of more objects than the alert lets pass.
-  const many = yield* newImage(Array.from({ length: 110 }, () => 1024))
+/** One node pulls what nobody has, then another one what the first has. */
+const pulls = Effect.fnUntraced(function*({ installation, nodes: [first, second], observation }: Stage) {
+  const { fires, quiet, shows } = observation
+  const { cluster, newImage } = installation
+  const many = yield* newImage(manyLayers)
   yield* Pods.pull(cluster, first, many)
   yield* fires("SpegelOnlyMisses")
+  yield* shows("Found at a peer", is(0))
+  yield* shows("Requests to peers", has({ registry, cache: "miss" }))
   yield* Pods.pull(cluster, second, many)
-  yield* eventually("a peer's answer ends it", "30 seconds", quiet)
+  // A peer's answer ends it.
+  yield* quiet
+  yield* shows("Found at a peer", (samples) => samples.some(({ value }) => value > 0 && value <= 1))
+  yield* shows("Requests to peers", has({ registry, cache: "hit" }))
+  yield* shows("Bytes sent", has({ source: "local", client: "peer" }))
+  yield* shows("Bytes sent", has({ source: "peer", client: "node" }))
+  for (const quantile of ["A", "B"]) yield* shows(`Time to find a peer ${quantile}`, has({}))
+  for (const handler of ["blob", "manifest"]) yield* shows("Time to answer, p99", has({ handler }))
+  for (const bound of ["A", "B"]) yield* shows(`Peers known ${bound}`, is(2))
+  yield* shows("Records held A", has({}))
+  yield* shows("Images advertised", has({ registry }))
+})
 
-  const asked = yield* panels(namespace)
-  yield* eventually(
-    "all panels show something",
-    "30 seconds",
-    Effect.forEach(
-      asked,
-      ({ expression, title }) =>
-        Effect.flatMap(query(expression), (samples) =>
-          Steps.promise(
-            samples.some(({ value }) => !Number.isNaN(value)),
-            `${title} shows nothing: ${expression}`
-          ))
-    )
-  )
+/** What each mirror's process takes. */
+const processes = Effect.fnUntraced(function*({ nodes, observation: { podOf, shows } }: Stage) {
+  for (const panel of ["Memory", "CPU", "Delay of the event loop, p99"]) {
+    yield* shows(panel, (samples) => nodes.every((node) => has({ pod: podOf(node) })(samples)))
+  }
+})
 
+/** A disk errs: one pull may fail, and the next is right. */
+const damagedBlob = Effect.fnUntraced(function*({ installation, nodes: [first, second], observation }: Stage) {
+  const { fires, podOf, shows } = observation
+  const { cluster, newImage } = installation
   const size = 8 * 2 ** 20 + 4096
-  const damaged = yield* newImage([size])
-  yield* Pods.pull(cluster, first, damaged)
-  yield* damage(first, size)
-  // One pull may fail, and the next is right.
-  yield* Pods.pull(cluster, second, damaged)
+  const image = yield* newImage([size])
+  yield* Pods.pull(cluster, first, image)
+  yield* Incidents.damage(first, size)
+  yield* Pods.pull(cluster, second, image)
   yield* fires("SpegelWrongBytes", second)
   yield* fires("SpegelDamagedBlobs", first)
+  yield* shows("Wrong bytes of peers A", has({ pod: podOf(second) }))
+  yield* shows("Wrong bytes of peers B", has({}))
+  yield* shows("Peers that were left", has({ reason: "ContentCorrupted" }))
+})
 
-  yield* withoutRouter(third)
+/** A holder sends to as many peers as it may, and refuses the others. */
+const busyHolder = Effect.fnUntraced(function*({ installation, nodes: [first, second, third], observation }: Stage) {
+  const { addressOf, fires, shows } = observation
+  const { cluster, newImage } = installation
+  const size = 64 * 2 ** 20 + 4096
+  yield* Pods.pull(cluster, first, yield* newImage([size]))
+  const wanted = yield* newImage(manyLayers)
+  yield* Pods.pull(cluster, first, wanted)
+  yield* Incidents.slowReaders({ reader: third, holder: first, address: addressOf(first), size, count: maxUploads })
+  yield* shows(
+    "Requests being answered",
+    (samples) => samples.some(({ labels, value }) => labels["handler"] === "blob" && value >= maxUploads)
+  )
+  yield* Pods.pull(cluster, second, wanted)
+  yield* fires("SpegelPeersRefuse", second)
+  yield* shows("Peers that were left", has({ reason: "PeerRefused" }))
+}, Effect.scoped)
+
+const unreadLog = Effect.fnUntraced(function*({ nodes: [, second], observation: { addressOf, fires } }: Stage) {
+  yield* Incidents.unreadLog(second, addressOf(second))
+  yield* fires("SpegelLogLinesDropped", second)
+})
+
+/** containerd goes past its mirror. */
+const unusedMirror = Effect.fnUntraced(function*({ installation, nodes: [, , third], observation }: Stage) {
+  const { cluster, newImage } = installation
+  yield* Incidents.withoutHostsToml(third)
+  // Where containerd has asked before, one pull past the mirror proves nothing.
+  for (let pulls = 0; pulls < 3; pulls++) yield* Pods.pull(cluster, third, yield* newImage([1024]))
+  yield* observation.fires("SpegelContainerdFault", third)
+}, Effect.scoped)
+
+/** A mirror loses the others, and the names of those that it could look for. */
+const aloneNode = Effect.fnUntraced(function*({ installation, nodes: [, , third], observation }: Stage) {
+  const { fires, shows } = observation
+  yield* installation.cluster.withoutDns
+  yield* Incidents.withoutRouter(third)
   yield* fires("SpegelAlone", third)
-  return `${asked.length} queries of panels, ${expressions.size} alerts silent, 4 of them made to fire`
+  yield* shows("Peers known A", is(0))
+  yield* shows("Records held B", has({}))
+  yield* fires("SpegelTaskFailing", third)
+}, Effect.scoped)
+
+export const dashboardAndAlerts = Effect.fnUntraced(function*(installation: Installation) {
+  const [first, second, third] = installation.nodes
+  if (first === undefined || second === undefined || third === undefined) return ""
+  // With a line of the log for each request.
+  yield* installation.apply(["spegel.logLevel=DEBUG", `spegel.extraArgs={--max-uploads=${maxUploads}}`])
+  const observation = yield* Observation.start(installation)
+  const stage: Stage = { installation, observation, nodes: [first, second, third] }
+  yield* observation.quiet
+  yield* pulls(stage)
+  yield* processes(stage)
+  yield* damagedBlob(stage)
+  yield* busyHolder(stage)
+  yield* unreadLog(stage)
+  yield* unusedMirror(stage)
+  yield* aloneNode(stage)
+  const figures = yield* observation.all
+  yield* installation.apply()
+  return figures
 }, Effect.scoped)

@@ -1,89 +1,151 @@
 /** Mirrors are restarted one after another, while kubelets pull. */
-import { Effect, Fiber } from "effect"
+import { Console, Effect, Fiber } from "effect"
 import { fileURLToPath } from "node:url"
-import type { Installation } from "../Installation.ts"
+import { type Installation, tagBefore } from "../Installation.ts"
 import * as Pods from "../Pods.ts"
 import * as Steps from "../Steps.ts"
+import * as Upstream from "../Upstream.ts"
 
 const layerSize = 8 * 2 ** 20
 const restarts = 3
 
-/** Pulls new images until `busy` is over: each on the first node, and one round later on the others. */
-const pullWhile = Effect.fnUntraced(function*(installation: Installation, busy: () => boolean) {
-  const { cluster, newImage, nodes: [first, ...others] } = installation
-  const leading: Array<Pods.Pull> = []
+/** Seconds that a pull may take longer because of restarts. A mirror that is gone costs 30 s (containerd before 2.1). */
+const maxAddedSeconds = 3
+/** Share of the bytes of images that a peer holds. */
+const maxUpstreamShare = 0.05
+
+interface Measured {
+  readonly pulls: ReadonlyArray<Pods.Pull>
+  /** Those of an image that another node had. */
+  readonly following: ReadonlyArray<Pods.Pull>
+  readonly traffic: Upstream.Traffic
+}
+
+/** Pulls new images until `busy` is over, each on a node and one round later on all others. The nodes take turns. */
+const pullWhile = Effect.fnUntraced(function*({ cluster, newImage, nodes }: Installation, busy: () => boolean) {
+  const pulls: Array<Pods.Pull> = []
   const following: Array<Pods.Pull> = []
-  if (first === undefined) return { pulls: [], share: 0 }
-  let before: string | undefined
+  let before: { readonly image: string; readonly by: unknown } | undefined
   const [, traffic] = yield* cluster.upstream.during(Effect.gen(function*() {
-    while (busy()) {
+    for (let round = 0; busy(); round++) {
+      const leader = nodes[round % nodes.length]
+      if (leader === undefined) return
       const image = yield* newImage([layerSize])
+      const pull = (node: typeof leader, image: string) =>
+        Effect.tap(Pods.pull(cluster, node, image), (pull) => Effect.sync(() => pulls.push(pull)))
       const previous = before
-      const followers = previous === undefined
-        ? []
-        : others.map((node) => Effect.map(Pods.pull(cluster, node, previous), (pull) => following.push(pull)))
-      const leader = Effect.map(Pods.pull(cluster, first, image), (pull) => leading.push(pull))
-      yield* Effect.all([leader, ...followers], { concurrency: "unbounded" })
-      before = image
+      const followers = previous === undefined ?
+        [] :
+        nodes.filter((node) => node !== previous.by).map((node) =>
+          Effect.map(pull(node, previous.image), (pull) => following.push(pull))
+        )
+      yield* Effect.all([pull(leader, image), ...followers], { concurrency: "unbounded", discard: true })
+      before = { image, by: leader }
     }
   }))
-  const share = cluster.upstream.bytesOf(traffic, others) / Math.max(1, following.length * layerSize)
-  return { pulls: [...leading, ...following], share }
+  return { pulls, following, traffic } satisfies Measured
 })
 
-const longest = (pulls: ReadonlyArray<Pods.Pull>) => Math.max(...pulls.map(({ seconds }) => seconds))
-
-/** Does something to the mirrors while images are pulled, and before that pulls without it. */
-const underPulls = Effect.fnUntraced(function*<E, R>(
-  installation: Installation,
-  { change, maxAddedSeconds, maxUpstreamShare }: {
-    readonly change: Effect.Effect<unknown, E, R>
-    readonly maxAddedSeconds: number
-    readonly maxUpstreamShare: number
-  }
-) {
+/** Pulls while nothing else happens. */
+const pullInPeace = (installation: Installation) => {
   let rounds = 0
-  const quiet = yield* pullWhile(installation, () => rounds++ < 8)
+  return pullWhile(installation, () => rounds++ < 9)
+}
+
+/** Pulls while something is done to the mirrors. */
+const pullDuring = Effect.fnUntraced(function*<E, R>(installation: Installation, change: Effect.Effect<unknown, E, R>) {
   let changing = true
   const changed = yield* change.pipe(
     Effect.ensuring(Effect.sync(() => changing = false)),
     Effect.forkChild
   )
-  const busy = yield* pullWhile(installation, () => changing)
+  const measured = yield* pullWhile(installation, () => changing)
   yield* Fiber.join(changed)
+  return measured
+})
+
+const longest = (pulls: ReadonlyArray<Pods.Pull>) => Math.max(0, ...pulls.map(({ seconds }) => seconds))
+
+/** What one node's containerd met, beside what it meets in peace. */
+const compare = (node: Installation["nodes"][number], quiet: Measured, busy: Measured) => {
+  const of = ({ pulls }: Measured) => pulls.filter((pull) => pull.node === node.nodeName)
+  const followed = busy.following.filter((pull) => pull.node === node.nodeName)
+  const fromUpstream = followed.reduce(
+    (sum, { image }) => sum + Upstream.bytesOf(busy.traffic, [node], image),
+    0
+  )
+  const added = longest(of(busy)) - longest(of(quiet))
+  const share = fromUpstream / Math.max(1, followed.length * layerSize)
+  return {
+    added,
+    share,
+    text: `containerd ${node.containerd}: ${of(busy).length} pulls, the longest ${
+      longest(of(busy)).toFixed(2)
+    } s (in peace ${longest(of(quiet)).toFixed(2)} s), ${(share * 100).toFixed(1)} % from upstream`
+  }
+}
+
+interface Bounds {
+  readonly maxAddedSeconds: number
+  readonly maxUpstreamShare: number
+}
+
+/** No pull failed, and each node's are within bounds. Gives the figures. */
+const judge = Effect.fnUntraced(function*({ nodes }: Installation, quiet: Measured, busy: Measured, bounds: Bounds) {
+  const compared = nodes.map((node) => compare(node, quiet, busy))
+  const figures = compared.map(({ text }) => text).join("; ")
   const failures = [...quiet.pulls, ...busy.pulls].flatMap(({ failures }) => failures)
-  const added = longest(busy.pulls) - longest(quiet.pulls)
-  const figures = `${busy.pulls.length} pulls, the longest ${longest(busy.pulls).toFixed(2)} s (without ${
-    longest(quiet.pulls).toFixed(2)
-  } s), ${(busy.share * 100).toFixed(1)} % from upstream`
   yield* Steps.promise(failures.length === 0, `pulls failed: ${failures.join("; ")}; ${figures}`)
-  yield* Steps.promise(added <= maxAddedSeconds, `a pull took ${added.toFixed(2)} s more; ${figures}`)
-  yield* Steps.promise(busy.share < maxUpstreamShare, figures)
+  yield* Steps.promise(busy.following.length >= nodes.length, `too few pulls: ${figures}`)
+  for (const node of nodes) {
+    yield* Steps.promise(
+      Upstream.bytesOf(quiet.traffic, [node]) > 0,
+      `${node.nodeName} was first, and upstream sent nothing`
+    )
+  }
+  for (const { added, share } of compared) {
+    yield* Steps.promise(added <= bounds.maxAddedSeconds, `a pull took ${added.toFixed(2)} s more; ${figures}`)
+    yield* Steps.promise(share < bounds.maxUpstreamShare, `upstream sent what a peer had; ${figures}`)
+  }
   return figures
 })
 
-/** A pull that waits for a mirror that is gone takes 30 s more (containerd before 2.1). */
-export const restartsUnderPulls = (installation: Installation) =>
-  underPulls(installation, {
-    change: Effect.repeat(installation.restart, { times: restarts - 1 }),
-    maxAddedSeconds: 3,
-    maxUpstreamShare: 0.05
-  })
+export const restartsUnderPulls = Effect.fnUntraced(function*(installation: Installation) {
+  const quiet = yield* pullInPeace(installation)
+  const busy = yield* pullDuring(installation, Effect.repeat(installation.restart, { times: restarts - 1 }))
+  return yield* judge(installation, quiet, busy, { maxAddedSeconds, maxUpstreamShare })
+})
 
 /** The chart of the release before. */
 const before = fileURLToPath(new URL("../../fixtures/spegel-0.1.0.tgz", import.meta.url))
 
 /**
- * From the chart before to this one, and back. The mirrors of that one close their port at once, so that a pull may wait for
- * 30 s.
+ * Pods of that release say goodbye and close their port at once when they stop, and its chart stops a mirror before it starts the
+ * next one: what only that node holds may come from upstream, and a pull may wait for a port that is gone for 30 s.
  */
+const whereOldStop: Bounds = { maxAddedSeconds: 35, maxUpstreamShare: Infinity }
+const whereOldStart: Bounds = { maxAddedSeconds, maxUpstreamShare: Infinity }
+
+/** From the chart before to this one, back, and again. */
 export const upgradeUnderPulls = Effect.fnUntraced(function*(installation: Installation) {
   const { apply, cluster, namespace, rolledOut } = installation
-  yield* apply([], before)
-  const rollback = Effect.andThen(cluster.helm(["rollback", "spegel", "-n", namespace]), rolledOut)
-  return yield* underPulls(installation, {
-    change: Effect.all([apply(), rollback, apply()]),
-    maxAddedSeconds: 35,
-    maxUpstreamShare: 0.2
-  })
+  yield* apply([`image.tag=${tagBefore}`], before)
+  const quiet = yield* pullInPeace(installation)
+  const phases = [
+    { name: "upgrade", change: apply(), bounds: whereOldStop },
+    {
+      name: "rollback",
+      change: Effect.andThen(cluster.helm(["rollback", "spegel", "-n", namespace]), rolledOut),
+      bounds: whereOldStart
+    },
+    { name: "upgrade again", change: apply(), bounds: whereOldStop }
+  ]
+  const figures = yield* Effect.forEach(phases, ({ bounds, change, name }) =>
+    pullDuring(installation, change).pipe(
+      Effect.flatMap((busy) => judge(installation, quiet, busy, bounds)),
+      Effect.map((figures) => `${name}: ${figures}`),
+      Effect.mapError((error) => new Steps.NotAsPromised({ reason: `${name}: ${error.message}` })),
+      Effect.tap(Console.log)
+    ))
+  return figures.join(". ")
 })

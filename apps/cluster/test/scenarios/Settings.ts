@@ -34,6 +34,21 @@ export const nodePort = Effect.fnUntraced(function*(installation: Installation) 
   return yield* installation.pullEverywhere()
 })
 
+/** Mirrors are strangers to each other after each restart, and nothing is written to the node for them. */
+export const withoutPersistence = Effect.fnUntraced(function*(installation: Installation) {
+  const { apply, nodes, pullEverywhere, remove, restart } = installation
+  const off = ["spegel.persistence.enabled=false"]
+  yield* remove
+  yield* apply(off)
+  yield* restart
+  const kept = yield* Effect.forEach(nodes, (node) => node.run("find", "/var/lib/spegel", "!", "-type", "d"))
+  yield* Steps.promise(kept.join("") === "", `there is ${kept.join(" ")}`)
+  const figures = yield* pullEverywhere()
+  yield* remove
+  yield* apply()
+  return figures
+})
+
 /** The cluster's DNS is down: mirrors that run know their peers. */
 export const dnsDown = (installation: Installation) =>
   Effect.scoped(Effect.andThen(installation.cluster.withoutDns, installation.pullEverywhere()))

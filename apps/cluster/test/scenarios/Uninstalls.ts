@@ -35,12 +35,11 @@ export const dnsDown = Effect.fnUntraced(function*(installation: Installation) {
 
 /** A node loses its power before the uninstall, which restores the others and names it. */
 export const nodeDown = Effect.fnUntraced(function*(installation: Installation) {
-  const { apply, cluster, inNamespace, isRestored, nodes, rolledOut } = installation
+  const { apply, cluster, inNamespace, isRestored, mirrorReady, nodes } = installation
   const node = yield* cluster.addNode({ name: "down", containerd: "2.1" })
   yield* cluster.nodeReady(node)
   yield* apply([short])
-  yield* eventually("the new node has a mirror", "60 seconds", installation.podOn(node))
-  yield* rolledOut
+  yield* mirrorReady(node)
   yield* node.kill
   yield* eventually(
     "the node is known to be down",

@@ -2,24 +2,18 @@ import type { TagResolution } from "@spegel-ts/containerd/HostsToml"
 import * as MirrorConfiguration from "@spegel-ts/containerd/MirrorConfiguration"
 import { Console, Effect, Option, Schema } from "effect"
 import { Command } from "effect/cli"
-import { isIPv6 } from "node:net"
 import * as BasicAuthFiles from "../BasicAuthFiles.ts"
 import { many, one, onOff } from "../Flags.ts"
 import * as HostsReport from "../HostsReport.ts"
 import * as MirrorUse from "../MirrorUse.ts"
+import { withBrackets } from "../NodeUrl.ts"
 import { textSchema } from "../TextSchema.ts"
 import { containerdRegistryConfigPath, mirroredRegistries, SettingsInvalid } from "./shared.ts"
-
-/** `http://fd00::7:30020`, as a template makes it that knows a node's address but not its family. */
-const bareIpv6 = /^(https?:\/\/)([0-9a-f:]+):(\d{1,5})(\/?)$/i
 
 const target = textSchema<string>({
   expected: "a mirror's URL such as http://127.0.0.1:5000 or http://[::1]:5000",
   parse: (text) => {
-    const bracketed = text.replace(
-      bareIpv6,
-      (all, scheme: string, host: string, port: string) => isIPv6(host) ? `${scheme}[${host}]:${port}` : all
-    )
+    const bracketed = withBrackets(text)
     return /^https?:\/\/[^/?#@\s]+\/?$/.test(bracketed) && URL.canParse(bracketed)
       ? Option.some(bracketed)
       : Option.none()

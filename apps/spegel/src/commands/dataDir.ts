@@ -1,4 +1,4 @@
-import { keyFile, ownerFile } from "@spegel-ts/router/Identity"
+import { keyFile, lockFile, ownerFile } from "@spegel-ts/router/Identity"
 import { Console, Data, Effect } from "effect"
 import { Command, Flag } from "effect/cli"
 import { chmod, rm } from "node:fs/promises"
@@ -40,7 +40,9 @@ export const dataDir = Command.make(
       })
     if (remove) {
       yield* attempt(key, () => rm(key, { force: true }))
-      yield* attempt(dataDir, () => rm(join(dataDir, ownerFile), { force: true }))
+      for (const beside of [ownerFile, lockFile]) {
+        yield* attempt(dataDir, () => rm(join(dataDir, beside), { force: true }))
+      }
       return yield* Console.log(`removed ${key}`)
     }
     // One that a mirror has made is its own already, and nobody else may change that.

@@ -2,6 +2,7 @@ import { Console, Data, Duration, Effect, Option, Schedule } from "effect"
 import { Command } from "effect/cli"
 import { many, one } from "../Flags.ts"
 import { PositiveGoDuration } from "../GoDuration.ts"
+import { withBrackets } from "../NodeUrl.ts"
 import { textSchema } from "../TextSchema.ts"
 import { SettingsInvalid } from "./shared.ts"
 
@@ -18,7 +19,8 @@ const flags = {
     description: "What has to answer, such as http://10.0.0.7:5000/readyz",
     schema: textSchema<string>({
       expected: "an http or https URL",
-      parse: (text) => Option.filter(Option.some(text), () => /^https?:$/.test(URL.parse(text)?.protocol ?? "")),
+      parse: (text) =>
+        Option.filter(Option.some(withBrackets(text)), (url) => /^https?:$/.test(URL.parse(url)?.protocol ?? "")),
       print: (url) => url
     }),
     metavar: "URL"

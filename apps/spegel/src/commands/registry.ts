@@ -103,6 +103,14 @@ const flags = {
     fallback: "/var/lib/containerd/io.containerd.content.v1.content",
     metavar: "DIR"
   }),
+  containerdConfig: one({
+    name: "containerd-config",
+    description:
+      "containerd's configuration file, to warn at the start where it keeps containerd from asking the mirror; empty for none",
+    schema: Schema.String,
+    fallback: "",
+    metavar: "FILE"
+  }),
   containerdRegistryConfigPath,
   dataDir,
   mirroredRegistries,

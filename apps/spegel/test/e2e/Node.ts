@@ -3,10 +3,11 @@ import { Effect, Schedule } from "effect"
 import { join } from "node:path"
 import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
 import * as CriClient from "../../../../packages/containerd/test/CriClient.ts"
+import { freePort } from "../../../../packages/router/test/FreePort.ts"
 import * as SpegelProcess from "./SpegelProcess.ts"
-import { freePort, temporary } from "./Upstream.ts"
+import { temporary } from "./Upstream.ts"
 
-type Pull = Effect.Effect<string, ContainerdDaemon.CommandFailed | CriClient.CallFailed>
+export type Pull = Effect.Effect<string, ContainerdDaemon.CommandFailed | CriClient.CallFailed>
 
 export interface Ports {
   readonly registry: number
@@ -20,6 +21,11 @@ export interface NodeOptions {
   readonly programs?: ContainerdDaemon.ContainerdOptions["programs"]
   /** More of containerd's configuration. */
   readonly settings?: string
+  /** containerd's `config_path`, by the directory of the mirror's hosts.toml files. Default: that directory. */
+  readonly configPath?: (certs: string) => string
+  readonly discardUnpackedLayers?: boolean
+  /** Whether its mirror is told where containerd's configuration file is. */
+  readonly showsConfig?: boolean
   /** More flags of `spegel registry`. */
   readonly registry?: ReadonlyArray<string>
   /** Where its mirror's log goes, if it is not read. */
@@ -33,8 +39,10 @@ export const start = Effect.fnUntraced(
   function*(index: number, ports: Ports, upstream: string, options: NodeOptions = {}) {
     const directory = yield* temporary
     const certs = join(directory, "certs.d")
+    const { configPath = (certs) => certs, discardUnpackedLayers = false, showsConfig = false } = options
     const containerd = yield* ContainerdDaemon.start({
-      configPath: certs,
+      configPath: configPath(certs),
+      discardUnpackedLayers,
       ...(options.programs === undefined ? {} : { programs: options.programs }),
       ...(options.settings === undefined ? {} : { settings: options.settings })
     })
@@ -46,12 +54,14 @@ export const start = Effect.fnUntraced(
         "registry",
         `--containerd-sock=${containerd.socket}`,
         `--containerd-content-path=${containerd.contentPath}`,
+        `--containerd-registry-config-path=${certs}`,
         `--data-dir=${join(directory, "data")}`,
         `--registry-addr=${address}:${ports.registry}`,
         `--router-addr=${address}:${ports.router}`,
         `--metrics-addr=${address}:${ports.metrics}`,
         "--bootstrap-kind=static",
         `--static-bootstrap-peers=127.0.0.2:${ports.router}`,
+        ...(showsConfig ? [`--containerd-config=${join(containerd.directory, "config.toml")}`] : []),
         ...(options.registry ?? [])
       ],
       {},
@@ -74,6 +84,8 @@ export const start = Effect.fnUntraced(
       metrics: `http://${address}:${ports.metrics}`,
       containerd,
       mirror,
+      /** Starts its mirror again, after it was killed. */
+      startMirror: Effect.tap(startMirror, () => SpegelProcess.untilReady(url)),
       /** Where its containerd looks for hosts.toml files. */
       certs,
       pull: (image: string): Pull => containerd.ctr("images", "pull", "--hosts-dir", certs, image),
@@ -85,7 +97,7 @@ export const start = Effect.fnUntraced(
   }
 )
 
-export type Node = Effect.Success<ReturnType<typeof start>>
+export interface Node extends Effect.Success<ReturnType<typeof start>> {}
 
 /** Waits until the node's mirror can have all this of an upstream's repository from its peers. */
 export const untilFound = (node: Node, upstream: string, paths: ReadonlyArray<string>) =>

@@ -6,21 +6,16 @@ import { Effect, Result, Schedule } from "effect"
 import { spawn } from "node:child_process"
 import { mkdtemp, rm, writeFile } from "node:fs/promises"
 import { createServer, request } from "node:http"
-import { type AddressInfo, createServer as createTcpServer } from "node:net"
+import type { AddressInfo } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+
+import { freePort } from "../../../../packages/router/test/FreePort.ts"
 
 export const temporary = Effect.acquireRelease(
   Effect.promise(() => mkdtemp(join(tmpdir(), "spegel-e2e-"))),
   (directory) => Effect.promise(() => rm(directory, { recursive: true, force: true, maxRetries: 5 }))
 )
-
-export const freePort = Effect.callback<number>((resume) => {
-  const server = createTcpServer().listen(0, () => {
-    const { port } = server.address() as AddressInfo
-    server.close(() => resume(Effect.succeed(port)))
-  })
-})
 
 /** Registries that start at the same moment are given the same free port: each has an address of its own. */
 let started = 0

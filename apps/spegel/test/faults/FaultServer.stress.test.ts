@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
 import { createHash } from "node:crypto"
 import { connect } from "node:net"
-import { freePort } from "../e2e/Upstream.ts"
+import { freePort } from "../../../../packages/router/test/FreePort.ts"
 import { clockChanges, type Fault, faults, type RequestKind } from "./Fault.ts"
 import { FaultServer } from "./FaultServer.ts"
 

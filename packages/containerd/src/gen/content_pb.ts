@@ -12,7 +12,58 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file content.proto.
  */
 export const file_content: GenFile = /*@__PURE__*/
-  fileDesc("Cg1jb250ZW50LnByb3RvEh5jb250YWluZXJkLnNlcnZpY2VzLmNvbnRlbnQudjEiGwoMQWJvcnRSZXF1ZXN0EgsKA3JlZhgBIAEoCSImChNMaXN0U3RhdHVzZXNSZXF1ZXN0Eg8KB2ZpbHRlcnMYASADKAkiUAoUTGlzdFN0YXR1c2VzUmVzcG9uc2USOAoIc3RhdHVzZXMYASADKAsyJi5jb250YWluZXJkLnNlcnZpY2VzLmNvbnRlbnQudjEuU3RhdHVzIhUKBlN0YXR1cxILCgNyZWYYAyABKAky0wEKB0NvbnRlbnQSeQoMTGlzdFN0YXR1c2VzEjMuY29udGFpbmVyZC5zZXJ2aWNlcy5jb250ZW50LnYxLkxpc3RTdGF0dXNlc1JlcXVlc3QaNC5jb250YWluZXJkLnNlcnZpY2VzLmNvbnRlbnQudjEuTGlzdFN0YXR1c2VzUmVzcG9uc2USTQoFQWJvcnQSLC5jb250YWluZXJkLnNlcnZpY2VzLmNvbnRlbnQudjEuQWJvcnRSZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5YgZwcm90bzM", [file_google_protobuf_empty]);
+  fileDesc("Cg1jb250ZW50LnByb3RvEh5jb250YWluZXJkLnNlcnZpY2VzLmNvbnRlbnQudjEiHQoLSW5mb1JlcXVlc3QSDgoGZGlnZXN0GAEgASgJIkIKDEluZm9SZXNwb25zZRIyCgRpbmZvGAEgASgLMiQuY29udGFpbmVyZC5zZXJ2aWNlcy5jb250ZW50LnYxLkluZm8idwoESW5mbxJACgZsYWJlbHMYBSADKAsyMC5jb250YWluZXJkLnNlcnZpY2VzLmNvbnRlbnQudjEuSW5mby5MYWJlbHNFbnRyeRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIhsKDEFib3J0UmVxdWVzdBILCgNyZWYYASABKAkiJgoTTGlzdFN0YXR1c2VzUmVxdWVzdBIPCgdmaWx0ZXJzGAEgAygJIlAKFExpc3RTdGF0dXNlc1Jlc3BvbnNlEjgKCHN0YXR1c2VzGAEgAygLMiYuY29udGFpbmVyZC5zZXJ2aWNlcy5jb250ZW50LnYxLlN0YXR1cyIVCgZTdGF0dXMSCwoDcmVmGAMgASgJMrYCCgdDb250ZW50EmEKBEluZm8SKy5jb250YWluZXJkLnNlcnZpY2VzLmNvbnRlbnQudjEuSW5mb1JlcXVlc3QaLC5jb250YWluZXJkLnNlcnZpY2VzLmNvbnRlbnQudjEuSW5mb1Jlc3BvbnNlEnkKDExpc3RTdGF0dXNlcxIzLmNvbnRhaW5lcmQuc2VydmljZXMuY29udGVudC52MS5MaXN0U3RhdHVzZXNSZXF1ZXN0GjQuY29udGFpbmVyZC5zZXJ2aWNlcy5jb250ZW50LnYxLkxpc3RTdGF0dXNlc1Jlc3BvbnNlEk0KBUFib3J0EiwuY29udGFpbmVyZC5zZXJ2aWNlcy5jb250ZW50LnYxLkFib3J0UmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eWIGcHJvdG8z", [file_google_protobuf_empty]);
+
+/**
+ * @generated from message containerd.services.content.v1.InfoRequest
+ */
+export type InfoRequest = Message<"containerd.services.content.v1.InfoRequest"> & {
+  /**
+   * @generated from field: string digest = 1;
+   */
+  digest: string;
+};
+
+/**
+ * Describes the message containerd.services.content.v1.InfoRequest.
+ * Use `create(InfoRequestSchema)` to create a new message.
+ */
+export const InfoRequestSchema: GenMessage<InfoRequest> = /*@__PURE__*/
+  messageDesc(file_content, 0);
+
+/**
+ * @generated from message containerd.services.content.v1.InfoResponse
+ */
+export type InfoResponse = Message<"containerd.services.content.v1.InfoResponse"> & {
+  /**
+   * @generated from field: containerd.services.content.v1.Info info = 1;
+   */
+  info?: Info | undefined;
+};
+
+/**
+ * Describes the message containerd.services.content.v1.InfoResponse.
+ * Use `create(InfoResponseSchema)` to create a new message.
+ */
+export const InfoResponseSchema: GenMessage<InfoResponse> = /*@__PURE__*/
+  messageDesc(file_content, 1);
+
+/**
+ * @generated from message containerd.services.content.v1.Info
+ */
+export type Info = Message<"containerd.services.content.v1.Info"> & {
+  /**
+   * @generated from field: map<string, string> labels = 5;
+   */
+  labels: { [key: string]: string };
+};
+
+/**
+ * Describes the message containerd.services.content.v1.Info.
+ * Use `create(InfoSchema)` to create a new message.
+ */
+export const InfoSchema: GenMessage<Info> = /*@__PURE__*/
+  messageDesc(file_content, 2);
 
 /**
  * @generated from message containerd.services.content.v1.AbortRequest
@@ -29,7 +80,7 @@ export type AbortRequest = Message<"containerd.services.content.v1.AbortRequest"
  * Use `create(AbortRequestSchema)` to create a new message.
  */
 export const AbortRequestSchema: GenMessage<AbortRequest> = /*@__PURE__*/
-  messageDesc(file_content, 0);
+  messageDesc(file_content, 3);
 
 /**
  * @generated from message containerd.services.content.v1.ListStatusesRequest
@@ -46,7 +97,7 @@ export type ListStatusesRequest = Message<"containerd.services.content.v1.ListSt
  * Use `create(ListStatusesRequestSchema)` to create a new message.
  */
 export const ListStatusesRequestSchema: GenMessage<ListStatusesRequest> = /*@__PURE__*/
-  messageDesc(file_content, 1);
+  messageDesc(file_content, 4);
 
 /**
  * @generated from message containerd.services.content.v1.ListStatusesResponse
@@ -63,7 +114,7 @@ export type ListStatusesResponse = Message<"containerd.services.content.v1.ListS
  * Use `create(ListStatusesResponseSchema)` to create a new message.
  */
 export const ListStatusesResponseSchema: GenMessage<ListStatusesResponse> = /*@__PURE__*/
-  messageDesc(file_content, 2);
+  messageDesc(file_content, 5);
 
 /**
  * @generated from message containerd.services.content.v1.Status
@@ -80,12 +131,20 @@ export type Status = Message<"containerd.services.content.v1.Status"> & {
  * Use `create(StatusSchema)` to create a new message.
  */
 export const StatusSchema: GenMessage<Status> = /*@__PURE__*/
-  messageDesc(file_content, 3);
+  messageDesc(file_content, 6);
 
 /**
  * @generated from service containerd.services.content.v1.Content
  */
 export const Content: GenService<{
+  /**
+   * @generated from rpc containerd.services.content.v1.Content.Info
+   */
+  info: {
+    methodKind: "unary";
+    input: typeof InfoRequestSchema;
+    output: typeof InfoResponseSchema;
+  },
   /**
    * @generated from rpc containerd.services.content.v1.Content.ListStatuses
    */

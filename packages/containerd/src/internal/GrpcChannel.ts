@@ -64,6 +64,13 @@ export const make = (options: {
     ({ client }) => Effect.sync(() => client.close())
   )
 
+/** The same channel with another value of a header. */
+export const withHeader = (channel: GrpcChannel, key: string, value: string): GrpcChannel => {
+  const metadata = channel.metadata.clone()
+  metadata.set(key, value)
+  return { ...channel, metadata }
+}
+
 const fromServiceError = (error: ServiceError) => new GrpcError({ code: error.code, details: error.details })
 
 const path = (method: Method<string, DescMessage, DescMessage>) => `/${method.parent.typeName}/${method.name}`

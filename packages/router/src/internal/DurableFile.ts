@@ -3,7 +3,8 @@ import { constants } from "node:fs"
 import { mkdir, open, rename, rm, stat } from "node:fs/promises"
 import { dirname } from "node:path"
 
-const codeOf = (cause: unknown): unknown =>
+/** The code of a system error, such as `ENOENT`. */
+export const codeOf = (cause: unknown): unknown =>
   typeof cause === "object" && cause !== null && "code" in cause ? cause.code : undefined
 
 /** The file at `path`; undefined where there is none. Rejects where it is no regular file, or larger than `limit` bytes. */

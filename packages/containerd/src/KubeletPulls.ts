@@ -1,0 +1,193 @@
+/**
+ * Finds the images that containerd fetched from a registry for the kubelet.
+ *
+ * Much else makes image records: imports, `ctr` and `nerdctl` (which read other configurations than the CRI plugin
+ * does), and new names for content that is held. Three signs tell a pull of the kubelet, the same in containerd 1.6, 1.7
+ * and 2.1 (measured): the CRI plugin itself creates the record `repository@digest`; the manifest's labels name the
+ * registry that it came from; and the manifest was written just now, and for no other client and no other namespace.
+ */
+import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
+import { BlobSource, type ContentStore, type StoreUnavailable } from "@spegel-ts/content/ContentStore"
+import * as Digest from "@spegel-ts/oci/Digest"
+import * as Manifest from "@spegel-ts/oci/Manifest"
+import * as MediaType from "@spegel-ts/oci/MediaType"
+import * as Reference from "@spegel-ts/oci/Reference"
+import { Effect, Option, Queue, Result, Stream } from "effect"
+import type { ContainerdClient, ContainerdFailed, ContainerdUnavailable, ImageEvent } from "./ContainerdClient.ts"
+
+export interface KubeletPull {
+  /** Registry, repository and digest; the tag is not known. */
+  readonly reference: Reference.Reference
+  /** When its manifest was stored, as `MonotonicTime.millis` has it. */
+  readonly fetchedAt: number
+  /** Whether containerd keeps the layers once they are unpacked; none where that cannot be told. */
+  readonly keepsLayers: Option.Option<boolean>
+}
+
+type Client = Pick<typeof ContainerdClient.Service, "contentLabels" | "events" | "isShared" | "image">
+type Store = Pick<typeof ContentStore.Service, "changes" | "digests" | "open">
+
+export interface KubeletPullsOptions {
+  readonly client: Client
+  readonly store: Store
+  /** Called when a pull has ended, for one after another. */
+  readonly onPull: (pull: KubeletPull) => Effect.Effect<void>
+}
+
+/** How many blobs to remember, and how many manifests of other clients. */
+const maxRemembered = 4096
+/** How many records may wait to be judged; beyond it the oldest are skipped. */
+const maxWaiting = 256
+/** News of files and of other clients' records may come later: a new directory is looked for each second. */
+const settleMillis = 3000
+/** How many platforms of an index to look at. */
+const maxPlatforms = 16
+
+const source = "containerd.io/distribution.source."
+const childReference = "containerd.io/gc.ref.content."
+const manifestReference = `${childReference}m.`
+const configReference = `${childReference}config`
+
+/** Adds an entry as the latest, and forgets the oldest where there are too many. */
+const remember = <A>(map: Map<Digest.Digest, A>, digest: Digest.Digest, value: A): void => {
+  map.delete(digest)
+  map.set(digest, value)
+  const [oldest] = map.keys()
+  if (map.size > maxRemembered && oldest !== undefined) map.delete(oldest)
+}
+
+/** What a record's name `repository@digest` says; none for other names. */
+const byDigest = (name: string) =>
+  Option.flatMap(
+    Result.getSuccess(Reference.parse(name)),
+    (reference) =>
+      reference.digest === undefined || reference.tag !== undefined || Reference.print(reference) !== name
+        ? Option.none()
+        : Option.some({ reference, digest: reference.digest })
+  )
+
+const hasLayers = (store: Store, digest: Digest.Digest) =>
+  store.open(digest).pipe(
+    Effect.flatMap((blob) =>
+      blob.size > MediaType.maxManifestSize
+        ? Effect.succeed(new Uint8Array())
+        : BlobSource.$match(blob, {
+          Bytes: ({ bytes }) => Effect.succeed(bytes),
+          File: ({ handle }) => Effect.promise((): Promise<Uint8Array> => handle.readFile())
+        })
+    ),
+    Effect.map((bytes) =>
+      Result.match(Manifest.parse(bytes), {
+        onFailure: () => false,
+        onSuccess: (manifest) => manifest._tag === "Image" && manifest.layers.length > 0
+      })
+    ),
+    Effect.scoped,
+    Effect.orElseSucceed(() => false)
+  )
+
+/**
+ * By a manifest's labels containerd knows which blobs to keep. With `discard_unpacked_layers` it never sets those for layers,
+ * so this is known before the first layer is gone.
+ */
+const keepsLayers = Effect.fnUntraced(function*(
+  { client, store }: Pick<KubeletPullsOptions, "client" | "store">,
+  digest: Digest.Digest,
+  labels: Readonly<Record<string, string>>
+) {
+  const platforms = Object.entries(labels).flatMap(([label, child]) =>
+    label.startsWith(manifestReference) ? Option.toArray(Digest.fromString(child)) : []
+  )
+  for (const manifest of platforms.length === 0 ? [digest] : platforms.slice(0, maxPlatforms)) {
+    // Manifests of other platforms are not here.
+    const found = manifest === digest
+      ? labels
+      : yield* client.contentLabels(manifest).pipe(
+        Effect.catchTag("ContainerdNotFound", () => Effect.succeed<Readonly<Record<string, string>>>({}))
+      )
+    const names = Object.keys(found)
+    // A layer of a type that containerd does not know has no mark of its own, and is kept always.
+    const refersToLayer = names.some((name) =>
+      name.startsWith(childReference) && name !== configReference && !name.startsWith(manifestReference)
+    )
+    if (refersToLayer) return Option.some(true)
+    if (names.includes(configReference) && (yield* hasLayers(store, manifest))) return Option.some(false)
+  }
+  return Option.none<boolean>()
+})
+
+/** Runs until containerd goes away. */
+export const follow = Effect.fnUntraced(function*(
+  { client, onPull, store }: KubeletPullsOptions
+): Effect.fn.Return<void, ContainerdUnavailable | ContainerdFailed | StoreUnavailable> {
+  /** When blobs were stored. */
+  const added = new Map<Digest.Digest, number>()
+  /** Manifests for which another client has made a record. */
+  const others = new Map<Digest.Digest, true>()
+  const created = yield* Queue.sliding<{ readonly name: string; readonly at: number }>(maxWaiting)
+
+  let isFirst = true
+  let wasEmpty = false
+  /** On a new node the directory of blobs appears with the first blob, before it can be watched. */
+  const listNew = Effect.gen(function*() {
+    const digests = yield* Stream.runCollect(store.digests)
+    const now = yield* MonotonicTime.millis
+    if (!isFirst && wasEmpty) {
+      for (const digest of digests.slice(0, maxRemembered)) if (!added.has(digest)) remember(added, digest, now)
+    }
+    isFirst = false
+    wasEmpty = digests.length === 0
+  })
+
+  const additions = Stream.runForEach(store.changes, (change) => {
+    switch (change._tag) {
+      case "BlobAdded":
+        return Effect.map(MonotonicTime.millis, (now) => remember(added, change.digest, now))
+      case "Resync":
+        return listNew
+      default:
+        return Effect.void
+    }
+  })
+
+  const digestOf = (name: string) =>
+    Option.match(byDigest(name), {
+      onNone: () => Effect.map(client.image(name), ({ digest }) => digest),
+      onSome: ({ digest }) => Effect.succeed(digest)
+    })
+
+  const noteRecord = (event: ImageEvent): Effect.Effect<void, ContainerdUnavailable | ContainerdFailed> => {
+    if (event._tag !== "ImageChanged" || event.createdBy === "none") return Effect.void
+    const { name } = event
+    if (event.createdBy === "kubelet") {
+      return Effect.flatMap(MonotonicTime.millis, (at) => Effect.asVoid(Queue.offer(created, { name, at })))
+    }
+    return digestOf(name).pipe(
+      Effect.map((digest) => remember(others, digest, true)),
+      // The record has been removed again.
+      Effect.catchTag("ContainerdNotFound", () => Effect.void)
+    )
+  }
+
+  const judge = Effect.gen(function*() {
+    const { at, name } = yield* Queue.take(created)
+    const named = byDigest(name)
+    if (Option.isNone(named)) return
+    yield* Effect.sleep(Math.max(0, at + settleMillis - (yield* MonotonicTime.millis)))
+    const { digest, reference } = named.value
+    const fetchedAt = added.get(digest)
+    if (fetchedAt === undefined || others.has(digest)) return
+    // A second name for it is no second fetch.
+    added.delete(digest)
+    const labels = yield* client.contentLabels(digest)
+    if (!Object.keys(labels).some((label) => label.startsWith(source)) || (yield* client.isShared(digest))) return
+    yield* onPull({ reference, fetchedAt, keepsLayers: yield* keepsLayers({ client, store }, digest, labels) })
+  }).pipe(
+    // The image has been removed again.
+    Effect.catchTag("ContainerdNotFound", () => Effect.void)
+  )
+
+  yield* Effect.all([additions, Stream.runForEach(client.events, noteRecord), Effect.forever(judge)], {
+    concurrency: "unbounded"
+  })
+})
