@@ -1,7 +1,7 @@
 /** How the mirror deals with peers: its limits as flags, and as the options of the registry and of the transport. */
 import type { MirrorOptions } from "@spegel-ts/registry/Mirror"
 import type { TransportOptions } from "@spegel-ts/registry/PeerTransport"
-import type { Duration } from "effect"
+import { type Duration, Schema } from "effect"
 import type { Command } from "effect/cli"
 import { one } from "./Flags.ts"
 import { GoDuration, PositiveGoDuration } from "./GoDuration.ts"
@@ -65,6 +65,14 @@ export const flags = {
     fallback: "4194304",
     metavar: "BYTES"
   }),
+  mirrorVerify: one({
+    name: "mirror-verify",
+    description:
+      "How larger ones are verified: commit (by containerd, whose commit is watched) or stream (on their way, by this process)",
+    schema: Schema.Literals(["commit", "stream"]),
+    fallback: "commit",
+    metavar: "WAY"
+  }),
   mirrorVerifyMemory: one({
     name: "mirror-verify-memory",
     description: "Bytes of memory for bodies that are being verified; blobs beyond it are verified as they stream",
@@ -97,6 +105,7 @@ export const mirrorOptions = (settings: MirrorSettings, recordTtl: Duration.Dura
   hedgeDelay: settings.mirrorHedgeDelay,
   answerTimeout: settings.mirrorAnswerTimeout,
   verifySize: settings.mirrorVerifySize,
+  verify: settings.mirrorVerify,
   verifyMemory: settings.mirrorVerifyMemory,
   circuitFailures: settings.mirrorCircuitFailures,
   circuitPause: settings.mirrorCircuitPause,

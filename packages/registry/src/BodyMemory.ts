@@ -1,32 +1,55 @@
 /**
  * The memory of all bodies on their way to clients: what they are read into here, and what the kernel holds of them in
- * sockets. All together have a budget. A part of it is for what each body needs to move, the rest for what makes it fast.
- * A client address may have as much of each as it leaves free to others: half where it is alone. So there is memory for each
- * new client.
+ * sockets and pipes. All together have a budget. A part of it is for what each body needs to move, the rest for what makes
+ * it fast. Of the first a client address may have twice as much as it leaves free to others, of the second as much. So
+ * there is memory for each new client.
  *
- * What the kernel holds is not known at once. Bytes count when they are handed over, up to what a socket can hold; where
+ * What moves within the kernel has a bound there, all of which is reserved. Of what goes through this process the kernel
+ * holds more, and that is not known at once. Bytes count when they are handed over, up to what a socket can hold; where
  * that comes near the bound, the kernel is asked, and what clients have taken since is counted off. A body that has reached
  * its bound waits for that, and goes on; a client that takes what it is sent is never stopped for good.
  */
+import * as BodyBounds from "@spegel-ts/transfer/BodyBounds"
+import type { DataPlane } from "@spegel-ts/transfer/DataPlane"
+import type { Progress } from "@spegel-ts/transfer/Progress"
 import { Effect, Metric, type Scope } from "effect"
 import type { Socket } from "node:net"
-import { smallSize } from "./BufferPool.ts"
 import * as ClientAddress from "./ClientAddress.ts"
 import type { SocketQueue } from "./SocketQueues.ts"
+
+export type BodyKind = "file" | "relay"
+
+/** What a body is given at once, in bytes, so that it moves whatever others do; and the part of the budget that is for that. */
+export interface Reserve extends Readonly<Record<BodyKind, number>> {
+  readonly share: number
+}
+
+/** A piece that goes at once. */
+const pieceSize = 64 * 1024
+
+/** For bodies that go through this process: a buffer here, and as much in the socket. */
+const throughProcess: Reserve = { share: 0.3, file: 2 * pieceSize, relay: 2 * pieceSize }
+
+/** For bodies that move within the kernel. */
+const withinKernel: Reserve = {
+  share: 0.9,
+  file: BodyBounds.ofFile + pieceSize,
+  relay: BodyBounds.ofRelay + pieceSize
+}
+
+export const reserveOf = (plane: DataPlane["name"]): Reserve => plane === "zero-copy" ? withinKernel : throughProcess
 
 export interface BodyMemoryOptions {
   /** In bytes. */
   readonly budget: number
+  /** As bodies go now; through this process where not given. */
+  readonly reserve?: () => Reserve
   /** Most that the kernel holds of one connection, in bytes. */
   readonly maxUnsent: number
   /** What the kernel holds of connections on these local ports; undefined where it does not tell. */
   readonly queues: (isWanted: (localPort: number) => boolean) => Promise<ReadonlyArray<SocketQueue> | undefined>
 }
 
-/** What a body is given at once: a buffer here, and as much in its socket, so that it moves whatever others do. */
-const bodySize = 2 * smallSize
-/** The part of the budget that is for that. */
-const movingShare = 0.3
 /** How long a body waits for memory before it is refused. */
 const patienceMillis = 1000
 /** The kernel is asked again after this, or after so many times what the last answer took. */
@@ -66,12 +89,16 @@ interface Client extends Use {
 interface Connection {
   readonly socket: Socket
   readonly client: Client
-  /** Bodies that are being sent on it. */
+  /** Bodies that are being sent on it, and the bytes that are reserved for them. */
   bodies: number
+  reserved: number
   /** Bytes that are held whole for it. */
   held: number
+  /** The body that is being sent, and what of it had gone when that was looked at. */
+  progress: Progress | undefined
+  moved: number
   /** The connection on which its body comes from a peer, and what the kernel holds of that. */
-  relaying: { readonly receivingPort: number | undefined } | undefined
+  relaying: RelaySource | undefined
   received: number
   /** Bytes that the kernel may hold of it. */
   queued: number
@@ -84,6 +111,14 @@ interface Connection {
   /** What it counts for. */
   readonly use: Use
   movedAt: number
+}
+
+/** A difference in what is held for a connection: bodies, and bytes. */
+type Held = Partial<Pick<Connection, "bodies" | "held" | "reserved">>
+
+/** This node's end of the connection on which a body comes, once it is known. */
+export interface RelaySource {
+  readonly receivingPort: number | undefined
 }
 
 interface Waiter {
@@ -129,10 +164,10 @@ export class BodyMemory {
   hasRoom(socket: Socket, bytes: number): boolean {
     const connection = this.#account(socket)
     // A client that has taken everything is sent a few bytes more, whatever others hold.
-    if (connection.queued === 0 && bytes <= smallSize) return true
+    if (connection.queued === 0 && bytes <= pieceSize) return true
     const more = this.#beyond(connection, bytes) - connection.use.beyond
     const wanted = connection.client.beyond + this.#goneOf(connection) + more
-    const free = this.#beyondBudget - this.#all.beyond - this.#apart
+    const free = this.#budgetOf("beyond") - this.#all.beyond - this.#apart
     // A client that takes what it is sent must not suffer from what others of its address leave untaken.
     return more <= 0 || wanted <= (connection.takes ? 2 : 1) * free
   }
@@ -147,14 +182,15 @@ export class BodyMemory {
   }
 
   /** Memory for one body to a client as long as the scope is open; false where there is none, even after a while. */
-  readonly admit = (socket: Socket): Effect.Effect<boolean, never, Scope.Scope> =>
-    Effect.acquireRelease(
+  readonly admit = (socket: Socket, kind: BodyKind = "file"): Effect.Effect<boolean, never, Scope.Scope> => {
+    const bytes = this.#reserve[kind]
+    return Effect.acquireRelease(
       Effect.callback<boolean>((resume) => {
         const connection = this.#account(socket)
         let timer: NodeJS.Timeout | undefined
         const take = () => {
-          if (!socket.destroyed && !this.#mayMove(connection)) return false
-          if (!socket.destroyed) this.#hold(connection, 1, 0)
+          if (!socket.destroyed && !this.#mayMove(connection, bytes)) return false
+          if (!socket.destroyed) this.#hold(connection, { bodies: 1, reserved: bytes })
           clearTimeout(timer)
           resume(Effect.succeed(!socket.destroyed))
           return true
@@ -167,31 +203,32 @@ export class BodyMemory {
           resume(Effect.succeed(false))
         }, patienceMillis)
       }).pipe(Effect.tap((admitted) => admitted ? Effect.void : Metric.update(refused, 1))),
-      (admitted) => admitted ? this.#letGo(socket, 1, 0) : Effect.void
+      (admitted) => admitted ? this.#letGo(socket, { bodies: -1, reserved: -bytes }) : Effect.void
     ).pipe(Effect.tap(() => Metric.update(inUse, this.used)))
+  }
 
   /** Counts bytes that are held for a client as long as the scope is open. */
   readonly holding = (socket: Socket, bytes: number): Effect.Effect<void, never, Scope.Scope> =>
     Effect.acquireRelease(
-      Effect.sync(() => this.#hold(this.#account(socket), 0, bytes)),
-      () => this.#letGo(socket, 0, bytes)
+      Effect.sync(() => this.#hold(this.#account(socket), { held: bytes })),
+      () => this.#letGo(socket, { held: -bytes })
     )
 
-  /** Counts what comes from peers for a client, on the connection that is named, as long as the scope is open. */
-  readonly relaying = (
+  /** Follows the body that is sent to a client as long as the scope is open, and what comes of it from a peer. */
+  readonly sending = (
     socket: Socket,
-    source: { readonly receivingPort: number | undefined }
+    progress: Progress,
+    source?: RelaySource
   ): Effect.Effect<void, never, Scope.Scope> =>
     Effect.acquireRelease(
       Effect.sync(() => {
-        this.#account(socket).relaying = source
+        Object.assign(this.#account(socket), { progress, moved: 0, relaying: source })
       }),
       () =>
         Effect.sync(() => {
           const connection = this.#connections.get(socket)
           if (connection === undefined) return
-          connection.relaying = undefined
-          connection.received = 0
+          Object.assign(connection, { progress: undefined, relaying: undefined, received: 0 })
           this.#recharge(connection)
         })
     )
@@ -202,8 +239,13 @@ export class BodyMemory {
     clearTimeout(this.#timer)
   }
 
-  get #beyondBudget(): number {
-    return (1 - movingShare) * this.#options.budget
+  get #reserve(): Reserve {
+    return this.#options.reserve?.() ?? throughProcess
+  }
+
+  #budgetOf(part: keyof Use): number {
+    const { share } = this.#reserve
+    return (part === "moving" ? share : 1 - share) * this.#options.budget
   }
 
   #goneOf({ client }: Connection): number {
@@ -211,19 +253,22 @@ export class BodyMemory {
   }
 
   /** Whether one body more may move. */
-  #mayMove({ client }: Connection): boolean {
-    return client.moving + bodySize <= movingShare * this.#options.budget - this.#all.moving
+  #mayMove({ client }: Connection, bytes: number): boolean {
+    return client.moving + bytes <= 2 * (this.#budgetOf("moving") - this.#all.moving)
   }
 
   /** What a connection uses beyond what its bodies need to move, once it was sent some bytes more. */
-  #beyond({ bodies, held, queued, received }: Connection, more = 0): number {
-    return held + received +
-      Math.max(0, Math.min(queued + more, this.#options.maxUnsent) - bodies * (bodySize - smallSize))
+  #beyond({ bodies, held, queued, received, reserved }: Connection, more = 0): number {
+    const inKernel = received + Math.min(queued + more, this.#options.maxUnsent)
+    return held + Math.max(0, inKernel - (reserved - bodies * pieceSize))
   }
 
   /** Counts what was sent since the last time. */
   #account(socket: Socket): Connection {
     const connection = this.#connections.get(socket) ?? this.#enter(socket)
+    const { moved = 0 } = connection.progress ?? {}
+    if (moved !== connection.moved) connection.movedAt = performance.now()
+    connection.moved = moved
     const sent = socket.bytesWritten - connection.written
     if (sent > 0) {
       connection.written += sent
@@ -236,7 +281,7 @@ export class BodyMemory {
 
   #recharge(connection: Connection): void {
     const { client, use } = connection
-    const moving = connection.bodies * bodySize
+    const moving = connection.reserved
     const beyond = this.#beyond(connection)
     for (const sum of [client, this.#all]) {
       sum.moving += moving - use.moving
@@ -245,22 +290,23 @@ export class BodyMemory {
     use.moving = moving
     use.beyond = beyond
     const all = this.#all.beyond + this.#apart
-    if (all > busy * this.#beyondBudget) {
+    if (all > busy * this.#budgetOf("beyond")) {
       const own = client.beyond + this.#goneOf(connection)
-      this.#measureIn(own + all > nearBound * this.#beyondBudget ? this.#pauseMillis : watchMillis)
+      this.#measureIn(own + all > nearBound * this.#budgetOf("beyond") ? this.#pauseMillis : watchMillis)
     }
   }
 
-  #hold(connection: Connection, bodies: number, bytes: number): void {
+  #hold(connection: Connection, { bodies = 0, held = 0, reserved = 0 }: Held): void {
     connection.bodies += bodies
-    connection.held += bytes
+    connection.reserved += reserved
+    connection.held += held
     this.#recharge(connection)
   }
 
-  #letGo(socket: Socket, bodies: number, bytes: number): Effect.Effect<void> {
+  #letGo(socket: Socket, held: Held): Effect.Effect<void> {
     return Effect.suspend(() => {
       const connection = this.#connections.get(socket)
-      if (connection !== undefined) this.#hold(connection, -bodies, -bytes)
+      if (connection !== undefined) this.#hold(connection, held)
       return Metric.update(inUse, this.used)
     })
   }
@@ -274,7 +320,10 @@ export class BodyMemory {
       socket,
       client,
       bodies: 0,
+      reserved: 0,
       held: 0,
+      progress: undefined,
+      moved: 0,
       relaying: undefined,
       received: 0,
       queued: 0,
@@ -295,7 +344,7 @@ export class BodyMemory {
       // What it was sent last is on its way still.
       this.#gone.set(address, this.#goneOf(connection) + connection.queued)
       this.#apart += connection.queued
-      Object.assign(connection, { bodies: 0, held: 0, received: 0, queued: 0 })
+      Object.assign(connection, { bodies: 0, reserved: 0, held: 0, received: 0, queued: 0 })
       this.#recharge(connection)
       if (--client.connections === 0) this.#clients.delete(address)
       for (const waiter of this.#waiters) {
@@ -341,10 +390,10 @@ export class BodyMemory {
     this.#pauseMillis = Math.max(minPauseMillis, pauseShare * (this.#measuredAt - begun))
     this.#measuring = false
     this.#dueAt = Infinity
-    if (this.#all.beyond + this.#apart > this.#beyondBudget) this.#closeStalled(stalledAboveMillis)
+    if (this.#all.beyond + this.#apart > this.#budgetOf("beyond")) this.#closeStalled(stalledAboveMillis)
     for (const waiter of this.#waiters) if (waiter.attempt()) this.#waiters.delete(waiter)
     if (this.#waiters.size > 0) this.#measureIn(this.#pauseMillis)
-    else if (this.#all.beyond + this.#apart > busy * this.#beyondBudget) this.#measureIn(watchMillis)
+    else if (this.#all.beyond + this.#apart > busy * this.#budgetOf("beyond")) this.#measureIn(watchMillis)
   }
 
   /** Believes the kernel, but for what was sent while it was asked, since `before`. */
@@ -382,6 +431,7 @@ export class BodyMemory {
 
   /** Closes the body whose client has taken nothing for longest, and for so long, of the client that uses most. */
   #closeStalled(millis: number): void {
+    for (const socket of this.#connections.keys()) this.#account(socket)
     const before = performance.now() - millis
     const useOf = ({ client }: Connection) => client.moving + client.beyond
     const [stalled] = [...this.#connections.values()]

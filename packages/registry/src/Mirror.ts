@@ -14,18 +14,13 @@ import * as ContentKey from "@spegel-ts/router/ContentKey"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { Router } from "@spegel-ts/router/Router"
 import { Duration, Effect, Fiber, Option, Result, Schedule, Scope, Stream } from "effect"
-import type { ClientWriter } from "./BlobBody.ts"
+import type { Recipient } from "./BlobBody.ts"
+import type { BodyInterrupted } from "./BodyInterrupted.ts"
 import { Circuits } from "./Circuit.ts"
 import * as HeldBodies from "./HeldBodies.ts"
+import * as LargeBody from "./LargeBody.ts"
 import * as LocalIngests from "./LocalIngests.ts"
-import {
-  AnswerTimeout,
-  ContentCorrupted,
-  type HashLost,
-  type MirrorError,
-  PeerRefused,
-  PeerSuspected
-} from "./MirrorError.ts"
+import { AnswerTimeout, ContentCorrupted, type MirrorError, PeerRefused, PeerSuspected } from "./MirrorError.ts"
 import * as Offer from "./Offer.ts"
 import { PeerMemory } from "./PeerMemory.ts"
 import * as PeerRace from "./PeerRace.ts"
@@ -35,7 +30,6 @@ import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 import * as SpeedComparison from "./SpeedComparison.ts"
 import * as TagElection from "./TagElection.ts"
-import * as VerifyingSink from "./VerifyingSink.ts"
 import * as Warnings from "./Warnings.ts"
 
 export interface MirrorOptions {
@@ -54,6 +48,8 @@ export interface MirrorOptions {
   readonly answerTimeout: Duration.Duration
   /** Bodies to this size in bytes are verified before any of them is answered. */
   readonly verifySize: number
+  /** How larger ones are: by containerd, whose commit is watched, or in this process, on their way. */
+  readonly verify: "commit" | "stream"
   /** Bytes that all bodies held for that may have together; blobs beyond it stream as large ones do. */
   readonly verifyMemory: number
   /** How long what a peer says it holds is believed. */
@@ -80,8 +76,8 @@ export type MirroredBody =
   | { readonly _tag: "Verified"; readonly bytes: Uint8Array }
   | {
     readonly _tag: "Stream"
-    /** Fails when no peer is left that can go on; the last bytes are given only if the digest is right. */
-    readonly relay: (client: ClientWriter) => Effect.Effect<void, MirrorError | ContentCorrupted | HashLost>
+    /** Fails when no peer is left that can go on, and where the bytes are known to be wrong. */
+    readonly relay: (to: Recipient) => Effect.Effect<void, StreamError>
   }
 
 export interface Mirror {
@@ -92,6 +88,8 @@ export interface Mirror {
     record: PullRecord
   ) => Effect.Effect<MirroredContent, MirrorError | ByteRange.RangeNotSatisfiable, Scope.Scope>
 }
+
+type StreamError = MirrorError | ContentCorrupted | BodyInterrupted
 
 type Winner = PeerRace.Won<Offer.Offer>
 
@@ -108,7 +106,6 @@ export const contentOf = (request: Offer.ContentRequest, name: Reference.Referen
 
 export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   const router = yield* Router
-  const verifier = yield* VerifyingSink.make
   const ingests = yield* LocalIngests.make
   const held = yield* HeldBodies.make(options.verifyMemory)
   const { ask, complain } = yield* Offer.make(options)
@@ -286,13 +283,12 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
         }
         if (yield* isSuspected(won)) return yield* bringBlob()
         const part = Offer.isWhole(offer) ? Option.none() : Option.some(offer.range)
-        const relay = (client: ClientWriter) =>
+        const relay = (to: Recipient) =>
           Effect.scoped(Effect.gen(function*() {
-            const through = Offer.isWhole(offer)
-              ? yield* verifier.sink({ digest, size }, client)
-              : yield* verifier.passing(offer.range, client)
-            yield* stream(won, [peer], through).pipe(
-              PullSpans.verification(offer.range.end - offer.range.start, Offer.isWhole(offer)),
+            const hashes = options.verify === "stream" && Offer.isWhole(offer)
+            const body = hashes ? LargeBody.hashed({ digest, size }, to) : LargeBody.passing(offer.range.start, to)
+            yield* stream(won, [peer], body).pipe(
+              PullSpans.verification(offer.range.end - offer.range.start, hashes),
               Effect.tapError(() => countFailure)
             )
             // What the client had before, or this part of it, may be wrong without anybody having seen it.
@@ -306,27 +302,27 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
       won: Winner,
       /** Those whose bytes were passed on. */
       senders: ReadonlyArray<Peer>,
-      sink: VerifyingSink.VerifyingSink
-    ): Effect.Effect<void, MirrorError | ContentCorrupted | HashLost> =>
+      body: LargeBody.LargeBody
+    ): Effect.Effect<void, StreamError> =>
       Effect.gen(function*() {
         const { entry, peer, value: offer } = won
-        const start = sink.offset()
+        const start = body.offset()
         entry.outcome = "the client went away"
         record.source = peer.id
         record.receivingPort = offer.response.localPort
         const lie = Effect.andThen(
-          sink.wrong,
+          body.wrong,
           Effect.failSync(() => new ContentCorrupted({ peer: Offer.nameOf(peer), content: offer.digest }))
         )
-        const count = () => entry.bytes = sink.offset() - start
-        const relay = measured(won, count, (compare) => offer.response.relay(sink, compare), () => ({
-          start: sink.offset(),
+        const count = () => entry.bytes = body.offset() - start
+        const relay = measured(won, count, (compare) => body.take(offer.response, compare), () => ({
+          start: body.offset(),
           end: offer.range.end
         }))
         const outcome = yield* Effect.result(Effect.raceFirst(relay, lie))
         if (Result.isSuccess(outcome)) return served(won)
         const error = outcome.failure
-        if (error._tag === "HashLost") return yield* error
+        if (error._tag === "BodyInterrupted") return yield* error
         if (error._tag === "ContentCorrupted") yield* exclude(error, senders)
         yield* peers.leave(won, error)
         if (error._tag === "ContentCorrupted") {
@@ -335,12 +331,12 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
           return yield* error
         }
         if (entry.bytes >= worthwhileBytes) yield* peers.renew
-        const reached = sink.offset()
+        const reached = body.offset()
         yield* Effect.logInfo(`${error.message}: going on at byte ${reached} of ${content} with another peer`)
         const rest = offer.range.end === offer.size ? `bytes=${reached}-` : `bytes=${reached}-${offer.range.end - 1}`
-        const goOn: Effect.Effect<void, MirrorError | ContentCorrupted | HashLost> = Effect.gen(function*() {
+        const goOn: Effect.Effect<void, StreamError> = Effect.gen(function*() {
           const next = yield* peers.race(reached, (attempt) => askFor(attempt, rest, offer.size))
-          yield* (yield* isSuspected(next)) ? goOn : stream(next, [...senders, next.peer], sink)
+          yield* (yield* isSuspected(next)) ? goOn : stream(next, [...senders, next.peer], body)
         })
         yield* goOn
       })

@@ -11,7 +11,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { begun, error, get, honest, ns, response, startFalsePeer } from "./FalsePeer.ts"
 import { startNode } from "./TestNode.ts"
-import { eventually } from "./Waiting.ts"
+import { eventually, untilRecorded } from "./Waiting.ts"
 
 const small = Buffer.from("a small layer ".repeat(100))
 const smallDigest = Digest.ofBytes(small)
@@ -61,7 +61,8 @@ describe("Mirror", () => {
         assert.isTrue((yield* get(blobUrl(node.url, digest))).body.equals(bytes))
       }
       assert.strictEqual(busy.requests.length, 1)
-      assert.include((yield* lastEvent(node)).attempts[0]?.outcome, "said that it is busy")
+      const [event] = yield* untilRecorded(node.ledger, 2)
+      assert.include(event?.attempts[0]?.outcome, "said that it is busy")
     }))
 
   it.live("serves bounded and suffix ranges, and goes on inside them with another peer", () =>

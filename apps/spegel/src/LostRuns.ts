@@ -1,0 +1,26 @@
+/**
+ * Counts, in the data directory, the runs that used the zero-copy data plane and did not end in good order: a fault in a
+ * foreign call ends the process, and must not do so for ever. What cannot be read or written counts for nothing.
+ */
+import type { LostRuns } from "@spegel-ts/transfer/DataPlane"
+import { Effect } from "effect"
+import { readFile, rm, writeFile } from "node:fs/promises"
+import { join } from "node:path"
+
+export const lostRunsFile = "zero-copy-runs"
+
+const digits = /^[0-9]{1,6}$/
+
+const countIn = async (file: string): Promise<number> => {
+  const text = await readFile(file, "latin1").catch(() => "")
+  return digits.test(text) ? Number(text) : 0
+}
+
+export const inDirectory = (dataDir: string): LostRuns => {
+  const file = join(dataDir, lostRunsFile)
+  return {
+    count: Effect.promise(() => countIn(file)),
+    begun: Effect.promise(async () => writeFile(file, String((await countIn(file)) + 1)).catch(() => {})),
+    closed: Effect.promise(() => rm(file, { force: true }).catch(() => {}))
+  }
+}
