@@ -4,7 +4,7 @@
  */
 import type { LostRuns } from "@spegel-ts/transfer/DataPlane"
 import { Effect } from "effect"
-import { readFile, rm, writeFile } from "node:fs/promises"
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 
 export const lostRunsFile = "zero-copy-runs"
@@ -16,11 +16,17 @@ const countIn = async (file: string): Promise<number> => {
   return digits.test(text) ? Number(text) : 0
 }
 
+/** The directory may not be there yet: the identity comes later. */
+const begin = async (dataDir: string, file: string): Promise<void> => {
+  await mkdir(dataDir, { mode: 0o700 }).catch(() => {})
+  await writeFile(file, String((await countIn(file)) + 1))
+}
+
 export const inDirectory = (dataDir: string): LostRuns => {
   const file = join(dataDir, lostRunsFile)
   return {
     count: Effect.promise(() => countIn(file)),
-    begun: Effect.promise(async () => writeFile(file, String((await countIn(file)) + 1)).catch(() => {})),
+    begun: Effect.promise(() => begin(dataDir, file).catch(() => {})),
     closed: Effect.promise(() => rm(file, { force: true }).catch(() => {}))
   }
 }

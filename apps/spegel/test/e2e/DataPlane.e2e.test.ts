@@ -26,8 +26,9 @@ describe.skipIf(missing !== undefined)(
           const holder = yield* Node.start(1, ports, upstream.host)
           const node = yield* Node.start(2, ports, upstream.host)
           let mirror = node.mirror
-          for (const tag of ["v1", "v2"]) {
-            const image = yield* upstream.push({ tag, layers: 1, layerSize })
+          for (const [turn, tag] of ["v1", "v2"].entries()) {
+            // Another layer each time.
+            const image = yield* upstream.push({ tag, layers: 1, layerSize: layerSize + turn })
             yield* holder.pull(image.name)
             yield* Node.untilFound(node, upstream.host, Upstream.pathsOf(image))
             assert.strictEqual(yield* planeOf(node), "zero-copy")
