@@ -69,7 +69,7 @@ export const make = Effect.gen(function*() {
       Effect.timeoutOrElse({ duration: watchTime, orElse: () => Effect.succeed<State>("running") })
     )
     if (state !== "over") return yield* Effect.logDebug(`a download of ${ingest.digest} with wrong bytes is ${state}`)
-    yield* store.discard(ingest.digest)
+    yield* store.discard(ingest)
     yield* RegistryMetrics.ingestDiscarded
     yield* Effect.logWarning(
       `discarded a download of ${ingest.digest} with wrong bytes, so that the next pull succeeds`

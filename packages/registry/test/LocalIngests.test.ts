@@ -27,7 +27,7 @@ const setUp = Effect.gen(function*() {
   const ingests = yield* LocalIngests.make.pipe(Effect.provideService(ContentStore, {
     ...memory,
     inProgress: Stream.suspend(() => Stream.fromIterable([...downloads])),
-    discard: (digest) =>
+    discard: () =>
       Effect.sync(() => {
         discarded.push(digest)
         downloads.length = 0
@@ -36,7 +36,7 @@ const setUp = Effect.gen(function*() {
   const write = (bytes: Buffer) =>
     Effect.promise(async () => {
       await writeFile(path, bytes)
-      downloads[0] = { digest, path, size: right.length, written: bytes.length }
+      downloads[0] = { namespace: "", ref: `layer-${digest}`, digest, path, size: right.length, written: bytes.length }
     })
   /** Lets so much of the test's time go by, with real time for files in between. */
   const pass = (millis: number) =>
@@ -95,7 +95,14 @@ describe("LocalIngests", () => {
       yield* write(wrong.subarray(0, 5))
       yield* ingests.suspect(digest)
       yield* pass(1000)
-      downloads[0] = { digest, path: `${path}-of-another-ingest`, size: right.length, written: 5 }
+      downloads[0] = {
+        namespace: "",
+        ref: `layer-${digest}`,
+        digest,
+        path: `${path}-of-another-ingest`,
+        size: right.length,
+        written: 5
+      }
       yield* pass(20_000)
       assert.deepStrictEqual(discarded, [])
     }))

@@ -77,7 +77,7 @@ const downloading = (ingests: Iterable<Ingest>, discarded: Array<string>) =>
     Effect.map(ContentStore, (store) => ({
       ...store,
       inProgress: Stream.fromIterable(ingests),
-      discard: (digest) => Effect.sync(() => discarded.push(digest))
+      discard: ({ ref }) => Effect.sync(() => discarded.push(ref))
     }))
   )
 
