@@ -13,7 +13,7 @@ import type { Reference } from "@spegel-ts/oci/Reference"
 import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
 import { Effect, Option } from "effect"
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from "node:http"
-import { type Answer, apiVersion, interrupted } from "./Answer.ts"
+import { type Answer, apiVersion, interrupted, reset } from "./Answer.ts"
 import { type BodyInterrupted, clientWriter, finish, sendBytes, sendFile } from "./BlobBody.ts"
 import type { BodyMemory } from "./BodyMemory.ts"
 import { smallSize } from "./BufferPool.ts"
@@ -171,7 +171,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
   ) {
     if (request.method === "GET") yield* admit(request, response)
     const content = yield* Effect.catchTag(
-      mirror.fetch(request, name, record),
+      mirror.fetch(request, name, record, response.req.headers["user-agent"] ?? ""),
       "RangeNotSatisfiable",
       (error) => outside(response, Mirror.contentOf(request, name))(error)
     )
@@ -191,6 +191,8 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     return yield* body.relay(clientWriter(response, memory, taken(record))).pipe(
       Effect.andThen(finish(response)),
       Effect.as(answer),
+      // What containerd has is wrong: to go on with it would be of no use. A pull that an RST fails begins anew.
+      Effect.catchTag("ContentCorrupted", ({ message }) => Effect.sync(() => reset(response, message, answer))),
       // An early FIN makes containerd go on at the byte reached, with the next host; an RST would fail its pull.
       Effect.catchIf(
         (error) => error._tag !== "BodyInterrupted",

@@ -55,6 +55,7 @@ export const defaults: RegistryOptions = {
   firstByteTimeout: Duration.seconds(1),
   hedgeDelay: Duration.millis(50),
   answerTimeout: Duration.seconds(3),
+  verify: "commit",
   verifySize: 4 * 1024 * 1024,
   verifyMemory: 64 * 1024 * 1024,
   recordTtl: Duration.minutes(10),

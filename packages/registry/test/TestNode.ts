@@ -19,6 +19,8 @@ export const startNode = Effect.fnUntraced(function*(
     readonly connections?: PlaceLimits
     /** What its containerd is downloading. */
     readonly ingests?: Iterable<Ingest>
+    /** How a download's file is opened. */
+    readonly openIngest?: ContentStore["Service"]["openIngest"]
   }
 ) {
   let port = 0
@@ -33,7 +35,7 @@ export const startNode = Effect.fnUntraced(function*(
   const discarded: Array<string> = []
   const context = yield* Layer.build(Layer.fresh(
     Registry.layer({ ...defaults, ...patient, ...options }).pipe(
-      Layer.provide(downloading(options?.ingests ?? [], discarded)),
+      Layer.provide(downloading({ ...options, discarded })),
       Layer.provideMerge(Layer.mergeAll(
         MemoryStore.layer,
         MemoryRouter.layer({ network, self }),
@@ -71,12 +73,17 @@ const patient = {
   answerTimeout: Duration.seconds(30)
 }
 
-const downloading = (ingests: Iterable<Ingest>, discarded: Array<string>) =>
+const downloading = ({ discarded, ingests = [], openIngest }: {
+  readonly ingests?: Iterable<Ingest>
+  readonly openIngest?: ContentStore["Service"]["openIngest"]
+  readonly discarded: Array<string>
+}) =>
   Layer.effect(
     ContentStore,
     Effect.map(ContentStore, (store) => ({
       ...store,
-      inProgress: Stream.fromIterable(ingests),
+      inProgress: Stream.suspend(() => Stream.fromIterable(ingests)),
+      openIngest: openIngest ?? store.openIngest,
       discard: ({ ref }) => Effect.sync(() => discarded.push(ref))
     }))
   )
