@@ -162,7 +162,8 @@ export const make = Effect.fnUntraced(function*(writerOf: (descriptor: number) =
         watches.delete(watch)
         return Scope.close(scope, Exit.void)
       })),
-      Effect.forkIn(whole)
+      // One that is interrupted before it runs would never let go of the file.
+      Effect.forkIn(whole, { startImmediately: true })
     )
     watches.set(watch, fiber)
     return watch

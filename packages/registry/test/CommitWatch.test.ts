@@ -27,6 +27,9 @@ class Download {
   writer: FileWriter = "open"
   bytes: Buffer = right
   hashed = 0
+  looks = 0
+  opened = 0
+  isOpen = false
   readonly descriptor: number
   readonly namespace: string
 
@@ -78,14 +81,24 @@ const start = Effect.gen(function*() {
         const download = downloads.find(({ descriptor }) => path === `/ingest/${descriptor}/data`)
         return download === undefined
           ? Effect.fail(new ContentNotFound({ content: path }))
-          : Effect.succeed({
-            descriptor: download.descriptor,
-            state: Effect.sync(() => download.state),
-            chunks: () => {
-              download.hashed++
-              return chunksOf(download.bytes)
-            }
-          })
+          : Effect.acquireRelease(
+            Effect.sync(() => {
+              download.opened++
+              download.isOpen = true
+              return {
+                descriptor: download.descriptor,
+                state: Effect.sync(() => {
+                  download.looks++
+                  return download.state
+                }),
+                chunks: () => {
+                  download.hashed++
+                  return chunksOf(download.bytes)
+                }
+              }
+            }),
+            () => Effect.sync(() => download.isOpen = false)
+          )
       },
       discard: ({ namespace, ref }) =>
         Effect.suspend(() => {
@@ -149,6 +162,7 @@ describe("CommitWatch", () => {
       pulled.state = IngestState.Committed()
       yield* pass(300)
       assert.deepStrictEqual([said, discarded, pulled.hashed], [["Right a"], [], 0])
+      assert.isFalse(pulled.isOpen)
     }))
 
   it.effect("hashes what containerd has deleted, and calls the one that sent all of it a liar", () =>
@@ -204,6 +218,8 @@ describe("CommitWatch", () => {
       const pulled = download()
       yield* relay(a)
       pulled.write(right)
+      // A sweep comes by.
+      yield* pass(35_000)
       pulled.writer = "none"
       yield* pass(120_000)
       assert.deepStrictEqual([said, discarded, pulled.hashed], [["Right a"], [], 1])
@@ -264,7 +280,19 @@ describe("CommitWatch", () => {
       pulled.bytes = wrong
       pulled.state = IngestState.Moved()
       yield* pass(5000)
-      assert.deepStrictEqual([said, discarded, pulled.hashed], [[], [], 0])
+      assert.deepStrictEqual([said, discarded, pulled.hashed, pulled.isOpen], [[], [], 0, false])
+    }))
+
+  it.effect("waits for a rename that is under way", () =>
+    Effect.gen(function*() {
+      const { download, relay, said } = yield* start
+      const pulled = download()
+      yield* relay(a)
+      pulled.state = IngestState.Moved()
+      yield* pass(600)
+      pulled.state = IngestState.Committed()
+      yield* pass(300)
+      assert.deepStrictEqual(said, ["Right a"])
     }))
 
   it.effect("calls nobody a liar where several sent parts, or the beginning came from elsewhere", () =>
@@ -295,6 +323,7 @@ describe("CommitWatch", () => {
       pulled.writer = "none"
       yield* pass(600_000)
       assert.deepStrictEqual(said, [])
+      assert.isBelow(pulled.looks, 150)
       pulled.writer = "open"
       yield* relay(a, 400)
       pulled.write(wrong)
@@ -375,11 +404,16 @@ describe("CommitWatch", () => {
       const own = download()
       const first = yield* begin(0)
       first.sent(a, 0, 0)
+      const other = download("other")
+      const early = yield* begin(0)
+      early.sent(b, 0, 0)
+      yield* early.end
       own.write(right, 400)
-      download("other")
-      const foreign = yield* begin(0)
-      foreign.sent(b, 0, size)
-      yield* foreign.end
+      const late = yield* begin(0)
+      late.sent(b, 0, size)
+      yield* late.end
+      other.write(wrong)
+      other.remove()
       first.sent(a, 0, size)
       yield* first.end
       own.state = IngestState.Committed()
@@ -417,7 +451,9 @@ describe("CommitWatch", () => {
       const pulled = download()
       const { end, size: known } = yield* begin(0)
       assert.deepStrictEqual(known, Option.some(size))
+      assert.isTrue(pulled.isOpen)
       yield* end
+      assert.isFalse(pulled.isOpen)
       pulled.write(wrong)
       pulled.remove()
       yield* pass(2000)
@@ -460,6 +496,7 @@ describe("CommitWatch", () => {
       assert.deepStrictEqual(discarded, [`one layer-${digest}`])
       yield* pass(300_000)
       assert.deepStrictEqual([bad.hashed, good.hashed, half.hashed, busy.hashed], [1, 1, 0, 0])
+      assert.deepStrictEqual([bad.opened, good.opened, half.opened, busy.opened], [1, 1, 0, 1])
       busy.writer = "none"
       yield* pass(6000)
       assert.deepStrictEqual(discarded, [`one layer-${digest}`, `four layer-${digest}`])
