@@ -58,20 +58,20 @@ export const flags = {
     fallback: "524288",
     metavar: "BYTES"
   }),
+  mirrorVerify: one({
+    name: "mirror-verify",
+    description:
+      "How blobs are verified that are too large to be held: commit sees whether containerd, which hashes them itself, keeps them; stream hashes them here, too",
+    schema: Schema.Literals(["commit", "stream"]),
+    fallback: "commit",
+    metavar: "commit|stream"
+  }),
   mirrorVerifySize: one({
     name: "mirror-verify-size",
     description: "Blobs to this size are verified before any byte of them is answered; manifests always are",
     schema: bytes,
     fallback: "4194304",
     metavar: "BYTES"
-  }),
-  mirrorVerify: one({
-    name: "mirror-verify",
-    description:
-      "How larger ones are verified: commit (by containerd, whose commit is watched) or stream (on their way, by this process)",
-    schema: Schema.Literals(["commit", "stream"]),
-    fallback: "commit",
-    metavar: "WAY"
   }),
   mirrorVerifyMemory: one({
     name: "mirror-verify-memory",
@@ -104,8 +104,8 @@ export const mirrorOptions = (settings: MirrorSettings, recordTtl: Duration.Dura
   firstByteTimeout: settings.mirrorFirstByteTimeout,
   hedgeDelay: settings.mirrorHedgeDelay,
   answerTimeout: settings.mirrorAnswerTimeout,
-  verifySize: settings.mirrorVerifySize,
   verify: settings.mirrorVerify,
+  verifySize: settings.mirrorVerifySize,
   verifyMemory: settings.mirrorVerifyMemory,
   circuitFailures: settings.mirrorCircuitFailures,
   circuitPause: settings.mirrorCircuitPause,

@@ -152,18 +152,12 @@ export const layer = (
           return yield* manifestType(digest, name, kept)
         }),
         names: Stream.suspend(() => Stream.fromIterable([...names.values()])),
-        discard: Effect.fn("ContainerdStore.discard")(
-          function*(digest) {
-            const refs = yield* client.ingests
-            yield* Effect.forEach(
-              // `<kind>-<digest>`, with an image name in between where the descriptor has one.
-              refs.filter((ref) => ref.endsWith(`-${digest}`) || ref.endsWith(`@${digest}`)),
-              (ref) => Effect.catchTag(client.abortIngest(ref), "ContainerdNotFound", () => Effect.void),
-              { discard: true }
-            )
-          },
-          Effect.mapError(unavailable("discard a download of containerd"))
-        ),
+        discard: (ingest) =>
+          client.abortIngest(ingest).pipe(
+            Effect.catchTag("ContainerdNotFound", () => Effect.void),
+            Effect.mapError(unavailable("discard a download of containerd")),
+            Effect.withSpan("ContainerdStore.discard")
+          ),
         changes: Stream.unwrap(Effect.map(
           PubSub.subscribe(changes),
           (subscription) => Stream.merge(directory.changes, Stream.fromSubscription(subscription))

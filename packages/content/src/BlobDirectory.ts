@@ -17,9 +17,12 @@ import * as BlobWatch from "./internal/BlobWatch.ts"
 import { openFlags, readUpTo } from "./internal/BoundedFile.ts"
 import { codeOf, isMissing, tryFile, unavailable } from "./internal/FileFailure.ts"
 import * as IngestDirectory from "./internal/IngestDirectory.ts"
+import * as IngestFile from "./internal/IngestFile.ts"
 
 /** The part of a `ContentStore` that needs no names. */
-export interface BlobDirectory extends Pick<typeof ContentStore.Service, "size" | "open" | "digests" | "inProgress"> {
+export interface BlobDirectory
+  extends Pick<typeof ContentStore.Service, "size" | "open" | "digests" | "inProgress" | "openIngest">
+{
   /** What the bytes of a complete blob show of a manifest's type. None where they are no manifest. */
   readonly manifestShape: (
     digest: Digest.Digest
@@ -139,6 +142,7 @@ export const make = Effect.fn("BlobDirectory.make")(function*(options: BlobDirec
     open: (digest) => Effect.map(openFile(digest), ({ handle, size }) => BlobSource.File({ handle, size })),
     digests,
     inProgress: Stream.fromIterableEffect(IngestDirectory.list(join(root, "ingest"))),
+    openIngest: (ingest) => IngestFile.openIngest(ingest, join(blobs, Digest.hex(ingest.digest))),
     changes: BlobWatch.changes(options)
   } satisfies BlobDirectory
 })

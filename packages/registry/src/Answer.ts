@@ -24,6 +24,12 @@ export const interrupted = (response: ServerResponse, reason: string, from?: Ans
   return { bytes: 0, source: "none", ...from, status: 0, reason }
 }
 
+/** As `interrupted`, so that the client sees a failure and does not go on where the body ended. */
+export const reset = (response: ServerResponse, reason: string, from: Answer): Answer => {
+  response.socket?.resetAndDestroy()
+  return interrupted(response, reason, from)
+}
+
 export const sendJson = (
   response: ServerResponse,
   status: number,

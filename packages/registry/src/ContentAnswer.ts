@@ -14,7 +14,7 @@ import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Effect, Option } from "effect"
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from "node:http"
-import { type Answer, apiVersion, interrupted } from "./Answer.ts"
+import { type Answer, apiVersion, interrupted, reset } from "./Answer.ts"
 import { finish, type Recipient, recipientOf, sendBytes, sendFile, whileTaking } from "./BlobBody.ts"
 import { BodyInterrupted, clientGone } from "./BodyInterrupted.ts"
 import type { BodyKind, BodyMemory } from "./BodyMemory.ts"
@@ -184,7 +184,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
   ) {
     if (request.method === "GET") yield* admit("relay", request, response)
     const content = yield* Effect.catchTag(
-      mirror.fetch(request, name, record),
+      mirror.fetch(request, name, record, response.req.headers["user-agent"] ?? ""),
       "RangeNotSatisfiable",
       (error) => outside(response, Mirror.contentOf(request, name))(error)
     )
@@ -206,6 +206,8 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     return yield* whileTaking(to.progress, body.relay(to)).pipe(
       Effect.andThen(finish(response)),
       Effect.as(answer),
+      // What containerd has is wrong: to go on with it would be of no use. A pull that an RST fails begins anew.
+      Effect.catchTag("ContentCorrupted", ({ message }) => Effect.sync(() => reset(response, message, answer))),
       // An early FIN makes containerd go on at the byte reached, with the next host; an RST would fail its pull.
       Effect.catchIf(
         (error) => error._tag !== "BodyInterrupted",

@@ -108,16 +108,6 @@ export class ContentCorrupted extends Data.TaggedError("ContentCorrupted")<{
   }
 }
 
-/** Others got wrong bytes of it from the peer: another peer is next, before any byte is passed on. */
-export class PeerSuspected extends Data.TaggedError("PeerSuspected")<{
-  readonly peer: string
-  readonly content: string
-}> {
-  override get message() {
-    return `${this.peer}: others warn that it sends wrong bytes for ${this.content}`
-  }
-}
-
 /** Failures of one peer, after which another may do. */
 export type PeerError =
   | PeerUnreachable
@@ -125,7 +115,6 @@ export type PeerError =
   | PeerStalled
   | PeerSlow
   | PeerRefused
-  | PeerSuspected
   | ContentCorrupted
 
 /** Why containerd is sent on to upstream. */

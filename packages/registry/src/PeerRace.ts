@@ -157,7 +157,7 @@ export const make = Effect.fnUntraced(function*(options: {
     yield* Scope.close(scope, Exit.fail(error))
     const now = yield* MonotonicTime.millis
     memory.failed(peer, content, error, now)
-    if (error._tag !== "PeerRefused" && error._tag !== "PeerSuspected") record.peersFailed++
+    if (error._tag !== "PeerRefused") record.peersFailed++
     if (error._tag === "PeerStalled" || error._tag === "PeerSlow") {
       if (patienceMillis === undefined) lostTime = true
       else memory.patience.spend(error.waitedMillis, now)

@@ -20,6 +20,8 @@ export const startNode = Effect.fnUntraced(function*(
     readonly connections?: PlaceLimits
     /** What its containerd is downloading. */
     readonly ingests?: Iterable<Ingest>
+    /** How a download's file is opened. */
+    readonly openIngest?: ContentStore["Service"]["openIngest"]
   }
 ) {
   let port = 0
@@ -34,7 +36,7 @@ export const startNode = Effect.fnUntraced(function*(
   const discarded: Array<string> = []
   const context = yield* Layer.build(Layer.fresh(
     Registry.layer({ ...defaults, ...patient, ...options }).pipe(
-      Layer.provide(downloading(options?.ingests ?? [], discarded)),
+      Layer.provide(downloading({ ...options, discarded })),
       Layer.provideMerge(Layer.mergeAll(
         MemoryStore.layer,
         MemoryRouter.layer({ network, self }),
@@ -75,13 +77,18 @@ const patient = {
   verify: "stream" as const
 }
 
-const downloading = (ingests: Iterable<Ingest>, discarded: Array<string>) =>
+const downloading = ({ discarded, ingests = [], openIngest }: {
+  readonly ingests?: Iterable<Ingest>
+  readonly openIngest?: ContentStore["Service"]["openIngest"]
+  readonly discarded: Array<string>
+}) =>
   Layer.effect(
     ContentStore,
     Effect.map(ContentStore, (store) => ({
       ...store,
-      inProgress: Stream.fromIterable(ingests),
-      discard: (digest) => Effect.sync(() => discarded.push(digest))
+      inProgress: Stream.suspend(() => Stream.fromIterable(ingests)),
+      openIngest: openIngest ?? store.openIngest,
+      discard: ({ ref }) => Effect.sync(() => discarded.push(ref))
     }))
   )
 

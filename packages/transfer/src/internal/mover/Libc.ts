@@ -58,11 +58,18 @@ export interface Libc {
   readonly readAhead: (fd: number, offset: number, bytes: number) => void
   /** Reads one byte of a file, if that needs no disk: 1, 0 at its end, -1 with EAGAIN where it needs it; 1 if unknown. */
   readonly readCached: (fd: number, offset: number) => number
+  /** Takes a read lease of a file, and lets go of it at once: 0, -1 with EAGAIN where the file is open for writing. */
+  readonly tryReadLease: (fd: number) => number
 }
 
 const O_NONBLOCK = 0o4000
 const O_CLOEXEC = 0o2000000
 const F_DUPFD_CLOEXEC = 1030
+const F_SETSIG = 10
+const F_SETLEASE = 1024
+const F_RDLCK = 0
+const F_UNLCK = 2
+const SIGURG = 23
 const F_SETPIPE_SZ = 1031
 const F_GETPIPE_SZ = 1032
 const SPLICE_F_MOVE = 1
@@ -152,6 +159,11 @@ export const load = (): Libc => {
     limitUnread: (socket, bytes) => setOption(socket, SOL_SOCKET, SO_RCVBUF, bytes / 2),
     peek: (socket) => recv(socket, byte, 1, MSG_PEEK | MSG_DONTWAIT),
     readAhead: (fd, offset, bytes) => void fadvise(fd, offset, bytes, POSIX_FADV_WILLNEED),
-    readCached: (fd, offset) => preadv2?.(fd, vector, 1, offset, RWF_NOWAIT) ?? 1
+    readCached: (fd, offset) => preadv2?.(fd, vector, 1, offset, RWF_NOWAIT) ?? 1,
+    tryReadLease: (fd) => {
+      // Who opens the file for writing meanwhile has a signal sent here: SIGIO would end the process, this one is ignored.
+      if (fcntl(fd, F_SETSIG, SIGURG) !== 0 || fcntl(fd, F_SETLEASE, F_RDLCK) !== 0) return -1
+      return fcntl(fd, F_SETLEASE, F_UNLCK)
+    }
   }
 }
