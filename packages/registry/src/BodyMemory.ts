@@ -9,35 +9,12 @@
  * that comes near the bound, the kernel is asked, and what clients have taken since is counted off. A body that has reached
  * its bound waits for that, and goes on; a client that takes what it is sent is never stopped for good.
  */
-import * as BodyBounds from "@spegel-ts/transfer/BodyBounds"
-import type { DataPlane } from "@spegel-ts/transfer/DataPlane"
 import type { Progress } from "@spegel-ts/transfer/Progress"
 import { Effect, Metric, type Scope } from "effect"
 import type { Socket } from "node:net"
+import { type BodyKind, pieceSize, type Reserve, reserveOf } from "./BodyReserve.ts"
 import * as ClientAddress from "./ClientAddress.ts"
 import type { SocketQueue } from "./SocketQueues.ts"
-
-export type BodyKind = "file" | "relay"
-
-/** What a body is given at once, in bytes, so that it moves whatever others do; and the part of the budget that is for that. */
-export interface Reserve extends Readonly<Record<BodyKind, number>> {
-  readonly share: number
-}
-
-/** A piece that goes at once. */
-const pieceSize = 64 * 1024
-
-/** For bodies that go through this process: a buffer here, and as much in the socket. */
-const throughProcess: Reserve = { share: 0.3, file: 2 * pieceSize, relay: 2 * pieceSize }
-
-/** For bodies that move within the kernel. */
-const withinKernel: Reserve = {
-  share: 0.9,
-  file: BodyBounds.ofFile + pieceSize,
-  relay: BodyBounds.ofRelay + pieceSize
-}
-
-export const reserveOf = (plane: DataPlane["name"]): Reserve => plane === "zero-copy" ? withinKernel : throughProcess
 
 export interface BodyMemoryOptions {
   /** In bytes. */
@@ -240,7 +217,7 @@ export class BodyMemory {
   }
 
   get #reserve(): Reserve {
-    return this.#options.reserve?.() ?? throughProcess
+    return this.#options.reserve?.() ?? reserveOf("portable")
   }
 
   #budgetOf(part: keyof Use): number {
