@@ -12,6 +12,7 @@
 import type { Progress } from "@spegel-ts/transfer/Progress"
 import { Effect, Metric, type Scope } from "effect"
 import type { Socket } from "node:net"
+import { type Client, type Connection, connectionOf, type Held, type RelaySource, type Use } from "./BodyConnection.ts"
 import { type BodyKind, pieceSize, type Reserve, reserveOf } from "./BodyReserve.ts"
 import * as ClientAddress from "./ClientAddress.ts"
 import type { SocketQueue } from "./SocketQueues.ts"
@@ -51,52 +52,6 @@ const refused = Metric.counter("spegel_bodies_refused_total", {
 
 /** Makes the series that tell of bodies, before there are any. */
 export const initialiseMetrics: Effect.Effect<void> = Effect.andThen(Metric.update(inUse, 0), Metric.update(refused, 0))
-
-/** Memory in use, in bytes: what bodies need to move, and what is beyond it. */
-interface Use {
-  moving: number
-  beyond: number
-}
-
-interface Client extends Use {
-  readonly address: string
-  connections: number
-}
-
-interface Connection {
-  readonly socket: Socket
-  readonly client: Client
-  /** Bodies that are being sent on it, and the bytes that are reserved for them. */
-  bodies: number
-  reserved: number
-  /** Bytes that are held whole for it. */
-  held: number
-  /** The body that is being sent, and what of it had gone when that was looked at. */
-  progress: Progress | undefined
-  moved: number
-  /** The connection on which its body comes from a peer, and what the kernel holds of that. */
-  relaying: RelaySource | undefined
-  received: number
-  /** Bytes that the kernel may hold of it. */
-  queued: number
-  /** Bytes sent by the time that `queued` is of. */
-  written: number
-  /** Both of them when the kernel was last asked. */
-  readonly last: { queued: number; written: number }
-  /** Whether its client had taken by then at least as much as it had not. */
-  takes: boolean
-  /** What it counts for. */
-  readonly use: Use
-  movedAt: number
-}
-
-/** A difference in what is held for a connection: bodies, and bytes. */
-type Held = Partial<Pick<Connection, "bodies" | "held" | "reserved">>
-
-/** This node's end of the connection on which a body comes, once it is known. */
-export interface RelaySource {
-  readonly receivingPort: number | undefined
-}
 
 interface Waiter {
   readonly connection: Connection
@@ -293,23 +248,7 @@ export class BodyMemory {
     const client = this.#clients.get(address) ?? { address, connections: 0, moving: 0, beyond: 0 }
     client.connections++
     this.#clients.set(address, client)
-    const connection: Connection = {
-      socket,
-      client,
-      bodies: 0,
-      reserved: 0,
-      held: 0,
-      progress: undefined,
-      moved: 0,
-      relaying: undefined,
-      received: 0,
-      queued: 0,
-      written: 0,
-      last: { queued: 0, written: 0 },
-      takes: false,
-      use: { moving: 0, beyond: 0 },
-      movedAt: performance.now()
-    }
+    const connection = connectionOf(socket, client)
     const { localPort = 0, remotePort } = socket
     const key = keyOf(localPort, address, remotePort)
     this.#connections.set(socket, connection)
