@@ -21,6 +21,7 @@ const atOnce = [50, 1000, 10_000]
 const later = [1000, 10_000]
 
 const plain = (variant: Pick<Variant, "version" | "client" | "place"> & Partial<Variant>): Variant => ({
+  verify: "commit",
   mebibytes: 16,
   disturbance: "none",
   company: "upstream",
@@ -74,15 +75,25 @@ const allDisturbed: ReadonlyArray<Variant> = ContainerdPackages.versions.flatMap
   )
 )
 
-/** A retry from this on succeeds. */
-const surelyMillis = 1000
+const streamed: ReadonlyArray<Variant> = [
+  plain({ verify: "stream", version: "1.6", client: "ctr", place: "first KiB" }),
+  plain({ verify: "stream", version: "1.7", client: "CRI", place: "middle", disturbance: "two pulls" }),
+  plain({ verify: "stream", version: "2.1", client: "CRI", place: "last KiB", company: "good peer" })
+]
+
+/** A retry after so long succeeds, or after longer. */
+const surelyMillis = { commit: 1000, stream: 50 }
 
 const faultsOf = ({ log, row }: Result): ReadonlyArray<string> => {
-  const failed = row.tried.filter(({ millis, succeeded }) => millis >= surelyMillis && !succeeded)
+  const failed = row.tried.filter(({ millis, succeeded }) => millis >= surelyMillis[row.verify] && !succeeded)
   const faults = [
     ...(row.first === "ok" ? ["nothing was wrong with the first pull"] : []),
     ...failed.map(({ millis }) => `the retry after ${millis} ms failed`),
     ...(row.poisoned > 0 ? ["a wrong download was left"] : []),
+    ...(row.corruptions === 1 ? [] : [`${row.corruptions} bodies were counted as wrong`]),
+    ...(row.verify === "stream" && row.discarded !== 1
+      ? ["what was found to be wrong as it streamed was not discarded"]
+      : []),
     ...(row.holderWithdrew ? [] : ["the holder gives it to others still"]),
     ...(row.company === "good peer" && row.upstreamBytes > 0 ? ["upstream was asked where a peer holds it"] : [])
   ]
@@ -118,6 +129,12 @@ describe.skipIf(missing !== undefined)(
       "costs no more where pulls are killed, run side by side, or fetch in parts",
       () => tryAll(isWhole ? allDisturbed : disturbed),
       3_600_000
+    )
+
+    it.live(
+      "costs one failed pull and no second, however soon, where it is hashed as it streams",
+      () => tryAll(streamed),
+      600_000
     )
   }
 )

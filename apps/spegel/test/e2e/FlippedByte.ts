@@ -19,6 +19,7 @@ export type Place = "first KiB" | "middle" | "last KiB"
 export type Disturbance = "none" | "in parts" | "two pulls" | "client killed" | "containerd killed"
 
 export interface Variant {
+  readonly verify: "commit" | "stream"
   readonly version: ContainerdPackages.Version
   readonly client: "ctr" | "CRI"
   readonly place: Place
@@ -39,6 +40,8 @@ export interface Row extends Variant {
   readonly poisoned: number
   readonly holderWithdrew: boolean
   readonly corruptions: number
+  /** Downloads that its mirror discarded. */
+  readonly discarded: number
 }
 
 const offsetIn = (place: Place, size: number) =>
@@ -143,7 +146,7 @@ export const trial = (
   variant: Variant
 ): Effect.Effect<{ readonly row: Row; readonly log: string }> =>
   Effect.scoped(Effect.gen(function*() {
-    const { company, disturbance, mebibytes, place, version } = variant
+    const { company, disturbance, mebibytes, place, verify, version } = variant
     const turn = ++turns.count
     const image = yield* upstream.push({
       tag: `v${turn}`,
@@ -158,7 +161,7 @@ export const trial = (
     const node = yield* Node.start(turn + 2, ports, upstream.host, {
       programs: yield* ContainerdPackages.fetch(version),
       // On a busy machine no lookup is late.
-      registry: ["--mirror-resolve-timeout=5s"],
+      registry: ["--mirror-resolve-timeout=5s", `--mirror-verify=${verify}`],
       ...(disturbance === "in parts" ? { settings: parallelFetch } : {})
     })
     yield* Node.untilFound(node, upstream.host, [`blobs/${layer}`])
@@ -189,6 +192,7 @@ export const trial = (
       Effect.repeat({ schedule: Schedule.spaced("100 millis"), until: (told) => told, times: 200 })
     )
     const [corruptions = 0] = yield* metric(node, "spegel_mirror_corruptions_total")
+    const [discarded = 0] = yield* metric(node, "spegel_mirror_ingests_discarded_total")
     const row: Row = {
       ...variant,
       first: Exit.isSuccess(first) ? "ok" : "fails",
@@ -196,7 +200,8 @@ export const trial = (
       upstreamBytes,
       poisoned,
       holderWithdrew,
-      corruptions
+      corruptions,
+      discarded
     }
     return { row, log: node.mirror.output.stderr }
   })).pipe(Effect.orDie)
@@ -204,6 +209,7 @@ export const trial = (
 /** The table of what was tried, in Markdown. */
 export const table = (rows: ReadonlyArray<Row>): string => {
   const head = [
+    "verified by",
     "containerd",
     "client",
     "MiB",
@@ -213,10 +219,12 @@ export const table = (rows: ReadonlyArray<Row>): string => {
     "first",
     "retries",
     "of upstream",
+    "discarded",
     "left after 35 s",
     "holder withdrew"
   ]
   const lines = rows.map((row) => [
+    row.verify,
     row.version,
     row.client,
     String(row.mebibytes),
@@ -226,6 +234,7 @@ export const table = (rows: ReadonlyArray<Row>): string => {
     row.first,
     row.tried.map(({ millis, succeeded }) => `${millis} ms ${succeeded ? "ok" : "fails"}`).join(", "),
     `${Math.round(row.upstreamBytes / mebibyte)} MiB`,
+    String(row.discarded),
     String(row.poisoned),
     row.holderWithdrew ? "yes" : "no"
   ])
