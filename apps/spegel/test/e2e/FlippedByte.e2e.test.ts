@@ -122,13 +122,13 @@ describe.skipIf(missing !== undefined)(
     it.live(
       "costs one failed pull, whoever pulls and wherever it is",
       () => tryAll(isWhole ? all : pairs),
-      3_600_000
+      7_200_000
     )
 
     it.live(
       "costs no more where pulls are killed, run side by side, or fetch in parts",
       () => tryAll(isWhole ? allDisturbed : disturbed),
-      3_600_000
+      7_200_000
     )
 
     it.live(

@@ -155,6 +155,13 @@ export const trial = (
       seed: turn
     })
     const layer = image.objects.at(-1)?.descriptor.digest ?? ""
+    // A disk is full after some gigabytes.
+    yield* Effect.addFinalizer(() =>
+      Effect.andThen(
+        upstream.clear,
+        Effect.forEach([liar, honest], ({ remove }) => Effect.ignore(remove(image.name)), { discard: true })
+      )
+    )
     yield* liar.pull(image.name)
     if (company === "good peer") yield* honest.pull(image.name)
     yield* damage(liar, layer, place)
