@@ -67,13 +67,11 @@ export interface CommitWatch {
 
 /** How containerd's `User-Agent` begins. */
 const containerd = "containerd/"
-const lookEvery = "250 millis"
 /** What a client left half done when it was killed stays for a day. */
-const restingEvery = "5 seconds"
-const quietMillis = 1000
+const lookEvery = { growing: "250 millis", complete: "50 millis", resting: "5 seconds" } as const
+/** To hash one too early costs some processor time, and nothing else. */
+const quietMillis = 100
 const sweepEvery = "30 seconds"
-/** A pull that this node did not serve may be about to commit. */
-const sweepQuietMillis = 5000
 /** A descriptor each; containerd has a handful of downloads. */
 const maxWatches = 256
 const discardAgainEvery = "1 second"
@@ -94,6 +92,13 @@ interface Watch {
   /** Open where there is something to look at soon. */
   readonly wake: Latch.Latch
 }
+
+interface Following
+  extends Pick<BlobRequest, "told">, Pick<DownloadFate.DownloadOptions, "isResumed" | "quietMillis">
+{}
+
+/** Of a download for which nothing was relayed. A pull that this node did not serve may be about to commit. */
+const unsent: Following = { isResumed: false, quietMillis: 5000, told: () => Effect.void }
 
 /** Watches end with the scope. `writerOf` tells whether a file is open for writing. */
 export const make = Effect.fnUntraced(function*(writerOf: (descriptor: number) => FileWriter) {
@@ -133,7 +138,10 @@ export const make = Effect.fnUntraced(function*(writerOf: (descriptor: number) =
   })
 
   /** Follows a download from when its latch opens. */
-  const follow = Effect.fnUntraced(function*(ingest: Ingest, quiet: number, told: BlobRequest["told"]) {
+  const follow = Effect.fnUntraced(function*(
+    ingest: Ingest,
+    { isResumed, quietMillis, told }: Following
+  ) {
     const scope = yield* Scope.fork(whole)
     const file = yield* store.openIngest(ingest).pipe(
       Scope.provide(scope),
@@ -145,14 +153,15 @@ export const make = Effect.fnUntraced(function*(writerOf: (descriptor: number) =
       Effect.andThen(DownloadFate.find({
         ingest,
         file,
+        isResumed,
         isBusy: () => watch.relays > 0,
-        quietMillis: quiet,
+        quietMillis,
         writerOf,
         isRight: Effect.suspend(() => oneAtATime.withPermit(ContentHash.matches(ingest.digest, file.chunks()))),
-        pause: (resting) =>
-          resting
-            ? Effect.andThen(wake.close, Effect.raceFirst(wake.await, Effect.sleep(restingEvery)))
-            : Effect.sleep(lookEvery)
+        pause: (phase) =>
+          phase === "resting"
+            ? Effect.andThen(wake.close, Effect.raceFirst(wake.await, Effect.sleep(lookEvery.resting)))
+            : Effect.sleep(lookEvery[phase])
       })),
       // What cannot be read says nothing.
       Effect.catch(({ message }) => Effect.as(Effect.logDebug(message), "unknown" as const)),
@@ -184,7 +193,7 @@ export const make = Effect.fnUntraced(function*(writerOf: (descriptor: number) =
     }
     const [ingest, ...more] = found.filter(({ written }) => written === start)
     if (busy || ingest === undefined || more.length > 0 || watches.size >= maxWatches) return undefined
-    return yield* Effect.orElseSucceed(follow(ingest, quietMillis, told), () => undefined)
+    return yield* Effect.orElseSucceed(follow(ingest, { isResumed: start > 0, quietMillis, told }), () => undefined)
   })
 
   const count = (digest: Digest.Digest, change: 1 | -1) => {
@@ -225,7 +234,7 @@ export const make = Effect.fnUntraced(function*(writerOf: (descriptor: number) =
       written === size && !settled.has(path) && !watched.has(path)
     )
     for (const ingest of complete.slice(0, maxWatches - watches.size)) {
-      const watch = yield* Effect.option(follow(ingest, sweepQuietMillis, () => Effect.void))
+      const watch = yield* Effect.option(follow(ingest, unsent))
       if (Option.isSome(watch)) yield* watch.value.wake.open
     }
   })

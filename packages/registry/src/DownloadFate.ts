@@ -16,18 +16,23 @@ import { Effect } from "effect"
  */
 export type Fate = "committed" | "right" | "wrong" | "unknown"
 
+/** What may happen to a download next: more is written, or it is committed or given up; nothing is expected soon. */
+export type Phase = "growing" | "complete" | "resting"
+
 export interface DownloadOptions {
   readonly ingest: Ingest
   readonly file: OpenIngest
+  /** Whether it began with bytes that another pull has left. */
+  readonly isResumed: boolean
   /** Whether bytes are being relayed to it. */
   readonly isBusy: () => boolean
-  /** For how long nobody may have written to it before it is given up, in milliseconds. */
+  /** How long after its writer has closed it a complete download is given up, in milliseconds. */
   readonly quietMillis: number
   readonly writerOf: (descriptor: number) => FileWriter
   /** Whether its bytes are those of its digest. */
   readonly isRight: Effect.Effect<boolean, StoreUnavailable>
-  /** Waits until it is looked at again; `resting` where nothing is expected to happen soon. */
-  readonly pause: (resting: boolean) => Effect.Effect<void>
+  /** Waits until it is looked at again. */
+  readonly pause: (phase: Phase) => Effect.Effect<void>
 }
 
 /** A rename takes as long as this at most. */
@@ -38,23 +43,27 @@ const stillMillis = (size: number) => Math.max(3000, (size / (10 * 1024 * 1024))
 
 /** For how long nobody has written to a file. */
 class Stillness {
-  #seen = ""
-  #since = 0
+  #written = -1
+  #modified = -1
+  #stillSince = 0
+  #closedAt: number | undefined
 
-  /** Whether it has been for long enough. */
-  isOver(
+  /**
+   * Whether a download was given up. Its writer closes the file 5 ms before it renames it: one that is still there a while
+   * later will not be renamed any more, even if the next pull has opened it again meanwhile.
+   */
+  isGivenUp(
     { file, ingest, quietMillis, writerOf }: DownloadOptions,
     { modified, written }: Extract<IngestState, { readonly _tag: "InProgress" }>,
     now: number
   ): boolean {
+    if (written !== this.#written || modified !== this.#modified) this.#stillSince = now
+    this.#written = written
+    this.#modified = modified
     const writer = writerOf(file.descriptor)
-    const sees = `${writer} ${written} ${modified}`
-    if (sees !== this.#seen || writer === "open") {
-      this.#seen = sees
-      this.#since = now
-      return false
-    }
-    return now - this.#since >= (writer === "none" ? quietMillis : stillMillis(ingest.size))
+    if (writer === "unknown") return now - this.#stillSince >= stillMillis(ingest.size)
+    if (writer === "none") this.#closedAt ??= now
+    return this.#closedAt !== undefined && now - this.#closedAt >= quietMillis
   }
 }
 
@@ -62,14 +71,16 @@ class Stillness {
 export const find = Effect.fnUntraced(function*(
   options: DownloadOptions
 ): Effect.fn.Return<Fate, StoreUnavailable> {
-  const { file, ingest: { size }, isBusy, isRight, pause } = options
-  const hashed = Effect.map(isRight, (right): Fate => right ? "right" : "wrong")
+  const { file, ingest: { size }, isBusy, pause } = options
   const stillness = new Stillness()
+  const isRight = yield* Effect.cached(options.isRight)
+  const hashed = Effect.map(isRight, (right): Fate => right ? "right" : "wrong")
   let movedSince: number | undefined
-  let resting = false
+  let phase: Phase = "growing"
+  // What a pull that was killed has left is likely to be wrong where its commit fails, and then stays for the next one.
+  let isResumed = options.isResumed
   while (true) {
-    yield* pause(resting)
-    resting = false
+    yield* pause(phase)
     const state = yield* file.state
     const now = yield* MonotonicTime.millis
     switch (state._tag) {
@@ -82,12 +93,13 @@ export const find = Effect.fnUntraced(function*(
         if (now - movedSince >= movedMillis) return "unknown"
         continue
       case "InProgress": {
-        const complete = state.written === size
-        if (!complete && isBusy()) continue
-        if (!stillness.isOver(options, state, now)) continue
-        if (complete) return yield* hashed
-        // A client was killed: another pull may go on with it.
-        resting = true
+        phase = state.written === size ? "complete" : "growing"
+        if (phase === "complete" && isResumed && !(yield* isRight)) return "wrong"
+        if (phase === "growing" && isBusy()) continue
+        if (!stillness.isGivenUp(options, state, now)) continue
+        if (phase === "complete") return yield* hashed
+        phase = "resting"
+        isResumed = true
       }
     }
   }
