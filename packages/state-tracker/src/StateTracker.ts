@@ -44,8 +44,8 @@ export class StateTracker extends Context.Service<StateTracker, {
 /** Changes that come within this time are told to the router together. */
 const batchWindow = Duration.millis(50)
 const maxBatch = 1000
-/** Keys that the router is told of at once: a router that is not ready turns away only these. */
-const maxKeys = 1000
+/** Keys that a router is offered until it takes some: it may not be ready for a while. */
+const firstKeys = 1000
 /** Listings after lost changes take a fifth of the time at most: time to wait after one, as a multiple of what it took. */
 const listingRest = 4
 
@@ -74,12 +74,16 @@ const make = Effect.fnUntraced(function*(options: StateTrackerOptions) {
     return AdvertisedMetrics.publish(advertised, before)
   })
 
+  let isReady = false
   /** Tells the router of all that it has not been told of. Where it fails, the rest is still to be told. */
   const tell = Effect.gen(function*() {
     while (!holdings.isTold) {
-      const untold = holdings.next(maxKeys)
+      const untold = holdings.next(isReady ? Infinity : firstKeys)
       if (untold.gone.length > 0) yield* router.withdraw(untold.gone.map(ContentKey.make))
-      if (untold.held.length > 0) yield* router.advertise(untold.held.map(ContentKey.make))
+      if (untold.held.length > 0) {
+        yield* router.advertise(untold.held.map(ContentKey.make))
+        isReady = true
+      }
       holdings.told(untold)
     }
     yield* report
