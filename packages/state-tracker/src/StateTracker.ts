@@ -3,11 +3,11 @@
  * the start, after changes were lost, and every few minutes for what no change told of.
  */
 import * as Background from "@spegel-ts/background/Background"
-import { ContentStore } from "@spegel-ts/content/ContentStore"
+import { type ContentChange, ContentStore } from "@spegel-ts/content/ContentStore"
 import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { Router, type RouterNotReady } from "@spegel-ts/router/Router"
-import { Clock, Context, Duration, Effect, Layer, Schedule, Semaphore, Stream } from "effect"
+import { Clock, Context, Duration, Effect, Latch, Layer, Schedule, Semaphore, Stream } from "effect"
 import * as AdvertisedMetrics from "./internal/AdvertisedMetrics.ts"
 import { Holdings } from "./internal/Holdings.ts"
 
@@ -43,7 +43,6 @@ export class StateTracker extends Context.Service<StateTracker, {
 
 /** Changes that come within this time are told to the router together. */
 const batchWindow = Duration.millis(50)
-const maxBatch = 1000
 /** Keys that a router is offered until it takes some: it may not be ready for a while. */
 const firstKeys = 1000
 /** Listings after lost changes take a fifth of the time at most: time to wait after one, as a multiple of what it took. */
@@ -59,7 +58,6 @@ const make = Effect.fnUntraced(function*(options: StateTrackerOptions) {
   const monotonic = Effect.map(Clock.monotonicTimeNanos, Duration.nanos)
 
   const holdings = new Holdings(filter)
-  const oneAtATime = yield* Semaphore.make(1)
   let advertised: Snapshot = { tags: new Map(), images: new Map(), digests: 0 }
   yield* AdvertisedMetrics.publish(advertised)
 
@@ -75,16 +73,15 @@ const make = Effect.fnUntraced(function*(options: StateTrackerOptions) {
   })
 
   let isReady = false
-  /** Tells the router of all that it has not been told of. Where it fails, the rest is still to be told. */
+  /** Tells the router of all that it has not been told of, changes that come meanwhile included. */
   const tell = Effect.gen(function*() {
     while (!holdings.isTold) {
       const untold = holdings.next(isReady ? Infinity : firstKeys)
-      if (untold.gone.length > 0) yield* router.withdraw(untold.gone.map(ContentKey.make))
-      if (untold.held.length > 0) {
-        yield* router.advertise(untold.held.map(ContentKey.make))
-        isReady = true
-      }
-      holdings.told(untold)
+      yield* router.withdraw(untold.gone.map(ContentKey.make)).pipe(
+        Effect.andThen(untold.held.length === 0 ? Effect.void : router.advertise(untold.held.map(ContentKey.make))),
+        Effect.onError(() => Effect.sync(() => holdings.failed(untold)))
+      )
+      isReady ||= untold.held.length > 0
     }
     yield* report
   })
@@ -96,37 +93,43 @@ const make = Effect.fnUntraced(function*(options: StateTrackerOptions) {
       waiting = true
       return Effect.logInfo(`${message}: advertising waits`)
     })
-  const tellWhenReady = tell.pipe(
-    Effect.tapErrorTag("RouterNotReady", sayThatItWaits),
-    Effect.retry(untilReady),
+  const awake = yield* Latch.make(true)
+  const advertise = awake.await.pipe(
+    Effect.andThen(Effect.sleep(batchWindow)),
+    Effect.andThen(awake.close),
+    Effect.andThen(tell.pipe(Effect.tapErrorTag("RouterNotReady", sayThatItWaits), Effect.retry(untilReady))),
     Effect.andThen(Effect.sync(() => {
       waiting = false
-    }))
+    })),
+    Effect.onError(() => awake.open),
+    Effect.forever
   )
 
+  /** What a listing finds does not mix with changes that are older. */
+  const oneAtATime = yield* Semaphore.make(1)
   let listAgainAt = yield* monotonic
-  const compare = Effect.gen(function*() {
+  const compare = oneAtATime.withPermit(Effect.gen(function*() {
     const begun = yield* monotonic
     const names = yield* Stream.runCollect(store.names)
     const digests = yield* Stream.runCollect(store.digests)
     holdings.compare(names, digests)
     const ended = yield* monotonic
     listAgainAt = Duration.sum(ended, Duration.times(Duration.subtract(ended, begun), listingRest))
-  })
-  const compareInTime = Effect.gen(function*() {
-    yield* Effect.sleep(Duration.subtract(listAgainAt, yield* monotonic))
-    yield* compare
-  })
+    yield* awake.open
+  }))
+  const apply = (changes: ReadonlyArray<ContentChange>) =>
+    oneAtATime.withPermit(Effect.suspend(() => {
+      for (const change of changes) holdings.apply(change)
+      return awake.open
+    }))
 
   const follow = store.changes.pipe(
-    Stream.groupedWithin(maxBatch, batchWindow),
-    Stream.runForEach((changes) => {
+    Stream.runForEachArray((changes) =>
       // What a listing finds is newer than the changes that came with the loss.
-      const take = changes.some(({ _tag }) => _tag === "Resync")
-        ? compareInTime
-        : Effect.sync(() => changes.forEach((change) => holdings.apply(change)))
-      return oneAtATime.withPermit(Effect.andThen(take, tellWhenReady))
-    })
+      changes.some(({ _tag }) => _tag === "Resync")
+        ? Effect.flatMap(monotonic, (now) => Effect.andThen(Effect.sleep(Duration.subtract(listAgainAt, now)), compare))
+        : apply(changes)
+    )
   )
 
   const started = yield* monotonic
@@ -134,13 +137,14 @@ const make = Effect.fnUntraced(function*(options: StateTrackerOptions) {
   let due = Duration.sum(started, refreshInterval)
   const refresh = Effect.gen(function*() {
     yield* Effect.sleep(Duration.subtract(due, yield* monotonic))
-    yield* oneAtATime.withPermit(Effect.andThen(compare, tellWhenReady))
+    yield* compare
     due = Duration.sum(yield* monotonic, refreshInterval)
   }).pipe(Effect.forever)
 
   return StateTracker.of({
     run: Background.keepRunning("state tracker", follow).pipe(
       Effect.andThen(Background.keepRunning("comparison of everything", refresh)),
+      Effect.andThen(Background.keepRunning("advertising", advertise)),
       Effect.andThen(Effect.never),
       Effect.scoped
     ),

@@ -53,7 +53,7 @@ const start = Effect.gen(function*() {
     )
   )
   yield* Effect.forkScoped(Context.get(tracker, StateTracker).run)
-  while (listings === 0) yield* Effect.sleep("5 millis")
+  yield* Effect.repeat(Effect.sleep("5 millis"), { until: () => listings > 0 })
   const advertised = () =>
     new Set([...network.providers].flatMap(([key, providers]) => providers.has(self.id) ? [key as string] : []))
   const held = () => new Set(readdirSync(blobs).map((name) => `sha256:${name}`))

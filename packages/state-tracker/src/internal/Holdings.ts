@@ -19,8 +19,8 @@ export class Holdings {
   /** Keys held: names of images, with what they point to, and digests. */
   readonly #held = new Map<string, Name | undefined>()
   /**
-   * Keys that the router has yet to be told of, and whether it may already provide them. It provides any other key if, and
-   * only if, that is held.
+   * Keys that the router has yet to be told of, and whether it may already provide them. It provides any other key, or is
+   * just being told to, if and only if that is held.
    */
   readonly #untold = new Map<string, boolean>()
 
@@ -29,7 +29,7 @@ export class Holdings {
     this.#filter = filter
   }
 
-  /** Whether the router provides exactly what is held. */
+  /** Whether there is nothing to tell the router of. */
   get isTold(): boolean {
     return this.#untold.size === 0
   }
@@ -60,23 +60,23 @@ export class Holdings {
     for (const [key, name] of listed) this.#add(key, name)
   }
 
-  /** At most `count` keys to tell the router of. From now on it may provide those that are held. */
+  /** Takes at most `count` keys to tell the router of. Where that fails, `failed` is to follow. */
   next(count: number): Untold {
     const held: Array<string> = []
     const gone: Array<string> = []
     for (const key of this.#untold.keys()) {
       if (held.length + gone.length >= count) break
+      this.#untold.delete(key)
       if (this.#held.has(key)) held.push(key)
       else gone.push(key)
     }
-    for (const key of held) this.#untold.set(key, true)
     return { held, gone }
   }
 
-  /** The router has been told of these, and nothing has changed since `next` gave them. */
-  told({ gone, held }: Untold): void {
-    for (const key of held) this.#untold.delete(key)
-    for (const key of gone) this.#untold.delete(key)
+  /** The router may have been told of these or not: they are to be told again. */
+  failed({ gone, held }: Untold): void {
+    for (const key of held) this.#untold.set(key, true)
+    for (const key of gone) this.#untold.set(key, true)
   }
 
   #add(key: string, name: Name | undefined): void {
