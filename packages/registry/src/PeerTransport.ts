@@ -108,10 +108,17 @@ const watch = (peer: string, progress: Progress, limits: SpeedLimits, compare: C
 }
 
 /** A mover that dies is a failure of the peer: another, or the same once more, goes on at the byte reached. */
-const failureOf = (peer: string) => (error: TransferError) =>
-  error._tag === "ClientGone" || error._tag === "TransferAborted"
-    ? new BodyInterrupted({ reason: error.message })
-    : new PeerDisconnected({ peer, reason: error.message })
+const failureOf = (peer: string) => (error: TransferError) => {
+  switch (error._tag) {
+    case "ClientGone":
+    case "TransferAborted":
+      return new BodyInterrupted({ reason: error.message })
+    case "SourceEnded":
+      return new PeerDisconnected({ peer, reason: `closed the connection ${error.missing} bytes early` })
+    case "TransferFailed":
+      return new PeerDisconnected({ peer, reason: error.message })
+  }
+}
 
 /** A request on its way: on a connection that rests or on a new one. */
 class Call {
