@@ -19,8 +19,6 @@ export interface Connection {
   /** Bodies that are being sent on it, and the bytes that are reserved for them. */
   bodies: number
   reserved: number
-  /** Bytes that are held whole for it. */
-  held: number
   /** The body that is being sent, and what of it had gone when that was looked at. */
   progress: Progress | undefined
   moved: number
@@ -40,9 +38,6 @@ export interface Connection {
   movedAt: number
 }
 
-/** A difference in what is held for a connection: bodies, and bytes. */
-export type Held = Partial<Pick<Connection, "bodies" | "held" | "reserved">>
-
 /** This node's end of the connection on which a body comes, once it is known. */
 export interface RelaySource {
   readonly receivingPort: number | undefined
@@ -54,7 +49,6 @@ export const connectionOf = (socket: Socket, client: Client): Connection => ({
   client,
   bodies: 0,
   reserved: 0,
-  held: 0,
   progress: undefined,
   moved: 0,
   relaying: undefined,

@@ -12,7 +12,7 @@
 import type { Progress } from "@spegel-ts/transfer/Progress"
 import { Effect, Metric, type Scope } from "effect"
 import type { Socket } from "node:net"
-import { type Client, type Connection, connectionOf, type Held, type RelaySource, type Use } from "./BodyConnection.ts"
+import { type Client, type Connection, connectionOf, type RelaySource, type Use } from "./BodyConnection.ts"
 import { type BodyKind, pieceSize, type Reserve, reserveOf } from "./BodyReserve.ts"
 import * as ClientAddress from "./ClientAddress.ts"
 import type { SocketQueue } from "./SocketQueues.ts"
@@ -122,7 +122,7 @@ export class BodyMemory {
         let timer: NodeJS.Timeout | undefined
         const take = () => {
           if (!socket.destroyed && !this.#mayMove(connection, bytes)) return false
-          if (!socket.destroyed) this.#hold(connection, { bodies: 1, reserved: bytes })
+          if (!socket.destroyed) this.#hold(connection, 1, bytes)
           clearTimeout(timer)
           resume(Effect.succeed(!socket.destroyed))
           return true
@@ -135,16 +135,9 @@ export class BodyMemory {
           resume(Effect.succeed(false))
         }, patienceMillis)
       }).pipe(Effect.tap((admitted) => admitted ? Effect.void : Metric.update(refused, 1))),
-      (admitted) => admitted ? this.#letGo(socket, { bodies: -1, reserved: -bytes }) : Effect.void
+      (admitted) => admitted ? this.#letGo(socket, bytes) : Effect.void
     ).pipe(Effect.tap(() => Metric.update(inUse, this.used)))
   }
-
-  /** Counts bytes that are held for a client as long as the scope is open. */
-  readonly holding = (socket: Socket, bytes: number): Effect.Effect<void, never, Scope.Scope> =>
-    Effect.acquireRelease(
-      Effect.sync(() => this.#hold(this.#account(socket), { held: bytes })),
-      () => this.#letGo(socket, { held: -bytes })
-    )
 
   /** Follows the body that is sent to a client as long as the scope is open, and what comes of it from a peer. */
   readonly sending = (
@@ -190,9 +183,9 @@ export class BodyMemory {
   }
 
   /** What a connection uses beyond what its bodies need to move, once it was sent some bytes more. */
-  #beyond({ bodies, held, queued, received, reserved }: Connection, more = 0): number {
+  #beyond({ bodies, queued, received, reserved }: Connection, more = 0): number {
     const inKernel = received + Math.min(queued + more, this.#options.maxUnsent)
-    return held + Math.max(0, inKernel - (reserved - bodies * pieceSize))
+    return Math.max(0, inKernel - (reserved - bodies * pieceSize))
   }
 
   /** Counts what was sent since the last time. */
@@ -228,17 +221,17 @@ export class BodyMemory {
     }
   }
 
-  #hold(connection: Connection, { bodies = 0, held = 0, reserved = 0 }: Held): void {
+  /** A body begins (1) or ends (-1), for which so many bytes are reserved. */
+  #hold(connection: Connection, bodies: 1 | -1, bytes: number): void {
     connection.bodies += bodies
-    connection.reserved += reserved
-    connection.held += held
+    connection.reserved += bodies * bytes
     this.#recharge(connection)
   }
 
-  #letGo(socket: Socket, held: Held): Effect.Effect<void> {
+  #letGo(socket: Socket, bytes: number): Effect.Effect<void> {
     return Effect.suspend(() => {
       const connection = this.#connections.get(socket)
-      if (connection !== undefined) this.#hold(connection, held)
+      if (connection !== undefined) this.#hold(connection, -1, bytes)
       return Metric.update(inUse, this.used)
     })
   }
@@ -260,7 +253,7 @@ export class BodyMemory {
       // What it was sent last is on its way still.
       this.#gone.set(address, this.#goneOf(connection) + connection.queued)
       this.#apart += connection.queued
-      Object.assign(connection, { bodies: 0, reserved: 0, held: 0, received: 0, queued: 0 })
+      Object.assign(connection, { bodies: 0, reserved: 0, received: 0, queued: 0 })
       this.#recharge(connection)
       if (--client.connections === 0) this.#clients.delete(address)
       for (const waiter of this.#waiters) {

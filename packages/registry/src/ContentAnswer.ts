@@ -198,7 +198,6 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     }
     const to = yield* recipient(response, record)
     if (body._tag === "Verified") {
-      yield* memory.holding(to.client.socket, body.bytes.length)
       yield* sendBytes(body.bytes, to)
       yield* finish(response)
       return answer
