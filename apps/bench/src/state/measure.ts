@@ -26,6 +26,8 @@ export interface Figures {
   readonly emptyRssMiB: number
   /** Share of a core that the holder uses when nothing happens. */
   readonly idlePercent: number
+  /** What others on the machine used meanwhile, in CPUs: with busy neighbours everything costs more. */
+  readonly otherCpus: number
 }
 
 const blobsAdded = 50
@@ -82,9 +84,11 @@ const metric = async (url: string, name: string): Promise<number> => {
 const atRest = async ({ pid }: Processes.Running) => {
   await sleep(settleMillis)
   const before = await Processes.cpuSeconds(pid)
+  const machineBefore = await Processes.machineCpuSeconds()
   await sleep(idleMillis)
   const cores = (await Processes.cpuSeconds(pid) - before) / (idleMillis / 1000)
-  return { cores, rssMiB: await Processes.rssMiB(pid) }
+  const otherCpus = (await Processes.machineCpuSeconds() - machineBefore) / (idleMillis / 1000) - cores
+  return { cores, otherCpus, rssMiB: await Processes.rssMiB(pid) }
 }
 
 const addedCpu = async ({ pid }: Processes.Running, store: Stores.Store, idleCores: number) => {
@@ -140,7 +144,7 @@ export const measure = async (
     const { held, store } = await holdings(kind, count)
     const first = await holderOf(store)
     for (const digest of held.slice(0, samples)) await untilFound(digest)
-    const { cores, rssMiB } = await atRest(first)
+    const { cores, otherCpus, rssMiB } = await atRest(first)
     const cpuMillisPerBlob = await addedCpu(first, store, cores)
     const visible: Array<number> = []
     for (let at = 0; at < blobsWatched; at++) visible.push(await untilFound(await store.add(`watched ${at}`)))
@@ -165,7 +169,8 @@ export const measure = async (
       restartMillis,
       rssMiB,
       emptyRssMiB,
-      idlePercent: cores * 100
+      idlePercent: cores * 100,
+      otherCpus
     }
     options.onFigures(figures)
     return figures
