@@ -44,12 +44,14 @@ export class StateTracker extends Context.Service<StateTracker, {
 /** Changes that come within this time are told to the router together. */
 const batchWindow = Duration.millis(50)
 /** Keys that a router is offered until it takes some: it may not be ready for a while. */
-const firstKeys = 1000
+const firstKeys = 100
 /** Listings after lost changes take a fifth of the time at most: time to wait after one, as a multiple of what it took. */
 const listingRest = 4
 
 /** A router joins its network in its own time. */
-const untilReady = Schedule.jittered(Schedule.min([Schedule.exponential("200 millis"), Schedule.spaced("1 second")]))
+const untilReady = Schedule.jittered(
+  Schedule.min([Schedule.exponential("100 millis", 1.3), Schedule.spaced("1 second")])
+)
 
 const make = Effect.fnUntraced(function*(options: StateTrackerOptions) {
   const store = yield* ContentStore

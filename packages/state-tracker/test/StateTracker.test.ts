@@ -262,7 +262,7 @@ describe("StateTracker", () => {
       yield* run
       yield* TestClock.adjust("5 seconds")
       assert.isAbove(state.refused.length, 3)
-      assert.isAtMost(Math.max(...state.refused), 1000)
+      assert.isAtMost(Math.max(...state.refused), 100)
       state.away = false
       yield* TestClock.adjust("5 seconds")
       assert.deepStrictEqual(state.keys, new Set<string>(digests))

@@ -6,13 +6,14 @@ import * as Network from "../bytes/Network.ts"
 import { bars, type Figures, measure } from "./measure.ts"
 import type { Kind } from "./Stores.ts"
 
-const columns = ["CPU ms/blob", "visible ms p50", "max", "restart ms", "RSS MiB", "empty MiB", "idle %"]
+const columns = ["CPU ms/blob", "visible ms p50", "max", "restart ms", "RSS MiB", "empty MiB", "idle %", "others, CPUs"]
 const width = 16
 
 const head = "".padEnd(20) + columns.map((title) => title.padStart(width)).join("")
 
 const row = (figures: Figures): string => {
-  const { blobs, cpuMillisPerBlob, emptyRssMiB, idlePercent, restartMillis, rssMiB, store, visibleMillis } = figures
+  const { blobs, cpuMillisPerBlob, emptyRssMiB, idlePercent, otherCpus, restartMillis, rssMiB, store, visibleMillis } =
+    figures
   const cells = [
     cpuMillisPerBlob.toFixed(2),
     visibleMillis.p50.toFixed(0),
@@ -20,7 +21,8 @@ const row = (figures: Figures): string => {
     restartMillis.toFixed(0),
     rssMiB.toFixed(1),
     emptyRssMiB.toFixed(1),
-    idlePercent.toFixed(2)
+    idlePercent.toFixed(2),
+    otherCpus.toFixed(2)
   ]
   return `${store}, ${blobs}`.padEnd(20) + cells.map((cell) => cell.padStart(width)).join("")
 }

@@ -22,6 +22,8 @@ const keysPerRequest = 1000
 /** Keys that are assigned before others have a turn: lookups go on meanwhile. */
 const keysPerTurn = 64
 const retryMillis = 1000
+/** Keys are handed out again after this share of the interval at the earliest. */
+const leastSpread = 0.8
 /** So many are looked at one by one; of more it is cheaper to look for all keepers of a key. */
 const fewNewcomers = 5
 
@@ -29,6 +31,8 @@ export class OwnKeys {
   /** Keys with the time at which they were handed out. */
   readonly #keys = new Map<string, number>()
   readonly #options: OwnKeysOptions
+  /** No key is due before. */
+  #dueAt = Infinity
   constructor(options: OwnKeysOptions) {
     this.#options = options
   }
@@ -45,6 +49,7 @@ export class OwnKeys {
     const now = this.#options.environment.now()
     const texts = keys.map(textOf)
     for (const key of texts) this.#keys.set(key, now)
+    this.#dueAt = Math.min(this.#dueAt, now + leastSpread * this.#options.refreshMillis)
     await this.#handOut(texts)
   }
 
@@ -73,10 +78,14 @@ export class OwnKeys {
    * may have forgotten this node meanwhile.
    */
   refresh(now: number, all: boolean): void {
+    if (!all && now <= this.#dueAt) return
+    const { refreshMillis } = this.#options
     const due: Array<string> = []
+    this.#dueAt = now + leastSpread * refreshMillis
     for (const [key, since] of this.#keys) {
-      const spread = 0.8 + 0.2 * (key.charCodeAt(key.length - 1) / 256)
-      if (all || now - since > this.#options.refreshMillis * spread) due.push(key)
+      const dueAt = since + (leastSpread + (1 - leastSpread) * (key.charCodeAt(key.length - 1) / 256)) * refreshMillis
+      if (all || now > dueAt) due.push(key)
+      else this.#dueAt = Math.min(this.#dueAt, dueAt)
     }
     for (const key of due) this.#keys.set(key, now)
     if (due.length > 0) void this.#handOut(due)
