@@ -91,9 +91,10 @@ const start = Effect.gen(function*() {
                   download.looks++
                   return download.state
                 }),
-                chunks: () => {
+                chunks: (start) => {
                   download.hashed++
-                  return chunksOf(download.bytes)
+                  const { state } = download
+                  return chunksOf(download.bytes.subarray(start, state._tag === "InProgress" ? state.written : size))
                 }
               }
             }),

@@ -88,7 +88,7 @@ const faultsOf = ({ log, row }: Result): ReadonlyArray<string> => {
   const failed = row.tried.filter(({ millis, succeeded }) => millis >= surelyMillis[row.verify] && !succeeded)
   const faults = [
     ...(row.first === "ok" ? ["nothing was wrong with the first pull"] : []),
-    ...failed.map(({ millis }) => `the retry after ${millis} ms failed`),
+    ...failed.map(({ millis, reason }) => `the retry after ${millis} ms failed: ${reason}`),
     ...(row.poisoned > 0 ? ["a wrong download was left"] : []),
     ...(row.corruptions === 1 ? [] : [`${row.corruptions} bodies were counted as wrong`]),
     ...(row.verify === "stream" && row.discarded !== 1

@@ -2,7 +2,7 @@
  * One trial of a holder whose disk has flipped a byte of a large layer: a node without any image pulls it, fails, and tries
  * again as a kubelet or a person would. What each try does is a row of a table.
  */
-import { Duration, Effect, Exit, Fiber, Schedule, type Scope } from "effect"
+import { Cause, Duration, Effect, Exit, Fiber, Schedule, type Scope } from "effect"
 import { chmod, open, readdir, readFile } from "node:fs/promises"
 import { request } from "node:http"
 import { join } from "node:path"
@@ -31,9 +31,16 @@ export interface Variant {
   readonly retries: ReadonlyArray<number>
 }
 
+export interface Try {
+  readonly millis: number
+  readonly succeeded: boolean
+  /** Why it failed. */
+  readonly reason: string
+}
+
 export interface Row extends Variant {
   readonly first: string
-  readonly tried: ReadonlyArray<{ readonly millis: number; readonly succeeded: boolean }>
+  readonly tried: ReadonlyArray<Try>
   /** Bytes of blobs that upstream gave from the first failure on. */
   readonly upstreamBytes: number
   /** Complete downloads of the layer that were left after 35 s. */
@@ -183,11 +190,13 @@ export const trial = (
     }))
     const failedAt = performance.now()
     upstream.state.blobBytes = 0
-    const tried: Array<{ readonly millis: number; readonly succeeded: boolean }> = []
+    const tried: Array<Try> = []
     for (const millis of variant.retries) {
       if (tried.at(-1)?.succeeded === true) break
       yield* Effect.sleep(Duration.millis(Math.max(0, failedAt + millis - performance.now())))
-      tried.push({ millis, succeeded: Exit.isSuccess(yield* Effect.exit(pull)) })
+      const exit = yield* Effect.exit(pull)
+      const reason = Exit.match(exit, { onFailure: (cause) => String(Cause.squash(cause)), onSuccess: () => "" })
+      tried.push({ millis, succeeded: Exit.isSuccess(exit), reason })
     }
     const upstreamBytes = upstream.state.blobBytes
     const left = Effect.map(ingests(node), (refs) => refs.filter((ref) => ref.endsWith(layer)).length)
