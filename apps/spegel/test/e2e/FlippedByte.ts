@@ -175,7 +175,7 @@ export const trial = (
     const node = yield* Node.start(turn + 2, ports, upstream.host, {
       programs: yield* ContainerdPackages.fetch(version),
       // On a busy machine no lookup is late.
-      registry: ["--mirror-resolve-timeout=5s", `--mirror-verify=${verify}`],
+      registry: ["--mirror-resolve-timeout=5s", "--mirror-hedge-delay=30s", `--mirror-verify=${verify}`],
       ...(disturbance === "in parts" ? { settings: parallelFetch } : {})
     })
     yield* Node.untilFound(node, upstream.host, [`blobs/${layer}`])
@@ -204,8 +204,9 @@ export const trial = (
       Effect.repeat({ schedule: Schedule.spaced("500 millis"), until: (count) => count === 0, times: 70 })
     )
     const withdrew = Effect.sync(() => liar.mirror.output.stderr.includes(`copy of ${layer} is damaged`))
+    // It rests after each check, nine times as long as that took.
     const holderWithdrew = yield* withdrew.pipe(
-      Effect.repeat({ schedule: Schedule.spaced("100 millis"), until: (told) => told, times: 200 })
+      Effect.repeat({ schedule: Schedule.spaced("100 millis"), until: (told) => told, times: 1200 })
     )
     const [corruptions = 0] = yield* metric(node, "spegel_mirror_corruptions_total")
     const [discarded = 0] = yield* metric(node, "spegel_mirror_ingests_discarded_total")
