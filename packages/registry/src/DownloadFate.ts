@@ -1,6 +1,6 @@
 /**
  * What becomes of a download of containerd, told without hashing what is on its way: containerd hashes every blob itself and
- * renames the file where it is right. Only where it did not is the file hashed here, once.
+ * renames the file where it is right. Where it did not, the file is hashed here; and so is one that a killed pull has begun.
  *
  * There is no time after which a commit is overdue: containerd's fsync takes as long as the disk does. While it runs the
  * file is open for writing.
@@ -63,6 +63,7 @@ class Stillness {
     const writer = writerOf(file.descriptor)
     if (writer === "unknown") return now - this.#stillSince >= stillMillis(ingest.size)
     if (writer === "none") this.#closedAt ??= now
+    // Another pull goes on with it.
     else if (written < ingest.size) this.#closedAt = undefined
     return this.#closedAt !== undefined && now - this.#closedAt >= quietMillis
   }
