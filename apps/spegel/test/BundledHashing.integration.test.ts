@@ -48,6 +48,7 @@ const daemon = (
         `--metrics-addr=${options.registry}:${port + 2}`,
         `--data-dir=${options.data}`,
         "--mirror-resolve-timeout=5s",
+        "--mirror-verify=stream",
         "--bootstrap-kind=static",
         `--static-bootstrap-peers=${options.peer}:${port + 1}`
       ], { stdio: ["ignore", "ignore", "pipe"] })
