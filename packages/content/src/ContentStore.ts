@@ -76,8 +76,8 @@ export interface OpenIngest {
   /** The file's descriptor, open while the scope is. */
   readonly descriptor: number
   readonly state: Effect.Effect<IngestState, StoreUnavailable>
-  /** Its bytes so far, from the first. */
-  readonly chunks: () => AsyncIterable<Buffer>
+  /** Its bytes from `start` on, as far as it has come. */
+  readonly chunks: (start: number) => AsyncIterable<Buffer>
 }
 
 /**

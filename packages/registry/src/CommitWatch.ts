@@ -149,6 +149,7 @@ export const make = Effect.fnUntraced(function*(writerOf: (descriptor: number) =
     )
     const watch: Watch = { ingest, file, senders: new Senders(), told, relays: 0, wake: yield* Latch.make(false) }
     const { wake } = watch
+    const hash = ContentHash.growing(ingest.digest, file.chunks)
     const fiber = yield* wake.await.pipe(
       Effect.andThen(DownloadFate.find({
         ingest,
@@ -157,7 +158,7 @@ export const make = Effect.fnUntraced(function*(writerOf: (descriptor: number) =
         isBusy: () => watch.relays > 0,
         quietMillis,
         writerOf,
-        isRight: Effect.suspend(() => oneAtATime.withPermit(ContentHash.matches(ingest.digest, file.chunks()))),
+        hash: { advance: oneAtATime.withPermit(hash.advance), matches: oneAtATime.withPermit(hash.matches) },
         pause: (phase) =>
           phase === "resting"
             ? Effect.andThen(wake.close, Effect.raceFirst(wake.await, Effect.sleep(lookEvery.resting)))

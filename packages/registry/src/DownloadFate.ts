@@ -1,6 +1,6 @@
 /**
  * What becomes of a download of containerd, told without hashing what is on its way: containerd hashes every blob itself and
- * renames the file where it is right. Only where it did not is the file hashed here, once.
+ * renames the file where it is right. Where it did not, the file is hashed here; and so is one that a killed pull has begun.
  *
  * There is no time after which a commit is overdue: containerd's fsync takes as long as the disk does. While it runs the
  * file is open for writing.
@@ -9,6 +9,7 @@ import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import type { Ingest, IngestState, OpenIngest, StoreUnavailable } from "@spegel-ts/content/ContentStore"
 import type { FileWriter } from "@spegel-ts/transfer/FileLease"
 import { Effect } from "effect"
+import type { GrowingHash } from "./ContentHash.ts"
 
 /**
  * `committed`: containerd found it right. `right`, `wrong`: it was given up, and these are its bytes. `unknown`: it was given
@@ -29,8 +30,7 @@ export interface DownloadOptions {
   /** How long after its writer has closed it a complete download is given up, in milliseconds. */
   readonly quietMillis: number
   readonly writerOf: (descriptor: number) => FileWriter
-  /** Whether its bytes are those of its digest. */
-  readonly isRight: Effect.Effect<boolean, StoreUnavailable>
+  readonly hash: GrowingHash
   /** Waits until it is looked at again. */
   readonly pause: (phase: Phase) => Effect.Effect<void>
 }
@@ -63,6 +63,8 @@ class Stillness {
     const writer = writerOf(file.descriptor)
     if (writer === "unknown") return now - this.#stillSince >= stillMillis(ingest.size)
     if (writer === "none") this.#closedAt ??= now
+    // Another pull goes on with it.
+    else if (written < ingest.size) this.#closedAt = undefined
     return this.#closedAt !== undefined && now - this.#closedAt >= quietMillis
   }
 }
@@ -71,13 +73,14 @@ class Stillness {
 export const find = Effect.fnUntraced(function*(
   options: DownloadOptions
 ): Effect.fn.Return<Fate, StoreUnavailable> {
-  const { file, ingest: { size }, isBusy, pause } = options
+  const { file, hash, ingest: { size }, isBusy, pause } = options
   const stillness = new Stillness()
-  const isRight = yield* Effect.cached(options.isRight)
+  const isRight = yield* Effect.cached(hash.matches)
   const hashed = Effect.map(isRight, (right): Fate => right ? "right" : "wrong")
   let movedSince: number | undefined
   let phase: Phase = "growing"
-  // What a pull that was killed has left is likely to be wrong where its commit fails, and then stays for the next one.
+  // What a killed pull has left may be wrong, and its lease keeps it: the next pulls would have it committed over and over. It
+  // is hashed while the rest comes, so that it can be discarded before the first of them has failed.
   let isResumed = options.isResumed
   while (true) {
     yield* pause(phase)
@@ -94,7 +97,8 @@ export const find = Effect.fnUntraced(function*(
         continue
       case "InProgress": {
         phase = state.written === size ? "complete" : "growing"
-        if (phase === "complete" && isResumed && !(yield* isRight)) return "wrong"
+        if (isResumed && phase === "growing") yield* hash.advance
+        if (isResumed && phase === "complete" && !(yield* isRight)) return "wrong"
         if (phase === "growing" && isBusy()) continue
         if (!stillness.isGivenUp(options, state, now)) continue
         if (phase === "complete") return yield* hashed

@@ -210,7 +210,7 @@ describe("Mirror", () => {
           Effect.succeed({
             descriptor: -1,
             state: Effect.sync(() => state),
-            chunks: () => chunksOf(wrong)
+            chunks: (start: number) => chunksOf(wrong.subarray(start))
           })
       })
       const pull = get(blobUrl(node.url, largeDigest), { headers: { "user-agent": "containerd/2.1.9" } })

@@ -2,7 +2,7 @@
  * One trial of a holder whose disk has flipped a byte of a large layer: a node without any image pulls it, fails, and tries
  * again as a kubelet or a person would. What each try does is a row of a table.
  */
-import { Duration, Effect, Exit, Fiber, Schedule, type Scope } from "effect"
+import { Cause, Duration, Effect, Exit, Fiber, Schedule, type Scope } from "effect"
 import { chmod, open, readdir, readFile } from "node:fs/promises"
 import { request } from "node:http"
 import { join } from "node:path"
@@ -31,9 +31,16 @@ export interface Variant {
   readonly retries: ReadonlyArray<number>
 }
 
+export interface Try {
+  readonly millis: number
+  readonly succeeded: boolean
+  /** Why it failed. */
+  readonly reason: string
+}
+
 export interface Row extends Variant {
   readonly first: string
-  readonly tried: ReadonlyArray<{ readonly millis: number; readonly succeeded: boolean }>
+  readonly tried: ReadonlyArray<Try>
   /** Bytes of blobs that upstream gave from the first failure on. */
   readonly upstreamBytes: number
   /** Complete downloads of the layer that were left after 35 s. */
@@ -168,7 +175,7 @@ export const trial = (
     const node = yield* Node.start(turn + 2, ports, upstream.host, {
       programs: yield* ContainerdPackages.fetch(version),
       // On a busy machine no lookup is late.
-      registry: ["--mirror-resolve-timeout=5s", `--mirror-verify=${verify}`],
+      registry: ["--mirror-resolve-timeout=5s", "--mirror-hedge-delay=30s", `--mirror-verify=${verify}`],
       ...(disturbance === "in parts" ? { settings: parallelFetch } : {})
     })
     yield* Node.untilFound(node, upstream.host, [`blobs/${layer}`])
@@ -183,11 +190,13 @@ export const trial = (
     }))
     const failedAt = performance.now()
     upstream.state.blobBytes = 0
-    const tried: Array<{ readonly millis: number; readonly succeeded: boolean }> = []
+    const tried: Array<Try> = []
     for (const millis of variant.retries) {
       if (tried.at(-1)?.succeeded === true) break
       yield* Effect.sleep(Duration.millis(Math.max(0, failedAt + millis - performance.now())))
-      tried.push({ millis, succeeded: Exit.isSuccess(yield* Effect.exit(pull)) })
+      const exit = yield* Effect.exit(pull)
+      const reason = Exit.match(exit, { onFailure: (cause) => String(Cause.squash(cause)), onSuccess: () => "" })
+      tried.push({ millis, succeeded: Exit.isSuccess(exit), reason })
     }
     const upstreamBytes = upstream.state.blobBytes
     const left = Effect.map(ingests(node), (refs) => refs.filter((ref) => ref.endsWith(layer)).length)
@@ -195,8 +204,9 @@ export const trial = (
       Effect.repeat({ schedule: Schedule.spaced("500 millis"), until: (count) => count === 0, times: 70 })
     )
     const withdrew = Effect.sync(() => liar.mirror.output.stderr.includes(`copy of ${layer} is damaged`))
+    // It rests after each check, nine times as long as that took.
     const holderWithdrew = yield* withdrew.pipe(
-      Effect.repeat({ schedule: Schedule.spaced("100 millis"), until: (told) => told, times: 200 })
+      Effect.repeat({ schedule: Schedule.spaced("100 millis"), until: (told) => told, times: 1200 })
     )
     const [corruptions = 0] = yield* metric(node, "spegel_mirror_corruptions_total")
     const [discarded = 0] = yield* metric(node, "spegel_mirror_ingests_discarded_total")

@@ -16,7 +16,7 @@ import * as Node from "./Node.ts"
 import * as Upstream from "./Upstream.ts"
 
 const missing = ContainerdDaemon.missingPrerequisite("docker-registry")
-const pulls = process.env["SPEGEL_FLIPS"] === "all" ? 200 : 12
+const pulls = process.env["SPEGEL_FLIPS"] === "all" ? 200 : 6
 const mebibyte = 1024 * 1024
 const layers = 2
 

@@ -49,6 +49,6 @@ export const openIngest = Effect.fnUntraced(function*(
   return {
     descriptor: handle.fd,
     state: tryFile("look after a download", path, () => look(handle, path, blobPath)),
-    chunks: () => handle.createReadStream({ start: 0, autoClose: false, highWaterMark: chunkSize })
+    chunks: (start) => handle.createReadStream({ start, autoClose: false, highWaterMark: chunkSize })
   }
 })
