@@ -31,7 +31,7 @@ const answerOf = (bytes: Buffer, breaks = false): PeerResponse => {
         if (breaks && at === bytes.length) yield* Effect.forkDetach(more, { startImmediately: true })
         else yield* more
       }
-      if (breaks) yield* new PeerDisconnected({ peer: "a", reason: "broke off" })
+      if (breaks) return yield* new PeerDisconnected({ peer: "a", reason: "broke off" })
     })
   return {
     status: 200,

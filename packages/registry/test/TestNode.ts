@@ -72,9 +72,7 @@ export const startNode = Effect.fnUntraced(function*(
 const patient = {
   resolveTimeout: Duration.seconds(30),
   firstByteTimeout: Duration.seconds(30),
-  answerTimeout: Duration.seconds(30),
-  // No containerd verifies what comes here.
-  verify: "stream" as const
+  answerTimeout: Duration.seconds(30)
 }
 
 const downloading = ({ discarded, ingests = [], openIngest }: {
