@@ -115,6 +115,17 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
         (type) => Effect.mapError(Effect.fromOption(type), () => new ContentNotFound({ content: digest }))
       )
 
+  /** Looks up what is held. Nested in a request, V8 would keep it and the request until a major collection (`PeerRace`). */
+  const find = Effect.fnUntraced(function*(
+    request: ContentRequest,
+    digest: Digest.Digest,
+    name: Option.Option<Reference>
+  ) {
+    const mediaType = yield* mediaTypeOf(request, digest, name)
+    const source = request.method === "HEAD" ? undefined : yield* store.open(digest)
+    return { mediaType, source, size: source?.size ?? (yield* store.size(digest)) }
+  })
+
   /** Memory for a body of some kind; where there is none the client is told to ask another, containerd by 404. */
   const admit = Effect.fnUntraced(function*(kind: BodyKind, request: ContentRequest, response: ServerResponse) {
     const { socket } = response
@@ -145,11 +156,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     record: PullRecord
   ) {
     const head = request.method === "HEAD"
-    const { mediaType, size, source } = yield* PullSpans.localLookup(digest)(Effect.gen(function*() {
-      const mediaType = yield* mediaTypeOf(request, digest, name)
-      const source = head ? undefined : yield* store.open(digest)
-      return { mediaType, source, size: source?.size ?? (yield* store.size(digest)) }
-    }))
+    const { mediaType, size, source } = yield* PullSpans.localLookup(digest)(find(request, digest, name))
     const range = yield* Effect.mapError(
       Effect.fromResult(ByteRange.parse(request.range, size)),
       outside(response, digest)

@@ -125,13 +125,16 @@ const crowded = ({ headers, url = "" }: IncomingMessage) => {
   return tell("spegel-ts: this node holds as many connections as it may; ask another")
 }
 
+const settled = Promise.resolve()
+
 /**
  * Goes on with a request within the same turn of the event loop: while large bodies move, a turn takes milliseconds, and
  * a request has many steps.
  */
 const withinTurn = new Scheduler.MixedScheduler("async", (task) => {
   let called = true
-  queueMicrotask(() => {
+  // `queueMicrotask` makes an `AsyncResource` of each: a tenth of a small request's CPU.
+  void settled.then(() => {
     if (called) task()
   })
   return () => {

@@ -14,14 +14,14 @@ import * as ContentKey from "@spegel-ts/router/ContentKey"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { Router } from "@spegel-ts/router/Router"
 import * as FileLease from "@spegel-ts/transfer/FileLease"
-import { Duration, Effect, Fiber, Option, Result, Schedule, Scope, Stream } from "effect"
+import { Duration, Effect, Fiber, Option, Result, Schedule, Scope } from "effect"
 import type { Recipient } from "./BlobBody.ts"
 import type { BodyInterrupted } from "./BodyInterrupted.ts"
 import { Circuits } from "./Circuit.ts"
 import * as CommitWatch from "./CommitWatch.ts"
 import * as HeldBodies from "./HeldBodies.ts"
 import * as LargeBody from "./LargeBody.ts"
-import { AnswerTimeout, ContentCorrupted, type MirrorError, PeerRefused } from "./MirrorError.ts"
+import { AnswerTimeout, ContentCorrupted, type MirrorError, type PeerError } from "./MirrorError.ts"
 import * as Offer from "./Offer.ts"
 import { PeerMemory } from "./PeerMemory.ts"
 import * as PeerRace from "./PeerRace.ts"
@@ -114,7 +114,7 @@ export const contentOf = (request: Offer.ContentRequest, name: Reference.Referen
 export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   const router = yield* Router
   const commits = yield* CommitWatch.make(FileLease.writerOf)
-  const held = yield* HeldBodies.make(options.verifyMemory)
+  const held: HeldBodies.HeldBodies = yield* HeldBodies.make(options.verifyMemory)
   const { ask, complain } = yield* Offer.make(options)
   const whole = yield* Effect.scope
   const { answerTimeout, hedgeDelay, resolveRetries, resolveTimeout, verify, verifySize } = options
@@ -193,11 +193,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
 
     const peers = yield* PeerRace.make({
       content,
-      lookup: (count) =>
-        router.lookup(ContentKey.make(content), { count }).pipe(
-          PullSpans.peerLookup,
-          Stream.catch((error) => Stream.fromEffect(Effect.logDebug(error.message)).pipe(Stream.drain))
-        ),
+      lookup: (count) => PullSpans.peerLookup(router.lookup(ContentKey.make(content), { count })),
       memory,
       caution: circuit.isOpen(yield* MonotonicTime.millis)
         ? `is asked for ${name.registry}, where peers keep requests waiting`
@@ -209,11 +205,13 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
     })
 
     /** A fast answer is no failure, whatever it is. Only time that was lost counts. */
-    const countFailure = Effect.gen(function*() {
-      if (!peers.lostTime() || !circuit.failed(yield* MonotonicTime.millis)) return
-      yield* RegistryMetrics.circuitOpened(name.registry)
-      yield* Effect.logWarning(`peers keep requests for ${name.registry} waiting: they get little time for a while`)
-    })
+    const countFailure = Effect.flatMap(MonotonicTime.millis, (now) =>
+      peers.lostTime() && circuit.failed(now)
+        ? Effect.andThen(
+          RegistryMetrics.circuitOpened(name.registry),
+          Effect.logWarning(`peers keep requests for ${name.registry} waiting: they get little time for a while`)
+        )
+        : Effect.void)
 
     const served = ({ entry, peer }: PeerRace.Attempt) => {
       entry.outcome = "served"
@@ -222,16 +220,14 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
     }
 
     /** Asks a peer for a part or for the whole; one that has it in another size cannot have the content. */
-    const askFor = Effect.fnUntraced(function*(attempt: PeerRace.Attempt, part: string | undefined, size?: number) {
+    const askFor = (attempt: PeerRace.Attempt, part: string | undefined, size?: number) => {
       const { patienceMillis, peer } = attempt
-      const looking = yield* download
-      const offer = yield* ask(request, peer, { range: part, patienceMillis })
-      yield* peers.answered(attempt)
-      const expected = size ?? Option.getOrElse((yield* Fiber.join(looking)).size, () => offer.size)
-      if (offer.size === expected) return offer
-      const reason = `has ${offer.size} bytes of it and not ${expected}`
-      return yield* new PeerRefused({ peer: Offer.nameOf(peer), reason })
-    })
+      const asking = Effect.tap(ask(request, peer, { range: part, patienceMillis }), () => peers.answered(attempt))
+      const sizeOf = Effect.map(Effect.flatMap(download, Fiber.join), (found) => Option.getOrUndefined(found.size))
+      const expected = size === undefined ? sizeOf : Effect.succeed(size)
+      const check = (offer: Offer.Offer) => Effect.flatMap(expected, (size) => Offer.sized(offer, size))
+      return Effect.andThen(download, Effect.flatMap(asking, check))
+    }
 
     const { measured } = yield* SpeedComparison.make({
       peers,
@@ -252,23 +248,27 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
           )
         )
 
-    const readManifest = Effect.fnUntraced(function*(wanted: Offer.ContentRequest, attempt: PeerRace.Attempt) {
-      const { entry, patienceMillis, peer } = attempt
-      const offer = yield* ask(wanted, peer, { patienceMillis })
-      yield* peers.answered(attempt)
-      return yield* measured(attempt, () => entry.bytes, (compare) => held.manifest(offer, { entry, compare })).pipe(
-        Effect.tapErrorTag("ContentCorrupted", () => exclude(request, content, [peer], peer))
+    /** Reads a body into memory; a peer whose bytes are wrong is not asked again. */
+    const readWhole = <A, R>(
+      attempt: PeerRace.Attempt,
+      read: (reading: HeldBodies.Reading) => Effect.Effect<A, PeerError, R>
+    ) =>
+      measured(attempt, () => attempt.entry.bytes, (compare) => read({ entry: attempt.entry, compare })).pipe(
+        Effect.tapErrorTag("ContentCorrupted", () => exclude(request, content, [attempt.peer], attempt.peer))
       )
-    })
+
+    const readManifest = (wanted: Offer.ContentRequest, attempt: PeerRace.Attempt) =>
+      ask(wanted, attempt.peer, { patienceMillis: attempt.patienceMillis }).pipe(
+        Effect.tap(() => peers.answered(attempt)),
+        Effect.flatMap((offer) => readWhole(attempt, (reading) => held.manifest(offer, reading)))
+      )
 
     /** A manifest, from the first peer that gave all of it. */
     const bringManifest = (manifest: Extract<Offer.ContentRequest, { readonly _tag: "Manifest" }>) =>
-      Effect.gen(function*() {
-        const won = yield* peers.race(0, (attempt) => readManifest(manifest, attempt))
-        served(won)
-        const { bytes, ...found } = manifest.reference._tag === "Digest" ?
-          won.value :
-          yield* TagElection.elect(won.value, {
+      peers.race(0, (attempt) => readManifest(manifest, attempt)).pipe(
+        Effect.tap((won) => Effect.sync(() => served(won))),
+        Effect.flatMap((won) =>
+          manifest.reference._tag === "Digest" ? Effect.succeed(won.value) : TagElection.elect(won.value, {
             content,
             request: manifest,
             peers,
@@ -277,50 +277,51 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
             read: readManifest,
             served
           })
-        return { ...found, size: bytes.length, range: Option.none(), body: verified(bytes) }
-      })
+        ),
+        Effect.map((found) => inHand(found, Option.none()))
+      )
 
     const bringBlob = (): Effect.Effect<MirroredContent, MirrorError | ByteRange.RangeNotSatisfiable> =>
-      Effect.gen(function*() {
-        const won = yield* peers.race(0, begin)
-        const { entry, peer, value: offer } = won
+      Effect.flatMap(peers.race(0, begin), (won) => {
+        const { peer, value: offer } = won
         const { digest, mediaType, size } = offer
         if (request.method === "HEAD") {
           served(won)
-          return { peer, digest, mediaType, size, range: Option.none(), body: verified(new Uint8Array()) }
+          const body = verified(new Uint8Array())
+          return Effect.succeed({ peer, digest, mediaType, size, range: Option.none(), body })
         }
-        if (Offer.isWhole(offer) && size <= verifySize) {
-          const result = yield* measured(won, () => entry.bytes, (compare) => held.blob(offer, { entry, compare }))
-            .pipe(
-              Scope.provide(won.scope),
-              Effect.result
-            )
-          if (Result.isFailure(result)) {
-            if (result.failure._tag === "ContentCorrupted") yield* exclude(request, content, [peer], peer)
-            yield* peers.leave(won, result.failure)
-            return yield* bringBlob()
-          }
-          if (Option.isSome(result.success)) {
-            served(won)
-            const { bytes, ...found } = result.success.value
-            const part = yield* Effect.fromResult(ByteRange.parse(range, bytes.length))
-            const { end, start } = Option.getOrElse(part, () => ({ start: 0, end: bytes.length }))
-            return { ...found, size: bytes.length, range: part, body: verified(bytes.subarray(start, end)) }
-          }
-        }
-        const part = Offer.isWhole(offer) ? Option.none() : Option.some(offer.range)
-        const relay = (to: Recipient) =>
-          Effect.scoped(Effect.gen(function*() {
-            const hashes = verify === "stream" && Offer.isWhole(offer)
-            const body = hashes ? LargeBody.hashed({ digest, size }, to) : LargeBody.passing(offer.range.start, to)
-            const watched = yield* Effect.flatMap(download, Fiber.join)
-            yield* stream(won, [peer], body, watched).pipe(
-              PullSpans.verification(offer.range.end - offer.range.start, hashes),
-              Effect.tapError(() => countFailure)
-            )
-          }))
-        return { peer, digest, mediaType, size, range: part, body: { _tag: "Stream" as const, relay } }
+        if (!Offer.isWhole(offer) || size > verifySize) return Effect.succeed(streamed(won))
+        // Read whole before any of it is answered, unless there is no memory for that.
+        return Effect.matchEffect(Scope.provide(readWhole(won, (reading) => held.blob(offer, reading)), won.scope), {
+          onFailure: (error) => Effect.flatMap(peers.leave(won, error), bringBlob),
+          onSuccess: Option.match({
+            onNone: () => Effect.succeed(streamed(won)),
+            onSome: (found) => {
+              served(won)
+              const part = Effect.fromResult(ByteRange.parse(range, found.bytes.length))
+              return Effect.map(part, (part) => inHand(found, part))
+            }
+          })
+        })
       })
+
+    /** A blob whose bytes are passed on as they come. */
+    const streamed = (won: Winner): MirroredContent => {
+      const { peer, value: offer } = won
+      const { digest, mediaType, size } = offer
+      const part = Offer.isWhole(offer) ? Option.none() : Option.some(offer.range)
+      const relay = (to: Recipient) =>
+        Effect.scoped(Effect.gen(function*() {
+          const hashes = verify === "stream" && Offer.isWhole(offer)
+          const body = hashes ? LargeBody.hashed({ digest, size }, to) : LargeBody.passing(offer.range.start, to)
+          const watched = yield* Effect.flatMap(download, Fiber.join)
+          yield* stream(won, [peer], body, watched).pipe(
+            PullSpans.verification(offer.range.end - offer.range.start, hashes),
+            Effect.tapError(() => countFailure)
+          )
+        }))
+      return { peer, digest, mediaType, size, range: part, body: { _tag: "Stream", relay } }
+    }
 
     /** Relays an offer; where it breaks, another peer goes on at the byte reached. */
     const stream = (
@@ -388,5 +389,11 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
 
   return { fetch } satisfies Mirror
 })
+
+/** Of what is held and verified, the part that is asked for. */
+const inHand = ({ bytes, ...found }: HeldBodies.Held, part: Option.Option<ByteRange.ByteRange>): MirroredContent => {
+  const { end, start } = Option.getOrElse(part, () => ({ start: 0, end: bytes.length }))
+  return { ...found, size: bytes.length, range: part, body: verified(bytes.subarray(start, end)) }
+}
 
 const verified = (bytes: Uint8Array): MirroredBody => ({ _tag: "Verified", bytes })

@@ -26,7 +26,7 @@ import type { Peer, PeerFacts } from "./Peer.ts"
 import * as PeerAddress from "./PeerAddress.ts"
 import * as PeerNews from "./PeerNews.ts"
 import { Router, RouterNotReady } from "./Router.ts"
-import { publish, resolved } from "./RouterMetrics.ts"
+import { publish, resolvedUnsafe } from "./RouterMetrics.ts"
 
 export interface Libp2pOptions {
   /** IP to listen on; none means all of them. */
@@ -155,7 +155,7 @@ export const layerWithoutIdentity = (
             }))
         })
       )
-      const whenReady = <A>(effect: Effect.Effect<A>): Effect.Effect<A, RouterNotReady> =>
+      const whenReady = <A, R>(effect: Effect.Effect<A, never, R>): Effect.Effect<A, RouterNotReady, R> =>
         Effect.suspend(() => {
           const standing = joining.standing()
           return standing._tag === "Joining" ? Effect.fail(new RouterNotReady({ reason: standing.reason })) : effect
@@ -177,24 +177,31 @@ export const layerWithoutIdentity = (
           : Option.some({ id, addresses: ips, registryPort: registryPort ?? options.registryPort })
       }
 
+      const clock = yield* Clock.Clock
+      const context = yield* Effect.context()
       const lookup = (key: ContentKey, count: number) =>
-        Stream.callback<Peer>((queue) =>
-          Effect.suspend(() => {
+        Stream.callback<Peer, RouterNotReady>((queue) =>
+          whenReady(Effect.suspend(() => {
+            const started = clock.monotonicTimeNanosUnsafe()
+            const resolved = () => resolvedUnsafe(Number(clock.monotonicTimeNanosUnsafe() - started) / 1e9, context)
             let found = 0
             const searching = kademlia.lookup(dhtKey(key), (provider) => {
               const peer = toPeer(provider)
               if (Option.isSome(peer)) {
                 Queue.offerUnsafe(queue, peer.value)
-                found++
+                if (found++ === 0) resolved()
               }
               return found < count
             })
             // Those that were there before anybody could be asked.
             return Effect.annotateCurrentSpan("spegel.peers.in_own_store", found).pipe(
               Effect.andThen(Effect.promise(() => searching)),
-              Effect.andThen(Queue.end(queue))
+              Effect.andThen(Effect.suspend(() => {
+                if (found === 0) resolved()
+                return Queue.end(queue)
+              }))
             )
-          })
+          }))
         )
 
       return Router.of({
@@ -205,7 +212,7 @@ export const layerWithoutIdentity = (
           )
         ),
         withdraw: Effect.fn("Libp2p.withdraw")((keys) => Effect.sync(() => kademlia.withdraw(keys.map(dhtKey)))),
-        lookup: (key, { count }) => Stream.unwrap(whenReady(Effect.sync(() => resolved(lookup(key, count))))),
+        lookup: (key, { count }) => lookup(key, count),
         leave: Effect.sync(() => kademlia.leave()),
         ready: Effect.sync(joining.ready),
         standing: Effect.sync(joining.standing),

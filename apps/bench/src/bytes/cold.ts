@@ -8,10 +8,9 @@ import { join } from "node:path"
 import { percentile } from "../Statistics.ts"
 import { sleep } from "../Waiting.ts"
 import * as Content from "./Content.ts"
-import { withServers } from "./serve.ts"
+import { query, withServers } from "./serve.ts"
 import * as Servers from "./Servers.ts"
 import * as Sink from "./Sink.ts"
-import { startPlane } from "./transfer.ts"
 
 export interface Figures {
   readonly implementation: string
@@ -44,18 +43,20 @@ const measure = (options: { readonly port: number }): Promise<ReadonlyArray<Figu
     const large = await Content.blob(directory, coldBytes)
     const small = await Content.blob(directory, cachedBytes)
     const file = join(Content.files(directory), large.path)
-    const at = (index: number) => ({ host: "127.8.0.1", port: options.port + 10 * index })
+    const at = (number: number) => ({ host: `127.8.3.${number}`, port: options.port })
+    const daemon = (plane: Servers.Plane, number: number) =>
+      [plane, at(number), Servers.spegel(directory, at(number), { store: "layout", plane })] as const
     const servers = [
-      ["zero-copy", at(0), startPlane("serve", "zero-copy", at(0), Content.files(directory))],
-      ["portable", at(1), startPlane("serve", "portable", at(1), Content.files(directory))],
+      daemon("zero-copy", 1),
+      daemon("portable", 2),
       ...(Servers.nginxPath === undefined
         ? []
-        : [["nginx sendfile", at(2), Servers.nginxFiles(directory, at(2))] as const])
-    ] as const
+        : [["nginx sendfile", at(3), Servers.nginxFiles(directory, at(3))] as const])
+    ]
     const figures: Array<Figures> = []
     for (const [implementation, address, server] of servers) {
       await slowDown((await started(server)).pid, file)
-      const url = `http://${address.host}:${address.port}${small.path}`
+      const url = `http://${address.host}:${address.port}${small.path}${query}`
       const take = async () => {
         const begun = performance.now()
         await (await fetch(url)).arrayBuffer()
@@ -64,7 +65,7 @@ const measure = (options: { readonly port: number }): Promise<ReadonlyArray<Figu
       await take()
       evict(file)
       const state = { over: false }
-      const reading = Sink.run({ ...address, path: large.path, fields: [], clients: 1, requests: 1, bytesPerSecond: 0 })
+      const reading = Sink.run({ ...address, path: large.path + query, clients: 1, requests: 1, bytesPerSecond: 0 })
         .finally(() => state.over = true)
       const millis: Array<number> = []
       while (!state.over) {

@@ -45,27 +45,28 @@ export const state = Command.make("state", {
     Flag.withDefault(false)
   )
 }, ({ blobs, json, port, store }) =>
-  Effect.gen(function*() {
-    const measured: Array<Figures> = []
-    yield* Console.log(head)
-    yield* Effect.promise(() =>
-      measure({
-        port,
-        stores: store.length === 0 ? kinds : store,
-        counts: blobs.length === 0 ? counts : blobs,
-        onFigures: (figures) => {
-          measured.push(figures)
-          Effect.runSync(Console.log(row(figures)))
-        }
-      })
-    )
-    yield* Console.log("")
-    const largest = Math.max(...measured.map(({ blobs }) => blobs))
-    for (const figures of measured.filter(({ blobs }) => blobs === largest)) {
-      for (const bar of bars(figures)) yield* Console.log(Bar.print(bar))
-    }
-    if (json) { for (const figures of measured) yield* Console.log(JSON.stringify(figures)) }
-  }).pipe(Network.own)).pipe(
+  Network.own({ machine: false }, () =>
+    Effect.gen(function*() {
+      const measured: Array<Figures> = []
+      yield* Console.log(head)
+      yield* Effect.promise(() =>
+        measure({
+          port,
+          stores: store.length === 0 ? kinds : store,
+          counts: blobs.length === 0 ? counts : blobs,
+          onFigures: (figures) => {
+            measured.push(figures)
+            Effect.runSync(Console.log(row(figures)))
+          }
+        })
+      )
+      yield* Console.log("")
+      const largest = Math.max(...measured.map(({ blobs }) => blobs))
+      for (const figures of measured.filter(({ blobs }) => blobs === largest)) {
+        for (const bar of bars(figures)) yield* Console.log(Bar.print(bar))
+      }
+      if (json) { for (const figures of measured) yield* Console.log(JSON.stringify(figures)) }
+    }))).pipe(
     Command.withDescription(
       "What a node costs by how many blobs it holds, in a real containerd (needs root) and in an image layout"
     )

@@ -45,8 +45,8 @@ const askerHost = "127.8.0.2"
 
 const start = (directory: string, host: string, port: number, peer: string, store: ReadonlyArray<string>) =>
   Processes.start(
-    process.execPath,
     [
+      process.execPath,
       ...imageFlags,
       bundle,
       "registry",
