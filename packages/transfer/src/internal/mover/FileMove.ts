@@ -34,7 +34,8 @@ export class FileMove implements Move {
       const position = offset + this.#moved
       const cached = this.#disk.cachedFrom(position)
       if (cached === 0) return this.#wait(this.#disk.patienceMillis)
-      const sent = libc.sendfile(to, from, position, Math.min(length - this.#moved, cached, turn))
+      const wanted = Math.min(length - this.#moved, cached, turn)
+      const sent = libc.sendfile(to, from, position, wanted)
       if (sent === 0) return this.#atEnd()
       if (sent < 0) {
         const code = libc.errno()
@@ -45,6 +46,8 @@ export class FileMove implements Move {
       this.#progress.move(sent)
       turn -= sent
       if (this.#moved === length) return { _tag: "Complete", source: "quiet" }
+      // The next call would only say so.
+      if (sent < wanted) break
     }
     return waitForRoom(this.#tools)
   }
