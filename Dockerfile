@@ -18,5 +18,6 @@ ENV NODE_ENV=production MALLOC_ARENA_MAX=1 NODE_COMPILE_CACHE=/app/compiled
 # containerd's socket is of root's group.
 USER 65532:0
 # Garbage is collected early and memory goes back to the system: `npm run bench -- router-memory` and `router-hostile`
-# measure what that saves. On a busy node a collection must not wait for helper threads that get no core.
-ENTRYPOINT ["/nodejs/bin/node", "--max-semi-space-size=2", "--heap-growing-percent=20", "--no-parallel-scavenge", "/app/main.js"]
+# measure what that saves. On a busy node a collection must not wait for helper threads that get no core. Without Maglev, V8's
+# middle compiler, hundreds of functions are not compiled within one request, the 510th or so: `npm run bench -- latency`.
+ENTRYPOINT ["/nodejs/bin/node", "--max-semi-space-size=2", "--heap-growing-percent=20", "--no-parallel-scavenge", "--no-maglev", "/app/main.js"]

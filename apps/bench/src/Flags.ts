@@ -2,7 +2,7 @@
 import { Flag } from "effect/cli"
 
 export const json = Flag.Boolean("json").pipe(
-  Flag.withDescription("Print the figures as one JSON object on the last line"),
+  Flag.withDescription("Print the figures as JSON at the end"),
   Flag.withDefault(false)
 )
 

@@ -637,6 +637,7 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
       ["a mirror that is no URL", "additionalMirrorTargets", {
         spegel: { additionalMirrorTargets: ["10.0.0.9:5000"] }
       }],
+      ["a way to verify that there is not", "mirrorVerify", { spegel: { mirrorVerify: "never" } }],
       ["memory with a unit", "maxBodyMemory", { spegel: { maxBodyMemory: "96Mi" } }],
       ["memory that is too little", "maxBodyMemory", { spegel: { maxBodyMemory: 100_000 } }],
       ["a part of a second", "graceSeconds", { shutdown: { graceSeconds: 0.5 } }],

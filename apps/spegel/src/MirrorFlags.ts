@@ -1,7 +1,7 @@
 /** How the mirror deals with peers: its limits as flags, and as the options of the registry and of the transport. */
 import type { MirrorOptions } from "@spegel-ts/registry/Mirror"
 import type { TransportOptions } from "@spegel-ts/registry/PeerTransport"
-import type { Duration } from "effect"
+import { type Duration, Schema } from "effect"
 import type { Command } from "effect/cli"
 import { one } from "./Flags.ts"
 import { GoDuration, PositiveGoDuration } from "./GoDuration.ts"
@@ -58,6 +58,14 @@ export const flags = {
     fallback: "524288",
     metavar: "BYTES"
   }),
+  mirrorVerify: one({
+    name: "mirror-verify",
+    description:
+      "How blobs are verified that are too large to be held: commit sees whether containerd, which hashes them itself, keeps them; stream hashes them here, too",
+    schema: Schema.Literals(["commit", "stream"]),
+    fallback: "commit",
+    metavar: "commit|stream"
+  }),
   mirrorVerifySize: one({
     name: "mirror-verify-size",
     description: "Blobs to this size are verified before any byte of them is answered; manifests always are",
@@ -96,6 +104,7 @@ export const mirrorOptions = (settings: MirrorSettings, recordTtl: Duration.Dura
   firstByteTimeout: settings.mirrorFirstByteTimeout,
   hedgeDelay: settings.mirrorHedgeDelay,
   answerTimeout: settings.mirrorAnswerTimeout,
+  verify: settings.mirrorVerify,
   verifySize: settings.mirrorVerifySize,
   verifyMemory: settings.mirrorVerifyMemory,
   circuitFailures: settings.mirrorCircuitFailures,

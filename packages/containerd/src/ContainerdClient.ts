@@ -130,11 +130,9 @@ export class ContainerdClient extends Context.Service<ContainerdClient, {
   readonly isShared: (digest: Digest.Digest) => Effect.Effect<boolean, ContainerdUnavailable | ContainerdFailed>
   /** The CRI plugin's own account of its configuration, JSON; none where it gives none. */
   readonly criConfig: Effect.Effect<Option.Option<string>, ContainerdUnavailable | ContainerdFailed>
-  /** Refs of the downloads under way (`layer-sha256:...`). */
-  readonly ingests: Effect.Effect<ReadonlyArray<string>, ContainerdUnavailable | ContainerdFailed>
-  /** Throws away what was downloaded of an ingest. Do so only when no pull of it runs: it would fail. */
+  /** Throws away what was downloaded of an ingest, of any namespace. A pull of it that still runs fails. */
   readonly abortIngest: (
-    ref: string
+    ingest: { readonly namespace: string; readonly ref: string }
   ) => Effect.Effect<void, ContainerdNotFound | ContainerdUnavailable | ContainerdFailed>
   /** The content store's directory, as containerd sees it (not as a container with other mounts does). */
   readonly contentRoot: Effect.Effect<string, ContainerdUnavailable | ContainerdFailed>
@@ -283,12 +281,8 @@ const connect = Effect.fnUntraced(function*(options: ContainerdClientOptions) {
       Effect.map(({ info }) => Option.fromUndefinedOr(info["config"])),
       Effect.catch(fail("ask the CRI plugin for its configuration"))
     ),
-    ingests: unary(channel, Content.method.listStatuses, {}).pipe(
-      Effect.map(({ statuses }) => statuses.map(({ ref }) => ref)),
-      Effect.catch(fail("list containerd's downloads"))
-    ),
-    abortIngest: Effect.fn("ContainerdClient.abortIngest")((ref) =>
-      unary(channel, Content.method.abort, { ref }).pipe(
+    abortIngest: Effect.fn("ContainerdClient.abortIngest")(({ namespace, ref }) =>
+      unary(withHeader(channel, namespaceHeader, namespace), Content.method.abort, { ref }).pipe(
         Effect.asVoid,
         Effect.catch(failOf("abort an ingest", ref))
       )

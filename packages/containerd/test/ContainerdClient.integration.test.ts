@@ -46,7 +46,8 @@ describe.skipIf(missing !== undefined)(
         yield* Effect.gen(function*() {
           const client = yield* ContainerdClient
           assert.strictEqual((yield* Effect.flip(client.image("registry.example/app:v1")))._tag, "ContainerdNotFound")
-          assert.strictEqual((yield* Effect.flip(client.abortIngest("layer-none")))._tag, "ContainerdNotFound")
+          const none = { namespace: "k8s.io", ref: "layer-none" }
+          assert.strictEqual((yield* Effect.flip(client.abortIngest(none)))._tag, "ContainerdNotFound")
           assert.strictEqual((yield* Effect.flip(client.images(["no filter ~~"])))._tag, "ContainerdFailed")
           assert.deepStrictEqual(yield* client.images([registryImages]), [])
         }).pipe(Effect.provide(clientOf(daemon.socket)))

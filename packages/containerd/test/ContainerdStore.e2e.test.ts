@@ -9,7 +9,6 @@ import * as Digest from "@spegel-ts/oci/Digest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import * as Reference from "@spegel-ts/oci/Reference"
 import { Context, Effect, Layer, Logger, Option, Queue, Result, Schedule, Stream } from "effect"
-import { spawn } from "node:child_process"
 import { existsSync } from "node:fs"
 import { mkdir, rename, rm, symlink, writeFile } from "node:fs/promises"
 import { createServer } from "node:net"
@@ -139,36 +138,6 @@ describe.skipIf(missing !== undefined)(`containerd${missing === undefined ? "" :
         )
       }).pipe(Effect.provide(storeOf(daemon)))
     }), 60_000)
-
-  it.live("discards what was downloaded of one digest, and nothing else", () =>
-    Effect.gen(function*() {
-      const daemon = yield* ContainerdDaemon.start()
-      const [first, second] = [Digest.ofBytes(Buffer.from("one")), Digest.ofBytes(Buffer.from("two"))] as const
-      const refs = [`layer-${first}`, `config-registry.example/app@${first}`, `layer-${second}`]
-      for (const ref of refs) {
-        yield* Effect.acquireRelease(
-          Effect.sync(() => {
-            const args = ["--address", daemon.socket, "--namespace", "k8s.io", "content", "ingest"]
-            const child = spawn("ctr", [...args, "--expected-size", "1000", ref], {
-              stdio: ["pipe", "ignore", "ignore"]
-            })
-            child.stdin.on("error", () => {}).write("some bytes of a layer")
-            return child
-          }),
-          (child) => Effect.sync(() => child.kill("SIGKILL"))
-        )
-      }
-      yield* Effect.gen(function*() {
-        const client = yield* ContainerdClient
-        const store = yield* ContentStore
-        yield* client.ingests.pipe(
-          Effect.repeat({ schedule: Schedule.spaced("20 millis"), until: (found) => found.length === refs.length })
-        )
-        yield* store.discard(first)
-        assert.deepStrictEqual(yield* client.ingests, [`layer-${second}`])
-        yield* store.discard(first)
-      }).pipe(Effect.provide(storeOf(daemon)))
-    }), 30_000)
 
   it.live("says what is wrong with a socket or a content directory", () =>
     Effect.gen(function*() {

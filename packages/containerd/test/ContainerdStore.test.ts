@@ -66,7 +66,6 @@ const start = Effect.gen(function*() {
     contentLabels: () => Effect.succeed({}),
     isShared: () => Effect.succeed(false),
     criConfig: Effect.succeedNone,
-    ingests: Effect.succeed([]),
     abortIngest: () => Effect.void,
     contentRoot: Effect.succeed(contentPath),
     version: Effect.succeed("2.1.0")

@@ -42,12 +42,42 @@ export type ContentChange = Data.TaggedEnum<{
 }>
 export const ContentChange = Data.taggedEnum<ContentChange>()
 
-/** A download under way. Its bytes are not verified yet. `size` is the total that it will have, in bytes. */
+/** A download under way. Its bytes are not verified yet. */
 export interface Ingest {
+  /** containerd's namespace of the download; empty where the store has no namespaces. */
+  readonly namespace: string
+  /** The store's own name of the download, unique within the namespace: `layer-sha256:...`. */
+  readonly ref: string
   readonly digest: Digest
   readonly path: string
+  /** The total that it will have, in bytes. */
   readonly size: number
   readonly written: number
+}
+
+/**
+ * What has become of a download's file. It is told by the file itself and not by names: another download of the same
+ * content, of another client or begun later, is another file.
+ */
+export type IngestState = Data.TaggedEnum<{
+  /** It has its place still: more may be written to it, or its owner has not decided yet. Times in milliseconds. */
+  InProgress: { readonly written: number; readonly modified: number }
+  /** Its owner found it right: it is the blob that its digest names. */
+  Committed: {}
+  /** Its owner deleted it, whatever the reason; as long as it is open it can be read. */
+  Deleted: { readonly written: number }
+  /** It is neither at its place nor the blob: it is being renamed at this moment, or somebody else has moved it. */
+  Moved: {}
+}>
+export const IngestState = Data.taggedEnum<IngestState>()
+
+/** A download's file, opened for reading. It remains the same file when it is renamed or deleted. */
+export interface OpenIngest {
+  /** The file's descriptor, open while the scope is. */
+  readonly descriptor: number
+  readonly state: Effect.Effect<IngestState, StoreUnavailable>
+  /** Its bytes from `start` on, as far as it has come. */
+  readonly chunks: (start: number) => AsyncIterable<Buffer>
 }
 
 /**
@@ -87,9 +117,13 @@ export class ContentStore extends Context.Service<ContentStore, {
   readonly changes: Stream.Stream<ContentChange, StoreUnavailable>
   /** Downloads under way at this moment. */
   readonly inProgress: Stream.Stream<Ingest, StoreUnavailable>
+  /** Opens a download's file, which may have become a blob, or be gone, since it was listed. */
+  readonly openIngest: (
+    ingest: Ingest
+  ) => Effect.Effect<OpenIngest, ContentNotFound | StoreUnavailable, Scope.Scope>
   /**
-   * Throws away what was downloaded of a digest, where the store's owner lets others do that; what is complete stays.
-   * A download that still runs fails at its end.
+   * Throws this one download away, where the store's owner lets others do that: what has its namespace and ref now. One
+   * that is gone is no error. Its client fails at the end, if it still runs: only for bytes that are known to be wrong.
    */
-  readonly discard: (digest: Digest) => Effect.Effect<void, StoreUnavailable>
+  readonly discard: (ingest: Pick<Ingest, "namespace" | "ref">) => Effect.Effect<void, StoreUnavailable>
 }>()("@spegel-ts/content/ContentStore") {}

@@ -102,7 +102,7 @@ export const contentStoreConformance = (
 
         assert.deepStrictEqual(yield* store.manifestType(image.layer.digest, Option.none()), Option.none())
         // Only downloads are discarded.
-        yield* store.discard(image.layer.digest)
+        yield* store.discard({ namespace: "k8s.io", ref: `layer-${image.layer.digest}` })
         const source = yield* store.open(image.layer.digest)
         assert.strictEqual(source.size, image.layer.bytes.length)
         assert.deepStrictEqual(Digest.ofBytes(yield* readAll(source)), image.layer.digest)
@@ -128,6 +128,10 @@ export const contentStoreConformance = (
     test("says what it does not hold", () =>
       Effect.gen(function*() {
         const store = yield* ContentStore
+        const ref = `layer-${absent}`
+        const gone = { namespace: "k8s.io", ref, digest: absent, path: "/nonexistent/data", size: 1, written: 0 }
+        assert.strictEqual((yield* Effect.flip(Effect.scoped(store.openIngest(gone))))._tag, "ContentNotFound")
+        yield* store.discard(gone)
         const errors = [
           yield* Effect.flip(store.resolve(v1)),
           yield* Effect.flip(store.size(absent)),

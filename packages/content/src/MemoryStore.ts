@@ -40,6 +40,7 @@ export const layer: Layer.Layer<ContentStore | MemoryContent> = Layer.effectCont
     digests: Stream.suspend(() => Stream.fromIterable([...blobs.keys()])),
     changes,
     inProgress: Stream.empty,
+    openIngest: ({ digest }) => Effect.fail(new ContentNotFound({ content: `a download of ${digest}` })),
     discard: () => Effect.void
   })
 

@@ -1,14 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as BlobDirectory from "@spegel-ts/content/BlobDirectory"
-import type { ContentChange } from "@spegel-ts/content/ContentStore"
+import { type ContentChange, IngestState } from "@spegel-ts/content/ContentStore"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import { Effect, Option, Queue, Stream } from "effect"
 import { execFileSync } from "node:child_process"
 import { closeSync, fchmodSync, openSync, readdirSync, readFileSync } from "node:fs"
-import { mkdir, mkdtemp, rename, rm, symlink, writeFile } from "node:fs/promises"
+import { appendFile, mkdir, mkdtemp, rename, rm, symlink, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
+import { text } from "node:stream/consumers"
 import { testImage } from "./TestImage.ts"
 
 const temporary = Effect.acquireRelease(
@@ -260,6 +261,8 @@ describe("BlobDirectory", () => {
       assert.deepStrictEqual(yield* Stream.runCollect(directory.inProgress), [])
       yield* ingest("a", `k8s.io/1/layer-${digest}`, "24", "half")
       yield* ingest("b", `k8s.io/2/manifest-app@${digest}`, "7\n", "")
+      yield* ingest("c", `layer-${digest}`, "24", "")
+      yield* ingest("d", `moby/5/layer-host/1/app@${digest}`, "24", "")
       yield* ingest("no-total", `k8s.io/3/layer-${digest}`, undefined, "")
       yield* ingest("no-digest", "k8s.io/4/some-upload", "24", "")
       yield* ingest("no-number", `k8s.io/5/layer-${digest}`, "0x10", "")
@@ -270,9 +273,62 @@ describe("BlobDirectory", () => {
       })
       const found = yield* Stream.runCollect(directory.inProgress)
       assert.deepStrictEqual(
-        new Map(found.map(({ path, size, written }) => [path, [size, written]])),
-        new Map([[join(root, "ingest", "a", "data"), [24, 4]], [join(root, "ingest", "b", "data"), [7, 0]]])
+        new Map(found.map(({ namespace, path, ref, size, written }) => [path, [namespace, ref, size, written]])),
+        new Map([
+          [join(root, "ingest", "a", "data"), ["k8s.io", `layer-${digest}`, 24, 4]],
+          [join(root, "ingest", "b", "data"), ["k8s.io", `manifest-app@${digest}`, 7, 0]],
+          [join(root, "ingest", "c", "data"), ["", `layer-${digest}`, 24, 0]],
+          [join(root, "ingest", "d", "data"), ["moby", `layer-host/1/app@${digest}`, 24, 0]]
+        ])
       )
+    }))
+
+  it.live("follows the file of a download, and not its name", () =>
+    Effect.gen(function*() {
+      const root = yield* temporary
+      const directory = yield* BlobDirectory.make({ root })
+      const digest = Digest.ofBytes(Buffer.from("layer"))
+      const blob = join(root, "blobs", "sha256", Digest.hex(digest))
+      const pathOf = (name: string) => join(root, "ingest", name, "data")
+      const begin = Effect.fnUntraced(function*(name: string) {
+        yield* Effect.promise(async () => {
+          await mkdir(join(root, "ingest", name), { recursive: true })
+          await writeFile(join(root, "ingest", name, "ref"), `k8s.io/1/layer-${digest}`)
+          await writeFile(join(root, "ingest", name, "total"), "5")
+          await writeFile(pathOf(name), "lay")
+        })
+        const ingests = yield* Stream.runCollect(directory.inProgress)
+        return yield* directory.openIngest(
+          ingests.find(({ path }) => path === pathOf(name)) ?? assert.fail(`${name} is not listed`)
+        )
+      })
+      const does = (run: () => Promise<void>) => Effect.promise(run)
+      yield* does(async () => void await mkdir(dirname(blob), { recursive: true }))
+
+      const committed = yield* begin("a")
+      const other = yield* begin("b")
+      const replaced = yield* begin("c")
+      const begun = yield* committed.state
+      assert.deepInclude(begun, { _tag: "InProgress", written: 3 })
+      yield* does(() => appendFile(pathOf("a"), "er"))
+      assert.deepInclude(yield* committed.state, { _tag: "InProgress", written: 5 })
+      yield* does(() => rename(pathOf("a"), blob))
+      assert.deepStrictEqual(yield* committed.state, IngestState.Committed())
+      // Somebody else's blob of this digest says nothing of this download.
+      assert.deepInclude(yield* other.state, { _tag: "InProgress", written: 3 })
+      yield* does(() => rm(pathOf("b")))
+      assert.deepStrictEqual(yield* other.state, IngestState.Deleted({ written: 3 }))
+      assert.strictEqual(yield* Effect.promise(() => text(other.chunks(0))), "lay")
+      assert.strictEqual(yield* Effect.promise(() => text(other.chunks(2))), "y")
+      assert.strictEqual(yield* Effect.promise(() => text(other.chunks(3))), "")
+      // Nor does a later download at the same place.
+      yield* does(async () => {
+        await rename(pathOf("c"), join(root, "elsewhere"))
+        await writeFile(pathOf("c"), "new")
+      })
+      assert.deepStrictEqual(yield* replaced.state, IngestState.Moved())
+      yield* does(() => rm(blob))
+      assert.deepStrictEqual(yield* committed.state, IngestState.Deleted({ written: 5 }))
     }))
 
   it.live("names a root that is no directory", () =>

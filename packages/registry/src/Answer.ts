@@ -2,7 +2,8 @@
 import type { DistributionError } from "@spegel-ts/oci/DistributionError"
 import { Effect } from "effect"
 import type { ServerResponse } from "node:http"
-import { type BodyInterrupted, finish } from "./BlobBody.ts"
+import { finish } from "./BlobBody.ts"
+import type { BodyInterrupted } from "./BodyInterrupted.ts"
 
 export interface Answer {
   /** HTTP status; 0 where the body was not sent to its end. */
@@ -21,6 +22,12 @@ export const apiVersion = { "docker-distribution-api-version": "registry/2.0" }
 export const interrupted = (response: ServerResponse, reason: string, from?: Answer): Answer => {
   response.destroy()
   return { bytes: 0, source: "none", ...from, status: 0, reason }
+}
+
+/** As `interrupted`, so that the client sees a failure and does not go on where the body ended. */
+export const reset = (response: ServerResponse, reason: string, from: Answer): Answer => {
+  response.socket?.resetAndDestroy()
+  return interrupted(response, reason, from)
 }
 
 export const sendJson = (

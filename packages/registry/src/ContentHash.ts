@@ -4,6 +4,33 @@ import * as Digest from "@spegel-ts/oci/Digest"
 import { Effect } from "effect"
 import { createHash } from "node:crypto"
 
+/** The hash of a file that grows. */
+export interface GrowingHash {
+  /** Hashes what has been added. */
+  readonly advance: Effect.Effect<void, StoreUnavailable>
+  /** Whether all bytes so far are those of the digest. */
+  readonly matches: Effect.Effect<boolean, StoreUnavailable>
+}
+
+const unreadable = (digest: Digest.Digest) => (cause: unknown) =>
+  new StoreUnavailable({ operation: `read ${digest}`, hint: "is the disk all right?", cause })
+
+/** `chunks` gives the bytes from an offset on; each is read once. */
+export const growing = (digest: Digest.Digest, chunks: (start: number) => AsyncIterable<Buffer>): GrowingHash => {
+  const hash = createHash(Digest.algorithm(digest))
+  let length = 0
+  const advance = Effect.tryPromise({
+    try: async () => {
+      for await (const chunk of chunks(length)) {
+        hash.update(chunk)
+        length += chunk.length
+      }
+    },
+    catch: unreadable(digest)
+  })
+  return { advance, matches: Effect.map(advance, () => hash.copy().digest("hex") === Digest.hex(digest)) }
+}
+
 /** Chunks are read one after another, so that requests are answered in between. Fails where they cannot be read. */
 export const matches = (
   digest: Digest.Digest,
@@ -15,5 +42,5 @@ export const matches = (
       for await (const chunk of chunks) hash.update(chunk)
       return hash.digest("hex") === Digest.hex(digest)
     },
-    catch: (cause) => new StoreUnavailable({ operation: `read ${digest}`, hint: "is the disk all right?", cause })
+    catch: unreadable(digest)
   })

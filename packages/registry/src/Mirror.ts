@@ -13,19 +13,15 @@ import * as Reference from "@spegel-ts/oci/Reference"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { Router } from "@spegel-ts/router/Router"
-import { Duration, Effect, Fiber, Option, Result, Schedule, Scope, Stream } from "effect"
-import type { ClientWriter } from "./BlobBody.ts"
+import * as FileLease from "@spegel-ts/transfer/FileLease"
+import { Duration, Effect, Fiber, Option, Result, Schedule, Scope } from "effect"
+import type { Recipient } from "./BlobBody.ts"
+import type { BodyInterrupted } from "./BodyInterrupted.ts"
 import { Circuits } from "./Circuit.ts"
+import * as CommitWatch from "./CommitWatch.ts"
 import * as HeldBodies from "./HeldBodies.ts"
-import * as LocalIngests from "./LocalIngests.ts"
-import {
-  AnswerTimeout,
-  ContentCorrupted,
-  type HashLost,
-  type MirrorError,
-  PeerRefused,
-  PeerSuspected
-} from "./MirrorError.ts"
+import * as LargeBody from "./LargeBody.ts"
+import { AnswerTimeout, ContentCorrupted, type MirrorError, type PeerError } from "./MirrorError.ts"
 import * as Offer from "./Offer.ts"
 import { PeerMemory } from "./PeerMemory.ts"
 import * as PeerRace from "./PeerRace.ts"
@@ -35,8 +31,6 @@ import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 import * as SpeedComparison from "./SpeedComparison.ts"
 import * as TagElection from "./TagElection.ts"
-import * as VerifyingSink from "./VerifyingSink.ts"
-import * as Warnings from "./Warnings.ts"
 
 export interface MirrorOptions {
   /** How long to wait for a peer to be found while none is being asked. */
@@ -52,6 +46,11 @@ export interface MirrorOptions {
   readonly hedgeDelay: Duration.Duration
   /** How long a HEAD or a manifest may take, whatever peers do. */
   readonly answerTimeout: Duration.Duration
+  /**
+   * How bodies are verified that are too large to be held: `commit` passes them on and sees whether containerd commits
+   * them; `stream` hashes them on their way and holds their end back.
+   */
+  readonly verify: "commit" | "stream"
   /** Bodies to this size in bytes are verified before any of them is answered. */
   readonly verifySize: number
   /** Bytes that all bodies held for that may have together; blobs beyond it stream as large ones do. */
@@ -80,18 +79,24 @@ export type MirroredBody =
   | { readonly _tag: "Verified"; readonly bytes: Uint8Array }
   | {
     readonly _tag: "Stream"
-    /** Fails when no peer is left that can go on; the last bytes are given only if the digest is right. */
-    readonly relay: (client: ClientWriter) => Effect.Effect<void, MirrorError | ContentCorrupted | HashLost>
+    /** Fails when no peer is left that can go on; where it is verified as it streams, before its end if it is wrong. */
+    readonly relay: (to: Recipient) => Effect.Effect<void, StreamError>
   }
 
 export interface Mirror {
-  /** The content asked for, from peers; what is done goes to `record`. All that it opens closes with the scope. */
+  /**
+   * The content asked for by a client, which `userAgent` names, from peers; what is done goes to `record`. All that it
+   * opens closes with the scope.
+   */
   readonly fetch: (
     request: Offer.ContentRequest,
     name: Reference.Reference,
-    record: PullRecord
+    record: PullRecord,
+    userAgent: string
   ) => Effect.Effect<MirroredContent, MirrorError | ByteRange.RangeNotSatisfiable, Scope.Scope>
 }
+
+type StreamError = MirrorError | ContentCorrupted | BodyInterrupted
 
 type Winner = PeerRace.Won<Offer.Offer>
 
@@ -108,13 +113,11 @@ export const contentOf = (request: Offer.ContentRequest, name: Reference.Referen
 
 export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   const router = yield* Router
-  const verifier = yield* VerifyingSink.make
-  const ingests = yield* LocalIngests.make
-  const held = yield* HeldBodies.make(options.verifyMemory)
+  const commits = yield* CommitWatch.make(FileLease.writerOf)
+  const held: HeldBodies.HeldBodies = yield* HeldBodies.make(options.verifyMemory)
   const { ask, complain } = yield* Offer.make(options)
-  const warnings = yield* Warnings.make(options)
   const whole = yield* Effect.scope
-  const { answerTimeout, hedgeDelay, resolveRetries, resolveTimeout, verifySize } = options
+  const { answerTimeout, hedgeDelay, resolveRetries, resolveTimeout, verify, verifySize } = options
   const memory = new PeerMemory({
     hedgeMillis: Duration.toMillis(hedgeDelay),
     recordMillis: Duration.toMillis(options.recordTtl)
@@ -128,22 +131,69 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
     pauseMillis: Duration.toMillis(options.circuitPause)
   })
 
+  /**
+   * Bytes were wrong: nobody who sent any of them is asked for this content again. Each is told, and looks at what it holds;
+   * only who sent all of them, `liar`, is called one.
+   */
+  const exclude = Effect.fnUntraced(function*(
+    request: Offer.ContentRequest,
+    content: string,
+    senders: ReadonlyArray<Peer>,
+    liar: Peer | undefined
+  ) {
+    yield* Effect.forEach(senders, (peer) => Effect.forkIn(complain(request, peer), whole), { discard: true })
+    memory.corrupted(senders, content, yield* MonotonicTime.millis, liar)
+    yield* RegistryMetrics.corrupted
+    yield* Effect.logWarning(
+      liar === undefined
+        ? `wrong bytes came for ${content}, some of them from ${
+          senders.map(Offer.nameOf).join(", ")
+        }: not asked for it any more`
+        : `${Offer.nameOf(liar)}: sent wrong bytes for ${content}: not asked for it any more`
+    ).pipe(Effect.annotateLogs({ peers: senders.map(({ id }) => id).join(", "), content }))
+  })
+
+  /** The download that a client's request is for. What becomes of it tells of the peers that sent it. */
+  const downloadFor = (request: Offer.ContentRequest, range: string | undefined, userAgent: string) => {
+    if (request._tag === "Manifest") return Effect.succeed(CommitWatch.noDownload)
+    const start = range === undefined ? Option.some(0) : ByteRange.openStart(range)
+    const { digest } = request
+    return commits.begin({
+      digest,
+      start: request.method === "GET" ? start : Option.none(),
+      userAgent,
+      told: (verdict) => {
+        switch (verdict._tag) {
+          case "Right":
+            return Effect.sync(() => memory.believed(verdict.senders, digest))
+          case "Doubted":
+            return Effect.map(MonotonicTime.millis, (now) => memory.doubted(verdict.senders, digest, now))
+          case "Wrong":
+            return exclude(request, digest, verdict.senders, Option.getOrUndefined(verdict.liar))
+        }
+      }
+    })
+  }
+
   const fetch = Effect.fnUntraced(function*(
     request: Offer.ContentRequest,
     name: Reference.Reference,
-    record: PullRecord
+    record: PullRecord,
+    userAgent: string
   ) {
     const content = contentOf(request, name)
     const circuit = circuits.of(name.registry)
-    if (request.method === "GET" && request._tag === "Blob") yield* ingests.serving(request.digest)
+    const range = Offer.rangeOf(request)
+    const scope = yield* Effect.scope
+    // Looked for beside the first question to a peer: where there is nobody to ask, nothing has to be known.
+    const download = yield* Effect.cached(
+      downloadFor(request, range, userAgent).pipe(Scope.provide(scope), Effect.forkIn(scope))
+    )
+    if (request.method === "GET" && request._tag === "Blob" && range === undefined) yield* commits.doubt(request.digest)
 
     const peers = yield* PeerRace.make({
       content,
-      lookup: (count) =>
-        router.lookup(ContentKey.make(content), { count }).pipe(
-          PullSpans.peerLookup,
-          Stream.catch((error) => Stream.fromEffect(Effect.logDebug(error.message)).pipe(Stream.drain))
-        ),
+      lookup: (count) => PullSpans.peerLookup(router.lookup(ContentKey.make(content), { count })),
       memory,
       caution: circuit.isOpen(yield* MonotonicTime.millis)
         ? `is asked for ${name.registry}, where peers keep requests waiting`
@@ -155,11 +205,13 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
     })
 
     /** A fast answer is no failure, whatever it is. Only time that was lost counts. */
-    const countFailure = Effect.gen(function*() {
-      if (!peers.lostTime() || !circuit.failed(yield* MonotonicTime.millis)) return
-      yield* RegistryMetrics.circuitOpened(name.registry)
-      yield* Effect.logWarning(`peers keep requests for ${name.registry} waiting: they get little time for a while`)
-    })
+    const countFailure = Effect.flatMap(MonotonicTime.millis, (now) =>
+      peers.lostTime() && circuit.failed(now)
+        ? Effect.andThen(
+          RegistryMetrics.circuitOpened(name.registry),
+          Effect.logWarning(`peers keep requests for ${name.registry} waiting: they get little time for a while`)
+        )
+        : Effect.void)
 
     const served = ({ entry, peer }: PeerRace.Attempt) => {
       entry.outcome = "served"
@@ -167,47 +219,15 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
       circuit.succeeded()
     }
 
-    /** Bytes were wrong: nobody who sent any of them is asked for this content again. */
-    const exclude = Effect.fnUntraced(function*(error: ContentCorrupted, senders: ReadonlyArray<Peer>) {
-      const [only, ...more] = senders
-      // When several peers sent parts, we cannot tell which one was wrong.
-      if (only !== undefined && more.length === 0) yield* Effect.forkIn(complain(request, only), whole)
-      memory.corrupted(senders, content, yield* MonotonicTime.millis)
-      yield* RegistryMetrics.corrupted
-      yield* Effect.logWarning(`${error.message}: not asked for it any more`).pipe(
-        Effect.annotateLogs({ peers: senders.map(({ id }) => id).join(", "), content })
-      )
-    })
-
-    /** Leaves a peer of which others warn: what it sends would be passed on before it is known to be right. */
-    const isSuspected = Effect.fnUntraced(function*(won: Winner) {
-      const { peer, value: { digest } } = won
-      const suspected = yield* warnings.heard(peer, digest)
-      if (suspected) yield* peers.leave(won, new PeerSuspected({ peer: Offer.nameOf(peer), content: digest }))
-      return suspected
-    })
-
-    const range = Offer.rangeOf(request)
-
-    // Read beside the first question to a peer: where there is nobody to ask, nothing has to be known.
-    const sizing = yield* Effect.cached(
-      Effect.forkIn(
-        request._tag === "Blob" ? ingests.sizeOf(request.digest) : Effect.succeedNone,
-        yield* Effect.scope
-      )
-    )
-
     /** Asks a peer for a part or for the whole; one that has it in another size cannot have the content. */
-    const askFor = Effect.fnUntraced(function*(attempt: PeerRace.Attempt, part: string | undefined, size?: number) {
+    const askFor = (attempt: PeerRace.Attempt, part: string | undefined, size?: number) => {
       const { patienceMillis, peer } = attempt
-      const sizeKnown = yield* sizing
-      const offer = yield* ask(request, peer, { range: part, patienceMillis })
-      yield* peers.answered(attempt)
-      const expected = size ?? Option.getOrElse(yield* Fiber.join(sizeKnown), () => offer.size)
-      if (offer.size === expected) return offer
-      const reason = `has ${offer.size} bytes of it and not ${expected}`
-      return yield* new PeerRefused({ peer: Offer.nameOf(peer), reason })
-    })
+      const asking = Effect.tap(ask(request, peer, { range: part, patienceMillis }), () => peers.answered(attempt))
+      const sizeOf = Effect.map(Effect.flatMap(download, Fiber.join), (found) => Option.getOrUndefined(found.size))
+      const expected = size === undefined ? sizeOf : Effect.succeed(size)
+      const check = (offer: Offer.Offer) => Effect.flatMap(expected, (size) => Offer.sized(offer, size))
+      return Effect.andThen(download, Effect.flatMap(asking, check))
+    }
 
     const { measured } = yield* SpeedComparison.make({
       peers,
@@ -228,23 +248,27 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
           )
         )
 
-    const readManifest = Effect.fnUntraced(function*(wanted: Offer.ContentRequest, attempt: PeerRace.Attempt) {
-      const { entry, patienceMillis, peer } = attempt
-      const offer = yield* ask(wanted, peer, { patienceMillis })
-      yield* peers.answered(attempt)
-      return yield* measured(attempt, () => entry.bytes, (compare) => held.manifest(offer, { entry, compare })).pipe(
-        Effect.tapErrorTag("ContentCorrupted", (error) => exclude(error, [peer]))
+    /** Reads a body into memory; a peer whose bytes are wrong is not asked again. */
+    const readWhole = <A, R>(
+      attempt: PeerRace.Attempt,
+      read: (reading: HeldBodies.Reading) => Effect.Effect<A, PeerError, R>
+    ) =>
+      measured(attempt, () => attempt.entry.bytes, (compare) => read({ entry: attempt.entry, compare })).pipe(
+        Effect.tapErrorTag("ContentCorrupted", () => exclude(request, content, [attempt.peer], attempt.peer))
       )
-    })
+
+    const readManifest = (wanted: Offer.ContentRequest, attempt: PeerRace.Attempt) =>
+      ask(wanted, attempt.peer, { patienceMillis: attempt.patienceMillis }).pipe(
+        Effect.tap(() => peers.answered(attempt)),
+        Effect.flatMap((offer) => readWhole(attempt, (reading) => held.manifest(offer, reading)))
+      )
 
     /** A manifest, from the first peer that gave all of it. */
     const bringManifest = (manifest: Extract<Offer.ContentRequest, { readonly _tag: "Manifest" }>) =>
-      Effect.gen(function*() {
-        const won = yield* peers.race(0, (attempt) => readManifest(manifest, attempt))
-        served(won)
-        const { bytes, ...found } = manifest.reference._tag === "Digest" ?
-          won.value :
-          yield* TagElection.elect(won.value, {
+      peers.race(0, (attempt) => readManifest(manifest, attempt)).pipe(
+        Effect.tap((won) => Effect.sync(() => served(won))),
+        Effect.flatMap((won) =>
+          manifest.reference._tag === "Digest" ? Effect.succeed(won.value) : TagElection.elect(won.value, {
             content,
             request: manifest,
             peers,
@@ -253,94 +277,98 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
             read: readManifest,
             served
           })
-        return { ...found, size: bytes.length, range: Option.none(), body: verified(bytes) }
-      })
+        ),
+        Effect.map((found) => inHand(found, Option.none()))
+      )
 
     const bringBlob = (): Effect.Effect<MirroredContent, MirrorError | ByteRange.RangeNotSatisfiable> =>
-      Effect.gen(function*() {
-        const won = yield* peers.race(0, begin)
-        const { entry, peer, value: offer } = won
+      Effect.flatMap(peers.race(0, begin), (won) => {
+        const { peer, value: offer } = won
         const { digest, mediaType, size } = offer
         if (request.method === "HEAD") {
           served(won)
-          return { peer, digest, mediaType, size, range: Option.none(), body: verified(new Uint8Array()) }
+          const body = verified(new Uint8Array())
+          return Effect.succeed({ peer, digest, mediaType, size, range: Option.none(), body })
         }
-        if (Offer.isWhole(offer) && size <= verifySize) {
-          const result = yield* measured(won, () => entry.bytes, (compare) => held.blob(offer, { entry, compare }))
-            .pipe(
-              Scope.provide(won.scope),
-              Effect.result
-            )
-          if (Result.isFailure(result)) {
-            if (result.failure._tag === "ContentCorrupted") yield* exclude(result.failure, [peer])
-            yield* peers.leave(won, result.failure)
-            return yield* bringBlob()
-          }
-          if (Option.isSome(result.success)) {
-            served(won)
-            const { bytes, ...found } = result.success.value
-            const part = yield* Effect.fromResult(ByteRange.parse(range, bytes.length))
-            const { end, start } = Option.getOrElse(part, () => ({ start: 0, end: bytes.length }))
-            return { ...found, size: bytes.length, range: part, body: verified(bytes.subarray(start, end)) }
-          }
-        }
-        if (yield* isSuspected(won)) return yield* bringBlob()
-        const part = Offer.isWhole(offer) ? Option.none() : Option.some(offer.range)
-        const relay = (client: ClientWriter) =>
-          Effect.scoped(Effect.gen(function*() {
-            const through = Offer.isWhole(offer)
-              ? yield* verifier.sink({ digest, size }, client)
-              : yield* verifier.passing(offer.range, client)
-            yield* stream(won, [peer], through).pipe(
-              PullSpans.verification(offer.range.end - offer.range.start, Offer.isWhole(offer)),
-              Effect.tapError(() => countFailure)
-            )
-            // What the client had before, or this part of it, may be wrong without anybody having seen it.
-            if (!Offer.isWhole(offer)) yield* ingests.suspect(digest)
-          }))
-        return { peer, digest, mediaType, size, range: part, body: { _tag: "Stream" as const, relay } }
+        if (!Offer.isWhole(offer) || size > verifySize) return Effect.succeed(streamed(won))
+        // Read whole before any of it is answered, unless there is no memory for that.
+        return Effect.matchEffect(Scope.provide(readWhole(won, (reading) => held.blob(offer, reading)), won.scope), {
+          onFailure: (error) => Effect.flatMap(peers.leave(won, error), bringBlob),
+          onSuccess: Option.match({
+            onNone: () => Effect.succeed(streamed(won)),
+            onSome: (found) => {
+              served(won)
+              const part = Effect.fromResult(ByteRange.parse(range, found.bytes.length))
+              return Effect.map(part, (part) => inHand(found, part))
+            }
+          })
+        })
       })
+
+    /** A blob whose bytes are passed on as they come. */
+    const streamed = (won: Winner): MirroredContent => {
+      const { peer, value: offer } = won
+      const { digest, mediaType, size } = offer
+      const part = Offer.isWhole(offer) ? Option.none() : Option.some(offer.range)
+      const relay = (to: Recipient) =>
+        Effect.scoped(Effect.gen(function*() {
+          const hashes = verify === "stream" && Offer.isWhole(offer)
+          const body = hashes ? LargeBody.hashed({ digest, size }, to) : LargeBody.passing(offer.range.start, to)
+          const watched = yield* Effect.flatMap(download, Fiber.join)
+          yield* stream(won, [peer], body, watched).pipe(
+            PullSpans.verification(offer.range.end - offer.range.start, hashes),
+            Effect.tapError(() => countFailure)
+          )
+        }))
+      return { peer, digest, mediaType, size, range: part, body: { _tag: "Stream", relay } }
+    }
 
     /** Relays an offer; where it breaks, another peer goes on at the byte reached. */
     const stream = (
       won: Winner,
       /** Those whose bytes were passed on. */
       senders: ReadonlyArray<Peer>,
-      sink: VerifyingSink.VerifyingSink
-    ): Effect.Effect<void, MirrorError | ContentCorrupted | HashLost> =>
+      body: LargeBody.LargeBody,
+      watched: CommitWatch.Download
+    ): Effect.Effect<void, StreamError> =>
       Effect.gen(function*() {
         const { entry, peer, value: offer } = won
-        const start = sink.offset()
+        const start = body.offset()
         entry.outcome = "the client went away"
         record.source = peer.id
         record.receivingPort = offer.response.localPort
         const lie = Effect.andThen(
-          sink.wrong,
+          body.wrong,
           Effect.failSync(() => new ContentCorrupted({ peer: Offer.nameOf(peer), content: offer.digest }))
         )
-        const count = () => entry.bytes = sink.offset() - start
-        const relay = measured(won, count, (compare) => offer.response.relay(sink, compare), () => ({
-          start: sink.offset(),
+        const count = () => entry.bytes = body.offset() - start
+        watched.sent(peer, start, start)
+        const relay = measured(won, count, (compare) => body.take(offer.response, compare), () => ({
+          start: body.offset(),
           end: offer.range.end
         }))
-        const outcome = yield* Effect.result(Effect.raceFirst(relay, lie))
+        const outcome = yield* Effect.raceFirst(relay, lie).pipe(
+          Effect.ensuring(Effect.sync(() => watched.sent(peer, start, body.offset()))),
+          Effect.result
+        )
         if (Result.isSuccess(outcome)) return served(won)
         const error = outcome.failure
-        if (error._tag === "HashLost") return yield* error
-        if (error._tag === "ContentCorrupted") yield* exclude(error, senders)
-        yield* peers.leave(won, error)
+        if (error._tag === "BodyInterrupted") return yield* error
         if (error._tag === "ContentCorrupted") {
-          yield* ingests.suspect(offer.digest)
-          yield* warnings.give(senders, offer.digest)
+          // When several peers sent parts, we cannot tell which one was wrong.
+          yield* exclude(request, content, senders, senders.length === 1 ? peer : undefined)
+          yield* peers.leave(won, error)
+          yield* watched.discard
           return yield* error
         }
+        yield* peers.leave(won, error)
         if (entry.bytes >= worthwhileBytes) yield* peers.renew
-        const reached = sink.offset()
+        const reached = body.offset()
         yield* Effect.logInfo(`${error.message}: going on at byte ${reached} of ${content} with another peer`)
         const rest = offer.range.end === offer.size ? `bytes=${reached}-` : `bytes=${reached}-${offer.range.end - 1}`
-        const goOn: Effect.Effect<void, MirrorError | ContentCorrupted | HashLost> = Effect.gen(function*() {
+        const goOn: Effect.Effect<void, StreamError> = Effect.gen(function*() {
           const next = yield* peers.race(reached, (attempt) => askFor(attempt, rest, offer.size))
-          yield* (yield* isSuspected(next)) ? goOn : stream(next, [...senders, next.peer], sink)
+          yield* stream(next, [...senders, next.peer], body, watched)
         })
         yield* goOn
       })
@@ -361,5 +389,11 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
 
   return { fetch } satisfies Mirror
 })
+
+/** Of what is held and verified, the part that is asked for. */
+const inHand = ({ bytes, ...found }: HeldBodies.Held, part: Option.Option<ByteRange.ByteRange>): MirroredContent => {
+  const { end, start } = Option.getOrElse(part, () => ({ start: 0, end: bytes.length }))
+  return { ...found, size: bytes.length, range: part, body: verified(bytes.subarray(start, end)) }
+}
 
 const verified = (bytes: Uint8Array): MirroredBody => ({ _tag: "Verified", bytes })

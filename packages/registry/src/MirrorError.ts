@@ -108,23 +108,6 @@ export class ContentCorrupted extends Data.TaggedError("ContentCorrupted")<{
   }
 }
 
-/** What hashed a body on its way is gone: its end is not sent, upstream is next for it, and nobody is to blame. */
-export class HashLost extends Data.TaggedError("HashLost")<{ readonly content: string }> {
-  override get message() {
-    return `the thread that hashed ${this.content} ended`
-  }
-}
-
-/** Others got wrong bytes of it from the peer: another peer is next, before any byte is passed on. */
-export class PeerSuspected extends Data.TaggedError("PeerSuspected")<{
-  readonly peer: string
-  readonly content: string
-}> {
-  override get message() {
-    return `${this.peer}: others warn that it sends wrong bytes for ${this.content}`
-  }
-}
-
 /** Failures of one peer, after which another may do. */
 export type PeerError =
   | PeerUnreachable
@@ -132,7 +115,6 @@ export type PeerError =
   | PeerStalled
   | PeerSlow
   | PeerRefused
-  | PeerSuspected
   | ContentCorrupted
 
 /** Why containerd is sent on to upstream. */

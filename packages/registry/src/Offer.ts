@@ -33,6 +33,12 @@ export const nameOf = ({ addresses: [address = ""], registryPort }: Peer): strin
 
 export const isWhole = ({ range, size }: Offer): boolean => range.start === 0 && range.end === size
 
+/** The offer, where the whole has the size in bytes that is expected; undefined for any. */
+export const sized = (offer: Offer, expected: number | undefined): Effect.Effect<Offer, PeerRefused> =>
+  expected === undefined || offer.size === expected ? Effect.succeed(offer) : Effect.fail(
+    new PeerRefused({ peer: nameOf(offer.peer), reason: `has ${offer.size} bytes of it and not ${expected}` })
+  )
+
 /** The range to ask for; undefined for the whole, of which `bytes=0-` is another name. */
 export const rangeOf = (request: ContentRequest): string | undefined => {
   if (request._tag === "Manifest" || request.method === "HEAD") return undefined

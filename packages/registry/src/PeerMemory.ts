@@ -28,8 +28,8 @@ const maxBusyMillis = 30_000
 const lateMillis = 10_000
 const lateLoad = 4
 const quarantineMillis = 60 * 60_000
-/** Then others are asked again whether they warn of it. */
-const suspectedMillis = 10 * 60_000
+/** What becomes of a download is known sooner, as a rule. */
+const doubtMillis = 5 * 60_000
 /** A lie counts half after this long. */
 const lieHalfLifeMillis = 10 * 60_000
 /** From so many lies on, nothing is taken from the peer. */
@@ -66,6 +66,8 @@ export class PeerMemory {
   readonly #lies = new Map<string, { readonly count: number; readonly at: number }>()
   /** By peer and content. */
   readonly #contents = new Map<string, Objection>()
+  /** By peer and content: what came of it is not known to be right. */
+  readonly #doubts = new Map<string, Objection>()
   readonly #load = new Map<string, number>()
   /** Peers that have served something since they last kept a request waiting. */
   readonly #proved = new Map<string, true>()
@@ -87,7 +89,13 @@ export class PeerMemory {
     if (this.#lieCount(peer.id, now) >= maxLies) {
       return { until: Infinity, reason: "has lied repeatedly", cost: "wrong bytes" }
     }
-    const [most] = [this.#contents.get(`${peer.id} ${content}`), this.#pauses.get(peer.id), this.#busy.get(peer.id)]
+    const about = `${peer.id} ${content}`
+    const [most] = [
+      this.#contents.get(about),
+      this.#doubts.get(about),
+      this.#pauses.get(peer.id),
+      this.#busy.get(peer.id)
+    ]
       .filter((objection) => objection !== undefined)
       .filter(({ until }) => until > now)
       .toSorted((one, other) => weights[other.cost] - weights[one.cost] || other.until - one.until)
@@ -138,24 +146,38 @@ export class PeerMemory {
         if (error.status !== 404) return about(brokenMillis, "refused it a moment ago")
         // A tag may come at any time; what a digest is said to be held for is said for so long.
         return Digest.isDigest(content) ? about(this.#recordMillis, "did not have it") : undefined
-      case "PeerSuspected":
-        return about(suspectedMillis, "is said to send wrong bytes for it", "wrong bytes")
       case "ContentCorrupted":
         // Told by `corrupted`, with all who sent some of it.
         return undefined
     }
   }
 
-  /** Wrong bytes came from `peers`; where it is one alone, it is known who lied. */
-  corrupted(peers: ReadonlyArray<Peer>, content: string, now: number): void {
+  /** Wrong bytes came from `peers`: from `liar`, where that is known. */
+  corrupted(peers: ReadonlyArray<Peer>, content: string, now: number, liar?: Peer): void {
     for (const { id } of peers) {
       remember(this.#contents, `${id} ${content}`, {
         until: now + quarantineMillis,
-        reason: "has sent wrong bytes for it",
+        reason: id === liar?.id ? "has sent wrong bytes for it" : "was among those that sent wrong bytes for it",
         cost: "wrong bytes"
       })
-      if (peers.length === 1) remember(this.#lies, id, { count: this.#lieCount(id, now) + 1, at: now })
     }
+    if (liar !== undefined) remember(this.#lies, liar.id, { count: this.#lieCount(liar.id, now) + 1, at: now })
+  }
+
+  /** All bytes came from `peers`, and containerd has thrown them away; whether they were right is not known yet. */
+  doubted(peers: ReadonlyArray<Peer>, content: string, now: number): void {
+    for (const { id } of peers) {
+      remember(this.#doubts, `${id} ${content}`, {
+        until: now + doubtMillis,
+        reason: "has sent bytes for it that were not kept",
+        cost: "wrong bytes"
+      })
+    }
+  }
+
+  /** What came from `peers` was right. */
+  believed(peers: ReadonlyArray<Peer>, content: string): void {
+    for (const { id } of peers) this.#doubts.delete(`${id} ${content}`)
   }
 
   /** How long a first byte may take before another peer is asked beside, in milliseconds. */

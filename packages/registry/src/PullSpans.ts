@@ -16,7 +16,7 @@ import * as HttpTraceContext from "effect/http/HttpTraceContext"
 import * as Tracer from "effect/Tracer"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import type { Answer } from "./Answer.ts"
-import { clientGone } from "./BlobBody.ts"
+import { clientGone } from "./BodyInterrupted.ts"
 import { PeerRefused } from "./MirrorError.ts"
 import type { PeerResponse } from "./PeerTransport.ts"
 import type { AttemptEntry, PullEvent } from "./PullLedger.ts"
@@ -27,7 +27,6 @@ const spans = {
   parse: "parse",
   localLookup: "local lookup",
   peerLookup: "peer lookup",
-  warningLookup: "warning lookup",
   askPeer: "ask peer",
   verify: "verify"
 } as const
@@ -185,16 +184,6 @@ export const peerLookup = <E, R>(peers: Stream.Stream<Peer, E, R>): Stream.Strea
       }),
     Effect.succeed(peers)
   ))
-
-/** Asking others whether they warn of a peer. */
-export const warningLookup = <E, R>(heard: Effect.Effect<boolean, E, R>): Effect.Effect<boolean, E, R> =>
-  whereRecorded(
-    () =>
-      Effect.tap(heard, (warned) => Effect.annotateCurrentSpan({ "spegel.warned": warned })).pipe(
-        inSpan(spans.warningLookup)
-      ),
-    heard
-  )
 
 /** What a peer was said to hold, and does not hold any more, is no error. */
 const isMiss = (exit: Exit.Exit<unknown, unknown>): boolean =>

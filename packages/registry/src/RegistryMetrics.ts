@@ -3,6 +3,7 @@
  * Prometheus' `increase()` does not see the step from no series to 1, and so not the first failure.
  */
 import { Clock, type Context, Effect, Metric } from "effect"
+import type { Fate } from "./DownloadFate.ts"
 import type { PeerError } from "./MirrorError.ts"
 
 const durationBoundaries = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
@@ -25,6 +26,10 @@ const peerFailures = Metric.counter("spegel_mirror_peer_failures_total", {
 })
 const ingestsDiscarded = Metric.counter("spegel_mirror_ingests_discarded_total", {
   description: "Downloads of containerd that were discarded because of wrong bytes",
+  incremental: true
+})
+const commitsWatched = Metric.counter("spegel_mirror_commits_total", {
+  description: "Downloads of containerd with bytes of peers, by what became of them",
   incremental: true
 })
 const circuitOpenings = Metric.counter("spegel_mirror_circuit_openings_total", {
@@ -81,9 +86,10 @@ const peerFailureReasons: Readonly<Record<PeerError["_tag"], true>> = {
   PeerRefused: true,
   PeerSlow: true,
   PeerStalled: true,
-  PeerSuspected: true,
   PeerUnreachable: true
 }
+
+const fates: Readonly<Record<Fate, true>> = { committed: true, right: true, wrong: true, unknown: true }
 
 const cacheResults = ["hit", "miss"] as const
 
@@ -108,6 +114,7 @@ const byLabels = <Input, State>(metric: Metric.Metric<Input, State>) => {
 
 const mirrorRequestsBy = byLabels(mirrorRequests)
 const peerFailuresBy = byLabels(peerFailures)
+const commitsWatchedBy = byLabels(commitsWatched)
 const circuitOpeningsBy = byLabels(circuitOpenings)
 const servedBytesBy = byLabels(servedBytes)
 const requestDurationBy = byLabels(requestDuration)
@@ -146,6 +153,7 @@ export const initialise = (registries: Iterable<string>): Effect.Effect<void> =>
       ingestsDiscarded,
       relayedBytes,
       ...Object.keys(peerFailureReasons).map((reason) => peerFailuresBy({ reason })),
+      ...Object.keys(fates).map((fate) => commitsWatchedBy({ fate })),
       ...servings.map(servedBytesBy),
       ...Object.keys(expectedAnswers).map((handler) => inflightBy({ handler })),
       ...Object.entries(expectedAnswers).flatMap(([handler, methods]) =>
@@ -175,6 +183,9 @@ export const peerFailed = (reason: PeerError["_tag"]): Effect.Effect<void> =>
 
 /** Counts a discarded download. */
 export const ingestDiscarded: Effect.Effect<void> = Metric.update(ingestsDiscarded, 1)
+
+/** Counts a download of which peers sent something. */
+export const commitWatched = (fate: Fate): Effect.Effect<void> => Metric.update(commitsWatchedBy({ fate }), 1)
 
 /** Counts a circuit that opened, or stayed open after a probe. */
 export const circuitOpened = (registry: string): Effect.Effect<void> =>

@@ -80,14 +80,28 @@ describe("PeerMemory", () => {
 
   it("takes nothing from a repeated liar until its lies fade; shared blame counts for that content only", () => {
     const memory = remembering()
-    for (const lie of ["one", "two"]) memory.corrupted([a], lie, 0)
+    for (const lie of ["one", "two"]) memory.corrupted([a], lie, 0, a)
     for (const lie of ["one", "two", "three"]) memory.corrupted([a, b], lie, 0)
     assert.include(memory.objection(b, "three", 0)?.reason, "wrong bytes")
     assert.isUndefined(memory.objection(a, "other", 0))
-    memory.corrupted([a], "four", 0)
+    memory.corrupted([a], "four", 0, a)
     assert.strictEqual(memory.objection(a, "other", 0)?.reason, "has lied repeatedly")
     assert.isUndefined(memory.objection(a, "other", 60_000))
     assert.isUndefined(memory.objection(b, "other", 0))
+  })
+
+  it("asks nobody again whose bytes were not kept, until they turn out to be right", () => {
+    const memory = remembering()
+    memory.doubted([a, b], content, 0)
+    assert.strictEqual(memory.objection(a, content, 0)?.cost, "wrong bytes")
+    assert.isUndefined(memory.objection(a, "other", 0))
+    memory.believed([a], content)
+    assert.isUndefined(memory.objection(a, content, 0))
+    assert.strictEqual(memory.objection(b, content, 299_999)?.cost, "wrong bytes")
+    assert.isUndefined(memory.objection(b, content, 300_000))
+    memory.corrupted([a], content, 0)
+    memory.believed([a], content)
+    assert.strictEqual(memory.objection(a, content, 0)?.cost, "wrong bytes")
   })
 
   it("forgets what a peer failed at once it has served, and tells what asking it may cost", () => {
@@ -107,7 +121,7 @@ describe("PeerMemory", () => {
     memory.served(a, content)
     assert.isUndefined(memory.objection(a, content, 0))
     memory.failed(a, content, stalled, 0)
-    memory.corrupted([a], content, 0)
+    memory.corrupted([a], content, 0, a)
     assert.strictEqual(memory.objection(a, content, 0)?.cost, "wrong bytes")
     memory.served(a, "other")
     assert.strictEqual(memory.objection(a, content, 0)?.cost, "wrong bytes")

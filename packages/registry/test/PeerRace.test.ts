@@ -123,7 +123,7 @@ describe("PeerRace", () => {
       memory.failed(frozen, content, new PeerStalled({ peer: "frozen", waitedMillis: 1000 }), 0)
       memory.failed(lacking, content, new PeerRefused({ peer: "lacking", reason: "answered 404", status: 404 }), 0)
       memory.failed(killed, content, unreachable, 0)
-      memory.corrupted([liar], content, 0)
+      memory.corrupted([liar], content, 0, liar)
       const { race, record } = yield* make([frozen, lacking, liar, killed, a], { memory, retries: 5 })
       const asked: Array<string> = []
       const fail = Effect.fnUntraced(function*({ patienceMillis, peer }: PeerRace.Attempt): Effect.fn.Return<

@@ -2,8 +2,12 @@ import { assert, describe, it } from "@effect/vitest"
 import { inOrder } from "@spegel-ts/registry/ConnectionPool"
 import type { ByteSink } from "@spegel-ts/registry/Exchange"
 import * as PeerTransport from "@spegel-ts/registry/PeerTransport"
-import { SpeedGuard } from "@spegel-ts/registry/SpeedGuard"
-import { Context, Duration, Effect, Exit, Fiber, Layer, Scope } from "effect"
+import type { DataPlane } from "@spegel-ts/transfer/DataPlane"
+import { Progress } from "@spegel-ts/transfer/Progress"
+import * as Connections from "@spegel-ts/transfer/testkit/Connections"
+import { Transfer } from "@spegel-ts/transfer/Transfer"
+import { Context, Duration, Effect, Exit, Fiber, Layer, Result, Scope } from "effect"
+import { randomBytes } from "node:crypto"
 import { createServer, type Server, type Socket } from "node:net"
 import { eventually } from "./Waiting.ts"
 
@@ -39,10 +43,14 @@ const serve = (address: string, answer: (socket: Socket, connection: number, req
       })
   )
 
-const transport = (options?: Partial<PeerTransport.TransportOptions>) =>
+const transport = (
+  options?: Partial<PeerTransport.TransportOptions> & { readonly plane?: DataPlane["name"] }
+) =>
   Effect.map(
     Layer.build(Layer.fresh(
-      PeerTransport.layer({ stallTimeout: Duration.millis(300), minPeerSpeed: 0, ...options })
+      PeerTransport.layer({ stallTimeout: Duration.millis(300), minPeerSpeed: 0, ...options }).pipe(
+        Layer.provide(Transfer.layer({ plane: options?.plane ?? "portable" }))
+      )
     )),
     (context) => Context.get(context, PeerTransport.PeerTransport)
   )
@@ -275,18 +283,71 @@ describe("PeerTransport", () => {
       assert.strictEqual((yield* peers.connections).idle, 1)
     }))
 
-  it("counts only the time in which bytes are waited for", () => {
-    const guard = new SpeedGuard(3000)
-    for (let second = 0; second < 10; second++) {
-      guard.waiting(second * 10_000)
-      // 100 ms of waiting, then 9.9 s in which the client takes nothing.
-      assert.isUndefined(guard.received(200, second * 10_000 + 100))
-    }
-    guard.waiting(200_000)
-    assert.isUndefined(guard.received(100, 201_000))
-    guard.waiting(201_000)
-    assert.strictEqual(Math.round(guard.received(100, 203_500) ?? 0), 489)
-    guard.waiting(203_500)
-    assert.strictEqual(Math.round(guard.received(1_000_000, 210_000) ?? 0), 153_846)
-  })
+  for (const plane of ["zero-copy", "portable"] as const) {
+    describe(`to a client (${plane})`, () => {
+      const moving = Effect.fnUntraced(function*(peers: typeof PeerTransport.PeerTransport.Service, port: number) {
+        const { far, near } = yield* Connections.client
+        const chunks: Array<Buffer> = []
+        far.on("data", (chunk) => chunks.push(chunk)).resume()
+        const progress = new Progress()
+        const response = yield* peers.request({ method: "GET", url: "/", headers: {}, addresses: ["127.0.0.2"], port })
+        const outcome = yield* Effect.result(response.move({ client: { socket: near }, progress }))
+        const received = Effect.map(
+          eventually(() => Buffer.concat(chunks).length >= progress.moved),
+          () => Buffer.concat(chunks)
+        )
+        return { outcome, progress, received: yield* received }
+      }, Effect.scoped)
+
+      it.live("moves bodies of any size, and uses the connection again where nothing follows", () =>
+        Effect.gen(function*() {
+          for (const size of [0, 1, 100_000, 3_000_000]) {
+            const body = randomBytes(size)
+            const { accepted, port } = yield* serve("127.0.0.2", (socket) => socket.write(ok(body)))
+            const peers = yield* transport({ plane })
+            for (let turn = 0; turn < 2; turn++) {
+              const { outcome, received } = yield* moving(peers, port)
+              assert.isTrue(Result.isSuccess(outcome))
+              assert.isTrue(received.equals(body))
+            }
+            assert.strictEqual(accepted(), 1)
+            assert.deepStrictEqual(yield* peers.connections, { open: 1, idle: 1 })
+          }
+        }))
+
+      it.live("takes nothing that follows a body, nor the connection again", () =>
+        Effect.gen(function*() {
+          const body = randomBytes(3_000_000)
+          const { port } = yield* serve("127.0.0.2", (socket) =>
+            socket.write(Buffer.concat([ok(body), Buffer.from("more")])))
+          const peers = yield* transport({ plane })
+          const { outcome, received } = yield* moving(peers, port)
+          assert.isTrue(Result.isSuccess(outcome))
+          assert.isTrue(received.equals(body))
+          yield* eventually(Effect.map(peers.connections, ({ open }) =>
+            open === 0))
+        }))
+
+      it.live("tells what the client has where a peer ends early, stalls, or is left", () =>
+        Effect.gen(function*() {
+          const body = randomBytes(3_000_000)
+          const part = ok(body).subarray(0, 2_000_000)
+          for (
+            const [tag, answer] of [
+              ["PeerDisconnected", (socket: Socket) => socket.end(part)],
+              ["PeerStalled", (socket: Socket) => socket.write(part)]
+            ] as const
+          ) {
+            const { port } = yield* serve("127.0.0.2", answer)
+            const peers = yield* transport({ plane })
+            const { outcome, progress, received } = yield* moving(peers, port)
+            assert.strictEqual(Result.isFailure(outcome) ? outcome.failure._tag : "none", tag)
+            assert.strictEqual(received.length, progress.moved)
+            assert.isTrue(received.equals(body.subarray(0, received.length)))
+            assert.isAbove(received.length, 1_900_000)
+            assert.deepStrictEqual(yield* peers.connections, { open: 0, idle: 0 })
+          }
+        }))
+    })
+  }
 })

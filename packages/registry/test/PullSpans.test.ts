@@ -81,7 +81,7 @@ const traceOf = Effect.fnUntraced(function*(
 ) {
   const { spans, tracer } = recording()
   yield* Effect.scoped(Effect.gen(function*() {
-    const node = yield* startNode(network, "127.0.0.41")
+    const node = yield* startNode(network, "127.0.0.41", { verify: "stream" })
     spans.length = 0
     yield* request(node.url, spans)
   })).pipe(Effect.provideService(Tracer.Tracer, tracer))

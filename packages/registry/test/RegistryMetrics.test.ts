@@ -58,13 +58,13 @@ describe("RegistryMetrics", () => {
         "spegel_mirror_corruptions_total",
         "spegel_mirror_ingests_discarded_total",
         "spegel_mirror_relayed_bytes_total",
+        ...["committed", "right", "wrong", "unknown"].map((fate) => `spegel_mirror_commits_total{fate=${fate}}`),
         ...[
           "ContentCorrupted",
           "PeerDisconnected",
           "PeerRefused",
           "PeerSlow",
           "PeerStalled",
-          "PeerSuspected",
           "PeerUnreachable"
         ].map((reason) => `spegel_mirror_peer_failures_total{reason=${reason}}`),
         "spegel_served_bytes_total{source=local,client=node}",

@@ -8,6 +8,7 @@ import * as PullLedger from "@spegel-ts/registry/PullLedger"
 import { defaults, isProbe, Registry, type RegistryOptions } from "@spegel-ts/registry/Registry"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Router } from "@spegel-ts/router/Router"
+import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Context, Duration, Effect, Layer, Option, Random, Stream } from "effect"
 
 /** A mirror on a real socket, with content in memory and a router shared with other test nodes. */
@@ -19,6 +20,8 @@ export const startNode = Effect.fnUntraced(function*(
     readonly connections?: PlaceLimits
     /** What its containerd is downloading. */
     readonly ingests?: Iterable<Ingest>
+    /** How a download's file is opened. */
+    readonly openIngest?: ContentStore["Service"]["openIngest"]
   }
 ) {
   let port = 0
@@ -33,13 +36,14 @@ export const startNode = Effect.fnUntraced(function*(
   const discarded: Array<string> = []
   const context = yield* Layer.build(Layer.fresh(
     Registry.layer({ ...defaults, ...patient, ...options }).pipe(
-      Layer.provide(downloading(options?.ingests ?? [], discarded)),
+      Layer.provide(downloading({ ...options, discarded })),
       Layer.provideMerge(Layer.mergeAll(
         MemoryStore.layer,
         MemoryRouter.layer({ network, self }),
         PeerTransport.layer({ stallTimeout: options?.stallTimeout ?? Duration.seconds(30), minPeerSpeed: 0 }),
         PullLedger.layer
-      ))
+      )),
+      Layer.provide(Transfer.layerPortable)
     )
   ))
   const listener = yield* HttpListener.listen({
@@ -71,13 +75,18 @@ const patient = {
   answerTimeout: Duration.seconds(30)
 }
 
-const downloading = (ingests: Iterable<Ingest>, discarded: Array<string>) =>
+const downloading = ({ discarded, ingests = [], openIngest }: {
+  readonly ingests?: Iterable<Ingest>
+  readonly openIngest?: ContentStore["Service"]["openIngest"]
+  readonly discarded: Array<string>
+}) =>
   Layer.effect(
     ContentStore,
     Effect.map(ContentStore, (store) => ({
       ...store,
-      inProgress: Stream.fromIterable(ingests),
-      discard: (digest) => Effect.sync(() => discarded.push(digest))
+      inProgress: Stream.suspend(() => Stream.fromIterable(ingests)),
+      openIngest: openIngest ?? store.openIngest,
+      discard: ({ ref }) => Effect.sync(() => discarded.push(ref))
     }))
   )
 

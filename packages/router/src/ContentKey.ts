@@ -1,7 +1,6 @@
 /**
  * The strings under which content is advertised: a digest (`sha256:<hex>`) for blobs and manifests, or a name
- * (`registry/repository:tag`) for tags. Nothing else is mixed in, so that Go Spegel finds the same keys. Warnings of peers
- * have keys of their own.
+ * (`registry/repository:tag`) for tags. Nothing else is mixed in, so that Go Spegel finds the same keys.
  */
 import { Schema } from "effect"
 
@@ -14,9 +13,3 @@ export type ContentKey = typeof ContentKey.Type
 
 /** Brands a string that is known to be a valid key; throws on an empty or overlong one. */
 export const make = (key: string): ContentKey => ContentKey.make(key)
-
-/**
- * The key of those who warn of a peer that sent wrong bytes of a blob. Go Spegel passes on what is said of it and does not
- * ask for it.
- */
-export const warning = (peerId: string, digest: string): ContentKey => make(`wrong-bytes:${digest}:${peerId}`)

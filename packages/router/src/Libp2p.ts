@@ -7,7 +7,7 @@ import type { Multiaddr } from "@multiformats/multiaddr"
 import * as Background from "@spegel-ts/background/Background"
 import { Clock, Duration, Effect, Layer, Option, Queue, Schedule, Stream } from "effect"
 import { base58btc } from "multiformats/bases/base58"
-import { createHash } from "node:crypto"
+import { hash } from "node:crypto"
 import type { BlockList } from "node:net"
 import { uptime } from "node:os"
 import { Bootstrap } from "./Bootstrap.ts"
@@ -26,7 +26,7 @@ import type { Peer, PeerFacts } from "./Peer.ts"
 import * as PeerAddress from "./PeerAddress.ts"
 import * as PeerNews from "./PeerNews.ts"
 import { Router, RouterNotReady } from "./Router.ts"
-import { publish, resolved } from "./RouterMetrics.ts"
+import { publish, resolvedUnsafe } from "./RouterMetrics.ts"
 
 export interface Libp2pOptions {
   /** IP to listen on; none means all of them. */
@@ -48,7 +48,7 @@ const economyInterval = Duration.seconds(10)
 
 /** The DHT key: the multihash (sha2-256) of the key's text, as in Go Spegel. */
 export const dhtKey = (key: ContentKey): Uint8Array =>
-  Buffer.concat([Uint8Array.of(0x12, 0x20), createHash("sha256").update(key).digest()])
+  Buffer.concat([Uint8Array.of(0x12, 0x20), hash("sha256", key, "buffer")])
 
 /**
  * A member of the cluster's network, listening while its scope is open. Its key pair is kept in `dataDir`; without one it is
@@ -83,7 +83,7 @@ export const layerWithoutIdentity = (
       const guard = yield* Background.guard("router")
       const { conflicts, host } = yield* Libp2pHost.make({ ...options, loopback, gater: gate.gater })
       const idBytes = host.peerId.toMultihash().bytes
-      const announced = () => host.getMultiaddrs().map((address) => PeerAddress.withoutId(address).bytes)
+      const announced = remembered(() => host.getMultiaddrs().map((address) => PeerAddress.withoutId(address).bytes))
       const transport = Libp2pTransport.make(host, () => ({ id: idBytes, addresses: announced() }))
       const kademlia = new Kademlia({
         self: { id: host.peerId.toString(), idBytes },
@@ -155,7 +155,7 @@ export const layerWithoutIdentity = (
             }))
         })
       )
-      const whenReady = <A>(effect: Effect.Effect<A>): Effect.Effect<A, RouterNotReady> =>
+      const whenReady = <A, R>(effect: Effect.Effect<A, never, R>): Effect.Effect<A, RouterNotReady, R> =>
         Effect.suspend(() => {
           const standing = joining.standing()
           return standing._tag === "Joining" ? Effect.fail(new RouterNotReady({ reason: standing.reason })) : effect
@@ -177,24 +177,31 @@ export const layerWithoutIdentity = (
           : Option.some({ id, addresses: ips, registryPort: registryPort ?? options.registryPort })
       }
 
+      const clock = yield* Clock.Clock
+      const context = yield* Effect.context()
       const lookup = (key: ContentKey, count: number) =>
-        Stream.callback<Peer>((queue) =>
-          Effect.suspend(() => {
+        Stream.callback<Peer, RouterNotReady>((queue) =>
+          whenReady(Effect.suspend(() => {
+            const started = clock.monotonicTimeNanosUnsafe()
+            const resolved = () => resolvedUnsafe(Number(clock.monotonicTimeNanosUnsafe() - started) / 1e9, context)
             let found = 0
             const searching = kademlia.lookup(dhtKey(key), (provider) => {
               const peer = toPeer(provider)
               if (Option.isSome(peer)) {
                 Queue.offerUnsafe(queue, peer.value)
-                found++
+                if (found++ === 0) resolved()
               }
               return found < count
             })
             // Those that were there before anybody could be asked.
             return Effect.annotateCurrentSpan("spegel.peers.in_own_store", found).pipe(
               Effect.andThen(Effect.promise(() => searching)),
-              Effect.andThen(Queue.end(queue))
+              Effect.andThen(Effect.suspend(() => {
+                if (found === 0) resolved()
+                return Queue.end(queue)
+              }))
             )
-          })
+          }))
         )
 
       return Router.of({
@@ -205,7 +212,7 @@ export const layerWithoutIdentity = (
           )
         ),
         withdraw: Effect.fn("Libp2p.withdraw")((keys) => Effect.sync(() => kademlia.withdraw(keys.map(dhtKey)))),
-        lookup: (key, { count }) => Stream.unwrap(whenReady(Effect.sync(() => resolved(lookup(key, count))))),
+        lookup: (key, { count }) => lookup(key, count),
         leave: Effect.sync(() => kademlia.leave()),
         ready: Effect.sync(joining.ready),
         standing: Effect.sync(joining.standing),
@@ -234,6 +241,22 @@ const defaultRefreshInterval = Duration.minutes(9)
 
 const idTexts = new Map<string, string>()
 const maxIdTexts = 10_000
+
+/** So long this node's addresses are taken to be the same: to know them, libp2p looks at all interfaces of the machine. */
+const sameAddressesMillis = 5000
+
+/** Remembers what was read last, unless there was nothing. */
+const remembered = <A>(read: () => ReadonlyArray<A>): () => ReadonlyArray<A> => {
+  let known: ReadonlyArray<A> = []
+  let readAt = 0
+  return () => {
+    const now = performance.now()
+    if (known.length > 0 && now - readAt < sameAddressesMillis) return known
+    known = read()
+    readAt = now
+    return known
+  }
+}
 
 const ipOfBytes = (address: Uint8Array): Option.Option<string> =>
   Option.flatMap(PeerAddress.fromBytes(address), PeerAddress.ipOf)

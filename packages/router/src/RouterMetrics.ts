@@ -1,6 +1,6 @@
 /** The router's metrics, under Spegel's names where it has them. */
 import * as Background from "@spegel-ts/background/Background"
-import { Clock, Effect, Metric, Schedule, type Scope, Stream } from "effect"
+import { type Context, Effect, Metric, Schedule, type Scope } from "effect"
 import type { KademliaCounts } from "./kademlia/Kademlia.ts"
 import type { TransportCounts } from "./kademlia/Libp2pTransport.ts"
 
@@ -44,20 +44,10 @@ const requests = (type: string, outcome: string) =>
 export const identityConflict = (kind: "own" | "member"): Effect.Effect<void> =>
   Metric.update(identityConflicts(kind), 1)
 
-/** Measures a lookup up to its first peer, or up to its end where it finds none. */
-export const resolved = <A, E, R>(lookup: Stream.Stream<A, E, R>): Stream.Stream<A, E, R> =>
-  Stream.unwrap(Effect.map(Clock.monotonicTimeNanos, (started) => {
-    let counted = false
-    const count = Effect.suspend(() => {
-      if (counted) return Effect.void
-      counted = true
-      return Effect.flatMap(
-        Clock.monotonicTimeNanos,
-        (now) => Metric.update(resolveDuration, Number(now - started) / 1e9)
-      )
-    })
-    return lookup.pipe(Stream.tap(() => count), Stream.onEnd(count))
-  }))
+/** Measures, at once, how long a lookup took to its first peer, or to its end where it found none. */
+export const resolvedUnsafe = (seconds: number, context: Context.Context<never>): void => {
+  resolveDuration.updateUnsafe(seconds, context)
+}
 
 const publishInterval = "5 seconds"
 

@@ -5,6 +5,7 @@
 import { Context, Effect, Layer } from "effect"
 import { PrometheusMetrics } from "effect/observability"
 import { collectDefaultMetrics, Registry } from "prom-client"
+import * as EventLoopLag from "./EventLoopLag.ts"
 
 /** Gauges named as counters are; the same ones without `_total` have the figures by type. */
 const misnamed = ["nodejs_active_handles_total", "nodejs_active_requests_total", "nodejs_active_resources_total"]
@@ -19,17 +20,19 @@ export class MetricsEndpoint extends Context.Service<MetricsEndpoint, {
       const registry = yield* Effect.acquireRelease(
         Effect.sync(() => {
           const registry = new Registry()
-          collectDefaultMetrics({ register: registry })
+          collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: EventLoopLag.restingPrecision })
           for (const name of misnamed) registry.removeSingleMetric(name)
           return registry
         }),
         (registry) => Effect.sync(() => registry.clear())
       )
+      const beginAnew = yield* EventLoopLag.register(registry)
       return {
         contentType: registry.contentType,
         render: Effect.gen(function*() {
           const own = yield* PrometheusMetrics.format()
           const process = yield* Effect.promise(() => registry.metrics())
+          beginAnew()
           return `${own}\n${process}`
         })
       }

@@ -16,6 +16,35 @@ describe("MetricsEndpoint", () => {
       assert.match(text, /^spegel_test_total\{registry="docker\.io"\} 2$/m)
       assert.match(text, /^process_resident_memory_bytes \d+$/m)
     }).pipe(Effect.provide(MetricsEndpoint.layer)))
+
+  it.live("measures how late the event loop is from one scrape to the next, without the interval of its timer", () =>
+    Effect.gen(function*() {
+      const { render } = yield* MetricsEndpoint
+      const lags = Effect.map(
+        render,
+        (text) =>
+          new Map(
+            [...text.matchAll(/^nodejs_eventloop_lag_(\w+)_seconds (\S+)$/gm)].map(([, part, value]) =>
+              [part, Number(value)] as const
+            )
+          )
+      )
+      const parts = ["min", "max", "mean", "stddev", "p50", "p90", "p99"]
+      const none = yield* lags
+      assert.deepStrictEqual(new Set(none.keys()), new Set<string | undefined>(parts))
+      const blockedSeconds = 0.4
+      const blocked = Effect.gen(function*() {
+        yield* Effect.sleep("150 millis")
+        const end = performance.now() + blockedSeconds * 1000
+        while (performance.now() < end);
+        yield* Effect.sleep("150 millis")
+        return yield* lags
+      })
+      // Of the block at least what is beyond a whole interval counts as lag.
+      assert.isAtLeast((yield* blocked).get("max") ?? 0, blockedSeconds - 0.2)
+      // Nothing is left of it in the next scrape, not even the interval.
+      assert.deepStrictEqual(new Set((yield* lags).values()), new Set([0]))
+    }).pipe(Effect.provide(MetricsEndpoint.layer)))
 })
 
 /** The lines that a program logs. */

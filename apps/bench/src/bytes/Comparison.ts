@@ -1,95 +1,102 @@
 /** Runs implementations beside each other, in turns, so that what else happens on the machine meets all of them. */
+import type * as Bar from "../Bar.ts"
+import { times } from "../Bar.ts"
 import { percentile } from "../Statistics.ts"
 import * as Load from "./Load.ts"
-import * as Requests from "./Requests.ts"
 
-/** A line of `--json`, and of the table. */
+/** A line of `--json`, and of the table. Without clients: an idle server's first bytes. */
 export interface Figures {
   readonly implementation: string
   readonly clients: number
-  readonly gibPerSecond: number
+  readonly gibPerSecond: number | null
   readonly cpuSecondsPerGib: number | null
-  /** p99 over all rounds, of a blob of 1 KiB asked for while as many clients take the large one. */
-  readonly firstByteMs: number | null
+  readonly peerCpuSecondsPerGib: number | null
+  /** Over all rounds, of a blob of 1 KiB asked for while so many clients take the large one. */
+  readonly firstByteMs: { readonly p50: number; readonly p99: number } | null
 }
 
-export interface Plan {
-  readonly rounds: number
-  /** How many clients at once, and how often each asks, for each column of figures. */
-  readonly loads: ReadonlyArray<{ readonly clients: number; readonly requests: number }>
-}
+/** How many clients at once, and how often each asks. */
+const loads = [{ clients: 0, requests: 0 }, { clients: 1, requests: 8 }, { clients: 8, requests: 2 }]
 
+/** What a run gives; `otherCpus` says how quiet the machine was. */
 export interface Comparison {
   readonly figures: ReadonlyArray<Figures>
-  /** How many times the yardstick's figure an implementation's is: the median of the rounds' ratios. */
-  readonly ratio: (
-    of: (round: Load.Round) => number | undefined,
-    implementation: string,
-    yardstick: string,
-    clients: number
-  ) => number | undefined
   /** CPUs that others used, the median of all rounds. */
   readonly otherCpus: number
+  /** For one client and for eight, how many times the yardstick's figure an implementation's may be, or has to be. */
+  readonly bars: (
+    name: string,
+    of: (round: Load.Round) => number | undefined,
+    names: { readonly implementation: string; readonly yardstick: string },
+    bound: number,
+    atLeast?: boolean
+  ) => ReadonlyArray<Bar.Bar>
 }
 
-const median = (values: ReadonlyArray<number>) => percentile(values, 0.5)
+const rounded = (value: number) => Number(value.toFixed(3))
+
+/** The median of what is known. */
+const median = (values: ReadonlyArray<number | undefined>): number | null => {
+  const known = values.filter((value) => value !== undefined)
+  return known.length === 0 ? null : rounded(percentile(known, 0.5))
+}
 
 /** Rounds in which others take more of the machine than this are run again, once. */
 const maxOtherCpus = 0.3
 
+/** `peer`: the process that relayed bytes come from. */
 export const run = async (
   targets: ReadonlyArray<Load.Target>,
-  plan: Plan,
-  servers: ReadonlyArray<number>
+  rounds: number,
+  peer?: number
 ): Promise<Comparison> => {
-  const rounds = new Map<string, Array<Load.Round>>()
+  const measured = new Map<string, Array<Load.Round>>()
   const firstBytes = new Map<string, Array<number>>()
-  const key = (implementation: string, clients: number) => `${implementation} ${clients}`
-  // What is compiled and cached on first use is not what is measured.
-  for (const target of targets) {
-    await Load.run(target, 2, 8, servers)
-    if (target.smallPath !== undefined) await Requests.perSecond({ ...target, path: target.smallPath })
-  }
-  for (let round = 0; round < plan.rounds; round++) {
-    for (const { clients, requests } of plan.loads) {
+  const keyOf = (implementation: string, clients: number) => `${implementation} ${clients}`
+  for (const target of targets) await Load.warmUp(target)
+  for (let round = 0; round < rounds; round++) {
+    for (const { clients, requests } of loads) {
       for (const target of targets) {
-        const own = key(target.name, clients)
-        const first = await Load.run(target, clients, requests, servers)
-        const again = first.otherCpus > maxOtherCpus ? await Load.run(target, clients, requests, servers) : first
-        rounds.set(own, [...rounds.get(own) ?? [], again.otherCpus < first.otherCpus ? again : first])
-        const { smallPath } = target
-        if (smallPath === undefined) continue
-        const millis = await Load.firstBytes(target, smallPath, clients, requests)
-        firstBytes.set(own, [...firstBytes.get(own) ?? [], ...millis])
+        const key = keyOf(target.name, clients)
+        if (clients > 0) {
+          const first = await Load.run(target, clients, requests, peer)
+          const again = first.otherCpus > maxOtherCpus ? await Load.run(target, clients, requests, peer) : first
+          measured.set(key, [...measured.get(key) ?? [], again.otherCpus < first.otherCpus ? again : first])
+        }
+        if (target.smallPath === undefined) continue
+        const millis = await Load.firstBytes(target, target.smallPath, clients, requests)
+        firstBytes.set(key, [...firstBytes.get(key) ?? [], ...millis])
       }
     }
   }
-  const roundsOf = (implementation: string, clients: number) => rounds.get(key(implementation, clients)) ?? []
-  const figures = plan.loads.flatMap(({ clients }) =>
-    targets.map(({ name }): Figures => {
-      const own = roundsOf(name, clients)
-      const cpu = own.flatMap(({ cpuSecondsPerGib }) => cpuSecondsPerGib ?? [])
-      const millis = firstBytes.get(key(name, clients)) ?? []
-      const rounded = (value: number) => Number(value.toFixed(3))
-      return {
-        implementation: name,
-        clients,
-        gibPerSecond: rounded(median(own.map(({ gibPerSecond }) => gibPerSecond))),
-        cpuSecondsPerGib: cpu.length === 0 ? null : rounded(median(cpu)),
-        firstByteMs: millis.length === 0 ? null : rounded(percentile(millis, 0.99))
-      }
-    })
-  )
+  const roundsOf = (implementation: string, clients: number) => measured.get(keyOf(implementation, clients)) ?? []
   return {
-    figures,
-    ratio: (of, implementation, yardstick, clients) => {
-      const theirs = roundsOf(yardstick, clients).map(of)
-      const ratios = roundsOf(implementation, clients).flatMap((round, index) => {
-        const [mine, their] = [of(round), theirs[index]]
-        return mine === undefined || their === undefined ? [] : [mine / their]
+    figures: loads.flatMap(({ clients }) =>
+      targets.map(({ name }): Figures => {
+        const own = roundsOf(name, clients)
+        const millis = firstBytes.get(keyOf(name, clients))
+        return {
+          implementation: name,
+          clients,
+          gibPerSecond: median(own.map(({ gibPerSecond }) => gibPerSecond)),
+          cpuSecondsPerGib: median(own.map(({ cpuSecondsPerGib }) => cpuSecondsPerGib)),
+          peerCpuSecondsPerGib: median(own.map(({ peerCpuSecondsPerGib }) => peerCpuSecondsPerGib)),
+          firstByteMs: millis === undefined
+            ? null
+            : { p50: rounded(percentile(millis, 0.5)), p99: rounded(percentile(millis, 0.99)) }
+        }
       })
-      return ratios.length === 0 ? undefined : median(ratios)
-    },
-    otherCpus: median([...rounds.values()].flat().map(({ otherCpus }) => otherCpus))
+    ),
+    otherCpus: percentile([...measured.values()].flat().map(({ otherCpus }) => otherCpus), 0.5),
+    bars: (name, of, { implementation, yardstick }, bound, atLeast = false) =>
+      [1, 8].flatMap((clients) => {
+        const theirs = roundsOf(yardstick, clients).map(of)
+        const ratios = roundsOf(implementation, clients).flatMap((round, index) => {
+          const [mine, their] = [of(round), theirs[index]]
+          return mine === undefined || their === undefined ? [] : [mine / their]
+        })
+        const value = median(ratios)
+        return value === null ? [] : [{ name: `${name}, ${clients} clients`, value, bound, unit: times, atLeast }]
+      })
   }
 }

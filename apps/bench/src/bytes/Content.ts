@@ -1,6 +1,6 @@
 /** What the benchmarks serve: an OCI image layout, and the same blobs under the paths of a registry's API. */
 import { createHash, randomBytes } from "node:crypto"
-import { link, mkdir, writeFile } from "node:fs/promises"
+import { link, mkdir, open, rename, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 
 export interface Blob {
@@ -15,13 +15,15 @@ const mib = 1024 ** 2
 /** Adds a blob of random bytes to both trees. */
 export const blob = async (directory: string, size: number): Promise<Blob> => {
   const hash = createHash("sha256")
-  const chunks: Array<Buffer> = []
+  const written = join(directory, "new-blob")
+  const file = await open(written, "w")
   for (let left = size; left > 0; left -= mib) {
     const chunk = randomBytes(Math.min(mib, left))
     hash.update(chunk)
-    chunks.push(chunk)
+    await file.write(chunk)
   }
-  return write(directory, hash.digest("hex"), Buffer.concat(chunks), "blobs")
+  await file.close()
+  return add(directory, hash.digest("hex"), size, written, "blobs")
 }
 
 /** Adds an image manifest of about `size` bytes to both trees. */
@@ -38,16 +40,24 @@ export const manifest = async (directory: string, size: number): Promise<Blob> =
     layers: [],
     annotations: { padding: "x".repeat(Math.max(0, size - 280)) }
   }))
-  return write(directory, createHash("sha256").update(bytes).digest("hex"), bytes, "manifests")
+  const written = join(directory, "new-manifest")
+  await writeFile(written, bytes)
+  return add(directory, createHash("sha256").update(bytes).digest("hex"), bytes.length, written, "manifests")
 }
 
-const write = async (directory: string, hex: string, bytes: Buffer, kind: "blobs" | "manifests"): Promise<Blob> => {
+const add = async (
+  directory: string,
+  hex: string,
+  size: number,
+  written: string,
+  kind: "blobs" | "manifests"
+): Promise<Blob> => {
   const digest = `sha256:${hex}`
   const path = `/v2/bench/${kind}/${digest}`
   const file = join(layout(directory), "blobs", "sha256", hex)
-  await writeFile(file, bytes)
+  await rename(written, file)
   await link(file, join(directory, "files", path))
-  return { digest, size: bytes.length, path }
+  return { digest, size, path }
 }
 
 export const layout = (directory: string): string => join(directory, "layout")

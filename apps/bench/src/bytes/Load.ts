@@ -1,6 +1,6 @@
 /** Puts a load on a server and says what it cost. */
-import { connect } from "node:net"
 import { sleep } from "../Waiting.ts"
+import { Asker } from "./Asker.ts"
 import * as Processes from "./Processes.ts"
 import * as Sink from "./Sink.ts"
 
@@ -12,83 +12,37 @@ export interface Target {
   readonly port: number
   /** A large blob. */
   readonly path: string
-  /** A blob of 1 KiB, asked for while large ones are on their way; none where there is not one. */
+  /** A blob of 1 KiB; none where there is not one. */
   readonly smallPath: string | undefined
-  /** Header lines of each request for the large blob, their ends included. */
-  readonly fields: ReadonlyArray<string>
 }
 
 export interface Round {
   readonly gibPerSecond: number
   /** Undefined for a server whose process is not known. */
   readonly cpuSecondsPerGib: number | undefined
-  /** That of all servers that run: of a relay's peer too. */
-  readonly serversCpuSecondsPerGib: number
+  /** That of the peer that the bytes come from; undefined where there is none. */
+  readonly peerCpuSecondsPerGib: number | undefined
   /** CPUs that strangers on this machine used meanwhile. */
   readonly otherCpus: number
 }
 
 const gib = 1024 ** 3
-/** Before each request for the small blob. */
+/** Before each request for the small blob: so it meets the load and not its start, in which this process is busy. */
 const pauseMillis = 50
+const idleRequests = 50
 
-/**
- * Asks for the small blob again and again on one connection, the first time after a pause, so that it meets the load and
- * not its start, in which this process is busy; gives what stops it, with the times.
- */
-const probe = ({ host, port }: Target, smallPath: string) => {
-  const millis: Array<number> = []
-  const stop = new AbortController()
-  const socket = connect({ host, port, noDelay: true })
-  const once = () =>
-    new Promise<number>((resolve, reject) => {
-      const begun = performance.now()
-      let text = ""
-      const onData = (chunk: Buffer) => {
-        const first = text === "" ? performance.now() - begun : 0
-        millis.push(...(first > 0 ? [first] : []))
-        text += chunk.toString("latin1")
-        const end = text.indexOf("\r\n\r\n")
-        const length = Number(/^content-length: (\d+)/im.exec(text)?.[1])
-        if (end === -1 || text.length < end + 4 + length) return
-        socket.off("data", onData).off("close", onClose)
-        if (text.startsWith("HTTP/1.1 200 ")) resolve(first)
-        else reject(new Error(`the small blob: ${text.slice(0, 300)}`))
-      }
-      const onClose = () => reject(new Error("the connection for the small blob was closed"))
-      socket.on("data", onData).once("close", onClose)
-      socket.write(`GET ${smallPath} HTTP/1.1\r\nhost: mirror\r\n\r\n`)
-    })
-  const probing = (async () => {
-    for (;;) {
-      await sleep(pauseMillis)
-      if (stop.signal.aborted) return
-      await once()
-    }
-  })()
-  // Reported by `stop`.
-  probing.catch(() => {})
-  socket.on("error", () => {})
-  return {
-    stop: async () => {
-      stop.abort()
-      await probing.finally(() => socket.destroy())
-      return millis
-    }
-  }
-}
-
-/** `clients` at once take the large blob `requests` times each. `servers` are all that run, the target too. */
+/** `clients` at once take the large blob `requests` times each. */
 export const run = async (
   target: Target,
   clients: number,
   requests: number,
-  servers: ReadonlyArray<number>
+  peer: number | undefined
 ): Promise<Round> => {
+  const secondsOf = (pid: number | undefined) => pid === undefined ? 0 : Processes.cpuSeconds(pid)
   const times = async () => ({
-    target: target.pid === undefined ? 0 : await Processes.cpuSeconds(target.pid),
-    servers: (await Promise.all(servers.map(Processes.cpuSeconds))).reduce((sum, seconds) => sum + seconds, 0),
-    own: await Processes.cpuSeconds(process.pid),
+    target: await secondsOf(target.pid),
+    peer: await secondsOf(peer),
+    own: await secondsOf(process.pid),
     machine: await Processes.machineCpuSeconds()
   })
   const begun = performance.now()
@@ -98,18 +52,35 @@ export const run = async (
   const elapsed = (performance.now() - begun) / 1000
   const gibs = outcome.bytes / gib
   const spent = (of: keyof typeof after) => after[of] - before[of]
-  const others = spent("machine") - spent("servers") - spent("own") - outcome.cpuSeconds
+  const others = spent("machine") - spent("target") - spent("peer") - spent("own") - outcome.cpuSeconds
   return {
     gibPerSecond: gibs / outcome.seconds,
     cpuSecondsPerGib: target.pid === undefined ? undefined : spent("target") / gibs,
-    serversCpuSecondsPerGib: spent("servers") / gibs,
+    peerCpuSecondsPerGib: peer === undefined ? undefined : spent("peer") / gibs,
     otherCpus: Math.max(0, others) / elapsed
   }
 }
 
+/** Milliseconds to the first byte of the small blob, asked for again and again until `isOver`. */
+const probe = async (target: Target, smallPath: string, isOver: (asked: number) => boolean) => {
+  const asker = new Asker(target)
+  const millis: Array<number> = []
+  try {
+    for (;;) {
+      await sleep(pauseMillis)
+      if (isOver(millis.length)) return millis
+      const answer = await asker.ask(smallPath)
+      if (answer.status !== 200) throw new Error(`${target.name} answers the small blob ${answer.status}`)
+      millis.push(answer.millis)
+    }
+  } finally {
+    asker.close()
+  }
+}
+
 /**
- * Milliseconds to the first byte of each small blob that is asked for under such a load. It is not measured with the cost
- * of a byte: small requests have theirs.
+ * Milliseconds to the first byte of each small blob that is asked for under such a load, or without any. It is not
+ * measured together with the cost of a byte: small requests have theirs.
  */
 export const firstBytes = async (
   target: Target,
@@ -117,7 +88,19 @@ export const firstBytes = async (
   clients: number,
   requests: number
 ): Promise<ReadonlyArray<number>> => {
-  const probing = probe(target, smallPath)
-  await Sink.run({ ...target, clients, requests, bytesPerSecond: 0 })
-  return probing.stop()
+  if (clients === 0) return probe(target, smallPath, (asked) => asked >= idleRequests)
+  const load = { over: false }
+  const loading = Sink.run({ ...target, clients, requests, bytesPerSecond: 0 }).finally(() => load.over = true)
+  const [millis] = await Promise.all([probe(target, smallPath, () => load.over), loading])
+  return millis
+}
+
+/** What is compiled and cached on first use is not what is measured. */
+export const warmUp = async (target: Target): Promise<void> => {
+  await Sink.run({ ...target, clients: 2, requests: 4, bytesPerSecond: 0 })
+  const { smallPath } = target
+  if (smallPath === undefined) return
+  const asker = new Asker(target)
+  for (let request = 0; request < 500; request++) await asker.ask(smallPath)
+  asker.close()
 }

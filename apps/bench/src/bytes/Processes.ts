@@ -24,12 +24,12 @@ process.once("exit", () => {
 
 /** Starts a server; ready once it accepts connections. */
 export const start = async (
-  command: string,
-  args: ReadonlyArray<string>,
-  listening: { readonly host: string; readonly port: number },
+  command: ReadonlyArray<string>,
+  listening: { readonly host: string; readonly port: number; readonly enter?: ReadonlyArray<string> },
   environment: Readonly<Record<string, string>> = {}
 ): Promise<Running> => {
-  const child: ChildProcess = spawn(command, args, {
+  const [program = "", ...args] = [...listening.enter ?? [], ...command]
+  const child: ChildProcess = spawn(program, args, {
     stdio: ["ignore", "ignore", "pipe"],
     env: { ...process.env, ...environment }
   })
@@ -47,7 +47,7 @@ export const start = async (
   )
   if (child.pid === undefined || child.exitCode !== null || waited >= limitMillis) {
     child.kill("SIGKILL")
-    throw new Error(`${command} does not listen on ${listening.host}:${listening.port}: ${errors}`)
+    throw new Error(`${command.join(" ")} does not listen on ${listening.host}:${listening.port}: ${errors}`)
   }
   return {
     pid: child.pid,

@@ -1,20 +1,34 @@
-/** The servers that are measured, each a process of its own on a loopback address. */
+/** The servers that are measured, each a process of its own. */
+import { spawnSync } from "node:child_process"
 import { existsSync } from "node:fs"
 import { mkdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
-import { imageFlags } from "../router/Cluster.ts"
+import { imageEnvironment, imageFlags } from "../router/Cluster.ts"
 import * as Content from "./Content.ts"
+import type { Host } from "./Network.ts"
 import * as Processes from "./Processes.ts"
 
 /** The daemon as it ships. */
 export const bundle = fileURLToPath(new URL("../../../spegel/bundle/main.js", import.meta.url))
 const yardstick = fileURLToPath(new URL("Yardstick.ts", import.meta.url))
 
+/** Where a server listens. */
 export interface Address {
   readonly host: string
   readonly port: number
+  /** The command that runs another one on the server's host; none for this process' own host. */
+  readonly enter?: ReadonlyArray<string>
 }
+
+/** A server's place on a host. */
+export const at = ({ address, enter }: Host, number: number, port: number): Address => ({
+  host: address(number),
+  port,
+  enter
+})
+
+export type Plane = "zero-copy" | "portable"
 
 /** Where nginx is, if it is installed (Debian package nginx-light or nginx). */
 export const nginxPath: string | undefined = [...(process.env["PATH"] ?? "").split(":"), "/usr/sbin"]
@@ -37,7 +51,7 @@ http {
 }
 `
   )
-  return Processes.start(nginxPath, ["-p", home, "-c", join(home, "nginx.conf")], address)
+  return Processes.start([nginxPath, "-p", home, "-c", join(home, "nginx.conf")], address)
 }
 
 /** nginx that serves the files by sendfile. */
@@ -56,9 +70,9 @@ export const nginxProxy = (directory: string, address: Address, upstream: Addres
 
 /** A few lines of node:http. */
 export const node = (kind: "serve" | "relay" | "manifest", address: Address, source: string) =>
-  Processes.start(process.execPath, [yardstick, kind, address.host, String(address.port), source], address)
+  Processes.start([process.execPath, yardstick, kind, address.host, String(address.port), source], address)
 
-/** The bundled daemon, with the flags of the image that ships; `npm run bundle` makes it. */
+/** The bundled daemon, as the image runs it; `npm run bundle` makes it. */
 export const spegel = async (
   directory: string,
   address: Address,
@@ -67,26 +81,34 @@ export const spegel = async (
     /** Where peers reach the router; `address` where nothing else is given. */
     readonly routerHost?: string
     readonly bootstrap?: Address
+    /** How it moves bodies; what it chooses itself where none is given. */
+    readonly plane?: Plane
+    readonly flags?: ReadonlyArray<string>
     readonly environment?: Readonly<Record<string, string>>
   }
 ) => {
   if (!existsSync(bundle)) throw new Error("there is no bundle: run npm run bundle before")
   const { host, port } = address
   const router = options.routerHost ?? host
+  const environment = { ...imageEnvironment, NODE_COMPILE_CACHE: join(directory, "compiled"), ...options.environment }
+  const program = [...imageFlags, bundle]
+  // In the image all code was compiled before, by such a run.
+  if (!existsSync(environment.NODE_COMPILE_CACHE)) {
+    spawnSync(process.execPath, [...program, "version"], { env: environment })
+  }
   return Processes.start(
-    process.execPath,
     [
-      ...imageFlags,
-      bundle,
+      process.execPath,
+      ...program,
       "registry",
       `--store=oci-layout:${join(directory, options.store)}`,
       `--registry-addr=${host}:${port}`,
       `--router-addr=${router}:${port + 1}`,
       `--metrics-addr=${host}:${port + 2}`,
       `--data-dir=${join(directory, `data-${host}`)}`,
-      // On a busy machine the lookup is not what is measured.
-      "--mirror-resolve-timeout=2s",
       "--log-level=ERROR",
+      ...(options.plane === undefined ? [] : [`--data-plane=${options.plane}`]),
+      ...(options.flags ?? []),
       ...(options.bootstrap === undefined
         ? []
         : [
@@ -95,6 +117,6 @@ export const spegel = async (
         ])
     ],
     address,
-    options.environment
+    environment
   )
 }

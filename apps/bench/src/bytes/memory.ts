@@ -1,73 +1,118 @@
-/** Memory of the daemon while many clients read slowly. */
+/** Memory of the daemon, and what the kernel holds for it, while it moves large blobs. */
+import { fileURLToPath } from "node:url"
 import type { Bar } from "../Bar.ts"
 import { sleep } from "../Waiting.ts"
 import * as Content from "./Content.ts"
+import { type Hosts, run } from "./Network.ts"
 import * as Processes from "./Processes.ts"
-import { startRelay, untilFound } from "./relay.ts"
+import { startMirror, startPeer } from "./relay.ts"
 import { query, withServers } from "./serve.ts"
 import * as Servers from "./Servers.ts"
 import * as Sink from "./Sink.ts"
 
 export interface MemoryFigures {
+  readonly implementation: Servers.Plane
   readonly way: "serve" | "relay"
-  readonly clients: number
+  readonly load: string
   readonly idleMiB: number
   readonly peakMiB: number
+  /** Most of resident memory, buffers of sockets and pipes together. */
+  readonly withKernelMiB: number
+  /** Clients that were told to ask another. */
+  readonly refused: number
 }
 
-const clients = 64
-const size = 64 * 1024 ** 2
-const bytesPerSecond = 1_000_000
+const mib = 1024 ** 2
+const planes = ["zero-copy", "portable"] as const
+const fast = { load: "8 x 1 GiB", clients: 8, size: 1024 * mib, bytesPerSecond: 0 }
+const slow = { load: "64 readers of 1 MB/s", clients: 64, size: 24 * mib, bytesPerSecond: 1_000_000 }
+const loads = [fast, slow] as const
 const settleMillis = 5000
-const sampleMillis = 50
+const sampleMillis = 100
 
-/** The most memory that a process has while slow clients take a blob. */
-const peak = async (pid: number, job: Pick<Sink.Job, "host" | "port" | "path">): Promise<number> => {
-  let most = 0
+const script = fileURLToPath(new URL("kernelMemory.pl", import.meta.url))
+
+/** Asked on the process' host, whose sockets it has. */
+const kernelMiB = async (pid: number, enter: ReadonlyArray<string>): Promise<number> => {
+  const { stdout } = await run(...enter, "perl", script, String(pid))
+  const { pipes, sockets } = JSON.parse(stdout) as { readonly sockets: number; readonly pipes: number }
+  return (pipes + sockets) / mib
+}
+
+/** The most memory that a process has while clients take a blob. */
+const peak = async (
+  pid: number,
+  job: Sink.Job & Pick<Servers.Address, "enter">
+): Promise<Pick<MemoryFigures, "peakMiB" | "withKernelMiB" | "refused">> => {
+  let [peakMiB, withKernelMiB] = [0, 0]
   const readers = { over: false }
-  const reading = Sink.run({ ...job, fields: [], clients, requests: 1, bytesPerSecond }).finally(() => {
-    readers.over = true
-  })
+  const reading = Sink.runSome(job).finally(() => readers.over = true)
   while (!readers.over) {
-    most = Math.max(most, await Processes.rssMiB(pid))
+    const rss = await Processes.rssMiB(pid)
+    peakMiB = Math.max(peakMiB, rss)
+    withKernelMiB = Math.max(withKernelMiB, rss + await kernelMiB(pid, job.enter ?? []))
     await sleep(sampleMillis)
   }
-  await reading
-  return most
+  const { refused } = await reading
+  return { peakMiB, withKernelMiB, refused }
 }
 
 export const memory = (
+  hosts: Hosts,
   port: number
 ): Promise<{ readonly figures: ReadonlyArray<MemoryFigures>; readonly bars: ReadonlyArray<Bar> }> =>
   withServers(async (directory, started) => {
-    const blob = await Content.blob(directory, size)
-    const path = blob.path + query
+    const paths = new Map<string, string>()
+    for (const { load, size } of loads) paths.set(load, (await Content.blob(directory, size)).path + query)
+    const figures: Array<MemoryFigures> = []
     const measure = async (
+      implementation: Servers.Plane,
       way: MemoryFigures["way"],
       pid: number,
       address: Servers.Address
-    ): Promise<MemoryFigures> => {
+    ) => {
       await sleep(settleMillis)
       const idleMiB = await Processes.rssMiB(pid)
-      return { way, clients, idleMiB, peakMiB: await peak(pid, { ...address, path }) }
+      for (const { bytesPerSecond, clients, load } of loads) {
+        const job = { ...address, path: paths.get(load) ?? "", clients, requests: 1, bytesPerSecond }
+        figures.push({ implementation, way, load, idleMiB, ...await peak(pid, job) })
+      }
     }
-    const at = { host: "127.8.0.1", port }
-    const holder = await started(Servers.spegel(directory, at, { store: "layout" }))
-    const served = await measure("serve", holder.pid, at)
-    await holder.stop()
-    const relayed = Servers.nginxPath === undefined ? [] : await (async () => {
-      const { mirror, relay } = await startRelay(directory, port, started)
-      await untilFound(mirror, path)
-      return [await measure("relay", relay.pid, mirror)]
-    })()
-    const figures = [served, ...relayed]
+    for (const [index, plane] of planes.entries()) {
+      const address = Servers.at(hosts.far, 11 + index, port)
+      const { pid } = await started(Servers.spegel(directory, address, { store: "layout", plane }))
+      await measure(plane, "serve", pid, address)
+    }
+    if (Servers.nginxPath !== undefined) {
+      const { peer } = await startPeer(directory, hosts, port, started)
+      for (const [index, plane] of planes.entries()) {
+        const address = Servers.at(hosts.near, 1 + index, port)
+        const pid = await startMirror(directory, address, { plane, peer, paths: [...paths.values()] }, started)
+        await measure(plane, "relay", pid, address)
+      }
+    }
+    const zeroCopy = figures.filter(({ implementation }) => implementation === "zero-copy")
     return {
       figures,
-      bars: figures.map(({ idleMiB, peakMiB, way }) => ({
-        name: `memory beyond idle, ${way}, ${clients} readers of 1 MB/s`,
-        value: peakMiB - idleMiB,
-        bound: 40,
-        unit: "MiB"
-      }))
+      bars: [
+        ...zeroCopy.map(({ idleMiB, load, peakMiB, way }): Bar => ({
+          name: `zero-copy, ${way}, ${load}: memory beyond idle`,
+          value: peakMiB - idleMiB,
+          bound: load === fast.load ? 12 : 16,
+          unit: "MiB"
+        })),
+        ...zeroCopy.filter(({ load }) => load === slow.load).map(({ idleMiB, load, way, withKernelMiB }): Bar => ({
+          name: `zero-copy, ${way}, ${load}: the same with sockets and pipes`,
+          value: withKernelMiB - idleMiB,
+          bound: 96,
+          unit: "MiB"
+        })),
+        ...zeroCopy.map(({ load, refused, way }): Bar => ({
+          name: `zero-copy, ${way}, ${load}: clients refused`,
+          value: refused,
+          bound: 0,
+          unit: ""
+        }))
+      ]
     }
   })

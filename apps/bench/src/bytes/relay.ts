@@ -1,145 +1,113 @@
-/** A peer's bytes to clients. The peer is nginx, under the address of a member of the network that says it has them. */
-import { createHash } from "node:crypto"
-import type * as Bar from "../Bar.ts"
-import { percentile } from "../Statistics.ts"
+/**
+ * A peer's bytes to clients on the mirror's host. The peer, on another host, is nginx, under the address of a member of the
+ * network that says it has them.
+ */
+import * as Bar from "../Bar.ts"
 import { until } from "../Waiting.ts"
 import * as Comparison from "./Comparison.ts"
 import * as Content from "./Content.ts"
 import type { Target } from "./Load.ts"
-import type { Running } from "./Processes.ts"
-import { cpu, largeSize, plan, query, ratioBar, type Result, withServers } from "./serve.ts"
+import type { Hosts } from "./Network.ts"
+import { largeSize, query, type Result, type Started, withServers } from "./serve.ts"
 import * as Servers from "./Servers.ts"
 
-/** GiB per second that one core hashes. */
-const sha256Speed = (): number => {
-  const chunk = Buffer.alloc(1024 ** 2)
-  const speeds = Array.from({ length: 5 }, () => {
-    const hash = createHash("sha256")
-    const before = process.cpuUsage()
-    for (let mib = 0; mib < 256; mib++) hash.update(chunk)
-    const { system, user } = process.cpuUsage(before)
-    return 0.25 / ((user + system) / 1e6)
-  })
-  return percentile(speeds, 0.5)
-}
-
-/**
- * How many times the CPU a GiB of nginx's proxy and the peer together spegel-ts and the peer take. On one machine the
- * kernel charges the peer's sending to whichever of the two is slower.
- */
-interface WithPeer {
-  readonly clients: number
-  readonly ratio: number | undefined
-}
-
-/**
- * A daemon without content, and a peer of it. The peer is two processes: a daemon that tells of the content, and nginx
- * that has it, at the daemon's address and the port that registries of this network have.
- */
-export const startRelay = async (
-  directory: string,
-  port: number,
-  started: (server: Promise<Running>) => Promise<Running>
-) => {
-  const mirror = { host: "127.8.0.2", port }
-  const peer = { host: "127.8.0.3", port }
-  const holder = await started(
-    Servers.spegel(directory, { host: "127.8.0.4", port }, {
-      store: "layout",
-      routerHost: peer.host,
-      bootstrap: mirror
-    })
-  )
+/** The member that tells of the content: its registry is elsewhere, and nginx has the port that it names. */
+export const startPeer = async (directory: string, { far }: Hosts, port: number, started: Started) => {
+  const peer = Servers.at(far, 1, port)
+  await started(Servers.spegel(directory, Servers.at(far, 2, port), { store: "layout", routerHost: peer.host }))
   const files = await started(Servers.nginxFiles(directory, peer))
-  const relay = await started(Servers.spegel(directory, mirror, { store: "empty", bootstrap: peer }))
-  return { mirror, peer, relay, pids: [holder.pid, files.pid] }
+  return { peer, pid: files.pid }
 }
 
-/** Waits until the mirror finds the peer. */
-export const untilFound = async (mirror: Servers.Address, path: string): Promise<void> => {
-  const limitMillis = 30_000
-  const url = `http://${mirror.host}:${mirror.port}${path}`
-  const waited = await until(async () => {
-    const response = await fetch(url, { method: "HEAD" }).catch(() => undefined)
-    return response?.status === 200
-  }, limitMillis)
-  if (waited >= limitMillis) throw new Error(`the mirror does not find ${url}`)
+/** On a busy machine the lookup is not what is measured. */
+const patient = ["--mirror-resolve-timeout=2s"]
+
+/** A daemon without content that finds the peer. */
+export const startMirror = async (
+  directory: string,
+  address: Servers.Address,
+  options: { readonly plane: Servers.Plane; readonly peer: Servers.Address; readonly paths: ReadonlyArray<string> },
+  started: Started
+) => {
+  const { paths, peer: bootstrap, plane } = options
+  const { pid } = await started(
+    Servers.spegel(directory, address, { store: "empty", plane, bootstrap, flags: patient })
+  )
+  for (const path of paths) {
+    const limitMillis = 30_000
+    const url = `http://${address.host}:${address.port}${path}`
+    const waited = await until(
+      () => fetch(url, { method: "HEAD" }).then(({ status }) => status === 200, () => false),
+      limitMillis
+    )
+    if (waited >= limitMillis) throw new Error(`the mirror does not find ${url}`)
+  }
+  return pid
 }
 
 export const relay = (options: {
+  readonly hosts: Hosts
   readonly rounds: number
   readonly port: number
   readonly others: ReadonlyArray<Target>
-}): Promise<Result & { readonly sha256GibPerSecond: number; readonly withPeer: ReadonlyArray<WithPeer> }> =>
+}): Promise<Result> =>
   withServers(async (directory, started) => {
     if (Servers.nginxPath === undefined) {
       throw new Error("nginx is the peer here: install it (apt-get install nginx-light)")
     }
+    const { hosts, port } = options
     const large = await Content.blob(directory, largeSize)
     const small = await Content.blob(directory, 1024)
-    const { mirror, peer, pids, relay } = await startRelay(directory, options.port, started)
-    await untilFound(mirror, large.path + query)
-    await untilFound(mirror, small.path + query)
-    const at = (index: number) => ({ host: "127.8.0.5", port: options.port + 10 * index })
     const paths = { path: large.path + query, smallPath: small.path + query }
-    const verified: Target = { name: "spegel-ts verified", pid: relay.pid, ...mirror, ...paths, fields: [] }
-    const target = async (name: string, address: Servers.Address, server: Promise<Running>): Promise<Target> => ({
-      name,
-      pid: (await started(server)).pid,
-      ...address,
-      ...paths,
-      fields: []
-    })
-    const targets: ReadonlyArray<Target> = [
-      // A part cannot be verified: all but the first byte is the same way without hashing.
-      { ...verified, name: "spegel-ts", fields: ["range: bytes=1-\r\n"] },
-      verified,
-      await target("nginx proxy", at(0), Servers.nginxProxy(directory, at(0), peer)),
-      await target("node:http pipe", at(1), Servers.node("relay", at(1), `http://${peer.host}:${peer.port}`)),
-      ...options.others
-    ]
-    const sha256Before = sha256Speed()
-    const comparison = await Comparison.run(targets, plan(options.rounds), [
-      ...pids,
-      ...new Set(targets.flatMap(({ pid }) => pid ?? []))
-    ])
-    const sha256GibPerSecond = (sha256Before + sha256Speed()) / 2
-    const figuresOf = (name: string, clients: number) =>
-      comparison.figures.find((figures) => figures.implementation === name && figures.clients === clients)
-    const withPeer = [1, 8].map((clients): WithPeer => ({
-      clients,
-      ratio: comparison.ratio(
-        ({ serversCpuSecondsPerGib }) => serversCpuSecondsPerGib,
-        "spegel-ts",
-        "nginx proxy",
-        clients
-      )
-    }))
-    const bars: ReadonlyArray<Bar.Bar> = [
-      ...[1, 8].flatMap((clients) => [
-        ratioBar(
-          `relaying, CPU a GiB, of node:http pipe, ${clients} clients`,
-          comparison.ratio(cpu, "spegel-ts", "node:http pipe", clients),
-          0.35
-        ),
-        ratioBar(
-          `relaying, CPU a GiB, of nginx's buffered proxy, ${clients} clients`,
-          comparison.ratio(cpu, "spegel-ts", "nginx proxy", clients),
-          1.2
-        ),
-        ratioBar(
-          `relaying verified, speed, of one core's sha256, ${clients} clients`,
-          (figuresOf("spegel-ts verified", clients)?.gibPerSecond ?? 0) / sha256GibPerSecond,
-          0.7,
+    const { peer, pid: peerPid } = await startPeer(directory, hosts, port, started)
+    const at = (number: number) => Servers.at(hosts.near, number, port)
+    const daemon = async (plane: Servers.Plane, number: number): Promise<Target> => {
+      const mirror = { plane, peer, paths: Object.values(paths) }
+      return { name: plane, pid: await startMirror(directory, at(number), mirror, started), ...at(number), ...paths }
+    }
+    const proxy = await started(Servers.nginxProxy(directory, at(3), peer))
+    const node = await started(Servers.node("relay", at(4), `http://${peer.host}:${peer.port}`))
+    const comparison = await Comparison.run(
+      [
+        await daemon("zero-copy", 1),
+        await daemon("portable", 2),
+        { name: "nginx proxy", pid: proxy.pid, ...at(3), ...paths },
+        { name: "node:http", pid: node.pid, ...at(4), ...paths },
+        ...options.others
+      ],
+      options.rounds,
+      peerPid
+    )
+    const p99 = (name: string, clients: number) =>
+      comparison.figures.find((line) => line.implementation === name && line.clients === clients)?.firstByteMs?.p99 ??
+        NaN
+    const busy = p99("zero-copy", 8)
+    const yardstick = "nginx proxy"
+    const zeroCopy = { implementation: "zero-copy", yardstick }
+    const portable = { implementation: "portable", yardstick }
+    return {
+      ...comparison,
+      bars: [
+        ...comparison.bars("zero-copy, CPU a GiB, of nginx's proxy", cpu, zeroCopy, 0.7),
+        ...comparison.bars(
+          "zero-copy, speed, of nginx's proxy",
+          ({ gibPerSecond }) => gibPerSecond,
+          zeroCopy,
+          1,
           true
-        )
-      ]).flat(),
-      {
-        name: "first byte of 1 KiB during 8 verified relays, p99",
-        value: figuresOf("spegel-ts verified", 8)?.firstByteMs ?? Infinity,
-        bound: 30,
-        unit: "ms"
-      }
-    ]
-    return { figures: comparison.figures, otherCpus: comparison.otherCpus, bars, sha256GibPerSecond, withPeer }
+        ),
+        ...comparison.bars("portable, CPU a GiB, of nginx's proxy", cpu, portable, 1.2),
+        ...[
+          ["nginx's proxy", p99("nginx proxy", 8), 1] as const,
+          ["its own when idle", p99("zero-copy", 0), 3] as const
+        ].map(([whose, theirs, bound]) => ({
+          name: `zero-copy, first byte under 8 relays, p99, of ${whose}`,
+          value: busy / theirs,
+          bound,
+          unit: Bar.times
+        }))
+      ]
+    }
   })
+
+const cpu = ({ cpuSecondsPerGib }: { readonly cpuSecondsPerGib: number | undefined }) => cpuSecondsPerGib

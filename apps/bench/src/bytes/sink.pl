@@ -4,7 +4,7 @@
 # perl sink.pl HOST PORT CLIENTS REQUESTS BYTES_PER_SECOND HEAD
 #
 # Each client sends the request HEAD so many times, one after another, and takes so many bytes per second of the answers;
-# 0 for all that it can get. Prints {"bytes", "seconds", "cpuSeconds"}.
+# 0 for all that it can get. A client that is told 404 or 503 leaves. Prints {"bytes", "refused", "seconds", "cpuSeconds"}.
 use strict;
 use warnings;
 use Errno qw(EAGAIN);
@@ -20,6 +20,7 @@ my $pause_seconds = 0.05;
 my $ticks_per_second = POSIX::sysconf(POSIX::_SC_CLK_TCK());
 
 my $received = 0;
+my $refused = 0;
 my $buffer = '';
 my %client_of;
 my ($begun) = POSIX::times();
@@ -47,6 +48,11 @@ sub read_head {
   defined recv($client->{socket}, $buffer, $longest_head, MSG_PEEK | MSG_DONTWAIT) or die "the answer: $!";
   my $end = index($buffer, "\r\n\r\n");
   return if $end < 0 and length($buffer) > 0 and length($buffer) < $longest_head;
+  if ($buffer =~ m{^HTTP/1\.1 (?:404|503) }) {
+    $refused++;
+    delete $client_of{fileno($client->{socket})};
+    return;
+  }
   die "answered " . substr($buffer, 0, 300) if $end < 0 or $buffer !~ m{^HTTP/1\.1 20[06] };
   $buffer =~ /^content-length: (\d+)/im or die "an answer without a length";
   $client->{left} = $1 + 0;
@@ -108,4 +114,5 @@ while (%client_of) {
   }
 }
 my (undef, $user, $system) = POSIX::times();
-printf '{"bytes":%d,"seconds":%.3f,"cpuSeconds":%.3f}', $received, seconds(), ($user + $system) / $ticks_per_second;
+printf '{"bytes":%d,"refused":%d,"seconds":%.3f,"cpuSeconds":%.3f}', $received, $refused, seconds(),
+  ($user + $system) / $ticks_per_second;

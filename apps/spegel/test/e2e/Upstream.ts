@@ -112,15 +112,20 @@ export const start = Effect.gen(function*() {
     publish,
     /** Forgets all images. */
     clear: Effect.promise(() => rm(join(directory, "data"), { recursive: true, force: true })),
-    /** Pushes an image of noise; gives its full name. */
+    /** Pushes an image of noise, which shares layers with others of the same seed only; gives its full name. */
     push: Effect.fnUntraced(
-      function*(image: { readonly tag: string; readonly layers: number; readonly layerSize: number }) {
+      function*(image: {
+        readonly tag: string
+        readonly layers: number
+        readonly layerSize: number
+        readonly seed?: number
+      }) {
         const root = join(directory, `image-${image.tag}`)
         const writer = yield* OciLayoutWriter.make({ root })
         const name = `${host}/team/app:${image.tag}`
         const reference = Result.getOrThrow(Reference.parse(name))
         const layerSizes = Array.from({ length: image.layers }, () => image.layerSize)
-        const written = yield* DemoImage.write({ writer, reference, layerSizes })
+        const written = yield* DemoImage.write({ writer, reference, layerSizes, seed: image.seed ?? 0 })
         yield* publish(writer, written, image.tag)
         yield* Effect.promise(() => rm(root, { recursive: true }))
         return { name, ...written }

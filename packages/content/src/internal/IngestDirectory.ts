@@ -7,6 +7,9 @@ import type { Ingest, StoreUnavailable } from "../ContentStore.ts"
 import { readSmall } from "./BoundedFile.ts"
 import { isMissing, tryFile } from "./FileFailure.ts"
 
+/** containerd's metadata store keeps refs as `<namespace>/<number>/<ref>`; other writers have no namespaces. */
+const containerdRef = /^([^/]+)\/[0-9]+\/(.+)$/s
+
 /** containerd names an ingest `<kind>-<digest>`, with an image name in between where the descriptor has one. */
 const digestOfIngest = /(?:^|[-@])(sha256:[0-9a-f]{64})$/
 const decimal = /^[0-9]{1,15}$/
@@ -27,13 +30,21 @@ const names = async (directory: string): Promise<ReadonlyArray<string>> => {
 
 const readIngest = async (directory: string): Promise<Option.Option<Ingest>> => {
   const path = join(directory, "data")
-  const ref = await readSmall(join(directory, "ref"), maxRefSize)
-  const digest = digestOfIngest.exec(ref?.toString("utf8").trim() ?? "")?.[1]
+  const text = (await readSmall(join(directory, "ref"), maxRefSize))?.toString("utf8").trim() ?? ""
+  const [, namespace = "", ref = text] = containerdRef.exec(text) ?? []
+  const digest = digestOfIngest.exec(ref)?.[1]
   const total = (await readSmall(join(directory, "total"), 32))?.toString("utf8").trim()
   if (digest === undefined || total === undefined || !decimal.test(total) || Number(total) === 0) return Option.none()
   const data = await lstat(path)
   return data.isFile()
-    ? Option.some({ digest: Digest.Digest.make(digest), path, size: Number(total), written: data.size })
+    ? Option.some({
+      namespace,
+      ref,
+      digest: Digest.Digest.make(digest),
+      path,
+      size: Number(total),
+      written: data.size
+    })
     : Option.none()
 }
 

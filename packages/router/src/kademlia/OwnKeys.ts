@@ -17,9 +17,13 @@ export interface OwnKeysOptions {
 }
 
 const membersAtOnce = 8
+/** Keys are text, which is kept once, until they are sent. */
+const keysPerRequest = 1000
 /** Keys that are assigned before others have a turn: lookups go on meanwhile. */
 const keysPerTurn = 64
 const retryMillis = 1000
+/** Keys are handed out again after this share of the interval at the earliest. */
+const leastSpread = 0.8
 /** So many are looked at one by one; of more it is cheaper to look for all keepers of a key. */
 const fewNewcomers = 5
 
@@ -27,6 +31,8 @@ export class OwnKeys {
   /** Keys with the time at which they were handed out. */
   readonly #keys = new Map<string, number>()
   readonly #options: OwnKeysOptions
+  /** No key is due before. */
+  #dueAt = Infinity
   constructor(options: OwnKeysOptions) {
     this.#options = options
   }
@@ -43,6 +49,7 @@ export class OwnKeys {
     const now = this.#options.environment.now()
     const texts = keys.map(textOf)
     for (const key of texts) this.#keys.set(key, now)
+    this.#dueAt = Math.min(this.#dueAt, now + leastSpread * this.#options.refreshMillis)
     await this.#handOut(texts)
   }
 
@@ -71,10 +78,14 @@ export class OwnKeys {
    * may have forgotten this node meanwhile.
    */
   refresh(now: number, all: boolean): void {
+    if (!all && now <= this.#dueAt) return
+    const { refreshMillis } = this.#options
     const due: Array<string> = []
+    this.#dueAt = now + leastSpread * refreshMillis
     for (const [key, since] of this.#keys) {
-      const spread = 0.8 + 0.2 * (key.charCodeAt(key.length - 1) / 256)
-      if (all || now - since > this.#options.refreshMillis * spread) due.push(key)
+      const dueAt = since + (leastSpread + (1 - leastSpread) * (key.charCodeAt(key.length - 1) / 256)) * refreshMillis
+      if (all || now > dueAt) due.push(key)
+      else this.#dueAt = Math.min(this.#dueAt, dueAt)
     }
     for (const key of due) this.#keys.set(key, now)
     if (due.length > 0) void this.#handOut(due)
@@ -87,15 +98,18 @@ export class OwnKeys {
     const work = (await this.#byKeeper(keys, only)).entries()
     const send = async () => {
       for (const [member, assigned] of work) {
-        const batch = assigned.filter((key) => this.#keys.has(textOf(key)))
-        try {
-          await transport.provide(member, batch)
-          membership.heard(member)
-          // Withdrawn meanwhile: that word may have been the faster one.
-          this.#tellWithdrawn(member, batch.filter((key) => !this.#keys.has(textOf(key))))
-        } catch (error) {
-          membership.failed(member, error)
-          if (membership.members.get(member.id) === member) again.push(...batch.map(textOf))
+        for (let from = 0; from < assigned.length; from += keysPerRequest) {
+          const batch = assigned.slice(from, from + keysPerRequest).filter((key) => this.#keys.has(key))
+          try {
+            await transport.provide(member, batch.map(bytesOf))
+            membership.heard(member)
+            // Withdrawn meanwhile: that word may have been the faster one.
+            this.#tellWithdrawn(member, batch.filter((key) => !this.#keys.has(key)).map(bytesOf))
+          } catch (error) {
+            membership.failed(member, error)
+            if (membership.members.get(member.id) === member) again.push(...assigned.slice(from))
+            break
+          }
         }
       }
     }
@@ -109,15 +123,14 @@ export class OwnKeys {
   async #byKeeper(
     keys: ReadonlyArray<string>,
     only: ReadonlySet<Member> | undefined
-  ): Promise<Map<Member, Array<Uint8Array>>> {
-    const batches = new Map<Member, Array<Uint8Array>>()
+  ): Promise<Map<Member, Array<string>>> {
+    const batches = new Map<Member, Array<string>>()
     for (const [index, key] of keys.entries()) {
       if (index % keysPerTurn === keysPerTurn - 1) await new Promise<void>((resolve) => this.#options.after(0, resolve))
-      const bytes = bytesOf(key)
-      for (const keeper of this.#keepersOf(positionOf(bytes), only)) {
+      for (const keeper of this.#keepersOf(positionOf(bytesOf(key)), only)) {
         const batch = batches.get(keeper)
-        if (batch === undefined) batches.set(keeper, [bytes])
-        else batch.push(bytes)
+        if (batch === undefined) batches.set(keeper, [key])
+        else batch.push(key)
       }
     }
     return batches

@@ -1,0 +1,97 @@
+/** How soon the first byte of a blob of 1 KiB comes that a peer on another host holds, or a 404 where nobody holds it. */
+import { createHash } from "node:crypto"
+import * as Bar from "../Bar.ts"
+import { percentile } from "../Statistics.ts"
+import { until } from "../Waiting.ts"
+import { Asker } from "./Asker.ts"
+import * as Content from "./Content.ts"
+import type { Hosts } from "./Network.ts"
+import { query, withServers } from "./serve.ts"
+import * as Servers from "./Servers.ts"
+
+export interface Latencies {
+  readonly name: string
+  readonly count: number
+  /** Answers with another status than was expected; they are not among those that are counted. */
+  readonly others: number
+  readonly p50: number
+  readonly p99: number
+}
+
+const blobs = 200
+const warmUps = 100
+const firstMillis = 1000
+/** More than can be asked for in that time. */
+const firstBlobs = 1000
+
+const textOf = (url: string) => fetch(url).then(async (response) => response.ok ? await response.text() : "", () => "")
+
+const waitFor = async (url: string, isDone: (text: string) => boolean): Promise<void> => {
+  const limitMillis = 30_000
+  const waited = await until(async () => isDone(await textOf(url)), limitMillis)
+  if (waited >= limitMillis) throw new Error(`${url} does not answer as it should`)
+}
+
+/** Paths until a time is over. */
+function* within(millis: number, paths: ReadonlyArray<string>): Generator<string> {
+  const begun = performance.now()
+  for (const path of paths) {
+    if (performance.now() - begun > millis) return
+    yield path
+  }
+}
+
+export const latency = (
+  hosts: Hosts,
+  port: number
+): Promise<{ readonly figures: ReadonlyArray<Latencies>; readonly bars: ReadonlyArray<Bar.Bar> }> =>
+  withServers(async (directory, started) => {
+    const make = async (count: number) => {
+      const paths: Array<string> = []
+      while (paths.length < count) paths.push((await Content.blob(directory, 1024)).path + query)
+      return paths
+    }
+    const [early, warming, measured] = [await make(firstBlobs), await make(warmUps), await make(blobs)]
+    const missing = Array.from(
+      { length: blobs },
+      (_, index) => `/v2/bench/blobs/sha256:${createHash("sha256").update(`missing ${index}`).digest("hex")}${query}`
+    )
+    const peer = Servers.at(hosts.far, 1, port)
+    const mirror = Servers.at(hosts.near, 1, port)
+    await started(Servers.spegel(directory, peer, { store: "layout" }))
+    await waitFor(`http://${peer.host}:${port + 2}/metrics`, (metrics) => {
+      const keys = Number(/^spegel_advertised_keys\{.*\} (\d+)$/m.exec(metrics)?.[1])
+      return keys >= early.length + warming.length + measured.length
+    })
+    await started(Servers.spegel(directory, mirror, { store: "empty", bootstrap: peer }))
+    await waitFor(`http://${mirror.host}:${port}/readyz`, (body) => body !== "")
+    const asker = new Asker(mirror)
+    const ask = async (name: string, paths: Iterable<string>, status: number): Promise<Latencies> => {
+      const millis: Array<number> = []
+      let others = 0
+      for (const path of paths) {
+        const answer = await asker.ask(path)
+        if (answer.status === status) millis.push(answer.millis)
+        else others++
+      }
+      return { name, count: millis.length, others, p50: percentile(millis, 0.5), p99: percentile(millis, 0.99) }
+    }
+    const first = await ask("in the first second", within(firstMillis, early), 200)
+    await ask("to warm up", warming, 200)
+    const figures = [
+      first,
+      await ask("first ask", measured, 200),
+      await ask("asked again", measured, 200),
+      await ask("held by nobody", missing, 404)
+    ]
+    asker.close()
+    const [, asked, again] = figures as [Latencies, Latencies, Latencies]
+    return {
+      figures,
+      bars: [
+        { name: "first ask, p50", value: asked.p50, bound: 2.5, unit: "ms" },
+        { name: "first ask, p99, of its p50", value: asked.p99 / asked.p50, bound: 3, unit: Bar.times },
+        { name: "asked again, p99, of its p50", value: again.p99 / again.p50, bound: 3, unit: Bar.times }
+      ]
+    }
+  })

@@ -1,0 +1,83 @@
+/**
+ * Right bytes under load: a slow commit must look like nothing else. Processors and disk are busy while each version of
+ * containerd pulls the same image again and again; with `SPEGEL_FLIPS=all` 200 times in all.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Schedule } from "effect"
+import { spawn } from "node:child_process"
+import { existsSync } from "node:fs"
+import { availableParallelism } from "node:os"
+import { join } from "node:path"
+import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
+import * as ContainerdPackages from "../../../../packages/containerd/test/ContainerdPackages.ts"
+import * as CriClient from "../../../../packages/containerd/test/CriClient.ts"
+import { metric } from "./FlippedByte.ts"
+import * as Node from "./Node.ts"
+import * as Upstream from "./Upstream.ts"
+
+const missing = ContainerdDaemon.missingPrerequisite("docker-registry")
+const pulls = process.env["SPEGEL_FLIPS"] === "all" ? 200 : 6
+const mebibyte = 1024 * 1024
+const layers = 2
+
+const busy = "for (;;);"
+const writing = `
+  const { openSync, writeSync, fsyncSync } = require("node:fs")
+  const file = openSync(process.argv[1], "w")
+  const bytes = Buffer.alloc(32 * 1024 * 1024, 1)
+  for (;;) { writeSync(file, bytes, 0, bytes.length, 0); fsyncSync(file) }`
+
+/** A program that runs as long as the scope is open. */
+const running = (program: string, ...args: ReadonlyArray<string>) =>
+  Effect.acquireRelease(
+    Effect.sync(() => spawn(process.execPath, ["-e", program, ...args], { stdio: "ignore" })),
+    (child) => Effect.sync(() => child.kill("SIGKILL"))
+  )
+
+describe.skipIf(missing !== undefined)(
+  `right bytes under load${missing === undefined ? "" : ` (skipped: ${missing})`}`,
+  () => {
+    it.live("are committed: nobody is blamed, and nothing is discarded", () =>
+      Effect.gen(function*() {
+        const upstream = yield* Upstream.start
+        const ports = yield* Node.ports
+        const holder = yield* Node.start(1, ports, upstream.host)
+        const image = yield* upstream.push({ tag: "v1", layers, layerSize: 16 * mebibyte })
+        yield* holder.pull(image.name)
+        const layer = image.objects.at(-1)?.descriptor.digest ?? ""
+        const nodes = yield* Effect.forEach(ContainerdPackages.versions, (version, index) =>
+          Effect.flatMap(ContainerdPackages.fetch(version), (programs) =>
+            Node.start(index + 2, ports, upstream.host, {
+              programs,
+              registry: ["--mirror-resolve-timeout=5s", "--mirror-first-byte-timeout=10s", "--mirror-min-speed=0"]
+            })))
+        yield* Effect.forEach(Array.from({ length: availableParallelism() }), () =>
+          running(busy))
+        yield* Effect.flatMap(Upstream.temporary, (directory) =>
+          running(writing, join(directory, "file")))
+
+        for (let turn = 0; turn < pulls; turn++) {
+          const node = nodes[turn % nodes.length] ?? assert.fail("there are no nodes")
+          yield* turn % 2 === 0 ? node.pull(image.name) : node.pullByCri(image.name)
+          yield* CriClient.removeImage(node.containerd.socket, image.name)
+          yield* Effect.ignore(node.remove(image.name))
+          const path = join(node.containerd.contentPath, "blobs", "sha256", layer.slice("sha256:".length))
+          yield* Effect.repeat(Effect.sync(() => existsSync(path)), {
+            schedule: Schedule.spaced("20 millis"),
+            until: (held) => !held,
+            times: 3000
+          })
+        }
+        let committed = 0
+        for (const node of nodes) {
+          const fate = (name: string) => metric(node, String.raw`spegel_mirror_commits_total\{fate="${name}"\}`)
+          committed += (yield* fate("committed"))[0] ?? 0
+          assert.deepStrictEqual([yield* fate("right"), yield* fate("wrong"), yield* fate("unknown")], [[0], [0], [0]])
+          assert.deepStrictEqual(yield* metric(node, "spegel_mirror_corruptions_total"), [0])
+          assert.deepStrictEqual(yield* metric(node, "spegel_mirror_ingests_discarded_total"), [0])
+        }
+        // The last may not be looked at yet.
+        assert.isAtLeast(committed, layers * (pulls - nodes.length))
+      }), 3_600_000)
+  }
+)

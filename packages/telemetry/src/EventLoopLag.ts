@@ -1,0 +1,57 @@
+/**
+ * How late the event loop is, by a timer: how much longer than its interval a tick took, between two scrapes. prom-client
+ * measures that too, but wakes the process a hundred times a second for it, which is most of what an idle one costs, and
+ * counts the interval as lag.
+ */
+import { Effect, type Scope } from "effect"
+import { monitorEventLoopDelay } from "node:perf_hooks"
+import { Gauge, type Registry } from "prom-client"
+
+const intervalMillis = 100
+/** Milliseconds of a day: prom-client's own timer is to rest. */
+export const restingPrecision = 86_400_000
+
+const namesOf = ["min", "max", "mean", "stddev", "p50", "p90", "p99"].map((part) =>
+  `nodejs_eventloop_lag_${part}_seconds`
+)
+
+/** Puts the lag in place of prom-client's, under its names; gives what begins anew after a scrape. */
+export const register = Effect.fnUntraced(
+  function*(registry: Registry): Effect.fn.Return<() => void, never, Scope.Scope> {
+    const histogram = yield* Effect.acquireRelease(
+      Effect.sync(() => {
+        const histogram = monitorEventLoopDelay({ resolution: intervalMillis })
+        histogram.enable()
+        return histogram
+      }),
+      (histogram) => Effect.sync(() => histogram.disable())
+    )
+    const lag = (nanos: number) => histogram.count === 0 ? 0 : Math.max(0, nanos / 1e9 - intervalMillis / 1000)
+    const gauge = (part: string, help: string, read: () => number) =>
+      new Gauge({
+        name: `nodejs_eventloop_lag_${part}_seconds`,
+        help,
+        registers: [registry],
+        collect() {
+          this.set(read())
+        }
+      })
+    for (const name of namesOf) registry.removeSingleMetric(name)
+    gauge("min", "The least lag of the event loop since the last scrape.", () => lag(histogram.min))
+    gauge("max", "The greatest lag of the event loop since the last scrape.", () => lag(histogram.max))
+    gauge("mean", "The mean lag of the event loop since the last scrape.", () => lag(histogram.mean))
+    gauge(
+      "stddev",
+      "The standard deviation of the lag of the event loop since the last scrape.",
+      () => histogram.count === 0 ? 0 : histogram.stddev / 1e9
+    )
+    for (const percentile of [50, 90, 99]) {
+      gauge(
+        `p${percentile}`,
+        `The ${percentile}th percentile of the lag of the event loop since the last scrape.`,
+        () => lag(histogram.percentile(percentile))
+      )
+    }
+    return () => histogram.reset()
+  }
+)

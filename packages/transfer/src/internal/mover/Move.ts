@@ -1,0 +1,52 @@
+/** The common part of all moves. */
+import { maxUnsent } from "../../BodyBounds.ts"
+import { Progress } from "../../Progress.ts"
+import { epoll, errno, type Libc } from "./Libc.ts"
+import type { Poll, Watched } from "./Poll.ts"
+import type { Ending, Job } from "./Protocol.ts"
+
+/** Bytes of one body in a row, after which others have their turn. */
+export const turnBytes = 4 * 1024 * 1024
+
+/** Waits of a move: for a descriptor that it has armed, or for a time. */
+export type Waits = { readonly napMillis: number } | "armed"
+
+/** A body that is being moved. */
+export interface Move {
+  /** Moves what can be moved now. */
+  readonly step: () => Ending | Waits
+  /** It is over. */
+  readonly close: () => void
+}
+
+/** The parts that every move needs. */
+export interface Tools {
+  readonly libc: Libc
+  readonly poll: Poll
+  readonly job: Job
+  readonly client: Watched
+}
+
+/**
+ * Waits until the client takes bytes. A connection that is broken wakes it too, and the next call fails; one that is broken
+ * at another time is seen by Node, which goes on reading from it.
+ */
+export const waitForRoom = ({ client, poll }: Tools): Waits => {
+  poll.arm(client, epoll.OUT)
+  return "armed"
+}
+
+export const limitUnsent = ({ job, libc }: Tools): void => void libc.limitUnsent(job.to, maxUnsent)
+
+export const progressOf = ({ progress }: Job): Progress => new Progress(progress)
+
+/** Errors that tell of a client: EPIPE, and those of the network, from ENETDOWN to EHOSTUNREACH. */
+const isOfClient = (code: number): boolean =>
+  code === errno.EPIPE || (code >= errno.ENETDOWN && code <= errno.EHOSTUNREACH)
+
+/** The end of a move whose client takes no more bytes. */
+export const endOfClient = (code: number): Ending =>
+  isOfClient(code) ? { _tag: "ClientGone" } : { _tag: "Failed", reason: `errno ${code}` }
+
+/** The call may succeed when it is tried again. */
+export const isTransient = (code: number): boolean => code === errno.EAGAIN || code === errno.EINTR

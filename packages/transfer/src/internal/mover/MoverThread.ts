@@ -1,0 +1,166 @@
+/**
+ * The thread that moves bodies: one epoll, system calls that do not wait, no byte in JavaScript. Commands come through its
+ * port, whose messages it fetches itself: its event loop never runs.
+ */
+import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads"
+import { FileMove } from "./FileMove.ts"
+import { epoll, type Libc, load } from "./Libc.ts"
+import { limitUnsent, type Move, type Tools } from "./Move.ts"
+import { Pipes } from "./Pipes.ts"
+import { Poll, type Watched } from "./Poll.ts"
+import type { Command, Ending, Job, Report, ThreadData } from "./Protocol.ts"
+import { RelayMove } from "./RelayMove.ts"
+
+interface Running {
+  readonly job: Job
+  readonly move: Move
+  /** When it goes on without an event. */
+  wakeAt: number
+  /** Lets go of everything it has. */
+  readonly release: () => void
+}
+
+class MoverThread {
+  readonly #libc: Libc
+  readonly #port: MessagePort
+  readonly #poll: Poll
+  readonly #pipes: Pipes
+  readonly #wake: Watched
+  readonly #jobs = new Map<number, Running>()
+  /** Jobs by what they wait for. */
+  readonly #byKey = new Map<number, Running>()
+  /** Jobs that go on at a time. */
+  readonly #napping = new Set<Running>()
+  #closing = false
+
+  constructor(libc: Libc, port: MessagePort, wake: number) {
+    this.#libc = libc
+    this.#port = port
+    this.#poll = new Poll(libc)
+    this.#pipes = new Pipes(libc)
+    const watched = this.#poll.watch(wake)
+    if (watched === undefined) throw new Error(`epoll_ctl failed with errno ${libc.errno()}`)
+    this.#wake = watched
+  }
+
+  run(): void {
+    this.#report({ _tag: "Started" })
+    try {
+      while (!this.#closing) {
+        this.#poll.arm(this.#wake, epoll.IN)
+        this.#poll.wait(this.#patienceMillis(), (watched) => this.#onEvent(watched))
+        this.#wakeNapping()
+      }
+    } finally {
+      const ending: Ending = this.#closing ? { _tag: "Aborted" } : { _tag: "Failed", reason: "the mover's thread died" }
+      for (const running of this.#jobs.values()) this.#end(running, ending)
+      this.#pipes.close()
+      this.#poll.close()
+    }
+  }
+
+  #onEvent(watched: Watched): void {
+    if (watched === this.#wake) return this.#hear()
+    const running = this.#byKey.get(watched.key)
+    if (running !== undefined) this.#step(running)
+  }
+
+  #hear(): void {
+    this.#libc.drain(this.#wake.fd)
+    for (;;) {
+      const command = receiveMessageOnPort(this.#port)?.message as Command | undefined
+      if (command === undefined) return
+      if (command._tag === "Close") this.#closing = true
+      else if (command._tag === "Move") this.#start(command.job)
+      else {
+        const running = this.#jobs.get(command.id)
+        if (running !== undefined) this.#end(running, { _tag: "Aborted" })
+      }
+    }
+  }
+
+  #start(job: Job): void {
+    const running = this.#make(job)
+    if (running === undefined) return this.#tell(job, { _tag: "Refused" })
+    this.#jobs.set(job.id, running)
+    this.#step(running)
+  }
+
+  /** Everything that a job needs; undefined where something is not to be had. */
+  #make(job: Job): Running | undefined {
+    const client = this.#poll.watch(job.to)
+    if (client === undefined) return undefined
+    const tools: Tools = { libc: this.#libc, poll: this.#poll, job, client }
+    limitUnsent(tools)
+    if (job.kind !== "relay") {
+      const move = new FileMove(tools)
+      return this.#keep([client], { job, move, wakeAt: 0, release: () => this.#release([client], move) })
+    }
+    const peer = this.#poll.watch(job.from)
+    const pipe = peer === undefined ? undefined : this.#pipes.acquire()
+    if (peer === undefined || pipe === undefined) {
+      for (const watched of [client, peer]) if (watched !== undefined) this.#poll.forget(watched)
+      return undefined
+    }
+    const move = new RelayMove(tools, peer, pipe)
+    const release = () => {
+      this.#release([client, peer], move)
+      this.#pipes.release(pipe, move.isEmpty)
+    }
+    return this.#keep([client, peer], { job, move, wakeAt: 0, release })
+  }
+
+  #keep(watched: ReadonlyArray<Watched>, running: Running): Running {
+    for (const { key } of watched) this.#byKey.set(key, running)
+    return running
+  }
+
+  #release(watched: ReadonlyArray<Watched>, move: Move): void {
+    move.close()
+    for (const one of watched) {
+      this.#byKey.delete(one.key)
+      this.#poll.forget(one)
+    }
+  }
+
+  #step(running: Running): void {
+    this.#napping.delete(running)
+    const result = running.move.step()
+    if (result === "armed") return
+    if ("_tag" in result) return this.#end(running, result)
+    running.wakeAt = performance.now() + result.napMillis
+    this.#napping.add(running)
+  }
+
+  #patienceMillis(): number {
+    if (this.#napping.size === 0) return -1
+    const first = Math.min(...[...this.#napping].map(({ wakeAt }) => wakeAt))
+    return Math.max(0, Math.ceil(first - performance.now()))
+  }
+
+  #wakeNapping(): void {
+    if (this.#napping.size === 0) return
+    const now = performance.now()
+    for (const running of this.#napping) if (running.wakeAt <= now) this.#step(running)
+  }
+
+  #end(running: Running, ending: Ending): void {
+    this.#napping.delete(running)
+    this.#jobs.delete(running.job.id)
+    running.release()
+    this.#tell(running.job, ending)
+  }
+
+  /** Closes the job's descriptors before it tells: the event loop may then do with the connections what it likes. */
+  #tell({ from, id, to }: Job, ending: Ending): void {
+    this.#libc.close(from)
+    this.#libc.close(to)
+    this.#report({ _tag: "Ended", id, ending, idlePipes: this.#pipes.kept })
+  }
+
+  #report(report: Report): void {
+    this.#port.postMessage(report)
+  }
+}
+
+if (parentPort !== null) new MoverThread(load(), parentPort, (workerData as ThreadData).wake).run()
