@@ -15,6 +15,7 @@ import { type Figures, measure, type Plan } from "./router/measure.ts"
 import { memory } from "./router/memory.ts"
 import { newcomer } from "./router/newcomer.ts"
 import { upkeep } from "./router/upkeep.ts"
+import { state } from "./state/command.ts"
 import { traces } from "./traces/command.ts"
 
 const ours: Plan = {
@@ -189,6 +190,7 @@ Command.make("bench").pipe(
     elections,
     filters,
     ...bytes,
+    state,
     traces
   ]),
   Command.run({ version: "0.1.0" }),

@@ -122,7 +122,10 @@ const compile = async (tree: string, { entrypoint, environment }: ImageDefinitio
 
 const makeApp = async (tree: string, { bundle, definition, license }: RootFilesystemOptions) => {
   await cp(bundle, join(tree, "app"), { recursive: true })
-  for (const file of await readdir(join(tree, "app"))) await chmod(join(tree, "app", file), 0o444)
+  const files = await readdir(join(tree, "app"), { recursive: true, withFileTypes: true })
+  for (const file of files) {
+    await chmod(join(file.parentPath, file.name), file.isDirectory() ? 0o555 : 0o444)
+  }
   await copy(license, join(tree, "app/LICENSE"), 0o444)
   await compile(tree, definition)
 }

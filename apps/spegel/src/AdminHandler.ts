@@ -4,6 +4,7 @@ import { PullLedger } from "@spegel-ts/registry/PullLedger"
 import { Router } from "@spegel-ts/router/Router"
 import { StateTracker } from "@spegel-ts/state-tracker/StateTracker"
 import { MetricsEndpoint } from "@spegel-ts/telemetry/MetricsEndpoint"
+import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Effect } from "effect"
 import { ContainerdFaults } from "./ContainerdFaults.ts"
 import * as DebugPage from "./DebugPage.ts"
@@ -15,6 +16,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly debug: boole
   const tracker = yield* StateTracker
   const ledger = yield* PullLedger
   const faults = yield* ContainerdFaults
+  const { plane } = yield* Transfer
 
   const json = (value: unknown) => ({ type: "application/json", body: JSON.stringify(value) })
   const pages = new Map<string, Effect.Effect<{ readonly type: string; readonly body: string }>>([
@@ -26,6 +28,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly debug: boole
       Effect.gen(function*() {
         const body = DebugPage.render({
           version,
+          plane: yield* plane,
           standing: yield* router.standing,
           faults: [...(yield* faults.known).values()],
           self: yield* router.self,

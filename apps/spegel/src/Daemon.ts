@@ -18,6 +18,8 @@ import { StateTracker } from "@spegel-ts/state-tracker/StateTracker"
 import * as BuildInfo from "@spegel-ts/telemetry/BuildInfo"
 import { MetricsEndpoint } from "@spegel-ts/telemetry/MetricsEndpoint"
 import * as Tracing from "@spegel-ts/telemetry/Tracing"
+import type { DataPlaneChoice } from "@spegel-ts/transfer/DataPlane"
+import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Duration, Effect, Layer, Option } from "effect"
 import type { BlockList } from "node:net"
 import { hostname } from "node:os"
@@ -27,6 +29,7 @@ import * as BootstrapHandler from "./BootstrapHandler.ts"
 import { ContainerdFaults } from "./ContainerdFaults.ts"
 import * as HangUp from "./HangUp.ts"
 import { type ListenAddress, print } from "./ListenAddress.ts"
+import * as LostRuns from "./LostRuns.ts"
 import * as MirrorFlags from "./MirrorFlags.ts"
 import * as NodeNews from "./NodeNews.ts"
 import type { NodeTaintOptions } from "./NodeTaint.ts"
@@ -67,6 +70,7 @@ export interface DaemonSettings extends MirrorFlags.MirrorSettings {
   readonly maxUploads: number
   readonly maxUploadsPerPeer: number
   readonly maxBodyMemory: number
+  readonly dataPlane: DataPlaneChoice
   /** The taint to take off this node when the mirror is ready; none where nodes have no such taint. */
   readonly nodeTaint: Option.Option<Omit<NodeTaintOptions, "environment" | "ready">>
   readonly debugWebEnabled: boolean
@@ -109,6 +113,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
   // Asked before the router makes the identity.
   const hasPredecessor = settings.store._tag === "Containerd" && (yield* isKept(settings.dataDir))
 
+  const transfer = Transfer.layer({ plane: settings.dataPlane, lostRuns: LostRuns.inDirectory(settings.dataDir) })
   const transport = PeerTransport.layer(MirrorFlags.transportOptions(settings))
   const router = Libp2p.layerWithoutIdentity({
     ...settings.routerAddr,
@@ -134,6 +139,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
     StateTracker.layer({ filter })
   ).pipe(
     Layer.provideMerge(Layer.mergeAll(router, transport, PullLedger.layer, ContainerdFaults.layer)),
+    Layer.provideMerge(transfer),
     // The store is what is most often missing: it is asked first, before any port is taken.
     Layer.provideMerge(storeLayer(settings.store)),
     Layer.provideMerge(MetricsEndpoint.layer),

@@ -4,9 +4,11 @@ import type { Attempt, PullEvent } from "@spegel-ts/registry/PullLedger"
 import type { Peer, PeerFacts } from "@spegel-ts/router/Peer"
 import type { Standing } from "@spegel-ts/router/Router"
 import type { Snapshot } from "@spegel-ts/state-tracker/StateTracker"
+import type { DataPlane } from "@spegel-ts/transfer/DataPlane"
 
 export interface DebugFacts {
   readonly version: string
+  readonly plane: DataPlane
   readonly standing: Standing
   /** What keeps containerd from using this mirror, or layers from peers. */
   readonly faults: ReadonlyArray<string>
@@ -65,7 +67,7 @@ const standingText = (standing: Standing): string => {
 
 /** The page, complete and without scripts; it loads itself again every five seconds. */
 export const render = (facts: DebugFacts): string => {
-  const { faults, peers, pulls, standing, self, snapshot, version } = facts
+  const { faults, peers, plane, pulls, standing, self, snapshot, version } = facts
   const advertised = [...snapshot.tags].map(([registry, tags]) => [registry, snapshot.images.get(registry) ?? 0, tags])
   return `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5">
 <meta name="viewport" content="width=device-width"><title>spegel-ts ${
@@ -76,6 +78,7 @@ ${faults.map((fault) => `<p class="no">${escape(fault)}</p>`).join("")}
 <p><code>${escape(self.id)}</code> at ${
     escape(self.addresses.join(", ") || "no announced address")
   }, registry port ${self.registryPort}</p>
+<p>Data plane: ${escape(plane.name)}${plane.reason === undefined ? "" : `, since ${escape(plane.reason)}`}</p>
 <h2>Advertised</h2><p>${snapshot.digests} digests</p>
 ${table(["Registry", "Images", "Tags"], advertised, "No image names are held.")}
 <h2>Peers (${peers.length})</h2>

@@ -37,7 +37,9 @@ describe("spegel", () => {
       const manifest = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8"))
       assert.strictEqual(manifest.version, version)
       for (const args of [["version"], ["version", "--format=text"], ["version", "--format", "text"]]) {
-        assert.strictEqual((yield* InProcess.run(args)).stdout, `spegel version ${version}`)
+        const [first, second] = (yield* InProcess.run(args)).stdout.split("\n")
+        assert.strictEqual(first, `spegel version ${version}`)
+        assert.match(second ?? "", /^data plane: (?:zero-copy|portable)$/)
       }
       const { build, runtime } = JSON.parse((yield* InProcess.run(["version", "--format=json"])).stdout)
       assert.strictEqual(build.version, version)

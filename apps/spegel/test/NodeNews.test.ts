@@ -94,6 +94,7 @@ describe("what a node says of itself", () => {
   it("shows on the page how it stands to the network", () => {
     const page = (standing: Standing) =>
       DebugPage.render({
+        plane: { name: "portable", reason: undefined },
         version: "1",
         standing,
         faults: ["containerd <does> not"],

@@ -5,6 +5,7 @@
  */
 import * as Background from "@spegel-ts/background/Background"
 import * as BlobDirectory from "@spegel-ts/content/BlobDirectory"
+import * as ChangeFeed from "@spegel-ts/content/ChangeFeed"
 import {
   ContentChange,
   ContentNotFound,
@@ -14,7 +15,7 @@ import {
 } from "@spegel-ts/content/ContentStore"
 import * as ManifestTypes from "@spegel-ts/content/ManifestTypes"
 import * as Reference from "@spegel-ts/oci/Reference"
-import { Duration, Effect, Layer, Option, PubSub, Result, Stream } from "effect"
+import { Duration, Effect, Layer, Option, Result, Stream } from "effect"
 import { existsSync } from "node:fs"
 import {
   ContainerdClient,
@@ -76,31 +77,30 @@ export const layer = (
       const names = new Map<string, Name>()
       /** What records point to, by their names. */
       const records = new Map<string, ManifestTypes.Kept>()
-      const changes = yield* PubSub.unbounded<ContentChange>()
+      const feed = yield* ChangeFeed.make()
 
-      const put = (image: Image) => {
+      const put = Effect.fnUntraced(function*(image: Image) {
         const reference = referenceOf(image)
         if (Option.isNone(reference)) return
         records.set(image.name, { ...image, reference })
         const name = toName(image, reference.value)
         if (Option.isNone(name) || names.get(image.name)?.digest === image.digest) return
         names.set(image.name, name.value)
-        PubSub.publishUnsafe(changes, ContentChange.NameAdded(name.value))
-      }
-      const remove = (key: string) => {
+        yield* feed.publish(ContentChange.NameAdded(name.value))
+      })
+      const remove = Effect.fnUntraced(function*(key: string) {
         records.delete(key)
         const held = names.get(key)
         if (held === undefined) return
         names.delete(key)
-        PubSub.publishUnsafe(changes, ContentChange.NameRemoved({ reference: held.reference }))
-      }
+        yield* feed.publish(ContentChange.NameRemoved({ reference: held.reference }))
+      })
 
-      const list = Effect.map(client.images([registryImages]), (images) => {
+      const list = Effect.gen(function*() {
+        const images = yield* client.images([registryImages])
         const held = new Set(images.map(({ name }) => name))
-        for (const key of records.keys()) {
-          if (!held.has(key)) remove(key)
-        }
-        images.forEach(put)
+        yield* Effect.forEach([...records.keys()].filter((key) => !held.has(key)), remove, { discard: true })
+        yield* Effect.forEach(images, put, { discard: true })
       })
       yield* Effect.mapError(list, unavailable("list containerd's images"))
 
@@ -108,15 +108,15 @@ export const layer = (
         Stream.runForEach((event) => {
           switch (event._tag) {
             case "Subscribed":
-              return Effect.andThen(list, check.look)
+              return Effect.andThen(list, check.all)
             case "ImageRemoved":
-              return Effect.sync(() => remove(event.name))
+              return remove(event.name)
             case "ImageChanged":
               // The event does not say what the name points to, and the image may be gone again.
               return client.image(event.name).pipe(
-                Effect.map(put),
-                Effect.andThen(check.look),
-                Effect.catchTag("ContainerdNotFound", () => Effect.sync(() => remove(event.name)))
+                Effect.tap(put),
+                Effect.flatMap(check.image),
+                Effect.catchTag("ContainerdNotFound", () => remove(event.name))
               )
           }
         })
@@ -158,10 +158,7 @@ export const layer = (
             Effect.mapError(unavailable("discard a download of containerd")),
             Effect.withSpan("ContainerdStore.discard")
           ),
-        changes: Stream.unwrap(Effect.map(
-          PubSub.subscribe(changes),
-          (subscription) => Stream.merge(directory.changes, Stream.fromSubscription(subscription))
-        ))
+        changes: feed.changesWith(directory.changes)
       })
     })
   )

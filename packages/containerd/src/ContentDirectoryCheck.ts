@@ -17,14 +17,16 @@ const placeOf = (path: string) =>
   Effect.promise(() => stat(path).then(({ dev, ino }) => `${dev} ${ino}`, () => undefined))
 
 export interface ContentDirectoryCheck {
-  /** To be called when there are images to compare with, and not to be waited for. */
-  readonly look: Effect.Effect<void>
+  /** Compares all images in the background. */
+  readonly all: Effect.Effect<void>
+  /** Looks for an image that has just changed, and compares all images only where it is missing or something was wrong. */
+  readonly image: (image: Image) => Effect.Effect<void>
 }
 
 /** Says once what is wrong, and again after it was right. */
 export const make = Effect.fnUntraced(function*(options: {
   readonly client: typeof ContainerdClient.Service
-  readonly directory: Pick<BlobDirectory, "digests">
+  readonly directory: Pick<BlobDirectory, "digests" | "size">
   readonly contentPath: string
   /** Images of containerd's namespace now. */
   readonly images: Effect.Effect<ReadonlyArray<Image>, ContainerdUnavailable | ContainerdFailed>
@@ -73,5 +75,10 @@ export const make = Effect.fnUntraced(function*(options: {
     Effect.catch((error) => Effect.logDebug(`cannot compare ${contentPath} with containerd: ${error.message}`))
   )
   yield* Background.keepRunning("content directory check", Effect.forever(Effect.andThen(Queue.take(looks), check)))
-  return { look: Effect.asVoid(Queue.offer(looks, undefined)) }
+  const all = Effect.asVoid(Queue.offer(looks, undefined))
+  return {
+    all,
+    image: ({ digest }) =>
+      Effect.suspend(() => wasWrong ? all : Effect.catch(Effect.asVoid(directory.size(digest)), () => all))
+  }
 })

@@ -130,11 +130,10 @@ export const follow = Effect.fnUntraced(function*(
   let wasEmpty = false
   /** On a new node the directory of blobs appears with the first blob, before it can be watched. */
   const listNew = Effect.gen(function*() {
-    const digests = yield* Stream.runCollect(store.digests)
+    const isNewNode = !isFirst && wasEmpty
+    const digests = yield* Stream.runCollect(Stream.take(store.digests, isNewNode ? maxRemembered : 1))
     const now = yield* MonotonicTime.millis
-    if (!isFirst && wasEmpty) {
-      for (const digest of digests.slice(0, maxRemembered)) if (!added.has(digest)) remember(added, digest, now)
-    }
+    if (isNewNode) { for (const digest of digests) if (!added.has(digest)) remember(added, digest, now) }
     isFirst = false
     wasEmpty = digests.length === 0
   })

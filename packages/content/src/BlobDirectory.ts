@@ -9,8 +9,8 @@ import * as Digest from "@spegel-ts/oci/Digest"
 import { ManifestReader, type ManifestShape } from "@spegel-ts/oci/ManifestShape"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import { Cache, Duration, Effect, Exit, Option, Stream } from "effect"
-import { constants } from "node:fs"
-import { type FileHandle, open, readdir, stat } from "node:fs/promises"
+import { constants, type Dir } from "node:fs"
+import { type FileHandle, open, opendir, readdir, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { BlobSource, type ContentChange, ContentNotFound, type ContentStore, StoreUnavailable } from "./ContentStore.ts"
 import * as BlobWatch from "./internal/BlobWatch.ts"
@@ -69,6 +69,19 @@ const shapeOf = async (handle: FileHandle, size: number): Promise<Option.Option<
   return reader.end()
 }
 
+const listingBlobs = "list blobs"
+const entriesAtOnce = 1000
+
+const nextDigests = async (directory: Dir) => {
+  const found: Array<Digest.Digest> = []
+  for (let entries = 0; entries < entriesAtOnce; entries++) {
+    const entry = await directory.read()
+    if (entry === null) return { found, isEnd: true }
+    if (entry.isFile() && encodedSha256.test(entry.name)) found.push(Digest.Digest.make(`sha256:${entry.name}`))
+  }
+  return { found, isEnd: false }
+}
+
 /** Fails unless there is a directory that can be read. */
 export const check = Effect.fnUntraced(function*(root: string): Effect.fn.Return<void, StoreUnavailable> {
   const stats = yield* tryFile(opening, root, () => stat(root))
@@ -115,20 +128,24 @@ export const make = Effect.fn("BlobDirectory.make")(function*(options: BlobDirec
     }
   )
 
-  const digests = Stream.fromIterableEffect(
-    tryFile("list blobs", blobs, () =>
-      readdir(blobs, { withFileTypes: true }).catch((cause: unknown) => {
+  const listing = Effect.acquireRelease(
+    tryFile(listingBlobs, blobs, () =>
+      opendir(blobs, { bufferSize: entriesAtOnce }).catch((cause: unknown) => {
         // A new node has no blobs yet.
-        if (isMissing(cause)) return []
+        if (isMissing(cause)) return undefined
         throw cause
-      })).pipe(
-        Effect.map((entries) =>
-          entries.flatMap((entry) =>
-            entry.isFile() && encodedSha256.test(entry.name) ? [Digest.Digest.make(`sha256:${entry.name}`)] : []
-          )
-        )
-      )
+      })),
+    (directory) => Effect.promise(async () => directory?.close())
   )
+  /** Read piece by piece: all names at once would be a good part of this process's memory. */
+  const digests = Stream.unwrap(Effect.map(listing, (directory) =>
+    directory === undefined
+      ? Stream.empty
+      : Stream.paginate(directory, (directory) =>
+        Effect.map(
+          tryFile(listingBlobs, blobs, () => nextDigests(directory)),
+          ({ found, isEnd }) => [found, isEnd ? Option.none() : Option.some(directory)] as const
+        ))))
 
   return {
     size: (digest) => Effect.scoped(Effect.map(openFile(digest), ({ size }) => size)),

@@ -2,7 +2,7 @@
  * Tells any number of subscribers of changes that a store notices itself, in bounded memory: a subscriber that falls
  * too far behind is told to list again.
  */
-import { Effect, Latch, PubSub, Stream } from "effect"
+import { Array as Arr, Effect, Latch, PubSub, Stream } from "effect"
 import { ContentChange } from "./ContentStore.ts"
 
 export interface ChangeFeed {
@@ -26,12 +26,12 @@ export const make = Effect.fnUntraced(function*(options?: { readonly capacity?: 
   const subscribe = Effect.map(PubSub.subscribe(published), (subscription) => {
     let expected = next
     return Stream.fromSubscription(subscription).pipe(
-      Stream.map(([position, change]): ReadonlyArray<ContentChange> => {
+      // What was published together stays together: a burst costs its subscribers one turn.
+      Stream.mapArray(Arr.flatMap(([position, change]): Arr.NonEmptyReadonlyArray<ContentChange> => {
         const isWhole = position === expected
         expected = position + 1
         return isWhole ? [change] : [ContentChange.Resync(), change]
-      }),
-      Stream.flattenIterable
+      }))
     )
   })
 

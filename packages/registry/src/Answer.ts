@@ -2,7 +2,8 @@
 import type { DistributionError } from "@spegel-ts/oci/DistributionError"
 import { Effect } from "effect"
 import type { ServerResponse } from "node:http"
-import { type BodyInterrupted, finish } from "./BlobBody.ts"
+import { finish } from "./BlobBody.ts"
+import type { BodyInterrupted } from "./BodyInterrupted.ts"
 
 export interface Answer {
   /** HTTP status; 0 where the body was not sent to its end. */

@@ -1,32 +1,33 @@
 /**
  * The memory of all bodies on their way to clients: what they are read into here, and what the kernel holds of them in
- * sockets. All together have a budget. A part of it is for what each body needs to move, the rest for what makes it fast.
- * A client address may have as much of each as it leaves free to others: half where it is alone. So there is memory for each
- * new client.
+ * sockets and pipes. All together have a budget. A part of it is for what each body needs to move, the rest for what makes
+ * it fast. Of the first a client address may have twice as much as it leaves free to others, of the second as much. So
+ * there is memory for each new client.
  *
- * What the kernel holds is not known at once. Bytes count when they are handed over, up to what a socket can hold; where
+ * What moves within the kernel has a bound there, all of which is reserved. Of what goes through this process the kernel
+ * holds more, and that is not known at once. Bytes count when they are handed over, up to what a socket can hold; where
  * that comes near the bound, the kernel is asked, and what clients have taken since is counted off. A body that has reached
  * its bound waits for that, and goes on; a client that takes what it is sent is never stopped for good.
  */
+import type { Progress } from "@spegel-ts/transfer/Progress"
 import { Effect, Metric, type Scope } from "effect"
 import type { Socket } from "node:net"
-import { smallSize } from "./BufferPool.ts"
+import { type Client, type Connection, connectionOf, type RelaySource, type Use } from "./BodyConnection.ts"
+import { type BodyKind, pieceSize, type Reserve, reserveOf } from "./BodyReserve.ts"
 import * as ClientAddress from "./ClientAddress.ts"
 import type { SocketQueue } from "./SocketQueues.ts"
 
 export interface BodyMemoryOptions {
   /** In bytes. */
   readonly budget: number
+  /** As bodies go now; through this process where not given. */
+  readonly reserve?: () => Reserve
   /** Most that the kernel holds of one connection, in bytes. */
   readonly maxUnsent: number
   /** What the kernel holds of connections on these local ports; undefined where it does not tell. */
   readonly queues: (isWanted: (localPort: number) => boolean) => Promise<ReadonlyArray<SocketQueue> | undefined>
 }
 
-/** What a body is given at once: a buffer here, and as much in its socket, so that it moves whatever others do. */
-const bodySize = 2 * smallSize
-/** The part of the budget that is for that. */
-const movingShare = 0.3
 /** How long a body waits for memory before it is refused. */
 const patienceMillis = 1000
 /** The kernel is asked again after this, or after so many times what the last answer took. */
@@ -51,40 +52,6 @@ const refused = Metric.counter("spegel_bodies_refused_total", {
 
 /** Makes the series that tell of bodies, before there are any. */
 export const initialiseMetrics: Effect.Effect<void> = Effect.andThen(Metric.update(inUse, 0), Metric.update(refused, 0))
-
-/** Memory in use, in bytes: what bodies need to move, and what is beyond it. */
-interface Use {
-  moving: number
-  beyond: number
-}
-
-interface Client extends Use {
-  readonly address: string
-  connections: number
-}
-
-interface Connection {
-  readonly socket: Socket
-  readonly client: Client
-  /** Bodies that are being sent on it. */
-  bodies: number
-  /** Bytes that are held whole for it. */
-  held: number
-  /** The connection on which its body comes from a peer, and what the kernel holds of that. */
-  relaying: { readonly receivingPort: number | undefined } | undefined
-  received: number
-  /** Bytes that the kernel may hold of it. */
-  queued: number
-  /** Bytes sent by the time that `queued` is of. */
-  written: number
-  /** Both of them when the kernel was last asked. */
-  readonly last: { queued: number; written: number }
-  /** Whether its client had taken by then at least as much as it had not. */
-  takes: boolean
-  /** What it counts for. */
-  readonly use: Use
-  movedAt: number
-}
 
 interface Waiter {
   readonly connection: Connection
@@ -129,10 +96,10 @@ export class BodyMemory {
   hasRoom(socket: Socket, bytes: number): boolean {
     const connection = this.#account(socket)
     // A client that has taken everything is sent a few bytes more, whatever others hold.
-    if (connection.queued === 0 && bytes <= smallSize) return true
+    if (connection.queued === 0 && bytes <= pieceSize) return true
     const more = this.#beyond(connection, bytes) - connection.use.beyond
     const wanted = connection.client.beyond + this.#goneOf(connection) + more
-    const free = this.#beyondBudget - this.#all.beyond - this.#apart
+    const free = this.#budgetOf("beyond") - this.#all.beyond - this.#apart
     // A client that takes what it is sent must not suffer from what others of its address leave untaken.
     return more <= 0 || wanted <= (connection.takes ? 2 : 1) * free
   }
@@ -147,14 +114,15 @@ export class BodyMemory {
   }
 
   /** Memory for one body to a client as long as the scope is open; false where there is none, even after a while. */
-  readonly admit = (socket: Socket): Effect.Effect<boolean, never, Scope.Scope> =>
-    Effect.acquireRelease(
+  readonly admit = (socket: Socket, kind: BodyKind = "file"): Effect.Effect<boolean, never, Scope.Scope> => {
+    const bytes = this.#reserve[kind]
+    return Effect.acquireRelease(
       Effect.callback<boolean>((resume) => {
         const connection = this.#account(socket)
         let timer: NodeJS.Timeout | undefined
         const take = () => {
-          if (!socket.destroyed && !this.#mayMove(connection)) return false
-          if (!socket.destroyed) this.#hold(connection, 1, 0)
+          if (!socket.destroyed && !this.#mayMove(connection, bytes)) return false
+          if (!socket.destroyed) this.#hold(connection, 1, bytes)
           clearTimeout(timer)
           resume(Effect.succeed(!socket.destroyed))
           return true
@@ -167,31 +135,25 @@ export class BodyMemory {
           resume(Effect.succeed(false))
         }, patienceMillis)
       }).pipe(Effect.tap((admitted) => admitted ? Effect.void : Metric.update(refused, 1))),
-      (admitted) => admitted ? this.#letGo(socket, 1, 0) : Effect.void
+      (admitted) => admitted ? this.#letGo(socket, bytes) : Effect.void
     ).pipe(Effect.tap(() => Metric.update(inUse, this.used)))
+  }
 
-  /** Counts bytes that are held for a client as long as the scope is open. */
-  readonly holding = (socket: Socket, bytes: number): Effect.Effect<void, never, Scope.Scope> =>
-    Effect.acquireRelease(
-      Effect.sync(() => this.#hold(this.#account(socket), 0, bytes)),
-      () => this.#letGo(socket, 0, bytes)
-    )
-
-  /** Counts what comes from peers for a client, on the connection that is named, as long as the scope is open. */
-  readonly relaying = (
+  /** Follows the body that is sent to a client as long as the scope is open, and what comes of it from a peer. */
+  readonly sending = (
     socket: Socket,
-    source: { readonly receivingPort: number | undefined }
+    progress: Progress,
+    source?: RelaySource
   ): Effect.Effect<void, never, Scope.Scope> =>
     Effect.acquireRelease(
       Effect.sync(() => {
-        this.#account(socket).relaying = source
+        Object.assign(this.#account(socket), { progress, moved: 0, relaying: source })
       }),
       () =>
         Effect.sync(() => {
           const connection = this.#connections.get(socket)
           if (connection === undefined) return
-          connection.relaying = undefined
-          connection.received = 0
+          Object.assign(connection, { progress: undefined, relaying: undefined, received: 0 })
           this.#recharge(connection)
         })
     )
@@ -202,8 +164,13 @@ export class BodyMemory {
     clearTimeout(this.#timer)
   }
 
-  get #beyondBudget(): number {
-    return (1 - movingShare) * this.#options.budget
+  get #reserve(): Reserve {
+    return this.#options.reserve?.() ?? reserveOf("portable")
+  }
+
+  #budgetOf(part: keyof Use): number {
+    const { share } = this.#reserve
+    return (part === "moving" ? share : 1 - share) * this.#options.budget
   }
 
   #goneOf({ client }: Connection): number {
@@ -211,19 +178,22 @@ export class BodyMemory {
   }
 
   /** Whether one body more may move. */
-  #mayMove({ client }: Connection): boolean {
-    return client.moving + bodySize <= movingShare * this.#options.budget - this.#all.moving
+  #mayMove({ client }: Connection, bytes: number): boolean {
+    return client.moving + bytes <= 2 * (this.#budgetOf("moving") - this.#all.moving)
   }
 
   /** What a connection uses beyond what its bodies need to move, once it was sent some bytes more. */
-  #beyond({ bodies, held, queued, received }: Connection, more = 0): number {
-    return held + received +
-      Math.max(0, Math.min(queued + more, this.#options.maxUnsent) - bodies * (bodySize - smallSize))
+  #beyond({ bodies, queued, received, reserved }: Connection, more = 0): number {
+    const inKernel = received + Math.min(queued + more, this.#options.maxUnsent)
+    return Math.max(0, inKernel - (reserved - bodies * pieceSize))
   }
 
   /** Counts what was sent since the last time. */
   #account(socket: Socket): Connection {
     const connection = this.#connections.get(socket) ?? this.#enter(socket)
+    const { moved = 0 } = connection.progress ?? {}
+    if (moved !== connection.moved) connection.movedAt = performance.now()
+    connection.moved = moved
     const sent = socket.bytesWritten - connection.written
     if (sent > 0) {
       connection.written += sent
@@ -236,7 +206,7 @@ export class BodyMemory {
 
   #recharge(connection: Connection): void {
     const { client, use } = connection
-    const moving = connection.bodies * bodySize
+    const moving = connection.reserved
     const beyond = this.#beyond(connection)
     for (const sum of [client, this.#all]) {
       sum.moving += moving - use.moving
@@ -245,22 +215,23 @@ export class BodyMemory {
     use.moving = moving
     use.beyond = beyond
     const all = this.#all.beyond + this.#apart
-    if (all > busy * this.#beyondBudget) {
+    if (all > busy * this.#budgetOf("beyond")) {
       const own = client.beyond + this.#goneOf(connection)
-      this.#measureIn(own + all > nearBound * this.#beyondBudget ? this.#pauseMillis : watchMillis)
+      this.#measureIn(own + all > nearBound * this.#budgetOf("beyond") ? this.#pauseMillis : watchMillis)
     }
   }
 
-  #hold(connection: Connection, bodies: number, bytes: number): void {
+  /** A body begins (1) or ends (-1), for which so many bytes are reserved. */
+  #hold(connection: Connection, bodies: 1 | -1, bytes: number): void {
     connection.bodies += bodies
-    connection.held += bytes
+    connection.reserved += bodies * bytes
     this.#recharge(connection)
   }
 
-  #letGo(socket: Socket, bodies: number, bytes: number): Effect.Effect<void> {
+  #letGo(socket: Socket, bytes: number): Effect.Effect<void> {
     return Effect.suspend(() => {
       const connection = this.#connections.get(socket)
-      if (connection !== undefined) this.#hold(connection, -bodies, -bytes)
+      if (connection !== undefined) this.#hold(connection, -1, bytes)
       return Metric.update(inUse, this.used)
     })
   }
@@ -270,20 +241,7 @@ export class BodyMemory {
     const client = this.#clients.get(address) ?? { address, connections: 0, moving: 0, beyond: 0 }
     client.connections++
     this.#clients.set(address, client)
-    const connection: Connection = {
-      socket,
-      client,
-      bodies: 0,
-      held: 0,
-      relaying: undefined,
-      received: 0,
-      queued: 0,
-      written: 0,
-      last: { queued: 0, written: 0 },
-      takes: false,
-      use: { moving: 0, beyond: 0 },
-      movedAt: performance.now()
-    }
+    const connection = connectionOf(socket, client)
     const { localPort = 0, remotePort } = socket
     const key = keyOf(localPort, address, remotePort)
     this.#connections.set(socket, connection)
@@ -295,7 +253,7 @@ export class BodyMemory {
       // What it was sent last is on its way still.
       this.#gone.set(address, this.#goneOf(connection) + connection.queued)
       this.#apart += connection.queued
-      Object.assign(connection, { bodies: 0, held: 0, received: 0, queued: 0 })
+      Object.assign(connection, { bodies: 0, reserved: 0, received: 0, queued: 0 })
       this.#recharge(connection)
       if (--client.connections === 0) this.#clients.delete(address)
       for (const waiter of this.#waiters) {
@@ -341,10 +299,10 @@ export class BodyMemory {
     this.#pauseMillis = Math.max(minPauseMillis, pauseShare * (this.#measuredAt - begun))
     this.#measuring = false
     this.#dueAt = Infinity
-    if (this.#all.beyond + this.#apart > this.#beyondBudget) this.#closeStalled(stalledAboveMillis)
+    if (this.#all.beyond + this.#apart > this.#budgetOf("beyond")) this.#closeStalled(stalledAboveMillis)
     for (const waiter of this.#waiters) if (waiter.attempt()) this.#waiters.delete(waiter)
     if (this.#waiters.size > 0) this.#measureIn(this.#pauseMillis)
-    else if (this.#all.beyond + this.#apart > busy * this.#beyondBudget) this.#measureIn(watchMillis)
+    else if (this.#all.beyond + this.#apart > busy * this.#budgetOf("beyond")) this.#measureIn(watchMillis)
   }
 
   /** Believes the kernel, but for what was sent while it was asked, since `before`. */
@@ -382,6 +340,7 @@ export class BodyMemory {
 
   /** Closes the body whose client has taken nothing for longest, and for so long, of the client that uses most. */
   #closeStalled(millis: number): void {
+    for (const socket of this.#connections.keys()) this.#account(socket)
     const before = performance.now() - millis
     const useOf = ({ client }: Connection) => client.moving + client.beyond
     const [stalled] = [...this.#connections.values()]

@@ -11,12 +11,14 @@ import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import type { Reference } from "@spegel-ts/oci/Reference"
 import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
+import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Effect, Option } from "effect"
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from "node:http"
 import { type Answer, apiVersion, interrupted, reset } from "./Answer.ts"
-import { type BodyInterrupted, clientWriter, finish, sendBytes, sendFile } from "./BlobBody.ts"
+import { finish, type Recipient, recipientOf, sendBytes, sendFile, whileTaking } from "./BlobBody.ts"
+import { BodyInterrupted, clientGone } from "./BodyInterrupted.ts"
 import type { BodyMemory } from "./BodyMemory.ts"
-import { smallSize } from "./BufferPool.ts"
+import type { BodyKind } from "./BodyReserve.ts"
 import * as LocalContent from "./LocalContent.ts"
 import * as Mirror from "./Mirror.ts"
 import type { MirrorError } from "./MirrorError.ts"
@@ -46,6 +48,9 @@ export interface Repeated {
 
 type ContentError = BodyInterrupted | DistributionError.DistributionError | StoreUnavailable
 
+/** A body of so many bytes takes no memory to speak of. */
+const smallSize = 64 * 1024
+
 /** What a head says of the body. */
 interface Content {
   readonly digest: Digest.Digest
@@ -63,10 +68,6 @@ const headersOf = ({ digest, mediaType, range, size }: Content, length: number):
   ...apiVersion,
   ...(Option.isSome(range) ? { "content-range": ByteRange.contentRange(range.value, size) } : {})
 })
-
-const taken = (record: PullRecord) => (bytes: number) => {
-  record.bytesTaken += bytes
-}
 
 const unknownOf = ({ _tag }: ContentRequest) =>
   _tag === "Blob" ? DistributionError.blobUnknown : DistributionError.manifestUnknown
@@ -87,6 +88,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
   const uploads = UploadAdmission.make(options)
   const selfCheck = yield* SelfCheck.make
   const small = new SmallContent()
+  const transfer = yield* Transfer
 
   const repeated = new ShortMemory<Repeated>()
 
@@ -113,10 +115,10 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
         (type) => Effect.mapError(Effect.fromOption(type), () => new ContentNotFound({ content: digest }))
       )
 
-  /** Memory for a body; where there is none the client is told to ask another, containerd by 404. */
-  const admit = Effect.fnUntraced(function*(request: ContentRequest, response: ServerResponse) {
+  /** Memory for a body of some kind; where there is none the client is told to ask another, containerd by 404. */
+  const admit = Effect.fnUntraced(function*(kind: BodyKind, request: ContentRequest, response: ServerResponse) {
     const { socket } = response
-    if (socket === null || (yield* memory.admit(socket))) return
+    if (socket === null || (yield* memory.admit(socket, kind))) return
     const reason = "spegel-ts: this node's memory for bodies is in use (--max-body-memory)"
     if (!request.mirrored) {
       return yield* unknownOf(request)(`${reason}; containerd continues with the upstream registry`)
@@ -124,6 +126,15 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     response.setHeader("retry-after", UploadAdmission.retryAfter)
     return yield* DistributionError.unavailable(`${reason}: ask another`)
   })
+
+  const recipient = (response: ServerResponse, record: PullRecord): Effect.Effect<Recipient, BodyInterrupted> =>
+    Effect.suspend(() => {
+      const { socket } = response
+      if (socket === null) return Effect.fail(new BodyInterrupted({ reason: clientGone }))
+      const recipient = recipientOf(response, socket, memory)
+      record.progress = recipient.progress
+      return Effect.succeed(recipient)
+    })
 
   /** Sends what this node holds. */
   const serveLocal = Effect.fnUntraced(function*(
@@ -144,7 +155,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       outside(response, digest)
     )
     if (request.mirrored && !head) yield* uploads.admit(response)
-    if (!head && size > smallSize) yield* admit(request, response)
+    if (!head && size > smallSize) yield* admit("file", request, response)
     const now = yield* MonotonicTime.millis
     const bytes = source?._tag === "File" ? yield* small.load(request, { digest, mediaType }, source, now) : undefined
     const answer = writeHead(response, record, { digest, mediaType, size, range, source: "local" }, now)
@@ -153,12 +164,15 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       return answer
     }
     const part = Option.getOrElse(range, () => ({ start: 0, end: size }))
+    const to = yield* recipient(response, record)
     if (source._tag === "File" && bytes === undefined) {
-      yield* sendFile(source.handle, part, response, memory, taken(record))
-      return answer
+      yield* memory.sending(to.client.socket, to.progress)
+      yield* sendFile(transfer, source.handle, part, to)
+    } else {
+      const whole = source._tag === "Bytes" ? source.bytes : bytes
+      yield* sendBytes((whole ?? new Uint8Array()).subarray(part.start, part.end), to)
     }
-    const whole = source._tag === "Bytes" ? source.bytes : bytes
-    yield* sendBytes((whole ?? new Uint8Array()).subarray(part.start, part.end), response, memory)
+    yield* finish(response)
     return answer
   }, Effect.scoped)
 
@@ -169,7 +183,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     response: ServerResponse,
     record: PullRecord
   ) {
-    if (request.method === "GET") yield* admit(request, response)
+    if (request.method === "GET") yield* admit("relay", request, response)
     const content = yield* Effect.catchTag(
       mirror.fetch(request, name, record, response.req.headers["user-agent"] ?? ""),
       "RangeNotSatisfiable",
@@ -182,13 +196,14 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       yield* finish(response)
       return answer
     }
+    const to = yield* recipient(response, record)
     if (body._tag === "Verified") {
-      if (response.socket !== null) yield* memory.holding(response.socket, body.bytes.length)
-      yield* sendBytes(body.bytes, response, memory, taken(record))
+      yield* sendBytes(body.bytes, to)
+      yield* finish(response)
       return answer
     }
-    if (response.socket !== null) yield* memory.relaying(response.socket, record)
-    return yield* body.relay(clientWriter(response, memory, taken(record))).pipe(
+    yield* memory.sending(to.client.socket, to.progress, record)
+    return yield* whileTaking(to.progress, body.relay(to)).pipe(
       Effect.andThen(finish(response)),
       Effect.as(answer),
       // What containerd has is wrong: to go on with it would be of no use. A pull that an RST fails begins anew.

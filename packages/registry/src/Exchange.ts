@@ -1,8 +1,8 @@
 /** One request and its response on a connection, moved by what the connection reads. */
+import type { Progress } from "@spegel-ts/transfer/Progress"
 import { Result } from "effect"
-import { PeerDisconnected, PeerRefused, PeerSlow, PeerStalled } from "./MirrorError.ts"
+import { PeerDisconnected, PeerRefused } from "./MirrorError.ts"
 import * as ResponseHead from "./ResponseHead.ts"
-import { SpeedGuard } from "./SpeedGuard.ts"
 
 /** Where bytes go. */
 export interface ByteSink {
@@ -18,27 +18,12 @@ export interface ByteSink {
   readonly write: (chunk: Buffer, resume: () => void) => boolean
 }
 
-export type ExchangeError = PeerDisconnected | PeerRefused | PeerSlow | PeerStalled
-
-/** What is asked of a peer's speed once its body flows and the client waits for it. */
-export interface SpeedLimits {
-  /** Longest silence. */
-  readonly stallMillis: number
-  /** Least speed over `crawlWindowMillis`; 0 for any. */
-  readonly minBytesPerSecond: number
-  readonly crawlWindowMillis: number
-}
-
-/** Judges a speed in bytes per second: what others give, where that is reason to leave the peer. */
-export type Comparison = (bytesPerSecond: number) => number | undefined
-
-/** Milliseconds of waiting after which a speed is compared with that of others. */
-const comparisonMillis = 1000
+export type ExchangeError = PeerDisconnected | PeerRefused
 
 /** What an exchange needs of its connection. */
 export interface Wire {
-  /** Reads on; a silence of so many milliseconds is told to `onSilence`. */
-  readonly resume: (stallMillis: number) => void
+  /** Reads on. */
+  readonly resume: () => void
   /** The response was read to its last byte: the connection is free, where `reusable`. */
   readonly done: (reusable: boolean) => void
   /** The response is of no more use, and so is the connection; nothing is told of it any more. */
@@ -60,9 +45,6 @@ export class Exchange {
   started = false
   readonly #peer: string
   readonly #bodiless: boolean
-  readonly #limits: SpeedLimits
-  readonly #crawl: SpeedGuard
-  readonly #pace = new SpeedGuard(comparisonMillis)
   readonly #wire: Wire
   readonly #onHead: OnHead
   #onEnd: OnEnd = () => {}
@@ -80,23 +62,19 @@ export class Exchange {
   /** Body bytes that arrived before anyone asked for them. */
   #early: Buffer | undefined
   #sink: ByteSink | undefined
-  #compare: Comparison | undefined
-  /** A chunk is with the sink, which may still read it. */
-  #lent = false
+  #progress: Progress | undefined
   /** Whether the next bytes are wanted now: the reader may have come, and taken all, within the read that it waited for. */
   #flowing = false
   #ended = false
   #failure: ExchangeError | undefined
 
   constructor(
-    options: { readonly peer: string; readonly bodiless: boolean; readonly limits: SpeedLimits },
+    options: { readonly peer: string; readonly bodiless: boolean },
     wire: Wire,
     onHead: OnHead
   ) {
     this.#peer = options.peer
     this.#bodiless = options.bodiless
-    this.#limits = options.limits
-    this.#crawl = new SpeedGuard(options.limits.crawlWindowMillis)
     this.#wire = wire
     this.#onHead = onHead
   }
@@ -107,10 +85,15 @@ export class Exchange {
     return this.#space
   }
 
-  /** Hands the body to `sink`. Once only. */
-  relay(sink: ByteSink, onEnd: OnEnd, compare?: Comparison): void {
+  /** Whether all of the body is here. */
+  get complete(): boolean {
+    return this.#head !== undefined && this.#unread === 0
+  }
+
+  /** Hands the body to `sink`, and counts it in `progress`. Once only. */
+  relay(sink: ByteSink, onEnd: OnEnd, progress?: Progress): void {
     this.#sink = sink
-    this.#compare = compare
+    this.#progress = progress
     this.#onEnd = onEnd
     if (this.#ended) return onEnd(this.#failure)
     const early = this.#early
@@ -121,6 +104,26 @@ export class Exchange {
     else this.#readOn()
   }
 
+  /**
+   * Gives the body away: its first bytes, and the right to read the others from the connection until `returned`. Once
+   * only, and instead of `relay`.
+   */
+  lend(): Result.Result<Buffer, ExchangeError> {
+    if (this.#failure !== undefined) return Result.fail(this.#failure)
+    const early = this.#early ?? Buffer.alloc(0)
+    this.#early = undefined
+    return Result.succeed(early)
+  }
+
+  /** The body that was lent was read to its end, and then the connection was `quiet`, or it was not. */
+  returned(outcome: "quiet" | "loud" | ExchangeError): void {
+    if (this.complete) return this.#end(undefined)
+    if (typeof outcome !== "string") return this.#fail(outcome)
+    this.#unread = this.#remaining = 0
+    this.#wire.done(this.#reusable && outcome === "quiet")
+    this.#end(undefined)
+  }
+
   /** Whether to go on reading. */
   onBytes(chunk: Buffer): boolean {
     this.started = true
@@ -129,12 +132,6 @@ export class Exchange {
     if (this.#sink !== undefined) return this.#deliver(bytes)
     this.#handOver(bytes)
     return this.#flowing
-  }
-
-  onSilence(): void {
-    if (this.#sink !== undefined && !this.#lent) {
-      this.#fail(new PeerStalled({ peer: this.#peer, waitedMillis: this.#limits.stallMillis }))
-    }
   }
 
   onClosed(reason: string | undefined): void {
@@ -190,13 +187,8 @@ export class Exchange {
   }
 
   #deliver(chunk: Buffer): boolean {
-    const slow = this.#slowness(chunk.length, performance.now())
-    if (slow !== undefined) {
-      this.#fail(slow)
-      return false
-    }
+    this.#progress?.take(chunk.length)
     this.#remaining -= chunk.length
-    this.#lent = true
     this.#flowing = false
     let returned = false
     const taken = this.#sink?.write(chunk, () => {
@@ -206,43 +198,19 @@ export class Exchange {
     return taken && this.#delivered()
   }
 
-  /** Whether the peer sends too little, with so many bytes more. */
-  #slowness(bytes: number, now: number): PeerSlow | undefined {
-    const { crawlWindowMillis, minBytesPerSecond } = this.#limits
-    const crawl = this.#crawl.received(bytes, now)
-    const pace = this.#pace.received(bytes, now)
-    if (crawl !== undefined && crawl < minBytesPerSecond) {
-      return new PeerSlow({
-        peer: this.#peer,
-        bytesPerSecond: Math.round(crawl),
-        waitedMillis: crawlWindowMillis
-      })
-    }
-    const others = pace === undefined ? undefined : this.#compare?.(pace)
-    return pace === undefined || others === undefined ? undefined : new PeerSlow({
-      peer: this.#peer,
-      bytesPerSecond: Math.round(pace),
-      waitedMillis: comparisonMillis,
-      othersBytesPerSecond: others
-    })
-  }
-
   /** The sink has the chunk; whether there is more to read for it. */
   #delivered(): boolean {
-    this.#lent = false
     if (this.#ended) return false
     if (this.#remaining === 0) this.#end(undefined)
-    else {
-      const now = performance.now()
-      this.#crawl.waiting(now)
-      this.#pace.waiting(now)
-    }
+    else this.#progress?.waits()
     return !this.#ended
   }
 
   #readOn(): void {
     this.#flowing = !this.#ended
-    if (this.#flowing) this.#wire.resume(this.#limits.stallMillis)
+    if (!this.#flowing) return
+    this.#progress?.waits()
+    this.#wire.resume()
   }
 
   #refuse(reason: string): false {
@@ -262,6 +230,7 @@ export class Exchange {
     this.#ended = true
     this.#failure = failure
     this.#early = undefined
+    this.#progress?.waitsNoMore()
     this.#onEnd(failure)
   }
 }

@@ -10,7 +10,6 @@ import * as Scheduler from "effect/Scheduler"
 import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from "node:http"
 import type { AddressInfo, Socket } from "node:net"
 import type { Duplex } from "node:stream"
-import { largeSize } from "./BufferPool.ts"
 import { ConnectionPlaces, type Place, type PlaceLimits, rests } from "./ConnectionPlaces.ts"
 import * as RequestHead from "./RequestHead.ts"
 
@@ -58,11 +57,11 @@ export interface ListenOptions {
 const maxHeaderSize = 16 * 1024
 const defaultConnections: PlaceLimits = { all: 4096, ofAddress: 256 }
 /** A write of less costs no event that says there is room again: more than any chunk of a body, with the head before it. */
-const highWaterMark = 2 * largeSize
+const highWaterMark = 1024 * 1024
 /** containerd keeps idle connections for 30 s; closing earlier would race with its next request. */
 const keepAliveTimeout = 65_000
 /** A disk under load may keep containerd from reading for a while. */
-const clientTimeout = Duration.minutes(2)
+export const clientTimeout: Duration.Duration = Duration.minutes(2)
 
 const reasonOf = (error: NodeJS.ErrnoException): string => {
   switch (error.code) {

@@ -15,11 +15,13 @@ import type { Peer } from "@spegel-ts/router/Peer"
 import { Router } from "@spegel-ts/router/Router"
 import * as FileLease from "@spegel-ts/transfer/FileLease"
 import { Duration, Effect, Fiber, Option, Result, Schedule, Scope, Stream } from "effect"
-import type { ClientWriter } from "./BlobBody.ts"
+import type { Recipient } from "./BlobBody.ts"
+import type { BodyInterrupted } from "./BodyInterrupted.ts"
 import { Circuits } from "./Circuit.ts"
 import * as CommitWatch from "./CommitWatch.ts"
 import * as HeldBodies from "./HeldBodies.ts"
-import { AnswerTimeout, ContentCorrupted, type HashLost, type MirrorError, PeerRefused } from "./MirrorError.ts"
+import * as LargeBody from "./LargeBody.ts"
+import { AnswerTimeout, ContentCorrupted, type MirrorError, PeerRefused } from "./MirrorError.ts"
 import * as Offer from "./Offer.ts"
 import { PeerMemory } from "./PeerMemory.ts"
 import * as PeerRace from "./PeerRace.ts"
@@ -29,7 +31,6 @@ import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
 import * as SpeedComparison from "./SpeedComparison.ts"
 import * as TagElection from "./TagElection.ts"
-import * as VerifyingSink from "./VerifyingSink.ts"
 
 export interface MirrorOptions {
   /** How long to wait for a peer to be found while none is being asked. */
@@ -79,7 +80,7 @@ export type MirroredBody =
   | {
     readonly _tag: "Stream"
     /** Fails when no peer is left that can go on; where it is verified as it streams, before its end if it is wrong. */
-    readonly relay: (client: ClientWriter) => Effect.Effect<void, MirrorError | ContentCorrupted | HashLost>
+    readonly relay: (to: Recipient) => Effect.Effect<void, StreamError>
   }
 
 export interface Mirror {
@@ -94,6 +95,8 @@ export interface Mirror {
     userAgent: string
   ) => Effect.Effect<MirroredContent, MirrorError | ByteRange.RangeNotSatisfiable, Scope.Scope>
 }
+
+type StreamError = MirrorError | ContentCorrupted | BodyInterrupted
 
 type Winner = PeerRace.Won<Offer.Offer>
 
@@ -110,7 +113,6 @@ export const contentOf = (request: Offer.ContentRequest, name: Reference.Referen
 
 export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   const router = yield* Router
-  const verifier = yield* VerifyingSink.make
   const commits = yield* CommitWatch.make(FileLease.writerOf)
   const held = yield* HeldBodies.make(options.verifyMemory)
   const { ask, complain } = yield* Offer.make(options)
@@ -307,14 +309,13 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
           }
         }
         const part = Offer.isWhole(offer) ? Option.none() : Option.some(offer.range)
-        const relay = (client: ClientWriter) =>
+        const relay = (to: Recipient) =>
           Effect.scoped(Effect.gen(function*() {
-            const through = verify === "stream" && Offer.isWhole(offer)
-              ? yield* verifier.sink({ digest, size }, client)
-              : yield* verifier.passing(offer.range, client)
+            const hashes = verify === "stream" && Offer.isWhole(offer)
+            const body = hashes ? LargeBody.hashed({ digest, size }, to) : LargeBody.passing(offer.range.start, to)
             const watched = yield* Effect.flatMap(download, Fiber.join)
-            yield* stream(won, [peer], through, watched).pipe(
-              PullSpans.verification(offer.range.end - offer.range.start, verify === "stream" && Offer.isWhole(offer)),
+            yield* stream(won, [peer], body, watched).pipe(
+              PullSpans.verification(offer.range.end - offer.range.start, hashes),
               Effect.tapError(() => countFailure)
             )
           }))
@@ -326,32 +327,32 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
       won: Winner,
       /** Those whose bytes were passed on. */
       senders: ReadonlyArray<Peer>,
-      sink: VerifyingSink.VerifyingSink,
+      body: LargeBody.LargeBody,
       watched: CommitWatch.Download
-    ): Effect.Effect<void, MirrorError | ContentCorrupted | HashLost> =>
+    ): Effect.Effect<void, StreamError> =>
       Effect.gen(function*() {
         const { entry, peer, value: offer } = won
-        const start = sink.offset()
+        const start = body.offset()
         entry.outcome = "the client went away"
         record.source = peer.id
         record.receivingPort = offer.response.localPort
         const lie = Effect.andThen(
-          sink.wrong,
+          body.wrong,
           Effect.failSync(() => new ContentCorrupted({ peer: Offer.nameOf(peer), content: offer.digest }))
         )
-        const count = () => entry.bytes = sink.offset() - start
+        const count = () => entry.bytes = body.offset() - start
         watched.sent(peer, start, start)
-        const relay = measured(won, count, (compare) => offer.response.relay(sink, compare), () => ({
-          start: sink.offset(),
+        const relay = measured(won, count, (compare) => body.take(offer.response, compare), () => ({
+          start: body.offset(),
           end: offer.range.end
         }))
         const outcome = yield* Effect.raceFirst(relay, lie).pipe(
-          Effect.ensuring(Effect.sync(() => watched.sent(peer, start, sink.offset()))),
+          Effect.ensuring(Effect.sync(() => watched.sent(peer, start, body.offset()))),
           Effect.result
         )
         if (Result.isSuccess(outcome)) return served(won)
         const error = outcome.failure
-        if (error._tag === "HashLost") return yield* error
+        if (error._tag === "BodyInterrupted") return yield* error
         if (error._tag === "ContentCorrupted") {
           // When several peers sent parts, we cannot tell which one was wrong.
           yield* exclude(request, content, senders, senders.length === 1 ? peer : undefined)
@@ -361,12 +362,12 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
         }
         yield* peers.leave(won, error)
         if (entry.bytes >= worthwhileBytes) yield* peers.renew
-        const reached = sink.offset()
+        const reached = body.offset()
         yield* Effect.logInfo(`${error.message}: going on at byte ${reached} of ${content} with another peer`)
         const rest = offer.range.end === offer.size ? `bytes=${reached}-` : `bytes=${reached}-${offer.range.end - 1}`
-        const goOn: Effect.Effect<void, MirrorError | ContentCorrupted | HashLost> = Effect.gen(function*() {
+        const goOn: Effect.Effect<void, StreamError> = Effect.gen(function*() {
           const next = yield* peers.race(reached, (attempt) => askFor(attempt, rest, offer.size))
-          yield* stream(next, [...senders, next.peer], sink, watched)
+          yield* stream(next, [...senders, next.peer], body, watched)
         })
         yield* goOn
       })

@@ -108,13 +108,6 @@ export class ContentCorrupted extends Data.TaggedError("ContentCorrupted")<{
   }
 }
 
-/** What hashed a body on its way is gone: its end is not sent, upstream is next for it, and nobody is to blame. */
-export class HashLost extends Data.TaggedError("HashLost")<{ readonly content: string }> {
-  override get message() {
-    return `the thread that hashed ${this.content} ended`
-  }
-}
-
 /** Failures of one peer, after which another may do. */
 export type PeerError =
   | PeerUnreachable

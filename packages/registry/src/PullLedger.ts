@@ -1,4 +1,5 @@
 /** What each request for content came to: who was asked, who served it, how much, how fast, and why not. In memory. */
+import type { Progress } from "@spegel-ts/transfer/Progress"
 import { Context, Effect, Layer, PubSub, Stream } from "effect"
 
 /** One peer that was asked, or was not for a reason. */
@@ -74,11 +75,16 @@ export class PullRecord {
   headTime: number | undefined
   /** The id of the peer whose bytes went out last. */
   source: string | undefined
-  /** Body bytes that the client's socket took so far, where the body goes in chunks. */
-  bytesTaken = 0
+  /** Of the body, where it goes in chunks. */
+  progress: Progress | undefined
   /** This node's end of the connection on which they come. */
   receivingPort: number | undefined
   readonly attempts: Array<AttemptEntry> = []
+
+  /** Body bytes that the client's socket took so far. */
+  get bytesTaken(): number {
+    return this.progress?.moved ?? 0
+  }
 
   /** Begins an entry, which is to be changed as it goes on. */
   begin(attempt: Attempt): AttemptEntry {

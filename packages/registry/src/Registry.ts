@@ -8,6 +8,7 @@ import { ContentStore, type StoreUnavailable } from "@spegel-ts/content/ContentS
 import * as DistributionError from "@spegel-ts/oci/DistributionError"
 import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import { Router } from "@spegel-ts/router/Router"
+import { Transfer } from "@spegel-ts/transfer/Transfer"
 import {
   Clock,
   Context,
@@ -25,8 +26,9 @@ import type { IncomingMessage, ServerResponse } from "node:http"
 import type { Socket } from "node:net"
 import { type Answer, interrupted, sendError, sendJson } from "./Answer.ts"
 import * as BasicAuth from "./BasicAuth.ts"
-import { type BodyInterrupted, clientGone } from "./BlobBody.ts"
+import { type BodyInterrupted, clientGone } from "./BodyInterrupted.ts"
 import { BodyMemory, initialiseMetrics } from "./BodyMemory.ts"
+import { reserveOf } from "./BodyReserve.ts"
 import * as ContentAnswer from "./ContentAnswer.ts"
 import type { Handler } from "./HttpListener.ts"
 import * as LocalContent from "./LocalContent.ts"
@@ -88,7 +90,7 @@ export class Registry extends Context.Service<Registry, {
 }>()("@spegel-ts/registry/Registry") {
   static readonly layer = (
     options: RegistryOptions
-  ): Layer.Layer<Registry, never, ContentStore | Router | PeerTransport | PullLedger> =>
+  ): Layer.Layer<Registry, never, ContentStore | Router | PeerTransport | PullLedger | Transfer> =>
     Layer.effect(Registry, Effect.map(make(options), Registry.of))
 }
 
@@ -106,8 +108,16 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
   const local = yield* LocalContent.make
   yield* initialiseMetrics
   const maxUnsent = yield* Effect.promise(() => SocketQueues.maxUnsent())
+  const { plane } = yield* Transfer
   const memory = yield* Effect.acquireRelease(
-    Effect.sync(() => new BodyMemory({ budget: options.maxBodyMemory, maxUnsent, queues: SocketQueues.read })),
+    Effect.sync(() =>
+      new BodyMemory({
+        budget: options.maxBodyMemory,
+        maxUnsent,
+        queues: SocketQueues.read,
+        reserve: () => reserveOf(Effect.runSync(plane).name)
+      })
+    ),
     (memory) => Effect.sync(() => memory.close())
   )
   const content = yield* ContentAnswer.make(options, memory)

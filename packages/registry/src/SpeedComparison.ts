@@ -5,11 +5,12 @@
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import type * as ByteRange from "@spegel-ts/oci/ByteRange"
 import { Clock, Duration, Effect, type Scope } from "effect"
-import type { ByteSink, Comparison } from "./Exchange.ts"
+import type { ByteSink } from "./Exchange.ts"
 import type { PeerError } from "./MirrorError.ts"
 import type { Offer } from "./Offer.ts"
 import type { Attempt, PeerRace } from "./PeerRace.ts"
 import { minSampleBytes, type PeerSpeeds } from "./PeerSpeeds.ts"
+import type { Comparison } from "./PeerTransport.ts"
 
 /** How often a body may go to another peer because that one may be faster. */
 const maxMoves = 2

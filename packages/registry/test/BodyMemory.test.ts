@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { BodyMemory } from "@spegel-ts/registry/BodyMemory"
 import type { SocketQueue } from "@spegel-ts/registry/SocketQueues"
+import { Progress } from "@spegel-ts/transfer/Progress"
 import { Effect, Exit, Fiber, Scope } from "effect"
 import { EventEmitter } from "node:events"
 import type { Socket } from "node:net"
@@ -167,7 +168,7 @@ describe("BodyMemory", () => {
           scopes.push(scope)
           return yield* Scope.provide(admitted(memory, connect(address)), scope)
         })
-      for (let body = 0; body < 10; body++) assert.isTrue(yield* ask("192.0.2.1"))
+      for (let body = 0; body < 13; body++) assert.isTrue(yield* ask("192.0.2.1"))
       assert.isFalse(yield* ask("192.0.2.1"))
       assert.isTrue(yield* ask("::ffff:192.0.2.2"))
       for (const scope of scopes) yield* Scope.close(scope, Exit.void)
@@ -179,7 +180,7 @@ describe("BodyMemory", () => {
     Effect.gen(function*() {
       const pass = yield* settableClock
       const { connect, memory } = setup({ budget: 8 * mib })
-      const stalled = Array.from({ length: 9 }, () => connect("192.0.2.1"))
+      const stalled = Array.from({ length: 12 }, () => connect("192.0.2.1"))
       const other = connect("192.0.2.2")
       for (const client of [other, ...stalled]) assert.isTrue(yield* admitted(memory, client))
       const ended = () => [...stalled, other].filter(({ destroyed }) => destroyed)
@@ -220,7 +221,7 @@ describe("BodyMemory", () => {
       const [first, second] = [connect("192.0.2.1"), connect("192.0.2.1")]
       for (const { socket } of [first, second]) assert.isTrue(memory.hasRoom(socket, 1))
       first.destroy()
-      for (let body = 0; body < 10; body++) assert.isTrue(yield* admitted(memory, second))
+      for (let body = 0; body < 13; body++) assert.isTrue(yield* admitted(memory, second))
       assert.isFalse(yield* admitted(memory, connect("192.0.2.1")))
     }).pipe(Effect.scoped))
 
@@ -228,7 +229,7 @@ describe("BodyMemory", () => {
     Effect.gen(function*() {
       const { connect, memory } = setup({ budget: 8 * mib })
       yield* Effect.scoped(Effect.gen(function*() {
-        for (let body = 0; body < 10; body++) yield* admitted(memory, connect("192.0.2.1"))
+        for (let body = 0; body < 13; body++) yield* admitted(memory, connect("192.0.2.1"))
         const waiting = connect("192.0.2.1")
         const waits = yield* Effect.forkChild(admitted(memory, waiting))
         yield* Effect.sleep("20 millis")
@@ -251,7 +252,7 @@ describe("BodyMemory", () => {
       const again = connect("192.0.2.1")
       again.bytesWritten = again.taken = 64 * kib
       assert.isFalse(memory.hasRoom(again.socket, 64 * kib))
-      yield* memory.relaying(again.socket, { receivingPort: 40_000 })
+      yield* memory.sending(again.socket, new Progress(), { receivingPort: 40_000 })
       apart.push({ localPort: 40_000, address: "192.0.2.9", port: 5000, unsent: 0, unread: 5 * mib })
       client.taken = client.bytesWritten
       yield* Effect.callback<void>((resume) => memory.whenRoom(again.socket, 1, () => resume(Effect.void)))
@@ -265,7 +266,7 @@ describe("BodyMemory", () => {
       const timers = () => process.getActiveResourcesInfo().filter((resource) => resource === "Timeout").length
       const before = timers()
       const waits = yield* Effect.scoped(Effect.gen(function*() {
-        for (let body = 0; body < 10; body++) yield* admitted(memory, connect("192.0.2.1"))
+        for (let body = 0; body < 13; body++) yield* admitted(memory, connect("192.0.2.1"))
         const waits = yield* Effect.forkDetach(Effect.scoped(admitted(memory, connect("192.0.2.1"))))
         yield* Effect.yieldNow
         assert.isAbove(timers(), before)

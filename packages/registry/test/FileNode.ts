@@ -7,6 +7,8 @@ import { defaults, Registry, type RegistryOptions } from "@spegel-ts/registry/Re
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Router } from "@spegel-ts/router/Router"
+import type { DataPlane } from "@spegel-ts/transfer/DataPlane"
+import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Context, Duration, Effect, Layer, Option } from "effect"
 import { createHash, randomBytes } from "node:crypto"
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises"
@@ -18,7 +20,7 @@ export const start = Effect.fnUntraced(function*(
   network: MemoryRouter.Network,
   address: string,
   sizes: ReadonlyArray<number> = [],
-  options?: Partial<RegistryOptions>
+  options?: Partial<RegistryOptions> & { readonly plane?: DataPlane["name"] }
 ) {
   const root = yield* Effect.acquireRelease(
     Effect.promise(() => mkdtemp(join(tmpdir(), "spegel-filenode-"))),
@@ -61,7 +63,8 @@ export const start = Effect.fnUntraced(function*(
         MemoryRouter.layer({ network, self }),
         PeerTransport.layer({ stallTimeout: Duration.seconds(5), minPeerSpeed: 0 }),
         PullLedger.layer
-      ))
+      )),
+      Layer.provideMerge(Transfer.layer({ plane: options?.plane ?? "auto" }))
     )
   ))
   const listener = yield* HttpListener.listen({
@@ -78,7 +81,9 @@ export const start = Effect.fnUntraced(function*(
     blobs,
     self,
     transport: Context.get(context, PeerTransport.PeerTransport),
-    ledger: Context.get(context, PullLedger.PullLedger)
+    ledger: Context.get(context, PullLedger.PullLedger),
+    /** Bodies that move now. */
+    bodies: Effect.map(Context.get(context, Transfer).usage, ({ bodies }) => bodies)
   }
 })
 

@@ -9,7 +9,7 @@ import { request } from "node:http"
 import type { Socket } from "node:net"
 import { begun, error, get, honest, ns, response, startFalsePeer } from "./FalsePeer.ts"
 import { startNode } from "./TestNode.ts"
-import { eventually } from "./Waiting.ts"
+import { eventually, untilRecorded } from "./Waiting.ts"
 
 const small = Buffer.from("a small layer ".repeat(100))
 const smallDigest = Digest.ofBytes(small)
@@ -68,7 +68,8 @@ describe("Mirror", () => {
         assert.isTrue((yield* get(blobUrl(node.url, digest))).body.equals(bytes))
       }
       assert.strictEqual(busy.requests.length, 1)
-      assert.include((yield* lastEvent(node)).attempts[0]?.outcome, "said that it is busy")
+      const [event] = yield* untilRecorded(node.ledger, 2)
+      assert.include(event?.attempts[0]?.outcome, "said that it is busy")
     }))
 
   it.live("serves bounded and suffix ranges, and goes on inside them with another peer", () =>
@@ -203,6 +204,7 @@ describe("Mirror", () => {
       let state: IngestState = IngestState.InProgress({ written: 0, modified: 0 })
       const ingests = [ingestOf(largeDigest, large.length)]
       const node = yield* startNode(network, "127.0.0.3", {
+        verify: "commit",
         ingests,
         openIngest: () =>
           Effect.succeed({

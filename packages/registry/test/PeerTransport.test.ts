@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { inOrder } from "@spegel-ts/registry/ConnectionPool"
 import type { ByteSink } from "@spegel-ts/registry/Exchange"
 import * as PeerTransport from "@spegel-ts/registry/PeerTransport"
-import { SpeedGuard } from "@spegel-ts/registry/SpeedGuard"
+import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Context, Duration, Effect, Exit, Fiber, Layer, Scope } from "effect"
 import { createServer, type Server, type Socket } from "node:net"
 import { eventually } from "./Waiting.ts"
@@ -42,7 +42,9 @@ const serve = (address: string, answer: (socket: Socket, connection: number, req
 const transport = (options?: Partial<PeerTransport.TransportOptions>) =>
   Effect.map(
     Layer.build(Layer.fresh(
-      PeerTransport.layer({ stallTimeout: Duration.millis(300), minPeerSpeed: 0, ...options })
+      PeerTransport.layer({ stallTimeout: Duration.millis(300), minPeerSpeed: 0, ...options }).pipe(
+        Layer.provide(Transfer.layerPortable)
+      )
     )),
     (context) => Context.get(context, PeerTransport.PeerTransport)
   )
@@ -274,19 +276,4 @@ describe("PeerTransport", () => {
       }))
       assert.strictEqual((yield* peers.connections).idle, 1)
     }))
-
-  it("counts only the time in which bytes are waited for", () => {
-    const guard = new SpeedGuard(3000)
-    for (let second = 0; second < 10; second++) {
-      guard.waiting(second * 10_000)
-      // 100 ms of waiting, then 9.9 s in which the client takes nothing.
-      assert.isUndefined(guard.received(200, second * 10_000 + 100))
-    }
-    guard.waiting(200_000)
-    assert.isUndefined(guard.received(100, 201_000))
-    guard.waiting(201_000)
-    assert.strictEqual(Math.round(guard.received(100, 203_500) ?? 0), 489)
-    guard.waiting(203_500)
-    assert.strictEqual(Math.round(guard.received(1_000_000, 210_000) ?? 0), 153_846)
-  })
 })

@@ -7,7 +7,7 @@ import type { Multiaddr } from "@multiformats/multiaddr"
 import * as Background from "@spegel-ts/background/Background"
 import { Clock, Duration, Effect, Layer, Option, Queue, Schedule, Stream } from "effect"
 import { base58btc } from "multiformats/bases/base58"
-import { createHash } from "node:crypto"
+import { hash } from "node:crypto"
 import type { BlockList } from "node:net"
 import { uptime } from "node:os"
 import { Bootstrap } from "./Bootstrap.ts"
@@ -48,7 +48,7 @@ const economyInterval = Duration.seconds(10)
 
 /** The DHT key: the multihash (sha2-256) of the key's text, as in Go Spegel. */
 export const dhtKey = (key: ContentKey): Uint8Array =>
-  Buffer.concat([Uint8Array.of(0x12, 0x20), createHash("sha256").update(key).digest()])
+  Buffer.concat([Uint8Array.of(0x12, 0x20), hash("sha256", key, "buffer")])
 
 /**
  * A member of the cluster's network, listening while its scope is open. Its key pair is kept in `dataDir`; without one it is
@@ -83,7 +83,7 @@ export const layerWithoutIdentity = (
       const guard = yield* Background.guard("router")
       const { conflicts, host } = yield* Libp2pHost.make({ ...options, loopback, gater: gate.gater })
       const idBytes = host.peerId.toMultihash().bytes
-      const announced = () => host.getMultiaddrs().map((address) => PeerAddress.withoutId(address).bytes)
+      const announced = remembered(() => host.getMultiaddrs().map((address) => PeerAddress.withoutId(address).bytes))
       const transport = Libp2pTransport.make(host, () => ({ id: idBytes, addresses: announced() }))
       const kademlia = new Kademlia({
         self: { id: host.peerId.toString(), idBytes },
@@ -234,6 +234,22 @@ const defaultRefreshInterval = Duration.minutes(9)
 
 const idTexts = new Map<string, string>()
 const maxIdTexts = 10_000
+
+/** So long this node's addresses are taken to be the same: to know them, libp2p looks at all interfaces of the machine. */
+const sameAddressesMillis = 5000
+
+/** Remembers what was read last, unless there was nothing. */
+const remembered = <A>(read: () => ReadonlyArray<A>): () => ReadonlyArray<A> => {
+  let known: ReadonlyArray<A> = []
+  let readAt = 0
+  return () => {
+    const now = performance.now()
+    if (known.length > 0 && now - readAt < sameAddressesMillis) return known
+    known = read()
+    readAt = now
+    return known
+  }
+}
 
 const ipOfBytes = (address: Uint8Array): Option.Option<string> =>
   Option.flatMap(PeerAddress.fromBytes(address), PeerAddress.ipOf)

@@ -1,16 +1,20 @@
 /**
- * Keeps what is advertised equal to what is held: everything on start, then each change as it happens, withdrawn when
- * it is deleted, compared again as a whole before records could expire.
+ * Keeps what is advertised equal to what is held. Each change is passed on by itself. Everything is listed and compared at
+ * the start, after changes were lost, and every few minutes for what no change told of.
  */
 import * as Background from "@spegel-ts/background/Background"
-import { ContentStore, type StoreUnavailable } from "@spegel-ts/content/ContentStore"
-import * as Reference from "@spegel-ts/oci/Reference"
+import { type ContentChange, ContentStore } from "@spegel-ts/content/ContentStore"
 import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { Router, type RouterNotReady } from "@spegel-ts/router/Router"
-import { Clock, Context, Duration, Effect, Layer, Metric, Schedule, Stream } from "effect"
+import { Clock, Context, Duration, Effect, Latch, Layer, Schedule, Semaphore, Stream } from "effect"
+import * as AdvertisedMetrics from "./internal/AdvertisedMetrics.ts"
+import { Holdings } from "./internal/Holdings.ts"
 
-/** What is advertised now, by registry host. Digests belong to no registry. */
+/**
+ * What is advertised, by registry host, as it was when the router had last been told of everything. Digests belong to no
+ * registry.
+ */
 export interface Snapshot {
   /** Names (tags) advertised, by registry host. */
   readonly tags: ReadonlyMap<string, number>
@@ -23,7 +27,7 @@ export interface Snapshot {
 export interface StateTrackerOptions {
   /** Images that the mirror handles; names of others are not advertised. */
   readonly filter: RegistryFilter
-  /** How often everything is compared and handed to the router again. Default 9 minutes: records live for 10. */
+  /** How often everything is compared. Default 9 minutes; the router itself keeps records from expiring. */
   readonly refreshInterval?: Duration.Duration
 }
 
@@ -37,134 +41,113 @@ export class StateTracker extends Context.Service<StateTracker, {
   ): Layer.Layer<StateTracker, never, ContentStore | Router> => Layer.effect(this, make(options))
 }
 
-/** Changes of this long are handed to the router together. */
+/** Changes that come within this time are told to the router together. */
 const batchWindow = Duration.millis(50)
-const maxBatch = 1000
+/** Keys that a router is offered until it takes some: it may not be ready for a while. */
+const firstKeys = 1000
+/** Listings after lost changes take a fifth of the time at most: time to wait after one, as a multiple of what it took. */
+const listingRest = 4
 
 /** A router joins its network in its own time. */
-const untilReady = Schedule.jittered(Schedule.min([Schedule.exponential("200 millis"), Schedule.spaced("10 seconds")]))
-
-const advertisedImages = Metric.gauge("spegel_advertised_images", { description: "Images advertised" })
-const advertisedTags = Metric.gauge("spegel_advertised_image_tags", { description: "Image names advertised" })
-const advertisedDigests = Metric.gauge("spegel_advertised_image_digests", {
-  description: "Images advertised by digest"
-})
-const advertisedContent = Metric.gauge("spegel_advertised_content_digests", {
-  description: "Digests advertised; they belong to no registry"
-})
-const advertisedKeys = Metric.gauge("spegel_advertised_keys", { description: "Keys advertised: names and digests" })
+const untilReady = Schedule.jittered(Schedule.min([Schedule.exponential("200 millis"), Schedule.spaced("1 second")]))
 
 const make = Effect.fnUntraced(function*(options: StateTrackerOptions) {
   const store = yield* ContentStore
   const router = yield* Router
   const { filter, refreshInterval = Duration.minutes(9) } = options
+  const monotonic = Effect.map(Clock.monotonicTimeNanos, Duration.nanos)
 
-  /** Advertised keys; a name's key with its registry and the manifest that it points to. */
-  const names = new Map<string, { readonly registry: string; readonly digest: string }>()
-  const digests = new Set<string>()
-  const registriesSeen = new Set<string>([""])
-  let waiting = false
+  const holdings = new Holdings(filter)
+  let advertised: Snapshot = { tags: new Map(), images: new Map(), digests: 0 }
+  yield* AdvertisedMetrics.publish(advertised)
 
-  const held = Effect.gen(function*() {
-    const heldNames = (yield* Stream.runCollect(store.names)).filter(({ reference }) => filter(reference))
-    const heldDigests = yield* Stream.runCollect(store.digests)
-    return { heldNames, heldDigests: new Set<string>(heldDigests) }
+  const report = Effect.suspend(() => {
+    const { digests, registries } = holdings.counts
+    const before = advertised
+    advertised = {
+      tags: new Map([...registries].map(([registry, { tags }]) => [registry, tags])),
+      images: new Map([...registries].map(([registry, { manifests }]) => [registry, manifests.size])),
+      digests
+    }
+    return AdvertisedMetrics.publish(advertised, before)
   })
 
-  /** Brings the router to what the store holds now; with `all` it is handed every key, not just the new ones. */
-  const reconcile = Effect.fnUntraced(function*(all: boolean) {
-    const { heldDigests, heldNames } = yield* held
-    const heldKeys = new Set(heldNames.map(({ reference }) => Reference.name(reference)))
-    const gone = [
-      ...[...names.keys()].filter((key) => !heldKeys.has(key)),
-      ...[...digests].filter((digest) => !heldDigests.has(digest))
-    ]
-    const fresh = [...heldKeys, ...heldDigests].filter((key) => all || (!names.has(key) && !digests.has(key)))
-    yield* router.withdraw(gone.map(ContentKey.make))
-    yield* router.advertise(fresh.map(ContentKey.make))
-    // Only now: what could not be handed over is still to be.
-    names.clear()
-    digests.clear()
-    for (const { digest, reference } of heldNames) {
-      names.set(Reference.name(reference), { registry: reference.registry, digest })
+  let isReady = false
+  /** Tells the router of all that it has not been told of, changes that come meanwhile included. */
+  const tell = Effect.gen(function*() {
+    while (!holdings.isTold) {
+      const untold = holdings.next(isReady ? Infinity : firstKeys)
+      yield* router.withdraw(untold.gone.map(ContentKey.make)).pipe(
+        Effect.andThen(untold.held.length === 0 ? Effect.void : router.advertise(untold.held.map(ContentKey.make))),
+        Effect.onError(() => Effect.sync(() => holdings.failed(untold)))
+      )
+      isReady ||= untold.held.length > 0
     }
-    for (const digest of heldDigests) digests.add(digest)
     yield* report
   })
 
-  const snapshot = Effect.sync((): Snapshot => {
-    const tags = new Map<string, number>()
-    const manifests = new Map<string, Set<string>>()
-    for (const { digest, registry } of names.values()) {
-      tags.set(registry, (tags.get(registry) ?? 0) + 1)
-      manifests.set(registry, (manifests.get(registry) ?? new Set()).add(digest))
-    }
-    const images = new Map([...manifests].map(([registry, of]) => [registry, of.size]))
-    return { tags, images, digests: digests.size }
-  })
-
-  const report = Effect.gen(function*() {
-    const current = yield* snapshot
-    for (const registry of current.tags.keys()) registriesSeen.add(registry)
-    // A registry whose last image has gone is reported as 0, not left at its last value.
-    yield* Effect.forEach(registriesSeen, (registry) => {
-      const tags = current.tags.get(registry) ?? 0
-      const images = current.images.get(registry) ?? 0
-      const content = registry === "" ? current.digests : 0
-      const values = [
-        [advertisedImages, images],
-        [advertisedTags, tags],
-        [advertisedDigests, images],
-        [advertisedContent, content],
-        [advertisedKeys, tags + content]
-      ] as const
-      return Effect.forEach(
-        values,
-        ([metric, value]) => Metric.update(Metric.withAttributes(metric, { registry }), value),
-        { discard: true }
-      )
-    }, { discard: true })
-  })
-
-  yield* report
-
+  let waiting = false
   const sayThatItWaits = ({ message }: RouterNotReady) =>
     Effect.suspend(() => {
       if (waiting) return Effect.void
       waiting = true
       return Effect.logInfo(`${message}: advertising waits`)
     })
-  const whenReady = (effect: Effect.Effect<void, StoreUnavailable | RouterNotReady>) =>
-    effect.pipe(
-      Effect.tapErrorTag("RouterNotReady", sayThatItWaits),
-      Effect.retry({ schedule: untilReady, while: ({ _tag }) => _tag === "RouterNotReady" }),
-      Effect.andThen(Effect.sync(() => {
-        waiting = false
-      }))
-    )
-
-  /** One batch of changes is one comparison: listing is cheap, and misses nothing. */
-  const follow = store.changes.pipe(
-    Stream.groupedWithin(maxBatch, batchWindow),
-    Stream.runForEach(() => whenReady(reconcile(false)))
+  const awake = yield* Latch.make(true)
+  const advertise = awake.await.pipe(
+    Effect.andThen(Effect.sleep(batchWindow)),
+    Effect.andThen(awake.close),
+    Effect.andThen(tell.pipe(Effect.tapErrorTag("RouterNotReady", sayThatItWaits), Effect.retry(untilReady))),
+    Effect.andThen(Effect.sync(() => {
+      waiting = false
+    })),
+    Effect.onError(() => awake.open),
+    Effect.forever
   )
 
-  const monotonic = Effect.map(Clock.monotonicTimeNanos, Duration.nanos)
+  /** What a listing finds does not mix with changes that are older. */
+  const oneAtATime = yield* Semaphore.make(1)
+  let listAgainAt = yield* monotonic
+  const compare = oneAtATime.withPermit(Effect.gen(function*() {
+    const begun = yield* monotonic
+    const names = yield* Stream.runCollect(store.names)
+    const digests = yield* Stream.runCollect(store.digests)
+    holdings.compare(names, digests)
+    const ended = yield* monotonic
+    listAgainAt = Duration.sum(ended, Duration.times(Duration.subtract(ended, begun), listingRest))
+    yield* awake.open
+  }))
+  const apply = (changes: ReadonlyArray<ContentChange>) =>
+    oneAtATime.withPermit(Effect.suspend(() => {
+      for (const change of changes) holdings.apply(change)
+      return awake.open
+    }))
+
+  const follow = store.changes.pipe(
+    Stream.runForEachArray((changes) =>
+      // What a listing finds is newer than the changes that came with the loss.
+      changes.some(({ _tag }) => _tag === "Resync")
+        ? Effect.flatMap(monotonic, (now) => Effect.andThen(Effect.sleep(Duration.subtract(listAgainAt, now)), compare))
+        : apply(changes)
+    )
+  )
+
   const started = yield* monotonic
-  /** When everything is handed over again; where that fails, it is due until it has succeeded. */
+  /** When everything is compared again; where that fails, it is due until it has succeeded. */
   let due = Duration.sum(started, refreshInterval)
   const refresh = Effect.gen(function*() {
     yield* Effect.sleep(Duration.subtract(due, yield* monotonic))
-    yield* whenReady(reconcile(true))
+    yield* compare
     due = Duration.sum(yield* monotonic, refreshInterval)
   }).pipe(Effect.forever)
 
   return StateTracker.of({
     run: Background.keepRunning("state tracker", follow).pipe(
-      Effect.andThen(Background.keepRunning("refresh of records", refresh)),
+      Effect.andThen(Background.keepRunning("comparison of everything", refresh)),
+      Effect.andThen(Background.keepRunning("advertising", advertise)),
       Effect.andThen(Effect.never),
       Effect.scoped
     ),
-    snapshot
+    snapshot: Effect.sync(() => advertised)
   })
 })

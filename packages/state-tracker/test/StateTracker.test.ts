@@ -17,7 +17,14 @@ const bug = Effect.sync((): never => {
 
 /** A router that writes down what it is told, and may be away. */
 const recorder = () => {
-  const state = { keys: new Set<string>(), calls: [] as Array<ReadonlyArray<ContentKey>>, away: false, bugs: 0 }
+  const state = {
+    keys: new Set<string>(),
+    calls: [] as Array<ReadonlyArray<ContentKey>>,
+    /** How many keys were offered while it was away. */
+    refused: [] as Array<number>,
+    away: false,
+    bugs: 0
+  }
   const self = { id: "self", addresses: ["10.0.0.1"], registryPort: 5000 }
   const layer = Layer.succeed(Router, {
     advertise: (keys) =>
@@ -26,7 +33,10 @@ const recorder = () => {
           state.bugs--
           return bug
         }
-        if (state.away) return Effect.fail(new RouterNotReady({ reason: "away" }))
+        if (state.away) {
+          state.refused.push(keys.length)
+          return Effect.fail(new RouterNotReady({ reason: "away" }))
+        }
         state.calls.push(keys)
         for (const key of keys) state.keys.add(key)
         return Effect.void
@@ -48,6 +58,10 @@ const start = Effect.fnUntraced(
     readonly storeAway?: () => boolean
     /** Runs beside the store's changes: where it fails, they do. */
     readonly changes?: Effect.Effect<never>
+    /** Whether the store tells of changes. */
+    readonly tells?: () => boolean
+    /** Runs between what a listing finds and its end. */
+    readonly listing?: Effect.Effect<void>
   }) {
     const { layer: routerLayer, state } = recorder()
     state.away = options?.routerAway ?? false
@@ -55,19 +69,29 @@ const start = Effect.fnUntraced(
     const store = Context.get(memory, ContentStore)
     const away = new StoreUnavailable({ operation: "list", hint: "away" })
     const names = Stream.suspend(() => options?.storeAway?.() === true ? Stream.fail(away) : store.names)
+    let listings = 0
+    const digests = Stream.fromIterableEffect(Effect.tap(Stream.runCollect(store.digests), () => {
+      listings++
+      return options?.listing ?? Effect.void
+    }))
     const context = yield* Layer.build(
       StateTracker.layer({ filter: ({ tag }) => tag !== "latest" }).pipe(
         Layer.provide(routerLayer),
         Layer.provide(Layer.succeed(ContentStore, {
           ...store,
           names,
-          changes: Stream.merge(store.changes, Stream.fromEffect(options?.changes ?? Effect.never))
+          digests,
+          changes: Stream.merge(
+            Stream.filter(store.changes, () => options?.tells?.() !== false),
+            Stream.fromEffect(options?.changes ?? Effect.never)
+          )
         }))
       )
     )
     const content = Context.get(memory, MemoryStore.MemoryContent)
     const tracker = Context.get(context, StateTracker)
-    return { state, content, tracker, run: Effect.andThen(Effect.forkScoped(tracker.run), settle) }
+    const run = Effect.andThen(Effect.forkScoped(tracker.run), settle)
+    return { state, content, tracker, run, listings: () => listings }
   }
 )
 
@@ -121,13 +145,59 @@ describe("StateTracker", () => {
       assert.deepStrictEqual(state.keys, new Set([digest]))
     }))
 
-  it.effect("hands everything over again before records expire", () =>
+  it.effect("lists nothing for a change, and tells the router of nothing else", () =>
+    Effect.gen(function*() {
+      const { content, listings, run, state } = yield* start()
+      yield* Effect.forEach(Array.from({ length: 50 }, (_, n) => Buffer.from(`held ${n}`)), content.put)
+      yield* run
+      const [listed, called] = [listings(), state.calls.length]
+      const added: Array<string> = []
+      for (let n = 0; n < 5; n++) {
+        added.push(yield* content.put(Buffer.from(`added ${n}`)))
+        yield* settle
+      }
+      assert.strictEqual(listings(), listed)
+      assert.deepStrictEqual<ReadonlyArray<string>>(state.calls.slice(called).flat(), added)
+    }))
+
+  it.effect("finds within nine minutes what no change told of, and tells the router of nothing else", () =>
+    Effect.gen(function*() {
+      let tells = true
+      const { content, run, state } = yield* start({ tells: () => tells })
+      const gone = yield* content.put(Buffer.from("gone"))
+      const kept = yield* content.put(Buffer.from("kept"))
+      yield* content.tag(v1, kept)
+      yield* run
+      const called = state.calls.length
+      tells = false
+      yield* content.remove(gone)
+      const digest = yield* content.put(Buffer.from("new"))
+      yield* TestClock.adjust(Duration.minutes(8.9))
+      assert.deepStrictEqual(state.keys, new Set([gone, kept, "registry.example/app:v1"]))
+      yield* TestClock.adjust(Duration.minutes(0.1))
+      assert.deepStrictEqual(state.keys, new Set([kept, "registry.example/app:v1", digest]))
+      assert.deepStrictEqual<ReadonlyArray<string>>(state.calls.slice(called).flat(), [digest])
+    }))
+
+  it.effect("does not advertise again what somebody else has withdrawn, as where a blob is damaged", () =>
     Effect.gen(function*() {
       const { content, run, state } = yield* start()
-      const digest = yield* content.put(Buffer.from("one"))
+      const digest = yield* content.put(Buffer.from("damaged"))
       yield* run
-      state.keys.clear()
+      assert.isTrue(state.keys.delete(digest))
+      yield* TestClock.adjust(Duration.minutes(20))
+      assert.deepStrictEqual(state.keys, new Set())
+    }))
+
+  it.effect("takes a change that comes while everything is listed", () =>
+    Effect.gen(function*() {
+      const { content, listings, run, state } = yield* start({ listing: Effect.sleep("10 seconds") })
+      yield* run
       yield* TestClock.adjust(Duration.minutes(9))
+      assert.strictEqual(listings(), 2)
+      const digest = yield* content.put(Buffer.from("meanwhile"))
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(listings(), 2)
       assert.deepStrictEqual(state.keys, new Set([digest]))
     }))
 
@@ -171,16 +241,31 @@ describe("StateTracker", () => {
       assert.deepStrictEqual(state.keys, new Set([digest, next]))
     }))
 
-  it.effect("refreshes at once what a bug has kept from being refreshed in time", () =>
+  it.effect("compares at once what a bug has kept from being compared in time", () =>
     Effect.gen(function*() {
-      const { content, run, state } = yield* start()
-      const digest = yield* content.put(Buffer.from("one"))
+      let tells = true
+      const { content, run, state } = yield* start({ tells: () => tells })
       yield* run
-      state.keys.clear()
+      tells = false
+      const digest = yield* content.put(Buffer.from("one"))
       state.bugs = 2
       yield* TestClock.adjust(Duration.minutes(9.5))
       assert.strictEqual(state.bugs, 0)
       assert.deepStrictEqual(state.keys, new Set([digest]))
+    }))
+
+  it.effect("offers a router that is not ready a part only, each time, and all of it in the end", () =>
+    Effect.gen(function*() {
+      const { content, run, state } = yield* start({ routerAway: true })
+      const blobs = Array.from({ length: 3000 }, (_, n) => Buffer.from(`held ${n}`))
+      const digests = yield* Effect.forEach(blobs, content.put)
+      yield* run
+      yield* TestClock.adjust("5 seconds")
+      assert.isAbove(state.refused.length, 3)
+      assert.isAtMost(Math.max(...state.refused), 1000)
+      state.away = false
+      yield* TestClock.adjust("5 seconds")
+      assert.deepStrictEqual(state.keys, new Set<string>(digests))
     }))
 
   it.effect("subscribes again where changes end with a bug", () =>

@@ -27,12 +27,23 @@ export type Source =
     readonly early: Buffer
   }
 
+/**
+ * Says how much may be sent to a client now. It is asked for what goes through this process, since the kernel holds that
+ * without a bound of ours; what moves within the kernel has a bound (`BodyBounds`).
+ */
+export interface SendRoom {
+  readonly hasRoom: (bytes: number) => boolean
+  /** Calls `resume` once there is room, or the client has gone. */
+  readonly whenRoom: (bytes: number, resume: () => void) => void
+}
+
 /** The client of a body. */
 export interface Client {
   /** Nothing else may write to it meanwhile. Node keeps reading from it, and so notices when the client leaves. */
   readonly socket: Socket
   /** Writes the response's head to the socket. Called once, when the first byte of the body is in hand. */
   readonly begin?: (() => void) | undefined
+  readonly room?: SendRoom | undefined
 }
 
 /** A body, or the rest of one. */

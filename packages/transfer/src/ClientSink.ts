@@ -2,8 +2,12 @@
  * Bytes to a client through Node: straight to its socket, one chunk at a time. A slow client slows the source, nothing is
  * queued.
  */
-import type { Client } from "./Body.ts"
+import { Effect } from "effect"
+import type { Client, SendRoom } from "./Body.ts"
 import type { Progress } from "./Progress.ts"
+
+/** Where there is little room, so many bytes go at once. */
+const pieceSize = 64 * 1024
 
 export class ClientSink {
   readonly client: Client
@@ -11,6 +15,8 @@ export class ClientSink {
   #begin: (() => void) | undefined
   /** The chunk that Node has and the kernel has not. */
   #pending: { readonly bytes: number; readonly done: (taken: boolean) => void } | undefined
+  /** Told if it is stopped while a chunk waits for room. */
+  #waiting: ((taken: boolean) => void) | undefined
 
   constructor(client: Client, progress: Progress) {
     this.client = client
@@ -29,6 +35,30 @@ export class ClientSink {
    * once.
    */
   write(chunk: Buffer, done: (taken: boolean) => void): boolean {
+    const { room } = this.client
+    if (room === undefined || room.hasRoom(chunk.length)) return this.#write(chunk, done)
+    this.#writePieces(chunk, room, done)
+    return false
+  }
+
+  /** Sends a chunk in pieces, each once there is room for it. */
+  #writePieces(chunk: Buffer, room: SendRoom, done: (taken: boolean) => void): void {
+    const piece = chunk.subarray(0, pieceSize)
+    const goOn = (taken: boolean) =>
+      taken && piece.length < chunk.length ? this.#writePieces(chunk.subarray(pieceSize), room, done) : done(taken)
+    const go = () => {
+      if (!this.stopped) {
+        this.#waiting = undefined
+        // Whoever is told has returned from `write` by then.
+        if (this.#write(piece, goOn)) setImmediate(goOn, true)
+      }
+    }
+    if (room.hasRoom(piece.length)) return go()
+    this.#waiting = done
+    room.whenRoom(piece.length, go)
+  }
+
+  #write(chunk: Buffer, done: (taken: boolean) => void): boolean {
     const { socket } = this.client
     const pending = { bytes: chunk.length, done }
     this.#pending = pending
@@ -59,6 +89,8 @@ export class ClientSink {
   /** Nothing more is sent. A chunk that Node has goes out before anything that may follow, so it counts. */
   stop(): void {
     this.stopped = true
+    this.#waiting?.(false)
+    this.#waiting = undefined
     const pending = this.#pending
     if (pending === undefined) return
     if (!this.client.socket.destroyed) this.#progress.move(pending.bytes)
@@ -71,3 +103,10 @@ export class ClientSink {
     this.#progress.move(bytes)
   }
 }
+
+/** Sends a chunk; does not end where the client goes. */
+export const sent = (sink: ClientSink, chunk: Buffer): Effect.Effect<void> =>
+  Effect.callback((resume) => {
+    if (sink.write(chunk, () => resume(Effect.void))) return resume(Effect.void)
+    return Effect.sync(() => sink.stop())
+  })

@@ -6,10 +6,10 @@
  * Time limits are the caller's: it reads `Progress` meanwhile, and interrupts. HTTP is the caller's too, but for the moment
  * at which the head goes out.
  */
-import { Context, Deferred, Effect, Exit, Layer, Scope } from "effect"
+import { Context, Deferred, Effect, Exit, Layer, Metric, Scope } from "effect"
 import type { Socket } from "node:net"
 import { type Body, ClientGone, type Moved, TransferAborted, type TransferError } from "./Body.ts"
-import { ClientSink } from "./ClientSink.ts"
+import { ClientSink, sent } from "./ClientSink.ts"
 import { type DataPlane, type DataPlaneChoice, type LostRuns, maxLostRuns } from "./DataPlane.ts"
 import { Mover } from "./internal/mover/Mover.ts"
 import * as Portable from "./internal/Portable.ts"
@@ -101,13 +101,6 @@ const earlyOf = (early: Buffer, { length, progress }: Body) =>
     return bytes
   })
 
-/** Sends a chunk; does not end where the client goes. */
-const sent = (sink: ClientSink, chunk: Buffer): Effect.Effect<void> =>
-  Effect.callback((resume) => {
-    if (sink.write(chunk, () => resume(Effect.void))) return resume(Effect.void)
-    return Effect.sync(() => sink.stop())
-  })
-
 /** Fails once the client's connection is closed, from either side. */
 const gone = (socket: Socket): Effect.Effect<never, ClientGone> =>
   Effect.callback((resume) => {
@@ -119,6 +112,7 @@ const gone = (socket: Socket): Effect.Effect<never, ClientGone> =>
 
 const portable = Effect.fnUntraced(function*(reason: string | undefined) {
   const { bodies, move } = yield* around(Portable.move)
+  yield* publish("portable")
   return Transfer.of({
     plane: Effect.succeed({ name: "portable", reason }),
     move,
@@ -138,7 +132,9 @@ const zeroCopy: Effect.Effect<Transfer["Service"], ZeroCopyUnavailable, Scope.Sc
   yield* Effect.promise(() => mover.died).pipe(
     Effect.tap((reason) => {
       plane = { name: "portable", reason }
-      return Effect.logWarning(`${reason}: bodies go the portable way from now on`)
+      return publish("portable").pipe(
+        Effect.andThen(Effect.logWarning(`${reason}: bodies go the portable way from now on`))
+      )
     }),
     Effect.forkScoped
   )
@@ -154,12 +150,25 @@ const zeroCopy: Effect.Effect<Transfer["Service"], ZeroCopyUnavailable, Scope.Sc
 /** Remembers that zero-copy is in use, for as long as it is. */
 const recorded = ({ begun, closed }: LostRuns) => Effect.acquireRelease(begun, () => closed)
 
+const inUse = Metric.gauge("spegel_data_plane", {
+  description: "1 for the data plane that moves bodies, 0 for the other"
+})
+
+const publish = (name: DataPlane["name"]) =>
+  Effect.forEach(
+    ["zero-copy", "portable"] as const,
+    (plane) => Metric.update(Metric.withAttributes(inUse, { plane }), plane === name ? 1 : 0),
+    { discard: true }
+  )
+
 const chosen = Effect.fnUntraced(function*({ lostRuns, plane }: TransferOptions) {
   if (plane === "portable") {
     yield* Effect.logInfo("data plane: portable")
     return yield* portable(undefined)
   }
   const lost = lostRuns === undefined ? 0 : yield* lostRuns.count
+  // A run that ends in good order lets the next one try again.
+  if (lostRuns !== undefined && lost >= maxLostRuns) yield* Effect.addFinalizer(() => lostRuns.closed)
   const attempt = lost >= maxLostRuns
     ? Effect.fail(new ZeroCopyUnavailable({ reason: `${lost} runs in a row ended in the middle of it` }))
     : Effect.andThen(lostRuns === undefined ? Effect.void : recorded(lostRuns), zeroCopy)
@@ -172,10 +181,11 @@ const chosen = Effect.fnUntraced(function*({ lostRuns, plane }: TransferOptions)
   )
   if (result._tag === "Success") {
     yield* Effect.logInfo("data plane: zero-copy")
+    yield* publish("zero-copy")
     return result.success
   }
   const { reason } = result.failure
-  const log = plane === "auto" ? Effect.logInfo : Effect.logWarning
+  const log = plane === "auto" && lost < maxLostRuns ? Effect.logInfo : Effect.logWarning
   yield* log(`data plane: portable, since zero-copy is not to be had: ${reason}`)
   return yield* portable(reason)
 })

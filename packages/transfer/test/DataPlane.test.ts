@@ -37,13 +37,14 @@ describe("the choice of a data plane", () => {
 
   it.live("is portable after two runs that zero-copy ended", () =>
     Effect.gen(function*() {
-      for (const [plane, level] of [["auto", "Info"], ["zero-copy", "Warn"]] as const) {
+      for (const plane of ["auto", "zero-copy"] as const) {
         const { chosen, logged, remembered } = yield* choose(plane, 2)
         assert.strictEqual(chosen.name, "portable")
         assert.include(chosen.reason, "2 runs in a row")
-        assert.deepStrictEqual(remembered, ["in use"])
+        // The next run may try again.
+        assert.deepStrictEqual(remembered, ["in use", "closed"])
         assert.strictEqual(logged.length, 1)
-        assert.isTrue(logged[0]?.startsWith(level))
+        assert.isTrue(logged[0]?.startsWith("Warn"))
       }
     }))
 

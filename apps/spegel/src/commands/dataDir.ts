@@ -3,6 +3,7 @@ import { Console, Data, Effect } from "effect"
 import { Command, Flag } from "effect/cli"
 import { chmod, rm } from "node:fs/promises"
 import { join } from "node:path"
+import { lostRunsFile } from "../LostRuns.ts"
 import { dataDir as directory } from "./shared.ts"
 
 /** The data directory was not changed. */
@@ -40,7 +41,7 @@ export const dataDir = Command.make(
       })
     if (remove) {
       yield* attempt(key, () => rm(key, { force: true }))
-      for (const beside of [ownerFile, lockFile]) {
+      for (const beside of [ownerFile, lockFile, lostRunsFile]) {
         yield* attempt(dataDir, () => rm(join(dataDir, beside), { force: true }))
       }
       return yield* Console.log(`removed ${key}`)

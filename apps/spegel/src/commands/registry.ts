@@ -165,6 +165,13 @@ const flags = {
     fallback: "16",
     metavar: "NUMBER"
   }),
+  dataPlane: one({
+    name: "data-plane",
+    description: "How bodies are moved: zero-copy (within the kernel), portable (through this process), or auto",
+    schema: Schema.Literals(["auto", "zero-copy", "portable"]),
+    fallback: "auto",
+    metavar: "PLANE"
+  }),
   maxBodyMemory: one({
     name: "max-body-memory",
     description: "Bytes of memory for all bodies being sent, buffers of sockets included; a client has a share of it",

@@ -1,4 +1,5 @@
-import { Console, Effect } from "effect"
+import { Transfer } from "@spegel-ts/transfer/Transfer"
+import { Console, Effect, References } from "effect"
 import { Command, Flag } from "effect/cli"
 import { readFileSync } from "node:fs"
 import { version as current } from "../Version.ts"
@@ -19,15 +20,34 @@ const distribution = () => {
   }
 }
 
-/** In the words of Go Spegel's, with Node's version in place of Go's. */
-const details = () => ({
+/** What moves bodies here, found out as the mirror does at its start. */
+const dataPlane = Effect.gen(function*() {
+  const { plane } = yield* Transfer
+  return yield* plane
+}).pipe(
+  Effect.provide(Transfer.layer({ plane: "auto" })),
+  Effect.provideService(References.MinimumLogLevel, "None")
+)
+
+/** In the words of Go Spegel's, with Node's version in place of Go's, and with the data plane. */
+const details = Effect.map(dataPlane, ({ name }) => ({
   build: { version: current, nodeVersion: process.version },
-  runtime: { distro: distribution(), os: process.platform, arch: process.arch === "x64" ? "amd64" : process.arch }
-})
+  runtime: {
+    distro: distribution(),
+    os: process.platform,
+    arch: process.arch === "x64" ? "amd64" : process.arch,
+    dataPlane: name
+  }
+}))
 
 export const version = Command.make(
   "version",
   flags,
   ({ format }) =>
-    Effect.suspend(() => Console.log(format === "json" ? JSON.stringify(details()) : `spegel version ${current}`))
+    Effect.flatMap(details, (found) =>
+      Console.log(
+        format === "json"
+          ? JSON.stringify(found)
+          : `spegel version ${current}\ndata plane: ${found.runtime.dataPlane}`
+      ))
 ).pipe(Command.withDescription("Print the version"))

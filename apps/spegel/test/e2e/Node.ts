@@ -1,5 +1,6 @@
 /** A node: a real containerd, a mirror process beside it, and the hosts.toml that makes the one ask the other. */
 import { Effect, Schedule } from "effect"
+import { readdir, stat } from "node:fs/promises"
 import { join } from "node:path"
 import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
 import * as CriClient from "../../../../packages/containerd/test/CriClient.ts"
@@ -109,9 +110,19 @@ export const untilFound = (node: Node, upstream: string, paths: ReadonlyArray<st
       )
   ).pipe(Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 200 }))
 
+/** More than a manifest or a configuration has. */
+const layerBytes = 1024 * 1024
+
 /** Waits until the node's containerd has some bytes of a layer, and not all. */
-export const untilPulling = (node: Node) =>
-  node.containerd.ctr("content", "active").pipe(
-    Effect.filterOrFail((active) => /layer-sha256\S+\s+[1-9]/.test(active), () => "not yet" as const),
-    Effect.retry({ schedule: Schedule.spaced("5 millis"), times: 2000 })
+export const untilPulling = (node: Node) => {
+  const ingests = join(node.containerd.contentPath, "ingest")
+  const largest = Effect.promise(async () => {
+    const names = await readdir(ingests).catch(() => [])
+    const sizes = names.map((name) => stat(join(ingests, name, "data")).then(({ size }) => size, () => 0))
+    return Math.max(0, ...await Promise.all(sizes))
+  })
+  return largest.pipe(
+    Effect.filterOrFail((bytes) => bytes > layerBytes, () => "not yet" as const),
+    Effect.retry({ schedule: Schedule.spaced("2 millis"), times: 5000 })
   )
+}

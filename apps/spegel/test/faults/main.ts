@@ -79,6 +79,10 @@ const flags = {
     Flag.withDescription("The matrix, or what a mirror costs that has nothing; default: both"),
     Flag.optional
   ),
+  dataPlane: Flag.Literals("data-plane", ["auto", "zero-copy", "portable"]).pipe(
+    Flag.withDescription("How the mirrors move bodies"),
+    Flag.withDefault("auto")
+  ),
   lanes: Flag.Int("lanes").pipe(Flag.withDescription("Clusters that run at once"), Flag.withDefault(4)),
   pairs: Flag.Int("pairs").pipe(
     Flag.withDescription("Pairs of pulls with and without an empty mirror; three times as many where it is not clear"),
@@ -168,6 +172,8 @@ const command = Command.make("faults", flags, (options) =>
     const missing = ContainerdDaemon.missingPrerequisite("docker-registry")
     if (missing !== undefined) return yield* new CannotMeasure({ reason: missing })
     const out = Option.map(options.out, (path) => resolve(path))
+    // All mirrors inherit it.
+    process.env["DATA_PLANE"] = options.dataPlane
     process.exitCode = yield* Isolation.inside(measure({ ...options, out }))
   })).pipe(Command.withDescription("Pulls through a mirror whose peers misbehave, with real containerd daemons"))
 

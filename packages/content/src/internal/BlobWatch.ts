@@ -40,6 +40,8 @@ const watchFailed = (path: string, cause: unknown) =>
     })
     : unavailable(operation, path)(cause)
 
+const looksAtOnce = 64
+
 /** How often to look whether a path leads to another directory, or to one at last. */
 const lookInterval = "1 second"
 
@@ -143,17 +145,22 @@ export const changes = ({ file, root }: BlobWatchOptions): Stream.Stream<Content
       Effect.forkScoped
     )
 
-    const look = (name: string) =>
-      Effect.promise(() =>
-        lstat(join(root, "blobs", "sha256", name)).then(
-          (stats) => stats.isFile(),
-          (cause) => isMissing(cause) ? false : undefined
-        )
-      ).pipe(Effect.map((held) => {
-        const digest = Digest.Digest.make(`sha256:${name}`)
-        if (held === undefined) return ContentChange.Resync()
+    const look = async (name: string): Promise<ContentChange> => {
+      const digest = Digest.Digest.make(`sha256:${name}`)
+      try {
+        const held = (await lstat(join(root, "blobs", "sha256", name))).isFile()
         return held ? ContentChange.BlobAdded({ digest }) : ContentChange.BlobRemoved({ digest })
-      }))
+      } catch (cause) {
+        return isMissing(cause) ? ContentChange.BlobRemoved({ digest }) : ContentChange.Resync()
+      }
+    }
+    const lookAtAll = async (names: ReadonlyArray<string>): Promise<ReadonlyArray<ContentChange>> => {
+      const found: Array<ContentChange> = []
+      for (let from = 0; from < names.length; from += looksAtOnce) {
+        found.push(...await Promise.all(names.slice(from, from + looksAtOnce).map(look)))
+      }
+      return found
+    }
 
     const take = Effect.gen(function*(): Effect.fn.Return<ReadonlyArray<ContentChange>, StoreUnavailable> {
       yield* awake.await
@@ -164,7 +171,7 @@ export const changes = ({ file, root }: BlobWatchOptions): Stream.Stream<Content
       state.lost = state.fileChanged = false
       pending.clear()
       if (file !== undefined && (fileChanged || lost)) yield* file.changed
-      return lost ? [ContentChange.Resync()] : yield* Effect.forEach(names, look, { concurrency: 16 })
+      return lost ? [ContentChange.Resync()] : yield* Effect.promise(() => lookAtAll(names))
     })
     return Stream.flattenIterable(Stream.fromEffectRepeat(take))
   }))

@@ -1,11 +1,11 @@
 /** Kademlia's metric: the exclusive or of two sha2-256 hashes, compared as a number. */
-import { createHash } from "node:crypto"
+import { hash } from "node:crypto"
 
 /** Where a key or a peer lies. */
 export type Position = Uint8Array
 
 /** The position of a DHT key or of a peer id, from its bytes. */
-export const positionOf = (bytes: Uint8Array): Position => createHash("sha256").update(bytes).digest()
+export const positionOf = (bytes: Uint8Array): Position => hash("sha256", bytes, "buffer")
 
 /** Negative where `a` is closer to `target` than `b`. */
 export const compare = (target: Position, a: Position, b: Position): number => {

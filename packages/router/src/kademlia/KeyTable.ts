@@ -2,7 +2,7 @@
  * Numbers for DHT keys, in flat arrays: a key costs 16 bytes and its places in two tables, where a map of strings costs 100
  * bytes and gives the garbage collector something to do.
  */
-import { createHash } from "node:crypto"
+import { hash } from "node:crypto"
 
 /** The first 128 bits of a digest tell keys apart: who wants two that are alike has to find a collision of these. */
 const wordsOfKey = 4
@@ -23,7 +23,7 @@ const words = new Uint32Array(wordsOfKey)
 
 /** Takes the words of a key: of the digest in a multihash, or of a digest of whatever else a peer calls a key. */
 const read = (key: Uint8Array): void => {
-  const digest = key.length === multihashLength ? key : createHash("sha256").update(key).digest()
+  const digest = key.length === multihashLength ? key : hash("sha256", key, "buffer")
   let at = digest.length - 32
   for (let word = 0; word < wordsOfKey; word++, at += 4) {
     words[word] = (digest[at] ?? 0) << 24 | (digest[at + 1] ?? 0) << 16 | (digest[at + 2] ?? 0) << 8 |

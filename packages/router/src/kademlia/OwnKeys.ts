@@ -17,6 +17,8 @@ export interface OwnKeysOptions {
 }
 
 const membersAtOnce = 8
+/** Keys are text, which is kept once, until they are sent. */
+const keysPerRequest = 1000
 /** Keys that are assigned before others have a turn: lookups go on meanwhile. */
 const keysPerTurn = 64
 const retryMillis = 1000
@@ -87,15 +89,18 @@ export class OwnKeys {
     const work = (await this.#byKeeper(keys, only)).entries()
     const send = async () => {
       for (const [member, assigned] of work) {
-        const batch = assigned.filter((key) => this.#keys.has(textOf(key)))
-        try {
-          await transport.provide(member, batch)
-          membership.heard(member)
-          // Withdrawn meanwhile: that word may have been the faster one.
-          this.#tellWithdrawn(member, batch.filter((key) => !this.#keys.has(textOf(key))))
-        } catch (error) {
-          membership.failed(member, error)
-          if (membership.members.get(member.id) === member) again.push(...batch.map(textOf))
+        for (let from = 0; from < assigned.length; from += keysPerRequest) {
+          const batch = assigned.slice(from, from + keysPerRequest).filter((key) => this.#keys.has(key))
+          try {
+            await transport.provide(member, batch.map(bytesOf))
+            membership.heard(member)
+            // Withdrawn meanwhile: that word may have been the faster one.
+            this.#tellWithdrawn(member, batch.filter((key) => !this.#keys.has(key)).map(bytesOf))
+          } catch (error) {
+            membership.failed(member, error)
+            if (membership.members.get(member.id) === member) again.push(...assigned.slice(from))
+            break
+          }
         }
       }
     }
@@ -109,15 +114,14 @@ export class OwnKeys {
   async #byKeeper(
     keys: ReadonlyArray<string>,
     only: ReadonlySet<Member> | undefined
-  ): Promise<Map<Member, Array<Uint8Array>>> {
-    const batches = new Map<Member, Array<Uint8Array>>()
+  ): Promise<Map<Member, Array<string>>> {
+    const batches = new Map<Member, Array<string>>()
     for (const [index, key] of keys.entries()) {
       if (index % keysPerTurn === keysPerTurn - 1) await new Promise<void>((resolve) => this.#options.after(0, resolve))
-      const bytes = bytesOf(key)
-      for (const keeper of this.#keepersOf(positionOf(bytes), only)) {
+      for (const keeper of this.#keepersOf(positionOf(bytesOf(key)), only)) {
         const batch = batches.get(keeper)
-        if (batch === undefined) batches.set(keeper, [bytes])
-        else batch.push(bytes)
+        if (batch === undefined) batches.set(keeper, [key])
+        else batch.push(key)
       }
     }
     return batches

@@ -1,4 +1,5 @@
 /** The common part of all moves. */
+import { maxUnsent } from "../../BodyBounds.ts"
 import { Progress } from "../../Progress.ts"
 import { epoll, errno, type Libc } from "./Libc.ts"
 import type { Poll, Watched } from "./Poll.ts"
@@ -6,12 +7,6 @@ import type { Ending, Job } from "./Protocol.ts"
 
 /** Bytes of one body in a row, after which others have their turn. */
 export const turnBytes = 4 * 1024 * 1024
-
-/**
- * Unsent bytes in a client's socket. More would only be memory: what is sent and not confirmed yet is not in it, so that a
- * long way does not slow a client. (net.ipv4.tcp_notsent_lowat in the kernel's ip-sysctl.)
- */
-const maxUnsent = 256 * 1024
 
 /** Waits of a move: for a descriptor that it has armed, or for a time. */
 export type Waits = { readonly napMillis: number } | "armed"

@@ -2,6 +2,7 @@
  * A peer's bytes to a client, by splice(2) through a pipe. Never more is taken from the peer than is due: what follows the
  * body is the next answer's, or a lie.
  */
+import { maxInPipe, maxUnread } from "../../BodyBounds.ts"
 import type { Progress } from "../../Progress.ts"
 import { epoll, errno } from "./Libc.ts"
 import {
@@ -17,15 +18,6 @@ import {
 import type { Pipe } from "./Pipes.ts"
 import type { Watched } from "./Poll.ts"
 import type { Ending } from "./Protocol.ts"
-
-/** A pipe counts fragments of packets, of up to 32 KiB each; this bounds their bytes. */
-const maxInPipe = 256 * 1024
-
-/**
- * Bytes that the peer's socket holds while the client is slower. Without this bound they grow to `net.ipv4.tcp_rmem`, 6 MiB,
- * within milliseconds. It bounds the peer's window too, to some 500 MB/s over a round trip of 1 ms.
- */
-const maxUnread = 896 * 1024
 
 export class RelayMove implements Move {
   readonly #tools: Tools

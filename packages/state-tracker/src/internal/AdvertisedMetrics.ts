@@ -1,0 +1,49 @@
+/** What is advertised, as metrics: only what has changed is updated. */
+import { Effect, Metric } from "effect"
+import type { Snapshot } from "../StateTracker.ts"
+
+/** What digests are counted under. */
+const noRegistry = ""
+
+const gauge = (name: string, description: string, registry: string) =>
+  Metric.gauge(name, { description, attributes: { registry } })
+
+const makeGauges = (registry: string) =>
+  [
+    gauge("spegel_advertised_images", "Images advertised", registry),
+    gauge("spegel_advertised_image_tags", "Image names advertised", registry),
+    gauge("spegel_advertised_image_digests", "Images advertised by digest", registry),
+    gauge("spegel_advertised_content_digests", "Digests advertised; they belong to no registry", registry),
+    gauge("spegel_advertised_keys", "Keys advertised: names and digests", registry)
+  ] as const
+
+/** By registry: a gauge that is kept works out its key once. */
+const gauges = new Map<string, ReturnType<typeof makeGauges>>()
+
+const gaugesOf = (registry: string) => {
+  const known = gauges.get(registry) ?? makeGauges(registry)
+  gauges.set(registry, known)
+  return known
+}
+
+/** In the order of the gauges. */
+const valuesOf = ({ digests, images, tags }: Snapshot, registry: string): ReadonlyArray<number> => {
+  const content = registry === noRegistry ? digests : 0
+  const named = images.get(registry) ?? 0
+  const names = tags.get(registry) ?? 0
+  return [named, names, named, content, names + content]
+}
+
+/** Publishes what has changed since `before`, or everything. A registry whose last image has gone is reported as 0. */
+export const publish = (now: Snapshot, before?: Snapshot): Effect.Effect<void> => {
+  const registries = new Set([noRegistry, ...now.tags.keys(), ...before?.tags.keys() ?? []])
+  return Effect.forEach(registries, (registry) => {
+    const values = valuesOf(now, registry)
+    const earlier = before === undefined ? [] : valuesOf(before, registry)
+    return Effect.forEach(
+      gaugesOf(registry),
+      (gauge, at) => values[at] === earlier[at] ? Effect.void : Metric.update(gauge, values[at] ?? 0),
+      { discard: true }
+    )
+  }, { discard: true })
+}

@@ -1,0 +1,101 @@
+/**
+ * What this node holds, and of which keys the router still has to be told. A change costs the same however much is held:
+ * nothing is listed or counted again for it.
+ */
+import type { ContentChange, Name } from "@spegel-ts/content/ContentStore"
+import * as Reference from "@spegel-ts/oci/Reference"
+import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
+import { RegistryCounts } from "./RegistryCounts.ts"
+
+/** Keys to tell the router of. */
+export interface Untold {
+  readonly held: ReadonlyArray<string>
+  readonly gone: ReadonlyArray<string>
+}
+
+export class Holdings {
+  readonly counts = new RegistryCounts()
+  readonly #filter: RegistryFilter
+  /** Keys held: names of images, with what they point to, and digests. */
+  readonly #held = new Map<string, Name | undefined>()
+  /**
+   * Keys that the router has yet to be told of, and whether it may already provide them. It provides any other key, or is
+   * just being told to, if and only if that is held.
+   */
+  readonly #untold = new Map<string, boolean>()
+
+  /** Names that `filter` turns away count as not held. */
+  constructor(filter: RegistryFilter) {
+    this.#filter = filter
+  }
+
+  /** Whether there is nothing to tell the router of. */
+  get isTold(): boolean {
+    return this.#untold.size === 0
+  }
+
+  /** Takes one difference. `Resync` says that some were lost: `compare` is to follow. */
+  apply(change: ContentChange): void {
+    switch (change._tag) {
+      case "BlobAdded":
+        return this.#add(change.digest, undefined)
+      case "BlobRemoved":
+        return this.#remove(change.digest)
+      case "NameAdded":
+        if (this.#filter(change.reference)) this.#add(Reference.name(change.reference), change)
+        return
+      case "NameRemoved":
+        return this.#remove(Reference.name(change.reference))
+      case "Resync":
+        return
+    }
+  }
+
+  /** Takes everything that is held now. */
+  compare(names: Iterable<Name>, digests: Iterable<string>): void {
+    const listed = new Map<string, Name | undefined>()
+    for (const name of names) if (this.#filter(name.reference)) listed.set(Reference.name(name.reference), name)
+    for (const digest of digests) listed.set(digest, undefined)
+    for (const key of this.#held.keys()) if (!listed.has(key)) this.#remove(key)
+    for (const [key, name] of listed) this.#add(key, name)
+  }
+
+  /** Takes at most `count` keys to tell the router of. Where that fails, `failed` is to follow. */
+  next(count: number): Untold {
+    const held: Array<string> = []
+    const gone: Array<string> = []
+    for (const key of this.#untold.keys()) {
+      if (held.length + gone.length >= count) break
+      this.#untold.delete(key)
+      if (this.#held.has(key)) held.push(key)
+      else gone.push(key)
+    }
+    return { held, gone }
+  }
+
+  /** The router may have been told of these or not: they are to be told again. */
+  failed({ gone, held }: Untold): void {
+    for (const key of held) this.#untold.set(key, true)
+    for (const key of gone) this.#untold.set(key, true)
+  }
+
+  #add(key: string, name: Name | undefined): void {
+    const isNew = !this.#held.has(key)
+    const before = this.#held.get(key)
+    this.#held.set(key, name)
+    if (before !== undefined) this.counts.removeName(before)
+    if (name !== undefined) this.counts.addName(name)
+    else if (isNew) this.counts.digests++
+    if (isNew && !this.#untold.has(key)) this.#untold.set(key, false)
+  }
+
+  #remove(key: string): void {
+    const name = this.#held.get(key)
+    if (!this.#held.delete(key)) return
+    if (name === undefined) this.counts.digests--
+    else this.counts.removeName(name)
+    // The router need not forget what it has never been told.
+    if (this.#untold.get(key) === false) this.#untold.delete(key)
+    else this.#untold.set(key, true)
+  }
+}

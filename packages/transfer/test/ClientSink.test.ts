@@ -1,0 +1,86 @@
+import { assert, describe, it } from "@effect/vitest"
+import { ClientSink, sent } from "@spegel-ts/transfer/ClientSink"
+import { Progress } from "@spegel-ts/transfer/Progress"
+import * as Connections from "@spegel-ts/transfer/testkit/Connections"
+import { Effect, Fiber } from "effect"
+import { randomBytes } from "node:crypto"
+import type { Socket } from "node:net"
+
+const kib = 1024
+
+/** Room that the test gives out. */
+class Room {
+  left: number
+  readonly #waiting: Array<{ readonly bytes: number; readonly resume: () => void }> = []
+
+  constructor(left: number) {
+    this.left = left
+  }
+
+  hasRoom(bytes: number): boolean {
+    return bytes <= this.left
+  }
+
+  whenRoom(bytes: number, resume: () => void): void {
+    this.#waiting.push({ bytes, resume })
+  }
+
+  get waits(): number {
+    return this.#waiting.length
+  }
+
+  give(bytes: number): void {
+    this.left += bytes
+    for (const { resume } of this.#waiting.splice(0)) resume()
+  }
+}
+
+const collect = (socket: Socket) => {
+  const chunks: Array<Buffer> = []
+  socket.on("data", (chunk) => chunks.push(chunk)).resume()
+  return () => Buffer.concat(chunks)
+}
+
+const until = (condition: () => boolean) =>
+  Effect.repeat(Effect.sleep("2 millis"), { until: condition, times: 5000 }).pipe(
+    Effect.andThen(Effect.sync(() => assert.isTrue(condition())))
+  )
+
+describe("ClientSink", () => {
+  it.live("sends a chunk in pieces where there is little room, each once there is some", () =>
+    Effect.gen(function*() {
+      const { far, near } = yield* Connections.client
+      const received = collect(far)
+      const room = new Room(0)
+      const progress = new Progress()
+      const sink = new ClientSink({ socket: near, room }, progress)
+      const bytes = randomBytes(150 * kib)
+      const sending = yield* Effect.forkChild(sent(sink, bytes))
+      yield* until(() => room.waits === 1)
+      assert.strictEqual(progress.moved, 0)
+      room.give(64 * kib)
+      yield* until(() => progress.moved === 64 * kib || progress.moved === 128 * kib)
+      room.give(200 * kib)
+      yield* Fiber.join(sending)
+      assert.strictEqual(progress.moved, bytes.length)
+      yield* until(() => received().length === bytes.length)
+      assert.isTrue(received().equals(bytes))
+    }).pipe(Effect.scoped))
+
+  it.live("sends nothing more once it is stopped, and tells who waits", () =>
+    Effect.gen(function*() {
+      const { far, near } = yield* Connections.client
+      const received = collect(far)
+      const room = new Room(0)
+      const progress = new Progress()
+      const sink = new ClientSink({ socket: near, room }, progress)
+      const outcome = sink.send(randomBytes(150 * kib))
+      sink.stop()
+      assert.isFalse(yield* Effect.promise(() => outcome))
+      room.give(1000 * kib)
+      near.end("end")
+      yield* until(() => received().length > 0)
+      assert.strictEqual(String(received()), "end")
+      assert.strictEqual(progress.moved, 0)
+    }).pipe(Effect.scoped))
+})
