@@ -42,8 +42,6 @@ const startDaemon = Effect.fnUntraced(function*(options: {
     "--mirror-answer-timeout=30s",
     "--mirror-stall-timeout=30s",
     "--mirror-min-speed=0",
-    // All that is relayed has a verification to tell of.
-    "--mirror-verify=stream",
     ...(options.bootstrap === undefined
       ? []
       : ["--bootstrap-kind=static", `--static-bootstrap-peers=${options.bootstrap}`])
