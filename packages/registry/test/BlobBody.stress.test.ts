@@ -54,7 +54,7 @@ const startProxy = (address: string, port: number, target: { address: string; po
     () => Effect.void
   )
 
-/** Pulls of large blobs at once: what is opened for good, such as by hashing threads, is open after it. */
+/** Pulls of large blobs at once: what is opened for good, such as pipes that are kept, is open after it. */
 const warm = (nodes: ReadonlyArray<FileNode.FileNode>) =>
   Effect.forEach(
     nodes.flatMap((node) => [node, node, node, node]),
