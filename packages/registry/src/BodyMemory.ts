@@ -64,6 +64,8 @@ const keyOf = (localPort: number | undefined, address: string, port: number | un
 
 export class BodyMemory {
   readonly #options: BodyMemoryOptions
+  /** As it was when a body was last admitted. */
+  #reserve: Reserve
   readonly #connections = new Map<Socket, Connection>()
   readonly #byKey = new Map<string, Connection>()
   readonly #clients = new Map<string, Client>()
@@ -85,6 +87,7 @@ export class BodyMemory {
 
   constructor(options: BodyMemoryOptions) {
     this.#options = options
+    this.#reserve = this.#reserveNow()
   }
 
   /** Bytes in use, as far as it is known. */
@@ -115,6 +118,7 @@ export class BodyMemory {
 
   /** Memory for one body to a client as long as the scope is open; false where there is none, even after a while. */
   readonly admit = (socket: Socket, kind: BodyKind = "file"): Effect.Effect<boolean, never, Scope.Scope> => {
+    this.#reserve = this.#reserveNow()
     const bytes = this.#reserve[kind]
     return Effect.acquireRelease(
       Effect.callback<boolean>((resume) => {
@@ -164,7 +168,7 @@ export class BodyMemory {
     clearTimeout(this.#timer)
   }
 
-  get #reserve(): Reserve {
+  #reserveNow(): Reserve {
     return this.#options.reserve?.() ?? reserveOf("portable")
   }
 
