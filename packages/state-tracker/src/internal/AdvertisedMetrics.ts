@@ -5,17 +5,19 @@ import type { Snapshot } from "../StateTracker.ts"
 /** What digests are counted under. */
 const noRegistry = ""
 
-const gauge = (name: string, description: string, registry: string) =>
-  Metric.gauge(name, { description, attributes: { registry } })
-
-const makeGauges = (registry: string) =>
-  [
-    gauge("spegel_advertised_images", "Images advertised", registry),
-    gauge("spegel_advertised_image_tags", "Image names advertised", registry),
-    gauge("spegel_advertised_image_digests", "Images advertised by digest", registry),
-    gauge("spegel_advertised_content_digests", "Digests advertised; they belong to no registry", registry),
-    gauge("spegel_advertised_keys", "Keys advertised: names and digests", registry)
+const makeGauges = (registry: string) => {
+  const attributes = { registry }
+  return [
+    Metric.gauge("spegel_advertised_images", { description: "Images advertised", attributes }),
+    Metric.gauge("spegel_advertised_image_tags", { description: "Image names advertised", attributes }),
+    Metric.gauge("spegel_advertised_image_digests", { description: "Images advertised by digest", attributes }),
+    Metric.gauge("spegel_advertised_content_digests", {
+      description: "Digests advertised; they belong to no registry",
+      attributes
+    }),
+    Metric.gauge("spegel_advertised_keys", { description: "Keys advertised: names and digests", attributes })
   ] as const
+}
 
 /** By registry: a gauge that is kept works out its key once. */
 const gauges = new Map<string, ReturnType<typeof makeGauges>>()
