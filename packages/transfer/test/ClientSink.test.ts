@@ -33,7 +33,10 @@ class Room {
 
   give(bytes: number): void {
     this.left += bytes
-    for (const { resume } of this.#waiting.splice(0)) resume()
+    for (const { bytes, resume } of this.#waiting.splice(0)) {
+      this.left -= bytes
+      resume()
+    }
   }
 }
 
