@@ -33,6 +33,7 @@ const lacking = ((): string | undefined => {
 })()
 
 const program = fileURLToPath(import.meta.resolve("@spegel-ts/transfer/testkit/PipeLimit"))
+const suddenEnd = fileURLToPath(import.meta.resolve("@spegel-ts/transfer/testkit/SuddenEnd"))
 const pipeLimit = (command: string, options: ReadonlyArray<string>): unknown =>
   JSON.parse(execFileSync(command, [...options, "--conditions=source", program], { encoding: "utf8" }))
 
@@ -139,4 +140,11 @@ describe("the zero-copy layer", () => {
       assert.isTrue(receiver.whole)
       assert.isAbove(progress.waitedMillis, 1)
     }).pipe(Effect.scoped, Effect.provide(Transfer.layerZeroCopy)))
+
+  it("does not keep a process that ends suddenly: its thread waits in a foreign call", () => {
+    for (const [how, status] of [["exit", 3], ["exception", 1]] as const) {
+      const ended = spawnSync(process.execPath, ["--conditions=source", suddenEnd, how], { timeout: 30_000 })
+      assert.deepStrictEqual([ended.signal, ended.status], [null, status], how)
+    }
+  })
 })

@@ -59,6 +59,7 @@ export class Mover {
     this.#worker.on("message", (report: Report) => this.#onReport(report))
     this.#worker.on("error", (error) => reason = `the mover's thread died: ${String(error)}`)
     this.#worker.on("exit", () => this.#onExit(reason))
+    process.once("exit", this.#onProcessExit)
   }
 
   /** Why the thread is gone; it is not, until then. */
@@ -121,6 +122,9 @@ export class Mover {
     return []
   }
 
+  /** A process that ends, for instance by an exception, waits for its threads; this one waits in a foreign call. */
+  readonly #onProcessExit = (): void => this.#tell({ _tag: "Close" })
+
   #tell(command: Command): void {
     this.#worker.postMessage(command)
     this.#libc.signal(this.#wake)
@@ -137,6 +141,7 @@ export class Mover {
 
   /** Jobs that are left here never reached the thread, so that their descriptors are open still. */
   #onExit(reason: string): void {
+    process.off("exit", this.#onProcessExit)
     const ending: Ending = this.#closed ? { _tag: "Aborted" } : { _tag: "Failed", reason }
     this.#closed = true
     for (const { job, onEnd } of this.#waiting.values()) {
