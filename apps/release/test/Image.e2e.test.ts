@@ -20,6 +20,8 @@ const repository = fileURLToPath(new URL("../../..", import.meta.url))
 const missing = ContainerdDaemon.missingPrerequisite("docker-registry", "skopeo") ?? HelmChart.missingPrerequisite()
 const registryPort = 30_020
 const mebibyte = 1024 * 1024
+/** The thread that moves bodies takes 10 to 12 MiB of it. */
+const maxIdleMiB = 120
 
 const temporary = Effect.acquireRelease(
   Effect.promise(() => mkdtemp(join(tmpdir(), "spegel-image-"))),
@@ -237,9 +239,9 @@ describe.skipIf(missing !== undefined)(`the image${missing === undefined ? "" : 
         tell("from start to ready, the first node", first.readyMillis / 1000, 1.5, "s")
         tell("from start to ready, a node of a network", second.readyMillis / 1000, 1.5, "s")
         tell("processor time until ready, a node of a network", second.cpuSeconds, 1.5, "s")
-        tell("RSS of an idle mirror", idle, 110, "MiB")
+        tell("RSS of an idle mirror", idle, maxIdleMiB, "MiB")
         tell("RSS of a mirror 20 s after it has relayed a pull of 48 MiB", yield* second.rssMiB, 128, "MiB")
-        assert.isBelow(idle, 110)
+        assert.isBelow(idle, maxIdleMiB)
 
         assert.strictEqual(yield* first.mirror.stop, 0)
         const directories = Effect.promise(() => Promise.all([first.data, first.certs].map((path) => readdir(path))))
