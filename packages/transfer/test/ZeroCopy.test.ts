@@ -22,8 +22,12 @@ import { fileURLToPath } from "node:url"
 
 const part = { offset: 77, length: 10 * 1024 * 1024 }
 
-/** A user of its own, whose pipes nobody else makes or closes, without the capabilities that lift the limit of pipes. */
-const limited = ["--reuid=64123", "--regid=64123", "--clear-groups", process.execPath]
+/**
+ * A user of its own, whose pipes nobody else makes or closes, without the capabilities that lift the limit of pipes. It reads
+ * this checkout, wherever that is.
+ */
+const reads = ["--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"]
+const limited = ["--reuid=64123", "--regid=64123", "--clear-groups", ...reads, process.execPath]
 
 /** The reason to skip tests, if there is one. CI must lack nothing. */
 const lacking = ((): string | undefined => {
