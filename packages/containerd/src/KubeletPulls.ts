@@ -133,7 +133,7 @@ export const follow = Effect.fnUntraced(function*(
     const isNewNode = !isFirst && wasEmpty
     const digests = yield* Stream.runCollect(Stream.take(store.digests, isNewNode ? maxRemembered : 1))
     const now = yield* MonotonicTime.millis
-    if (isNewNode) { for (const digest of digests) if (!added.has(digest)) remember(added, digest, now) }
+    for (const digest of isNewNode ? digests : []) if (!added.has(digest)) remember(added, digest, now)
     isFirst = false
     wasEmpty = digests.length === 0
   })

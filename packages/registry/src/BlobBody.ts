@@ -1,7 +1,7 @@
 /** Bytes to the client of a response whose head is set; it goes out with the first of them. */
 import type { ByteRange } from "@spegel-ts/oci/ByteRange"
 import type { Client, TransferError } from "@spegel-ts/transfer/Body"
-import { ClientSink, sent } from "@spegel-ts/transfer/ClientSink"
+import { ClientSink, pieceSize, sent } from "@spegel-ts/transfer/ClientSink"
 import * as ClientWatch from "@spegel-ts/transfer/ClientWatch"
 import { Progress } from "@spegel-ts/transfer/Progress"
 import type { Transfer } from "@spegel-ts/transfer/Transfer"
@@ -10,13 +10,8 @@ import type { FileHandle } from "node:fs/promises"
 import type { ServerResponse } from "node:http"
 import type { Socket } from "node:net"
 import { BodyInterrupted, clientGone } from "./BodyInterrupted.ts"
+import type { BodyMemory } from "./BodyMemory.ts"
 import { clientTimeout } from "./HttpListener.ts"
-
-/** How much more may be sent to a client now; `BodyMemory` says. */
-interface SocketRoom {
-  readonly hasRoom: (socket: Socket, bytes: number) => boolean
-  readonly whenRoom: (socket: Socket, bytes: number, resume: () => void) => void
-}
 
 /** Where a body goes, and how much of it has gone. */
 export interface Recipient {
@@ -25,7 +20,7 @@ export interface Recipient {
 }
 
 /** The client of a response, as bodies are moved to it. */
-export const recipientOf = (response: ServerResponse, socket: Socket, memory: SocketRoom): Recipient => {
+export const recipientOf = (response: ServerResponse, socket: Socket, memory: BodyMemory): Recipient => {
   let begun = false
   const client: Client = {
     socket,
@@ -75,9 +70,6 @@ export const sendFile = (
     Effect.mapError(rest(true), ({ message }) => new BodyInterrupted({ reason: message }))
   )
 }
-
-/** So many bytes of a body in memory are handed to the kernel at once. */
-const pieceSize = 64 * 1024
 
 /** Sends bytes that are in memory. */
 export const sendBytes = Effect.fnUntraced(function*(

@@ -1,4 +1,5 @@
 /** How a body ends that is not sent to its end. */
+import { ClientGone } from "@spegel-ts/transfer/Body"
 import { Data } from "effect"
 
 /** The body could not be sent to its end; the connection is closed, so that the client sees it. */
@@ -8,4 +9,5 @@ export class BodyInterrupted extends Data.TaggedError("BodyInterrupted")<{ reado
   }
 }
 
-export const clientGone = "the client closed the connection before the body was complete"
+/** By which a trace tells a client that leaves from a body that breaks off. */
+export const clientGone: string = new ClientGone().message

@@ -9,11 +9,12 @@
  * that comes near the bound, the kernel is asked, and what clients have taken since is counted off. A body that has reached
  * its bound waits for that, and goes on; a client that takes what it is sent is never stopped for good.
  */
+import { pieceSize } from "@spegel-ts/transfer/ClientSink"
 import type { Progress } from "@spegel-ts/transfer/Progress"
 import { Effect, Metric, type Scope } from "effect"
 import type { Socket } from "node:net"
 import { type Client, type Connection, connectionOf, type RelaySource, type Use } from "./BodyConnection.ts"
-import { type BodyKind, pieceSize, type Reserve, reserveOf } from "./BodyReserve.ts"
+import { type BodyKind, type Reserve, reserveOf } from "./BodyReserve.ts"
 import * as ClientAddress from "./ClientAddress.ts"
 import type { SocketQueue } from "./SocketQueues.ts"
 

@@ -1,5 +1,6 @@
 /** What a body is given at once of the memory for bodies, so that it moves whatever others do. */
 import * as BodyBounds from "@spegel-ts/transfer/BodyBounds"
+import { pieceSize } from "@spegel-ts/transfer/ClientSink"
 import type { DataPlane } from "@spegel-ts/transfer/DataPlane"
 
 /** A file's body, or one that comes from a peer. */
@@ -9,9 +10,6 @@ export type BodyKind = "file" | "relay"
 export interface Reserve extends Readonly<Record<BodyKind, number>> {
   readonly share: number
 }
-
-/** A piece that goes at once, in bytes. */
-export const pieceSize = 64 * 1024
 
 /** A buffer of this process, and as much in the socket. More is in the socket of a slow client, where there is memory. */
 const throughProcess: Reserve = { share: 0.3, file: 2 * pieceSize, relay: 2 * pieceSize }

@@ -67,7 +67,7 @@ export interface CommitWatch {
 
 /** How containerd's `User-Agent` begins. */
 const containerd = "containerd/"
-/** What a client left half done when it was killed stays for a day. */
+/** What a killed client has left half done stays for a day, and rests: it is looked at now and then. */
 const lookEvery = { growing: "250 millis", complete: "50 millis", resting: "5 seconds" } as const
 /** To hash one too early costs some processor time, and nothing else. */
 const quietMillis = 100

@@ -11,6 +11,7 @@ import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import type { Reference } from "@spegel-ts/oci/Reference"
 import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
+import { pieceSize } from "@spegel-ts/transfer/ClientSink"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Effect, Option } from "effect"
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from "node:http"
@@ -47,9 +48,6 @@ export interface Repeated {
 }
 
 type ContentError = BodyInterrupted | DistributionError.DistributionError | StoreUnavailable
-
-/** A body of so many bytes takes no memory to speak of. */
-const smallSize = 64 * 1024
 
 /** What a head says of the body. */
 interface Content {
@@ -162,7 +160,8 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       outside(response, digest)
     )
     if (request.mirrored && !head) yield* uploads.admit(response)
-    if (!head && size > smallSize) yield* admit("file", request, response)
+    // What goes at once takes no memory to speak of.
+    if (!head && size > pieceSize) yield* admit("file", request, response)
     const now = yield* MonotonicTime.millis
     const bytes = source?._tag === "File" ? yield* small.load(request, { digest, mediaType }, source, now) : undefined
     const answer = writeHead(response, record, { digest, mediaType, size, range, source: "local" }, now)

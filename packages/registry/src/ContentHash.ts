@@ -12,9 +12,6 @@ export interface GrowingHash {
   readonly matches: Effect.Effect<boolean, StoreUnavailable>
 }
 
-const unreadable = (digest: Digest.Digest) => (cause: unknown) =>
-  new StoreUnavailable({ operation: `read ${digest}`, hint: "is the disk all right?", cause })
-
 /** `chunks` gives the bytes from an offset on; each is read once. */
 export const growing = (digest: Digest.Digest, chunks: (start: number) => AsyncIterable<Buffer>): GrowingHash => {
   const hash = createHash(Digest.algorithm(digest))
@@ -26,7 +23,7 @@ export const growing = (digest: Digest.Digest, chunks: (start: number) => AsyncI
         length += chunk.length
       }
     },
-    catch: unreadable(digest)
+    catch: (cause) => new StoreUnavailable({ operation: `read ${digest}`, hint: "is the disk all right?", cause })
   })
   return { advance, matches: Effect.map(advance, () => hash.copy().digest("hex") === Digest.hex(digest)) }
 }
@@ -35,12 +32,4 @@ export const growing = (digest: Digest.Digest, chunks: (start: number) => AsyncI
 export const matches = (
   digest: Digest.Digest,
   chunks: AsyncIterable<Buffer>
-): Effect.Effect<boolean, StoreUnavailable> =>
-  Effect.tryPromise({
-    try: async () => {
-      const hash = createHash(Digest.algorithm(digest))
-      for await (const chunk of chunks) hash.update(chunk)
-      return hash.digest("hex") === Digest.hex(digest)
-    },
-    catch: unreadable(digest)
-  })
+): Effect.Effect<boolean, StoreUnavailable> => growing(digest, () => chunks).matches

@@ -151,8 +151,7 @@ const readVerified = Effect.fnUntraced(function*(
 ): Effect.fn.Return<Buffer, PeerError> {
   yield* response.relay(body, compare)
   const { bytes } = body
-  const algorithm = Digest.algorithm(digest)
-  if (`${algorithm}:${createHash(algorithm).update(bytes).digest("hex")}` !== digest) {
+  if (createHash(Digest.algorithm(digest)).update(bytes).digest("hex") !== Digest.hex(digest)) {
     return yield* new ContentCorrupted({ peer: nameOf(peer), content: digest })
   }
   return bytes

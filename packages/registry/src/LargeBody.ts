@@ -60,7 +60,7 @@ export const hashed = ({ digest, size }: Expected, { client, progress }: Recipie
     write: (chunk, resume) => {
       offset += chunk.length
       hash.update(chunk)
-      if (offset === size && `${Digest.algorithm(digest)}:${hash.digest("hex")}` !== digest) {
+      if (offset === size && hash.digest("hex") !== Digest.hex(digest)) {
         Deferred.doneUnsafe(wrong, Effect.void)
         return false
       }

@@ -366,11 +366,8 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
         const reached = body.offset()
         yield* Effect.logInfo(`${error.message}: going on at byte ${reached} of ${content} with another peer`)
         const rest = offer.range.end === offer.size ? `bytes=${reached}-` : `bytes=${reached}-${offer.range.end - 1}`
-        const goOn: Effect.Effect<void, StreamError> = Effect.gen(function*() {
-          const next = yield* peers.race(reached, (attempt) => askFor(attempt, rest, offer.size))
-          yield* stream(next, [...senders, next.peer], body, watched)
-        })
-        yield* goOn
+        const next = yield* peers.race(reached, (attempt) => askFor(attempt, rest, offer.size))
+        yield* stream(next, [...senders, next.peer], body, watched)
       })
 
     const bring = request._tag === "Manifest" ? bringManifest(request) : bringBlob()

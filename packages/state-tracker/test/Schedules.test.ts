@@ -8,18 +8,8 @@ import { Router, RouterNotReady, Standing } from "@spegel-ts/router/Router"
 import { StateTracker } from "@spegel-ts/state-tracker/StateTracker"
 import { Cause, Context, Duration, Effect, Layer, Metric, Queue, Result, Stream } from "effect"
 import { TestClock } from "effect/testing"
+import { random } from "../../registry/test/SeededRandom.ts"
 
-/** A generator of its own, so that a failure can be had again by its seed. */
-const random = (seed: number) => {
-  let state = seed
-  const next = () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
-    return state / 2 ** 32
-  }
-  const below = (limit: number) => Math.floor(next() * limit)
-  const pick = <A>(values: ReadonlyArray<A>): A => values[below(values.length)] as A
-  return { below, pick, chance: (share: number) => next() < share }
-}
 type Random = ReturnType<typeof random>
 
 const digests = Array.from({ length: 12 }, (_, at) => Digest.ofBytes(Buffer.from(`blob ${at}`)))

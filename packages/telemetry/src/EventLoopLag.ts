@@ -11,10 +11,6 @@ const intervalMillis = 100
 /** Milliseconds of a day: prom-client's own timer is to rest. */
 export const restingPrecision = 86_400_000
 
-const namesOf = ["min", "max", "mean", "stddev", "p50", "p90", "p99"].map((part) =>
-  `nodejs_eventloop_lag_${part}_seconds`
-)
-
 /** Puts the lag in place of prom-client's, under its names; gives what begins anew after a scrape. */
 export const register = Effect.fnUntraced(
   function*(registry: Registry): Effect.fn.Return<() => void, never, Scope.Scope> {
@@ -27,16 +23,18 @@ export const register = Effect.fnUntraced(
       (histogram) => Effect.sync(() => histogram.disable())
     )
     const lag = (nanos: number) => histogram.count === 0 ? 0 : Math.max(0, nanos / 1e9 - intervalMillis / 1000)
-    const gauge = (part: string, help: string, read: () => number) =>
-      new Gauge({
-        name: `nodejs_eventloop_lag_${part}_seconds`,
+    const gauge = (part: string, help: string, read: () => number) => {
+      const name = `nodejs_eventloop_lag_${part}_seconds`
+      registry.removeSingleMetric(name)
+      return new Gauge({
+        name,
         help,
         registers: [registry],
         collect() {
           this.set(read())
         }
       })
-    for (const name of namesOf) registry.removeSingleMetric(name)
+    }
     gauge("min", "The least lag of the event loop since the last scrape.", () => lag(histogram.min))
     gauge("max", "The greatest lag of the event loop since the last scrape.", () => lag(histogram.max))
     gauge("mean", "The mean lag of the event loop since the last scrape.", () => lag(histogram.mean))

@@ -7,7 +7,7 @@ import type { Client, SendRoom } from "./Body.ts"
 import type { Progress } from "./Progress.ts"
 
 /** Where there is little room, so many bytes go at once. */
-const pieceSize = 64 * 1024
+export const pieceSize = 64 * 1024
 
 export class ClientSink {
   readonly client: Client

@@ -19,7 +19,7 @@ export interface LostRuns {
   readonly count: Effect.Effect<number>
   /** Zero-copy is in use from now on. */
   readonly begun: Effect.Effect<void>
-  /** It was, and ended in good order. */
+  /** This run ends in good order: those before it count no more, and the next may use zero-copy. */
   readonly closed: Effect.Effect<void>
 }
 

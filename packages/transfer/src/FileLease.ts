@@ -5,24 +5,17 @@
  *
  * It needs foreign calls, the file's owner or CAP_LEASE, and a file system with leases.
  */
-import { errno, type Libc, load } from "./internal/mover/Libc.ts"
+import { errno, type Libc, load, optional } from "./internal/mover/Libc.ts"
 
 export type FileWriter = "open" | "none" | "unknown"
 
-/** Undefined where there are no foreign calls. */
-let libc: Libc | undefined
-let loaded = false
+/** Found when it is asked for first: without a library for this system there are no foreign calls. */
+let library: { readonly libc: Libc | undefined } | undefined
 
 /** Whether the file of a descriptor is open for writing anywhere: by any process, this one included. */
 export const writerOf = (descriptor: number): FileWriter => {
-  if (!loaded) {
-    loaded = true
-    try {
-      libc = load()
-    } catch {
-      // Not Linux, or no library for this processor.
-    }
-  }
+  library ??= { libc: optional(load) }
+  const { libc } = library
   if (libc === undefined) return "unknown"
   if (libc.tryReadLease(descriptor) === 0) return "none"
   return libc.errno() === errno.EAGAIN ? "open" : "unknown"

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { ClientSink, sent } from "@spegel-ts/transfer/ClientSink"
 import { Progress } from "@spegel-ts/transfer/Progress"
 import * as Connections from "@spegel-ts/transfer/testkit/Connections"
+import { until } from "@spegel-ts/transfer/testkit/Trials"
 import { Effect, Fiber } from "effect"
 import { randomBytes } from "node:crypto"
 import type { Socket } from "node:net"
@@ -46,19 +47,18 @@ const collect = (socket: Socket) => {
   return () => Buffer.concat(chunks)
 }
 
-const until = (condition: () => boolean) =>
-  Effect.repeat(Effect.sleep("2 millis"), { until: condition, times: 5000 }).pipe(
-    Effect.andThen(Effect.sync(() => assert.isTrue(condition())))
-  )
+/** A client for which there is no room, and what it has received. */
+const crowded = Effect.gen(function*() {
+  const { far, near } = yield* Connections.client
+  const room = new Room(0)
+  const progress = new Progress()
+  return { near, received: collect(far), room, progress, sink: new ClientSink({ socket: near, room }, progress) }
+})
 
 describe("ClientSink", () => {
   it.live("sends a chunk in pieces where there is little room, each once there is some", () =>
     Effect.gen(function*() {
-      const { far, near } = yield* Connections.client
-      const received = collect(far)
-      const room = new Room(0)
-      const progress = new Progress()
-      const sink = new ClientSink({ socket: near, room }, progress)
+      const { progress, received, room, sink } = yield* crowded
       const bytes = randomBytes(150 * kib)
       const sending = yield* Effect.forkChild(sent(sink, bytes))
       yield* until(() => room.waits === 1)
@@ -75,11 +75,7 @@ describe("ClientSink", () => {
 
   it.live("sends nothing more once it is stopped, and tells who waits", () =>
     Effect.gen(function*() {
-      const { far, near } = yield* Connections.client
-      const received = collect(far)
-      const room = new Room(0)
-      const progress = new Progress()
-      const sink = new ClientSink({ socket: near, room }, progress)
+      const { near, progress, received, room, sink } = yield* crowded
       const outcome = sink.send(randomBytes(150 * kib))
       sink.stop()
       assert.isFalse(yield* Effect.promise(() => outcome))

@@ -83,7 +83,8 @@ const MSG_DONTWAIT = 0x40
 const POSIX_FADV_WILLNEED = 3
 const RWF_NOWAIT = 8
 
-const optional = <A>(find: () => A): A | undefined => {
+/** What is found; undefined where the system does not have it. */
+export const optional = <A>(find: () => A): A | undefined => {
   try {
     return find()
   } catch {

@@ -67,10 +67,6 @@ export class Mover {
     return this.#exit.promise
   }
 
-  get jobs(): number {
-    return this.#waiting.size
-  }
-
   /** Jobs that came to their end so far. */
   get completed(): number {
     return this.#completed
