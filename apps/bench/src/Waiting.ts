@@ -10,3 +10,14 @@ export const until = async (done: () => Promise<boolean>, limitMillis: number): 
   }
   return performance.now() - begun
 }
+
+/** Milliseconds until `done`; fails with `failure` where it is not done within the limit. */
+export const untilDone = async (
+  done: () => Promise<boolean>,
+  limitMillis: number,
+  failure: string
+): Promise<number> => {
+  const waited = await until(done, limitMillis)
+  if (waited >= limitMillis) throw new Error(failure)
+  return waited
+}

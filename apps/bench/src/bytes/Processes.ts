@@ -77,3 +77,9 @@ export const machineCpuSeconds = async (): Promise<number> => {
 /** Resident memory of a process in MiB. */
 export const rssMiB = async (pid: number): Promise<number> =>
   Number(/^VmRSS:\s+(\d+)/m.exec(await readFile(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0) / 1024
+
+/** The first value of a metric of a daemon, whose metrics are at `url`; 0 where there is none. */
+export const metric = async (url: string, name: string): Promise<number> => {
+  const text = await fetch(`${url}/metrics`).then((response) => response.text(), () => "")
+  return Number(new RegExp(`^${name}(?:\\{[^}]*\\})? ([\\d.e+]+)`, "m").exec(text)?.[1] ?? 0)
+}

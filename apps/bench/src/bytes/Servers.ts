@@ -72,12 +72,16 @@ export const nginxProxy = (directory: string, address: Address, upstream: Addres
 export const node = (kind: "serve" | "relay" | "manifest", address: Address, source: string) =>
   Processes.start([process.execPath, yardstick, kind, address.host, String(address.port), source], address)
 
+/** Flags of a daemon whose lookups are not what is measured, also on a busy machine. */
+export const patient = ["--mirror-resolve-timeout=2s"]
+
 /** The bundled daemon, as the image runs it; `npm run bundle` makes it. */
 export const spegel = async (
   directory: string,
   address: Address,
   options: {
-    readonly store: "layout" | "empty"
+    /** The directory of an OCI layout in `directory`, or the flags of another store. */
+    readonly store: "layout" | "empty" | ReadonlyArray<string>
     /** Where peers reach the router; `address` where nothing else is given. */
     readonly routerHost?: string
     readonly bootstrap?: Address
@@ -101,7 +105,9 @@ export const spegel = async (
       process.execPath,
       ...program,
       "registry",
-      `--store=oci-layout:${join(directory, options.store)}`,
+      ...(typeof options.store === "string"
+        ? [`--store=oci-layout:${join(directory, options.store)}`]
+        : options.store),
       `--registry-addr=${host}:${port}`,
       `--router-addr=${router}:${port + 1}`,
       `--metrics-addr=${host}:${port + 2}`,

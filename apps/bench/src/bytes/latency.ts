@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto"
 import * as Bar from "../Bar.ts"
 import { percentile } from "../Statistics.ts"
-import { until } from "../Waiting.ts"
+import { untilDone } from "../Waiting.ts"
 import { Asker } from "./Asker.ts"
 import * as Content from "./Content.ts"
 import type { Hosts } from "./Network.ts"
@@ -26,11 +26,8 @@ const firstBlobs = 1000
 
 const textOf = (url: string) => fetch(url).then(async (response) => response.ok ? await response.text() : "", () => "")
 
-const waitFor = async (url: string, isDone: (text: string) => boolean): Promise<void> => {
-  const limitMillis = 30_000
-  const waited = await until(async () => isDone(await textOf(url)), limitMillis)
-  if (waited >= limitMillis) throw new Error(`${url} does not answer as it should`)
-}
+const waitFor = (url: string, isDone: (text: string) => boolean) =>
+  untilDone(async () => isDone(await textOf(url)), 30_000, `${url} does not answer as it should`)
 
 /** Paths until a time is over. */
 function* within(millis: number, paths: ReadonlyArray<string>): Generator<string> {

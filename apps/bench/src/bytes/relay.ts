@@ -3,7 +3,7 @@
  * network that says it has them.
  */
 import * as Bar from "../Bar.ts"
-import { until } from "../Waiting.ts"
+import { untilDone } from "../Waiting.ts"
 import * as Comparison from "./Comparison.ts"
 import * as Content from "./Content.ts"
 import type { Target } from "./Load.ts"
@@ -19,9 +19,6 @@ export const startPeer = async (directory: string, { far }: Hosts, port: number,
   return { peer, pid: files.pid }
 }
 
-/** On a busy machine the lookup is not what is measured. */
-const patient = ["--mirror-resolve-timeout=2s"]
-
 /** A daemon without content that finds the peer. */
 export const startMirror = async (
   directory: string,
@@ -31,16 +28,15 @@ export const startMirror = async (
 ) => {
   const { paths, peer: bootstrap, plane } = options
   const { pid } = await started(
-    Servers.spegel(directory, address, { store: "empty", plane, bootstrap, flags: patient })
+    Servers.spegel(directory, address, { store: "empty", plane, bootstrap, flags: Servers.patient })
   )
   for (const path of paths) {
-    const limitMillis = 30_000
     const url = `http://${address.host}:${address.port}${path}`
-    const waited = await until(
+    await untilDone(
       () => fetch(url, { method: "HEAD" }).then(({ status }) => status === 200, () => false),
-      limitMillis
+      30_000,
+      `the mirror does not find ${url}`
     )
-    if (waited >= limitMillis) throw new Error(`the mirror does not find ${url}`)
   }
   return pid
 }

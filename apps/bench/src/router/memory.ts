@@ -6,6 +6,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import type { Bar } from "../Bar.ts"
+import { metric } from "../bytes/Processes.ts"
 import { sleep, until } from "../Waiting.ts"
 import * as Cluster from "./Cluster.ts"
 
@@ -15,11 +16,6 @@ const peers = 30
 const recordsHeld = 20_000
 /** Each record is kept by 20 of the 31 nodes. */
 const keysToProvide = Math.ceil(recordsHeld * 1.6)
-
-const metric = async (url: string, name: string): Promise<number> => {
-  const text = await fetch(`${url}/metrics`).then((response) => response.text(), () => "")
-  return Number(new RegExp(`^${name}(?:\\{[^}]*\\})? ([\\d.e+]+)`, "m").exec(text)?.[1] ?? 0)
-}
 
 export const memory = async (port: number): Promise<ReadonlyArray<Bar>> => {
   if (!existsSync(bundle)) throw new Error("there is no bundle: run npm run bundle before")

@@ -4,7 +4,7 @@ import { createHash } from "node:crypto"
 import { mkdir, rename, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
-import { until } from "../Waiting.ts"
+import { untilDone } from "../Waiting.ts"
 
 export type Kind = "containerd" | "layout"
 
@@ -80,10 +80,14 @@ const containerd = async (directory: string): Promise<Store> => {
   }
   const ctr = ["--address", socket, "--namespace", "k8s.io"]
   const answers = () => promisify(execFile)("ctr", [...ctr, "version"]).then(() => true, () => false)
-  if (await until(answers, startLimitMillis) >= startLimitMillis) {
+  await untilDone(
+    answers,
+    startLimitMillis,
+    "containerd does not start: it has to be installed, and needs root"
+  ).catch(async (error: unknown) => {
     await close()
-    throw new Error("containerd does not start: it has to be installed, and needs root")
-  }
+    throw error
+  })
   return {
     kind: "containerd",
     flags: [`--containerd-sock=${socket}`, `--containerd-content-path=${contentOf(directory)}`],

@@ -1,15 +1,13 @@
 /** Measures what it costs a node to know what it holds, and to tell the network of it, by how many blobs it holds. */
-import { spawnSync } from "node:child_process"
 import { existsSync } from "node:fs"
 import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import type { Bar } from "../Bar.ts"
 import * as Processes from "../bytes/Processes.ts"
-import { bundle } from "../bytes/Servers.ts"
-import { imageEnvironment, imageFlags } from "../router/Cluster.ts"
+import * as Servers from "../bytes/Servers.ts"
 import { percentile } from "../Statistics.ts"
-import { sleep, until } from "../Waiting.ts"
+import { sleep, until, untilDone } from "../Waiting.ts"
 import * as Stores from "./Stores.ts"
 
 export interface Figures {
@@ -44,26 +42,11 @@ const holderHost = "127.8.0.1"
 const askerHost = "127.8.0.2"
 
 const start = (directory: string, host: string, port: number, peer: string, store: ReadonlyArray<string>) =>
-  Processes.start(
-    [
-      process.execPath,
-      ...imageFlags,
-      bundle,
-      "registry",
-      ...store,
-      `--registry-addr=${host}:${port}`,
-      `--router-addr=${host}:${port + 1}`,
-      `--metrics-addr=${host}:${port + 2}`,
-      `--data-dir=${join(directory, `data-${host}`)}`,
-      // On a busy machine the lookup is not what is measured.
-      "--mirror-resolve-timeout=2s",
-      "--bootstrap-kind=static",
-      `--static-bootstrap-peers=${peer}:${port + 1}`,
-      "--log-level=ERROR"
-    ],
-    { host, port },
-    { ...imageEnvironment, NODE_COMPILE_CACHE: join(directory, "compiled") }
-  )
+  Servers.spegel(directory, { host, port }, {
+    store,
+    bootstrap: { host: peer, port },
+    flags: Servers.patient
+  })
 
 /** Ends a daemon as a stop of its pod does: it says goodbye, and its peers forget what it held. */
 const stop = async ({ pid }: Processes.Running) => {
@@ -75,11 +58,6 @@ const stop = async ({ pid }: Processes.Running) => {
 const findsAt = (url: string) => (digest: string) => async () => {
   const path = `${url}/v2/bench/blobs/${digest}?ns=registry.example`
   return (await fetch(path, { method: "HEAD" }).catch(() => undefined))?.status === 200
-}
-
-const metric = async (url: string, name: string): Promise<number> => {
-  const text = await fetch(`${url}/metrics`).then((response) => response.text(), () => "")
-  return Number(new RegExp(`^${name}(?:\\{[^}]*\\})? ([\\d.e+]+)`, "m").exec(text)?.[1] ?? 0)
 }
 
 /** What a holder costs when nothing happens. */
@@ -113,13 +91,8 @@ export const measure = async (
     readonly onFigures: (figures: Figures) => void
   }
 ): Promise<void> => {
-  if (!existsSync(bundle)) throw new Error("there is no bundle: run npm run bundle before")
   const { port } = options
   const directory = await mkdtemp(join(tmpdir(), "spegel-bench-"))
-  // The image is built with its code compiled; one run does that.
-  spawnSync(process.execPath, [...imageFlags, bundle, "version"], {
-    env: { ...process.env, ...imageEnvironment, NODE_COMPILE_CACHE: join(directory, "compiled") }
-  })
   const running = new Set<() => Promise<void>>()
   const closing = <A>(value: A, close: () => Promise<void>): A => {
     running.add(close)
@@ -127,11 +100,8 @@ export const measure = async (
   }
   const finds = findsAt(`http://${askerHost}:${port}`)
   /** Waits until the other node finds a blob; gives how long that took. */
-  const untilFound = async (digest: string): Promise<number> => {
-    const millis = await until(finds(digest), findLimitMillis)
-    if (millis >= findLimitMillis) throw new Error(`the other node does not find ${digest}`)
-    return millis
-  }
+  const untilFound = (digest: string): Promise<number> =>
+    untilDone(finds(digest), findLimitMillis, `the other node does not find ${digest}`)
   /** The same for some of a store's blobs: one after another they would keep both nodes busy. */
   const untilAllFound = async (held: ReadonlyArray<string>) => {
     const [first = "", ...others] = Array.from(
@@ -166,10 +136,8 @@ export const measure = async (
     const second = await holderOf(store)
     await untilAllFound(held)
     const restartMillis = performance.now() - begun
-    const records = () => metric(`http://${askerHost}:${port + 2}`, "spegel_router_records")
-    if (await until(async () => await records() === all, findLimitMillis) >= findLimitMillis) {
-      throw new Error(`the other node has ${await records()} records of ${all} blobs`)
-    }
+    const records = () => Processes.metric(`http://${askerHost}:${port + 2}`, "spegel_router_records")
+    await untilDone(async () => await records() === all, findLimitMillis, `the other node has not ${all} records`)
     await stop(second)
     await store.close()
     const figures = {
