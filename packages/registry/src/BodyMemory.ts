@@ -26,12 +26,12 @@ export interface BodyMemoryOptions {
   /** Most that the kernel holds of one connection, in bytes. */
   readonly maxUnsent: number
   /** What the kernel holds of connections on these local ports; undefined where it does not tell. */
-  readonly queues: (isWanted: (localPort: number) => boolean) => Promise<ReadonlyArray<SocketQueue> | undefined>
+  readonly queues: (isWanted: (localPort: number) => boolean) => ReadonlyArray<SocketQueue> | undefined
 }
 
 /** How long a body waits for memory before it is refused. */
 const patienceMillis = 1000
-/** The kernel is asked again after this, or after so many times what the last answer took. */
+/** The kernel is asked again after this, or after so many times what its last answer cost. */
 const minPauseMillis = 5
 const pauseShare = 3
 /** A client that has taken nothing for so long makes room for one that finds none. A disk under load keeps containerd waiting. */
@@ -78,7 +78,6 @@ export class BodyMemory {
   /** That of all of them. */
   #apart = 0
   readonly #waiters = new Set<Waiter>()
-  #measuring = false
   #timer: NodeJS.Timeout | undefined
   /** When the timer is due. */
   #dueAt = Infinity
@@ -281,41 +280,30 @@ export class BodyMemory {
   /** Asks the kernel so many milliseconds after it was asked last, or sooner where that is due already. */
   #measureIn(millis: number): void {
     const dueAt = this.#measuredAt + millis
-    if (this.#closed || this.#measuring || dueAt >= this.#dueAt) return
+    if (this.#closed || dueAt >= this.#dueAt) return
     clearTimeout(this.#timer)
     this.#dueAt = dueAt
-    const left = dueAt - performance.now()
-    if (left <= 0) void this.#measure()
-    else this.#timer = setTimeout(() => void this.#measure(), left).unref()
+    this.#timer = setTimeout(() => this.#measure(), dueAt - performance.now()).unref()
   }
 
-  async #measure(): Promise<void> {
-    this.#measuring = true
-    const begun = performance.now()
-    const before = new Map(
-      [...this.#connections.values()].map((connection) => [connection, this.#account(connection.socket).written])
-    )
+  #measure(): void {
     const relays = new Map(
       [...this.#connections.values()].map((connection) => [connection.relaying?.receivingPort, connection])
     )
-    const found = await this.#options.queues((port) => this.#ports.has(port) || relays.has(port)).catch(() => undefined)
-    this.#take(found ?? [], before, relays)
+    const begun = performance.now()
+    const found = this.#options.queues((port) => this.#ports.has(port) || relays.has(port)) ?? []
     this.#measuredAt = performance.now()
     this.#pauseMillis = Math.max(minPauseMillis, pauseShare * (this.#measuredAt - begun))
-    this.#measuring = false
     this.#dueAt = Infinity
+    this.#take(found, relays)
     if (this.#all.beyond + this.#apart > this.#budgetOf("beyond")) this.#closeStalled(stalledAboveMillis)
     for (const waiter of this.#waiters) if (waiter.attempt()) this.#waiters.delete(waiter)
     if (this.#waiters.size > 0) this.#measureIn(this.#pauseMillis)
     else if (this.#all.beyond + this.#apart > busy * this.#budgetOf("beyond")) this.#measureIn(watchMillis)
   }
 
-  /** Believes the kernel, but for what was sent while it was asked, since `before`. */
-  #take(
-    found: ReadonlyArray<SocketQueue>,
-    before: ReadonlyMap<Connection, number>,
-    relays: ReadonlyMap<number | undefined, Connection>
-  ): void {
+  /** Believes the kernel. */
+  #take(found: ReadonlyArray<SocketQueue>, relays: ReadonlyMap<number | undefined, Connection>): void {
     const queued = new Map<Connection, number>()
     this.#gone = new Map()
     this.#apart = 0
@@ -332,8 +320,7 @@ export class BodyMemory {
     }
     for (const connection of this.#connections.values()) {
       this.#account(connection.socket)
-      const since = connection.written - (before.get(connection) ?? 0)
-      const now = Math.min((queued.get(connection) ?? 0) + since, this.#options.maxUnsent)
+      const now = Math.min(queued.get(connection) ?? 0, this.#options.maxUnsent)
       const taken = connection.last.queued + connection.written - connection.last.written - now
       connection.takes = taken > 0 && taken >= now
       if (taken > 0) connection.movedAt = performance.now()

@@ -2,6 +2,7 @@
  * What the kernel holds of TCP connections: bytes that were sent and that the other side has not confirmed, and bytes that
  * came and were not read. Node tells neither; Linux does, for all sockets of the network namespace.
  */
+import { readFileSync } from "node:fs"
 import { readFile } from "node:fs/promises"
 import { SocketAddress } from "node:net"
 import { endianness } from "node:os"
@@ -45,15 +46,26 @@ export const parse = (table: string, isWanted: (localPort: number) => boolean): 
     }
   })
 
-/** The connections on these local ports; undefined where the system does not tell. */
-export const read = async (
-  isWanted: (localPort: number) => boolean
-): Promise<ReadonlyArray<SocketQueue> | undefined> => {
-  const tables = await Promise.all(
-    ["/proc/self/net/tcp", "/proc/self/net/tcp6"].map((file) => readFile(file, "latin1").catch(() => undefined))
-  )
+const tableOf = (file: string): string | undefined => {
+  try {
+    return readFileSync(file, "latin1")
+  } catch {
+    return undefined
+  }
+}
+
+/**
+ * The connections on these local ports; undefined where the system does not tell.
+ *
+ * Read at once: the kernel gives such a file in parts of a few KiB, and with a turn of the event loop between them an answer
+ * takes seconds where bodies keep the loop busy, while they wait for it.
+ */
+export const read = (isWanted: (localPort: number) => boolean): ReadonlyArray<SocketQueue> | undefined => {
+  const table = tableOf("/proc/self/net/tcp")
   // Without IPv6 there is no second table.
-  return tables[0] === undefined ? undefined : tables.flatMap((table = "") => parse(table, isWanted))
+  return table === undefined
+    ? undefined
+    : [table, tableOf("/proc/self/net/tcp6") ?? ""].flatMap((each) => parse(each, isWanted))
 }
 
 /** Most that the kernel holds of what was sent on one connection, in bytes; its usual figure where it does not tell. */

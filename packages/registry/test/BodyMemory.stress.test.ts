@@ -13,8 +13,8 @@ const attackers = ["127.0.0.61", "127.0.0.62", "127.0.0.63"]
 /** What the kernel holds of answers of a node, in bytes, until it is no less than `least` or does not grow any more. */
 const unsentOf = (port: number, least: number) =>
   Effect.gen(function*() {
-    const measure = Effect.promise(async () =>
-      (await SocketQueues.read((local) => local === port) ?? []).reduce((sum, { unsent }) => sum + unsent, 0)
+    const measure = Effect.sync(() =>
+      (SocketQueues.read((local) => local === port) ?? []).reduce((sum, { unsent }) => sum + unsent, 0)
     )
     for (let turn = 0; turn < 100 && (yield* measure) < least; turn++) yield* Effect.sleep("20 millis")
     return yield* measure

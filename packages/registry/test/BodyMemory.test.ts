@@ -45,18 +45,16 @@ const setup = (options: { readonly budget: number; readonly tells?: boolean }) =
     maxUnsent: 4 * mib,
     queues: () => {
       asked++
-      return Promise.resolve(
-        options.tells === false ? undefined : [
-          ...apart,
-          ...clients.map(({ localPort, remoteAddress, remotePort, unsent }) => ({
-            localPort,
-            address: remoteAddress.replace("::ffff:", ""),
-            port: remotePort,
-            unsent,
-            unread: 0
-          }))
-        ]
-      )
+      return options.tells === false ? undefined : [
+        ...apart,
+        ...clients.map(({ localPort, remoteAddress, remotePort, unsent }) => ({
+          localPort,
+          address: remoteAddress.replace("::ffff:", ""),
+          port: remotePort,
+          unsent,
+          unread: 0
+        }))
+      ]
     }
   })
   const connect = (address: string) => {

@@ -50,8 +50,8 @@ describe("SocketQueues", () => {
           })
         )
         socket.write(Buffer.alloc(64 * 1024 ** 2))
-        const queue = Effect.promise(async () => {
-          const found = await SocketQueues.read((port) => port === socket.localPort) ?? []
+        const queue = Effect.sync(() => {
+          const found = SocketQueues.read((port) => port === socket.localPort) ?? []
           return found.find(({ address, port }) => address === socket.remoteAddress && port === socket.remotePort)
         })
         for (let turn = 0; turn < 100 && ((yield* queue)?.unsent ?? 0) === 0; turn++) yield* Effect.sleep("20 millis")
