@@ -46,7 +46,13 @@ export const make = Effect.fnUntraced(function*(options?: { readonly capacity?: 
       Stream.unwrap(Effect.gen(function*() {
         const own = yield* subscribe
         const begun = yield* Latch.make(false)
-        return Stream.merge(others, Stream.unwrap(Effect.as(begun.await, own))).pipe(Stream.tap(() => begun.open))
+        return Stream.merge(others, Stream.unwrap(Effect.as(begun.await, own))).pipe(
+          // Not `tap`, which takes apart what came together.
+          Stream.mapArray((changes) => {
+            begun.openUnsafe()
+            return changes
+          })
+        )
       }))
   } satisfies ChangeFeed
 })

@@ -43,8 +43,8 @@ export class StateTracker extends Context.Service<StateTracker, {
 
 /** Changes that come within this time are told to the router together. */
 const batchWindow = Duration.millis(50)
-/** After some changes the next are left to collect for this long: what they cost is mostly for each time, not for each. */
-const changesRest = Duration.millis(200)
+/** After the router was told, the next changes collect for so long: a time that it is told costs about as much as ten keys. */
+const tellingRest = Duration.millis(200)
 /** Keys that a router is offered until it takes some: it may not be ready for a while. */
 const firstKeys = 100
 /** Listings after lost changes take a fifth of the time at most: time to wait after one, as a multiple of what it took. */
@@ -105,6 +105,7 @@ const make = Effect.fnUntraced(function*(options: StateTrackerOptions) {
     Effect.andThen(Effect.sync(() => {
       waiting = false
     })),
+    Effect.andThen(Effect.sleep(tellingRest)),
     Effect.onError(() => awake.open),
     Effect.forever
   )
@@ -132,7 +133,7 @@ const make = Effect.fnUntraced(function*(options: StateTrackerOptions) {
       // What a listing finds is newer than the changes that came with the loss.
       changes.some(({ _tag }) => _tag === "Resync")
         ? Effect.flatMap(monotonic, (now) => Effect.andThen(Effect.sleep(Duration.subtract(listAgainAt, now)), compare))
-        : Effect.andThen(apply(changes), Effect.sleep(changesRest))
+        : apply(changes)
     )
   )
 

@@ -1,5 +1,5 @@
 /** Things that go wrong on a node, made to happen. */
-import { Effect } from "effect"
+import { Effect, Result } from "effect"
 import { inUrl } from "../Addresses.ts"
 import type { Node } from "../Cluster.ts"
 import * as Steps from "../Steps.ts"
@@ -24,6 +24,18 @@ export const damage = Effect.fnUntraced(function*(node: Node, size: number) {
     const into = `dd of=${content}/${name} bs=1 seek=${size >> 1} conv=notrunc status=none`
     yield* node.run("bash", "-c", String.raw`printf '\xff\xfe' | ${into}`)
   }
+})
+
+/**
+ * Leaves a complete download of wrong bytes in a node's containerd, which keeps it for a day. Those of the kubelet's failed
+ * pulls it deletes itself, within 200 ms (measured).
+ */
+export const wrongDownload = Effect.fnUntraced(function*(node: Node) {
+  const size = 2 ** 20
+  const digest = `sha256:${"0".repeat(64)}`
+  const ingest = `ctr --namespace k8s.io content ingest --expected-digest ${digest} --expected-size ${size}`
+  const taken = yield* Effect.result(node.run("bash", "-c", `head -c ${size} /dev/zero | ${ingest} layer-${digest}`))
+  yield* Steps.promise(Result.isFailure(taken), "containerd has taken wrong bytes")
 })
 
 /** Takes a node's mirror out of the network of the others, while the scope is open. */

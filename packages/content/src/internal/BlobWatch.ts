@@ -40,6 +40,9 @@ const watchFailed = (path: string, cause: unknown) =>
     })
     : unavailable(operation, path)(cause)
 
+/** After some names were looked at, the next collect for so long: each time costs as much as several names. */
+const lookRest = "100 millis"
+
 /** How often to look whether a path leads to another directory, or to one at last. */
 const lookInterval = "1 second"
 
@@ -166,5 +169,7 @@ export const changes = ({ file, root }: BlobWatchOptions): Stream.Stream<Content
       if (file !== undefined && (fileChanged || lost)) yield* file.changed
       return lost ? [ContentChange.Resync()] : yield* Effect.forEach(names, look, { concurrency: 16 })
     })
-    return Stream.flattenIterable(Stream.fromEffectRepeat(take))
+    return Stream.flattenIterable(
+      Stream.concat(Stream.fromEffect(take), Stream.fromEffectRepeat(Effect.andThen(Effect.sleep(lookRest), take)))
+    )
   }))
