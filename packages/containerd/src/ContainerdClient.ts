@@ -3,6 +3,7 @@
  * containerd 1.6 to 2.3; blobs are read as files, never through this API.
  */
 import { fromBinary } from "@bufbuild/protobuf"
+import { timestampMs } from "@bufbuild/protobuf/wkt"
 import * as Digest from "@spegel-ts/oci/Digest"
 import { Context, Data, Duration, Effect, Layer, Option, Result, Stream } from "effect"
 import { Content } from "./gen/content_pb.ts"
@@ -104,6 +105,12 @@ export interface ContainerdClientOptions {
 /** The filter for images that a registry can have: it leaves out CRI's `sha256:<config>` names. */
 export const registryImages = "name~=\"^.+/\""
 
+export interface ContentInfo {
+  readonly labels: Readonly<Record<string, string>>
+  /** When the namespace got it, in milliseconds since the epoch, by the node's clock. */
+  readonly createdAt: number
+}
+
 export class ContainerdClient extends Context.Service<ContainerdClient, {
   /**
    * Image records of the namespace that match any of the filters (containerd's filter syntax); all without filters.
@@ -119,13 +126,10 @@ export class ContainerdClient extends Context.Service<ContainerdClient, {
    * subscribes again has missed what happened meanwhile.
    */
   readonly events: Stream.Stream<ImageEvent, ContainerdUnavailable | ContainerdFailed>
-  /** The labels that containerd keeps with a blob of the namespace. */
-  readonly contentLabels: (
+  /** What containerd keeps with a blob of the namespace. */
+  readonly contentInfo: (
     digest: Digest.Digest
-  ) => Effect.Effect<
-    Readonly<Record<string, string>>,
-    ContainerdNotFound | ContainerdUnavailable | ContainerdFailed
-  >
+  ) => Effect.Effect<ContentInfo, ContainerdNotFound | ContainerdUnavailable | ContainerdFailed>
   /** Whether another namespace has the blob, too. Namespaces share files: one gets what another has without a download. */
   readonly isShared: (digest: Digest.Digest) => Effect.Effect<boolean, ContainerdUnavailable | ContainerdFailed>
   /** The CRI plugin's own account of its configuration, JSON; none where it gives none. */
@@ -257,9 +261,12 @@ const connect = Effect.fnUntraced(function*(options: ContainerdClientOptions) {
         (hint) => Effect.fail(new ContainerdUnavailable({ operation: "follow containerd's events", socket, hint }))
       )))
     ),
-    contentLabels: Effect.fn("ContainerdClient.contentLabels")((digest) =>
+    contentInfo: Effect.fn("ContainerdClient.contentInfo")((digest) =>
       unary(channel, Content.method.info, { digest }).pipe(
-        Effect.map(({ info }) => info?.labels ?? {}),
+        Effect.map(({ info }): ContentInfo => ({
+          labels: info?.labels ?? {},
+          createdAt: info?.createdAt === undefined ? 0 : timestampMs(info.createdAt)
+        })),
         Effect.catch(failOf("look up a blob", digest))
       )
     ),

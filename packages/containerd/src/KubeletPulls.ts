@@ -7,12 +7,12 @@
  * registry that it came from; and the manifest was written just now, and for no other client and no other namespace.
  */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
-import { BlobSource, type ContentStore, type StoreUnavailable } from "@spegel-ts/content/ContentStore"
+import { BlobSource, type ContentStore } from "@spegel-ts/content/ContentStore"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as Manifest from "@spegel-ts/oci/Manifest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import * as Reference from "@spegel-ts/oci/Reference"
-import { Effect, Option, Queue, Result, Stream } from "effect"
+import { Clock, Effect, Option, Queue, Result, Stream } from "effect"
 import type { ContainerdClient, ContainerdFailed, ContainerdUnavailable, ImageEvent } from "./ContainerdClient.ts"
 
 export interface KubeletPull {
@@ -24,8 +24,8 @@ export interface KubeletPull {
   readonly keepsLayers: Option.Option<boolean>
 }
 
-type Client = Pick<typeof ContainerdClient.Service, "contentLabels" | "events" | "isShared" | "image">
-type Store = Pick<typeof ContentStore.Service, "changes" | "digests" | "open">
+type Client = Pick<typeof ContainerdClient.Service, "contentInfo" | "events" | "isShared" | "image">
+type Store = Pick<typeof ContentStore.Service, "open">
 
 export interface KubeletPullsOptions {
   readonly client: Client
@@ -34,11 +34,11 @@ export interface KubeletPullsOptions {
   readonly onPull: (pull: KubeletPull) => Effect.Effect<void>
 }
 
-/** How many blobs to remember, and how many manifests of other clients. */
+/** How many manifests to remember that were told of, and how many of other clients. */
 const maxRemembered = 4096
 /** How many records may wait to be judged; beyond it the oldest are skipped. */
 const maxWaiting = 256
-/** News of files and of other clients' records may come later: a new directory is looked for each second. */
+/** News of other clients' records may come later. */
 const settleMillis = 3000
 /** How many platforms of an index to look at. */
 const maxPlatforms = 16
@@ -102,7 +102,8 @@ const keepsLayers = Effect.fnUntraced(function*(
     // Manifests of other platforms are not here.
     const found = manifest === digest
       ? labels
-      : yield* client.contentLabels(manifest).pipe(
+      : yield* client.contentInfo(manifest).pipe(
+        Effect.map(({ labels }) => labels),
         Effect.catchTag("ContainerdNotFound", () => Effect.succeed<Readonly<Record<string, string>>>({}))
       )
     const names = Object.keys(found)
@@ -119,35 +120,13 @@ const keepsLayers = Effect.fnUntraced(function*(
 /** Runs until containerd goes away. */
 export const follow = Effect.fnUntraced(function*(
   { client, onPull, store }: KubeletPullsOptions
-): Effect.fn.Return<void, ContainerdUnavailable | ContainerdFailed | StoreUnavailable> {
-  /** When blobs were stored. */
-  const added = new Map<Digest.Digest, number>()
+): Effect.fn.Return<void, ContainerdUnavailable | ContainerdFailed> {
+  const begun = yield* Clock.currentTimeMillis
+  /** When the manifests that were told of were stored: a second name for one is no second fetch. */
+  const told = new Map<Digest.Digest, number>()
   /** Manifests for which another client has made a record. */
   const others = new Map<Digest.Digest, true>()
   const created = yield* Queue.sliding<{ readonly name: string; readonly at: number }>(maxWaiting)
-
-  let isFirst = true
-  let wasEmpty = false
-  /** On a new node the directory of blobs appears with the first blob, before it can be watched. */
-  const listNew = Effect.gen(function*() {
-    const isNewNode = !isFirst && wasEmpty
-    const digests = yield* Stream.runCollect(Stream.take(store.digests, isNewNode ? maxRemembered : 1))
-    const now = yield* MonotonicTime.millis
-    for (const digest of isNewNode ? digests : []) if (!added.has(digest)) remember(added, digest, now)
-    isFirst = false
-    wasEmpty = digests.length === 0
-  })
-
-  const additions = Stream.runForEach(store.changes, (change) => {
-    switch (change._tag) {
-      case "BlobAdded":
-        return Effect.map(MonotonicTime.millis, (now) => remember(added, change.digest, now))
-      case "Resync":
-        return listNew
-      default:
-        return Effect.void
-    }
-  })
 
   const digestOf = (name: string) =>
     Option.match(byDigest(name), {
@@ -174,19 +153,20 @@ export const follow = Effect.fnUntraced(function*(
     if (Option.isNone(named)) return
     yield* Effect.sleep(Math.max(0, at + settleMillis - (yield* MonotonicTime.millis)))
     const { digest, reference } = named.value
-    const fetchedAt = added.get(digest)
-    if (fetchedAt === undefined || others.has(digest)) return
-    // A second name for it is no second fetch.
-    added.delete(digest)
-    const labels = yield* client.contentLabels(digest)
+    const { createdAt, labels } = yield* client.contentInfo(digest)
+    if (createdAt < begun || told.get(digest) === createdAt || others.has(digest)) return
+    remember(told, digest, createdAt)
     if (!Object.keys(labels).some((label) => label.startsWith(source)) || (yield* client.isShared(digest))) return
+    // containerd tells the time of a clock that may be set.
+    const age = Math.max(0, (yield* Clock.currentTimeMillis) - createdAt)
+    const fetchedAt = (yield* MonotonicTime.millis) - age
     yield* onPull({ reference, fetchedAt, keepsLayers: yield* keepsLayers({ client, store }, digest, labels) })
   }).pipe(
     // The image has been removed again.
     Effect.catchTag("ContainerdNotFound", () => Effect.void)
   )
 
-  yield* Effect.all([additions, Stream.runForEach(client.events, noteRecord), Effect.forever(judge)], {
+  yield* Effect.all([Stream.runForEach(client.events, noteRecord), Effect.forever(judge)], {
     concurrency: "unbounded"
   })
 })

@@ -63,7 +63,7 @@ const start = Effect.gen(function*() {
         )
       )
     }),
-    contentLabels: () => Effect.succeed({}),
+    contentInfo: () => Effect.succeed({ labels: {}, createdAt: 0 }),
     isShared: () => Effect.succeed(false),
     criConfig: Effect.succeedNone,
     abortIngest: () => Effect.void,

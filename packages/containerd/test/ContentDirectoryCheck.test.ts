@@ -22,7 +22,7 @@ const start = Effect.gen(function*() {
     images: () => Effect.die("not asked"),
     image: () => Effect.die("not asked"),
     events: Stream.empty,
-    contentLabels: () => Effect.succeed({}),
+    contentInfo: () => Effect.succeed({ labels: {}, createdAt: 0 }),
     isShared: () => Effect.succeed(false),
     criConfig: Effect.succeedNone,
     abortIngest: () => Effect.void,

@@ -5,7 +5,7 @@ import { ContentStore } from "@spegel-ts/content/ContentStore"
 import * as MemoryStore from "@spegel-ts/content/MemoryStore"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as Reference from "@spegel-ts/oci/Reference"
-import { Effect, Layer, Option, Queue, Stream } from "effect"
+import { Clock, Effect, Layer, Option, Queue, Stream } from "effect"
 import { TestClock } from "effect/testing"
 
 type Labels = Readonly<Record<string, string>>
@@ -36,7 +36,7 @@ const start = Effect.gen(function*() {
   const content = yield* Effect.provide(MemoryStore.MemoryContent, services)
   const store = yield* Effect.provide(ContentStore, services)
   const events = yield* Queue.unbounded<ImageEvent>()
-  const labels = new Map<string, Labels>()
+  const infos = new Map<string, { readonly labels: Labels; readonly createdAt: number }>()
   const shared = new Set<Digest.Digest>()
   const images = new Map<string, Digest.Digest>()
   const pulls: Array<KubeletPulls.KubeletPull> = []
@@ -48,7 +48,7 @@ const start = Effect.gen(function*() {
     KubeletPulls.follow({
       client: {
         events: Stream.fromQueue(events),
-        contentLabels: (digest) => find(labels, digest),
+        contentInfo: (digest) => find(infos, digest),
         isShared: (digest) => Effect.sync(() => shared.has(digest)),
         image: (name) => Effect.map(find(images, name), (digest) => ({ name, digest, mediaType: "", size: 1 }))
       },
@@ -63,18 +63,16 @@ const start = Effect.gen(function*() {
 
   const record = (name: string, createdBy: Creator) => Queue.offer(events, ImageEvent.ImageChanged({ name, createdBy }))
   return {
-    content,
     images,
-    labels,
+    infos,
     shared,
     record,
-    settle,
     /** What has been told since the last time, as names. */
     told: Effect.map(settle, () => pulls.splice(0)),
     /** A manifest comes, with labels. */
     fetch: Effect.fnUntraced(function*(bytes: Uint8Array, of: Labels) {
       const digest = yield* content.put(bytes)
-      labels.set(digest, of)
+      infos.set(digest, { labels: of, createdAt: yield* Clock.currentTimeMillis })
       return { digest, name: `registry.example/team/app@${digest}` }
     })
   }
@@ -113,7 +111,7 @@ describe("KubeletPulls", () => {
 
   it.effect("takes nothing else for a pull", () =>
     Effect.gen(function*() {
-      const { fetch, images, labels, record, shared, told } = yield* start
+      const { fetch, images, infos, record, shared, told } = yield* start
       const imported = yield* fetch(manifestOf(1), { ...config, ...layer })
       yield* record(imported.name, "kubelet")
       assert.lengthOf(yield* told, 0, "an import that an agent labels as the CRI plugin does")
@@ -132,7 +130,7 @@ describe("KubeletPulls", () => {
       assert.lengthOf(yield* told, 0, "a pull of what ctr has pulled by its tag")
 
       const held = Digest.ofBytes(Buffer.from("held"))
-      labels.set(held, kept)
+      infos.set(held, { labels: kept, createdAt: -1 })
       yield* record(`registry.example/team/app@${held}`, "kubelet")
       assert.lengthOf(yield* told, 0, "a pull of what was held before")
 
@@ -174,18 +172,24 @@ describe("KubeletPulls", () => {
       assert.deepStrictEqual(yield* keeps((yield* index(whole.digest, "two")).name), [true])
     }))
 
-  it.effect("remembers a bounded number of blobs, the latest", () =>
+  it.effect("tells of it again where it was removed and fetched anew", () =>
     Effect.gen(function*() {
-      const { content, fetch, record, settle, told } = yield* start
-      const first = yield* fetch(manifestOf(1), kept)
-      for (let index = 0; index < 5000; index++) {
-        yield* content.put(Buffer.from(`blob ${index}`))
-        if (index % 1000 === 0) yield* settle
-      }
-      const last = yield* fetch(manifestOf(2), kept)
-      yield* settle
-      yield* record(first.name, "kubelet")
-      yield* record(last.name, "kubelet")
-      assert.deepStrictEqual((yield* told).map(({ reference }) => reference.digest), [last.digest])
+      const { fetch, record, told } = yield* start
+      const { name } = yield* fetch(manifestOf(1), kept)
+      yield* record(name, "kubelet")
+      assert.lengthOf(yield* told, 1)
+      yield* fetch(manifestOf(1), kept)
+      yield* record(name, "kubelet")
+      assert.lengthOf(yield* told, 1)
+    }))
+
+  it.effect("takes what the clock says will be fetched for fetched now", () =>
+    Effect.gen(function*() {
+      const { fetch, infos, record, told } = yield* start
+      const { digest, name } = yield* fetch(manifestOf(1), kept)
+      infos.set(digest, { labels: kept, createdAt: 3_600_000 })
+      yield* record(name, "kubelet")
+      const [pull] = yield* told
+      assert.isAtMost(pull?.fetchedAt ?? Infinity, yield* Clock.currentTimeMillis)
     }))
 })

@@ -95,8 +95,8 @@ const start = Effect.fnUntraced(
   }
 )
 
-/** Lets a batch window pass. */
-const settle = TestClock.adjust("200 millis")
+/** Lets changes be told, also right after others. */
+const settle = TestClock.adjust("300 millis")
 
 describe("StateTracker", () => {
   it.effect("advertises everything that is held at the start", () =>
@@ -134,6 +134,24 @@ describe("StateTracker", () => {
       const calls = state.calls.slice(before)
       assert.strictEqual(calls.flat().length, 300)
       assert.isAtMost(calls.filter((keys) => keys.length > 0).length, 3)
+    }))
+
+  it.effect("tells of a change at once, and of changes that follow one another four times a second", () =>
+    Effect.gen(function*() {
+      const { content, run, state } = yield* start()
+      yield* run
+      const before = state.calls.length
+      const told = () => state.calls.slice(before).filter((keys) => keys.length > 0)
+      yield* content.put(Buffer.from("alone"))
+      yield* TestClock.adjust("50 millis")
+      assert.strictEqual(told().length, 1)
+      for (let n = 0; n < 100; n++) {
+        yield* content.put(Buffer.from(`blob ${n}`))
+        yield* TestClock.adjust("20 millis")
+      }
+      yield* settle
+      assert.strictEqual(told().flat().length, 101)
+      assert.isAtMost(told().length, 10)
     }))
 
   it.effect("leaves filtered names out", () =>
