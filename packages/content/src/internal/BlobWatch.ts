@@ -40,7 +40,7 @@ const watchFailed = (path: string, cause: unknown) =>
     })
     : unavailable(operation, path)(cause)
 
-/** After some names were looked at, the next collect for so long: each time costs as much as several names. */
+/** Where names were looked at the last time, the next collect for so long: each time costs as much as several names. */
 const lookRest = "100 millis"
 
 /** How often to look whether a path leads to another directory, or to one at last. */
@@ -158,18 +158,19 @@ export const changes = ({ file, root }: BlobWatchOptions): Stream.Stream<Content
         return held ? ContentChange.BlobAdded({ digest }) : ContentChange.BlobRemoved({ digest })
       }))
 
+    let hasLooked = false
     const take = Effect.gen(function*(): Effect.fn.Return<ReadonlyArray<ContentChange>, StoreUnavailable> {
       yield* awake.await
+      if (hasLooked) yield* Effect.sleep(lookRest)
       awake.closeUnsafe()
       if (state.failure !== undefined) return yield* state.failure
       const { fileChanged, lost } = state
       const names = [...pending]
       state.lost = state.fileChanged = false
+      hasLooked = names.length > 0
       pending.clear()
       if (file !== undefined && (fileChanged || lost)) yield* file.changed
       return lost ? [ContentChange.Resync()] : yield* Effect.forEach(names, look, { concurrency: 16 })
     })
-    return Stream.flattenIterable(
-      Stream.concat(Stream.fromEffect(take), Stream.fromEffectRepeat(Effect.andThen(Effect.sleep(lookRest), take)))
-    )
+    return Stream.flattenIterable(Stream.fromEffectRepeat(take))
   }))
