@@ -172,6 +172,21 @@ describe("KubeletPulls", () => {
       assert.deepStrictEqual(yield* keeps((yield* index(whole.digest, "two")).name), [true])
     }))
 
+  it.effect("remembers a bounded number of what others have pulled, the latest", () =>
+    Effect.gen(function*() {
+      const { fetch, record, told } = yield* start
+      const first = yield* fetch(manifestOf(1), kept)
+      const last = yield* fetch(manifestOf(2), kept)
+      yield* record(first.name, "other")
+      for (let index = 0; index < 5000; index++) {
+        yield* record(`registry.example/team/app@${Digest.ofBytes(Buffer.from(`pulled ${index}`))}`, "other")
+      }
+      yield* record(last.name, "other")
+      yield* record(first.name, "kubelet")
+      yield* record(last.name, "kubelet")
+      assert.deepStrictEqual((yield* told).map(({ reference }) => reference.digest), [first.digest])
+    }))
+
   it.effect("tells of it again where it was removed and fetched anew", () =>
     Effect.gen(function*() {
       const { fetch, record, told } = yield* start
