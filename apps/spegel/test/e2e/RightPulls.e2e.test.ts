@@ -68,16 +68,17 @@ describe.skipIf(missing !== undefined)(
             times: 3000
           })
         }
-        let committed = 0
+        let right = 0
         for (const node of nodes) {
           const fate = (name: string) => metric(node, String.raw`spegel_mirror_commits_total\{fate="${name}"\}`)
-          committed += (yield* fate("committed"))[0] ?? 0
-          assert.deepStrictEqual([yield* fate("right"), yield* fate("wrong"), yield* fate("unknown")], [[0], [0], [0]])
+          // One that was removed again before it was looked at is hashed.
+          for (const name of ["committed", "right"]) right += (yield* fate(name))[0] ?? 0
+          assert.deepStrictEqual([yield* fate("wrong"), yield* fate("unknown")], [[0], [0]])
           assert.deepStrictEqual(yield* metric(node, "spegel_mirror_corruptions_total"), [0])
           assert.deepStrictEqual(yield* metric(node, "spegel_mirror_ingests_discarded_total"), [0])
         }
         // The last may not be looked at yet.
-        assert.isAtLeast(committed, layers * (pulls - nodes.length))
+        assert.isAtLeast(right, layers * (pulls - nodes.length))
       }), 3_600_000)
   }
 )
