@@ -53,6 +53,8 @@ const trustGood = Effect.fnUntraced(function*(lane: Lane.Lane) {
   const image = yield* lane.image()
   lane.upstream.state.blobBytes = 0
   yield* lane.shareWithGood(image)
+  // A node tells of what it holds within half a second.
+  yield* Effect.sleep("1 second")
   yield* lane.pull(image, "mirror")
   const upstreamBytes = lane.upstream.state.blobBytes
   yield* lane.forget(image)
