@@ -4,7 +4,7 @@
  * Much else makes image records: imports, `ctr` and `nerdctl` (which read other configurations than the CRI plugin
  * does), and new names for content that is held. Three signs tell a pull of the kubelet, the same in containerd 1.6, 1.7
  * and 2.1 (measured): the CRI plugin itself creates the record `repository@digest`; the manifest's labels name the
- * registry that it came from; and the manifest was written just now, and for no other client and no other namespace.
+ * registry that it came from; and the manifest was written since this began, for no other client and no other namespace.
  */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { BlobSource, type ContentStore } from "@spegel-ts/content/ContentStore"
@@ -34,7 +34,7 @@ export interface KubeletPullsOptions {
   readonly onPull: (pull: KubeletPull) => Effect.Effect<void>
 }
 
-/** How many manifests to remember that were told of, and how many of other clients. */
+/** How many manifests of pulls to remember, and how many of other clients. */
 const maxRemembered = 4096
 /** How many records may wait to be judged; beyond it the oldest are skipped. */
 const maxWaiting = 256
@@ -122,7 +122,7 @@ export const follow = Effect.fnUntraced(function*(
   { client, onPull, store }: KubeletPullsOptions
 ): Effect.fn.Return<void, ContainerdUnavailable | ContainerdFailed> {
   const begun = yield* Clock.currentTimeMillis
-  /** When the manifests that were told of were stored: a second name for one is no second fetch. */
+  /** Manifests of pulls, by when they were stored: a second name for one is no second fetch. */
   const told = new Map<Digest.Digest, number>()
   /** Manifests for which another client has made a record. */
   const others = new Map<Digest.Digest, true>()

@@ -107,13 +107,12 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
   )
   const local = yield* LocalContent.make
   yield* initialiseMetrics
-  const maxUnsent = yield* Effect.promise(() => SocketQueues.maxUnsent())
   const { plane } = yield* Transfer
   const memory = yield* Effect.acquireRelease(
     Effect.sync(() =>
       new BodyMemory({
         budget: options.maxBodyMemory,
-        maxUnsent,
+        maxUnsent: SocketQueues.maxUnsent(),
         queues: SocketQueues.read,
         reserve: () => reserveOf(Effect.runSync(plane).name)
       })

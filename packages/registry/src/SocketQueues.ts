@@ -3,7 +3,6 @@
  * came and were not read. Node tells neither; Linux does, for all sockets of the network namespace.
  */
 import { readFileSync } from "node:fs"
-import { readFile } from "node:fs/promises"
 import { SocketAddress } from "node:net"
 import { endianness } from "node:os"
 
@@ -46,7 +45,7 @@ export const parse = (table: string, isWanted: (localPort: number) => boolean): 
     }
   })
 
-const tableOf = (file: string): string | undefined => {
+const textOf = (file: string): string | undefined => {
   try {
     return readFileSync(file, "latin1")
   } catch {
@@ -61,15 +60,12 @@ const tableOf = (file: string): string | undefined => {
  * takes seconds where bodies keep the loop busy, while they wait for it.
  */
 export const read = (isWanted: (localPort: number) => boolean): ReadonlyArray<SocketQueue> | undefined => {
-  const table = tableOf("/proc/self/net/tcp")
+  const table = textOf("/proc/self/net/tcp")
   // Without IPv6 there is no second table.
   return table === undefined
     ? undefined
-    : [table, tableOf("/proc/self/net/tcp6") ?? ""].flatMap((each) => parse(each, isWanted))
+    : [table, textOf("/proc/self/net/tcp6") ?? ""].flatMap((each) => parse(each, isWanted))
 }
 
 /** Most that the kernel holds of what was sent on one connection, in bytes; its usual figure where it does not tell. */
-export const maxUnsent = async (): Promise<number> => {
-  const figures = await readFile("/proc/sys/net/ipv4/tcp_wmem", "latin1").catch(() => "")
-  return Number(figures.split(/\s+/)[2]) || 4 * 1024 * 1024
-}
+export const maxUnsent = (): number => Number(textOf("/proc/sys/net/ipv4/tcp_wmem")?.split(/\s+/)[2]) || 4 * 1024 * 1024

@@ -56,7 +56,7 @@ describe("SocketQueues", () => {
         })
         for (let turn = 0; turn < 100 && ((yield* queue)?.unsent ?? 0) === 0; turn++) yield* Effect.sleep("20 millis")
         assert.isAbove((yield* queue)?.unsent ?? 0, 64 * 1024)
-        assert.isAtMost((yield* queue)?.unsent ?? 0, yield* Effect.promise(() => SocketQueues.maxUnsent()))
+        assert.isAtMost((yield* queue)?.unsent ?? 0, SocketQueues.maxUnsent())
       }).pipe(Effect.scoped))
   }
 })

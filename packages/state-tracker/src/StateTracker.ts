@@ -43,7 +43,7 @@ export class StateTracker extends Context.Service<StateTracker, {
 
 /** Changes that come within this time are told to the router together. */
 const batchWindow = Duration.millis(50)
-/** After the router was told, the next changes collect for so long: a time that it is told costs about as much as ten keys. */
+/** Pause after the router was told, while changes collect: telling it costs as much as several keys. */
 const tellingRest = Duration.millis(200)
 /** Keys that a router is offered until it takes some: it may not be ready for a while. */
 const firstKeys = 100

@@ -27,8 +27,8 @@ export const damage = Effect.fnUntraced(function*(node: Node, size: number) {
 })
 
 /**
- * Leaves a complete download of wrong bytes in a node's containerd, which keeps it for a day. Those of the kubelet's failed
- * pulls it deletes itself, within 200 ms (measured).
+ * Leaves a complete download of wrong bytes in a node's containerd, which keeps it for a day. What a failed pull of the kubelet
+ * leaves, containerd deletes itself, within 200 ms (measured).
  */
 export const wrongDownload = Effect.fnUntraced(function*(node: Node) {
   const size = 2 ** 20

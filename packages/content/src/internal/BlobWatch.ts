@@ -40,7 +40,7 @@ const watchFailed = (path: string, cause: unknown) =>
     })
     : unavailable(operation, path)(cause)
 
-/** Where names were looked at the last time, the next collect for so long: each time costs as much as several names. */
+/** Pause before names are looked at, where the last look found some: a look costs as much as several names. */
 const lookRest = "100 millis"
 
 /** How often to look whether a path leads to another directory, or to one at last. */
