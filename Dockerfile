@@ -8,7 +8,7 @@ RUN npm ci --ignore-scripts && npm run bundle
 # Node, the libraries it needs and the bundle, nothing else: `npm run image` makes the same files without Docker.
 FROM node:24.21.0-bookworm-slim@sha256:0e0ff40c39bc087845bfb27465a0df4ea419520094bc35842ff83dd8cbe6f9b6 AS root
 COPY --from=build /src /src
-RUN node --conditions=source /src/apps/release/src/main.ts root /root-filesystem
+RUN node --conditions=@spegel-ts/source /src/apps/release/src/main.ts root /root-filesystem
 
 FROM scratch
 COPY --from=root /root-filesystem/base /

@@ -10,7 +10,7 @@ export default defineConfig({
   input: { main: "apps/spegel/src/main.ts", MoverThread: "packages/transfer/src/internal/mover/MoverThread.ts" },
   platform: "node",
   plugins: [{ name: "native libraries", writeBundle: () => cp(native, `${bundle}/${native}`, { recursive: true }) }],
-  resolve: { conditionNames: ["source", "node", "import", "default"] },
+  resolve: { conditionNames: ["@spegel-ts/source", "node", "import", "default"] },
   output: {
     dir: bundle,
     format: "esm",

@@ -16,8 +16,8 @@ const globalSetup = ["apps/spegel/test/BundleSetup.ts"]
 
 export default defineConfig({
   // Workspace packages resolve to their sources: tests need no build.
-  resolve: { conditions: ["source"] },
-  ssr: { resolve: { conditions: ["source"] } },
+  resolve: { conditions: ["@spegel-ts/source"] },
+  ssr: { resolve: { conditions: ["@spegel-ts/source"] } },
   test: {
     // More than there are processors: tests wait for sockets and timers half of their time.
     maxWorkers: Math.ceil(1.5 * availableParallelism()),

@@ -1,7 +1,7 @@
 /** Elections of many candidates over a real Kubernetes API, at the times that the mirror uses, against their bars. */
-import * as ApiServer from "@spegel-ts/leader-election/testkit/ApiServer"
-import * as Field from "@spegel-ts/leader-election/testkit/Field"
-import { scenarios } from "@spegel-ts/leader-election/testkit/Scenarios"
+import * as ApiServer from "@spegel-ts/testing/kubernetes/ApiServer"
+import * as Field from "@spegel-ts/testing/kubernetes/Field"
+import { scenarios } from "@spegel-ts/testing/kubernetes/Scenarios"
 import { Console, Effect } from "effect"
 import * as Bar from "./Bar.ts"
 import { electionMemory } from "./electionMemory.ts"

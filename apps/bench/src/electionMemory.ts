@@ -1,6 +1,6 @@
 /** What the kind `kubernetes` adds to the memory of a bundled daemon, which `npm run bundle` makes. */
-import type { ApiServer } from "@spegel-ts/leader-election/testkit/ApiServer"
-import { leastRoles } from "@spegel-ts/leader-election/testkit/Field"
+import type { ApiServer } from "@spegel-ts/testing/kubernetes/ApiServer"
+import { leastRoles } from "@spegel-ts/testing/kubernetes/Field"
 import { Effect } from "effect"
 import { spawn, spawnSync } from "node:child_process"
 import { existsSync } from "node:fs"

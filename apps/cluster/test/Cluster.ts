@@ -2,13 +2,13 @@
  * A Kubernetes cluster of real kubelets on this machine: a control plane, a registry with TLS, and nodes that begin with
  * nothing, as new ones do. Runs inside `Isolation`; all of it ends with the scope.
  */
+import type { Version } from "@spegel-ts/testing/containerd/ContainerdPackages"
+import { bridge } from "@spegel-ts/testing/network/NetworkNamespace"
 import { Data, type Duration, Effect, Schedule, type Scope } from "effect"
 import { existsSync } from "node:fs"
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import type { Version } from "../../../packages/containerd/test/ContainerdPackages.ts"
-import { bridge } from "../../spegel/test/faults/Isolation.ts"
 import { type Addresses, inUrl } from "./Addresses.ts"
 import * as Certificates from "./Certificates.ts"
 import * as Machine from "./Machine.ts"

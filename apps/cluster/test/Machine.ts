@@ -1,11 +1,11 @@
 /** Machines at one bridge: namespaces of the kernel with a first process of their own, ended with the scope. */
+import { bridge } from "@spegel-ts/testing/network/NetworkNamespace"
 import { Effect, Schedule, type Scope } from "effect"
 import { spawn } from "node:child_process"
 import { existsSync, globSync, openSync, readFileSync, rmdirSync } from "node:fs"
 import { mkdir } from "node:fs/promises"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
-import { bridge } from "../../spegel/test/faults/Isolation.ts"
 import * as Shell from "./Shell.ts"
 
 const scripts = fileURLToPath(new URL("../machines", import.meta.url))

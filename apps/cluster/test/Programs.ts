@@ -2,13 +2,13 @@
  * The programs of a cluster: Kubernetes, CoreDNS, helm and the network plugins from pinned Go modules, containerd of three
  * versions from Debian. Built once (15 to 30 minutes on two cores) and kept in the user's cache.
  */
+import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
 import { Console, Data, Effect } from "effect"
 import { existsSync } from "node:fs"
 import { mkdir } from "node:fs/promises"
 import { homedir } from "node:os"
 import { delimiter, dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
-import * as ContainerdPackages from "../../../packages/containerd/test/ContainerdPackages.ts"
 import * as Shell from "./Shell.ts"
 
 /** The first version whose NodePort prefers the pod of the same node, and that takes containerd 1.6, 1.7 and 2.1. */

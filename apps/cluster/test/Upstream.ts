@@ -1,7 +1,7 @@
 /** The registry that images come from: what is pushed to it, and what it was asked for. */
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as Reference from "@spegel-ts/oci/Reference"
-import * as DemoImage from "@spegel-ts/spegel/demo/DemoImage"
+import * as DemoImage from "@spegel-ts/testing/content/RandomImage"
 import { Effect, Result, Schedule } from "effect"
 import { readFileSync } from "node:fs"
 import { readFile, rm } from "node:fs/promises"

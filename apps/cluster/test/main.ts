@@ -4,11 +4,11 @@
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
+import * as Isolation from "@spegel-ts/testing/network/NetworkNamespace"
 import { Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import { mkdir, writeFile } from "node:fs/promises"
 import { join, resolve } from "node:path"
-import * as Isolation from "../../spegel/test/faults/Isolation.ts"
 import * as Addresses from "./Addresses.ts"
 import * as Cluster from "./Cluster.ts"
 import * as Programs from "./Programs.ts"

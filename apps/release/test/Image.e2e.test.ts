@@ -2,7 +2,9 @@ import { assert, beforeAll, describe, it } from "@effect/vitest"
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as Reference from "@spegel-ts/oci/Reference"
 import * as ImageDefinition from "@spegel-ts/release/ImageDefinition"
-import * as DemoImage from "@spegel-ts/spegel/demo/DemoImage"
+import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
+import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
+import * as DemoImage from "@spegel-ts/testing/content/RandomImage"
 import { Effect, Fiber, Result, Schedule } from "effect"
 import { execFile, spawn } from "node:child_process"
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises"
@@ -10,8 +12,6 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
-import * as ContainerdDaemon from "../../../packages/containerd/test/ContainerdDaemon.ts"
-import * as ContainerdPackages from "../../../packages/containerd/test/ContainerdPackages.ts"
 import * as HelmChart from "./HelmChart.ts"
 import * as Hosts from "./Hosts.ts"
 import * as PodRunner from "./PodRunner.ts"
@@ -38,7 +38,7 @@ const tell = (name: string, value: number, bound: number, unit: string) =>
 const buildImage = (output: string) =>
   ContainerdDaemon.run(
     process.execPath,
-    "--conditions=source",
+    "--conditions=@spegel-ts/source",
     join(repository, "apps/release/src/main.ts"),
     "image",
     `--output=${output}`

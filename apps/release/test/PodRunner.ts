@@ -1,7 +1,7 @@
 /** Runs the containers of a pod as the kubelet would tell containerd to, with `ctr` in its place. */
+import type { CommandFailed } from "@spegel-ts/testing/containerd/ContainerdDaemon"
 import { Effect, Schedule } from "effect"
 import { mkdir } from "node:fs/promises"
-import type { CommandFailed } from "../../../packages/containerd/test/ContainerdDaemon.ts"
 import type { Host } from "./Hosts.ts"
 
 interface SecurityContext {

@@ -10,8 +10,12 @@ describe("the example of the router alone", () => {
     Effect.gen(function*() {
       const { code, stderr, stdout } = yield* Effect.callback<{ code: unknown; stdout: string; stderr: string }>(
         (resume) => {
-          execFile(process.execPath, ["--conditions=source", main], { timeout: 30_000 }, (error, stdout, stderr) =>
-            resume(Effect.succeed({ code: error === null ? 0 : error.code, stdout, stderr })))
+          execFile(
+            process.execPath,
+            ["--conditions=@spegel-ts/source", main],
+            { timeout: 30_000 },
+            (error, stdout, stderr) => resume(Effect.succeed({ code: error === null ? 0 : error.code, stdout, stderr }))
+          )
         }
       )
       assert.strictEqual(code, 0, stderr)

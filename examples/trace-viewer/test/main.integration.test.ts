@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Tracing from "@spegel-ts/telemetry/Tracing"
+import { freePort } from "@spegel-ts/testing/network/FreePort"
 import { Duration, Effect, Schedule } from "effect"
 import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
-import { freePort } from "../../../packages/router/test/FreePort.ts"
 
 const main = fileURLToPath(new URL("../main.ts", import.meta.url))
 

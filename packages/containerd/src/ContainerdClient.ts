@@ -6,19 +6,19 @@ import { fromBinary } from "@bufbuild/protobuf"
 import { timestampMs } from "@bufbuild/protobuf/wkt"
 import * as Digest from "@spegel-ts/oci/Digest"
 import { Context, Data, Duration, Effect, Layer, Option, Result, Stream } from "effect"
-import { Content } from "./gen/content_pb.ts"
-import { type Envelope, Events } from "./gen/events_pb.ts"
+import { Content } from "./internal/gen/content_pb.ts"
+import { type Envelope, Events } from "./internal/gen/events_pb.ts"
 import {
   type Image as ImageMessage,
   ImageCreateSchema,
   ImageDeleteSchema,
   Images,
   ImageUpdateSchema
-} from "./gen/images_pb.ts"
-import { Introspection } from "./gen/introspection_pb.ts"
-import { Namespaces } from "./gen/namespaces_pb.ts"
-import { RuntimeService } from "./gen/runtime_pb.ts"
-import { Version } from "./gen/version_pb.ts"
+} from "./internal/gen/images_pb.ts"
+import { Introspection } from "./internal/gen/introspection_pb.ts"
+import { Namespaces } from "./internal/gen/namespaces_pb.ts"
+import { RuntimeService } from "./internal/gen/runtime_pb.ts"
+import { Version } from "./internal/gen/version_pb.ts"
 import {
   type GrpcError,
   GrpcStatus,
@@ -26,8 +26,8 @@ import {
   serverStream,
   unary,
   withHeader
-} from "./internal/GrpcChannel.ts"
-import { diagnose } from "./internal/SocketDiagnosis.ts"
+} from "./internal/grpc/GrpcChannel.ts"
+import { diagnose } from "./internal/grpc/SocketDiagnosis.ts"
 
 /** containerd cannot be talked to: no socket, no permission, no answer, or no containerd. */
 export class ContainerdUnavailable extends Data.TaggedError("ContainerdUnavailable")<{

@@ -10,12 +10,12 @@
 import { Option, Result } from "effect"
 import { isDeepStrictEqual } from "node:util"
 import type { TomlTable } from "smol-toml"
-import * as HostsReading from "./HostsReading.ts"
-import { areAlike, mergeOptions, union, withoutDefault } from "./HostsUnion.ts"
-import * as HostsBlocks from "./internal/HostsBlocks.ts"
-import { printHosts, printOptions } from "./internal/HostTables.ts"
+import * as HostsBlocks from "./internal/hosts/HostsBlocks.ts"
+import * as HostsReading from "./internal/hosts/HostsReading.ts"
+import { areAlike, mergeOptions, union, withoutDefault } from "./internal/hosts/HostsUnion.ts"
+import { printHosts, printOptions } from "./internal/hosts/HostTables.ts"
 
-export { HostsTomlUnusable, restore, type Undo } from "./internal/HostsBlocks.ts"
+export { HostsTomlUnusable, restore, type Undo } from "./internal/hosts/HostsBlocks.ts"
 
 /**
  * Who is asked for a tag. `mirror`: the mirror, then upstream. `upstream-first`: upstream, and the mirror only where

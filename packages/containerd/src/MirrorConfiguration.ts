@@ -9,11 +9,11 @@ import { Data, Effect, Option, Redacted, Result } from "effect"
 import { join } from "node:path"
 import { setTimeout } from "node:timers/promises"
 import * as HostsToml from "./HostsToml.ts"
-import * as AtomicFile from "./internal/AtomicFile.ts"
-import * as Certificates from "./internal/Certificates.ts"
-import * as ConfigPath from "./internal/ConfigPath.ts"
-import * as RegistryDirectory from "./internal/RegistryDirectory.ts"
-import * as SpegelBackup from "./internal/SpegelBackup.ts"
+import * as AtomicFile from "./internal/hosts/AtomicFile.ts"
+import * as Certificates from "./internal/hosts/Certificates.ts"
+import * as ConfigPath from "./internal/hosts/ConfigPath.ts"
+import * as RegistryDirectory from "./internal/hosts/RegistryDirectory.ts"
+import * as SpegelBackup from "./internal/hosts/SpegelBackup.ts"
 
 /** The configuration was not written or removed, or not all of it; `path` says how far it came. */
 export class ConfigurationFailed extends Data.TaggedError("ConfigurationFailed")<{

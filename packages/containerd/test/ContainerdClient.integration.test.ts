@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { ContainerdClient, registryImages } from "@spegel-ts/containerd/ContainerdClient"
+import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
 import { Effect, Layer } from "effect"
 import { createServer } from "node:http"
 import { join } from "node:path"
-import * as ContainerdDaemon from "./ContainerdDaemon.ts"
 
 const missing = ContainerdDaemon.missingPrerequisite()
 const clientOf = (socket: string) => ContainerdClient.layer({ socket, namespace: "k8s.io" })

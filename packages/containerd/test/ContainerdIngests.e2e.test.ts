@@ -3,10 +3,10 @@ import { ContainerdClient } from "@spegel-ts/containerd/ContainerdClient"
 import * as ContainerdStore from "@spegel-ts/containerd/ContainerdStore"
 import { ContentStore } from "@spegel-ts/content/ContentStore"
 import * as Digest from "@spegel-ts/oci/Digest"
+import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
+import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
 import { Effect, Layer, Schedule, Stream } from "effect"
 import { spawn } from "node:child_process"
-import * as ContainerdDaemon from "./ContainerdDaemon.ts"
-import * as ContainerdPackages from "./ContainerdPackages.ts"
 
 const missing = ContainerdDaemon.missingPrerequisite()
 const digest = Digest.ofBytes(Buffer.from("the bytes of a layer"))

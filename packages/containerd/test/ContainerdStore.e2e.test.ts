@@ -8,14 +8,14 @@ import { Descriptor } from "@spegel-ts/oci/Descriptor"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import * as Reference from "@spegel-ts/oci/Reference"
+import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
+import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
+import { testImage } from "@spegel-ts/testing/content/TestImage"
 import { Context, Effect, Layer, Logger, Option, Queue, Result, Schedule, Stream } from "effect"
 import { existsSync } from "node:fs"
 import { mkdir, rename, rm, symlink, writeFile } from "node:fs/promises"
 import { createServer } from "node:net"
 import { join } from "node:path"
-import { testImage } from "../../content/test/TestImage.ts"
-import * as ContainerdDaemon from "./ContainerdDaemon.ts"
-import * as ContainerdPackages from "./ContainerdPackages.ts"
 
 type Daemon = Effect.Success<ReturnType<typeof ContainerdDaemon.start>>
 

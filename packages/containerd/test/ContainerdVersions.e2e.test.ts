@@ -1,11 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
+import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
+import * as CriClient from "@spegel-ts/testing/containerd/CriClient"
 import { Effect } from "effect"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import * as ContainerdDaemon from "./ContainerdDaemon.ts"
-import * as ContainerdPackages from "./ContainerdPackages.ts"
-import * as CriClient from "./CriClient.ts"
 
 const missing = ContainerdDaemon.missingPrerequisite()
 

@@ -3,6 +3,7 @@ import * as BlobDirectory from "@spegel-ts/content/BlobDirectory"
 import { type ContentChange, IngestState } from "@spegel-ts/content/ContentStore"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
+import { testImage } from "@spegel-ts/testing/content/TestImage"
 import { Effect, Option, Queue, Stream } from "effect"
 import { execFileSync } from "node:child_process"
 import { closeSync, fchmodSync, openSync, readdirSync, readFileSync } from "node:fs"
@@ -10,7 +11,6 @@ import { appendFile, mkdir, mkdtemp, rename, rm, symlink, writeFile } from "node
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import { text } from "node:stream/consumers"
-import { testImage } from "./TestImage.ts"
 
 const temporary = Effect.acquireRelease(
   Effect.promise(() => mkdtemp(join(tmpdir(), "blobs-"))),

@@ -3,8 +3,8 @@ import * as ContentStoreConformance from "@spegel-ts/content/ContentStoreConform
 import * as MemoryStore from "@spegel-ts/content/MemoryStore"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as Reference from "@spegel-ts/oci/Reference"
+import { testImage } from "@spegel-ts/testing/content/TestImage"
 import { Context, Effect, Layer } from "effect"
-import { testImage } from "./TestImage.ts"
 
 ContentStoreConformance.contentStoreConformance(
   "memory",

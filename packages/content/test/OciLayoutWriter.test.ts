@@ -5,11 +5,11 @@ import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import { Descriptor } from "@spegel-ts/oci/Descriptor"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as Reference from "@spegel-ts/oci/Reference"
+import { testImage } from "@spegel-ts/testing/content/TestImage"
 import { Effect, Result } from "effect"
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { testImage } from "./TestImage.ts"
 
 const temporary = Effect.acquireRelease(
   Effect.promise(() => mkdtemp(join(tmpdir(), "writer-"))),

@@ -1,12 +1,12 @@
 /** `LeaderElection` by a Lease of a Kubernetes API server, over its REST API. Load this only where it is used. */
+import * as ApiClient from "@spegel-ts/kubernetes/ApiClient"
+import * as ClusterAccess from "@spegel-ts/kubernetes/ClusterAccess"
+import type { Environment } from "@spegel-ts/kubernetes/ExecCredential"
 import { Duration, Effect, Layer, Option, Random, Schema, Scope, Stream } from "effect"
-import * as ApiClient from "./ApiClient.ts"
-import * as ClusterAccess from "./ClusterAccess.ts"
-import * as Elector from "./Elector.ts"
-import type { Environment } from "./ExecCredential.ts"
+import * as Elector from "./internal/Elector.ts"
+import * as Lease from "./internal/Lease.ts"
+import { type LeaseApi, LeaseConflict, type LeaseEvent, WatchExpired } from "./internal/LeaseApi.ts"
 import { defaultTimes, type ElectionTimes, type Identity, LeaderElection, LeaseUnavailable } from "./LeaderElection.ts"
-import * as Lease from "./Lease.ts"
-import { type LeaseApi, LeaseConflict, type LeaseEvent, WatchExpired } from "./LeaseApi.ts"
 
 export interface KubernetesLeaseOptions {
   readonly namespace: string

@@ -1,9 +1,9 @@
 /** A lease that candidates of one process share: for tests, and for programs that run without Kubernetes. */
 import { Effect, Layer, Option, PubSub, Stream } from "effect"
-import * as Elector from "./Elector.ts"
+import * as Elector from "./internal/Elector.ts"
+import * as Lease from "./internal/Lease.ts"
+import { type LeaseApi, LeaseConflict, type LeaseEvent } from "./internal/LeaseApi.ts"
 import { defaultTimes, type ElectionTimes, type Identity, LeaderElection } from "./LeaderElection.ts"
-import * as Lease from "./Lease.ts"
-import { type LeaseApi, LeaseConflict, type LeaseEvent } from "./LeaseApi.ts"
 
 /** A server with one lease. It refuses a write whose resourceVersion is not the last one, as the API machinery does. */
 export const make = (name = "memory") =>

@@ -1,16 +1,16 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as Elector from "@spegel-ts/leader-election/Elector"
+import * as Elector from "@spegel-ts/leader-election/internal/Elector"
+import * as Lease from "@spegel-ts/leader-election/internal/Lease"
+import { type LeaseApi, LeaseConflict, WatchExpired } from "@spegel-ts/leader-election/internal/LeaseApi"
+import * as Pace from "@spegel-ts/leader-election/internal/Pace"
 import {
   defaultTimes,
   Identity,
   type LeaderElection,
   LeaseUnavailable
 } from "@spegel-ts/leader-election/LeaderElection"
-import * as Lease from "@spegel-ts/leader-election/Lease"
-import { type LeaseApi, LeaseConflict, WatchExpired } from "@spegel-ts/leader-election/LeaseApi"
 import * as MemoryLease from "@spegel-ts/leader-election/MemoryLease"
-import * as Pace from "@spegel-ts/leader-election/Pace"
-import * as JumpingClock from "@spegel-ts/leader-election/testkit/JumpingClock"
+import * as JumpingClock from "@spegel-ts/testing/kubernetes/JumpingClock"
 import { Clock, Duration, Effect, Exit, Option, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 

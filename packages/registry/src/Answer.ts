@@ -1,9 +1,9 @@
 /** How a request was answered, and the small answers: JSON documents and errors. */
 import type { DistributionError } from "@spegel-ts/oci/DistributionError"
+import type { BodyInterrupted } from "@spegel-ts/transfer/BodyInterrupted"
 import { Effect } from "effect"
 import type { ServerResponse } from "node:http"
-import { finish } from "./BlobBody.ts"
-import type { BodyInterrupted } from "./BodyInterrupted.ts"
+import { finish } from "./internal/serve/BlobBody.ts"
 
 export interface Answer {
   /** HTTP status; 0 where the body was not sent to its end. */

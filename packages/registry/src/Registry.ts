@@ -8,6 +8,8 @@ import { ContentStore, type StoreUnavailable } from "@spegel-ts/content/ContentS
 import * as DistributionError from "@spegel-ts/oci/DistributionError"
 import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import { Router } from "@spegel-ts/router/Router"
+import { type BodyInterrupted, clientGone } from "@spegel-ts/transfer/BodyInterrupted"
+import type { PeerTransport } from "@spegel-ts/transfer/PeerTransport"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import {
   Clock,
@@ -25,21 +27,19 @@ import {
 import type { IncomingMessage, ServerResponse } from "node:http"
 import type { Socket } from "node:net"
 import { type Answer, interrupted, sendError, sendJson } from "./Answer.ts"
-import * as BasicAuth from "./BasicAuth.ts"
-import { type BodyInterrupted, clientGone } from "./BodyInterrupted.ts"
-import { BodyMemory, initialiseMetrics } from "./BodyMemory.ts"
-import { reserveOf } from "./BodyReserve.ts"
-import * as ContentAnswer from "./ContentAnswer.ts"
 import type { Handler } from "./HttpListener.ts"
-import * as LocalContent from "./LocalContent.ts"
+import type { ContentRequest } from "./internal/mirror/PeerAnswer.ts"
+import * as BasicAuth from "./internal/serve/BasicAuth.ts"
+import { BodyMemory, initialiseMetrics } from "./internal/serve/BodyMemory.ts"
+import { reserveOf } from "./internal/serve/BodyReserve.ts"
+import * as ContentAnswer from "./internal/serve/ContentAnswer.ts"
+import * as LocalContent from "./internal/serve/LocalContent.ts"
+import * as SocketQueues from "./internal/serve/SocketQueues.ts"
+import { TurnAnswers } from "./internal/serve/TurnAnswers.ts"
 import { contentOf } from "./Mirror.ts"
-import type { ContentRequest } from "./Offer.ts"
-import type { PeerTransport } from "./PeerTransport.ts"
-import { type PullEvent, PullLedger, PullRecord } from "./PullLedger.ts"
+import { type PullEvent, PullLog, PullRecord } from "./PullLog.ts"
 import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
-import * as SocketQueues from "./SocketQueues.ts"
-import { TurnAnswers } from "./TurnAnswers.ts"
 
 export interface RegistryOptions extends ContentAnswer.ContentOptions {
   /** Asked of every client of `/v2/` where given. */
@@ -90,14 +90,14 @@ export class Registry extends Context.Service<Registry, {
 }>()("@spegel-ts/registry/Registry") {
   static readonly layer = (
     options: RegistryOptions
-  ): Layer.Layer<Registry, never, ContentStore | Router | PeerTransport | PullLedger | Transfer> =>
+  ): Layer.Layer<Registry, never, ContentStore | Router | PeerTransport | PullLog | Transfer> =>
     Layer.effect(Registry, Effect.map(make(options), Registry.of))
 }
 
 const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
   const store = yield* ContentStore
   const router = yield* Router
-  const ledger = yield* PullLedger
+  const ledger = yield* PullLog
   yield* RegistryMetrics.initialise(options.mirroredRegistries)
   // Of these images more may be asked for. Where the store is away, their registries are known when they are.
   yield* store.names.pipe(

@@ -3,7 +3,7 @@
  * Prometheus' `increase()` does not see the step from no series to 1, and so not the first failure.
  */
 import { Clock, type Context, Effect, Metric } from "effect"
-import type { Fate } from "./DownloadFate.ts"
+import type { Fate } from "./internal/verify/DownloadFate.ts"
 import type { PeerError } from "./MirrorError.ts"
 
 const durationBoundaries = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]

@@ -1,13 +1,13 @@
 import { ContentStore, type Ingest } from "@spegel-ts/content/ContentStore"
 import { MemoryContent } from "@spegel-ts/content/MemoryStore"
 import * as MemoryStore from "@spegel-ts/content/MemoryStore"
-import type { PlaceLimits } from "@spegel-ts/registry/ConnectionPlaces"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
-import * as PeerTransport from "@spegel-ts/registry/PeerTransport"
-import * as PullLedger from "@spegel-ts/registry/PullLedger"
+import type { PlaceLimits } from "@spegel-ts/registry/internal/serve/ConnectionPlaces"
+import * as PullLog from "@spegel-ts/registry/PullLog"
 import { defaults, isProbe, Registry, type RegistryOptions } from "@spegel-ts/registry/Registry"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Router } from "@spegel-ts/router/Router"
+import * as PeerTransport from "@spegel-ts/transfer/PeerTransport"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Context, Duration, Effect, Layer, Option, Random, Stream } from "effect"
 
@@ -41,7 +41,7 @@ export const startNode = Effect.fnUntraced(function*(
         MemoryStore.layer,
         MemoryRouter.layer({ network, self }),
         PeerTransport.layer({ stallTimeout: options?.stallTimeout ?? Duration.seconds(30), minPeerSpeed: 0 }),
-        PullLedger.layer
+        PullLog.layer
       )),
       Layer.provide(Transfer.layerPortable)
     )
@@ -64,7 +64,7 @@ export const startNode = Effect.fnUntraced(function*(
     /** Whose downloads were thrown away. */
     discarded,
     router: Context.get(context, Router),
-    ledger: Context.get(context, PullLedger.PullLedger)
+    ledger: Context.get(context, PullLog.PullLog)
   }
 })
 

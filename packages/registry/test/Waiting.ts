@@ -1,5 +1,5 @@
 /** Waiting for what happens in the background: for a condition, never for a time. */
-import type { PullEvent, PullLedger } from "@spegel-ts/registry/PullLedger"
+import type { PullEvent, PullLog } from "@spegel-ts/registry/PullLog"
 import { Effect, Schedule } from "effect"
 
 const polling = { schedule: Schedule.spaced("5 millis"), times: 4000 }
@@ -13,7 +13,7 @@ export const eventually = (condition: (() => boolean) | Effect.Effect<boolean>):
 
 /** The requests recorded, once there are `count`: a client has its answer a moment before the ledger has it. */
 export const untilRecorded = (
-  ledger: PullLedger["Service"],
+  ledger: PullLog["Service"],
   count: number
 ): Effect.Effect<ReadonlyArray<PullEvent>> =>
   ledger.recent.pipe(

@@ -12,8 +12,8 @@ import { Context, Effect, Layer, Option, Schema } from "effect"
 import { createHmac, createPrivateKey, generateKeyPairSync, type KeyObject } from "node:crypto"
 import { access } from "node:fs/promises"
 import { join } from "node:path"
-import * as IdentityLock from "./IdentityLock.ts"
-import { makeDirectory, readSmall, writeDurably } from "./internal/DurableFile.ts"
+import { makeDirectory, readSmall, writeDurably } from "./internal/host/DurableFile.ts"
+import * as IdentityLock from "./internal/host/IdentityLock.ts"
 
 /** What tells one node from another; what is not known is left out. */
 export interface Owner {

@@ -9,11 +9,11 @@ import { tls } from "@libp2p/tls"
 import { multiaddr } from "@multiformats/multiaddr"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as Libp2p from "@spegel-ts/router/Libp2p"
+import { freePort } from "@spegel-ts/testing/network/FreePort"
 import { Effect, Schedule, Stream } from "effect"
 import { createLibp2p } from "libp2p"
 import { CID } from "multiformats/cid"
 import * as Digest from "multiformats/hashes/digest"
-import { freePort } from "./FreePort.ts"
 import { startRouter } from "./StartRouter.ts"
 
 /** A peer of the reference implementation, which knows nothing of our own protocol. */

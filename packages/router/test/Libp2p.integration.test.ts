@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { routerConformance } from "@spegel-ts/router/RouterConformance"
+import { freePort } from "@spegel-ts/testing/network/FreePort"
 import { Effect, Queue, Schedule, Stream } from "effect"
 import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { freePort } from "./FreePort.ts"
 import { startRouter } from "./StartRouter.ts"
 
 const temporary = Effect.acquireRelease(

@@ -6,9 +6,9 @@ import * as Reference from "@spegel-ts/oci/Reference"
 import type { ContentKey } from "@spegel-ts/router/ContentKey"
 import { Router, RouterNotReady, Standing } from "@spegel-ts/router/Router"
 import { StateTracker } from "@spegel-ts/state-tracker/StateTracker"
+import { random } from "@spegel-ts/testing/SeededRandom"
 import { Cause, Context, Duration, Effect, Layer, Metric, Queue, Result, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import { random } from "../../registry/test/SeededRandom.ts"
 
 type Random = ReturnType<typeof random>
 

@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Environment } from "@spegel-ts/telemetry/OtelEnvironment"
 import * as Tracing from "@spegel-ts/telemetry/Tracing"
+import * as Collector from "@spegel-ts/testing/telemetry/Collector"
 import { Data, Duration, Effect, Exit, Layer, Logger, Metric, References, Schedule } from "effect"
 import * as Tracer from "effect/Tracer"
-import * as Collector from "./Collector.ts"
 
 class Broken extends Data.TaggedError("Broken")<{ readonly reason: string }> {
   override get message() {

@@ -1,13 +1,22 @@
 /** The tests that every layer of `Transfer` must pass. Needs vitest; import it from tests only. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Layer, Random, Result, Scope } from "effect"
+import * as Connections from "./internal/conformance/Connections.ts"
+import * as Content from "./internal/conformance/Content.ts"
+import { endingSuite } from "./internal/conformance/EndingSuite.ts"
+import * as Holdings from "./internal/conformance/Holdings.ts"
+import { movingSuite } from "./internal/conformance/MovingSuite.ts"
+import {
+  ending,
+  fileSource,
+  large,
+  moving,
+  receiving,
+  sending,
+  type Test,
+  until
+} from "./internal/conformance/Trials.ts"
 import { Progress } from "./Progress.ts"
-import * as Connections from "./testkit/Connections.ts"
-import * as Content from "./testkit/Content.ts"
-import { endingSuite } from "./testkit/EndingSuite.ts"
-import * as Holdings from "./testkit/Holdings.ts"
-import { movingSuite } from "./testkit/MovingSuite.ts"
-import { ending, fileSource, large, moving, receiving, sending, type Test, until } from "./testkit/Trials.ts"
 import type { Transfer } from "./Transfer.ts"
 
 /** Runs the suite. */

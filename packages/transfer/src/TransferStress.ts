@@ -3,10 +3,9 @@ import { assert, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Fiber, type Layer, Option, Random } from "effect"
 import type { FileHandle } from "node:fs/promises"
 import type { Moved, TransferError } from "./Body.ts"
-import { Progress } from "./Progress.ts"
-import * as Connections from "./testkit/Connections.ts"
-import * as Content from "./testkit/Content.ts"
-import * as Holdings from "./testkit/Holdings.ts"
+import * as Connections from "./internal/conformance/Connections.ts"
+import * as Content from "./internal/conformance/Content.ts"
+import * as Holdings from "./internal/conformance/Holdings.ts"
 import {
   bytesOf,
   type ClientOf,
@@ -17,7 +16,8 @@ import {
   randomPart,
   receiving,
   sending
-} from "./testkit/Trials.ts"
+} from "./internal/conformance/Trials.ts"
+import { Progress } from "./Progress.ts"
 import { Transfer } from "./Transfer.ts"
 
 const maxLength = 2 * 1024 * 1024

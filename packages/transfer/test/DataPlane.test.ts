@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { DataPlaneChoice } from "@spegel-ts/transfer/DataPlane"
+import * as Connections from "@spegel-ts/transfer/internal/conformance/Connections"
 import { descriptorOf } from "@spegel-ts/transfer/PeerSocket"
-import * as Connections from "@spegel-ts/transfer/testkit/Connections"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Effect, Layer, Logger } from "effect"
 import { TLSSocket } from "node:tls"

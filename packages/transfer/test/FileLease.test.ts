@@ -33,7 +33,10 @@ describe.skipIf(!onLinux)("FileLease", () => {
   })
 
   it("does not end the process where somebody opens the file in that very moment", async () => {
-    const { stdout } = await promisify(execFile)(process.execPath, ["--conditions=source", pathTo("./LeaseRace.ts")])
+    const { stdout } = await promisify(execFile)(process.execPath, [
+      "--conditions=@spegel-ts/source",
+      pathTo("./LeaseRace.ts")
+    ])
     assert.match(stdout, /^survived [1-9]/)
   }, 60_000)
 })

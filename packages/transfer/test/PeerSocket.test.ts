@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Connections from "@spegel-ts/transfer/internal/conformance/Connections"
+import { until } from "@spegel-ts/transfer/internal/conformance/Trials"
 import type { PeerSocket, Reader } from "@spegel-ts/transfer/PeerSocket"
-import * as Connections from "@spegel-ts/transfer/testkit/Connections"
-import { until } from "@spegel-ts/transfer/testkit/Trials"
 import { Effect } from "effect"
 
 /** Keeps what it is given as it is, and answers as it is told. */

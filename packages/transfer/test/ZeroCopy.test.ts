@@ -1,8 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Progress } from "@spegel-ts/transfer/Progress"
-import * as Connections from "@spegel-ts/transfer/testkit/Connections"
-import * as Content from "@spegel-ts/transfer/testkit/Content"
-import * as Holdings from "@spegel-ts/transfer/testkit/Holdings"
+import * as Connections from "@spegel-ts/transfer/internal/conformance/Connections"
+import * as Content from "@spegel-ts/transfer/internal/conformance/Content"
+import * as Holdings from "@spegel-ts/transfer/internal/conformance/Holdings"
 import {
   bytesOf,
   ending,
@@ -12,7 +11,8 @@ import {
   sending,
   stuck,
   until
-} from "@spegel-ts/transfer/testkit/Trials"
+} from "@spegel-ts/transfer/internal/conformance/Trials"
+import { Progress } from "@spegel-ts/transfer/Progress"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Effect, Fiber, Result } from "effect"
 import { execFileSync, spawnSync } from "node:child_process"
@@ -36,10 +36,10 @@ const lacking = ((): string | undefined => {
   return reason
 })()
 
-const program = fileURLToPath(import.meta.resolve("@spegel-ts/transfer/testkit/PipeLimit"))
-const suddenEnd = fileURLToPath(import.meta.resolve("@spegel-ts/transfer/testkit/SuddenEnd"))
+const program = fileURLToPath(import.meta.resolve("@spegel-ts/transfer/internal/conformance/PipeLimit"))
+const suddenEnd = fileURLToPath(import.meta.resolve("@spegel-ts/transfer/internal/conformance/SuddenEnd"))
 const pipeLimit = (command: string, options: ReadonlyArray<string>): unknown =>
-  JSON.parse(execFileSync(command, [...options, "--conditions=source", program], { encoding: "utf8" }))
+  JSON.parse(execFileSync(command, [...options, "--conditions=@spegel-ts/source", program], { encoding: "utf8" }))
 
 /** The mover's thread cannot do with this what it does first: it dies. */
 class Broken extends Progress {
@@ -147,7 +147,7 @@ describe("the zero-copy layer", () => {
 
   it("does not keep a process that ends suddenly: its thread waits in a foreign call", () => {
     for (const [how, status] of [["exit", 3], ["exception", 1]] as const) {
-      const ended = spawnSync(process.execPath, ["--conditions=source", suddenEnd, how], { timeout: 30_000 })
+      const ended = spawnSync(process.execPath, ["--conditions=@spegel-ts/source", suddenEnd, how], { timeout: 30_000 })
       assert.deepStrictEqual([ended.signal, ended.status], [null, status], how)
     }
   })

@@ -2,7 +2,7 @@
 import type * as Bar from "../Bar.ts"
 import { times } from "../Bar.ts"
 import { percentile } from "../Statistics.ts"
-import * as Load from "./Load.ts"
+import * as Load from "./load/Load.ts"
 
 /** A line of `--json`, and of the table. Without clients: an idle server's first bytes. */
 export interface Figures {

@@ -7,10 +7,10 @@ import { mkdir, rmdir, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { percentile } from "../Statistics.ts"
 import { sleep } from "../Waiting.ts"
-import * as Content from "./Content.ts"
+import * as Content from "./load/Content.ts"
+import * as Servers from "./load/Servers.ts"
+import * as Sink from "./load/Sink.ts"
 import { query, withServers } from "./serve.ts"
-import * as Servers from "./Servers.ts"
-import * as Sink from "./Sink.ts"
 
 export interface Figures {
   readonly implementation: string

@@ -3,11 +3,11 @@ import { createHash } from "node:crypto"
 import * as Bar from "../Bar.ts"
 import { percentile } from "../Statistics.ts"
 import { untilDone } from "../Waiting.ts"
-import { Asker } from "./Asker.ts"
-import * as Content from "./Content.ts"
-import type { Hosts } from "./Network.ts"
+import { Asker } from "./load/Asker.ts"
+import * as Content from "./load/Content.ts"
+import type { Hosts } from "./load/Network.ts"
+import * as Servers from "./load/Servers.ts"
 import { query, withServers } from "./serve.ts"
-import * as Servers from "./Servers.ts"
 
 export interface Latencies {
   readonly name: string

@@ -1,6 +1,6 @@
 /** How many small manifests a second, beside what bare node:http answers with the same bytes. */
 import { percentile } from "../Statistics.ts"
-import * as Requests from "./Requests.ts"
+import * as Requests from "./load/Requests.ts"
 
 export interface ManifestFigures {
   readonly requestsPerSecond: number

@@ -2,13 +2,13 @@
 import { fileURLToPath } from "node:url"
 import type { Bar } from "../Bar.ts"
 import { sleep } from "../Waiting.ts"
-import * as Content from "./Content.ts"
-import { type Hosts, run } from "./Network.ts"
-import * as Processes from "./Processes.ts"
+import * as Content from "./load/Content.ts"
+import { type Hosts, run } from "./load/Network.ts"
+import * as Processes from "./load/Processes.ts"
+import * as Servers from "./load/Servers.ts"
+import * as Sink from "./load/Sink.ts"
 import { startMirror, startPeer } from "./relay.ts"
 import { query, withServers } from "./serve.ts"
-import * as Servers from "./Servers.ts"
-import * as Sink from "./Sink.ts"
 
 export interface MemoryFigures {
   readonly implementation: Servers.Plane
@@ -30,7 +30,7 @@ const loads = [fast, slow] as const
 const settleMillis = 5000
 const sampleMillis = 100
 
-const script = fileURLToPath(new URL("kernelMemory.pl", import.meta.url))
+const script = fileURLToPath(new URL("load/kernelMemory.pl", import.meta.url))
 
 /** Asked on the process' host, whose sockets it has. */
 const kernelMiB = async (pid: number, enter: ReadonlyArray<string>): Promise<number> => {

@@ -5,11 +5,11 @@
 import * as Bar from "../Bar.ts"
 import { untilDone } from "../Waiting.ts"
 import * as Comparison from "./Comparison.ts"
-import * as Content from "./Content.ts"
-import type { Target } from "./Load.ts"
-import type { Hosts } from "./Network.ts"
+import * as Content from "./load/Content.ts"
+import type { Target } from "./load/Load.ts"
+import type { Hosts } from "./load/Network.ts"
+import * as Servers from "./load/Servers.ts"
 import { largeSize, query, type Result, type Started, withServers } from "./serve.ts"
-import * as Servers from "./Servers.ts"
 
 /** The member that tells of the content: its registry is elsewhere, and nginx has the port that it names. */
 export const startPeer = async (directory: string, { far }: Hosts, port: number, started: Started) => {

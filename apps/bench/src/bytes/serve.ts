@@ -4,12 +4,12 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Bar from "../Bar.ts"
 import * as Comparison from "./Comparison.ts"
-import * as Content from "./Content.ts"
-import type { Target } from "./Load.ts"
+import * as Content from "./load/Content.ts"
+import type { Target } from "./load/Load.ts"
+import type { Hosts } from "./load/Network.ts"
+import type { Running } from "./load/Processes.ts"
+import * as Servers from "./load/Servers.ts"
 import { type ManifestFigures, manifests } from "./manifests.ts"
-import type { Hosts } from "./Network.ts"
-import type { Running } from "./Processes.ts"
-import * as Servers from "./Servers.ts"
 
 /** What a benchmark prints. */
 export interface Result extends Pick<Comparison.Comparison, "figures" | "otherCpus"> {

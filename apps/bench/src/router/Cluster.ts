@@ -29,7 +29,7 @@ interface Worker {
 }
 
 const startWorker = (namespace: string | undefined, nodes: number): Worker => {
-  const command = [process.execPath, ...flagsFor(nodes), "--conditions=source", worker]
+  const command = [process.execPath, ...flagsFor(nodes), "--conditions=@spegel-ts/source", worker]
   const [program = "", ...args] = namespace === undefined ? command : ["ip", "netns", "exec", namespace, ...command]
   const child = spawn(program, args, {
     stdio: ["ignore", "inherit", "inherit", "ipc"],

@@ -1,6 +1,6 @@
 /** What is measured of a cluster, and how. */
 import * as ContentKey from "@spegel-ts/router/ContentKey"
-import { closest, positionOf } from "@spegel-ts/router/kademlia/Distance"
+import { closest, positionOf } from "@spegel-ts/router/internal/dht/Distance"
 import { dhtKey } from "@spegel-ts/router/Libp2p"
 import { base58btc } from "multiformats/bases/base58"
 import { percentile } from "../Statistics.ts"

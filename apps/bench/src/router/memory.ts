@@ -6,7 +6,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import type { Bar } from "../Bar.ts"
-import { metric } from "../bytes/Processes.ts"
+import { metric } from "../bytes/load/Processes.ts"
 import { sleep, until } from "../Waiting.ts"
 import * as Cluster from "./Cluster.ts"
 

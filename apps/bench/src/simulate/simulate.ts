@@ -1,8 +1,8 @@
 /** A cluster that grows, then lives with churn while keys are looked up. */
+import { SimulatedNetwork, type SimulatedNode } from "@spegel-ts/testing/dht/SimulatedNetwork"
+import { VirtualClock } from "@spegel-ts/testing/dht/VirtualClock"
 import { createHash } from "node:crypto"
 import { percentile } from "../Statistics.ts"
-import { SimulatedNetwork, type SimulatedNode } from "./SimulatedNetwork.ts"
-import { VirtualClock } from "./VirtualClock.ts"
 
 export interface SimulationPlan {
   readonly nodes: number

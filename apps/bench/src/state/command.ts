@@ -2,7 +2,7 @@
 import { Console, Effect } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as Bar from "../Bar.ts"
-import * as Network from "../bytes/Network.ts"
+import * as Network from "../bytes/load/Network.ts"
 import { bars, type Figures, measure } from "./measure.ts"
 import type { Kind } from "./Stores.ts"
 

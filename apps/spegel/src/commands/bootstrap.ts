@@ -10,9 +10,9 @@ import type { Command } from "effect/cli"
 import { existsSync } from "node:fs"
 import type { BlockList } from "node:net"
 import { join } from "node:path"
-import { many, one } from "../Flags.ts"
-import { ListenAddress } from "../ListenAddress.ts"
-import { textSchema } from "../TextSchema.ts"
+import { many, one } from "../cli/Flags.ts"
+import { ListenAddress } from "../cli/ListenAddress.ts"
+import { textSchema } from "../cli/TextSchema.ts"
 import { SettingsInvalid } from "./shared.ts"
 
 const kinds = ["dns", "http", "kubernetes", "static"] as const

@@ -2,9 +2,9 @@ import * as MirrorConfiguration from "@spegel-ts/containerd/MirrorConfiguration"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
 import { Console, Duration, Effect, Option, Schema } from "effect"
 import { Command } from "effect/cli"
-import { one } from "../Flags.ts"
-import { ListenAddress, print } from "../ListenAddress.ts"
-import { textSchema } from "../TextSchema.ts"
+import { one } from "../cli/Flags.ts"
+import { ListenAddress, print } from "../cli/ListenAddress.ts"
+import { textSchema } from "../cli/TextSchema.ts"
 import { containerdRegistryConfigPath } from "./shared.ts"
 
 const addressOrNone = textSchema<Option.Option<ListenAddress>>({

@@ -1,10 +1,10 @@
 import { Duration, Effect, Option } from "effect"
 import { Command } from "effect/cli"
-import * as CleanupProbe from "../CleanupProbe.ts"
-import { one } from "../Flags.ts"
-import { GoDuration, PositiveGoDuration } from "../GoDuration.ts"
-import * as GoInteger from "../GoInteger.ts"
-import { textSchema } from "../TextSchema.ts"
+import * as CleanupProbe from "../cleanup/CleanupProbe.ts"
+import { one } from "../cli/Flags.ts"
+import { GoDuration, PositiveGoDuration } from "../cli/GoDuration.ts"
+import * as GoInteger from "../cli/GoInteger.ts"
+import { textSchema } from "../cli/TextSchema.ts"
 import { bootstrapFlags } from "./bootstrap.ts"
 import { SettingsInvalid } from "./shared.ts"
 
@@ -102,7 +102,7 @@ export const cleanupWait = Command.make(
     const options = { ...flags, timeout }
     if (Option.isSome(daemonset)) {
       // Loaded only where it is used: TLS takes memory.
-      const CleanupWait = yield* Effect.promise(() => import("../CleanupWait.ts"))
+      const CleanupWait = yield* Effect.promise(() => import("../cleanup/CleanupWait.ts"))
       return yield* CleanupWait.wait({
         ...options,
         kubeconfig: kubeconfigPath,

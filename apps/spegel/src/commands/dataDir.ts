@@ -3,7 +3,7 @@ import { Console, Data, Effect } from "effect"
 import { Command, Flag } from "effect/cli"
 import { chmod, rm } from "node:fs/promises"
 import { join } from "node:path"
-import { lostRunsFile } from "../LostRuns.ts"
+import { lostRunsFile } from "../daemon/LostRuns.ts"
 import { dataDir as directory } from "./shared.ts"
 
 /** The data directory was not changed. */

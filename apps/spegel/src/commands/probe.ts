@@ -1,9 +1,9 @@
 import { Console, Data, Duration, Effect, Option, Schedule } from "effect"
 import { Command } from "effect/cli"
-import { many, one } from "../Flags.ts"
-import { PositiveGoDuration } from "../GoDuration.ts"
-import { withBrackets } from "../NodeUrl.ts"
-import { textSchema } from "../TextSchema.ts"
+import { many, one } from "../cli/Flags.ts"
+import { PositiveGoDuration } from "../cli/GoDuration.ts"
+import { withBrackets } from "../cli/NodeUrl.ts"
+import { textSchema } from "../cli/TextSchema.ts"
 import { SettingsInvalid } from "./shared.ts"
 
 /** An address did not answer as one that works does. */

@@ -2,8 +2,8 @@
 import { registryHost } from "@spegel-ts/oci/RegistryFilter"
 import { Data, Option, Result, Schema } from "effect"
 import { Flag } from "effect/cli"
-import { many, one } from "../Flags.ts"
-import { textSchema } from "../TextSchema.ts"
+import { many, one } from "../cli/Flags.ts"
+import { textSchema } from "../cli/TextSchema.ts"
 
 /** Flags that do not fit together. */
 export class SettingsInvalid extends Data.TaggedError("SettingsInvalid")<{

@@ -1,12 +1,12 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
-import type { PullEvent } from "@spegel-ts/registry/PullLedger"
+import type { PullEvent } from "@spegel-ts/registry/PullLog"
+import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
+import * as Node from "@spegel-ts/testing/node/Node"
+import * as Upstream from "@spegel-ts/testing/node/Upstream"
 import { Effect, Fiber, Schedule } from "effect"
 import { createHash } from "node:crypto"
 import { get, type IncomingMessage } from "node:http"
-import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
 import * as Leftovers from "./Leftovers.ts"
-import * as Node from "./Node.ts"
-import * as Upstream from "./Upstream.ts"
 
 const missing = ContainerdDaemon.missingPrerequisite("docker-registry", "skopeo")
 const mebibyte = 1024 * 1024

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
+import * as Node from "@spegel-ts/testing/node/Node"
+import * as Upstream from "@spegel-ts/testing/node/Upstream"
 import { Effect, Fiber } from "effect"
-import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
-import * as Node from "./Node.ts"
-import * as Upstream from "./Upstream.ts"
 
 const missing = ContainerdDaemon.missingPrerequisite("docker-registry")
 const layerSize = 256 * 1024 * 1024

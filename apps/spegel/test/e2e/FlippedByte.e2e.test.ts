@@ -3,9 +3,9 @@
  * `SPEGEL_FLIPS=all` every combination is, with layers of 16 MiB and of 1 GiB.
  */
 import { assert, describe, it } from "@effect/vitest"
+import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
+import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
 import { Effect } from "effect"
-import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
-import * as ContainerdPackages from "../../../../packages/containerd/test/ContainerdPackages.ts"
 import * as FlippedByte from "./FlippedByte.ts"
 
 const missing = ContainerdDaemon.missingPrerequisite("docker-registry")

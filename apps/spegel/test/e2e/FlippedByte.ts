@@ -2,14 +2,14 @@
  * One trial of a holder whose disk has flipped a byte of a large layer: a node without any image pulls it, fails, and tries
  * again as a kubelet or a person would. What each try does is a row of a table.
  */
+import { parallelFetch } from "@spegel-ts/faults/Plan"
+import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
+import * as Node from "@spegel-ts/testing/node/Node"
+import * as Upstream from "@spegel-ts/testing/node/Upstream"
 import { Cause, Duration, Effect, Exit, Fiber, Schedule, type Scope } from "effect"
 import { chmod, open, readdir, readFile } from "node:fs/promises"
 import { request } from "node:http"
 import { join } from "node:path"
-import * as ContainerdPackages from "../../../../packages/containerd/test/ContainerdPackages.ts"
-import { parallelFetch } from "../faults/Plan.ts"
-import * as Node from "./Node.ts"
-import * as Upstream from "./Upstream.ts"
 
 const mebibyte = 1024 * 1024
 

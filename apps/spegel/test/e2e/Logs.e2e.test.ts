@@ -1,15 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
+import * as FaultPeer from "@spegel-ts/faults/FaultPeer"
+import * as FaultServer from "@spegel-ts/faults/FaultServer"
 import * as Reference from "@spegel-ts/oci/Reference"
-import type { PullEvent } from "@spegel-ts/registry/PullLedger"
-import * as DemoImage from "@spegel-ts/spegel/demo/DemoImage"
+import type { PullEvent } from "@spegel-ts/registry/PullLog"
+import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
+import * as DemoImage from "@spegel-ts/testing/content/RandomImage"
+import * as LogSink from "@spegel-ts/testing/node/LogSink"
+import * as Node from "@spegel-ts/testing/node/Node"
+import * as Upstream from "@spegel-ts/testing/node/Upstream"
 import { Effect, Schedule } from "effect"
-import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
-import * as FaultPeer from "../faults/FaultPeer.ts"
-import * as FaultServer from "../faults/FaultServer.ts"
-import * as LogSink from "./LogSink.ts"
-import * as Node from "./Node.ts"
-import * as Upstream from "./Upstream.ts"
 
 const missing = ContainerdDaemon.missingPrerequisite("docker-registry")
 const layerSize = 128 * 1024 * 1024

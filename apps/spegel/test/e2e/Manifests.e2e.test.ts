@@ -5,14 +5,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import { ContainerdClient, registryImages } from "@spegel-ts/containerd/ContainerdClient"
 import * as MediaType from "@spegel-ts/oci/MediaType"
+import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
+import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
+import * as Node from "@spegel-ts/testing/node/Node"
 import { Effect, Schedule } from "effect"
 import { mkdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
-import * as ContainerdPackages from "../../../../packages/containerd/test/ContainerdPackages.ts"
 import * as ManifestRegistry from "./manifests/ManifestRegistry.ts"
 import { type Row, rows } from "./manifests/Spellings.ts"
-import * as Node from "./Node.ts"
 
 /** What a pull came to. */
 interface Outcome {

@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
+import { parallelFetch } from "@spegel-ts/faults/Plan"
+import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
+import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
+import * as Node from "@spegel-ts/testing/node/Node"
+import * as Upstream from "@spegel-ts/testing/node/Upstream"
 import { Effect, Fiber } from "effect"
-import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
-import * as ContainerdPackages from "../../../../packages/containerd/test/ContainerdPackages.ts"
-import { parallelFetch } from "../faults/Plan.ts"
-import * as Node from "./Node.ts"
-import * as Upstream from "./Upstream.ts"
 
 const missing = ContainerdDaemon.missingPrerequisite("docker-registry")
 const layerSize = 256 * 1024 * 1024

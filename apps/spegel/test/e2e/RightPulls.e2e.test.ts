@@ -3,17 +3,17 @@
  * containerd pulls the same image again and again; with `SPEGEL_FLIPS=all` 200 times in all.
  */
 import { assert, describe, it } from "@effect/vitest"
+import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
+import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
+import * as CriClient from "@spegel-ts/testing/containerd/CriClient"
+import * as Node from "@spegel-ts/testing/node/Node"
+import * as Upstream from "@spegel-ts/testing/node/Upstream"
 import { Effect, Schedule } from "effect"
 import { spawn } from "node:child_process"
 import { existsSync } from "node:fs"
 import { availableParallelism } from "node:os"
 import { join } from "node:path"
-import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
-import * as ContainerdPackages from "../../../../packages/containerd/test/ContainerdPackages.ts"
-import * as CriClient from "../../../../packages/containerd/test/CriClient.ts"
 import { metric } from "./FlippedByte.ts"
-import * as Node from "./Node.ts"
-import * as Upstream from "./Upstream.ts"
 
 const missing = ContainerdDaemon.missingPrerequisite("docker-registry")
 const pulls = process.env["SPEGEL_FLIPS"] === "all" ? 200 : 6

@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
+import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
+import { eventually, start, type WatchedNode } from "@spegel-ts/testing/node/WatchedNode"
 import { Effect, Schedule } from "effect"
 import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
-import * as ContainerdPackages from "../../../../packages/containerd/test/ContainerdPackages.ts"
-import { eventually, start, type WatchedNode } from "./WatchedNode.ts"
 
 const missing = ContainerdDaemon.missingPrerequisite()
 

@@ -1,11 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
+import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
+import * as FakeRegistry from "@spegel-ts/testing/containerd/FakeRegistry"
+import { temporary } from "@spegel-ts/testing/node/Upstream"
+import { eventually, start, type WatchedNode } from "@spegel-ts/testing/node/WatchedNode"
 import { Effect } from "effect"
 import { rmSync } from "node:fs"
-import * as ContainerdDaemon from "../../../../packages/containerd/test/ContainerdDaemon.ts"
-import * as ContainerdPackages from "../../../../packages/containerd/test/ContainerdPackages.ts"
-import * as FakeRegistry from "../../../../packages/containerd/test/FakeRegistry.ts"
-import { temporary } from "./Upstream.ts"
-import { eventually, start, type WatchedNode } from "./WatchedNode.ts"
 
 const missing = ContainerdDaemon.missingPrerequisite()
 

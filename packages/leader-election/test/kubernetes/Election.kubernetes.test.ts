@@ -1,6 +1,6 @@
-import * as ApiServer from "@spegel-ts/leader-election/testkit/ApiServer"
-import { electionSuite } from "@spegel-ts/leader-election/testkit/ElectionSuite"
-import * as Field from "@spegel-ts/leader-election/testkit/Field"
+import * as ApiServer from "@spegel-ts/testing/kubernetes/ApiServer"
+import { electionSuite } from "@spegel-ts/testing/kubernetes/ElectionSuite"
+import * as Field from "@spegel-ts/testing/kubernetes/Field"
 import { Effect } from "effect"
 
 electionSuite({

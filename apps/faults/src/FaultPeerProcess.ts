@@ -1,0 +1,103 @@
+/** A fault peer as a process in a network namespace of its own, so that it can be taken off the network like a machine. */
+import { run } from "@spegel-ts/testing/containerd/ContainerdDaemon"
+import { Data, Effect } from "effect"
+import { spawn } from "node:child_process"
+import { fileURLToPath } from "node:url"
+import type { FaultPeerOptions } from "./FaultPeer.ts"
+import type { Counts } from "./FaultServer.ts"
+
+/** The processes beside which a peer misbehaves. */
+export interface Others {
+  /** The other peer that has the image. */
+  readonly peer: number
+  /** The mirror under test, and the file that says by how much its clock is off (`SettableClock`). */
+  readonly mirror: number
+  readonly clockFile: string
+}
+
+export type Command =
+  | { readonly _tag: "Network"; readonly link: string; readonly address: string }
+  | { readonly _tag: "Start"; readonly options: Omit<FaultPeerOptions, "happenings">; readonly others: Others }
+  | { readonly _tag: "AwaitProviders"; readonly providers: number }
+  | { readonly _tag: "Counts" }
+  | { readonly _tag: "Stop" }
+
+export type Reply =
+  | { readonly id: number; readonly result: unknown }
+  | { readonly id: number; readonly failure: string }
+
+/** The process did not do what it was told. */
+export class FaultPeerFailed extends Data.TaggedError("FaultPeerFailed")<{
+  readonly command: string
+  readonly reason: string
+}> {
+  override get message() {
+    return `fault peer, ${this.command}: ${this.reason}`
+  }
+}
+
+const main = fileURLToPath(new URL("./FaultPeerMain.ts", import.meta.url))
+
+/** Starts the process behind a port of the bridge; it ends with the scope. */
+export const start = Effect.fnUntraced(function*(options: {
+  readonly bridge: string
+  /** Name of the bridge's port; at most 13 characters. */
+  readonly link: string
+  readonly address: string
+}) {
+  const { address, bridge, link } = options
+  const child = yield* Effect.acquireRelease(
+    Effect.sync(() =>
+      spawn("unshare", ["--net", process.execPath, "--conditions=@spegel-ts/source", main], {
+        stdio: ["ignore", "ignore", "pipe", "ipc"]
+      })
+    ),
+    (child) =>
+      Effect.callback<void>((resume) => {
+        if (child.exitCode !== null || child.signalCode !== null) return resume(Effect.void)
+        child.once("exit", () => resume(Effect.void))
+        child.kill("SIGKILL")
+      })
+  )
+  let errors = ""
+  child.stderr?.on("data", (bytes: Buffer) => errors = (errors + bytes.toString()).slice(-4000))
+  const waiting = new Map<number, (reply: Reply) => void>()
+  let next = 0
+  child.on("message", (reply: Reply) => {
+    waiting.get(reply.id)?.(reply)
+    waiting.delete(reply.id)
+  })
+  child.once("exit", (code) => {
+    for (const [id, answer] of waiting) answer({ id, failure: `ended with code ${code}: ${errors}` })
+    waiting.clear()
+  })
+  const tell = (command: Command): Effect.Effect<unknown, FaultPeerFailed> =>
+    Effect.callback((resume) => {
+      const id = next++
+      waiting.set(id, (reply) =>
+        resume(
+          "failure" in reply
+            ? Effect.fail(new FaultPeerFailed({ command: command._tag, reason: reply.failure }))
+            : Effect.succeed(reply.result)
+        ))
+      child.send({ id, command })
+    })
+
+  // Once it has answered, it is in its namespace.
+  yield* tell({ _tag: "Counts" })
+  const inside = `${link}p`
+  yield* run("ip", "link", "add", link, "type", "veth", "peer", "name", inside, "netns", String(child.pid))
+  yield* run("ip", "link", "set", link, "master", bridge, "up")
+  yield* tell({ _tag: "Network", link: inside, address })
+
+  return {
+    start: (options: Omit<FaultPeerOptions, "happenings">, others: Others) => tell({ _tag: "Start", options, others }),
+    /** Waits until the peer finds so many others for everything that it has. */
+    awaitProviders: (providers: number) => tell({ _tag: "AwaitProviders", providers }),
+    counts: Effect.map(tell({ _tag: "Counts" }), (counts) => counts as Counts),
+    /** Leaves the network; gives what was counted. */
+    stop: Effect.map(tell({ _tag: "Stop" }), (counts) => counts as Counts)
+  }
+})
+
+export type FaultPeerProcess = Effect.Success<ReturnType<typeof start>>

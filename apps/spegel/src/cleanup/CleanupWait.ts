@@ -1,0 +1,107 @@
+/** Waits until the nodes are cleaned, as Kubernetes tells of it, but not for ever; then says which are and which are not. */
+import * as ApiClient from "@spegel-ts/kubernetes/ApiClient"
+import * as ClusterAccess from "@spegel-ts/kubernetes/ClusterAccess"
+import { Clock, Console, Data, Duration, Effect, Option, Schedule } from "effect"
+import * as CleanupSurvey from "./CleanupSurvey.ts"
+
+/** Some nodes were not cleaned in time, or it is not known; `nodes` says which, and what is known of the reasons. */
+export class NodesLeft extends Data.TaggedError("NodesLeft")<{
+  readonly nodes: string
+  readonly advice: string
+}> {
+  override get message() {
+    return `${this.nodes}. ${this.advice}`
+  }
+}
+
+export interface WaitOptions {
+  /** How to reach the API server; none for this pod's service account. */
+  readonly kubeconfig: Option.Option<string>
+  readonly environment: NodeJS.ProcessEnv
+  readonly namespace: string
+  readonly daemonSet: string
+  readonly mirrorDaemonSet: string
+  /** How many rounds in a row must find all of them done. */
+  readonly threshold: number
+  readonly period: Duration.Duration
+  /**
+   * How long after the making of the DaemonSet it gives up: a pod that takes the place of another does not begin anew. None
+   * for never.
+   */
+  readonly timeout: Option.Option<Duration.Duration>
+}
+
+const maxNames = 100
+
+/** Names with commas between them; of very many the first. */
+const join = (names: ReadonlyArray<string>): string =>
+  names.length <= maxNames
+    ? names.join(", ")
+    : `${names.slice(0, maxNames).join(", ")} and ${names.length - maxNames} more`
+
+const nodes = (count: number) => count === 1 ? "1 node" : `${count} nodes`
+
+const advice =
+  "There containerd still asks for the mirror first, finds none and goes to the upstream registry: pulls work. " +
+  "A node that does not come back needs nothing. On another run `spegel cleanup`, or remove what the mirror wrote to the " +
+  "hosts.toml files, or install the chart again when all nodes are there, and uninstall it"
+
+const privileged = "Pod Security refuses pods that mount directories of the node: label the namespace " +
+  "pod-security.kubernetes.io/enforce=privileged, install the chart again, and uninstall it. "
+
+const adviceFor = ({ refusal }: CleanupSurvey.Survey) =>
+  refusal.includes("violates PodSecurity") ? privileged + advice : advice
+
+/** The nodes that are left, `count` as Kubernetes counts them: some may have no name. */
+const describe = ({ left, refusal }: CleanupSurvey.Survey, count: number): string => {
+  const named = left.map(({ node, reason }) => `${node} (${reason})`)
+  const unnamed = count > left.length ? [`${nodes(count - left.length)} without a cleanup pod`] : []
+  const all = join([...named, ...unnamed]) || "all nodes, since Kubernetes has made no cleanup pods"
+  return `${all}${refusal === "" ? "" : `; ${refusal}`}`
+}
+
+/** Ends when all nodes were cleaned for `threshold` rounds, and fails when `timeout` is over. */
+export const wait = Effect.fn("CleanupWait.wait")(function*(options: WaitOptions) {
+  const { environment, kubeconfig, period, threshold, timeout } = options
+  const access = yield* Option.match(kubeconfig, {
+    onNone: () => ClusterAccess.inCluster({ environment }),
+    onSome: (path) => ClusterAccess.fromKubeconfig({ path, environment })
+  })
+  const client = yield* ApiClient.make(access)
+  const { progress, survey } = CleanupSurvey.make({ ...options, client })
+  const started = yield* Clock.currentTimeMillis
+  let passed = 0
+  let missing = 0
+  let told = ""
+  const isOver = (age: Duration.Duration) => Option.exists(timeout, Duration.isLessThanOrEqualTo(age))
+
+  /** True when it is over, one way or the other. What is waited for is told with names when it is another number. */
+  const round = Effect.gen(function*() {
+    const { age, current, ready, wanted } = yield* progress
+    missing = Math.max(0, wanted - ready)
+    passed = current && missing === 0 ? passed + 1 : 0
+    const state = `${ready} of ${wanted}`
+    if (missing > 0 && state !== told) {
+      yield* Effect.logInfo(`restored ${state} nodes; waiting for ${describe(yield* survey, missing)}`)
+      told = state
+    }
+    return passed >= threshold || isOver(age)
+  }).pipe(Effect.catchTag("SurveyFailed", ({ message }) =>
+    Effect.gen(function*() {
+      passed = 0
+      if (message !== told) yield* Effect.logWarning(`waiting: ${message}`)
+      told = message
+      return isOver(Duration.millis((yield* Clock.currentTimeMillis) - started))
+    })))
+  yield* Effect.repeat(round, { schedule: Schedule.spaced(period), until: (over) => over })
+
+  const found = yield* Effect.mapError(
+    survey,
+    ({ message }) => new NodesLeft({ nodes: `it is not known which nodes were restored: ${message}`, advice })
+  )
+  yield* Console.log(
+    `restored ${nodes(found.restored.length)}${found.restored.length > 0 ? ": " : ""}${join(found.restored)}`
+  )
+  if (passed >= threshold) return
+  return yield* new NodesLeft({ nodes: `not restored: ${describe(found, missing)}`, advice: adviceFor(found) })
+}, Effect.scoped)

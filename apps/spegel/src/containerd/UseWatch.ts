@@ -1,0 +1,112 @@
+/**
+ * Compares what containerd pulls for the kubelet with what it asks this mirror for. The configuration cannot tell: 2.x
+ * does not show it, and it may be out of reach.
+ *
+ * A pull without a request to this mirror can be harmless: while this one starts, a Service may lead it to another node's
+ * mirror, or in an upgrade to the one before on this node. So one such pull is enough only where containerd has never asked
+ * and no mirror before can have served it; else it takes several in a row.
+ */
+import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
+import type { KubeletPull } from "@spegel-ts/containerd/KubeletPulls"
+import * as Reference from "@spegel-ts/oci/Reference"
+import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
+import type { PullEvent } from "@spegel-ts/registry/PullLog"
+import { Effect, Queue, Stream } from "effect"
+import { type ContainerdFaults, unused } from "./ContainerdFaults.ts"
+
+export interface UseWatchOptions {
+  readonly faults: typeof ContainerdFaults.Service
+  readonly requests: Stream.Stream<PullEvent>
+  /** Whether a mirror has run on this node before. In an upgrade it may serve for a while beside this one. */
+  readonly hasPredecessor: boolean
+  /** Whether the mirror is ready to be asked. */
+  readonly ready: Effect.Effect<boolean>
+  /** Images that the mirror handles. */
+  readonly filter: RegistryFilter
+  /** Where the mirror's hosts.toml files are, as containerd is to be told. */
+  readonly configPath: string
+}
+
+export interface UseWatch {
+  readonly pulled: (pull: KubeletPull) => Effect.Effect<void>
+  /** Runs until interrupted. */
+  readonly run: Effect.Effect<void>
+}
+
+/**
+ * How long after a pull a request, also for another image, shows that containerd uses this mirror. A node that has just
+ * become ready goes on pulling when kube-proxy has learned of its mirror.
+ */
+const patienceMillis = 30_000
+/** How long before its manifest is stored a pull may have asked for it. */
+const leadMillis = 30_000
+/** How long after the mirror is ready a Service may still lead pulls to the one before. */
+const settlingMillis = 15_000
+/** How many pulls in a row without a request count, where one may be led elsewhere. */
+const enough = 3
+const maxWaiting = 64
+const look = "1 second"
+
+export const make = Effect.fnUntraced(function*(
+  { configPath, faults, filter, hasPredecessor, ready, requests }: UseWatchOptions
+) {
+  const waiting = yield* Queue.sliding<{ readonly pull: KubeletPull; readonly endedAt: number }>(maxWaiting)
+  let readyAt = Infinity
+  let askedAt = -Infinity
+  let inARow = 0
+
+  const untilReady = Effect.gen(function*() {
+    while (!(yield* ready)) yield* Effect.sleep(look)
+    readyAt = yield* MonotonicTime.millis
+  })
+
+  const listen = requests.pipe(
+    Stream.filter(({ mirrored }) => !mirrored),
+    Stream.runForEach(() =>
+      Effect.gen(function*() {
+        askedAt = yield* MonotonicTime.millis
+        inARow = 0
+        yield* faults.clear(unused, "containerd uses this mirror: it asks for images")
+      })
+    )
+  )
+
+  const judge = Effect.gen(function*() {
+    const { endedAt, pull } = yield* Queue.take(waiting)
+    yield* Effect.sleep(Math.max(0, endedAt + patienceMillis - (yield* MonotonicTime.millis)))
+    if (askedAt >= pull.fetchedAt - leadMillis) return
+    inARow++
+    const isSettled = !hasPredecessor || pull.fetchedAt > readyAt + settlingMillis
+    if (inARow < (isSettled && askedAt === -Infinity ? 1 : enough)) return
+    const known = yield* faults.known
+    // The cause has been logged.
+    if (unused.some((reason) => known.has(reason))) return
+    yield* faults.raise(
+      "NotAsked",
+      `containerd does not use this mirror: it pulled ${Reference.print(pull.reference)} without asking it: ` +
+        `set config_path in containerd's configuration to ${configPath}, and to no second directory beside it, restart ` +
+        "containerd, and check that the mirror's address in hosts.toml there can be reached from the node"
+    )
+  })
+
+  return {
+    pulled: Effect.fnUntraced(function*(pull) {
+      if (!filter(pull.reference)) return
+      if (pull.keepsLayers._tag === "Some") {
+        yield* pull.keepsLayers.value
+          ? faults.clear(["LayersDiscarded"], "containerd keeps layers: this node can give them to peers")
+          : faults.raise(
+            "LayersDiscarded",
+            `containerd discards layers once they are unpacked, as those of ${Reference.print(pull.reference)}: ` +
+              "this node cannot give them to peers: set discard_unpacked_layers = false and config_path to one directory in " +
+              "containerd's configuration, and restart containerd"
+          )
+      }
+      if (pull.fetchedAt < readyAt) return
+      yield* Queue.offer(waiting, { pull, endedAt: yield* MonotonicTime.millis })
+    }),
+    run: Effect.asVoid(
+      Effect.all([Effect.andThen(untilReady, Effect.forever(judge)), listen], { concurrency: "unbounded" })
+    )
+  } satisfies UseWatch
+})

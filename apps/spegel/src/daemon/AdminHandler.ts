@@ -1,0 +1,71 @@
+/** The listener for operators: `/metrics`, and `/debug/` where it is switched on. Apart from the registry's, so that it can be closed off. */
+import type { Handler } from "@spegel-ts/registry/HttpListener"
+import { PullLog } from "@spegel-ts/registry/PullLog"
+import { Router } from "@spegel-ts/router/Router"
+import { StateTracker } from "@spegel-ts/state-tracker/StateTracker"
+import { MetricsEndpoint } from "@spegel-ts/telemetry/MetricsEndpoint"
+import { Transfer } from "@spegel-ts/transfer/Transfer"
+import { Effect } from "effect"
+import { ContainerdFaults } from "../containerd/ContainerdFaults.ts"
+import { version } from "../Version.ts"
+import * as DebugPage from "./DebugPage.ts"
+
+export const make = Effect.fnUntraced(function*(options: { readonly debug: boolean }) {
+  const metrics = yield* MetricsEndpoint
+  const router = yield* Router
+  const tracker = yield* StateTracker
+  const ledger = yield* PullLog
+  const faults = yield* ContainerdFaults
+  const { plane } = yield* Transfer
+
+  const json = (value: unknown) => ({ type: "application/json", body: JSON.stringify(value) })
+  const pages = new Map<string, Effect.Effect<{ readonly type: string; readonly body: string }>>([
+    ["/metrics", Effect.map(metrics.render, (body) => ({ type: metrics.contentType, body }))]
+  ])
+  if (options.debug) {
+    pages.set(
+      "/debug/web/",
+      Effect.gen(function*() {
+        const body = DebugPage.render({
+          version,
+          plane: yield* plane,
+          standing: yield* router.standing,
+          faults: [...(yield* faults.known).values()],
+          self: yield* router.self,
+          peers: yield* router.peers,
+          snapshot: yield* tracker.snapshot,
+          pulls: yield* ledger.recent
+        })
+        return { type: "text/html; charset=utf-8", body }
+      })
+    )
+    pages.set(
+      "/debug/peers",
+      Effect.map(Effect.all([router.self, router.peers]), ([self, peers]) => json([{ ...self, self: true }, ...peers]))
+    )
+    pages.set("/debug/pulls", Effect.map(ledger.recent, json))
+  }
+
+  const handler: Handler = Effect.fnUntraced(function*(request, response) {
+    const path = (request.url ?? "").split("?", 1)[0] ?? ""
+    if (path === "/debug/web") {
+      response.writeHead(301, { location: "/debug/web/" }).end()
+      return
+    }
+    const page = request.method === "GET" || request.method === "HEAD" ? pages.get(path) : undefined
+    if (page === undefined) {
+      response.writeHead(404, { "content-type": "text/plain" }).end(
+        `not found; there is ${[...pages.keys()].join(", ")}\n`
+      )
+      return
+    }
+    const { body, type } = yield* page
+    // The page shows names that come from the network.
+    response.writeHead(200, {
+      "content-type": type,
+      "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'",
+      "x-content-type-options": "nosniff"
+    }).end(body)
+  })
+  return handler
+})

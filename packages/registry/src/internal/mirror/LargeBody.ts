@@ -1,0 +1,83 @@
+/**
+ * A large body on its way to a client, from one peer after another: passed on as it comes, or hashed meanwhile. What is
+ * hashed has its last chunk held back until the digest is known: where it is wrong, the body never becomes complete, and
+ * containerd does not commit it.
+ */
+import * as Digest from "@spegel-ts/oci/Digest"
+import type { BodyInterrupted } from "@spegel-ts/transfer/BodyInterrupted"
+import { ClientSink } from "@spegel-ts/transfer/ClientSink"
+import type { ByteSink } from "@spegel-ts/transfer/internal/peer/Exchange"
+import type { Comparison, PeerResponse, TransportError } from "@spegel-ts/transfer/PeerTransport"
+import { Deferred, Effect } from "effect"
+import { createHash } from "node:crypto"
+import type { Recipient } from "../serve/BlobBody.ts"
+
+/** What a whole body has to be. */
+export interface Expected {
+  readonly digest: Digest.Digest
+  /** In bytes. */
+  readonly size: number
+}
+
+export interface LargeBody {
+  /** The byte of the whole that comes next, after all that was taken from peers for the client. */
+  readonly offset: () => number
+  /** Takes the rest of the body, or what a peer gives of it, from an answer that begins at `offset`. */
+  readonly take: (
+    response: PeerResponse,
+    compare: Comparison
+  ) => Effect.Effect<void, TransportError | BodyInterrupted>
+  /** Completes once the whole has turned out to be wrong; never otherwise. */
+  readonly wrong: Effect.Effect<void>
+}
+
+/** Passes a body on, from `start` on. Its client verifies it. */
+export const passing = (start: number, to: Recipient): LargeBody => ({
+  offset: () => start + to.progress.moved,
+  take: (response, compare) => response.move(to, compare),
+  wrong: Effect.never
+})
+
+/** Read, hashed and sent at once. */
+const chunkSize = 256 * 1024
+
+/** Passes a whole body on, hashed in this process. */
+export const hashed = ({ digest, size }: Expected, { client, progress }: Recipient): LargeBody => {
+  const sink = new ClientSink(client, progress)
+  const hash = createHash(Digest.algorithm(digest))
+  const wrong = Deferred.makeUnsafe<void>()
+  const buffer = Buffer.allocUnsafeSlow(Math.min(chunkSize, size))
+  let offset = 0
+  /** A chunk is on its way to the client; another peer's bytes wait for it. */
+  let sending = false
+  let whenSent = () => {}
+  const settled = Effect.callback<void>((resume) => {
+    if (!sending) return resume(Effect.void)
+    whenSent = () => resume(Effect.void)
+  })
+  const bytes: ByteSink = {
+    space: () => buffer,
+    write: (chunk, resume) => {
+      offset += chunk.length
+      hash.update(chunk)
+      if (offset === size && hash.digest("hex") !== Digest.hex(digest)) {
+        Deferred.doneUnsafe(wrong, Effect.void)
+        return false
+      }
+      const goOn = () => {
+        sending = false
+        whenSent()
+        // Others have their turn before.
+        setImmediate(resume)
+      }
+      sending = true
+      if (sink.write(chunk, goOn)) goOn()
+      return false
+    }
+  }
+  return {
+    offset: () => offset,
+    take: (response, compare) => Effect.andThen(settled, response.relay(bytes, compare)),
+    wrong: Deferred.await(wrong)
+  }
+}

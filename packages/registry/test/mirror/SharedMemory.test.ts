@@ -1,0 +1,77 @@
+import { assert, describe, it } from "@effect/vitest"
+import { SharedMemory } from "@spegel-ts/registry/internal/mirror/SharedMemory"
+
+/** A body that notes what happens to its memory. */
+const open = (memory: SharedMemory, name: string, events: Array<string>) => {
+  const share = memory.open(() => events.push(`${name} is lost`))
+  const take = (bytes: number) => {
+    if (share.take(bytes, () => events.push(`${name} has ${bytes} more`))) events.push(`${name} has ${bytes} more`)
+  }
+  return { ...share, take }
+}
+
+describe("SharedMemory", () => {
+  it("lets the largest give up for one that has less, and serves who waits when it did", () => {
+    const events: Array<string> = []
+    const memory = new SharedMemory(100)
+    const [middle, large, small] = ["middle", "large", "small"].map((name) => open(memory, name, events))
+    middle?.take(30)
+    large?.take(60)
+    small?.take(15)
+    assert.deepStrictEqual(events, ["middle has 30 more", "large has 60 more", "large is lost"])
+    large?.release()
+    assert.deepStrictEqual(events.slice(3), ["small has 15 more"])
+    // Once only.
+    large?.release()
+    const rest = open(memory, "rest", events)
+    rest.take(56)
+    assert.deepStrictEqual(events.slice(4), [])
+    small?.release()
+    assert.deepStrictEqual(events.slice(4), ["rest has 56 more"])
+  })
+
+  it("takes nothing from who has less, nor from who is complete: one waits until they end", () => {
+    const events: Array<string> = []
+    const memory = new SharedMemory(100)
+    const [complete, small, growing] = ["complete", "small", "growing"].map((name) => open(memory, name, events))
+    complete?.take(80)
+    complete?.keep()
+    small?.take(8)
+    growing?.take(12)
+    growing?.take(10)
+    assert.deepStrictEqual(events.slice(2), ["growing has 12 more"])
+    // It waits with more than another wants: it is the largest then.
+    open(memory, "tiny", events).take(1)
+    assert.deepStrictEqual(events.slice(3), ["growing is lost"])
+    growing?.release()
+    assert.deepStrictEqual(events.slice(4), ["tiny has 1 more"])
+  })
+
+  it("gives a body that is larger than all there is all there is", () => {
+    const events: Array<string> = []
+    const memory = new SharedMemory(100)
+    const large = open(memory, "large", events)
+    large.take(70)
+    large.take(70)
+    large.take(1000)
+    assert.deepStrictEqual(events, ["large has 70 more", "large has 70 more", "large has 1000 more"])
+    large.release()
+    open(memory, "next", events).take(100)
+    assert.strictEqual(events.at(-1), "next has 100 more")
+  })
+
+  it("forgets who waits and goes", () => {
+    const events: Array<string> = []
+    const memory = new SharedMemory(100)
+    const first = open(memory, "first", events)
+    first.take(100)
+    first.keep()
+    const gone = open(memory, "gone", events)
+    gone.take(50)
+    gone.release()
+    const next = open(memory, "next", events)
+    next.take(60)
+    first.release()
+    assert.deepStrictEqual(events.slice(1), ["next has 60 more"])
+  })
+})

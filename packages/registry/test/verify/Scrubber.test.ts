@@ -1,0 +1,104 @@
+import { assert, describe, it } from "@effect/vitest"
+import { BlobSource, ContentStore } from "@spegel-ts/content/ContentStore"
+import * as MemoryStore from "@spegel-ts/content/MemoryStore"
+import * as Digest from "@spegel-ts/oci/Digest"
+import * as SelfCheck from "@spegel-ts/registry/internal/verify/Scrubber"
+import * as ContentKey from "@spegel-ts/router/ContentKey"
+import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { Router } from "@spegel-ts/router/Router"
+import { Effect, Layer } from "effect"
+import { TestClock } from "effect/testing"
+import { setTimeout } from "node:timers/promises"
+
+const right = Buffer.from("as it was pulled")
+const digest = Digest.ofBytes(right)
+
+/** A node that holds one blob, which is read from the disk as `disk` has it. */
+const setUp = Effect.gen(function*() {
+  const network = MemoryRouter.network()
+  const self = { id: "self", addresses: ["127.0.0.1"], registryPort: 1 }
+  const disk = { bytes: right, reads: 0 }
+  const layer = Layer.mergeAll(
+    MemoryRouter.layer({ network, self }),
+    Layer.effect(
+      ContentStore,
+      Effect.map(ContentStore, (memory) => ({
+        ...memory,
+        open: () =>
+          Effect.sync(() => {
+            disk.reads++
+            return BlobSource.Bytes({ bytes: disk.bytes, size: disk.bytes.length })
+          })
+      }))
+    ).pipe(Layer.provideMerge(MemoryStore.layer))
+  )
+  return yield* Effect.gen(function*() {
+    yield* Effect.flatMap(Router, (router) => router.advertise([ContentKey.make(digest)]))
+    const check = yield* SelfCheck.make
+    /** The check reads in the background. */
+    const settled = (done: () => boolean) =>
+      Effect.promise(() => setTimeout(5)).pipe(Effect.repeat({ until: done, times: 2000 }))
+    const suspect = check.suspect(digest)
+    const advertised = () => network.providers.get(ContentKey.make(digest))?.has("self")
+    const { put, remove } = yield* MemoryStore.MemoryContent
+    /** Another file takes the blob's place. */
+    const replace = (bytes: typeof right) =>
+      Effect.andThen(
+        remove(digest),
+        Effect.suspend(() => {
+          disk.bytes = bytes
+          return put(right)
+        })
+      )
+    return { ...check, suspect, settled, disk, advertised, replace }
+  }).pipe(Effect.provide(yield* Layer.build(layer)))
+})
+
+describe("SelfCheck", () => {
+  it.effect("finds a damaged blob, and advertises it no more", () =>
+    Effect.gen(function*() {
+      const { advertised, disk, isDamaged, settled, suspect } = yield* setUp
+      disk.bytes = Buffer.from("as it was pulleD")
+      yield* suspect
+      yield* settled(() => advertised() === false)
+      assert.deepStrictEqual([yield* isDamaged(digest), advertised()], [true, false])
+    }))
+
+  it.effect("gives a blob to peers again that was replaced by a right one, and none that was by a wrong one", () =>
+    Effect.gen(function*() {
+      const { advertised, disk, isDamaged, replace, settled, suspect } = yield* setUp
+      disk.bytes = Buffer.from("as it was pulleD")
+      yield* suspect
+      yield* settled(() => advertised() === false)
+      for (const wrong of ["as it was PULLED", "as IT was pulled"]) {
+        const reads = disk.reads
+        yield* replace(Buffer.from(wrong))
+        // Looked at, and read.
+        yield* settled(() => disk.reads >= reads + 2)
+        assert.isAtLeast(disk.reads, reads + 2)
+        yield* TestClock.adjust("1 minute")
+        assert.deepStrictEqual([yield* isDamaged(digest), advertised()], [true, false])
+      }
+      yield* replace(right)
+      yield* settled(() => advertised() === true)
+      assert.deepStrictEqual([yield* isDamaged(digest), advertised()], [false, true])
+      // It may be damaged once more.
+      disk.bytes = Buffer.from("as it was pulleD")
+      yield* TestClock.adjust("10 minutes")
+      yield* suspect
+      yield* settled(() => advertised() === false)
+      assert.deepStrictEqual([yield* isDamaged(digest), advertised()], [true, false])
+    }))
+
+  it.effect("leaves a blob that is right, and does not read it for each complaint", () =>
+    Effect.gen(function*() {
+      const { advertised, disk, isDamaged, settled, suspect } = yield* setUp
+      for (let turn = 0; turn < 5; turn++) yield* suspect
+      yield* settled(() => disk.reads > 0)
+      assert.deepStrictEqual([yield* isDamaged(digest), advertised(), disk.reads], [false, true, 1])
+      yield* TestClock.adjust("10 minutes")
+      yield* suspect
+      yield* settled(() => disk.reads > 1)
+      assert.strictEqual(disk.reads, 2)
+    }))
+})

@@ -1,0 +1,125 @@
+/** The libp2p host: TCP, noise or TLS, yamux, with the bounds that a node needs. */
+import { yamux } from "@chainsafe/libp2p-yamux"
+import { identify } from "@libp2p/identify"
+import type { ConnectionGater, Libp2p as Host } from "@libp2p/interface"
+import { ping } from "@libp2p/ping"
+import type { Multiaddr } from "@multiformats/multiaddr"
+import { Data, Effect, Option } from "effect"
+import { createLibp2p } from "libp2p"
+import { networkInterfaces } from "node:os"
+import { Identity } from "../../Identity.ts"
+import * as PeerAddress from "../../PeerAddress.ts"
+import * as IdentityConflicts from "./IdentityConflicts.ts"
+import { tls } from "./OnDemandTls.ts"
+import { silentLogger } from "./SilentLogger.ts"
+import { tcp } from "./WholeWrites.ts"
+
+/** The address cannot be listened on. */
+export class RouterListenFailed extends Data.TaggedError("RouterListenFailed")<{
+  readonly address: string
+  readonly reason: string
+}> {
+  override get message() {
+    return `the router cannot listen on ${this.address}: ${this.reason}`
+  }
+}
+
+const listenAddresses = (host: Option.Option<string>): ReadonlyArray<string> => {
+  if (Option.isSome(host)) return [host.value]
+  const hasIpv6 = Object.values(networkInterfaces()).flat().some((address) => address?.family === "IPv6")
+  return hasIpv6 ? ["0.0.0.0", "::"] : ["0.0.0.0"]
+}
+
+/** Streams of one connection: ours needs two each way. */
+const maxStreams = 32
+/** Connections that are held; in a larger network others are made when they are needed. */
+export const heldConnections = 128
+/** Dials under way: a list of bootstrap peers may be long and mostly dead, and nobody else is to wait behind it. */
+const maxDials = 320
+const maxWaitingDials = 2000
+
+/** A connection over which nothing was said for so long, in milliseconds, is closed, and its peer looked after. */
+const inactivity = 15 * 60_000
+
+/** A host that listens while the scope is open, and what it notices of identities. */
+export const make = Effect.fnUntraced(function*(options: {
+  readonly host: Option.Option<string>
+  readonly port: number
+  /** Whether addresses of this machine alone are told to others. */
+  readonly loopback: boolean
+  readonly gater: ConnectionGater
+}) {
+  const { gater, loopback } = options
+  const { id, privateKey } = yield* Identity
+  const conflicts = yield* IdentityConflicts.make({
+    self: id,
+    dialAgain: (id, address) =>
+      Effect.tryPromise((signal) =>
+        host.dial(address.encapsulate(`/p2p/${id}`), { signal, force: true }).then((connection) => connection.close())
+      ).pipe(Effect.timeout("5 seconds"))
+  })
+  const addresses = listenAddresses(options.host).map((ip) => PeerAddress.ofSocket(ip, options.port))
+  const listenFailed = (cause: unknown) => {
+    const text = String(cause instanceof AggregateError ? [cause, ...cause.errors].map(String).join(" ") : cause)
+    return new RouterListenFailed({
+      address: `${Option.getOrElse(options.host, () => "")}:${options.port}`,
+      reason: /EADDRINUSE/.test(text) || /already in use/i.test(text)
+        ? "the port is in use; choose another with --router-addr"
+        : text
+    })
+  }
+  const host: Host = yield* Effect.acquireRelease(
+    Effect.tryPromise({
+      try: () =>
+        createLibp2p({
+          privateKey,
+          nodeInfo: { userAgent: "spegel-ts" },
+          logger: silentLogger,
+          addresses: {
+            listen: addresses.map(String),
+            announceFilter: (found) => found.filter((address) => PeerAddress.isUsableAddress(address, { loopback }))
+          },
+          transports: [
+            tcp({ inboundSocketInactivityTimeout: inactivity, outboundSocketInactivityTimeout: inactivity })
+          ],
+          connectionEncrypters: [conflicts.encrypter, tls()],
+          streamMuxers: [
+            // The DHT pings whom it looks after.
+            yamux({ maxInboundStreams: maxStreams, maxOutboundStreams: maxStreams, enableKeepAlive: false })
+          ],
+          connectionGater: gater,
+          connectionMonitor: { enabled: false },
+          connectionManager: {
+            maxConnections: 2 * heldConnections,
+            inboundConnectionThreshold: 200,
+            inboundUpgradeTimeout: 3000,
+            maxIncomingPendingConnections: 128,
+            maxParallelDials: maxDials,
+            maxDialQueueLength: maxWaitingDials
+          },
+          services: {
+            identify: identify(),
+            ping: ping()
+          }
+        }),
+      catch: listenFailed
+    }),
+    // Stopping waits for streams, which a peer can hold open.
+    (host) => Effect.promise(() => Promise.resolve(host.stop())).pipe(Effect.timeoutOption("2 seconds"))
+  )
+  return { host, conflicts }
+})
+
+/** Whether an address is one of this node's own, announced or not. */
+export const isOwnAddress = (host: Host, listen: { readonly host: Option.Option<string>; readonly port: number }) => {
+  const ownIps = Option.match(listen.host, {
+    onNone: () => Object.values(networkInterfaces()).flatMap((found) => found ?? []).map(({ address }) => address),
+    onSome: (ip) => [ip]
+  })
+  const listened = new Set(ownIps.map((ip) => PeerAddress.ofSocket(ip, listen.port).toString()))
+  return (address: Multiaddr): boolean => {
+    const plain = PeerAddress.withoutId(address).toString()
+    return listened.has(plain) ||
+      host.getMultiaddrs().some((own) => PeerAddress.withoutId(own).toString() === plain)
+  }
+}

@@ -1,0 +1,89 @@
+/** The router's metrics, under Spegel's names where it has them. */
+import * as Background from "@spegel-ts/background/Background"
+import { type Context, Effect, Metric, Schedule, type Scope } from "effect"
+import type { KademliaCounts } from "../dht/Dht.ts"
+import type { TransportCounts } from "../dht/rpc/Libp2pTransport.ts"
+
+const attributes = { router: "libp2p" }
+
+const resolveDuration = Metric.histogram("spegel_resolve_duration_seconds", {
+  description: "How long it took to find the first peer with a key, or to know that there is none",
+  boundaries: [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5],
+  attributes
+})
+const peers = Metric.gauge("spegel_router_peers", { description: "Members of the network known here", attributes })
+const records = Metric.gauge("spegel_router_records", {
+  description: "Provider records kept for the network",
+  attributes
+})
+const ownKeys = Metric.gauge("spegel_router_own_keys", { description: "Keys that this node provides", attributes })
+const evictions = Metric.counter("spegel_router_evictions_total", {
+  description: "Members taken out because they did not answer",
+  incremental: true,
+  attributes
+})
+const bytesSent = Metric.counter("spegel_router_sent_bytes_total", {
+  description: "Bytes of requests and notes to peers, without transport",
+  incremental: true,
+  attributes
+})
+const identityConflicts = (kind: "own" | "member") =>
+  Metric.counter("spegel_router_identity_conflicts_total", {
+    description: "Two nodes that have proved one identity: this node's own, or a member's",
+    incremental: true,
+    attributes: { ...attributes, kind }
+  })
+const requests = (type: string, outcome: string) =>
+  Metric.counter("spegel_router_requests_total", {
+    description: "Requests to peers by type and outcome",
+    incremental: true,
+    attributes: { ...attributes, type, outcome }
+  })
+
+/** Counts two nodes with one identity. */
+export const identityConflict = (kind: "own" | "member"): Effect.Effect<void> =>
+  Metric.update(identityConflicts(kind), 1)
+
+/** Measures, at once, how long a lookup took to its first peer, or to its end where it found none. */
+export const resolvedUnsafe = (seconds: number, context: Context.Context<never>): void => {
+  resolveDuration.updateUnsafe(seconds, context)
+}
+
+const publishInterval = "5 seconds"
+
+/** Publishes what the core and its transport count, every few seconds while the scope is open: counting itself is free. */
+export const publish = (
+  read: () => { readonly kademlia: KademliaCounts; readonly transport: TransportCounts }
+): Effect.Effect<void, never, Scope.Scope> => {
+  const published = new Map<string, number>()
+  /** What has been added to a count since it was last published. */
+  const growth = (name: string, total: number) => {
+    const before = published.get(name) ?? 0
+    published.set(name, total)
+    return total - before
+  }
+  const once = Effect.suspend(() => {
+    const { kademlia, transport } = read()
+    return Effect.all([
+      Metric.update(peers, kademlia.members),
+      Metric.update(records, kademlia.records),
+      Metric.update(ownKeys, kademlia.ownKeys),
+      Metric.update(evictions, growth("evictions", kademlia.evictions)),
+      Metric.update(bytesSent, growth("bytes", transport.bytesSent)),
+      ...[...transport.requests].map(([name, total]) => {
+        const [type = "", outcome = ""] = name.split(" ")
+        return Metric.update(requests(type, outcome), growth(name, total))
+      })
+    ], { discard: true })
+  })
+  // Series exist before anything was counted: a first conflict would be invisible to `increase()`.
+  const zeros = Effect.all([
+    Metric.value(resolveDuration),
+    Metric.update(identityConflicts("own"), 0),
+    Metric.update(identityConflicts("member"), 0)
+  ])
+  return Effect.andThen(
+    zeros,
+    Background.keepRunning("router metrics", Effect.repeat(once, Schedule.spaced(publishInterval)))
+  )
+}

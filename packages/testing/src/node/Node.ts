@@ -1,0 +1,128 @@
+/** A node: a real containerd, a mirror process beside it, and the hosts.toml that makes the one ask the other. */
+import { Effect, Schedule } from "effect"
+import { readdir, stat } from "node:fs/promises"
+import { join } from "node:path"
+import * as ContainerdDaemon from "../containerd/ContainerdDaemon.ts"
+import * as CriClient from "../containerd/CriClient.ts"
+import { freePort } from "../network/FreePort.ts"
+import * as SpegelProcess from "./SpegelProcess.ts"
+import { temporary } from "./Upstream.ts"
+
+export type Pull = Effect.Effect<string, ContainerdDaemon.CommandFailed | CriClient.CallFailed>
+
+export interface Ports {
+  readonly registry: number
+  readonly router: number
+  readonly metrics: number
+}
+
+export const ports = Effect.all({ registry: freePort, router: freePort, metrics: freePort })
+
+export interface NodeOptions {
+  readonly programs?: ContainerdDaemon.ContainerdOptions["programs"]
+  /** More of containerd's configuration. */
+  readonly settings?: string
+  /** containerd's `config_path`, by the directory of the mirror's hosts.toml files. Default: that directory. */
+  readonly configPath?: (certs: string) => string
+  readonly discardUnpackedLayers?: boolean
+  /** Whether its mirror is told where containerd's configuration file is. */
+  readonly showsConfig?: boolean
+  /** More flags of `spegel registry`. */
+  readonly registry?: ReadonlyArray<string>
+  /** Where its mirror's log goes, if it is not read. */
+  readonly stderr?: number | "pipe"
+  /** More flags of `spegel configuration`. */
+  readonly configuration?: ReadonlyArray<string>
+}
+
+/** Starts node `index` (from 1) of a cluster whose nodes all use the same ports on addresses of their own. */
+export const start = Effect.fnUntraced(
+  function*(index: number, ports: Ports, upstream: string, options: NodeOptions = {}) {
+    const directory = yield* temporary
+    const certs = join(directory, "certs.d")
+    const { configPath = (certs) => certs, discardUnpackedLayers = false, showsConfig = false } = options
+    const containerd = yield* ContainerdDaemon.start({
+      configPath: configPath(certs),
+      discardUnpackedLayers,
+      ...(options.programs === undefined ? {} : { programs: options.programs }),
+      ...(options.settings === undefined ? {} : { settings: options.settings })
+    })
+    const address = `127.0.0.${index + 1}`
+    const url = `http://${address}:${ports.registry}`
+
+    const startMirror = SpegelProcess.start(
+      [
+        "registry",
+        `--containerd-sock=${containerd.socket}`,
+        `--containerd-content-path=${containerd.contentPath}`,
+        `--containerd-registry-config-path=${certs}`,
+        `--data-dir=${join(directory, "data")}`,
+        `--registry-addr=${address}:${ports.registry}`,
+        `--router-addr=${address}:${ports.router}`,
+        `--metrics-addr=${address}:${ports.metrics}`,
+        "--bootstrap-kind=static",
+        `--static-bootstrap-peers=127.0.0.2:${ports.router}`,
+        ...(showsConfig ? [`--containerd-config=${join(containerd.directory, "config.toml")}`] : []),
+        ...(options.registry ?? [])
+      ],
+      {},
+      options.stderr
+    )
+    const mirror = yield* startMirror
+    const configured = yield* SpegelProcess.run([
+      "configuration",
+      `--containerd-registry-config-path=${certs}`,
+      `--mirrored-registries=http://${upstream}`,
+      `--mirror-targets=${url}`,
+      ...(options.configuration ?? [])
+    ])
+    if (configured.code !== 0) return yield* Effect.die(new Error(configured.stderr))
+    yield* SpegelProcess.untilReady(url)
+
+    return {
+      address,
+      url,
+      metrics: `http://${address}:${ports.metrics}`,
+      containerd,
+      mirror,
+      /** Starts its mirror again, after it was killed. */
+      startMirror: Effect.tap(startMirror, () => SpegelProcess.untilReady(url)),
+      /** Where its containerd looks for hosts.toml files. */
+      certs,
+      pull: (image: string): Pull => containerd.ctr("images", "pull", "--hosts-dir", certs, image),
+      /** Pulls without unpacking what was pulled. */
+      fetch: (image: string): Pull => containerd.ctr("content", "fetch", "--hosts-dir", certs, image),
+      pullByCri: (image: string): Pull => CriClient.pullImage(containerd.socket, image),
+      remove: (image: string) => containerd.ctr("images", "rm", "--sync", image)
+    }
+  }
+)
+
+export interface Node extends Effect.Success<ReturnType<typeof start>> {}
+
+/** Waits until the node's mirror can have all this of an upstream's repository from its peers. */
+export const untilFound = (node: Node, upstream: string, paths: ReadonlyArray<string>) =>
+  Effect.forEach(
+    paths,
+    (path) =>
+      Effect.tryPromise(() => fetch(`${node.url}/v2/team/app/${path}?ns=${upstream}`, { method: "HEAD" })).pipe(
+        Effect.filterOrFail((response) => response.ok, (response) => `${path}: ${response.status}`)
+      )
+  ).pipe(Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 200 }))
+
+/** More than a manifest or a configuration has. */
+const layerBytes = 1024 * 1024
+
+/** Waits until the node's containerd has some bytes of a layer, and not all. */
+export const untilPulling = (node: Node) => {
+  const ingests = join(node.containerd.contentPath, "ingest")
+  const largest = Effect.promise(async () => {
+    const names = await readdir(ingests).catch(() => [])
+    const sizes = names.map((name) => stat(join(ingests, name, "data")).then(({ size }) => size, () => 0))
+    return Math.max(0, ...await Promise.all(sizes))
+  })
+  return largest.pipe(
+    Effect.filterOrFail((bytes) => bytes > layerBytes, () => "not yet" as const),
+    Effect.retry({ schedule: Schedule.spaced("2 millis"), times: 5000 })
+  )
+}

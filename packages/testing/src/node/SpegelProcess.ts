@@ -1,0 +1,65 @@
+/** The `spegel` command as a child process, as it ships: `BundleSetup` has made the bundle. */
+import { Effect, Schedule } from "effect"
+import { spawn } from "node:child_process"
+import { fileURLToPath } from "node:url"
+
+const main = fileURLToPath(new URL("../../../../apps/spegel/bundle/main.js", import.meta.url))
+
+export interface Finished {
+  readonly code: number | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/** As `startNode`, with the bundled `spegel`. */
+export const start = (
+  args: ReadonlyArray<string>,
+  environment?: Readonly<Record<string, string>>,
+  stderr?: "pipe" | number
+) => startNode([main, ...args], environment, stderr)
+
+/**
+ * Starts Node with `args`; `stderr` is a descriptor for its log, where one is given. When the scope closes, the process
+ * is killed if it still runs, and gone.
+ */
+export const startNode = Effect.fnUntraced(function*(
+  args: ReadonlyArray<string>,
+  environment: Readonly<Record<string, string>> = {},
+  stderr: "pipe" | number = "pipe"
+) {
+  const output = { stdout: "", stderr: "" }
+  const child = yield* Effect.acquireRelease(
+    Effect.sync(() => {
+      const child = spawn(process.execPath, args, {
+        stdio: ["ignore", "pipe", stderr],
+        env: { ...process.env, ...environment }
+      })
+      child.stdout?.on("data", (bytes: Buffer) => output.stdout += bytes.toString())
+      child.stderr?.on("data", (bytes: Buffer) => output.stderr += bytes.toString())
+      return child
+    }),
+    (child) =>
+      Effect.callback<void>((resume) => {
+        if (child.exitCode !== null || child.signalCode !== null) return resume(Effect.void)
+        child.once("close", () => resume(Effect.void))
+        child.kill("SIGKILL")
+      })
+  )
+  const finished = Effect.callback<Finished>((resume) => {
+    const finish = () => resume(Effect.sync(() => ({ code: child.exitCode, ...output })))
+    if (child.exitCode !== null || child.signalCode !== null) return finish()
+    child.once("close", finish)
+  })
+  return { child, output, finished }
+})
+
+/** Runs it to its end. */
+export const run = (args: ReadonlyArray<string>, environment?: Readonly<Record<string, string>>) =>
+  Effect.scoped(Effect.flatMap(start(args, environment), ({ finished }) => finished))
+
+/** Waits until a mirror says that it is ready. */
+export const untilReady = (url: string) =>
+  Effect.tryPromise((signal) => fetch(`${url}/readyz`, { signal })).pipe(
+    Effect.filterOrFail((response) => response.ok, () => "not ready" as const),
+    Effect.retry({ schedule: Schedule.spaced("50 millis"), times: 400 })
+  )

@@ -1,0 +1,145 @@
+/** docker-registry with an image in it, behind a proxy that counts what is asked of it and can be switched off. */
+import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
+import * as Reference from "@spegel-ts/oci/Reference"
+import { Effect, Result, Schedule } from "effect"
+import { spawn } from "node:child_process"
+import { mkdtemp, rm, writeFile } from "node:fs/promises"
+import { createServer, request } from "node:http"
+import type { AddressInfo } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import * as DemoImage from "../content/RandomImage.ts"
+
+import { freePort } from "../network/FreePort.ts"
+
+export const temporary = Effect.acquireRelease(
+  Effect.promise(() => mkdtemp(join(tmpdir(), "spegel-e2e-"))),
+  (directory) => Effect.promise(() => rm(directory, { recursive: true, force: true, maxRetries: 5 }))
+)
+
+/** Registries that start at the same moment are given the same free port: each has an address of its own. */
+let started = 0
+const nextAddress = () => `127.0.0.${100 + started++ % 100}`
+
+/** Pushes one object as it is (distribution specification, "Pushing"); other clients compress layers on the way. */
+const upload = async (
+  repository: string,
+  kind: string,
+  tag: string,
+  digest: string,
+  mediaType: string,
+  bytes: Uint8Array
+) => {
+  const put = async (url: string, type: string) => {
+    const body = Buffer.from(bytes)
+    const response = await fetch(url, { method: "PUT", body, headers: { "content-type": type } })
+    if (response.status !== 201) throw new Error(`${url}: ${response.status} ${await response.text()}`)
+  }
+  if (kind === "manifest") return put(`${repository}/manifests/${tag}`, mediaType)
+  const started = await fetch(`${repository}/blobs/uploads/`, { method: "POST" })
+  const location = new URL(started.headers.get("location") ?? "", repository)
+  location.searchParams.set("digest", digest)
+  return put(location.href, "application/octet-stream")
+}
+
+/** Starts a registry without content. */
+export const start = Effect.gen(function*() {
+  const directory = yield* temporary
+  const address = nextAddress()
+  const port = yield* freePort
+  yield* Effect.promise(() =>
+    writeFile(
+      join(directory, "config.yml"),
+      `version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: ${directory}/data}}\nhttp: {addr: "${address}:${port}"}\n`
+    )
+  )
+  yield* Effect.acquireRelease(
+    Effect.sync(() => spawn("docker-registry", ["serve", join(directory, "config.yml")], { stdio: "ignore" })),
+    (child) =>
+      Effect.callback<void>((resume) => {
+        child.once("exit", () => resume(Effect.void))
+        if (!child.kill("SIGKILL")) resume(Effect.void)
+      })
+  )
+  const direct = `${address}:${port}`
+  yield* Effect.tryPromise(() => fetch(`http://${direct}/v2/`)).pipe(
+    Effect.retry({ schedule: Schedule.spaced("50 millis"), times: 200 })
+  )
+
+  // A request reads `GET /v2/... bytes=1024-`; the range is empty where the whole object is asked for.
+  const state = { down: false, blobBytes: 0, requests: [] as Array<string> }
+  const proxy = createServer((incoming, outgoing) => {
+    if (state.down) return incoming.socket.destroy()
+    state.requests.push(`${incoming.method} ${incoming.url} ${incoming.headers.range ?? ""}`)
+    const forwarded = request(
+      { host: address, port, method: incoming.method, path: incoming.url, headers: incoming.headers },
+      (response) => {
+        outgoing.writeHead(response.statusCode ?? 502, response.headers)
+        if (incoming.url?.includes("/blobs/")) response.on("data", (chunk: Buffer) => state.blobBytes += chunk.length)
+        response.pipe(outgoing)
+      }
+    )
+    forwarded.on("error", () => outgoing.destroy())
+    // containerd leaves early where it fetches a layer in parts.
+    outgoing.on("close", () => forwarded.destroy())
+    incoming.pipe(forwarded)
+  })
+  const proxyPort = yield* Effect.acquireRelease(
+    Effect.callback<number>((resume) => {
+      proxy.listen(0, address, () => resume(Effect.succeed((proxy.address() as AddressInfo).port)))
+    }),
+    () =>
+      Effect.sync(() => {
+        proxy.close()
+        proxy.closeAllConnections()
+      })
+  )
+  const host = `${address}:${proxyPort}`
+
+  /** Takes over an image from the layout that it was written to. */
+  const publish = Effect.fnUntraced(
+    function*(writer: OciLayoutWriter.OciLayoutWriter, image: DemoImage.DemoImage, tag: string) {
+      for (const { descriptor: { digest, mediaType }, kind } of image.objects.toReversed()) {
+        const bytes = yield* writer.read(digest)
+        yield* Effect.promise(() => upload(`http://${direct}/v2/team/app`, kind, tag, digest, mediaType, bytes))
+      }
+    }
+  )
+
+  return {
+    host,
+    state,
+    publish,
+    /** Forgets all images. */
+    clear: Effect.promise(() => rm(join(directory, "data"), { recursive: true, force: true })),
+    /** Pushes an image of noise, which shares layers with others of the same seed only; gives its full name. */
+    push: Effect.fnUntraced(
+      function*(image: {
+        readonly tag: string
+        readonly layers: number
+        readonly layerSize: number
+        readonly seed?: number
+      }) {
+        const root = join(directory, `image-${image.tag}`)
+        const writer = yield* OciLayoutWriter.make({ root })
+        const name = `${host}/team/app:${image.tag}`
+        const reference = Result.getOrThrow(Reference.parse(name))
+        const layerSizes = Array.from({ length: image.layers }, () => image.layerSize)
+        const written = yield* DemoImage.write({ writer, reference, layerSizes, seed: image.seed ?? 0 })
+        yield* publish(writer, written, image.tag)
+        yield* Effect.promise(() => rm(root, { recursive: true }))
+        return { name, ...written }
+      }
+    )
+  }
+})
+
+export type Upstream = Effect.Success<typeof start>
+
+export type Image = Effect.Success<ReturnType<Upstream["push"]>>
+
+/** Where all of an image is in its repository. */
+export const pathsOf = (image: Image): ReadonlyArray<string> => [
+  `manifests/${image.reference.tag}`,
+  ...image.objects.map(({ descriptor }) => `blobs/${descriptor.digest}`)
+]
