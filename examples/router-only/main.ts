@@ -2,6 +2,7 @@
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as Bootstrap from "@spegel-ts/router/Bootstrap"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
+import { Identity } from "@spegel-ts/router/Identity"
 import * as Libp2p from "@spegel-ts/router/Libp2p"
 import { Router } from "@spegel-ts/router/Router"
 import { Console, Context, Effect, Layer, Option, Schedule, Stream } from "effect"
@@ -11,8 +12,9 @@ const port = 25_901
 /** A member that lives as long as the scope. */
 const member = Effect.fnUntraced(function*(host: string, peers: ReadonlyArray<string>) {
   const bootstrap = yield* Effect.fromResult(Bootstrap.fromStatic(peers))
-  const layer = Libp2p.layer({ host: Option.some(host), port, dataDir: Option.none(), servicePort: 5000 }).pipe(
-    Layer.provide(Bootstrap.layer(bootstrap))
+  const layer = Libp2p.layer({ host: Option.some(host), port }).pipe(
+    Layer.provide(Bootstrap.layer(bootstrap)),
+    Layer.provide(Identity.layerMemory)
   )
   const context = yield* Layer.build(Layer.fresh(layer))
   return Context.get(context, Router)

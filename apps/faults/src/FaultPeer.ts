@@ -1,6 +1,7 @@
 /** A peer of the cluster whose registry is a `FaultServer`: a proper member of the router's network under a new name. */
 import * as Bootstrap from "@spegel-ts/router/Bootstrap"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
+import { Identity } from "@spegel-ts/router/Identity"
 import * as Libp2p from "@spegel-ts/router/Libp2p"
 import { Router } from "@spegel-ts/router/Router"
 import { Context, Effect, Exit, Layer, Option, Result, Schedule, Scope, Stream } from "effect"
@@ -45,9 +46,11 @@ export const start = Effect.fnUntraced(function*(options: FaultPeerOptions) {
       Libp2p.layer({
         host: Option.some(host),
         port: options.routerPort,
-        dataDir: Option.none(),
         servicePort: options.registryPort
-      }).pipe(Layer.provide(Bootstrap.layer(Result.getOrThrow(Bootstrap.fromStatic(options.bootstrap)))))
+      }).pipe(
+        Layer.provide(Bootstrap.layer(Result.getOrThrow(Bootstrap.fromStatic(options.bootstrap)))),
+        Layer.provide(Identity.layerMemory)
+      )
     ),
     scope
   )

@@ -5,7 +5,7 @@ import { identify } from "@libp2p/identify"
 import type { Connection } from "@libp2p/interface"
 import { tcp } from "@libp2p/tcp"
 import { multiaddr } from "@multiformats/multiaddr"
-import { kademliaProtocol, notesProtocol } from "@spegel-ts/router/internal/dht/rpc/Libp2pTransport"
+import { gossipProtocol, kademliaProtocol } from "@spegel-ts/router/internal/dht/rpc/Libp2pTransport"
 import { freePort } from "@spegel-ts/testing/network/FreePort"
 import { Effect } from "effect"
 import { createLibp2p } from "libp2p"
@@ -27,7 +27,7 @@ const startAttacker = (address: string, port: number) =>
         services: { identify: identify() }
       })
       // Whoever lists the protocol is let in.
-      await host.handle([kademliaProtocol, notesProtocol], (stream) => {
+      await host.handle([kademliaProtocol, gossipProtocol], (stream) => {
         stream.addEventListener("message", () => undefined)
       })
       return host

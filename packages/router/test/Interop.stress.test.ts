@@ -8,7 +8,6 @@ import { tcp } from "@libp2p/tcp"
 import { tls } from "@libp2p/tls"
 import { multiaddr } from "@multiformats/multiaddr"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
-import * as Libp2p from "@spegel-ts/router/Libp2p"
 import { freePort } from "@spegel-ts/testing/network/FreePort"
 import { Effect, Schedule, Stream } from "effect"
 import { createLibp2p } from "libp2p"
@@ -62,7 +61,7 @@ describe("one network with the reference implementation", { timeout: 60_000 }, (
 
         const ours = ContentKey.make("registry.example/ours:v1")
         const theirs = ContentKey.make("registry.example/theirs:v1")
-        const cid = (key: ContentKey.ContentKey) => CID.createV1(0x55, Digest.decode(Libp2p.dhtKey(key)))
+        const cid = (key: ContentKey.ContentKey) => CID.createV1(0x55, Digest.decode(ContentKey.toDhtKey(key)))
         yield* a.advertise([ours])
         yield* Effect.promise(async () => {
           for await (const _event of stock.services.dht.provide(cid(theirs), { signal: AbortSignal.timeout(10_000) })) {

@@ -1,5 +1,5 @@
 import * as Bootstrap from "@spegel-ts/router/Bootstrap"
-import type { Owner } from "@spegel-ts/router/Identity"
+import { Identity, type Owner } from "@spegel-ts/router/Identity"
 import * as Libp2p from "@spegel-ts/router/Libp2p"
 import { Router } from "@spegel-ts/router/Router"
 import { Context, type Duration, Effect, Layer, Option, Result } from "effect"
@@ -22,12 +22,15 @@ export const startRouter = (
         host: Option.fromUndefinedOr(host),
         port,
         servicePort: 5000,
-        dataDir: Option.fromUndefinedOr(options?.dataDir),
-        ...(options?.owner === undefined ? {} : { owner: options.owner }),
         ...(options?.joinGrace === undefined ? {} : { joinGrace: options.joinGrace })
       }).pipe(
         Layer.provide(
           Bootstrap.layer(options?.bootstrap ?? Result.getOrThrow(Bootstrap.fromStatic(options?.peers ?? [])))
+        ),
+        Layer.provide(
+          options?.dataDir === undefined
+            ? Identity.layerMemory
+            : Identity.layer({ dataDir: options.dataDir, owner: options.owner ?? {} })
         )
       )
     )),

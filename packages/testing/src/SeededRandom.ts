@@ -7,5 +7,5 @@ export const random = (seed: number) => {
   }
   const below = (limit: number) => Math.floor(next() * limit)
   const pick = <A>(values: ReadonlyArray<A>): A => values[below(values.length)] as A
-  return { below, pick, chance: (share: number) => next() < share }
+  return { next, below, pick, chance: (share: number) => next() < share }
 }

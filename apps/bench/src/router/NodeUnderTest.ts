@@ -8,6 +8,7 @@ import { tcp } from "@libp2p/tcp"
 import { multiaddr } from "@multiformats/multiaddr"
 import * as Bootstrap from "@spegel-ts/router/Bootstrap"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
+import { Identity } from "@spegel-ts/router/Identity"
 import * as Libp2p from "@spegel-ts/router/Libp2p"
 import { Router } from "@spegel-ts/router/Router"
 import { Context, Duration, Effect, Exit, Layer, Option, Result, Schedule, Scope, Stream } from "effect"
@@ -54,10 +55,12 @@ const startOurs = async ({ address, bootstrap, dataDir, port, refreshMillis }: N
     host: Option.some(address),
     port,
     servicePort: 5000,
-    dataDir: Option.map(Option.fromUndefinedOr(dataDir), (dataDir) => join(dataDir, address)),
     ...(refreshMillis === undefined ? {} : { refreshInterval: Duration.millis(refreshMillis) })
   }).pipe(
-    Layer.provide(Bootstrap.layer(Result.getOrThrow(Bootstrap.fromStatic(bootstrap.map((peer) => `${peer}:${port}`)))))
+    Layer.provide(Bootstrap.layer(Result.getOrThrow(Bootstrap.fromStatic(bootstrap.map((peer) => `${peer}:${port}`))))),
+    Layer.provide(
+      dataDir === undefined ? Identity.layerMemory : Identity.layer({ dataDir: join(dataDir, address), owner: {} })
+    )
   )
   const router = Context.get(await Effect.runPromise(Layer.buildWithScope(Layer.fresh(layer), scope)), Router)
   const { id } = await Effect.runPromise(router.self)
@@ -118,7 +121,7 @@ const startStock = async ({ address, bootstrap, port }: NodeOptions): Promise<No
       new Promise((resolve) => setTimeout(resolve, 200))
     )
   }
-  const cid = (key: string) => CID.createV1(0x55, Digest.decode(Libp2p.dhtKey(ContentKey.make(key))))
+  const cid = (key: string) => CID.createV1(0x55, Digest.decode(ContentKey.toDhtKey(ContentKey.make(key))))
   return {
     id: host.peerId.toString(),
     peers: () => Promise.resolve(host.getPeers().length),

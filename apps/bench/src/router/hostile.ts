@@ -5,9 +5,9 @@ import { identify } from "@libp2p/identify"
 import type { Connection, Stream } from "@libp2p/interface"
 import { tcp } from "@libp2p/tcp"
 import { multiaddr } from "@multiformats/multiaddr"
-import { kademliaProtocol, notesProtocol } from "@spegel-ts/router/internal/dht/rpc/Libp2pTransport"
+import { gossipProtocol, kademliaProtocol } from "@spegel-ts/router/internal/dht/rpc/Libp2pTransport"
 import { encodeFrame, MessageType, type WirePeer } from "@spegel-ts/router/internal/dht/rpc/Message"
-import { message, NoteType } from "@spegel-ts/router/internal/dht/rpc/Protocol"
+import { GossipType, message } from "@spegel-ts/router/internal/dht/rpc/Protocol"
 import { createLibp2p } from "libp2p"
 import { randomBytes } from "node:crypto"
 import { connect } from "node:net"
@@ -27,7 +27,7 @@ const startAttacker = async (address: string, port: number) => {
     services: { identify: identify() }
   })
   // Whoever lists the protocol is let in.
-  await host.handle([kademliaProtocol, notesProtocol], (stream) => {
+  await host.handle([kademliaProtocol, gossipProtocol], (stream) => {
     stream.addEventListener("message", () => undefined)
   })
   return host
@@ -102,8 +102,8 @@ const attacks: Record<string, (attacker: Attacker, port: number) => Promise<unkn
     }
   },
   "peers at loopback and metadata addresses, and 20,000 that are nowhere": async (attacker, port) => {
-    const stream = await open(await reach(attacker, port), notesProtocol)
-    const hello = (peers: ReadonlyArray<WirePeer>) => encodeFrame(message(NoteType.hello, Buffer.alloc(8), peers))
+    const stream = await open(await reach(attacker, port), gossipProtocol)
+    const hello = (peers: ReadonlyArray<WirePeer>) => encodeFrame(message(GossipType.hello, Buffer.alloc(8), peers))
     stream.send(hello([somebody("169.254.169.254"), somebody("0.0.0.0"), somebody("224.0.0.1")]))
     for (let batch = 0; batch < 400; batch++) {
       const peers = Array.from({ length: 50 }, (_, peer) => somebody(`10.66.${batch & 255}.${peer}`))

@@ -1,7 +1,6 @@
 /** What is measured of a cluster, and how. */
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { closest, positionOf } from "@spegel-ts/router/internal/dht/Distance"
-import { dhtKey } from "@spegel-ts/router/Libp2p"
 import { base58btc } from "multiformats/bases/base58"
 import { percentile } from "../Statistics.ts"
 import { sleep } from "../Waiting.ts"
@@ -98,7 +97,9 @@ export const measure = async (
 
     const positions = cluster.nodes.map((node) => ({ node, position: positionOf(base58btc.baseDecode(node.id)) }))
     const askersOf = ({ holder, key }: Held): ReadonlyArray<Cluster.ClusterNode> => {
-      const keepers = new Set(closest(positionOf(dhtKey(ContentKey.make(key))), positions, replication + 1))
+      const keepers = new Set(
+        closest(positionOf(ContentKey.toDhtKey(ContentKey.make(key))), positions, replication + 1)
+      )
       return positions.filter((at) => !keepers.has(at) && at.node !== holder).map(({ node }) => node)
     }
     const nodeAt = (index: number) => cluster.nodes[index % cluster.nodes.length] as Cluster.ClusterNode

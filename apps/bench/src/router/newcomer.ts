@@ -6,11 +6,10 @@ import { tcp } from "@libp2p/tcp"
 import { multiaddr } from "@multiformats/multiaddr"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { closest, positionOf } from "@spegel-ts/router/internal/dht/Distance"
-import { Members } from "@spegel-ts/router/internal/dht/members/MemberTable"
-import * as Libp2pTransport from "@spegel-ts/router/internal/dht/rpc/Libp2pTransport"
+import { MemberTable } from "@spegel-ts/router/internal/dht/members/MemberTable"
+import { Libp2pTransport } from "@spegel-ts/router/internal/dht/rpc/Libp2pTransport"
 import { MessageType } from "@spegel-ts/router/internal/dht/rpc/Message"
 import { message, replication } from "@spegel-ts/router/internal/dht/rpc/Protocol"
-import { dhtKey } from "@spegel-ts/router/Libp2p"
 import { createLibp2p } from "libp2p"
 import { base58btc } from "multiformats/bases/base58"
 import type { Bar } from "../Bar.ts"
@@ -32,8 +31,8 @@ const startAsker = async (address: string) => {
   })
   const { remotePeer } = await host.dial(multiaddr(address))
   const idBytes = remotePeer.toMultihash().bytes
-  const transport = Libp2pTransport.make(host, () => ({ id: host.peerId.toMultihash().bytes, addresses: [] }))
-  const asked = new Members(() => "").candidate({
+  const transport = new Libp2pTransport(host, () => ({ id: host.peerId.toMultihash().bytes, addresses: [] }))
+  const asked = new MemberTable(() => "").candidate({
     id: remotePeer.toString(),
     idBytes,
     position: positionOf(idBytes),
@@ -70,7 +69,7 @@ export const newcomer = async (count: number, port: number): Promise<ReadonlyArr
         newcomers.push(asker.idBytes)
         const others = cluster.nodes.slice(0, place).map(({ id }) => base58btc.baseDecode(id))
         const everybody = [...others, ...newcomers].map((idBytes) => ({ idBytes, position: positionOf(idBytes) }))
-        const share = names.map((name) => dhtKey(ContentKey.make(name))).filter((key) =>
+        const share = names.map((name) => ContentKey.toDhtKey(ContentKey.make(name))).filter((key) =>
           closest(positionOf(key), everybody, replication).some(({ idBytes }) => idBytes === asker.idBytes)
         )
         answering.push(await until(() => asker.keepsAll(share), 30_000))

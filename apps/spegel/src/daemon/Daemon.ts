@@ -115,7 +115,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
 
   const transfer = Transfer.layer({ plane: settings.dataPlane, lostRuns: LostRuns.inDirectory(settings.dataDir) })
   const transport = PeerTransport.layer(MirrorFlags.transportOptions(settings))
-  const router = Libp2p.layerWithoutIdentity({
+  const router = Libp2p.layer({
     ...settings.routerAddr,
     servicePort: settings.registryAddr.port,
     peerCidrs: settings.peerCidrs,

@@ -1,60 +1,88 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Kademlia } from "@spegel-ts/router/internal/dht/Dht"
+import { Dht } from "@spegel-ts/router/internal/dht/Dht"
 import { closest, positionOf } from "@spegel-ts/router/internal/dht/Distance"
 import { copied } from "@spegel-ts/router/internal/dht/members/MemberTable"
-import { MessageType } from "@spegel-ts/router/internal/dht/rpc/Message"
-import { message, NoteType } from "@spegel-ts/router/internal/dht/rpc/Protocol"
-import { Network, type Node } from "@spegel-ts/testing/dht/Network"
+import { type Message, MessageType } from "@spegel-ts/router/internal/dht/rpc/Message"
+import { GossipType, message } from "@spegel-ts/router/internal/dht/rpc/Protocol"
+import {
+  addressOf,
+  ideal,
+  SimulatedNetwork,
+  type SimulatedNode,
+  unusableAddress
+} from "@spegel-ts/testing/dht/SimulatedNetwork"
+import { random } from "@spegel-ts/testing/SeededRandom"
 
 const key = (name: string): Uint8Array => Buffer.concat([Uint8Array.of(0x12, 0x20), positionOf(Buffer.from(name))])
 
-const nodeAt = (nodes: ReadonlyArray<Node>, index: number): Node => {
+/** A network under ideal conditions, with all requests so far. */
+const startNetwork = () => {
+  const network = new SimulatedNetwork(ideal, random(1).next)
+  const requests: Array<{ readonly to: string; readonly message: Message }> = []
+  network.onRequest = (_from, to, message) => void requests.push({ to, message })
+  const start = (name: string, options?: { readonly host?: number }) => network.start(Buffer.from(name), options)
+  /** Starts `count` nodes that know the first one, and lets them find each other. */
+  const grow = async (count: number): Promise<ReadonlyArray<SimulatedNode>> => {
+    const nodes = Array.from({ length: count }, (_, index) => start(`node ${index}`))
+    for (const node of nodes.slice(1)) network.connect(node, nodeAt(nodes, 0))
+    await network.pass(20_000)
+    return nodes
+  }
+  return { grow, network, requests, start }
+}
+
+const nodeAt = (nodes: ReadonlyArray<SimulatedNode>, index: number): SimulatedNode => {
   const node = nodes[index]
   if (node === undefined) throw new Error(`no node ${index}`)
   return node
 }
 
 /** Nodes from the one closest to a key to the one furthest from it. */
-const byDistance = (nodes: ReadonlyArray<Node>, wanted: Uint8Array) =>
-  closest(positionOf(wanted), nodes.map((node) => ({ node, position: positionOf(node.idBytes) })), nodes.length)
+const byDistance = (nodes: ReadonlyArray<SimulatedNode>, wanted: Uint8Array) =>
+  closest(positionOf(wanted), nodes.map((node) => ({ node, position: positionOf(node.record.idBytes) })), nodes.length)
     .map(({ node }) => node)
 
 const noAnswer = { closer: [], providers: [] }
 
-describe("Kademlia", { timeout: 60_000 }, () => {
+describe("Dht", { timeout: 60_000 }, () => {
   it("lets nodes that know one peer know all", async () => {
-    const network = new Network()
-    const nodes = await network.grow(40)
-    for (const { kademlia } of nodes) assert.strictEqual(kademlia.members.size, 39)
+    const { grow } = startNetwork()
+    const nodes = await grow(40)
+    for (const { dht } of nodes) assert.strictEqual(dht.members.size, 39)
   })
 
   it("finds a key over the network, and is sure that nobody has another, in one round", async () => {
-    const network = new Network()
-    const nodes = await network.grow(40)
+    const { grow, network, requests } = startNetwork()
+    const nodes = await grow(40)
     const wanted = key("wanted")
     const [asker, holder] = byDistance(nodes, wanted).slice(-2)
     if (asker === undefined || holder === undefined) throw new Error("no nodes")
-    void holder.kademlia.advertise([wanted])
+    void holder.dht.advertise([wanted])
     await network.pass(1000)
     assert.deepStrictEqual(await network.lookup(asker, wanted), { found: [holder.id], millis: 2 })
-    const before = network.requests.length
+    const before = requests.length
     assert.deepStrictEqual(await network.lookup(asker, key("absent")), { found: [], millis: 2 })
-    assert.strictEqual(network.requests.length - before, 3)
+    assert.strictEqual(requests.length - before, 3)
   })
 
   describe("where everybody keeps everything", () => {
-    const asked = async (network: Network, asker: Node, wanted: string): Promise<number> => {
-      const before = network.requests.length
+    const asked = async (
+      { network, requests }: ReturnType<typeof startNetwork>,
+      asker: SimulatedNode,
+      wanted: string
+    ) => {
+      const before = requests.length
       await network.lookup(asker, key(wanted))
-      const after = network.requests.slice(before)
+      const after = requests.slice(before)
       return after.filter(({ message }) => message.type === MessageType.getProviders).length
     }
 
     it("knows at once that nobody has a key", async () => {
-      const network = new Network()
-      const nodes = await network.grow(20)
-      for (const node of nodes) assert.strictEqual(await asked(network, node, "absent"), 0)
-      void nodeAt(nodes, 3).kademlia.advertise([key("wanted")])
+      const simulation = startNetwork()
+      const { grow, network } = simulation
+      const nodes = await grow(20)
+      for (const node of nodes) assert.strictEqual(await asked(simulation, node, "absent"), 0)
+      void nodeAt(nodes, 3).dht.advertise([key("wanted")])
       await network.pass(10)
       assert.deepStrictEqual(await network.lookup(nodeAt(nodes, 4), key("wanted")), {
         found: [nodeAt(nodes, 3).id],
@@ -63,88 +91,93 @@ describe("Kademlia", { timeout: 60_000 }, () => {
     })
 
     it("asks while it is new itself", async () => {
-      const network = new Network()
-      const nodes = await network.grow(10)
+      const simulation = startNetwork()
+      const { grow, network, start } = simulation
+      const nodes = await grow(10)
       const holder = nodeAt(nodes, 3)
-      void holder.kademlia.advertise([key("wanted")])
+      void holder.dht.advertise([key("wanted")])
       await network.pass(1000)
-      const newcomer = network.start("newcomer")
+      const newcomer = start("newcomer")
       network.connect(newcomer, nodeAt(nodes, 0))
       await network.pass(300)
       assert.deepStrictEqual((await network.lookup(newcomer, key("wanted"))).found, [holder.id])
       await network.pass(3000)
-      assert.strictEqual(await asked(network, newcomer, "absent"), 0)
+      assert.strictEqual(await asked(simulation, newcomer, "absent"), 0)
     })
 
     it("asks for a while after it was suspended: it may have missed records", async () => {
-      const network = new Network()
-      const nodes = await network.grow(10)
+      const simulation = startNetwork()
+      const { grow, network } = simulation
+      const nodes = await grow(10)
       network.suspend(3_600_000)
       let most = 0
       for (let turn = 0; turn < 16; turn++) {
         await network.pass(500)
-        most = Math.max(most, await asked(network, nodeAt(nodes, 1), "absent"))
+        most = Math.max(most, await asked(simulation, nodeAt(nodes, 1), "absent"))
       }
       assert.isAbove(most, 0)
       await network.pass(10_000)
-      assert.strictEqual(await asked(network, nodeAt(nodes, 1), "absent"), 0)
+      assert.strictEqual(await asked(simulation, nodeAt(nodes, 1), "absent"), 0)
     })
 
     it("asks while another is new, who may not have handed out its keys", async () => {
-      const network = new Network()
-      const nodes = await network.grow(10)
-      network.connect(network.start("newcomer"), nodeAt(nodes, 0))
+      const simulation = startNetwork()
+      const { grow, network, start } = simulation
+      const nodes = await grow(10)
+      network.connect(start("newcomer"), nodeAt(nodes, 0))
       await network.pass(1000)
-      assert.isAbove(await asked(network, nodeAt(nodes, 1), "absent"), 0)
+      assert.isAbove(await asked(simulation, nodeAt(nodes, 1), "absent"), 0)
       await network.pass(3000)
-      assert.strictEqual(await asked(network, nodeAt(nodes, 1), "absent"), 0)
+      assert.strictEqual(await asked(simulation, nodeAt(nodes, 1), "absent"), 0)
     })
 
     it("asks while one is silent", async () => {
-      const network = new Network()
-      const nodes = await network.grow(10)
+      const simulation = startNetwork()
+      const { grow, network } = simulation
+      const nodes = await grow(10)
       const [silent, asker] = [nodeAt(nodes, 3), nodeAt(nodes, 4)]
       silent.frozen = true
-      asker.kademlia.disconnected(silent.id)
-      assert.isAbove(await asked(network, asker, "absent"), 0)
+      asker.dht.disconnected(silent.id)
+      assert.isAbove(await asked(simulation, asker, "absent"), 0)
       await network.pass(60_000)
-      assert.isUndefined(asker.kademlia.members.get(silent.id))
-      assert.strictEqual(await asked(network, asker, "absent"), 0)
+      assert.isUndefined(asker.dht.members.get(silent.id))
+      assert.strictEqual(await asked(simulation, asker, "absent"), 0)
     })
 
     it("asks where one is of another kind, which hands out its keys by rules of its own", async () => {
-      const network = new Network()
-      const nodes = await network.grow(3)
-      const [foreign, asker] = [network.start("foreign"), nodeAt(nodes, 1)]
+      const simulation = startNetwork()
+      const { grow, network, start } = simulation
+      const nodes = await grow(3)
+      const [foreign, asker] = [start("foreign"), nodeAt(nodes, 1)]
       network.connect(foreign, asker)
       await network.pass(3000)
-      const member = asker.kademlia.members.get(foreign.id)
+      const member = asker.dht.members.get(foreign.id)
       if (member === undefined) throw new Error("no member")
       member.ours = false
-      assert.isAbove(await asked(network, asker, "absent"), 0)
+      assert.isAbove(await asked(simulation, asker, "absent"), 0)
     })
 
     it("asks after others where it has a record of who is gone", async () => {
-      const network = new Network()
-      const nodes = await network.grow(10)
+      const simulation = startNetwork()
+      const { grow, network } = simulation
+      const nodes = await grow(10)
       const [gone, asker] = [nodeAt(nodes, 3), nodeAt(nodes, 4)]
-      void gone.kademlia.advertise([key("wanted")])
+      void gone.dht.advertise([key("wanted")])
       await network.pass(1000)
-      gone.gone = true
-      asker.kademlia.disconnected(gone.id)
+      network.kill(gone)
       await network.pass(1000)
-      assert.isUndefined(asker.kademlia.members.get(gone.id))
-      assert.isAbove(await asked(network, asker, "wanted"), 0)
+      assert.isUndefined(asker.dht.members.get(gone.id))
+      assert.isAbove(await asked(simulation, asker, "wanted"), 0)
     })
   })
 
   it("asks others when the closest do not answer, long before their time is up", async () => {
-    const network = new Network()
-    const nodes = await network.grow(40)
+    const { grow, network } = startNetwork()
+    const nodes = await grow(40)
     const wanted = key("wanted")
     const sorted = byDistance(nodes, wanted)
     const holder = nodeAt(sorted, 30)
-    void holder.kademlia.advertise([wanted])
+    void holder.dht.advertise([wanted])
     await network.pass(1000)
     for (const node of sorted.slice(0, 3)) node.frozen = true
     const { found, millis } = await network.lookup(nodeAt(sorted, 39), wanted)
@@ -156,8 +189,8 @@ describe("Kademlia", { timeout: 60_000 }, () => {
   })
 
   it("ends a lookup when nobody answers", async () => {
-    const network = new Network()
-    const nodes = await network.grow(30)
+    const { grow, network } = startNetwork()
+    const nodes = await grow(30)
     for (const node of nodes.slice(1)) node.frozen = true
     const { found, millis } = await network.lookup(nodeAt(nodes, 0), key("wanted"))
     assert.deepStrictEqual(found, [])
@@ -165,35 +198,32 @@ describe("Kademlia", { timeout: 60_000 }, () => {
   })
 
   it("names a holder that answers before one that is frozen", async () => {
-    const network = new Network()
-    const nodes = await network.grow(10)
+    const { grow, network } = startNetwork()
+    const nodes = await grow(10)
     const wanted = key("wanted")
     const [frozen, live, asker] = [nodeAt(nodes, 3), nodeAt(nodes, 4), nodeAt(nodes, 5)]
-    void frozen.kademlia.advertise([wanted])
-    void live.kademlia.advertise([wanted])
+    void frozen.dht.advertise([wanted])
+    void live.dht.advertise([wanted])
     await network.pass(1000)
     frozen.frozen = true
     await network.pass(5000)
-    asker.kademlia.answer(live.id, "", message(MessageType.ping, Buffer.alloc(0)))
+    asker.dht.answer(live.id, "", message(MessageType.ping, Buffer.alloc(0)))
     assert.deepStrictEqual((await network.lookup(asker, wanted)).found, [live.id, frozen.id])
     await network.pass(30_000)
     assert.deepStrictEqual((await network.lookup(asker, wanted)).found, [live.id])
   })
 
   it("finds a live holder where others that were closer to the key have just gone", async () => {
-    const network = new Network()
-    const nodes = await network.grow(30)
+    const { grow, network } = startNetwork()
+    const nodes = await grow(30)
     const [frozen, live] = [nodeAt(nodes, 3), nodeAt(nodes, 4)]
     const keys = Array.from({ length: 40 }, (_, index) => key(`both ${index}`))
-    void frozen.kademlia.advertise(keys)
-    void live.kademlia.advertise(keys)
+    void frozen.dht.advertise(keys)
+    void live.dht.advertise(keys)
     await network.pass(1000)
     // Who was the 21st closest to a key may have one record of it, and is among the closest now.
     const gone = nodes.slice(20)
-    for (const node of gone) {
-      node.gone = true
-      for (const other of nodes.slice(0, 20)) other.kademlia.disconnected(node.id)
-    }
+    for (const node of gone) network.kill(node)
     await network.pass(300)
     frozen.frozen = true
     for (const asker of nodes.slice(5, 20)) {
@@ -202,62 +232,61 @@ describe("Kademlia", { timeout: 60_000 }, () => {
   })
 
   it("takes a frozen node back within a minute", async () => {
-    const network = new Network()
-    const nodes = await network.grow(10)
+    const { grow, network } = startNetwork()
+    const nodes = await grow(10)
     const frozen = nodeAt(nodes, 3)
     frozen.frozen = true
     await network.pass(120_000)
-    assert.isUndefined(nodeAt(nodes, 4).kademlia.members.get(frozen.id))
+    assert.isUndefined(nodeAt(nodes, 4).dht.members.get(frozen.id))
     frozen.frozen = false
     await network.pass(60_000)
-    assert.isDefined(nodeAt(nodes, 4).kademlia.members.get(frozen.id))
+    assert.isDefined(nodeAt(nodes, 4).dht.members.get(frozen.id))
   })
 
   it("forgets who was killed, and the keys of who said goodbye", async () => {
-    const network = new Network()
-    const nodes = await network.grow(10)
+    const { grow, network } = startNetwork()
+    const nodes = await grow(10)
     const [killed, stopped, asker] = [nodeAt(nodes, 3), nodeAt(nodes, 4), nodeAt(nodes, 5)]
-    void killed.kademlia.advertise([key("killed")])
-    void stopped.kademlia.advertise([key("stopped")])
+    void killed.dht.advertise([key("killed")])
+    void stopped.dht.advertise([key("stopped")])
     await network.pass(1000)
-    killed.gone = true
-    for (const node of nodes) if (node !== killed) node.kademlia.disconnected(killed.id)
-    stopped.kademlia.stop()
+    network.kill(killed)
+    network.stop(stopped)
     await network.pass(500)
     assert.deepStrictEqual((await network.lookup(asker, key("killed"))).found, [])
     assert.deepStrictEqual((await network.lookup(asker, key("stopped"))).found, [])
     // What still comes from one that has said goodbye does not bring it back.
-    asker.kademlia.answer(stopped.id, "", message(MessageType.ping, Buffer.alloc(0)))
-    assert.isUndefined(asker.kademlia.members.get(stopped.id))
+    asker.dht.answer(stopped.id, "", message(MessageType.ping, Buffer.alloc(0)))
+    assert.isUndefined(asker.dht.members.get(stopped.id))
   })
 
   it("forgets a key that is withdrawn while it is being handed out", async () => {
-    const network = new Network()
-    const nodes = await network.grow(10)
-    void nodeAt(nodes, 3).kademlia.advertise([key("brief")])
-    nodeAt(nodes, 3).kademlia.withdraw([key("brief")])
+    const { grow, network } = startNetwork()
+    const nodes = await grow(10)
+    void nodeAt(nodes, 3).dht.advertise([key("brief")])
+    nodeAt(nodes, 3).dht.withdraw([key("brief")])
     await network.pass(1000)
     for (const node of nodes) assert.deepStrictEqual((await network.lookup(node, key("brief"))).found, [])
   })
 
   it("hands a newcomer its share within two seconds", async () => {
-    const network = new Network()
-    const nodes = await network.grow(10)
+    const { grow, network, start } = startNetwork()
+    const nodes = await grow(10)
     const keys = Array.from({ length: 100 }, (_, index) => key(`share ${index}`))
-    void nodeAt(nodes, 3).kademlia.advertise(keys)
+    void nodeAt(nodes, 3).dht.advertise(keys)
     await network.pass(1000)
-    const newcomer = network.start("newcomer")
+    const newcomer = start("newcomer")
     network.connect(newcomer, nodeAt(nodes, 0))
     await network.pass(2000)
-    assert.strictEqual(newcomer.kademlia.store.size, 100)
+    assert.strictEqual(newcomer.dht.store.size, 100)
   })
 
   it("hands everything out again after a suspension, and before records expire", async () => {
-    const network = new Network()
-    const nodes = await network.grow(5)
-    void nodeAt(nodes, 1).kademlia.advertise([key("kept")])
+    const { grow, network, requests } = startNetwork()
+    const nodes = await grow(5)
+    void nodeAt(nodes, 1).dht.advertise([key("kept")])
     await network.pass(1000)
-    const provided = () => network.requests.filter(({ message }) => message.type === MessageType.addProvider).length
+    const provided = () => requests.filter(({ message }) => message.type === MessageType.addProvider).length
     const before = provided()
     network.suspend(3_600_000)
     await network.pass(7000)
@@ -267,12 +296,12 @@ describe("Kademlia", { timeout: 60_000 }, () => {
   })
 
   it("spreads what it hands out again over the last fifth of the interval", async () => {
-    const network = new Network()
-    const nodes = await network.grow(2)
+    const { grow, network, requests } = startNetwork()
+    const nodes = await grow(2)
     const keys = Array.from({ length: 400 }, (_, index) => key(`kept ${index}`))
-    void nodeAt(nodes, 1).kademlia.advertise(keys)
+    void nodeAt(nodes, 1).dht.advertise(keys)
     await network.pass(1000)
-    const provided = () => network.requests.filter(({ message }) => message.type === MessageType.addProvider).length
+    const provided = () => requests.filter(({ message }) => message.type === MessageType.addProvider).length
     const counts: Array<number> = []
     for (let seconds = 0; seconds < 560; seconds += 10) {
       const before = provided()
@@ -288,17 +317,17 @@ describe("Kademlia", { timeout: 60_000 }, () => {
   })
 
   it("keeps a record of a Go node for the 20 minutes within which it provides again, one of our kind for 11", async () => {
-    const network = new Network()
-    const [node, ours, foreign] = await network.grow(3) as [Node, Node, Node]
-    const member = node.kademlia.members.get(foreign.id)
+    const { grow, network } = startNetwork()
+    const [node, ours, foreign] = await grow(3) as [SimulatedNode, SimulatedNode, SimulatedNode]
+    const member = node.dht.members.get(foreign.id)
     if (member === undefined) throw new Error("no member")
     member.ours = false
     // By word of mouth, so that nothing is said again.
-    for (const { address, id, idBytes } of [ours, foreign]) {
-      const providers = [{ id: idBytes, addresses: [address] }]
-      node.kademlia.answer(id, "", message(MessageType.addProvider, key("wanted"), [], providers))
+    for (const { id, record } of [ours, foreign]) {
+      const providers = [{ id: record.idBytes, addresses: record.addresses }]
+      node.dht.answer(id, "", message(MessageType.addProvider, key("wanted"), [], providers))
     }
-    const providers = () => node.kademlia.store.get(key("wanted"), network.now / 1000).toSorted()
+    const providers = () => node.dht.store.get(key("wanted"), network.clock.now / 1000).toSorted()
     const both = [foreign.id, ours.id].toSorted()
     assert.deepStrictEqual(providers(), both)
     await network.pass(10.9 * 60_000)
@@ -312,65 +341,68 @@ describe("Kademlia", { timeout: 60_000 }, () => {
   })
 
   it("becomes one network again when a partition heals, without a bootstrapper", async () => {
-    const network = new Network()
-    const nodes = await network.grow(20)
+    const { grow, network } = startNetwork()
+    const nodes = await grow(20)
     network.part(nodes.slice(10))
     await network.pass(60_000)
-    for (const { kademlia } of nodes) assert.strictEqual(kademlia.members.size, 9)
+    for (const { dht } of nodes) assert.strictEqual(dht.members.size, 9)
     network.heal()
     await network.pass(30_000)
-    for (const { kademlia } of nodes) assert.strictEqual(kademlia.members.size, 19)
+    for (const { dht } of nodes) assert.strictEqual(dht.members.size, 19)
   })
 
   it("believes no single peer about others: they are asked only when nobody else is there", async () => {
-    const network = new Network()
-    const nodes = await network.grow(30)
+    const { grow, network, requests } = startNetwork()
+    const nodes = await grow(30)
     const victim = nodeAt(nodes, 0)
     const wanted = key("wanted")
-    void nodeAt(byDistance(nodes, wanted), 25).kademlia.advertise([wanted])
+    void nodeAt(byDistance(nodes, wanted), 25).dht.advertise([wanted])
     await network.pass(1000)
     const liar = nodeAt(nodes, 7)
     const made = Array.from({ length: 100 }, (_, index) => ({
       id: Buffer.from(`made up ${index}`),
-      addresses: [Buffer.from([200, index])]
+      addresses: [addressOf(200)]
     }))
-    victim.kademlia.note(liar.id, message(NoteType.hello, Buffer.alloc(8), made))
-    const before = network.requests.length
+    victim.dht.gossip(liar.id, message(GossipType.hello, Buffer.alloc(8), made))
+    const before = requests.length
     await network.lookup(victim, wanted)
-    assert.isFalse(network.requests.slice(before).some(({ to }) => to.startsWith("made up")))
+    assert.isFalse(requests.slice(before).some(({ to }) => to.startsWith("made up")))
     await network.pass(60_000)
-    assert.isFalse([...victim.kademlia.members.values()].some(({ id }) => id.startsWith("made up")))
+    assert.isFalse([...victim.dht.members.values()].some(({ id }) => id.startsWith("made up")))
   })
 
   it("takes no address that a peer may not have, and no more than some identities of one place", async () => {
-    const network = new Network()
-    const node = network.start("victim")
-    const told = [{ id: Buffer.from("metadata"), addresses: [Buffer.from([255, 1])] }]
-    const crowd = Array.from({ length: 60 }, (_, index) => network.start(`crowd ${index}`, { site: 77 }))
+    const { network, start } = startNetwork()
+    const node = start("victim")
+    const told = [{ id: Buffer.from("metadata"), addresses: [unusableAddress] }]
+    const crowd = Array.from({ length: 60 }, (_, index) => start(`crowd ${index}`, { host: 77 }))
     for (const other of crowd) network.connect(node, other)
     await network.pass(100)
-    node.kademlia.note("crowd 0", message(NoteType.hello, Buffer.alloc(8), told))
-    assert.strictEqual(node.kademlia.members.size, 16)
-    assert.isUndefined(node.kademlia.members.get("metadata"))
+    node.dht.gossip("crowd 0", message(GossipType.hello, Buffer.alloc(8), told))
+    assert.strictEqual(node.dht.members.size, 16)
+    assert.isUndefined(node.dht.members.get("metadata"))
   })
 
   it("stores records only of who sends them, and refuses what no peer sends", () => {
-    const network = new Network()
-    const [node, peer] = [network.start("node"), network.start("peer")]
+    const { network, start } = startNetwork()
+    const [node, peer] = [start("node"), start("peer")]
     network.connect(node, peer)
     const forged = { id: Buffer.from("somebody"), addresses: [Buffer.from([1])] }
     const add = (providers: ReadonlyArray<typeof forged>) =>
-      node.kademlia.answer("peer", "", { type: MessageType.addProvider, key: key("k"), ...noAnswer, providers })
+      node.dht.answer("peer", "", { type: MessageType.addProvider, key: key("k"), ...noAnswer, providers })
     add([forged])
     add([{ id: Buffer.from("peer"), addresses: [] }])
-    assert.strictEqual(node.kademlia.store.size, 0)
+    assert.strictEqual(node.dht.store.size, 0)
     add([{ id: Buffer.from("peer"), addresses: [Buffer.from([1])] }])
-    assert.strictEqual(node.kademlia.store.size, 1)
+    assert.strictEqual(node.dht.store.size, 1)
     assert.throws(
-      () => node.kademlia.answer("peer", "", { type: 99, key: key("k"), ...noAnswer }),
+      () => node.dht.answer("peer", "", { type: 99, key: key("k"), ...noAnswer }),
       /no message has type 99/
     )
-    assert.throws(() => node.kademlia.note("peer", { type: 5, key: key("k"), ...noAnswer }), /no note has type 5/)
+    assert.throws(
+      () => node.dht.gossip("peer", { type: 5, key: key("k"), ...noAnswer }),
+      /no gossip message has type 5/
+    )
   })
 
   it("looks after members and records again after a bug", () => {
@@ -385,10 +417,10 @@ describe("Kademlia", { timeout: 60_000 }, () => {
       },
       idText: (bytes: Uint8Array) => Buffer.from(bytes).toString(),
       usable: (addresses: ReadonlyArray<Uint8Array>) => addresses,
-      keep: copied,
-      siteOf: () => ""
+      record: copied,
+      groupOf: () => ""
     }
-    const kademlia = new Kademlia({
+    const dht = new Dht({
       self: { id: "self", idBytes: Buffer.from("self") },
       addresses: () => [],
       servicePort: 5000,
@@ -396,17 +428,17 @@ describe("Kademlia", { timeout: 60_000 }, () => {
       transport: {
         request: () => Promise.reject(new Error("nobody")),
         provide: () => Promise.resolve(),
-        tell: () => undefined
+        gossip: () => undefined
       },
       ttlMillis: 1,
       refreshMillis: 1
     })
     let swept = 0
-    kademlia.store.sweep = () => {
+    dht.store.sweep = () => {
       swept++
       throw new TypeError("a bug")
     }
-    kademlia.start()
+    dht.start()
     for (let tick = 1; tick <= 3; tick++) {
       assert.throws(() => timers.shift()?.(), "a bug")
       assert.strictEqual(swept, tick)
@@ -414,13 +446,13 @@ describe("Kademlia", { timeout: 60_000 }, () => {
   })
 
   it("leaves out what a peer provides beyond its share, and does not hold it against the peer", () => {
-    const network = new Network()
-    const [node, peer] = [network.start("node"), network.start("peer")]
+    const { network, start } = startNetwork()
+    const [node, peer] = [start("node"), start("peer")]
     network.connect(node, peer)
     const providers = [{ id: Buffer.from("peer"), addresses: [Buffer.from([1])] }]
     for (let name = 0; name < 100_010; name++) {
-      node.kademlia.answer("peer", "", { type: MessageType.addProvider, key: key(`${name}`), ...noAnswer, providers })
+      node.dht.answer("peer", "", { type: MessageType.addProvider, key: key(`${name}`), ...noAnswer, providers })
     }
-    assert.strictEqual(node.kademlia.store.size, 100_000)
+    assert.strictEqual(node.dht.store.size, 100_000)
   })
 })

@@ -1,14 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import { positionOf } from "@spegel-ts/router/internal/dht/Distance"
-import { Acquaintance } from "@spegel-ts/router/internal/dht/members/Introductions"
-import { copied, Members } from "@spegel-ts/router/internal/dht/members/MemberTable"
+import { Introductions } from "@spegel-ts/router/internal/dht/members/Introductions"
+import { copied, MemberTable } from "@spegel-ts/router/internal/dht/members/MemberTable"
 
 /** Whom a node meets and when, on a clock that the test moves; each meeting takes `meetingMillis`. */
 const start = (meetingMillis: number) => {
   const clock = { now: 0, known: 10 }
   const timers: Array<{ readonly at: number; readonly run: () => void }> = []
   const met: Array<{ readonly id: string; readonly at: number }> = []
-  const acquaintance = new Acquaintance({
+  const introductions = new Introductions({
     known: () => clock.known,
     isWanted: ({ id }) => id !== "far",
     meet: async ({ id }) => {
@@ -19,7 +19,7 @@ const start = (meetingMillis: number) => {
     random: () => 0,
     after: (millis, run) => void timers.push({ at: clock.now + millis, run })
   })
-  const table = new Members(() => "")
+  const table = new MemberTable(() => "")
   const member = (id: string) => {
     const idBytes = Buffer.from(id)
     return table.candidate({ ...copied(id, { id: idBytes, addresses: [] }), position: positionOf(idBytes) })
@@ -32,13 +32,13 @@ const start = (meetingMillis: number) => {
     timer.run()
     await new Promise((resolve) => setImmediate(resolve))
   }
-  return { acquaintance, clock, member, met, next, timers }
+  return { introductions, clock, member, met, next, timers }
 }
 
-describe("Acquaintance", () => {
+describe("Introductions", () => {
   it("waits while the network grows", async () => {
-    const { acquaintance, clock, member, met, next } = start(0)
-    acquaintance.add([member("a")])
+    const { introductions, clock, member, met, next } = start(0)
+    introductions.add([member("a")])
     for (const known of [20, 40, 80]) {
       clock.known = known
       await next()
@@ -52,8 +52,8 @@ describe("Acquaintance", () => {
 
   it("meets one after the other, with pauses in proportion to the cost and of a second at most", async () => {
     for (const [meetingMillis, pause] of [[20, 90], [5000, 1000]] as const) {
-      const { acquaintance, member, met, next } = start(meetingMillis)
-      acquaintance.add([member("a"), member("b")])
+      const { introductions, member, met, next } = start(meetingMillis)
+      introductions.add([member("a"), member("b")])
       await next()
       await next()
       assert.deepStrictEqual(met, [{ id: "a", at: 500 }, { id: "b", at: 500 + meetingMillis + pause }])
@@ -61,13 +61,13 @@ describe("Acquaintance", () => {
   })
 
   it("leaves out who was heard meanwhile and who is for others to meet, and begins again for the next", async () => {
-    const { acquaintance, member, met, next, timers } = start(0)
+    const { introductions, member, met, next, timers } = start(0)
     const heard = member("heard")
     heard.lastHeard = 1
-    acquaintance.add([heard, member("far"), member("a")])
+    introductions.add([heard, member("far"), member("a")])
     while (timers.length > 0) await next()
     assert.deepStrictEqual(met.map(({ id }) => id), ["a"])
-    acquaintance.add([member("b")])
+    introductions.add([member("b")])
     while (timers.length > 0) await next()
     assert.deepStrictEqual(met.map(({ id }) => id), ["a", "b"])
   })

@@ -24,8 +24,8 @@ const withMember = (roundTrip: number) => {
       after: () => () => {},
       idText: (id) => Buffer.from(id).toString(),
       usable: (addresses) => addresses,
-      keep: copied,
-      siteOf: () => "one place"
+      record: copied,
+      groupOf: () => "one address"
     },
     transport: {
       request: (_member: Member, { type }: Message, timeoutMillis: number) => {
@@ -37,7 +37,7 @@ const withMember = (roundTrip: number) => {
         return Promise.resolve(message(type, new Uint8Array()))
       },
       provide: () => Promise.resolve(),
-      tell: () => {}
+      gossip: () => {}
     }
   })
   const peer = { id: "peer", idBytes: bytes("peer"), position: positionOf(bytes("peer")), addresses: [bytes("there")] }
@@ -45,7 +45,7 @@ const withMember = (roundTrip: number) => {
   if (member === undefined) throw new Error("no member")
   member.roundTrip = roundTrip
   const query = () =>
-    membership.query(member, message(MessageType.getProviders, bytes("key"))).then(() => true, () => false)
+    membership.detector.query(member, message(MessageType.getProviders, bytes("key"))).then(() => true, () => false)
   return { limits, member, query, state }
 }
 

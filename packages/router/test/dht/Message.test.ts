@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
+import { toDhtKey } from "@spegel-ts/router/ContentKey"
 import { FrameSplitter, InvalidFrame, maxFrameSize } from "@spegel-ts/router/internal/dht/rpc/FrameSplitter"
 import {
   decode,
@@ -8,7 +9,6 @@ import {
   type Message,
   MessageType
 } from "@spegel-ts/router/internal/dht/rpc/Message"
-import { dhtKey } from "@spegel-ts/router/Libp2p"
 import { Schema } from "effect"
 
 const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString("hex")
@@ -36,8 +36,8 @@ const plain = (message: Message) => ({
 
 describe("Message", () => {
   it("is what Go Spegel writes, to the byte", () => {
-    assert.strictEqual(hex(dhtKey(emptyKey)), emptyKeyHex)
-    const getProviders = { ...none, type: MessageType.getProviders, key: dhtKey(emptyKey) }
+    assert.strictEqual(hex(toDhtKey(emptyKey)), emptyKeyHex)
+    const getProviders = { ...none, type: MessageType.getProviders, key: toDhtKey(emptyKey) }
     assert.strictEqual(hex(encodeFrame(getProviders)), `2808031222${emptyKeyHex}5001`)
     assert.strictEqual(hex(encodeFrame({ ...none, type: MessageType.ping, key: new Uint8Array() })), "0408055001")
   })
@@ -94,7 +94,7 @@ describe("Message", () => {
     }
     const sample = encodeFrame({
       type: 3,
-      key: dhtKey(emptyKey),
+      key: toDhtKey(emptyKey),
       closer: [{ id: new Uint8Array(38), addresses: [new Uint8Array(8)] }],
       providers: []
     })

@@ -4,7 +4,7 @@ import { multiaddr } from "@multiformats/multiaddr"
 import { FrameSplitter } from "@spegel-ts/router/internal/dht/rpc/FrameSplitter"
 import { decode, encodeFrame, MessageType } from "@spegel-ts/router/internal/dht/rpc/Message"
 import { message } from "@spegel-ts/router/internal/dht/rpc/Protocol"
-import * as ServedStream from "@spegel-ts/router/internal/dht/rpc/RpcServer"
+import * as RpcServer from "@spegel-ts/router/internal/dht/rpc/RpcServer"
 
 /** A stream whose other side reads when the test lets it. */
 class SlowStream extends EventTarget {
@@ -51,7 +51,7 @@ class SlowStream extends EventTarget {
 const served = () => {
   const stream = new SlowStream()
   const connection = { remotePeer: "peer", remoteAddr: multiaddr("/ip4/127.0.0.9/tcp/1") }
-  ServedStream.serve({ handle: (_from, _address, asked) => asked, onViolation: () => void stream.violations++ })(
+  RpcServer.serve({ handle: (_from, _address, asked) => asked, onViolation: () => void stream.violations++ })(
     stream as unknown as Stream,
     connection as unknown as Connection
   )
@@ -61,7 +61,7 @@ const served = () => {
 const turn = () => new Promise((resolve) => setImmediate(resolve))
 const upTo = (count: number) => Array.from({ length: count }, (_, index) => index)
 
-describe("ServedStream", () => {
+describe("RpcServer", () => {
   it("answers what comes together with one write, in order", async () => {
     const stream = served()
     stream.receive(0, 100)

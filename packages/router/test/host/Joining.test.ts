@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { BootstrapUnavailable } from "@spegel-ts/router/Bootstrap"
+import { DialFailed } from "@spegel-ts/router/internal/host/BootstrapDialer"
 import * as Joining from "@spegel-ts/router/internal/host/Joining"
 import { Effect, Logger, Queue, Stream } from "effect"
 import { TestClock } from "effect/testing"
@@ -31,7 +32,7 @@ const world = Effect.fnUntraced(function*(places: ReadonlyMap<string, Place>, fa
       }),
       changes: Stream.fromQueue(changes)
     },
-    surroundings: {
+    network: {
       peers: () => state.peers,
       isMember: () => false,
       isSelf: (address) => address.toString() === own,
@@ -40,7 +41,7 @@ const world = Effect.fnUntraced(function*(places: ReadonlyMap<string, Place>, fa
           const text = address.toString()
           state.dials.set(text, (state.dials.get(text) ?? 0) + 1)
           const place = places.get(text)
-          if (place === "refuses") return yield* new Joining.DialFailed({ reason: "refused" })
+          if (place === "refuses") return yield* new DialFailed({ reason: "refused" })
           if (place !== "alive") return yield* Effect.never
           yield* Effect.sleep("5 millis")
           state.peers++
@@ -129,7 +130,7 @@ describe("Joining", () => {
       assert.strictEqual(standing._tag, "Alone")
       const [warning = "", ...more] = warnings()
       assert.deepStrictEqual(more, [])
-      for (const words of ["ready, alone", "none of 30 bootstrap peers", "--router-addr"]) {
+      for (const words of ["ready, alone", "none of 30 bootstrap peers", "the router's port"]) {
         assert.include(warning, words)
       }
     }))

@@ -1,8 +1,8 @@
-/** Time that passes as fast as the events in it allow: timers in a heap, each run with what it sets off. */
+/** A clock that jumps from timer to timer. Each timer runs with everything that it sets off before time goes on. */
 
 interface Timer {
   readonly at: number
-  /** Timers of one moment run in the order in which they were set. */
+  /** Timers due at the same moment run in the order in which they were set. */
   readonly order: number
   run: (() => void) | undefined
 }
@@ -10,11 +10,16 @@ interface Timer {
 const isBefore = (a: Timer, b: Timer): boolean => a.at < b.at || (a.at === b.at && a.order < b.order)
 
 export class VirtualClock {
-  now = 0
+  /** In milliseconds. */
+  now: number
   readonly #heap: Array<Timer> = []
   #order = 0
 
-  /** Calls back when `millis` have passed; gives what cancels it. */
+  constructor(now = 0) {
+    this.now = now
+  }
+
+  /** Calls back when `millis` have passed; returns what cancels it. */
   after(millis: number, run: () => void): () => void {
     const timer: Timer = { at: this.now + Math.max(0, millis), order: this.#order++, run }
     this.#push(timer)
@@ -23,6 +28,7 @@ export class VirtualClock {
     }
   }
 
+  /** Resolves when `millis` have passed. */
   sleep(millis: number): Promise<void> {
     return new Promise((resolve) => void this.after(millis, resolve))
   }
@@ -31,7 +37,7 @@ export class VirtualClock {
   async pass(millis: number): Promise<void> {
     const end = this.now + millis
     for (;;) {
-      // What a timer resolved goes on before the next one.
+      // Promises that the last timer resolved continue before the next timer.
       await new Promise((resolve) => setImmediate(resolve))
       const next = this.#heap[0]
       if (next === undefined || next.at > end) break

@@ -1,39 +1,46 @@
 /**
- * The DHT: who is in the network, who provides what, lookup and provide. It knows no libp2p and no clock of its own:
- * both are passed in, so that the same code runs in a cluster and in a simulation.
+ * A one-hop DHT: it speaks Kademlia's wire protocol, but every node knows every member. Kademlia's routing table and its
+ * iterative walk are not here. Instead there are
  *
- * The wire protocol is Kademlia's; the economy is not. A node knows everybody (`Membership`), asks the nodes closest to a
- * key in its first round (`Lookup`), and hands keys out in batches, one for each node that is to keep them (`OwnKeys`).
+ * - full membership, kept by gossip (`members/`): a lookup's first round asks the nodes that store the key;
+ * - a record store and batched hand-outs (`records/`);
+ * - lookups with hedging (`lookup/`), and messages in the wire format of libp2p's kad-dht (`rpc/`).
+ *
+ * The core has no libp2p and no clock of its own: both are passed in, so that the same code runs in a cluster and in a
+ * simulation. docs/decisions/0011-one-hop-dht.md has the reasons.
  */
 import { type Position, positionOf } from "./Distance.ts"
 import { lookup, type LookupOptions } from "./lookup/Lookup.ts"
 import { type ConnectedPeer, Membership } from "./members/Membership.ts"
-import { isSpeaker, type Member, type Members, toWire } from "./members/MemberTable.ts"
+import { isSpeaker, type Member, type MemberTable, toWire } from "./members/MemberTable.ts"
 import { ProviderStore } from "./records/ProviderStore.ts"
-import { OwnKeys } from "./records/Reprovider.ts"
+import { Reprovider } from "./records/Reprovider.ts"
 import { type Message, MessageType, type WirePeer } from "./rpc/Message.ts"
-import { empty, type Environment, message, NoteType, textOf, type Transport } from "./rpc/Protocol.ts"
+import { empty, type Environment, GossipType, message, textOf, type Transport } from "./rpc/Protocol.ts"
 
-export interface KademliaOptions {
+export interface DhtOptions {
   readonly self: { readonly id: string; readonly idBytes: Uint8Array }
   /** Multiaddrs that this node announces now. */
   readonly addresses: () => ReadonlyArray<Uint8Array>
+  /** Port of the service beside this router; 0 for none. */
   readonly servicePort: number
   readonly environment: Environment
   readonly transport: Transport
-  /** How long a record lives that a peer of our kind sent; others send theirs less often. */
+  /** How long a record lives that a node of this implementation sent. */
   readonly ttlMillis: number
-  /** When own records are sent again. */
+  /** How often own records are sent again. */
   readonly refreshMillis: number
 }
 
-/** Go nodes provide again every 15 minutes, so that their records have to live longer. */
+/** Go nodes send their records again every 15 minutes, so they have to live longer. */
 const foreignTtlMillis = 20 * 60_000
 const graceMillis = 60_000
 const tickMillis = 5000
-/** A tick that is late by so much was held up: by a stopped process or a suspended machine. */
+/** A tick that is late by so much was held up: the process was stopped, or the machine suspended. */
 const awokeMillis = 10_000
+/** New members are collected for so long before they are sent their records. */
 const newcomerMillis = 500
+/** How long a member counts as new to the network. */
 const newToNetworkMillis = 10_000
 const sweptPerTick = 20_000
 
@@ -41,77 +48,77 @@ const sweptPerTick = 20_000
 export interface Provider {
   readonly id: string
   readonly addresses: ReadonlyArray<Uint8Array>
-  /** The port of its registry, where it has told. */
+  /** The port of its service; undefined if it has not told. */
   readonly servicePort: number | undefined
 }
 
-/** What the node keeps and has done so far. */
-export interface KademliaCounts {
+/** Counts for metrics. */
+export interface DhtCounts {
   readonly members: number
   readonly records: number
   readonly ownKeys: number
   readonly evictions: number
 }
 
-export class Kademlia {
+export class Dht {
   readonly store: ProviderStore
-  readonly #options: KademliaOptions
+  readonly #options: DhtOptions
   readonly #membership: Membership
-  readonly #ownKeys: OwnKeys
+  readonly #reprovider: Reprovider
   readonly #lookup: LookupOptions
   readonly #cancels = new Set<() => void>()
   #newcomers: Array<Member> = []
   #left = false
   #stopped = false
 
-  constructor(options: KademliaOptions) {
+  constructor(options: DhtOptions) {
     this.#options = options
     this.store = new ProviderStore(options.environment.random)
     const after = (millis: number, run: () => void) => this.#after(millis, run)
     this.#membership = new Membership({ ...options, after, onNewcomer: (member) => this.#collectNewcomer(member) })
-    this.#ownKeys = new OwnKeys({ ...options, after, membership: this.#membership })
+    this.#reprovider = new Reprovider({ ...options, after, membership: this.#membership })
     this.#lookup = { environment: options.environment, after, membership: this.#membership }
   }
 
-  get members(): Members {
+  get members(): MemberTable {
     return this.#membership.members
   }
 
-  get counts(): KademliaCounts {
+  get counts(): DhtCounts {
     return {
       members: this.members.size,
       records: this.store.size,
-      ownKeys: this.#ownKeys.size,
-      evictions: this.#membership.evictions
+      ownKeys: this.#reprovider.size,
+      evictions: this.#membership.detector.evictions
     }
   }
 
-  /** The members whose keys are this node's too. */
+  /** The members closest to this node: they store the same keys. */
   neighbours(): ReadonlyArray<Member> {
-    return this.#membership.region.neighbours()
+    return this.#membership.neighbourhood.neighbours()
   }
 
-  /** Begins to look after members and records. */
+  /** Begins to monitor members and to refresh records. */
   start(): void {
     const { random, uptime } = this.#options.environment
     let last = uptime()
     const tick = () => {
-      // First of all: a tick that throws is not the last one.
+      // The next tick is set before this one runs, so that one that throws is not the last.
       this.#after(tickMillis * (0.8 + 0.4 * random()), tick)
       const since = uptime() - last
       last += since
       this.#tick(since > awokeMillis)
     }
-    this.#after(tickMillis * this.#options.environment.random(), tick)
+    this.#after(tickMillis * random(), tick)
   }
 
-  /** Says goodbye to the peers that understand it, and provides nothing any more; goes on answering and looking up. */
+  /** Says goodbye to the members that gossip, and provides nothing any more. Requests and lookups are still answered. */
   leave(): void {
     if (this.#left) return
     this.#left = true
-    this.#ownKeys.clear()
+    this.#reprovider.clear()
     for (const member of this.members.values()) {
-      if (isSpeaker(member)) this.#options.transport.tell(member, [message(NoteType.goodbye, empty)])
+      if (isSpeaker(member)) this.#options.transport.gossip(member, [message(GossipType.goodbye, empty)])
     }
   }
 
@@ -129,14 +136,20 @@ export class Kademlia {
 
   /** The connection to a peer has ended. */
   disconnected(id: string): void {
-    if (!this.#stopped) this.#membership.disconnected(id)
+    if (!this.#stopped) this.#membership.detector.disconnected(id)
+  }
+
+  /** Announces to a member that its unused connection is about to be closed. */
+  announceRest(id: string): void {
+    const member = this.members.get(id)
+    if (member?.ours === true) this.#options.transport.gossip(member, [message(GossipType.rest, empty)])
   }
 
   // --- messages of peers --------------------------------------------------------------------------------------
 
   /**
-   * Answers a message of the DHT protocol from a peer that is connected from `address`; undefined where none is due.
-   * Throws on what no peer sends.
+   * Handles a DHT message of a peer that is connected from `address`. Returns the answer, or undefined if none is due.
+   * Throws a `RangeError` on a type that no peer sends.
    */
   answer(from: string, address: string, { key, providers, type }: Message): Message | undefined {
     const sender = this.#membership.heardFrom(from)
@@ -145,56 +158,58 @@ export class Kademlia {
         return message(type, key)
       case MessageType.findNode:
         return message(type, key, this.#membership.closestHeard(positionOf(key)))
-      case MessageType.getProviders:
-        return message(
-          type,
-          key,
-          this.#knowsEnough(sender) ? [] : this.#membership.closestHeard(positionOf(key)),
-          this.#providersOf(key)
-        )
-      case MessageType.addProvider: {
-        const own = providers.some(({ addresses, id }) =>
-          addresses.length > 0 && this.#options.environment.idText(id) === from
-        )
-        // For itself a peer may speak, for others not.
-        if (own) {
-          const ttl = sender?.ours === false ? foreignTtlMillis : this.#options.ttlMillis + graceMillis
-          // What is beyond its share is left out: it may well hold that much.
-          this.store.add(key, from, address, (this.#now() + ttl) / 1000)
-        }
-        return undefined
+      case MessageType.getProviders: {
+        const closer = this.#knowsMembers(sender) ? [] : this.#membership.closestHeard(positionOf(key))
+        return message(type, key, closer, this.#providersOf(key))
       }
+      case MessageType.addProvider:
+        // A peer may name itself only.
+        if (providers.some((provider) => this.#isRecordOf(from, provider))) this.#store(key, from, address, sender)
+        return undefined
       default:
         throw new RangeError(`no message has type ${type}`)
     }
   }
 
-  /** Takes a message of our own protocol. Throws on what no peer sends. */
-  note(from: string, note: Message): void {
-    switch (note.type) {
-      case NoteType.hello:
-        return this.#membership.hello(from, note)
-      case NoteType.withdraw:
-        return this.store.remove(note.key, from)
-      case NoteType.goodbye:
+  /** Handles a gossip message. Throws a `RangeError` on a type that no peer sends. */
+  gossip(from: string, received: Message): void {
+    switch (received.type) {
+      case GossipType.hello:
+        return this.#membership.hello(from, received)
+      case GossipType.withdraw:
+        return this.store.remove(received.key, from)
+      case GossipType.goodbye:
         this.store.removePeer(from)
         return this.#membership.left(from)
-      case NoteType.rest:
+      case GossipType.rest:
         return this.#membership.rests(from)
       default:
-        throw new RangeError(`no note has type ${note.type}`)
+        throw new RangeError(`no gossip message has type ${received.type}`)
     }
   }
 
-  /** One of our kind that joined a while ago hears of members by other ways: twenty of them an answer is most of its cost. */
-  #knowsEnough(sender: Member | undefined): boolean {
+  #isRecordOf(peer: string, { addresses, id }: WirePeer): boolean {
+    return addresses.length > 0 && this.#options.environment.idText(id) === peer
+  }
+
+  /** A record beyond the sender's share is dropped without a penalty: the sender may well provide so many keys. */
+  #store(key: Uint8Array, from: string, address: string, sender: Member | undefined): void {
+    const ttl = sender?.ours === false ? foreignTtlMillis : this.#options.ttlMillis + graceMillis
+    this.store.add(key, from, address, (this.#now() + ttl) / 1000)
+  }
+
+  /**
+   * Whether a sender needs no names of other members: gossip has told it of them. Twenty members would be most of an
+   * answer's cost.
+   */
+  #knowsMembers(sender: Member | undefined): boolean {
     return sender !== undefined && isSpeaker(sender) && this.#now() - sender.since > newToNetworkMillis
   }
 
-  /** Providers to tell others of: this node itself is one of those asked, and may be the holder. */
+  /** The providers to name in an answer. This node may be one of them. */
   #providersOf(key: Uint8Array): ReadonlyArray<WirePeer> {
     const others = this.#localProviders(key).map(toWire)
-    return this.#ownKeys.has(textOf(key))
+    return this.#reprovider.has(textOf(key))
       ? [{ id: this.#options.self.idBytes, addresses: this.#options.addresses() }, ...others]
       : others
   }
@@ -205,12 +220,12 @@ export class Kademlia {
       .toSorted(this.#lastHeardFirst)
   }
 
-  /** A holder that answered a moment ago comes before one that may be frozen. */
+  /** A provider that answered a moment ago comes before one that may be frozen. */
   readonly #lastHeardFirst = (a: { readonly id: string }, b: { readonly id: string }): number =>
     this.#contact(b.id) - this.#contact(a.id)
 
   #contact(id: string): number {
-    if (this.members.evictedAs(id) !== undefined) return -1
+    if (this.members.evicted(id) !== undefined) return -1
     const member = this.members.get(id)
     return member === undefined ? 0 : member.late ? -1 : member.lastHeard
   }
@@ -218,8 +233,8 @@ export class Kademlia {
   // --- keys ---------------------------------------------------------------------------------------------------
 
   /**
-   * Finds who provides a key: what this node keeps, then what the nodes closest to the key keep. `onFound` is called for
-   * each provider once, and returns false when it wants no more.
+   * Finds the providers of a key: first in this node's own store, then by asking the members that store the key. Calls
+   * `onFound` once for each provider; it returns false when no more are wanted. Resolves when the lookup is over.
    */
   async lookup(key: Uint8Array, onFound: (provider: Provider) => boolean): Promise<void> {
     const position = positionOf(key)
@@ -232,30 +247,32 @@ export class Kademlia {
     }
     const local = this.#localProviders(key)
     for (const { addresses, id } of local) found(id, addresses)
-    if (!wanted || this.#knowsBest(key, position, local)) return
-    await lookup(this.#lookup, key, position, (providers) => {
+    if (!wanted || this.#isComplete(key, position, local)) return
+    const onProviders = (providers: ReadonlyArray<WirePeer>) => {
       const named = providers.map(({ addresses, id }) => ({ addresses, id: this.#options.environment.idText(id) }))
       for (const { addresses, id } of named.toSorted(this.#lastHeardFirst)) found(id, addresses)
       return wanted
-    })
+    }
+    await lookup(this.#lookup, { key, position, onProviders })
   }
 
-  /** Whether others would tell nothing new: a keeper has all records of a key, and where nobody is silent they are true. */
-  #knowsBest(key: Uint8Array, position: Position, local: ReadonlyArray<Member>): boolean {
-    const { region } = this.#membership
-    if (local.length > 0) return local.some(({ late }) => !late) && region.isKeeper(position)
-    // Of who is no member any more there may be a record: others may have heard it since.
-    return region.hasEverything() && this.store.get(key, this.#now() / 1000).length === 0
+  /** Whether other members could name no further provider. */
+  #isComplete(key: Uint8Array, position: Position, local: ReadonlyArray<Member>): boolean {
+    const { neighbourhood } = this.#membership
+    // Where a provider is late, another member may know one that is not.
+    if (local.length > 0) return local.some(({ late }) => !late) && neighbourhood.isKeeper(position)
+    // A record of an evicted peer is a hint: other members may have heard from that peer since.
+    return neighbourhood.hasEverything() && this.store.get(key, this.#now() / 1000).length === 0
   }
 
-  /** Adds keys to what this node provides, and hands them out to their keepers. */
+  /** Adds keys to those that this node provides; resolves when the members that store them have the records. */
   async advertise(keys: ReadonlyArray<Uint8Array>): Promise<void> {
-    if (!this.#left) await this.#ownKeys.advertise(keys)
+    if (!this.#left) await this.#reprovider.advertise(keys)
   }
 
-  /** Stops providing keys; peers of our kind forget them at once. */
+  /** Stops providing keys. Members that gossip drop the records at once. */
   withdraw(keys: ReadonlyArray<Uint8Array>): void {
-    this.#ownKeys.withdraw(keys)
+    this.#reprovider.withdraw(keys)
   }
 
   // --- time ---------------------------------------------------------------------------------------------------
@@ -266,14 +283,14 @@ export class Kademlia {
     this.#after(newcomerMillis, () => {
       const newcomers = new Set(this.#newcomers)
       this.#newcomers = []
-      this.#ownKeys.handToNewcomers(newcomers)
+      this.#reprovider.handToNewcomers(newcomers)
     })
   }
 
   #tick(awoke: boolean): void {
     const now = this.#now()
     this.store.sweep(now / 1000, sweptPerTick)
-    this.#ownKeys.refresh(now, awoke)
+    this.#reprovider.refresh(now, awoke)
     this.#membership.tick(awoke)
   }
 

@@ -1,13 +1,13 @@
-/** Kademlia's metric: the exclusive or of two sha2-256 hashes, compared as a number. */
+/** Kademlia's distance: the exclusive or of two sha2-256 hashes, compared as a number. */
 import { hash } from "node:crypto"
 
-/** Where a key or a peer lies. */
+/** The sha2-256 hash that a key or a peer is placed by. */
 export type Position = Uint8Array
 
 /** The position of a DHT key or of a peer id, from its bytes. */
 export const positionOf = (bytes: Uint8Array): Position => hash("sha256", bytes, "buffer")
 
-/** Negative where `a` is closer to `target` than `b`. */
+/** Negative if `a` is closer to `target` than `b`, positive if it is further away. */
 export const compare = (target: Position, a: Position, b: Position): number => {
   for (let index = 0; index < target.length; index++) {
     const byte = target[index] ?? 0
@@ -17,7 +17,7 @@ export const compare = (target: Position, a: Position, b: Position): number => {
   return 0
 }
 
-/** The `count` items closest to `target` of those that pass, the closest first. Few of many: no full sort. */
+/** The `count` items closest to `target` among those that pass, the closest first. Avoids a full sort. */
 export const closest = <A extends { readonly position: Position }>(
   target: Position,
   items: Iterable<A>,

@@ -1,7 +1,7 @@
 /** The router's metrics, under Spegel's names where it has them. */
 import * as Background from "@spegel-ts/background/Background"
 import { type Context, Effect, Metric, Schedule, type Scope } from "effect"
-import type { KademliaCounts } from "../dht/Dht.ts"
+import type { DhtCounts } from "../dht/Dht.ts"
 import type { TransportCounts } from "../dht/rpc/Libp2pTransport.ts"
 
 const attributes = { router: "libp2p" }
@@ -53,7 +53,7 @@ const publishInterval = "5 seconds"
 
 /** Publishes what the core and its transport count, every few seconds while the scope is open: counting itself is free. */
 export const publish = (
-  read: () => { readonly kademlia: KademliaCounts; readonly transport: TransportCounts }
+  read: () => { readonly dht: DhtCounts; readonly transport: TransportCounts }
 ): Effect.Effect<void, never, Scope.Scope> => {
   const published = new Map<string, number>()
   /** What has been added to a count since it was last published. */
@@ -63,12 +63,12 @@ export const publish = (
     return total - before
   }
   const once = Effect.suspend(() => {
-    const { kademlia, transport } = read()
+    const { dht, transport } = read()
     return Effect.all([
-      Metric.update(peers, kademlia.members),
-      Metric.update(records, kademlia.records),
-      Metric.update(ownKeys, kademlia.ownKeys),
-      Metric.update(evictions, growth("evictions", kademlia.evictions)),
+      Metric.update(peers, dht.members),
+      Metric.update(records, dht.records),
+      Metric.update(ownKeys, dht.ownKeys),
+      Metric.update(evictions, growth("evictions", dht.evictions)),
       Metric.update(bytesSent, growth("bytes", transport.bytesSent)),
       ...[...transport.requests].map(([name, total]) => {
         const [type = "", outcome = ""] = name.split(" ")

@@ -1,31 +1,43 @@
-/** Asks the members closest to a key who provides it, and does not wait for those that are slow. */
+/** One lookup: asks the members closest to a key who provides it, and hedges to further ones when those are slow. */
 import type { Membership } from "../members/Membership.ts"
 import { type Member, roundTripOf } from "../members/MemberTable.ts"
 import { MessageType, type WirePeer } from "../rpc/Message.ts"
-import { type Environment, message, replication, settlingMillis } from "../rpc/Protocol.ts"
+import { type After, type Environment, message, replication, settlingMillis } from "../rpc/Protocol.ts"
 
-/** Who is asked at once, and how many must have answered before "nobody has it" is certain. */
+/** How many members are asked at once. So many have to answer before it is certain that nobody provides the key. */
 const askAtOnce = 3
 const maxAsked = 8
-/** When another one is asked beside those that have not answered: twice what the slowest usually needs, within these. */
+/** How long to wait before also asking the next member: twice the usual round trip of the last one, within these bounds. */
 const minHedgeMillis = 8
 const maxHedgeMillis = 15
-/** However many do not answer. */
+/** A lookup ends after this time, even if no member has answered. */
 const maxLookupMillis = 400
 
 export interface LookupOptions {
   readonly membership: Membership
   readonly environment: Environment
-  /** Calls back later; gives what cancels it. */
-  readonly after: (millis: number, run: () => void) => () => void
+  readonly after: After
 }
+
+/** What to look for. */
+export interface Wanted {
+  readonly key: Uint8Array
+  /** The key's position. */
+  readonly position: Uint8Array
+  /** Called with the providers that each answer names; returns false when no more are wanted. */
+  readonly onProviders: (providers: ReadonlyArray<WirePeer>) => boolean
+}
+
+/** Asks until three members have answered or no more is wanted. Resolves then, or when nobody is left to ask. */
+export const lookup = (options: LookupOptions, wanted: Wanted): Promise<void> =>
+  new Promise((resolve) => new Lookup(options, wanted, resolve).start())
 
 const isNewcomer = ({ since }: Member, now: number): boolean => now - since < settlingMillis
 
-/** The smaller, the sooner a member is asked: all of them are to keep the key's records. */
+/** Members with a smaller rank are asked first, though all of them store the key's records. */
 const rank = (member: Member, now: number): number => member.lastHeard === 0 ? 2 : isNewcomer(member, now) ? 1 : 0
 
-/** Who is asked, in this order. Those that are late are left out, unless there is nobody else. */
+/** The members to ask, in this order. Late ones are left out unless all are late. */
 const candidatesOf = ({ environment, membership }: LookupOptions, position: Uint8Array): Array<Member> => {
   const now = environment.now()
   const keepers = membership.members.closest(position, replication)
@@ -36,66 +48,76 @@ const candidatesOf = ({ environment, membership }: LookupOptions, position: Uint
     .map(({ member }) => member)
 }
 
-/**
- * Asks until three have answered or `onProviders` returns false, which means that it wants no more. Resolves then, or when
- * nobody is left to ask.
- */
-export const lookup = (
-  options: LookupOptions,
-  key: Uint8Array,
-  position: Uint8Array,
-  onProviders: (providers: ReadonlyArray<WirePeer>) => boolean
-): Promise<void> =>
-  new Promise((resolve) => {
-    const { after, environment, membership } = options
-    const candidates = candidatesOf(options, position)
-    let asked = 0
-    let asking = 0
-    /** Answers that count: that a newcomer has no record says little. */
-    let answered = 0
-    let done = false
-    let cancelHedge: () => void = () => undefined
+class Lookup {
+  readonly #options: LookupOptions
+  readonly #wanted: Wanted
+  readonly #onDone: () => void
+  readonly #candidates: Array<Member>
+  readonly #cancelDeadline: () => void
+  #cancelHedge: () => void = () => undefined
+  #asked = 0
+  #unanswered = 0
+  /** Answers that count. A newcomer that knows no provider does not: it may not have been sent its records yet. */
+  #answered = 0
+  #done = false
 
-    const finish = () => {
-      done = true
-      cancelHedge()
-      cancelDeadline()
-      resolve()
-    }
-    const cancelDeadline = after(maxLookupMillis, finish)
+  constructor(options: LookupOptions, wanted: Wanted, onDone: () => void) {
+    this.#options = options
+    this.#wanted = wanted
+    this.#onDone = onDone
+    this.#candidates = candidatesOf(options, wanted.position)
+    this.#cancelDeadline = options.after(maxLookupMillis, () => this.#finish())
+  }
 
-    const settle = () => {
-      if (done) return
-      if (answered >= askAtOnce) return finish()
-      for (let missing = askAtOnce - asking - answered; missing > 0 && ask(); missing--);
-      if (asking === 0) finish()
-    }
-    const hedge = (member: Member) => {
-      cancelHedge()
-      cancelHedge = after(Math.min(maxHedgeMillis, Math.max(minHedgeMillis, 2 * roundTripOf(member))), () => {
-        if (!done) ask()
-      })
-    }
-    const ask = (): boolean => {
-      const member = asked < maxAsked ? candidates.shift() : undefined
-      if (member === undefined) return false
-      asked++
-      asking++
-      hedge(member)
-      membership.query(member, message(MessageType.getProviders, key)).then(
-        ({ closer, providers }) => {
-          if (providers.length > 0 || !isNewcomer(member, environment.now())) answered++
-          const news = membership.told(closer, member.id)
-          // Who has just joined knows few, and learns of those that are to keep the key while it asks.
-          candidates.push(...news)
-          if (!done && providers.length > 0 && !onProviders(providers)) finish()
-        },
-        () => undefined
-      ).finally(() => {
-        asking--
-        settle()
-      })
-      return true
-    }
-    settle()
-  })
+  start(): void {
+    this.#settle()
+  }
+
+  /** Keeps three requests going, and ends the lookup when it is over. */
+  #settle(): void {
+    if (this.#done) return
+    if (this.#answered >= askAtOnce) return this.#finish()
+    for (let missing = askAtOnce - this.#unanswered - this.#answered; missing > 0 && this.#askNext(); missing--);
+    if (this.#unanswered === 0) this.#finish()
+  }
+
+  /** Asks the next candidate; false if there is none. */
+  #askNext(): boolean {
+    const member = this.#asked < maxAsked ? this.#candidates.shift() : undefined
+    if (member === undefined) return false
+    this.#asked++
+    this.#unanswered++
+    this.#hedgeAfter(member)
+    void this.#ask(member).finally(() => {
+      this.#unanswered--
+      this.#settle()
+    })
+    return true
+  }
+
+  #hedgeAfter(member: Member): void {
+    const delay = Math.min(maxHedgeMillis, Math.max(minHedgeMillis, 2 * roundTripOf(member)))
+    this.#cancelHedge()
+    this.#cancelHedge = this.#options.after(delay, () => {
+      if (!this.#done) this.#askNext()
+    })
+  }
+
+  #ask(member: Member): Promise<void> {
+    const { environment, membership } = this.#options
+    const { key, onProviders } = this.#wanted
+    return membership.detector.query(member, message(MessageType.getProviders, key)).then(({ closer, providers }) => {
+      if (providers.length > 0 || !isNewcomer(member, environment.now())) this.#answered++
+      // A node that has just joined knows few members. The answers name those that store the key's records.
+      this.#candidates.push(...membership.learn(closer, member.id))
+      if (!this.#done && providers.length > 0 && !onProviders(providers)) this.#finish()
+    }, () => undefined)
+  }
+
+  #finish(): void {
+    this.#done = true
+    this.#cancelHedge()
+    this.#cancelDeadline()
+    this.#onDone()
+  }
+}

@@ -1,15 +1,15 @@
 /**
- * Gets to know members that others told of, one after the other: when a whole cluster starts, the news of who is there and
- * the first connections of all come before the many between all.
+ * Meets the members that gossip named, one after the other. When a whole cluster starts, gossip about who is there and the
+ * first connections of every node come before the many connections between all of them.
  */
 import type { Member } from "./MemberTable.ts"
 
-export interface AcquaintanceOptions {
-  /** Members that are known so far, heard or not. */
+export interface IntroductionsOptions {
+  /** How many members are known so far, heard from or not. */
   readonly known: () => number
-  /** Whether this node is to look after a member. */
+  /** Whether this node monitors the member: only those are met. */
   readonly isWanted: (member: Member) => boolean
-  /** Asks a member for a first answer; never rejects. */
+  /** Sends a first request to a member; never rejects. */
   readonly meet: (member: Member) => Promise<void>
   readonly now: () => number
   readonly random: () => number
@@ -18,19 +18,19 @@ export interface AcquaintanceOptions {
 }
 
 const delayMillis = 500
-/** A table that grows faster than this within the delay is one of a network that starts. */
+/** A table that grows faster than this within the delay belongs to a network that starts. */
 const growth = 1.1
-/** Pauses are in proportion to what a meeting costs; who does not answer in seconds has cost nothing. */
+/** A pause is proportional to what the meeting before it cost. A member that took seconds to time out cost nothing. */
 const minPauseMillis = 10
 const pauseShare = 4
 const maxPauseMillis = 1000
 
-export class Acquaintance {
-  readonly #options: AcquaintanceOptions
+export class Introductions {
+  readonly #options: IntroductionsOptions
   #waiting: Array<Member> = []
   #running = false
 
-  constructor(options: AcquaintanceOptions) {
+  constructor(options: IntroductionsOptions) {
     this.#options = options
   }
 

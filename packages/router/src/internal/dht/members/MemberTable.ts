@@ -1,8 +1,8 @@
-/** The table of who is in the network: everybody, up to a bound, since a lookup then asks the right ones at once. */
+/** The table of all members of the network, up to a bound: a lookup finds the right ones to ask in its first round. */
 import { closest, compare, type Position, positionOf } from "../Distance.ts"
 import type { WirePeer } from "../rpc/Message.ts"
 
-/** A peer as it is told of: nothing here is believed before it was heard or vouched for. */
+/** A peer as a message named it. It does not count before this node heard from it, or a second peer named it too. */
 export interface PeerRecord {
   readonly id: string
   readonly idBytes: Uint8Array
@@ -10,7 +10,7 @@ export interface PeerRecord {
   readonly addresses: ReadonlyArray<Uint8Array>
 }
 
-/** What is remembered of a peer that a frame told of: copies, since the views would keep whole frames alive. */
+/** The record of a peer that a frame named. It holds copies, since views would keep whole frames in memory. */
 export const copied = (id: string, { addresses, id: idBytes }: WirePeer): PeerRecord => ({
   id,
   idBytes: idBytes.slice(),
@@ -22,26 +22,26 @@ export interface Member {
   readonly id: string
   readonly idBytes: Uint8Array
   readonly position: Position
-  /** Where it counts among the identities of one address. */
-  readonly site: string
-  /** Multiaddrs in binary, the one to try first in front. */
+  /** The members with the same address, of which there may be a few only. */
+  readonly group: string
+  /** Multiaddrs in binary, in the order in which to try them. */
   addresses: ReadonlyArray<Uint8Array>
-  /** Milliseconds on the core's clock; 0 for a member that others told of and that was never heard. */
+  /** When this node last heard from it, in milliseconds on the core's clock; 0 if never. */
   lastHeard: number
-  /** When it was heard, or told of, for the first time. */
+  /** When this node heard from it, or another named it, for the first time. */
   since: number
-  /** Who told of it first, and whether another one has since: one peer's word alone counts for little. */
-  voucher: string | undefined
-  vouched: boolean
+  /** The peer that named it first, and whether another one has since: one peer's word alone does not count. */
+  witness: string | undefined
+  corroborated: boolean
   /** Timeouts in a row. */
   timeouts: number
-  /** Did not answer the last request in time. What it sends by itself is no answer. */
+  /** Did not answer the last request in time. A message that it sends unasked does not clear this. */
   late: boolean
-  /** Has closed its connection to spare it, and is there all the same. */
+  /** Has closed the connection because it was unused, and is still a member. */
   resting: boolean
-  /** Smoothed round trip in milliseconds; none before the first answer. */
+  /** Smoothed round trip in milliseconds; undefined before the first answer. */
   roundTrip: number | undefined
-  /** Speaks our own protocol. */
+  /** Speaks our gossip protocol. */
   ours: boolean
   servicePort: number | undefined
   agent: string | undefined
@@ -50,47 +50,47 @@ export interface Member {
 interface Evicted {
   readonly member: Member
   readonly since: number
-  /** It has said that it stops: what still comes from it is old. */
+  /** It has said goodbye: what still arrives from it was sent before. */
   readonly left: boolean
   retryAt: number
   backoff: number
 }
 
 export const maxMembers = 10_000
-/** A peer with many names is one peer: identities that one address may bring in. */
-const maxMembersOfSite = 16
+/** Members that one address may have, so that one machine cannot fill the table with ids. */
+const maxMembersOfGroup = 16
 const firstBackoff = 5000
 const maxBackoff = 60_000
-/** Between two tries of a peer that sends something. */
+/** Between two attempts to reach an evicted peer that sends something. */
 const minPause = 1000
-/** The evicted are tried again for this long, so that a healed partition merges by itself. */
+/** Evicted peers are retried for this long, so that the two sides of a healed partition find each other. */
 const forgetAfter = 3_600_000
 const maxEvicted = 1000
 
-/** What a member that was never measured is taken to need, in milliseconds. */
+/** The round trip assumed for a member that was never measured, in milliseconds. */
 const usualRoundTrip = 50
 export const roundTripOf = ({ roundTrip }: Member): number => roundTrip ?? usualRoundTrip
 
-/** Whether a member is of our kind, and there to be told something. */
+/** Whether a member speaks our gossip protocol, and was heard from. */
 export const isSpeaker = ({ lastHeard, ours }: Member): boolean => ours && lastHeard > 0
 
-/** A member as others are told of it. */
+/** A member as messages name it. */
 export const toWire = ({ addresses, idBytes }: Member): WirePeer => ({ id: idBytes, addresses })
 
-/** Whether a member counts: it was heard, or two others told of it. */
-export const isKnown = ({ lastHeard, vouched }: Member): boolean => lastHeard > 0 || vouched
+/** Whether a member counts: this node heard from it, or two others named it. */
+export const isKnown = ({ lastHeard, corroborated }: Member): boolean => lastHeard > 0 || corroborated
 
-export class Members {
+export class MemberTable {
   readonly #members = new Map<string, Member>()
   readonly #evicted = new Map<string, Evicted>()
-  readonly #sites = new Map<string, number>()
-  readonly #siteOf: (addresses: ReadonlyArray<Uint8Array>) => string
-  /** Differs between two nodes that have heard different members. */
+  readonly #groups = new Map<string, number>()
+  readonly #groupOf: (addresses: ReadonlyArray<Uint8Array>) => string
+  /** Differs between two nodes that have heard from different members. */
   fingerprint = 0
 
-  /** `siteOf` names the place of a peer from its addresses, of which each may hold a few only. */
-  constructor(siteOf: (addresses: ReadonlyArray<Uint8Array>) => string) {
-    this.#siteOf = siteOf
+  /** `groupOf` gives the group of a peer from its addresses. */
+  constructor(groupOf: (addresses: ReadonlyArray<Uint8Array>) => string) {
+    this.#groupOf = groupOf
   }
 
   get size(): number {
@@ -110,12 +110,12 @@ export class Members {
     return closest(target, this.#members.values(), count, isKnown)
   }
 
-  /** A peer that may become a member. */
+  /** A record as a member that is not in the table: it may be sent requests. */
   candidate(peer: PeerRecord): Member {
     return this.#make(peer)
   }
 
-  /** Whether a member is one of the `count` closest to `target`: ends as soon as so many are closer. */
+  /** Whether a member is one of the `count` closest to `target`: stops as soon as `count` others are closer. */
   isAmongClosest(member: Member, target: Position, count: number): boolean {
     let closer = 0
     for (const other of this.#members.values()) {
@@ -124,7 +124,7 @@ export class Members {
     return true
   }
 
-  /** Adds a peer that was heard, or renews it; none where too many others come from the same place. */
+  /** Adds or renews a peer that was heard from; undefined if its group is full. */
   heard(peer: PeerRecord, now: number): { readonly member: Member; readonly isNew: boolean } | undefined {
     const before = this.#evicted.get(peer.id)?.member
     const known = this.#members.get(peer.id)
@@ -142,7 +142,7 @@ export class Members {
     return { member, isNew }
   }
 
-  /** Whether a peer that was taken out has its turn to be tried again, which it then has had. */
+  /** An evicted peer if it is time to retry it, which postpones its next retry; undefined otherwise. */
   takeTurn(id: string, now: number): Member | undefined {
     const evicted = this.#evicted.get(id)
     if (evicted === undefined || evicted.left || evicted.retryAt - evicted.backoff + minPause > now) return undefined
@@ -150,48 +150,48 @@ export class Members {
     return evicted.member
   }
 
-  /** A peer that was taken out although it had not said that it stops: it may be there after all. */
-  evictedAs(id: string): Member | undefined {
+  /** A peer that was evicted without having said goodbye: it may still be there. */
+  evicted(id: string): Member | undefined {
     const evicted = this.#evicted.get(id)
     return evicted?.left === true ? undefined : evicted?.member
   }
 
-  /** Those that were taken out after a moment, or said that they stop. */
+  /** Members that left since a moment, with or without a goodbye. */
   evictedSince(moment: number): ReadonlyArray<Member> {
     return [...this.#evicted.values()].flatMap(({ member, since }) => since >= moment ? member : [])
   }
 
-  /** Notes a peer that `voucher` told of; gives it where it is news, or where it counts from now on. */
-  told(peer: PeerRecord, voucher: string, now: number): Member | undefined {
+  /** Records that `witness` named a peer; returns it if it is new, or if it counts from now on. */
+  learn(peer: PeerRecord, witness: string, now: number): Member | undefined {
     const known = this.#members.get(peer.id)
     if (known !== undefined) {
-      if (isKnown(known) || known.voucher === voucher) return undefined
-      known.vouched = true
+      if (isKnown(known) || known.witness === witness) return undefined
+      known.corroborated = true
       return known
     }
     const evicted = this.#evicted.get(peer.id)
     if (evicted !== undefined) {
-      // Somebody has heard it again: its turn is now, but not more often than the first time.
+      // Somebody has heard from it again: retry it now, but not more often than after the first eviction.
       evicted.retryAt = Math.min(evicted.retryAt, Math.max(now, evicted.retryAt - evicted.backoff + firstBackoff))
       return undefined
     }
     if (this.#members.size >= maxMembers) return undefined
     const member = this.#make(peer)
     if (!this.#enter(member)) return undefined
-    member.voucher = voucher
+    member.witness = witness
     member.since = now
     this.#members.set(peer.id, member)
     return member
   }
 
-  /** Takes a peer out; with `retry` it is tried again now and then. `left`: it has said that it stops. */
+  /** Takes a member out. With `retry` it is retried later. `left` means that it said goodbye. */
   evict(id: string, now: number, options: { readonly retry: boolean; readonly left?: boolean }): void {
     const member = this.#members.get(id)
     if (member === undefined) return
     this.#members.delete(id)
     this.#leave(member)
     if (member.lastHeard > 0) this.fingerprint ^= mark(member.position)
-    // Nobody can vouch for a peer that was never heard.
+    // A peer that this node never heard from may not exist.
     if (options.retry && member.lastHeard > 0) {
       const [oldest] = this.#evicted.keys()
       if (oldest !== undefined && this.#evicted.size >= maxEvicted) this.#evicted.delete(oldest)
@@ -200,7 +200,7 @@ export class Members {
     }
   }
 
-  /** Drops those that one peer told of before a moment, and that nobody has heard or told of since. */
+  /** Drops peers that only one witness named, before a moment. */
   forgetRumours(before: number): void {
     for (const member of this.#members.values()) {
       if (!isKnown(member) && member.since < before) {
@@ -210,7 +210,7 @@ export class Members {
     }
   }
 
-  /** Up to `count` evicted peers whose turn it is; each call puts their next turn further away. */
+  /** Up to `count` evicted peers that are due for a retry; each call doubles the pause before their next one. */
   dueForRetry(now: number, count: number): Array<Member> {
     const due: Array<Member> = []
     for (const [id, evicted] of this.#evicted) {
@@ -224,17 +224,17 @@ export class Members {
     return due
   }
 
-  #enter({ site }: Member): boolean {
-    const there = this.#sites.get(site) ?? 0
-    if (there >= maxMembersOfSite) return false
-    this.#sites.set(site, there + 1)
+  #enter({ group }: Member): boolean {
+    const there = this.#groups.get(group) ?? 0
+    if (there >= maxMembersOfGroup) return false
+    this.#groups.set(group, there + 1)
     return true
   }
 
-  #leave({ site }: Member): void {
-    const left = (this.#sites.get(site) ?? 1) - 1
-    if (left === 0) this.#sites.delete(site)
-    else this.#sites.set(site, left)
+  #leave({ group }: Member): void {
+    const left = (this.#groups.get(group) ?? 1) - 1
+    if (left === 0) this.#groups.delete(group)
+    else this.#groups.set(group, left)
   }
 
   #make({ addresses, id, idBytes, position }: PeerRecord, before?: Member): Member {
@@ -242,12 +242,12 @@ export class Members {
       id,
       idBytes,
       position,
-      site: this.#siteOf(addresses),
+      group: this.#groupOf(addresses),
       addresses,
       lastHeard: 0,
       since: 0,
-      voucher: undefined,
-      vouched: false,
+      witness: undefined,
+      corroborated: false,
       timeouts: 0,
       late: false,
       resting: false,
@@ -259,5 +259,5 @@ export class Members {
   }
 }
 
-/** A number that stands for a node in a fingerprint. */
+/** The number that stands for a node in a fingerprint. */
 export const mark = (position: Position): number => Buffer.from(position.buffer, position.byteOffset, 4).readInt32BE()

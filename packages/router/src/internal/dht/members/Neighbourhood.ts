@@ -1,28 +1,29 @@
-/** Where a node lies among the members: whose keys are its own too, whom it looks after, and which records it has whole. */
+/** This node's place among the members: which of them it monitors, and which records it stores completely. */
 import { closest, compare, type Position } from "../Distance.ts"
 import { replication, settlingMillis } from "../rpc/Protocol.ts"
-import { isSpeaker, type Member, type Members } from "./MemberTable.ts"
+import { isSpeaker, type Member, type MemberTable } from "./MemberTable.ts"
 
-export interface RegionOptions {
+export interface NeighbourhoodOptions {
+  /** This node's own position. */
   readonly position: Position
-  readonly members: Members
+  readonly members: MemberTable
   readonly now: () => number
-  /** When own records are sent again. */
+  /** How often own records are sent again. */
   readonly refreshMillis: number
 }
 
-/** The members closest to this node are taken to be the same for so long. */
-const sameMillis = 500
-/** Up to here everybody looks after everybody; in a larger network each after its own region. */
+/** How long the list of neighbours is cached. */
+const cacheMillis = 500
+/** Up to this size every node monitors every other; beyond it, only its neighbours. */
 export const everybodyUpTo = 128
 
-export class Region {
-  readonly #options: RegionOptions
-  /** When this node began, or began again after it was suspended. */
+export class Neighbourhood {
+  readonly #options: NeighbourhoodOptions
+  /** When this node started, or last woke up from a suspension. */
   #since: number
-  #near: { readonly since: number; readonly members: ReadonlyArray<Member> } = { since: -Infinity, members: [] }
+  #cached: { readonly since: number; readonly members: ReadonlyArray<Member> } = { since: -Infinity, members: [] }
 
-  constructor(options: RegionOptions) {
+  constructor(options: NeighbourhoodOptions) {
     this.#options = options
     this.#since = options.now()
   }
@@ -32,23 +33,23 @@ export class Region {
     this.#since = this.#options.now()
   }
 
-  /** The members whose keys are this node's too. */
+  /** The members closest to this node: they store the same keys. */
   neighbours(): ReadonlyArray<Member> {
     const { members, now, position } = this.#options
-    // Looking through thousands for each of thousands would be most of the work of a start.
-    if (now() - this.#near.since > sameMillis) {
-      this.#near = { since: now(), members: members.closest(position, replication) }
+    // To search thousands of members for each of thousands would be most of the work of a start.
+    if (now() - this.#cached.since > cacheMillis) {
+      this.#cached = { since: now(), members: members.closest(position, replication) }
     }
-    return this.#near.members
+    return this.#cached.members
   }
 
-  /** Members that this node looks after. */
-  watched(): ReadonlyArray<Member> {
+  /** The members that this node monitors. */
+  monitored(): ReadonlyArray<Member> {
     const { members } = this.#options
     return members.size <= everybodyUpTo ? [...members.values()] : this.neighbours()
   }
 
-  /** In a large network only the neighbours of a peer look after it; others get to know it when they need it. */
+  /** Whether a member is left to its own neighbours, as in a large network. This node connects to it when it needs it. */
   isFar(member: Member): boolean {
     const { members, position } = this.#options
     return members.size > everybodyUpTo &&
@@ -56,8 +57,8 @@ export class Region {
   }
 
   /**
-   * Whether this node has all records of a key: it was among the closest when they were handed out, those that have gone
-   * since included, and has been there for long enough to be handed its share.
+   * Whether this node has all records of a key. It then was among the closest when they were handed out, counting members
+   * that have left since, and has been a member long enough to have been sent its share.
    */
   isKeeper(target: Position): boolean {
     const { members, position } = this.#options
@@ -68,8 +69,8 @@ export class Region {
   }
 
   /**
-   * Whether this node has all records there are: the network is so small that everybody keeps everything, and nobody is
-   * new, late or of another kind, who may not have handed out its keys yet.
+   * Whether this node has all records that exist: the network is so small that every node stores every record, and no
+   * member is new, late or of another implementation, so that all have handed out their keys.
    */
   hasEverything(): boolean {
     const now = this.#options.now()
@@ -85,11 +86,11 @@ export class Region {
 
   get #keepsEverything(): boolean {
     const { size } = this.#options.members
-    // In a large network nobody has to look for those that have gone.
+    // The cheap test first: a large network need not count the members that left.
     return size < replication && size + this.#gone.length < replication
   }
 
-  /** Those that have gone since records were handed out. */
+  /** Members that have left since records were last handed out. */
   get #gone(): ReadonlyArray<Member> {
     const { members, now, refreshMillis } = this.#options
     return members.evictedSince(now() - refreshMillis)

@@ -1,15 +1,15 @@
 /**
- * Numbers for DHT keys, in flat arrays: a key costs 16 bytes and its places in two tables, where a map of strings costs 100
- * bytes and gives the garbage collector something to do.
+ * Numbers DHT keys, in flat arrays. A key costs 16 bytes and its slots in two tables; an entry of a map of strings costs 100
+ * bytes and work for the garbage collector.
  */
 import { hash } from "node:crypto"
 
-/** The first 128 bits of a digest tell keys apart: who wants two that are alike has to find a collision of these. */
+/** Keys are compared by the first 128 bits of their digest: to confuse two, an attacker needs a collision of these. */
 const wordsOfKey = 4
 const none = -1
 const initialKeys = 1024
 
-/** A longer copy of an array. */
+/** A longer copy of an array, filled up with zeros. */
 export const grown = <A extends Int32Array | Uint32Array>(array: A, length: number): A => {
   const copy = new (array.constructor as new(length: number) => A)(length)
   copy.set(array)
@@ -18,10 +18,10 @@ export const grown = <A extends Int32Array | Uint32Array>(array: A, length: numb
 
 const multihashLength = 34
 
-/** The words of the key that is being looked at: a lookup leaves nothing to collect. */
+/** The words of the current key. They are shared, so that a lookup allocates nothing. */
 const words = new Uint32Array(wordsOfKey)
 
-/** Takes the words of a key: of the digest in a multihash, or of a digest of whatever else a peer calls a key. */
+/** Reads the words of a key: from the digest in a multihash, or from a digest of whatever else a peer sent as a key. */
 const read = (key: Uint8Array): void => {
   const digest = key.length === multihashLength ? key : hash("sha256", key, "buffer")
   let at = digest.length - 32
@@ -32,24 +32,24 @@ const read = (key: Uint8Array): void => {
 }
 
 export class KeyTable {
-  /** Key numbers by hash, with linear probing; at most half full. */
+  /** Key numbers by hash, with linear probing. At most half of the slots are used. */
   #slots = new Int32Array(2 * initialKeys).fill(none)
   #words = new Uint32Array(initialKeys * wordsOfKey)
   readonly #free: Array<number> = []
   #used = 0
 
-  /** Numbers given out so far are below this. */
+  /** All numbers assigned so far are below this. */
   get limit(): number {
     return this.#used
   }
 
-  /** The number of a key; -1 where it has none. */
+  /** The number of a key; -1 if it has none. */
   find(key: Uint8Array): number {
     read(key)
     return this.#slots[this.#slotOf(words)] ?? none
   }
 
-  /** The number of a key, which gets one where it has none. */
+  /** The number of a key, assigned now if it has none. */
   add(key: Uint8Array): number {
     read(key)
     const known = this.#slots[this.#slotOf(words)] ?? none
@@ -61,13 +61,13 @@ export class KeyTable {
     return number
   }
 
-  /** Takes a key's number back, to give it to another key. */
+  /** Frees a key's number, for another key. */
   remove(number: number): void {
     const mask = this.#slots.length - 1
     let hole = this.#slotOf(this.#wordsOf(number))
     this.#slots[hole] = none
     this.#free.push(number)
-    // Those behind the hole that it cuts off from their place move up.
+    // Entries behind the hole that could no longer be found from their home slot move into it.
     for (let slot = (hole + 1) & mask; this.#slots[slot] !== none; slot = (slot + 1) & mask) {
       const moved = this.#slots[slot] ?? none
       const home = (this.#words[moved * wordsOfKey] ?? 0) & mask
@@ -82,7 +82,7 @@ export class KeyTable {
     return this.#words.subarray(number * wordsOfKey, (number + 1) * wordsOfKey)
   }
 
-  /** The slot with the key's number, or the empty one where it would stand. */
+  /** The slot with the key's number, or the empty slot for it. */
   #slotOf(wanted: Uint32Array): number {
     const mask = this.#slots.length - 1
     let slot = (wanted[0] ?? 0) & mask

@@ -1,26 +1,26 @@
 /**
- * Records of who provides what. A record is four numbers in flat arrays, in a chain of its key's records, so that hundreds
- * of thousands fit into some megabytes; peers are numbers here, since each provides many keys.
+ * Records of which peer provides which key. A record is four numbers in flat arrays, linked into a chain for each key, so
+ * that hundreds of thousands fit into a few megabytes. Peers are numbered, since each provides many keys.
  *
- * Where there is no room for a new record, one of those makes room that came from the address with the most of them: a peer
- * may have as many names as it likes, and its address is where its connection comes from.
+ * When the store is full, a new record replaces one from the address with the most records. A peer may have any number of
+ * ids, but its address is where its connection comes from.
  */
 import { grown, KeyTable } from "./KeyTable.ts"
 
-/** One peer may fill no more than its share. */
+/** The share of one peer. */
 const maxRecordsOfPeer = 100_000
 const maxProvidersOfKey = 64
-/** What many peers may fill together: 24 MiB. */
+/** Of all peers together: 24 MiB. */
 const maxRecords = 400_000
 const initialRecords = 1024
 /**
- * Records looked at, at random, for the one that makes room: an address that has a quarter of them all is missed once in
- * ten thousand times, and another that has many makes room then.
+ * How many random records are sampled for the one to replace. An address that holds a quarter of all records is missed
+ * once in ten thousand times; a record of another large holder is replaced then.
  */
 const looks = 32
 const none = -1
 
-/** Where records come from. */
+/** An address that records came from. */
 interface Origin {
   readonly address: string
   count: number
@@ -28,7 +28,7 @@ interface Origin {
 
 interface Owner {
   readonly id: string
-  /** Where it was when its first record came. */
+  /** Its address when its first record came. */
   readonly origin: Origin
   count: number
 }
@@ -37,36 +37,36 @@ export class ProviderStore {
   readonly #keys = new KeyTable()
   /** The first record of each key number. */
   #heads = new Int32Array(initialRecords).fill(none)
-  /** Of each record: its peer, when it expires in seconds, and the next one of the same key. */
+  /** For each record: its peer, its expiry in seconds, and the next record of the same key. */
   #recordPeers = new Int32Array(initialRecords)
   #expiries = new Uint32Array(initialRecords)
   #nexts = new Int32Array(initialRecords)
-  /** The key number of each record; none where it is free. */
+  /** The key number of each record; `none` if the record is free. */
   #recordKeys = new Int32Array(initialRecords).fill(none)
   readonly #freeRecords: Array<number> = []
   #usedRecords = 0
   readonly #numbers = new Map<string, number>()
   readonly #peers: Array<Owner> = []
-  /** Numbers of peers that have no record left. */
+  /** Numbers of peers without records, for other peers. */
   readonly #freePeers: Array<number> = []
   readonly #origins = new Map<string, Origin>()
   readonly #random: () => number
   #size = 0
   #swept = 0
 
-  /** `random` gives numbers from 0 to 1. */
+  /** `random` returns numbers from 0 to 1. */
   constructor(random: () => number) {
     this.#random = random
   }
 
-  /** Records held, expired ones included until they are swept. */
+  /** How many records are held, including expired ones that were not swept yet. */
   get size(): number {
     return this.#size
   }
 
   /**
-   * Adds or renews a record of a peer that is connected from `address`; false where the peer has as many as it may. Times
-   * are in seconds.
+   * Adds or renews a record of a peer that is connected from `address`; false if the peer's share is used up. `expiry` is
+   * in seconds.
    */
   add(key: Uint8Array, peer: string, address: string, expiry: number): boolean {
     const known = this.#keys.find(key)
@@ -84,19 +84,20 @@ export class ProviderStore {
     return true
   }
 
-  /** Peers that provide a key at `now`, in seconds. */
+  /** The peers that provide a key at `now`, in seconds. */
   get(key: Uint8Array, now: number): ReadonlyArray<string> {
     return this.#chain(this.#keys.find(key)).flatMap((record) =>
       (this.#expiries[record] ?? 0) > now ? this.#peers[this.#recordPeers[record] ?? none]?.id ?? [] : []
     )
   }
 
+  /** Removes the record of one peer for a key. */
   remove(key: Uint8Array, peer: string): void {
     const number = this.#numbers.get(peer)
     if (number !== undefined) this.#removeOf(this.#keys.find(key), (record) => this.#recordPeers[record] === number)
   }
 
-  /** Forgets all that a peer provides. */
+  /** Removes all records of a peer. */
   removePeer(peer: string): void {
     const number = this.#numbers.get(peer)
     if (number === undefined) return
@@ -108,7 +109,7 @@ export class ProviderStore {
     }
   }
 
-  /** Removes a record of whoever has most. */
+  /** Removes a record of the address with the most among those sampled. */
   #makeRoom(): void {
     let chosen = none
     let most = 0
@@ -126,14 +127,14 @@ export class ProviderStore {
     return this.#peers[this.#recordPeers[record] ?? none]?.origin
   }
 
-  /** The oldest of those records of a key that came from the address with the most of them. */
+  /** The oldest of a key's records from the address with the most of them. */
   #mostlyFromOneAddress(chain: ReadonlyArray<number>): number {
     const groups = [...Map.groupBy(chain, (record) => this.#originOf(record)).values()]
     const largest = groups.reduce((one, other) => other.length > one.length ? other : one)
     return largest[0] ?? none
   }
 
-  /** Looks at the next `count` keys and drops what has expired: called often, it never holds up a lookup. */
+  /** Drops expired records of the next `count` keys. In small steps, it never holds up a lookup. */
   sweep(now: number, count: number): void {
     const end = Math.min(this.#swept + count, this.#keys.limit)
     for (let key = this.#swept; key < end; key++) this.#removeOf(key, (record) => (this.#expiries[record] ?? 0) <= now)
@@ -154,7 +155,7 @@ export class ProviderStore {
     for (const record of this.#chain(key)) if (gone(record)) this.#remove(record)
   }
 
-  /** Adds a record behind the others of its key. */
+  /** Appends a record to the chain of its key. */
   #append(key: number, peer: number, expiry: number): void {
     const record = this.#freeRecords.pop() ?? this.#usedRecords++
     if (record >= this.#nexts.length) {
@@ -189,7 +190,7 @@ export class ProviderStore {
     this.#count(this.#recordPeers[record] ?? none, -1)
   }
 
-  /** A peer has one record more, or less: its number is used again when its last record is gone. */
+  /** Counts a peer's record, added or removed. The peer's number is freed with its last record. */
   #count(peer: number, change: 1 | -1): void {
     const owner = this.#peers[peer]
     if (owner === undefined) return

@@ -1,39 +1,41 @@
 /**
- * What this node provides, and the care for its records: handed out in batches, one for each member that is to keep them,
- * to newcomers when they come, and again before they expire.
+ * The keys that this node provides. It hands their records out in batches, one for each member that is to store them: when
+ * they are advertised, to new members, and again before the records expire.
  */
 import { type Position, positionOf } from "../Distance.ts"
 import type { Membership } from "../members/Membership.ts"
 import { isSpeaker, type Member } from "../members/MemberTable.ts"
-import { bytesOf, type Environment, message, NoteType, replication, textOf, type Transport } from "../rpc/Protocol.ts"
+import { bytesOf, type Environment, GossipType, message, replication, textOf, type Transport } from "../rpc/Protocol.ts"
 
-export interface OwnKeysOptions {
+export interface ReproviderOptions {
   readonly membership: Membership
   readonly transport: Transport
   readonly environment: Environment
+  /** How often records are sent again. */
   readonly refreshMillis: number
   /** Calls back later, unless the node has stopped by then. */
   readonly after: (millis: number, run: () => void) => void
 }
 
 const membersAtOnce = 8
-/** Keys are text, which is kept once, until they are sent. */
+/** Keys are stored as text, which all batches share, and turned into bytes when they are sent. */
 const keysPerRequest = 1000
-/** Keys that are assigned before others have a turn: lookups go on meanwhile. */
+/** The event loop runs other work after so many keys were assigned: lookups go on meanwhile. */
 const keysPerTurn = 64
 const retryMillis = 1000
-/** Keys are handed out again after this share of the interval at the earliest. */
+/** Each key is sent again at a time of its own, between this share of the interval and all of it. */
 const leastSpread = 0.8
-/** So many are looked at one by one; of more it is cheaper to look for all keepers of a key. */
+/** Up to so many newcomers are checked one by one. For more it is cheaper to search for all keepers of each key. */
 const fewNewcomers = 5
 
-export class OwnKeys {
-  /** Keys with the time at which they were handed out. */
+export class Reprovider {
+  /** Each key with the time at which it was last handed out. */
   readonly #keys = new Map<string, number>()
-  readonly #options: OwnKeysOptions
+  readonly #options: ReproviderOptions
   /** No key is due before. */
   #dueAt = Infinity
-  constructor(options: OwnKeysOptions) {
+
+  constructor(options: ReproviderOptions) {
     this.#options = options
   }
 
@@ -45,6 +47,7 @@ export class OwnKeys {
     return this.#keys.has(key)
   }
 
+  /** Adds keys; resolves when their keepers have the records. */
   async advertise(keys: ReadonlyArray<Uint8Array>): Promise<void> {
     const now = this.#options.environment.now()
     const texts = keys.map(textOf)
@@ -53,30 +56,28 @@ export class OwnKeys {
     await this.#handOut(texts)
   }
 
+  /** Removes keys, and tells all members that speak our gossip protocol. */
   withdraw(keys: ReadonlyArray<Uint8Array>): void {
     for (const key of keys) this.#keys.delete(textOf(key))
     for (const member of this.#options.membership.members.values()) this.#tellWithdrawn(member, keys)
   }
 
-  /** Forgets them without a word. */
+  /** Removes all keys without telling anybody. */
   clear(): void {
     this.#keys.clear()
   }
 
   #tellWithdrawn(member: Member, keys: ReadonlyArray<Uint8Array>): void {
     if (!isSpeaker(member) || keys.length === 0) return
-    this.#options.transport.tell(member, keys.map((key) => message(NoteType.withdraw, key)))
+    this.#options.transport.gossip(member, keys.map((key) => message(GossipType.withdraw, key)))
   }
 
-  /** Gives newcomers the keys that they are to keep. */
+  /** Hands new members the records that they are to store. */
   handToNewcomers(newcomers: ReadonlySet<Member>): void {
     void this.#handOut([...this.#keys.keys()], newcomers)
   }
 
-  /**
-   * Hands out again what is due. Keys are due at times of their own, spread over a fifth of the interval. `all`: others
-   * may have forgotten this node meanwhile.
-   */
+  /** Hands out again what is due. With `all` it is everything: other members may have dropped this node's records. */
   refresh(now: number, all: boolean): void {
     if (!all && now <= this.#dueAt) return
     const { refreshMillis } = this.#options
@@ -92,34 +93,41 @@ export class OwnKeys {
   }
 
   async #handOut(keys: ReadonlyArray<string>, only?: ReadonlySet<Member>): Promise<void> {
-    const { after, membership, transport } = this.#options
-    const again: Array<string> = []
-    // The closest to a key are asked for it first, and get it first.
+    const failed = new Set<string>()
+    // The closest member is first: a lookup asks it first.
     const work = (await this.#byKeeper(keys, only)).entries()
-    const send = async () => {
+    const sendOneByOne = async () => {
       for (const [member, assigned] of work) {
-        for (let from = 0; from < assigned.length; from += keysPerRequest) {
-          const batch = assigned.slice(from, from + keysPerRequest).filter((key) => this.#keys.has(key))
-          try {
-            await transport.provide(member, batch.map(bytesOf))
-            membership.heard(member)
-            // Withdrawn meanwhile: that word may have been the faster one.
-            this.#tellWithdrawn(member, batch.filter((key) => !this.#keys.has(key)).map(bytesOf))
-          } catch (error) {
-            membership.failed(member, error)
-            if (membership.members.get(member.id) === member) again.push(...assigned.slice(from))
-            break
-          }
-        }
+        for (const key of await this.#send(member, assigned)) failed.add(key)
       }
     }
-    await Promise.all(Array.from({ length: membersAtOnce }, send))
-    // A keeper that was too busy gets its keys a moment later; one that is gone has been evicted.
-    if (again.length === 0) return
-    after(retryMillis, () => void this.#handOut([...new Set(again)].filter((key) => this.#keys.has(key))))
+    await Promise.all(Array.from({ length: membersAtOnce }, sendOneByOne))
+    if (failed.size === 0) return
+    this.#options.after(retryMillis, () => void this.#handOut([...failed].filter((key) => this.#keys.has(key))))
   }
 
-  /** Groups keys by keeper, so that each peer is sent all of its keys together. */
+  /**
+   * Sends a member the records of its keys. Returns the keys that it did not take because it was too busy; one that did
+   * not answer at all has been evicted, and other members store its keys.
+   */
+  async #send(member: Member, keys: ReadonlyArray<string>): Promise<ReadonlyArray<string>> {
+    const { membership, transport } = this.#options
+    for (let from = 0; from < keys.length; from += keysPerRequest) {
+      const batch = keys.slice(from, from + keysPerRequest).filter((key) => this.#keys.has(key))
+      try {
+        await transport.provide(member, batch.map(bytesOf))
+        membership.heard(member)
+        // The withdrawal of a key may have overtaken its record.
+        this.#tellWithdrawn(member, batch.filter((key) => !this.#keys.has(key)).map(bytesOf))
+      } catch (error) {
+        membership.detector.failed(member, error)
+        return membership.members.get(member.id) === member ? keys.slice(from) : []
+      }
+    }
+    return []
+  }
+
+  /** Groups keys by keeper, so that each member is sent all of its keys together. */
   async #byKeeper(
     keys: ReadonlyArray<string>,
     only: ReadonlySet<Member> | undefined

@@ -1,23 +1,23 @@
-/** Splits a stream into frames of a varint length and that many bytes. Keeps no more than one frame. */
+/** Splits a stream into frames: a varint length, then that many bytes. It buffers one frame at most. */
 
-/** The stream breaks the framing; nothing behind it can be read. */
+/** The stream breaks the framing; nothing after this point can be read. */
 export class InvalidFrame extends Error {
   override readonly name = "InvalidFrame"
 }
 
-/** Twenty peers with a few addresses each are 4 KiB. */
+/** An answer with twenty peers and a few addresses each has 4 KiB. */
 export const maxFrameSize = 64 * 1024
 
 const maxPrefixLength = 3
 
 export class FrameSplitter {
-  /** The frame that is being filled, and how far it is. */
+  /** The incomplete frame, and how many of its bytes have arrived. */
   #frame: Uint8Array | undefined
   #filled = 0
   #length = 0
   #prefix = 0
 
-  /** Frames that `chunk` completes. They are views where a frame lies in one chunk. Throws `InvalidFrame`. */
+  /** Returns the frames that `chunk` completes; one that lies within a chunk is a view of it. Throws `InvalidFrame`. */
   push(chunk: Uint8Array): Array<Uint8Array> {
     const frames: Array<Uint8Array> = []
     let position = 0

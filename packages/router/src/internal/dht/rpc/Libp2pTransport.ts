@@ -1,38 +1,49 @@
-/** Carries the DHT's messages over a libp2p host: one long-lived stream a peer and protocol, opened when it is needed. */
+/** Carries the DHT's messages over a libp2p host: one long-lived stream for each peer and protocol, opened on demand. */
 import type { Connection, Libp2p as Host } from "@libp2p/interface"
 import { multiaddr } from "@multiformats/multiaddr"
 import * as PeerAddress from "../../../PeerAddress.ts"
 import type { Member } from "../members/MemberTable.ts"
 import { encodeFrame, encodeFrames, type Message, MessageType, type WirePeer } from "./Message.ts"
 import { empty, isUnreachable, message, RequestFailed, type Transport } from "./Protocol.ts"
-import { Channel } from "./RpcClient.ts"
-import * as ServedStream from "./RpcServer.ts"
+import { RpcClient } from "./RpcClient.ts"
+import * as RpcServer from "./RpcServer.ts"
 
-/** The DHT protocol of Spegel's network, in Go and here. */
+/** The DHT protocol of Spegel's network, spoken by the Go implementation too. */
 export const kademliaProtocol = "/spegel/kad/1.0.0"
-/** What Kademlia lacks: withdrawal, goodbye, registry ports and news of members. */
-export const notesProtocol = "/spegel-ts/router/1.0.0"
+/** What Kademlia lacks: withdrawal, goodbye, service ports and gossip about members. */
+export const gossipProtocol = "/spegel-ts/router/1.0.0"
 
 const openTimeoutMillis = 5000
 const keysPerBatch = 100
 const maxInboundStreams = 8
 
-/** Requests so far by what was asked and what came of it, and the bytes of their frames. */
+/** Requests so far by type and outcome ("ping answered"), and the bytes of their frames. */
 export interface TransportCounts {
   readonly requests: ReadonlyMap<string, number>
   readonly bytesSent: number
 }
 
+/** What answers peers. */
+export interface Handlers {
+  /** Answers a DHT message of a peer that is connected from `address`. */
+  readonly answer: (from: string, address: string, message: Message) => Message | undefined
+  readonly gossip: (from: string, message: Message) => void
+  /** A peer broke the protocol, and its stream was aborted. */
+  readonly onViolation: (connection: Connection) => void
+}
+
 const typeNames = new Map<number, string>(Object.entries(MessageType).map(([name, type]) => [type, name]))
+/** The metric's name for gossip messages. */
+const gossipName = "note"
 
 const requestOutcomes = ["answered", "unreachable", "failed"]
-const noteOutcomes = ["sent", "failed"]
+const gossipOutcomes = ["sent", "failed"]
 
-/** What is counted; nothing so far. */
+/** All combinations, at zero: a series has to exist before its first increase. */
 const noRequests = (): Map<string, number> =>
   new Map([
     ...[...typeNames.values()].flatMap((type) => requestOutcomes.map((outcome) => `${type} ${outcome}`)),
-    ...noteOutcomes.map((outcome) => `note ${outcome}`)
+    ...gossipOutcomes.map((outcome) => `${gossipName} ${outcome}`)
   ].map((name) => [name, 0]))
 
 const isRefused = (error: unknown): boolean =>
@@ -51,130 +62,134 @@ const within = <A>(millis: number, promise: Promise<A>): Promise<A> =>
     promise.then(resolve, reject).finally(() => clearTimeout(timer))
   })
 
-export interface Libp2pTransport extends Transport {
+/** Behind a batch of records, which have no answer, its answer confirms that the records have arrived. */
+const barrier = encodeFrame(message(MessageType.ping, empty))
+
+export class Libp2pTransport implements Transport {
+  readonly #host: Host
+  readonly #self: () => WirePeer
+  /** By peer id and protocol. */
+  readonly #clients = new Map<string, Promise<RpcClient>>()
+  readonly #used = new Map<string, number>()
+  readonly #requests = noRequests()
+  #bytesSent = 0
+
+  /** `self` gives this node as provider records name it. */
+  constructor(host: Host, self: () => WirePeer) {
+    this.#host = host
+    this.#self = self
+    host.addEventListener("peer:disconnect", ({ detail }) => this.#used.delete(detail.toString()))
+  }
+
   /** Begins to answer peers. */
-  readonly serve: (handlers: {
-    readonly answer: (from: string, address: string, message: Message) => Message | undefined
-    readonly note: (from: string, message: Message) => void
-    readonly onViolation: (connection: Connection) => void
-  }) => Promise<void>
-  /** When a connected peer was last asked something, in milliseconds since this process began; 0 where it never was. */
-  readonly lastUsed: (id: string) => number
-  readonly counts: () => TransportCounts
-}
-
-/** `self` gives this node as it is written in provider records. */
-export const make = (host: Host, self: () => WirePeer): Libp2pTransport => {
-  const channels = new Map<string, Promise<Channel>>()
-  const used = new Map<string, number>()
-  const requests = noRequests()
-  let bytesSent = 0
-  host.addEventListener("peer:disconnect", ({ detail }) => used.delete(detail.toString()))
-
-  const connect = async (member: Member): Promise<Connection> => {
-    const open = host.getConnections().find(({ remotePeer, status }) =>
-      status === "open" && remotePeer.toString() === member.id
-    )
-    if (open !== undefined) return open
-    const addresses = member.addresses.map((address) =>
-      PeerAddress.withoutId(multiaddr(address)).encapsulate(`/p2p/${member.id}`)
-    )
-    return host.dial(addresses, { signal: AbortSignal.timeout(openTimeoutMillis) })
-  }
-
-  const channelTo = (member: Member, protocol: string): Promise<Channel> => {
-    const name = `${member.id} ${protocol}`
-    const known = channels.get(name)
-    if (known !== undefined) return known
-    const forget = () => {
-      if (channels.get(name) === opening) channels.delete(name)
+  async serve({ answer, gossip, onViolation }: Handlers): Promise<void> {
+    const options = { maxInboundStreams, maxOutboundStreams: maxInboundStreams }
+    const gossiped = (from: string, _address: string, message: Message) => {
+      gossip(from, message)
+      return undefined
     }
-    const opening = connect(member).then(async (connection) => {
-      const stream = await connection.newStream(protocol, { signal: AbortSignal.timeout(openTimeoutMillis) })
-      return new Channel(stream, forget)
-    })
-    channels.set(name, opening)
-    opening.catch(forget)
-    return opening
+    await this.#host.handle(kademliaProtocol, RpcServer.serve({ handle: answer, onViolation }), options)
+    await this.#host.handle(gossipProtocol, RpcServer.serve({ handle: gossiped, onViolation }), options)
   }
 
-  /** A stream may have been closed for being idle: that is not the peer's fault, and it is opened once more. */
-  const onChannel = async <A>(member: Member, protocol: string, use: (channel: Channel) => Promise<A>): Promise<A> => {
-    const reused = channels.get(`${member.id} ${protocol}`)
+  request(member: Member, message: Message, timeoutMillis: number): Promise<Message> {
+    const frame = this.#counted(encodeFrame(message))
+    return this.#ask(member, message.type, timeoutMillis, (client) => client.request(frame))
+  }
+
+  provide(member: Member, keys: ReadonlyArray<Uint8Array>): Promise<void> {
+    return this.#ask(member, MessageType.addProvider, openTimeoutMillis + keys.length, async (client) => {
+      const [like = empty] = keys
+      const record = message(MessageType.addProvider, like, [], [this.#self()])
+      for (let from = 0; from < keys.length; from += keysPerBatch) {
+        const records = encodeFrames(record, keys.slice(from, from + keysPerBatch))
+        await client.request(this.#counted(Buffer.concat([records, barrier])))
+      }
+    })
+  }
+
+  gossip(member: Member, messages: ReadonlyArray<Message>): void {
+    const frames = this.#counted(Buffer.concat(messages.map(encodeFrame)))
+    // Gossip is best effort: a peer that misses a withdrawal drops the record when it expires.
+    void this.#withClient(member, gossipProtocol, (client) => client.send(frames)).then(
+      () => this.#count(`${gossipName} sent`),
+      () => this.#count(`${gossipName} failed`)
+    )
+  }
+
+  /** When a connected peer was last sent a request, in milliseconds since this process began; 0 if never. */
+  lastUsed(id: string): number {
+    return this.#used.get(id) ?? 0
+  }
+
+  get counts(): TransportCounts {
+    return { requests: this.#requests, bytesSent: this.#bytesSent }
+  }
+
+  /** Sends a request, waits for its answer for a limited time, and counts it. */
+  async #ask<A>(member: Member, type: number, millis: number, use: (client: RpcClient) => Promise<A>): Promise<A> {
+    this.#used.set(member.id, performance.now())
+    const name = typeNames.get(type) ?? gossipName
+    try {
+      const answer = await within(millis, this.#withClient(member, kademliaProtocol, use))
+      this.#count(`${name} answered`)
+      return answer
+    } catch (error) {
+      this.#count(`${name} ${isUnreachable(error) ? "unreachable" : "failed"}`)
+      throw error
+    }
+  }
+
+  /** Uses the peer's stream. If a known stream fails it may have been closed for being idle, and is opened once more. */
+  async #withClient<A>(member: Member, protocol: string, use: (client: RpcClient) => Promise<A>): Promise<A> {
+    const name = `${member.id} ${protocol}`
+    const reused = this.#clients.get(name)
     try {
       try {
-        return await use(await channelTo(member, protocol))
+        return await use(await this.#clientTo(member, protocol))
       } catch (error) {
         if (reused === undefined) throw error
-        if (channels.get(`${member.id} ${protocol}`) === reused) channels.delete(`${member.id} ${protocol}`)
-        return await use(await channelTo(member, protocol))
+        if (this.#clients.get(name) === reused) this.#clients.delete(name)
+        return await use(await this.#clientTo(member, protocol))
       }
     } catch (error) {
       throw asFailure(error)
     }
   }
 
-  const count = (type: number, outcome: string) => {
-    const name = `${typeNames.get(type) ?? "note"} ${outcome}`
-    requests.set(name, (requests.get(name) ?? 0) + 1)
-  }
-
-  /** Counts a request, and gives up waiting for it after a while. */
-  const ask = async <A>(member: Member, type: number, millis: number, use: (channel: Channel) => Promise<A>) => {
-    used.set(member.id, performance.now())
-    try {
-      const answer = await within(millis, onChannel(member, kademliaProtocol, use))
-      count(type, "answered")
-      return answer
-    } catch (error) {
-      count(type, isUnreachable(error) ? "unreachable" : "failed")
-      throw error
+  #clientTo(member: Member, protocol: string): Promise<RpcClient> {
+    const name = `${member.id} ${protocol}`
+    const known = this.#clients.get(name)
+    if (known !== undefined) return known
+    const forget = () => {
+      if (this.#clients.get(name) === opening) this.#clients.delete(name)
     }
+    const opening = this.#connect(member).then(async (connection) => {
+      const stream = await connection.newStream(protocol, { signal: AbortSignal.timeout(openTimeoutMillis) })
+      return new RpcClient(stream, forget)
+    })
+    this.#clients.set(name, opening)
+    opening.catch(forget)
+    return opening
   }
 
-  const barrier = encodeFrame(message(MessageType.ping, empty))
+  async #connect(member: Member): Promise<Connection> {
+    const open = this.#host.getConnections().find(({ remotePeer, status }) =>
+      status === "open" && remotePeer.toString() === member.id
+    )
+    if (open !== undefined) return open
+    const addresses = member.addresses.map((address) =>
+      PeerAddress.withoutId(multiaddr(address)).encapsulate(`/p2p/${member.id}`)
+    )
+    return this.#host.dial(addresses, { signal: AbortSignal.timeout(openTimeoutMillis) })
+  }
 
-  return {
-    request: (member, message, timeoutMillis) => {
-      const frame = encodeFrame(message)
-      bytesSent += frame.length
-      return ask(member, message.type, timeoutMillis, (channel) => channel.request(frame))
-    },
+  #counted(frames: Uint8Array): Uint8Array {
+    this.#bytesSent += frames.length
+    return frames
+  }
 
-    provide: (member, keys) =>
-      ask(member, MessageType.addProvider, openTimeoutMillis + keys.length, async (channel) => {
-        const [like = empty] = keys
-        const record = message(MessageType.addProvider, like, [], [self()])
-        for (let from = 0; from < keys.length; from += keysPerBatch) {
-          const records = encodeFrames(record, keys.slice(from, from + keysPerBatch))
-          // Records have no answer: that to the ping behind them says that they have arrived.
-          const frames = Buffer.concat([records, barrier])
-          bytesSent += frames.length
-          await channel.request(frames)
-        }
-      }),
-
-    tell: (member, messages) => {
-      const frames = Buffer.concat(messages.map(encodeFrame))
-      bytesSent += frames.length
-      // What is told is no promise: a peer that misses it learns by the life of the records.
-      void onChannel(member, notesProtocol, (channel) => channel.send(frames)).then(
-        () => count(-1, "sent"),
-        () => count(-1, "failed")
-      )
-    },
-
-    serve: async ({ answer, note, onViolation }) => {
-      const options = { maxInboundStreams, maxOutboundStreams: maxInboundStreams }
-      const noted = (from: string, _address: string, message: Message) => {
-        note(from, message)
-        return undefined
-      }
-      await host.handle(kademliaProtocol, ServedStream.serve({ handle: answer, onViolation }), options)
-      await host.handle(notesProtocol, ServedStream.serve({ handle: noted, onViolation }), options)
-    },
-
-    lastUsed: (id) => used.get(id) ?? 0,
-    counts: () => ({ requests, bytesSent })
+  #count(name: string): void {
+    this.#requests.set(name, (this.#requests.get(name) ?? 0) + 1)
   }
 }

@@ -1,11 +1,11 @@
 /**
- * Messages of the Kademlia DHT protocol (libp2p specification, kad-dht), as protobuf without a library: six fields, of
- * which each has a bound, and nothing is copied that is not kept.
+ * Messages of the Kademlia DHT protocol (libp2p specification, kad-dht). The six protobuf fields are read and written
+ * without a library: each one is bounded, and parts are views that copy nothing.
  */
 
 export const MessageType = { addProvider: 2, getProviders: 3, findNode: 4, ping: 5 } as const
 
-/** A peer as it is written: id and multiaddrs in binary. */
+/** A peer as messages name it: id and multiaddrs in binary. */
 export interface WirePeer {
   readonly id: Uint8Array
   readonly addresses: ReadonlyArray<Uint8Array>
@@ -20,7 +20,7 @@ export interface Message {
   readonly providers: ReadonlyArray<WirePeer>
 }
 
-/** What is more than these is passed over, except a key, which is refused: a part of it would be another key. */
+/** Fields beyond these bounds are skipped. A longer key makes the message invalid: a part of it would be another key. */
 const maxKeyLength = 80
 const maxPeers = 100
 const maxAddresses = 8
@@ -29,7 +29,7 @@ const maxIdLength = 64
 
 const none: Uint8Array = new Uint8Array()
 
-/** The bytes are no message. */
+/** The bytes are not a message. */
 export class InvalidMessage extends Error {
   override readonly name = "InvalidMessage"
 }
@@ -47,7 +47,7 @@ class Reader {
     let value = 0
     for (let shift = 0; shift < 35; shift += 7) {
       const byte = this.#bytes[this.#position++]
-      if (byte === undefined) throw new InvalidMessage("a number is cut off")
+      if (byte === undefined) throw new InvalidMessage("a number is truncated")
       value += (byte & 0x7f) * 2 ** shift
       if (byte < 0x80) return value
     }
@@ -55,7 +55,7 @@ class Reader {
   }
   bytes(): Uint8Array {
     const end = this.varint() + this.#position
-    if (end > this.#bytes.length) throw new InvalidMessage("a field is cut off")
+    if (end > this.#bytes.length) throw new InvalidMessage("a field is truncated")
     const part = this.#bytes.subarray(this.#position, end)
     this.#position = end
     return part
@@ -65,7 +65,7 @@ class Reader {
       case 0: {
         for (let length = 0; length < 10; length++) {
           const byte = this.#bytes[this.#position++]
-          if (byte === undefined) throw new InvalidMessage("a number is cut off")
+          if (byte === undefined) throw new InvalidMessage("a number is truncated")
           if (byte < 0x80) return
         }
         throw new InvalidMessage("a number is too large")
@@ -80,7 +80,7 @@ class Reader {
         this.#position += 4
         return
       default:
-        throw new InvalidMessage("an unknown kind of field")
+        throw new InvalidMessage("a field has an unknown wire type")
     }
   }
 }
@@ -100,7 +100,7 @@ const decodePeer = (bytes: Uint8Array): WirePeer => {
   return { id, addresses }
 }
 
-/** Reads a message, without its length. The parts are views of `bytes`. Throws `InvalidMessage`. */
+/** Reads a message, without its length prefix. Its parts are views of `bytes`. Throws `InvalidMessage`. */
 export const decode = (bytes: Uint8Array): Message => {
   const reader = new Reader(bytes)
   const closer: Array<WirePeer> = []
@@ -130,7 +130,7 @@ const fieldLength = (length: number): number => 1 + varintLength(length) + lengt
 const peerLength = ({ addresses, id }: WirePeer): number =>
   addresses.reduce((sum, address) => sum + fieldLength(address.length), fieldLength(id.length))
 
-/** Writes a message with its length in front, as it goes over a stream. */
+/** Writes a message as it travels over a stream: prefixed with its length. */
 export const encodeFrame = ({ closer, key, providers, type }: Message): Uint8Array => {
   const peers = [...closer.map((peer) => [0x42, peer] as const), ...providers.map((peer) => [0x4a, peer] as const)]
   const length = 4 + (key.length === 0 ? 0 : fieldLength(key.length)) +
@@ -161,13 +161,13 @@ export const encodeFrame = ({ closer, key, providers, type }: Message): Uint8Arr
     field(0x0a, peer.id)
     for (const address of peer.addresses) field(0x12, address)
   }
-  // clusterLevel 1, which go-libp2p writes as well.
+  // clusterLevel 1, as go-libp2p writes it.
   frame[position++] = 0x50
   frame[position] = 1
   return frame
 }
 
-/** Writes frames that differ in their keys only, which are all of one length: what is the same is worked out once. */
+/** Writes frames that differ only in their keys, all of the same length: the common part is encoded once. */
 export const encodeFrames = (like: Message, keys: ReadonlyArray<Uint8Array>): Uint8Array => {
   const first = encodeFrame(like)
   const prefix = first.findIndex((byte) => byte < 0x80) + 1

@@ -1,15 +1,17 @@
-/** What the parts of the DHT share: how messages travel, and what the world around gives. */
+/** What the parts of the DHT share: how messages travel, and what the core needs from the process around it. */
 import type { Member, PeerRecord } from "../members/MemberTable.ts"
 import type { Message, WirePeer } from "./Message.ts"
 
 /**
- * Messages of our own protocol, for what Kademlia lacks. `key` is: in a hello the registry port, the fingerprint of the
- * members that were heard and how many members there are (2, 4 and 2 bytes, the most significant first), in a withdrawal the
- * key, else nothing. A node that rests closes a connection to spare it.
+ * Types of gossip messages: our own protocol, for what Kademlia lacks. Their `key` field holds
+ * - hello: the service port, the fingerprint of the members heard from, and the number of members (2, 4 and 2 bytes,
+ *   big-endian);
+ * - withdraw: the DHT key that the sender no longer provides;
+ * - goodbye (the sender stops) and rest (it closes the connection but stays a member): nothing.
  */
-export const NoteType = { hello: 100, withdraw: 101, goodbye: 102, rest: 103 } as const
+export const GossipType = { hello: 100, withdraw: 101, goodbye: 102, rest: 103 } as const
 
-/** A request got no answer. Unreachable: no connection either, nobody is there. */
+/** A request was not answered. `unreachable` means that there is no connection either: nobody listens there. */
 export class RequestFailed extends Error {
   override readonly name = "RequestFailed"
   readonly unreachable: boolean
@@ -21,43 +23,47 @@ export class RequestFailed extends Error {
 
 export const isUnreachable = (error: unknown): boolean => error instanceof RequestFailed && error.unreachable
 
-/** How messages travel. Requests on one pair of peers are answered in order. */
+/** How messages travel. Requests between two peers are answered in order. */
 export interface Transport {
   /** Rejects with `RequestFailed`. */
   readonly request: (member: Member, message: Message, timeoutMillis: number) => Promise<Message>
-  /** Hands over that this node provides `keys`; resolves when the peer has them. Rejects with `RequestFailed`. */
+  /** Tells a member that this node provides `keys`; resolves when the member has them. Rejects with `RequestFailed`. */
   readonly provide: (member: Member, keys: ReadonlyArray<Uint8Array>) => Promise<void>
-  /** Sends messages of our own protocol, without an answer and without a failure. */
-  readonly tell: (member: Member, messages: ReadonlyArray<Message>) => void
+  /** Sends gossip messages. They have no answer, and a failure is not reported. */
+  readonly gossip: (member: Member, messages: ReadonlyArray<Message>) => void
 }
 
+/** The process around the core, or the simulation that stands for it. */
 export interface Environment {
   /** Milliseconds on a clock that does not jump, and that may stand still while the machine is suspended. */
   readonly now: () => number
-  /** Milliseconds since the machine was started, those included for which it was suspended. */
+  /** Milliseconds since the machine was started, including the time for which it was suspended. */
   readonly uptime: () => number
-  /** From 0 to 1. */
+  /** A number from 0 to 1. */
   readonly random: () => number
-  /** Calls back after a while; gives what cancels it. */
-  readonly after: (millis: number, run: () => void) => () => void
-  /** Text form of a peer id. */
+  /** Calls back after a while; returns what cancels it. */
+  readonly after: After
+  /** The text form of a peer id. */
   readonly idText: (id: Uint8Array) => string
   /** Those of the addresses that a peer may claim. */
   readonly usable: (addresses: ReadonlyArray<Uint8Array>) => ReadonlyArray<Uint8Array>
-  /** What is remembered of a peer that others told of. */
-  readonly keep: (id: string, peer: WirePeer) => PeerRecord
-  /** Names the place that a peer's addresses lead to. */
-  readonly siteOf: (addresses: ReadonlyArray<Uint8Array>) => string
+  /** What is stored of a peer that a message named. */
+  readonly record: (id: string, peer: WirePeer) => PeerRecord
+  /** The group of peers that shares an address: one group may hold a few members only. */
+  readonly groupOf: (addresses: ReadonlyArray<Uint8Array>) => string
 }
 
-/** How many members keep a record: the closest to its key. */
+/** Calls `run` back after `millis`; returns what cancels it. */
+export type After = (millis: number, run: () => void) => () => void
+
+/** How many members store a record: the closest to its key (Kademlia's k). */
 export const replication = 20
-/** A newcomer may not have been handed its share of the records yet. */
+/** A new member may not have been sent its share of the records before this. */
 export const settlingMillis = 2000
 
 export const empty: Uint8Array = new Uint8Array()
 
-/** A key as text, one character a byte: what maps are keyed by. */
+/** A key as text, one character a byte, for use as a key of maps. */
 export const textOf = (key: Uint8Array): string =>
   Buffer.from(key.buffer, key.byteOffset, key.length).toString("latin1")
 /** The bytes of a key's text form. */

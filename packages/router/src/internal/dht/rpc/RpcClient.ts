@@ -1,10 +1,10 @@
-/** The asking side of one long-lived stream: requests follow each other without waiting, answers come in their order. */
+/** The requesting side of one long-lived stream. Requests are pipelined; answers arrive in the order of the requests. */
 import type { Stream } from "@libp2p/interface"
 import { FrameSplitter } from "./FrameSplitter.ts"
 import { decode, type Message } from "./Message.ts"
 import { RequestFailed } from "./Protocol.ts"
 
-/** Go closes a stream that is idle for 60 s, js-libp2p one of 10 s; ours may rest, and is opened again on demand. */
+/** In milliseconds. Go closes an idle stream after 60 s, js-libp2p after 10 s; ours is opened again on demand. */
 export const inactivityTimeout = 120_000
 
 interface Pending {
@@ -16,20 +16,21 @@ const closed = () => new RequestFailed("the stream was closed", { unreachable: f
 
 export const asError = (error: unknown): Error => error instanceof Error ? error : new Error(String(error))
 
-export class Channel {
+export class RpcClient {
   readonly #stream: Stream
   readonly #splitter = new FrameSplitter()
-  /** Requests in the order of their answers; one that nobody waits for any more keeps its place. */
+  /** In the order of their answers. A request that timed out keeps its place. */
   readonly #pending: Array<Pending> = []
+
   constructor(stream: Stream, onClose: () => void) {
     this.#stream = stream
     stream.inactivityTimeout = inactivityTimeout
     stream.addEventListener("message", ({ data }) => {
       try {
         for (const frame of this.#splitter.push(data.subarray())) {
-          const asker = this.#pending.shift()
-          if (asker === undefined) throw new RequestFailed("an answer without a question", { unreachable: false })
-          asker.resolve(decode(frame))
+          const request = this.#pending.shift()
+          if (request === undefined) throw new RequestFailed("an answer without a request", { unreachable: false })
+          request.resolve(decode(frame))
         }
       } catch (error) {
         stream.abort(asError(error))
@@ -43,6 +44,7 @@ export class Channel {
     stream.addEventListener("remoteCloseWrite", end)
   }
 
+  /** Sends a frame and resolves with its answer. Rejects with `RequestFailed` when the stream ends before. */
   request(frame: Uint8Array): Promise<Message> {
     return new Promise((resolve, reject) => {
       this.#pending.push({ resolve, reject })
@@ -50,6 +52,7 @@ export class Channel {
     })
   }
 
+  /** Sends a frame that has no answer; resolves when the stream has taken it. */
   async send(frame: Uint8Array): Promise<void> {
     if (this.#stream.status !== "open") throw closed()
     if (!this.#stream.send(frame)) await this.#stream.onDrain()

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { type NamedPeer, run } from "@spegel-ts/router/PeerNews"
+import { type NamedPeer, run } from "@spegel-ts/router/internal/host/PeerNews"
 import { Effect, Logger, References } from "effect"
 import { TestClock } from "effect/testing"
 
