@@ -1,15 +1,22 @@
 /**
- * Where a router finds its first peers. Sources give multiaddrs, with or without a `/p2p/` id; the router dials some of
- * them (`Joining`), skips itself, and asks again when it has lost everybody.
+ * Where a router finds its first peers. Sources name multiaddrs, with or without a `/p2p/` id. The router dials some of them,
+ * skips its own, and asks again when it has lost all peers.
+ *
+ * To add a kind of source, write a function that returns a `Source`.
  */
 import { multiaddr } from "@multiformats/multiaddr"
 import type { LeaderElection } from "@spegel-ts/leader-election/LeaderElection"
 import { Context, Data, type Duration, Effect, Layer, Option, Result, Schedule, Schema, Stream } from "effect"
+import * as HttpClient from "effect/http/HttpClient"
+import type { HttpClientError } from "effect/http/HttpClientError"
+import type { HttpClientResponse } from "effect/http/HttpClientResponse"
 import { lookup } from "node:dns/promises"
-import { download, type TlsFiles } from "./HttpDocument.ts"
 import * as PeerAddress from "./PeerAddress.ts"
 
-/** A source could not be asked; `source` names it, `hint` says what to check, `found` is what others gave. */
+/**
+ * A source could not be asked. `source` names it, `hint` says what to check, and `found` is what other sources named. The
+ * router logs it, uses `found`, and asks again.
+ */
 export class BootstrapUnavailable extends Data.TaggedError("BootstrapUnavailable")<{
   readonly source: string
   readonly hint: string
@@ -21,28 +28,32 @@ export class BootstrapUnavailable extends Data.TaggedError("BootstrapUnavailable
   }
 }
 
-/** A static peer that is neither a multiaddr nor `IP:port`. */
+/** A static peer is neither a TCP multiaddr nor `IP:port`. */
 export class InvalidBootstrapPeer extends Data.TaggedError("InvalidBootstrapPeer")<{ readonly peer: string }> {
   override get message() {
     return `${
       JSON.stringify(this.peer)
-    } is no bootstrap peer: expected /ip4/10.0.0.7/tcp/5001, with or without /p2p/<id>, or 10.0.0.7:5001`
+    } is not a bootstrap peer: expected /ip4/10.0.0.7/tcp/5001, with or without /p2p/<id>, or 10.0.0.7:5001`
   }
 }
 
+/** The source, or the sources, of a router's first peers. */
 export class Bootstrap extends Context.Service<Bootstrap, {
-  /** Multiaddrs such as `/ip4/10.0.0.7/tcp/5001/p2p/12D3Koo...`; may be empty, may contain this node's own. */
+  /** Multiaddrs such as `/ip4/10.0.0.7/tcp/5001/p2p/12D3Koo...`. They may be none, and may include this node's own. */
   readonly addresses: Effect.Effect<ReadonlyArray<string>, BootstrapUnavailable>
-  /** Emits when it is worth asking again before it is time. */
+  /** Emits when the addresses have changed, so that the router asks for them before it is time. */
   readonly changes: Stream.Stream<void>
 }>()("@spegel-ts/router/Bootstrap") {}
 
+/** A source of addresses. */
 export type Source = typeof Bootstrap.Service
 
-/** A source that is asked when it is time. */
-const ofAddresses = (addresses: Source["addresses"]): Source => ({ addresses, changes: Stream.never })
+/** The service from one source; see `merge` for several. */
+export const layer = (source: Source): Layer.Layer<Bootstrap> => Layer.succeed(Bootstrap, source)
 
-/** Reads a static peer: a TCP multiaddr, or an IP address and a port. */
+const withoutChanges = (addresses: Source["addresses"]): Source => ({ addresses, changes: Stream.never })
+
+/** Parses a static peer: a TCP multiaddr, or an IP address and a port. Returns it as a multiaddr. */
 export const parsePeer = (peer: string): Result.Result<string, InvalidBootstrapPeer> => {
   const invalid = Result.fail(new InvalidBootstrapPeer({ peer }))
   const socket = /^(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})$/.exec(peer)
@@ -56,19 +67,19 @@ export const parsePeer = (peer: string): Result.Result<string, InvalidBootstrapP
   }
 }
 
-/** Peers that are written down. */
+/** A fixed list of peers, each as `parsePeer` takes it. */
 export const fromStatic = (peers: ReadonlyArray<string>): Result.Result<Source, InvalidBootstrapPeer> =>
-  Result.map(Result.all(peers.map(parsePeer)), (addresses) => ofAddresses(Effect.succeed(addresses)))
+  Result.map(Result.all(peers.map(parsePeer)), (addresses) => withoutChanges(Effect.succeed(addresses)))
 
-/** All addresses (A and AAAA) of a name, such as a headless service's, on one port. */
+/** All addresses (A and AAAA) of a DNS name, such as a headless service's, with one TCP port. */
 export const fromDns = (options: { readonly name: string; readonly port: number }): Source =>
-  ofAddresses(
+  withoutChanges(
     Effect.tryPromise({
       try: () => lookup(options.name, { all: true }),
       catch: (cause) =>
         new BootstrapUnavailable({
           source: `dns ${options.name}`,
-          hint: "the name does not resolve; check --dns-bootstrap-domain and that the service has endpoints",
+          hint: "the name does not resolve; check the name, and that the service has endpoints",
           cause
         })
     }).pipe(
@@ -76,7 +87,7 @@ export const fromDns = (options: { readonly name: string; readonly port: number 
     )
   )
 
-/** One node as Go's `peer.AddrInfo` is written: no addresses are `null`. */
+/** A node as Go's `peer.AddrInfo` is encoded; an empty list of addresses is `null`. */
 const AddrInfo = Schema.Struct({
   ID: Schema.optionalKey(Schema.String),
   Addrs: Schema.NullOr(Schema.Array(Schema.String))
@@ -84,55 +95,98 @@ const AddrInfo = Schema.Struct({
 const decodeDocument = Schema.decodeEffect(Schema.fromJsonString(Schema.Union([Schema.Array(AddrInfo), AddrInfo])))
 
 const maxDocumentAddresses = 10_000
+/** Enough for some thousands of nodes, each with its id and a few addresses. */
+const maxDocumentBytes = 1024 * 1024
 
-/** What a URL lists as `[{"ID":"12D3Koo...","Addrs":["/ip4/10.0.0.7/tcp/5001"]}]`, or one such object; the id may be empty. */
+/**
+ * The nodes listed at a URL as `[{"ID":"12D3Koo...","Addrs":["/ip4/10.0.0.7/tcp/5001"]}]`, or one such object; the id may be
+ * empty. This is the format of Go Spegel's HTTP bootstrap. The answer is untrusted: its status has to be 200, and its size
+ * is limited to 1 MiB. `client` decides about TLS. Default `timeout`: 3 seconds for the complete answer.
+ */
 export const fromHttp = (options: {
   readonly url: URL
-  readonly tls?: TlsFiles
+  readonly client: HttpClient.HttpClient
   readonly timeout?: Duration.Input
 }): Source => {
-  const { timeout = "3 seconds", url } = options
+  const { client, timeout = "3 seconds", url } = options
   const source = `http ${url.origin}${url.pathname}`
-  const fail = (hint: string, cause?: unknown) => new BootstrapUnavailable({ source, hint, cause })
-  return ofAddresses(
-    download(url, options.tls ?? {}).pipe(
-      Effect.mapError(({ hint }) => fail(hint)),
+  const unavailable = (hint: string, cause?: unknown) => new BootstrapUnavailable({ source, hint, cause })
+  return withoutChanges(
+    HttpClient.withScope(client).get(url, { headers: { accept: "application/json" } }).pipe(
+      Effect.filterOrFail(
+        ({ status }) => status === 200,
+        ({ status }) => unavailable(`the answer has status ${status}; check the URL, its path is often /id`)
+      ),
+      Effect.flatMap(bytesOf),
+      Effect.filterOrFail(
+        (body) => body.length <= maxDocumentBytes,
+        () => unavailable(`the answer is larger than ${maxDocumentBytes} bytes; check that the URL is a list of peers`)
+      ),
+      Effect.catchTag(
+        "HttpClientError",
+        (error) =>
+          Effect.fail(
+            unavailable(`cannot be reached: ${reasonOf(error)}; check the URL, and that a node listens there`)
+          )
+      ),
+      // Aborts the request when the answer was read, or is not wanted.
+      Effect.scoped,
+      // A span for each question would be a trace of its own.
+      Effect.provideService(HttpClient.TracerDisabledWhen, () => true),
       Effect.timeoutOrElse({
         duration: timeout,
         orElse: () =>
-          Effect.fail(fail("no complete answer in time; check --http-bootstrap-peer and that the node there is alive"))
+          Effect.fail(unavailable("no complete answer in time; check the URL, and that the node there is alive"))
       }),
-      Effect.flatMap((text) =>
+      Effect.flatMap((body) =>
         Effect.mapError(
-          decodeDocument(text),
+          decodeDocument(body.toString()),
           (cause) =>
-            fail(
-              `the answer is no list of peers; expected [{"ID":"12D3Koo...","Addrs":["/ip4/10.0.0.7/tcp/5001"]}]`,
+            unavailable(
+              `the answer is not a list of peers; expected [{"ID":"12D3Koo...","Addrs":["/ip4/10.0.0.7/tcp/5001"]}]`,
               cause
             )
         )
       ),
       Effect.flatMap((document) => {
-        const listed = ("Addrs" in document ? [document] : document).flatMap(({ Addrs, ID = "" }) =>
-          (Addrs ?? []).map((address) => ID === "" || address.includes("/p2p/") ? address : `${address}/p2p/${ID}`)
-        )
-        // Addresses by name or of other transports are not for us; the node may have better ones beside them.
-        const usable = listed.slice(0, maxDocumentAddresses).flatMap((address) =>
-          Result.match(parsePeer(address), { onFailure: () => [], onSuccess: (peer) => [peer] })
-        )
-        return listed.length > 0 && usable.length === 0
-          ? Effect.fail(fail("none of its addresses is an IP with a TCP port, such as /ip4/10.0.0.7/tcp/5001"))
+        const { listed, usable } = addressesIn(document)
+        return listed > 0 && usable.length === 0
+          ? Effect.fail(unavailable("none of its addresses is an IP with a TCP port, such as /ip4/10.0.0.7/tcp/5001"))
           : Effect.succeed(usable)
       })
     )
   )
 }
 
+/** The body, or at least one byte more than the limit. */
+const bytesOf = (response: HttpClientResponse): Effect.Effect<Buffer, HttpClientError> => {
+  let bytes = 0
+  return response.stream.pipe(
+    Stream.takeUntil((chunk) => (bytes += chunk.length) > maxDocumentBytes),
+    Stream.runCollect,
+    Effect.map((chunks) => Buffer.concat(chunks))
+  )
+}
+
+const reasonOf = ({ message, reason }: HttpClientError): string =>
+  reason.cause instanceof Error ? reason.cause.message : message
+
+/** Addresses with a name in place of an IP, or of other transports, are skipped: the node may have better ones. */
+const addressesIn = (document: Effect.Success<ReturnType<typeof decodeDocument>>) => {
+  const listed = ("Addrs" in document ? [document] : document).flatMap(({ Addrs, ID = "" }) =>
+    (Addrs ?? []).map((address) => ID === "" || address.includes("/p2p/") ? address : `${address}/p2p/${ID}`)
+  )
+  const usable = listed.slice(0, maxDocumentAddresses).flatMap((address) =>
+    Result.match(parsePeer(address), { onFailure: () => [], onSuccess: (peer) => [peer] })
+  )
+  return { listed: listed.length, usable }
+}
+
 const electionTime = "5 seconds"
 
-/** The holder of a lease, which names itself by its multiaddr. What the lease says is as untrusted as any peer. */
+/** The holder of a lease, which names itself by its multiaddr. Anybody who may write the lease can name any address. */
 export const fromLeader = (election: typeof LeaderElection.Service, options: {
-  /** This node's multiaddr: the leader may be itself. */
+  /** This node's multiaddr: it may be the leader itself. */
   readonly self: string
   readonly usable: PeerAddress.UsableOptions
 }): Source => {
@@ -141,7 +195,7 @@ export const fromLeader = (election: typeof LeaderElection.Service, options: {
   return {
     addresses: Stream.runHead(Stream.filter(election.leader, Option.isSome)).pipe(
       Effect.mapError((error) => unavailable(error.message, error)),
-      // Nobody leads a new cluster for a moment; who is alone then would be so by mistake.
+      // A new cluster has no leader for a moment. A node must not take itself for the only one because of that.
       Effect.timeoutOrElse({
         duration: electionTime,
         orElse: () => Effect.fail(unavailable("nobody holds the lease yet"))
@@ -153,12 +207,12 @@ export const fromLeader = (election: typeof LeaderElection.Service, options: {
         return Option.isSome(address) ? Effect.succeed([address.value]) : Effect.fail(unavailable(
           `the lease names ${
             JSON.stringify(holder.value)
-          }, which is no address of a peer; does another program use it ` +
-            "(--leader-election-name), or is it outside of --peer-cidrs?"
+          }, which is not an address of a peer; does another program use the lease, or is the address outside of the ` +
+            "peers' CIDRs?"
         ))
       })
     ),
-    // An election that cannot be read yet is asked again; this costs the API server nothing.
+    // An election that cannot be read yet is asked again. It answers from memory: the API server is not asked.
     changes: election.leader.pipe(
       Stream.retry(Schedule.spaced("1 second")),
       Stream.filter((leader) => Option.isSome(leader) && leader.value !== options.self),
@@ -168,7 +222,7 @@ export const fromLeader = (election: typeof LeaderElection.Service, options: {
   }
 }
 
-/** All sources together. Where one cannot be asked, what the others gave is not all: it is part of the failure. */
+/** All sources together. If one cannot be asked, the whole fails: what the others named is in `found`. */
 export const merge = (sources: ReadonlyArray<Source>): Source => ({
   addresses: Effect.gen(function*() {
     const results = yield* Effect.forEach(sources, (source) => Effect.result(source.addresses), {
@@ -182,5 +236,3 @@ export const merge = (sources: ReadonlyArray<Source>): Source => ({
   }),
   changes: Stream.mergeAll(sources.map(({ changes }) => changes), { concurrency: "unbounded" })
 })
-
-export const layer = (source: Source): Layer.Layer<Bootstrap> => Layer.succeed(Bootstrap, source)

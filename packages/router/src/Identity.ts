@@ -1,10 +1,11 @@
 /**
- * The key pair that a node is known by. Kept in `<data-dir>/private.key` as PKCS#8 PEM (Ed25519), the file that Go
- * Spegel keeps, so that a node keeps its peer id across restarts and migrations. `private.key.owner` beside it says which
- * node it was made for: a machine cloned with its data directory makes a key of its own. `private.key.lock` says that a
- * process uses the key: another one on the same machine has a key in memory meanwhile.
+ * The key pair that a node is known by. It is kept in a directory as `private.key`, in PKCS#8 PEM (Ed25519), which is Go
+ * Spegel's file, so that a node keeps its peer id across restarts and migrations. Two files lie beside it:
  *
- * An identity is a convenience. Whatever is wrong with the directory, the node starts, with a key in memory.
+ * - `private.key.owner` says which node the key was made for. A machine that was cloned with its directory makes its own.
+ * - `private.key.lock` is held by the process that uses the key. A second process on the same machine uses a key in memory.
+ *
+ * A kept identity is a convenience. Whatever is wrong with the directory, the node starts, with a key in memory.
  */
 import { privateKeyFromRaw } from "@libp2p/crypto/keys"
 import type { PrivateKey } from "@libp2p/interface"
@@ -15,9 +16,9 @@ import { join } from "node:path"
 import { makeDirectory, readSmall, writeDurably } from "./internal/host/DurableFile.ts"
 import * as IdentityLock from "./internal/host/IdentityLock.ts"
 
-/** What tells one node from another; what is not known is left out. */
+/** What distinguishes one node from another. Unknown parts are left out. */
 export interface Owner {
-  /** The node's name in its cluster. It decides, where it is known on both sides. */
+  /** The node's name in its cluster. It decides if it is known on both sides. */
   readonly node?: string
   /** A hash of the machine's id. */
   readonly machine?: string
@@ -28,11 +29,14 @@ const Owner = Schema.fromJsonString(Schema.Struct({
   machine: Schema.optionalKey(Schema.String)
 }))
 
+/** Name of the file with the private key: PKCS#8 PEM, mode 0600. */
 export const keyFile = "private.key"
+/** Name of the file with the key's `Owner`, as JSON. */
 export const ownerFile = "private.key.owner"
+/** Name of the socket that the key's user listens on. */
 export const lockFile = "private.key.lock"
 const maxFileSize = 16 * 1024
-/** A directory on a network that is gone may never answer. */
+/** A directory on a lost network file system may never answer. */
 const patience = "5 seconds"
 
 /** The node's key pair, the same for all parts of one process. */
@@ -41,11 +45,14 @@ export class Identity extends Context.Service<Identity, {
   /** The libp2p peer id in its usual text form. */
   readonly id: string
 }>()("@spegel-ts/router/Identity") {
-  /** The identity kept in `dataDir`, made there where it is missing; in memory where that is not possible. Never fails. */
+  /**
+   * The identity kept in `dataDir`, made there if it is missing. Never fails: if the directory cannot be used, a warning says
+   * why, and the identity is a new one in memory.
+   */
   static readonly layer = (options: { readonly dataDir: string; readonly owner: Owner }): Layer.Layer<Identity> =>
     Layer.effect(this, Effect.map(load(options), ofKey))
 
-  /** A new identity that is kept nowhere. */
+  /** A new identity in memory. */
   static readonly layerMemory: Layer.Layer<Identity> = Layer.sync(this, () => ofKey(generate()))
 }
 
@@ -57,7 +64,10 @@ const ofKey = (key: KeyObject): typeof Identity.Service => {
   return Identity.of({ privateKey, id: privateKey.publicKey.toString() })
 }
 
-/** This node as an owner: its name where it has one, and its machine. systemd asks that the machine's id itself is not told. */
+/**
+ * This node as an owner: its name if it has one, and a hash of its machine's id, since systemd asks that the id itself is kept
+ * confidential. Never rejects.
+ */
 export const ownerOf = async (options: {
   readonly nodeName: string
   readonly machineIdFile?: string
@@ -73,7 +83,10 @@ export const ownerOf = async (options: {
   }
 }
 
-/** Whether a key that was made for `kept` is another node's. A name is decisive: a machine may be installed anew under it. */
+/**
+ * Whether a key that was made for `kept` belongs to another node than `own`. Names decide if both are known, since a node may
+ * be reinstalled with a new machine id; machines decide otherwise.
+ */
 export const isForeign = (kept: Owner, own: Owner): boolean =>
   kept.node !== undefined && own.node !== undefined
     ? kept.node !== own.node
@@ -84,7 +97,7 @@ const parseKey = (pem: Buffer): KeyObject => {
     try {
       return createPrivateKey(pem)
     } catch {
-      throw new Error(pem.length === 0 ? "is empty" : "is no PEM private key")
+      throw new Error(pem.length === 0 ? "is empty" : "is not a PEM private key")
     }
   })()
   if (key.asymmetricKeyType !== "ed25519") throw new Error(`is a key of type ${key.asymmetricKeyType} and not ed25519`)
@@ -93,13 +106,13 @@ const parseKey = (pem: Buffer): KeyObject => {
 
 const reasonOf = (cause: unknown): string => cause instanceof Error ? cause.message : String(cause)
 
-/** Reads what is kept; none of it where there is no key yet. Fails with the reason where there is one that is no use. */
+/** Reads the kept key; none if there is none yet. Fails with the reason if it cannot be used. */
 const readKept = (dataDir: string) =>
   Effect.tryPromise({
     try: async () => {
       const pem = await readSmall(join(dataDir, keyFile), maxFileSize)
       if (pem === undefined) return Option.none()
-      // Who has no owner yet was made by an earlier version, or by Go Spegel.
+      // A key without an owner was made by an earlier version, or by Go Spegel.
       const owner = await readSmall(join(dataDir, ownerFile), maxFileSize).catch(() => undefined)
       return Option.some({ key: parseKey(pem), owner: owner?.toString("utf8") ?? "" })
     },
@@ -108,11 +121,11 @@ const readKept = (dataDir: string) =>
 
 const writeOwner = (dataDir: string, owner: Owner) =>
   Effect.tryPromise(() => writeDurably(join(dataDir, ownerFile), JSON.stringify(owner), 0o640)).pipe(
-    // The key is the same without it.
+    // The key works without it.
     Effect.catch((error) => Effect.logDebug(`cannot note whose identity this is: ${reasonOf(error.cause)}`))
   )
 
-/** Makes a key and keeps it. The key goes first: what a crash leaves is taken for a key without owner, or another's again. */
+/** Makes and keeps a key. It is written before its owner, so that a crash in between leaves a key without an owner. */
 const makeKept = (dataDir: string, owner: Owner) =>
   Effect.gen(function*() {
     const key = generate()
@@ -127,7 +140,7 @@ const makeKept = (dataDir: string, owner: Owner) =>
     return key
   })
 
-/** Whether the directory has an identity already, of whatever node: a mirror ran with it before. True where it does not answer. */
+/** Whether a node ran with this directory before: it has an identity, whoever owns it. True if the directory does not answer. */
 export const isKept = (dataDir: string): Effect.Effect<boolean> =>
   Effect.promise(() => access(join(dataDir, keyFile)).then(() => true, () => false)).pipe(
     Effect.timeoutOrElse({ duration: patience, orElse: () => Effect.succeed(true) })
@@ -158,7 +171,7 @@ const load = Effect.fn("Identity.load")(function*({ dataDir, owner }: {
     const key = yield* readOrMake
     if (yield* IdentityLock.acquire(join(dataDir, lockFile))) return key
     yield* Effect.logInfo(
-      "the identity is in use by the mirror that this one replaces: this one has a new one in memory"
+      "the identity is in use by the process that this one replaces: this one uses a new identity in memory"
     ).pipe(
       Effect.annotateLogs({ path })
     )
@@ -169,8 +182,8 @@ const load = Effect.fn("Identity.load")(function*({ dataDir, owner }: {
     Effect.catch((reason) =>
       Effect.as(
         Effect.logWarning(
-          `the identity ${path} cannot be used (${reason}): this node has a new one in memory, and is a stranger to its ` +
-            "peers after each restart; restore or remove the file, and see that --data-dir is a directory it can write to"
+          `the identity ${path} cannot be used (${reason}): this node uses a new one in memory, and its peers ` +
+            "do not recognise it after a restart; restore or remove the file, and see that its directory can be written to"
         ),
         generate()
       )

@@ -2,18 +2,18 @@
 export interface Peer {
   /** The libp2p peer id in its usual text form (`12D3Koo...`), or any unique name in memory. */
   readonly id: string
-  /** IP literals (no brackets, no ports), the one to try first in front. At least one. */
+  /** IP literals (no brackets, no ports), in the order in which to try them. At least one. */
   readonly addresses: ReadonlyArray<string>
-  /** The TCP port on which the peer's registry listens. */
+  /** The TCP port of the service that runs beside the peer's router, such as a registry; 0 if it has none. */
   readonly servicePort: number
 }
 
 /** What is known of a member of the network, for debug pages and metrics. */
 export interface PeerFacts extends Peer {
-  /** The agent the peer calls itself, where it has told. */
+  /** The software that the peer says it runs. Absent if it has not said. */
   readonly agent?: string
-  /** Round trip of the last answered request, in milliseconds. */
+  /** Smoothed round trip of answered requests, in milliseconds. Absent before the first answer. */
   readonly roundTripMillis?: number
-  /** When the peer was last heard, in milliseconds since the epoch. */
+  /** When the peer was last heard from, in milliseconds since the epoch. Absent if never. */
   readonly lastHeardMillis?: number
 }

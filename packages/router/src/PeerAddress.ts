@@ -1,4 +1,7 @@
-/** IP addresses of peers: which to announce, which to believe. Everything a peer says of itself is untrusted. */
+/**
+ * IP addresses and multiaddrs of peers: which ones a node announces, and which ones it accepts from others. Everything that a
+ * peer says of itself is untrusted. docs/decisions/0010-network-addresses.md says why `node:net` checks them.
+ */
 import { type Multiaddr, multiaddr } from "@multiformats/multiaddr"
 import { Data, Option, Result } from "effect"
 import { BlockList, isIP, isIPv4 } from "node:net"
@@ -7,7 +10,7 @@ const loopback = new BlockList()
 loopback.addSubnet("127.0.0.0", 8, "ipv4")
 loopback.addAddress("::1", "ipv6")
 
-/** Never a peer: unspecified, link-local (with the clouds' metadata service), multicast, broadcast. */
+/** Never a peer's: unspecified, link-local (with the clouds' metadata services), multicast, reserved, broadcast. */
 const unusable = new BlockList()
 unusable.addSubnet("0.0.0.0", 8, "ipv4")
 unusable.addSubnet("169.254.0.0", 16, "ipv4")
@@ -19,28 +22,30 @@ unusable.addSubnet("fd00:ec2::", 32, "ipv6")
 
 const family = (ip: string) => isIPv4(ip) ? "ipv4" : "ipv6"
 
+/** Whether an IP literal is a loopback address; false for anything else. */
 export const isLoopback = (ip: string): boolean => isIP(ip) !== 0 && loopback.check(ip, family(ip))
 
+/** Which addresses a peer may have. */
 export interface UsableOptions {
-  /** Loopback counts only for a node that listens on loopback itself. */
+  /** Whether loopback addresses are usable: only for a node that listens on one itself. */
   readonly loopback: boolean
-  /** Where all peers are; none means anywhere. */
+  /** The ranges in which all peers are; undefined means anywhere. */
   readonly within?: BlockList | undefined
 }
 
-/** Whether a peer may have this address. */
+/** Whether a peer may have this IP literal; false for anything that is not one. */
 export const isUsable = (ip: string, { loopback, within }: UsableOptions): boolean =>
   isIP(ip) !== 0 && !unusable.check(ip, family(ip)) && (loopback || !isLoopback(ip)) &&
   (within === undefined || within.check(ip, family(ip)))
 
-/** A range of addresses that is none. */
+/** A text is not a CIDR. */
 export class InvalidCidr extends Data.TaggedError("InvalidCidr")<{ readonly cidr: string }> {
   override get message() {
-    return `${JSON.stringify(this.cidr)} is no range of addresses: expected a CIDR such as 10.0.0.0/8 or fd00::/8`
+    return `${JSON.stringify(this.cidr)} is not a range of addresses: expected a CIDR such as 10.0.0.0/8 or fd00::/8`
   }
 }
 
-/** Ranges such as `10.0.0.0/8`, for `within`; none at all means no restriction. */
+/** Parses CIDRs such as `10.0.0.0/8`, for `within`. Bits behind the prefix are ignored. No CIDRs mean no restriction. */
 export const parseCidrs = (cidrs: ReadonlyArray<string>): Result.Result<BlockList | undefined, InvalidCidr> => {
   if (cidrs.length === 0) return Result.succeed(undefined)
   const within = new BlockList()
@@ -52,7 +57,7 @@ export const parseCidrs = (cidrs: ReadonlyArray<string>): Result.Result<BlockLis
   return Result.succeed(within)
 }
 
-/** The IP literal of a TCP multiaddr; none for names, other transports and relayed addresses. */
+/** The IP literal of a TCP multiaddr; none for DNS names, other transports and relayed addresses. */
 export const ipOf = (address: Multiaddr): Option.Option<string> => {
   const [host, transport, ...rest] = address.getComponents()
   const plain = rest.every(({ name }) => name === "p2p")
@@ -63,14 +68,14 @@ export const ipOf = (address: Multiaddr): Option.Option<string> => {
 
 const p2pCode = 421
 
-/** Whether a peer may be at this address: an IP and a TCP port. */
+/** Whether a peer may be at this multiaddr: it has to be a usable IP and a TCP port. */
 export const isUsableAddress = (address: Multiaddr, options: UsableOptions): boolean =>
   Option.exists(ipOf(address), (ip) => isUsable(ip, options))
 
-/** The address alone, without the peer id that may stand behind it. */
+/** The multiaddr without a `/p2p/<id>` at its end. */
 export const withoutId = (address: Multiaddr): Multiaddr => address.decapsulateCode(p2pCode)
 
-/** A multiaddr from its binary form; none where the bytes are none. */
+/** Decodes a binary multiaddr; none if the bytes are not one. */
 export const fromBytes = (bytes: Uint8Array): Option.Option<Multiaddr> => {
   try {
     return Option.some(multiaddr(bytes))
@@ -79,6 +84,6 @@ export const fromBytes = (bytes: Uint8Array): Option.Option<Multiaddr> => {
   }
 }
 
-/** The multiaddr of a TCP socket. */
+/** The multiaddr of a TCP socket. Throws if `ip` is not an IP literal. */
 export const ofSocket = (ip: string, port: number): Multiaddr =>
   multiaddr(`/${isIPv4(ip) ? "ip4" : "ip6"}/${ip}/tcp/${port}`)

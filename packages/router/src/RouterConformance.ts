@@ -1,4 +1,4 @@
-/** What every layer of `Router` must do, as tests to run over routers of one network. Needs vitest. */
+/** The contract of `Router` as a suite of tests, for all of its layers and for new ones. Needs `@effect/vitest`. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule, type Scope, Stream } from "effect"
 import * as ContentKey from "./ContentKey.ts"
@@ -6,7 +6,7 @@ import type { Router } from "./Router.ts"
 
 type RouterService = typeof Router.Service
 
-/** Runs the suite; `make` starts a network of three routers, stopped with the scope. */
+/** Declares the suite. `make` starts a network of three routers, which stop when the scope closes. */
 export const routerConformance = (
   name: string,
   make: Effect.Effect<readonly [RouterService, RouterService, RouterService], unknown, Scope.Scope>
@@ -16,7 +16,7 @@ export const routerConformance = (
   const find = (router: RouterService, key: ContentKey.ContentKey, count = 10) =>
     Stream.runCollect(router.lookup(key, { count }))
 
-  /** Networks need a moment: repeats until the ids found are those expected, and fails with the last ones seen. */
+  /** A network needs a moment: repeats until the expected ids are found, and fails with the last ones found. */
   const eventually = (router: RouterService, key: ContentKey.ContentKey, expected: ReadonlyArray<RouterService>) =>
     Effect.gen(function*() {
       const ids = yield* Effect.forEach(expected, (router) => Effect.map(router.self, ({ id }) => id))
@@ -43,7 +43,7 @@ export const routerConformance = (
       }))
 
   describe(`Router ${name}`, { timeout: 60_000 }, () => {
-    test("finds who advertised, and never itself", ([a, b, c]) =>
+    test("finds the peers that advertised a key, and never itself", ([a, b, c]) =>
       Effect.gen(function*() {
         yield* a.advertise([key, tag])
         yield* eventually(b, key, [a])
@@ -54,7 +54,7 @@ export const routerConformance = (
         yield* eventually(a, key, [b])
       }))
 
-    test("names each holder once, and no more than asked for", ([a, b, c]) =>
+    test("names each provider once, and no more than asked for", ([a, b, c]) =>
       Effect.gen(function*() {
         yield* a.advertise([key])
         yield* a.advertise([key])
@@ -63,7 +63,7 @@ export const routerConformance = (
         assert.strictEqual((yield* find(c, key, 1)).length, 1)
       }))
 
-    test("says where a holder's registry is", ([a, b]) =>
+    test("names a provider's addresses and service port", ([a, b]) =>
       Effect.gen(function*() {
         yield* a.advertise([key])
         yield* eventually(b, key, [a])
@@ -79,7 +79,7 @@ export const routerConformance = (
         assert.deepStrictEqual(yield* find(a, ContentKey.make("registry.example/absent:v1")), [])
       }))
 
-    test("does not offer what was withdrawn again", ([a, b]) =>
+    test("stops providing a withdrawn key, however often it is withdrawn", ([a, b]) =>
       Effect.gen(function*() {
         yield* a.advertise([key])
         yield* a.withdraw([key])
@@ -88,7 +88,7 @@ export const routerConformance = (
         yield* eventually(a, key, [b])
       }))
 
-    test("names nobody who has left, whatever that one advertises since, and lets it look up", ([a, b, c]) =>
+    test("does not name a node that has left, which can still look up", ([a, b, c]) =>
       Effect.gen(function*() {
         yield* a.advertise([key])
         yield* b.advertise([key])

@@ -1,4 +1,4 @@
-/** The one multiaddr by which a node names itself where there is room for one, such as in a lease. */
+/** The one multiaddr by which a node names itself where only one fits, such as in a lease. */
 import { Data, Effect, Option } from "effect"
 import type { BlockList } from "node:net"
 import { isIPv4 } from "node:net"
@@ -6,16 +6,16 @@ import { networkInterfaces } from "node:os"
 import { Identity } from "./Identity.ts"
 import * as PeerAddress from "./PeerAddress.ts"
 
-/** No interface has an address that a peer could dial. */
+/** No interface has an address that a peer could dial. The node cannot take part in an election. */
 export class NoUsableAddress extends Data.TaggedError("NoUsableAddress") {
   override get message() {
-    return "this node has no address that peers could reach; name one with --router-addr=IP:PORT, or check --peer-cidrs"
+    return "this node has no address that peers could reach; let the router listen on one IP, or check the CIDRs of the peers"
   }
 }
 
 /**
- * `/ip4/10.0.0.7/tcp/5001/p2p/12D3Koo...`: the address that is listened on, else the first of this host's interfaces that
- * peers may have, IPv4 before IPv6. A pod has one; where there are several, `peerCidrs` or `host` decide.
+ * Returns `/ip4/10.0.0.7/tcp/5001/p2p/12D3Koo...`, with the IP that is listened on, or else the first usable one of this
+ * host's interfaces, IPv4 before IPv6. A pod has one; on a machine with several, `host` or `peerCidrs` decides.
  */
 export const make = Effect.fnUntraced(function*(options: {
   readonly host: Option.Option<string>

@@ -1,17 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as LeaderElection from "@spegel-ts/leader-election/LeaderElection"
 import * as Bootstrap from "@spegel-ts/router/Bootstrap"
-import type * as HttpDocument from "@spegel-ts/router/HttpDocument"
 import * as PeerAddress from "@spegel-ts/router/PeerAddress"
-import * as Certificates from "@spegel-ts/testing/kubernetes/Certificates"
 import { Effect, Fiber, Option, Result, Stream } from "effect"
+import * as FetchHttpClient from "effect/http/FetchHttpClient"
+import * as HttpClient from "effect/http/HttpClient"
 import { TestClock } from "effect/testing"
-import { mkdtemp, readFile, rm } from "node:fs/promises"
-import { createServer } from "node:http"
-import { createServer as createSecureServer } from "node:https"
+import { createServer, type Server } from "node:http"
 import type { AddressInfo } from "node:net"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
 
 const id = "12D3KooWE1XLuaqfxW6hJNB7aSXHSpzA5BoH3fw5nm75pxJhJnpz"
 const source = (...addresses: ReadonlyArray<string>) => ({
@@ -73,21 +69,39 @@ describe("Bootstrap", () => {
       assert.include(["/ip4/127.0.0.1/tcp/5001", "/ip6/::1/tcp/5001"], addresses[0])
       const error = yield* Effect.flip(Bootstrap.fromDns({ name: "nowhere.invalid", port: 5001 }).addresses)
       assert.include(error.message, "nowhere.invalid")
-      assert.include(error.message, "--dns-bootstrap-domain")
     }))
 
-  const served = (answer: string, status = 200) =>
+  const listen = (server: Server) =>
     Effect.acquireRelease(
       Effect.callback<URL>((resume) => {
-        const server = createServer((_request, response) => response.writeHead(status).end(answer))
         server.listen(0, "127.0.0.1", () => {
           const { port } = server.address() as AddressInfo
           resume(Effect.succeed(new URL(`http://127.0.0.1:${port}/id`)))
         })
-        return Effect.sync(() => server.close())
       }),
-      () => Effect.void
+      () => Effect.sync(() => server.close())
     )
+
+  const served = (answer: string, status = 200) =>
+    listen(createServer((_request, response) => response.writeHead(status).end(answer)))
+
+  const ask = (url: URL) =>
+    Effect.flatMap(HttpClient.HttpClient, (client) => Bootstrap.fromHttp({ url, client }).addresses).pipe(
+      Effect.provide(FetchHttpClient.layer)
+    )
+
+  it.live("gives up when the answer does not end", () =>
+    Effect.gen(function*() {
+      const server = createServer((_request, response) => response.writeHead(200).write("["))
+      const url = yield* listen(server)
+      const client = yield* HttpClient.HttpClient
+      const source = Bootstrap.fromHttp({ url, client, timeout: "200 millis" })
+      assert.include((yield* Effect.flip(source.addresses)).message, "no complete answer in time")
+      // The request was aborted.
+      yield* Effect.callback<void>((resume) => {
+        server.getConnections((_error, count) => count === 0 ? resume(Effect.void) : resume(Effect.die("connected")))
+      }).pipe(Effect.delay("100 millis"))
+    }).pipe(Effect.provide(FetchHttpClient.layer)))
 
   it.live("takes what a URL lists, as one node or several", () =>
     Effect.gen(function*() {
@@ -103,8 +117,7 @@ describe("Bootstrap", () => {
           ]
         ] as const
       ) {
-        const url = yield* served(answer)
-        assert.deepStrictEqual(yield* Bootstrap.fromHttp({ url }).addresses, expected)
+        assert.deepStrictEqual(yield* ask(yield* served(answer)), expected)
       }
     }))
 
@@ -113,51 +126,17 @@ describe("Bootstrap", () => {
       for (
         const [answer, status, words] of [
           ["no", 404, "status 404"],
-          ["<html>", 200, "no list of peers"],
+          ["<html>", 200, "not a list of peers"],
           [JSON.stringify([{ Addrs: ["/dns4/x/tcp/1"] }]), 200, "none of its addresses"],
           [" ".repeat(1_100_000), 200, "larger than 1048576 bytes"]
         ] as const
       ) {
-        const error = yield* Effect.flip(Bootstrap.fromHttp({ url: yield* served(answer, status) }).addresses)
+        const error = yield* Effect.flip(ask(yield* served(answer, status)))
         assert.include(error.message, words)
       }
-      const gone = yield* Effect.flip(Bootstrap.fromHttp({ url: new URL("http://127.0.0.1:1/id") }).addresses)
-      assert.include(gone.message, "--http-bootstrap-peer")
+      const gone = yield* Effect.flip(ask(new URL("http://127.0.0.1:1/id")))
+      assert.include(gone.message, "cannot be reached")
     }))
-
-  const noTls = Certificates.missingPrerequisite(process.env)
-  const note = noTls === undefined ? "" : ` (skipped: ${noTls})`
-  it.live.skipIf(noTls !== undefined)(
-    `asks over TLS, and shows its certificate where one is wanted${note}`,
-    () =>
-      Effect.gen(function*() {
-        const directory = yield* Effect.acquireRelease(
-          Effect.promise(() => mkdtemp(join(tmpdir(), "bootstrap-"))),
-          (directory) => Effect.promise(() => rm(directory, { recursive: true }))
-        )
-        const { ca, certificate } = yield* Certificates.authority(directory)
-        const own = yield* certificate("node")
-        const [authority, cert, key] = yield* Effect.promise(() =>
-          Promise.all([ca, own.cert, own.key].map((path) => readFile(path)))
-        )
-        const server = createSecureServer(
-          { cert, key, ca: authority, requestCert: true },
-          (_request, response) => response.end(`[{"ID":"","Addrs":["/ip4/10.0.0.7/tcp/5001"]}]`)
-        )
-        const port = yield* Effect.acquireRelease(
-          Effect.callback<number>((resume) => {
-            server.listen(0, "127.0.0.1", () => resume(Effect.succeed((server.address() as AddressInfo).port)))
-          }),
-          () => Effect.sync(() => server.close())
-        )
-        const url = new URL(`https://127.0.0.1:${port}/id`)
-        const ask = (tls: HttpDocument.TlsFiles) => Bootstrap.fromHttp({ url, tls }).addresses
-        assert.deepStrictEqual(yield* ask({ ca, ...own }), ["/ip4/10.0.0.7/tcp/5001"])
-        assert.include((yield* Effect.flip(ask({ ca }))).message, "cannot be reached")
-        assert.include((yield* Effect.flip(ask(own))).message, "certificate")
-        assert.include((yield* Effect.flip(ask({ ca: join(directory, "gone") }))).message, "cannot be read")
-      })
-  )
 
   const leader = (holder: Option.Option<string>) => ({
     leader: Stream.make(Option.map(holder, (holder) => LeaderElection.Identity.make(holder))),

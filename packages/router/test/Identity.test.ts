@@ -59,22 +59,22 @@ describe("Identity", () => {
 
   const broken: ReadonlyArray<readonly [name: string, spoil: (key: string) => Promise<unknown>, words: string]> = [
     ["is empty", (key) => truncate(key, 0), "is empty"],
-    ["is cut off", (key) => truncate(key, 60), "no PEM private key"],
-    ["is garbage", (key) => writeFile(key, Buffer.from([0, 255, 1, 254])), "no PEM private key"],
+    ["is cut off", (key) => truncate(key, 60), "not a PEM private key"],
+    ["is garbage", (key) => writeFile(key, Buffer.from([0, 255, 1, 254])), "not a PEM private key"],
     ["is a key of another kind", (key) => writeFile(key, pem("ed448")), "of type ed448"],
     ["is huge", (key) => truncate(key, 3_000_000_000), "larger than"],
     ["is a directory", async (key) => {
       await rm(key)
       await mkdir(key)
-    }, "no regular file"],
+    }, "not a regular file"],
     ["is a pipe that nobody writes to", async (key) => {
       await rm(key)
       execFileSync("mkfifo", [key])
-    }, "no regular file"],
+    }, "not a regular file"],
     ["leads to a device without an end", async (key) => {
       await rm(key)
       await symlink("/dev/zero", key)
-    }, "no regular file"],
+    }, "not a regular file"],
     ["leads in a circle", async (key) => {
       await rm(key)
       await symlink(key, key)
@@ -116,7 +116,7 @@ describe("Identity", () => {
         const { id, warnings } = yield* start(directory)
         assert.match(id, /^12D3Koo/)
         assert.strictEqual(warnings.length, 1)
-        assert.include(warnings[0], "--data-dir")
+        assert.include(warnings[0], "can be written to")
       }
     }))
 

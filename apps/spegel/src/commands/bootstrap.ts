@@ -1,7 +1,6 @@
 /** Flags that say where a node finds its first peers, and the sources that they name. */
 import { Identity as LeaseIdentity, LeaderElection } from "@spegel-ts/leader-election/LeaderElection"
 import * as Bootstrap from "@spegel-ts/router/Bootstrap"
-import type { TlsFiles } from "@spegel-ts/router/HttpDocument"
 import type { Identity } from "@spegel-ts/router/Identity"
 import * as PeerAddress from "@spegel-ts/router/PeerAddress"
 import * as SelfAddress from "@spegel-ts/router/SelfAddress"
@@ -13,6 +12,7 @@ import { join } from "node:path"
 import { many, one } from "../cli/Flags.ts"
 import { ListenAddress } from "../cli/ListenAddress.ts"
 import { textSchema } from "../cli/TextSchema.ts"
+import * as BootstrapCertificates from "../daemon/BootstrapCertificates.ts"
 import { SettingsInvalid } from "./shared.ts"
 
 const kinds = ["dns", "http", "kubernetes", "static"] as const
@@ -155,7 +155,7 @@ export const bootstrapFlags = {
 type Flags = Command.Command.Config.Infer<typeof bootstrapFlags>
 
 /** The certificate files of the kind http. A file of its own flag decides over that of the directory. */
-export const bootstrapTls = (flags: Flags): TlsFiles => {
+export const bootstrapTls = (flags: Flags): BootstrapCertificates.TlsFiles => {
   const inDirectory = (name: string) =>
     flags.httpBootstrapCertDir.pipe(Option.map((directory) => join(directory, name)), Option.filter(existsSync))
   const choose = (file: Option.Option<string>, name: string) =>
@@ -228,7 +228,7 @@ export const bootstrapLayer = Effect.fnUntraced(function*(settings: Settings) {
               reason: "goes together with --http-bootstrap-key-file"
             })
         }
-        return Effect.succeed(Bootstrap.fromHttp({ url: url.value, tls }))
+        return Effect.succeed(Bootstrap.fromHttp({ url: url.value, client: BootstrapCertificates.httpClient(tls) }))
       }
       case "kubernetes":
         return kubernetes(settings)

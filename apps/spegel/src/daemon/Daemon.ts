@@ -9,7 +9,6 @@ import * as PullLog from "@spegel-ts/registry/PullLog"
 import * as PullSpans from "@spegel-ts/registry/PullSpans"
 import { isProbe, Registry } from "@spegel-ts/registry/Registry"
 import type { Bootstrap } from "@spegel-ts/router/Bootstrap"
-import * as HttpDocument from "@spegel-ts/router/HttpDocument"
 import { Identity, isKept, type Owner } from "@spegel-ts/router/Identity"
 import * as Libp2p from "@spegel-ts/router/Libp2p"
 import { Router } from "@spegel-ts/router/Router"
@@ -30,6 +29,7 @@ import * as MirrorFlags from "../cli/MirrorFlags.ts"
 import { ContainerdFaults } from "../containerd/ContainerdFaults.ts"
 import { version } from "../Version.ts"
 import * as AdminHandler from "./AdminHandler.ts"
+import * as BootstrapCertificates from "./BootstrapCertificates.ts"
 import * as BootstrapHandler from "./BootstrapHandler.ts"
 import * as HangUp from "./HangUp.ts"
 import * as LostRuns from "./LostRuns.ts"
@@ -58,7 +58,7 @@ export interface DaemonSettings extends MirrorFlags.MirrorSettings {
   /** Where to name this node to others that bootstrap over HTTP; none where it is not used. */
   readonly bootstrapAddr: Option.Option<ListenAddress>
   /** Certificates for that. */
-  readonly bootstrapTls: HttpDocument.TlsFiles
+  readonly bootstrapTls: BootstrapCertificates.TlsFiles
   /** Where the addresses of all peers lie; none means anywhere. */
   readonly peerCidrs: BlockList | undefined
   readonly recordTtl: Duration.Duration
@@ -166,7 +166,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
       yield* HttpListener.listen({
         ...settings.bootstrapAddr.value,
         handler: yield* BootstrapHandler.make({ routerPort: settings.routerAddr.port }),
-        tls: yield* HttpDocument.serverTls(settings.bootstrapTls),
+        tls: yield* BootstrapCertificates.serverTls(settings.bootstrapTls),
         connections: connectionsBeside,
         grace: Duration.zero
       })

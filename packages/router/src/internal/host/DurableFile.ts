@@ -1,4 +1,4 @@
-/** Small files that are either whole or not there, whatever happens to the machine meanwhile. */
+/** Reads and writes small files so that a crash leaves either the whole file or none. */
 import { constants } from "node:fs"
 import { mkdir, open, rename, rm, stat } from "node:fs/promises"
 import { dirname } from "node:path"
@@ -7,9 +7,9 @@ import { dirname } from "node:path"
 export const codeOf = (cause: unknown): unknown =>
   typeof cause === "object" && cause !== null && "code" in cause ? cause.code : undefined
 
-/** The file at `path`; undefined where there is none. Rejects where it is no regular file, or larger than `limit` bytes. */
+/** The file at `path`; undefined if there is none. Rejects if it is not a regular file, or larger than `limit` bytes. */
 export const readSmall = async (path: string, limit: number): Promise<Buffer | undefined> => {
-  // Opening a pipe would otherwise wait for its writer.
+  // Without O_NONBLOCK, opening a pipe would wait for its writer.
   const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((cause: unknown) => {
     if (codeOf(cause) === "ENOENT") return undefined
     throw cause
@@ -17,7 +17,7 @@ export const readSmall = async (path: string, limit: number): Promise<Buffer | u
   if (handle === undefined) return undefined
   try {
     const stats = await handle.stat()
-    if (!stats.isFile()) throw new Error("is no regular file")
+    if (!stats.isFile()) throw new Error("is not a regular file")
     if (stats.size > limit) throw new Error(`is larger than ${limit} bytes`)
     const { buffer, bytesRead } = await handle.read(Buffer.alloc(limit), 0, limit, 0)
     return buffer.subarray(0, bytesRead)
@@ -26,7 +26,7 @@ export const readSmall = async (path: string, limit: number): Promise<Buffer | u
   }
 }
 
-/** Makes a directory and those above it. Node's own way never ends where a parent is there and refuses, as `/proc` does. */
+/** Makes a directory and its parents. Node's recursive mkdir never ends if a parent refuses, as `/proc` does. */
 export const makeDirectory = async (path: string, mode: number): Promise<void> => {
   try {
     await mkdir(path, { mode })
@@ -38,7 +38,7 @@ export const makeDirectory = async (path: string, mode: number): Promise<void> =
   }
 }
 
-/** Some file systems cannot sync a directory; they have nothing to lose by it. */
+/** Some file systems cannot sync a directory, and do not need to. */
 const syncDirectory = async (path: string): Promise<void> => {
   const directory = await open(path, constants.O_RDONLY | constants.O_DIRECTORY)
   try {
@@ -48,11 +48,11 @@ const syncDirectory = async (path: string): Promise<void> => {
   }
 }
 
-/** Replaces the file at `path`. Where it rejects, what was there before is still there, and nothing else is left behind. */
+/** Replaces the file at `path`. If it rejects, the old file is unchanged and no other file is left behind. */
 export const writeDurably = async (path: string, text: string, mode: number): Promise<void> => {
   const temporary = `${path}.new`
   try {
-    // One that a crash has left may have another mode or owner.
+    // A file that a crash left behind may have another mode or owner.
     await rm(temporary, { force: true })
     const handle = await open(temporary, "wx", mode)
     try {

@@ -1,7 +1,7 @@
 /**
- * Keeps two processes from using one identity: a socket beside the key, on which its user listens. Two mirrors share a data
- * directory for a while where a new one starts before the old one stops. A process that was killed leaves its socket behind,
- * but nobody listens on it any more.
+ * Keeps two processes from using the same identity: the user of a key listens on a socket beside it. Two processes share a
+ * directory for a while if a new one starts before the old one stops. A process that was killed leaves its socket behind,
+ * but nobody listens on it.
  */
 import { Effect, type Scope } from "effect"
 import { rm } from "node:fs/promises"
@@ -15,7 +15,7 @@ const listen = (path: string): Effect.Effect<Server, Error> =>
     server.listen(path, () => resume(Effect.succeed(server.unref())))
   })
 
-/** Whether somebody listens. A refusal is the only proof that nobody does. */
+/** Whether somebody listens. Only a refused connection or a missing socket proves that nobody does. */
 const isAnswered = (path: string): Effect.Effect<boolean> =>
   Effect.callback((resume) => {
     const socket = connect(path, () => {
@@ -31,13 +31,13 @@ const isAnswered = (path: string): Effect.Effect<boolean> =>
 
 const close = (server: Server): Effect.Effect<void> =>
   Effect.callback((resume) => {
-    // It removes the socket too.
+    // This removes the socket too.
     server.close(() => resume(Effect.void))
   })
 
 /**
- * Takes the lock at a path while the scope is open. `false` where another process has it. Where no lock can be made, as on some
- * file systems, nobody has it: `true`.
+ * Takes the lock at a path while the scope is open; false if another process holds it. True also where no lock can be made,
+ * as on some file systems.
  */
 export const acquire = Effect.fnUntraced(function*(path: string): Effect.fn.Return<boolean, never, Scope.Scope> {
   const take = Effect.acquireRelease(listen(path), close)

@@ -1,4 +1,4 @@
-/** The libp2p host: TCP, noise or TLS, yamux, with the bounds that a node needs. */
+/** The libp2p host: TCP, noise or TLS, yamux, with limits on connections, streams and dials. */
 import { yamux } from "@chainsafe/libp2p-yamux"
 import { identify } from "@libp2p/identify"
 import type { ConnectionGater, Libp2p as Host } from "@libp2p/interface"
@@ -14,7 +14,7 @@ import { tls } from "./OnDemandTls.ts"
 import { silentLogger } from "./SilentLogger.ts"
 import { tcp } from "./WholeWrites.ts"
 
-/** The address cannot be listened on. */
+/** The address cannot be listened on. The router does not start. */
 export class RouterListenFailed extends Data.TaggedError("RouterListenFailed")<{
   readonly address: string
   readonly reason: string
@@ -30,22 +30,22 @@ const listenAddresses = (host: Option.Option<string>): ReadonlyArray<string> => 
   return hasIpv6 ? ["0.0.0.0", "::"] : ["0.0.0.0"]
 }
 
-/** Streams of one connection: ours needs two each way. */
+/** Streams of one connection; this node needs two each way. */
 const maxStreams = 32
-/** Connections that are held; in a larger network others are made when they are needed. */
+/** Connections that are held open. In a larger network, others are opened on demand. */
 export const heldConnections = 128
-/** Dials under way: a list of bootstrap peers may be long and mostly dead, and nobody else is to wait behind it. */
+/** Concurrent dials. A list of bootstrap peers may be long and mostly dead, and other dials must not wait behind it. */
 const maxDials = 320
 const maxWaitingDials = 2000
 
-/** A connection over which nothing was said for so long, in milliseconds, is closed, and its peer looked after. */
+/** A connection without traffic is closed after so many milliseconds, and its peer is probed. */
 const inactivity = 15 * 60_000
 
-/** A host that listens while the scope is open, and what it notices of identities. */
+/** A host that listens while the scope is open, and its detector of identity conflicts. */
 export const make = Effect.fnUntraced(function*(options: {
   readonly host: Option.Option<string>
   readonly port: number
-  /** Whether addresses of this machine alone are told to others. */
+  /** Whether loopback addresses are announced. */
   readonly loopback: boolean
   readonly gater: ConnectionGater
 }) {
@@ -64,7 +64,7 @@ export const make = Effect.fnUntraced(function*(options: {
     return new RouterListenFailed({
       address: `${Option.getOrElse(options.host, () => "")}:${options.port}`,
       reason: /EADDRINUSE/.test(text) || /already in use/i.test(text)
-        ? "the port is in use; choose another with --router-addr"
+        ? "the port is in use; choose another"
         : text
     })
   }
@@ -84,7 +84,7 @@ export const make = Effect.fnUntraced(function*(options: {
           ],
           connectionEncrypters: [conflicts.encrypter, tls()],
           streamMuxers: [
-            // The DHT pings whom it looks after.
+            // The DHT pings the members that it monitors.
             yamux({ maxInboundStreams: maxStreams, maxOutboundStreams: maxStreams, enableKeepAlive: false })
           ],
           connectionGater: gater,
@@ -104,13 +104,13 @@ export const make = Effect.fnUntraced(function*(options: {
         }),
       catch: listenFailed
     }),
-    // Stopping waits for streams, which a peer can hold open.
+    // `stop` waits for streams, which a peer can hold open.
     (host) => Effect.promise(() => Promise.resolve(host.stop())).pipe(Effect.timeoutOption("2 seconds"))
   )
   return { host, conflicts }
 })
 
-/** Whether an address is one of this node's own, announced or not. */
+/** Returns a test for this node's own addresses, announced or not. */
 export const isOwnAddress = (host: Host, listen: { readonly host: Option.Option<string>; readonly port: number }) => {
   const ownIps = Option.match(listen.host, {
     onNone: () => Object.values(networkInterfaces()).flatMap((found) => found ?? []).map(({ address }) => address),

@@ -1,6 +1,6 @@
 /**
- * libp2p's TLS, loaded when a peer first asks for it: nodes of our kind agree on noise, and what TLS brings along, most of
- * it for certificates, is a tenth of all code that a node would hold in memory.
+ * libp2p's TLS, loaded when a peer first asks for it. Nodes of this implementation agree on noise, and the code of TLS, most
+ * of it for certificates, would be a tenth of all code in memory.
  */
 import type { ConnectionEncrypter } from "@libp2p/interface"
 import type { TLSComponents } from "@libp2p/tls"

@@ -1,24 +1,24 @@
-/** Says in the log who came and who went: one line for many, and few lines however many there are. */
+/** Logs which peers joined and left. One line covers many peers, and lines are at least ten seconds apart. */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { Effect } from "effect"
 
-/** A member, as the log names it. */
+/** A member as the log names it. */
 export interface NamedPeer {
   readonly id: string
   readonly address: string
 }
 
 export interface PeerNewsOptions {
-  /** 0 where nobody has been heard, and different whenever others have been: looking at all of them each second would cost too much. */
+  /** Changes with the set of members that were heard from; 0 for none. Cheaper than reading all of them each second. */
   readonly fingerprint: () => number
-  /** The members that have been heard. */
+  /** The members that were heard from. */
   readonly peers: () => ReadonlyArray<NamedPeer>
 }
 
-const look = "1 second"
-/** News that goes on is said after so long, though more may follow. */
+const interval = "1 second"
+/** A change that goes on is logged after so long, though more may follow. */
 const maxWaitMillis = 5000
-/** Between two lines. */
+/** Between two log lines. */
 const quietMillis = 10_000
 const maxNames = 3
 
@@ -43,7 +43,7 @@ export const run = Effect.fnUntraced(function*({ fingerprint, peers }: PeerNewsO
   let changedAt: number | undefined
   let quietUntil = -Infinity
   while (true) {
-    yield* Effect.sleep(look)
+    yield* Effect.sleep(interval)
     const now = yield* MonotonicTime.millis
     const current = fingerprint()
     const settled = current === seen

@@ -1,4 +1,4 @@
-/** The router's metrics, under Spegel's names where it has them. */
+/** The router's metrics. They have Spegel's names where Spegel has them. */
 import * as Background from "@spegel-ts/background/Background"
 import { type Context, Effect, Metric, Schedule, type Scope } from "effect"
 import type { DhtCounts } from "../dht/Dht.ts"
@@ -40,23 +40,23 @@ const requests = (type: string, outcome: string) =>
     attributes: { ...attributes, type, outcome }
   })
 
-/** Counts two nodes with one identity. */
+/** Counts two nodes with the same identity. */
 export const identityConflict = (kind: "own" | "member"): Effect.Effect<void> =>
   Metric.update(identityConflicts(kind), 1)
 
-/** Measures, at once, how long a lookup took to its first peer, or to its end where it found none. */
+/** Records how long a lookup took to its first peer, or to its end if it found none. */
 export const resolvedUnsafe = (seconds: number, context: Context.Context<never>): void => {
   resolveDuration.updateUnsafe(seconds, context)
 }
 
 const publishInterval = "5 seconds"
 
-/** Publishes what the core and its transport count, every few seconds while the scope is open: counting itself is free. */
+/** Publishes the counts of the DHT and its transport every few seconds while the scope is open: counting itself is free. */
 export const publish = (
   read: () => { readonly dht: DhtCounts; readonly transport: TransportCounts }
 ): Effect.Effect<void, never, Scope.Scope> => {
   const published = new Map<string, number>()
-  /** What has been added to a count since it was last published. */
+  /** How much a count has grown since it was last published. */
   const growth = (name: string, total: number) => {
     const before = published.get(name) ?? 0
     published.set(name, total)
@@ -76,7 +76,7 @@ export const publish = (
       })
     ], { discard: true })
   })
-  // Series exist before anything was counted: a first conflict would be invisible to `increase()`.
+  // A series has to exist at zero: `increase()` does not see the first value of a new one.
   const zeros = Effect.all([
     Metric.value(resolveDuration),
     Metric.update(identityConflicts("own"), 0),

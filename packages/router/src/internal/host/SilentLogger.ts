@@ -1,6 +1,6 @@
 /**
- * A logger for libp2p that writes nothing. Its own writes nothing either unless it is told to, but makes three loggers for
- * each connection and stream, which is a measurable share of what it costs to join a large cluster.
+ * A logger for libp2p that writes nothing. libp2p's own logger makes three loggers for each connection and stream even when
+ * it is off, which is a measurable share of the cost of joining a large cluster.
  */
 import type { ComponentLogger, Logger } from "@libp2p/interface"
 

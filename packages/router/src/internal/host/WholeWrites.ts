@@ -1,6 +1,6 @@
 /**
- * libp2p's TCP with one write a message. By itself it writes each part of a message alone, so that what noise sends, two
- * bytes of length and a ciphertext, costs two system calls and two packets, and wakes the other side twice.
+ * libp2p's TCP with one write for each message. By itself it writes each part separately: noise's two bytes of length and
+ * its ciphertext cost two system calls and two packets, and wake the receiver twice.
  */
 import type { MultiaddrConnection, Transport, Upgrader } from "@libp2p/interface"
 import * as Libp2pTcp from "@libp2p/tcp"

@@ -1,4 +1,3 @@
-import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Router } from "@spegel-ts/router/Router"
 import { routerConformance } from "@spegel-ts/router/RouterConformance"
 import { Context, Effect, Layer } from "effect"
@@ -6,11 +5,11 @@ import { Context, Effect, Layer } from "effect"
 routerConformance(
   "in memory",
   Effect.gen(function*() {
-    const network = MemoryRouter.network()
+    const network = Router.memoryNetwork()
     const start = (id: string, address: string) =>
       Effect.map(
         Layer.build(
-          Layer.fresh(MemoryRouter.layer({ network, self: { id, addresses: [address], servicePort: 5000 } }))
+          Layer.fresh(Router.layerMemory({ network, self: { id, addresses: [address], servicePort: 5000 } }))
         ),
         (context) => Context.get(context, Router)
       )

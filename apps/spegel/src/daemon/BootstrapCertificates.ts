@@ -1,0 +1,50 @@
+/** The certificates of the bootstrap kind http: for the client that asks other nodes, and for the listener that names this one. */
+import { Data, Effect } from "effect"
+import * as HttpClient from "effect/http/HttpClient"
+import { HttpClientError, TransportError } from "effect/http/HttpClientError"
+import { readFile } from "node:fs/promises"
+
+/** Files in PEM. They are read again each time, because certificates rotate. */
+export interface TlsFiles {
+  /** Authorities that servers' certificates are checked against, in place of the system's. */
+  readonly ca?: string | undefined
+  /** This node's certificate with its chain, and its key, for servers that ask for one. */
+  readonly cert?: string | undefined
+  readonly key?: string | undefined
+}
+
+/** A certificate file cannot be read. A listener does not start without it; a request fails. */
+export class CertificateUnreadable extends Data.TaggedError("CertificateUnreadable")<{ readonly reason: string }> {
+  override get message() {
+    return `a certificate file cannot be read: ${this.reason}`
+  }
+}
+
+const read = ({ ca, cert, key }: TlsFiles) => {
+  const file = (path: string | undefined) =>
+    path === undefined ? Effect.succeed(undefined) : Effect.tryPromise({
+      try: () => readFile(path),
+      catch: (cause) => new CertificateUnreadable({ reason: cause instanceof Error ? cause.message : String(cause) })
+    })
+  return Effect.all({ ca: file(ca), cert: file(cert), key: file(key) })
+}
+
+/** What a TLS server needs; undefined without a certificate. */
+export const serverTls = Effect.fnUntraced(function*(files: TlsFiles) {
+  const { ca, cert, key } = yield* read(files)
+  return cert === undefined || key === undefined ? undefined : { ca, cert, key }
+})
+
+/** A client that trusts the authorities and presents the certificate. It opens a connection for each request. */
+export const httpClient = (files: TlsFiles): HttpClient.HttpClient =>
+  HttpClient.make(Effect.fnUntraced(function*(request) {
+    const tls = yield* read(files).pipe(
+      Effect.mapError((cause) => new HttpClientError({ reason: new TransportError({ request, cause }) }))
+    )
+    // Loaded on demand: few nodes bootstrap over HTTP.
+    const { HttpAgent, makeNodeHttp } = yield* Effect.promise(() => import("@effect/platform-node/NodeHttpClient"))
+    const [http, https] = yield* Effect.promise(() => Promise.all([import("node:http"), import("node:https")]))
+    const agents = { http: new http.Agent(), https: new https.Agent(tls) }
+    const client = yield* Effect.provideService(makeNodeHttp, HttpAgent, agents)
+    return yield* client.execute(request)
+  }))

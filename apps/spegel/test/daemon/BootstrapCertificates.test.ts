@@ -1,0 +1,47 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Bootstrap from "@spegel-ts/router/Bootstrap"
+import * as BootstrapCertificates from "@spegel-ts/spegel/daemon/BootstrapCertificates"
+import * as Certificates from "@spegel-ts/testing/kubernetes/Certificates"
+import { Effect } from "effect"
+import { mkdtemp, readFile, rm } from "node:fs/promises"
+import { createServer as createSecureServer } from "node:https"
+import type { AddressInfo } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+
+describe("BootstrapCertificates", () => {
+  const noTls = Certificates.missingPrerequisite(process.env)
+  const note = noTls === undefined ? "" : ` (skipped: ${noTls})`
+  it.live.skipIf(noTls !== undefined)(
+    `asks over TLS, and shows its certificate where one is wanted${note}`,
+    () =>
+      Effect.gen(function*() {
+        const directory = yield* Effect.acquireRelease(
+          Effect.promise(() => mkdtemp(join(tmpdir(), "bootstrap-"))),
+          (directory) => Effect.promise(() => rm(directory, { recursive: true }))
+        )
+        const { ca, certificate } = yield* Certificates.authority(directory)
+        const own = yield* certificate("node")
+        const [authority, cert, key] = yield* Effect.promise(() =>
+          Promise.all([ca, own.cert, own.key].map((path) => readFile(path)))
+        )
+        const server = createSecureServer(
+          { cert, key, ca: authority, requestCert: true },
+          (_request, response) => response.end(`[{"ID":"","Addrs":["/ip4/10.0.0.7/tcp/5001"]}]`)
+        )
+        const port = yield* Effect.acquireRelease(
+          Effect.callback<number>((resume) => {
+            server.listen(0, "127.0.0.1", () => resume(Effect.succeed((server.address() as AddressInfo).port)))
+          }),
+          () => Effect.sync(() => server.close())
+        )
+        const url = new URL(`https://127.0.0.1:${port}/id`)
+        const ask = (tls: BootstrapCertificates.TlsFiles) =>
+          Bootstrap.fromHttp({ url, client: BootstrapCertificates.httpClient(tls) }).addresses
+        assert.deepStrictEqual(yield* ask({ ca, ...own }), ["/ip4/10.0.0.7/tcp/5001"])
+        assert.include((yield* Effect.flip(ask({ ca }))).message, "cannot be reached")
+        assert.include((yield* Effect.flip(ask(own))).message, "certificate")
+        assert.include((yield* Effect.flip(ask({ ca: join(directory, "gone") }))).message, "cannot be read")
+      })
+  )
+})
