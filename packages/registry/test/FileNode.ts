@@ -4,8 +4,7 @@ import * as HttpListener from "@spegel-ts/registry/HttpListener"
 import * as PullLog from "@spegel-ts/registry/PullLog"
 import { defaults, Registry, type RegistryOptions } from "@spegel-ts/registry/Registry"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
-import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
-import { Router } from "@spegel-ts/router/Router"
+import { type MemoryNetwork, Router } from "@spegel-ts/router/Router"
 import type { DataPlane } from "@spegel-ts/transfer/DataPlane"
 import * as PeerTransport from "@spegel-ts/transfer/PeerTransport"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
@@ -17,7 +16,7 @@ import { join } from "node:path"
 
 /** A node with a blob of each size, which it advertises. */
 export const start = Effect.fnUntraced(function*(
-  network: MemoryRouter.Network,
+  network: MemoryNetwork,
   address: string,
   sizes: ReadonlyArray<number> = [],
   options?: Partial<RegistryOptions> & { readonly plane?: DataPlane["name"] }
@@ -60,7 +59,7 @@ export const start = Effect.fnUntraced(function*(
     }).pipe(
       Layer.provideMerge(Layer.mergeAll(
         OciLayout.layer({ root }),
-        MemoryRouter.layer({ network, self }),
+        Router.layerMemory({ network, self }),
         PeerTransport.layer({ stallTimeout: Duration.seconds(5), minPeerSpeed: 0 }),
         PullLog.layer
       )),

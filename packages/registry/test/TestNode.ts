@@ -5,15 +5,14 @@ import * as HttpListener from "@spegel-ts/registry/HttpListener"
 import type { PlaceLimits } from "@spegel-ts/registry/internal/serve/ConnectionPlaces"
 import * as PullLog from "@spegel-ts/registry/PullLog"
 import { defaults, isProbe, Registry, type RegistryOptions } from "@spegel-ts/registry/Registry"
-import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
-import { Router } from "@spegel-ts/router/Router"
+import { type MemoryNetwork, Router } from "@spegel-ts/router/Router"
 import * as PeerTransport from "@spegel-ts/transfer/PeerTransport"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Context, Duration, Effect, Layer, Option, Random, Stream } from "effect"
 
 /** A mirror on a real socket, with content in memory and a router shared with other test nodes. */
 export const startNode = Effect.fnUntraced(function*(
-  network: MemoryRouter.Network,
+  network: MemoryNetwork,
   address: string,
   options?: Partial<RegistryOptions> & {
     readonly stallTimeout?: Duration.Duration
@@ -39,7 +38,7 @@ export const startNode = Effect.fnUntraced(function*(
       Layer.provide(downloading({ ...options, discarded })),
       Layer.provideMerge(Layer.mergeAll(
         MemoryStore.layer,
-        MemoryRouter.layer({ network, self }),
+        Router.layerMemory({ network, self }),
         PeerTransport.layer({ stallTimeout: options?.stallTimeout ?? Duration.seconds(30), minPeerSpeed: 0 }),
         PullLog.layer
       )),

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { ContentStore } from "@spegel-ts/content/ContentStore"
 import * as OciLayout from "@spegel-ts/content/OciLayout"
-import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { Router } from "@spegel-ts/router/Router"
 import { StateTracker } from "@spegel-ts/state-tracker/StateTracker"
 import { Context, Effect, Layer, Stream } from "effect"
 import { createHash } from "node:crypto"
@@ -30,7 +30,7 @@ const start = Effect.gen(function*() {
   const blobs = join(root, "blobs", "sha256")
   mkdirSync(blobs, { recursive: true })
   writeFileSync(join(root, "oci-layout"), "{}")
-  const network = MemoryRouter.network()
+  const network = Router.memoryNetwork()
   const services = yield* Layer.build(OciLayout.layer({ root }))
   const store = Context.get(services, ContentStore)
   let losses = -1
@@ -49,7 +49,7 @@ const start = Effect.gen(function*() {
   const tracker = yield* Layer.build(
     StateTracker.layer({ filter: () => true }).pipe(
       Layer.provide(counted),
-      Layer.provide(MemoryRouter.layer({ network, self }))
+      Layer.provide(Router.layerMemory({ network, self }))
     )
   )
   yield* Effect.forkScoped(Context.get(tracker, StateTracker).run)

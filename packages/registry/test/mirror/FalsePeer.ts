@@ -1,5 +1,5 @@
 import * as ContentKey from "@spegel-ts/router/ContentKey"
-import type * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import type { MemoryNetwork } from "@spegel-ts/router/Router"
 import { Effect } from "effect"
 import { createServer, type Socket } from "node:net"
 
@@ -45,7 +45,7 @@ export const begun = (whole: Buffer, request: string, bytes: number): Buffer => 
 
 /** A peer that holds what is advertised for it by its own word, and answers each request as `behave` says. */
 export const startFalsePeer = Effect.fnUntraced(function*(
-  network: MemoryRouter.Network,
+  network: MemoryNetwork,
   address: string,
   behave: (socket: Socket, request: string) => void,
   ...names: ReadonlyArray<string>

@@ -3,7 +3,7 @@ import { IngestState } from "@spegel-ts/content/ContentStore"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
-import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { type MemoryNetwork, Router } from "@spegel-ts/router/Router"
 import { Duration, Effect, Schedule } from "effect"
 import { request } from "node:http"
 import type { Socket } from "node:net"
@@ -41,7 +41,7 @@ const lastEvent = ({ ledger }: Effect.Success<ReturnType<typeof startNode>>) =>
   )
 
 const startHolder = Effect.fnUntraced(function*(
-  network: MemoryRouter.Network,
+  network: MemoryNetwork,
   address: string,
   ...blobs: ReadonlyArray<Buffer>
 ) {
@@ -54,7 +54,7 @@ const startHolder = Effect.fnUntraced(function*(
 describe("Mirror", () => {
   it.live("leaves a busy peer at once, and does not ask it again before it wants to be asked", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       yield* startHolder(network, "127.0.0.2", small, large)
       const busy = yield* startFalsePeer(
         network,
@@ -74,7 +74,7 @@ describe("Mirror", () => {
 
   it.live("serves bounded and suffix ranges, and goes on inside them with another peer", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       yield* startHolder(network, "127.0.0.2", small, large)
       const cutting = (socket: Socket, asked: string) => {
         const [, first, last] = /^range: bytes=(\d*)-(\d*)/im.exec(asked) ?? []
@@ -111,7 +111,7 @@ describe("Mirror", () => {
   it.live("asks the next peer for the rest of the range, and for no byte more", () =>
     Effect.gen(function*() {
       for (const [range, last] of [["bytes=3-5000002", 5_000_002], ["bytes=3-", large.length - 1]] as const) {
-        const network = MemoryRouter.network()
+        const network = Router.memoryNetwork()
         const ranged = (bytes: number) => (socket: Socket, asked: string) => {
           const [, first = "", end = ""] = /^range: bytes=(\d+)-(\d*)\r$/im.exec(asked) ?? []
           const part = large.subarray(Number(first), end === "" ? large.length : Number(end) + 1)
@@ -136,7 +136,7 @@ describe("Mirror", () => {
 
   it.live("answers the whole to ranges that are none, 416 only where it knows the size, and 404 else", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       yield* startHolder(network, "127.0.0.2", small, large)
       const { url } = yield* startNode(network, "127.0.0.3")
       const at = (digest: string, range: string) => get(blobUrl(url, digest), { headers: { range } })
@@ -155,7 +155,7 @@ describe("Mirror", () => {
     Effect.gen(function*() {
       const expected = ingestOf(largeDigest, large.length)
       for (const wrong of [large.subarray(0, 5_000_000), Buffer.concat([large, large])]) {
-        const network = MemoryRouter.network()
+        const network = Router.memoryNetwork()
         yield* startHolder(network, "127.0.0.2", large)
         const peer = yield* startFalsePeer(
           network,
@@ -174,7 +174,7 @@ describe("Mirror", () => {
 
   it.live("looks at downloads only where there is a peer to ask", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       yield* startHolder(network, "127.0.0.2", small)
       let looks = 0
       const ingests = {
@@ -193,7 +193,7 @@ describe("Mirror", () => {
 
   it.live("asks nobody again, and tells whoever it was, whose bytes containerd did not commit", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       const wrong = Buffer.alloc(large.length, "x")
       const liar = yield* startFalsePeer(
         network,
@@ -239,7 +239,7 @@ describe("Mirror", () => {
           response(206, large.subarray(6), `content-range: bytes 5-${large.length - 1}/${large.length}`)
         ]
       ) {
-        const network = MemoryRouter.network()
+        const network = Router.memoryNetwork()
         yield* startHolder(network, "127.0.0.2", large)
         const peer = yield* startFalsePeer(network, "127.0.0.4", (socket) => socket.write(answer), largeDigest)
         const { url } = yield* startNode(network, "127.0.0.3", { hedgeDelay: Duration.seconds(30) })
@@ -252,7 +252,7 @@ describe("Mirror", () => {
 
   it.live("goes on with one peer after another, beyond its budget, as long as each gives enough", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       yield* startHolder(network, "127.0.0.2", large)
       for (let index = 0; index < 5; index++) {
         yield* startFalsePeer(
@@ -300,7 +300,7 @@ describe("Mirror", () => {
           [layer, "application/octet-stream", undefined]
         ] as const
       ) {
-        const network = MemoryRouter.network()
+        const network = Router.memoryNetwork()
         const digest = Digest.ofBytes(manifest)
         const answer = response(200, manifest, said === undefined ? "x: y" : `content-type: ${said}`)
         yield* startFalsePeer(network, "127.0.0.4", (socket) => socket.write(answer), digest)
@@ -334,7 +334,7 @@ describe("Mirror", () => {
           [[second, first], smallest]
         ] as const
       ) {
-        const network = MemoryRouter.network()
+        const network = Router.memoryNetwork()
         for (const [index, manifest] of answers.entries()) {
           yield* startFalsePeer(
             network,
@@ -369,7 +369,7 @@ describe("Mirror", () => {
           Buffer.from(`HTTP/1.1 200 OK\r\ncontent-length: ${MediaType.maxManifestSize + 1}\r\n${digest}\r\n\r\n{`)
         ]
       ) {
-        const network = MemoryRouter.network()
+        const network = Router.memoryNetwork()
         const peer = yield* startFalsePeer(network, "127.0.0.4", (socket) => socket.write(answer), tag)
         const { url } = yield* startNode(network, "127.0.0.3")
         assert.strictEqual((yield* get(tagUrl(url), { method: "HEAD" })).status, 404)
@@ -379,7 +379,7 @@ describe("Mirror", () => {
 
   it.live("gives a HEAD or a manifest no longer than the answer's time", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       const peer = yield* startFalsePeer(network, "127.0.0.4", () => {}, tag, smallDigest)
       const { url } = yield* startNode(network, "127.0.0.3", {
         firstByteTimeout: Duration.seconds(30),
@@ -395,7 +395,7 @@ describe("Mirror", () => {
 
   it.live("does not follow redirects", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       yield* startHolder(network, "127.0.0.2", small)
       const elsewhere = yield* startFalsePeer(
         network,
@@ -439,7 +439,7 @@ describe("Mirror", () => {
   for (const [title, behave] of hostile) {
     it.live(`a peer that ${title} is left, with its connection`, () =>
       Effect.gen(function*() {
-        const network = MemoryRouter.network()
+        const network = Router.memoryNetwork()
         yield* startHolder(network, "127.0.0.2", small)
         const peer = yield* startFalsePeer(network, "127.0.0.4", behave, smallDigest)
         const { url } = yield* startNode(network, "127.0.0.3", { hedgeDelay: Duration.seconds(30) })
@@ -453,7 +453,7 @@ describe("Mirror", () => {
 
   it.live("that nobody has some content does not open the circuit", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       yield* startHolder(network, "127.0.0.2", small)
       const lacking = yield* startFalsePeer(
         network,
@@ -472,7 +472,7 @@ describe("Mirror", () => {
 
   it.live("gives the memory for verification back, and streams what it has none for", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       yield* startHolder(network, "127.0.0.2", small)
       const lie = (socket: Socket) => socket.write(response(200, Buffer.alloc(small.length, "x")))
       const node = yield* startNode(network, "127.0.0.3", { verifyMemory: 2 * small.length })
@@ -493,7 +493,7 @@ describe("Mirror", () => {
 
   it.live("records a client that goes away", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       const peer = yield* startFalsePeer(
         network,
         "127.0.0.4",

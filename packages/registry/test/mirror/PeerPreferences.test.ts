@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
-import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { Router } from "@spegel-ts/router/Router"
 import { Duration, Effect, Schedule } from "effect"
 import type { Socket } from "node:net"
 import { startNode } from "../TestNode.ts"
@@ -27,7 +27,7 @@ const eventOf = ({ ledger }: Effect.Success<ReturnType<typeof startNode>>, diges
 describe("what is remembered of peers", () => {
   it.live("gives peers little time where they keep a registry's requests waiting, until one serves", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       const blobs = Array.from({ length: 5 }, (_, index) => Buffer.from(`layer ${index}`))
       const digests = blobs.map((blob) => Digest.ofBytes(blob))
       /** Each layer has a peer of its own that freezes: nothing is known of it when it is asked. */
@@ -68,7 +68,7 @@ describe("what is remembered of peers", () => {
 
   it.live("asks a peer that has served as ever, while others keep a registry's requests waiting", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       const frozen = Array.from({ length: 4 }, (_, index) => Digest.ofBytes(Buffer.from(`layer ${index}`)))
       for (const [index, digest] of frozen.entries()) {
         yield* startFalsePeer(network, `127.0.0.${index + 10}`, () => {}, digest)
@@ -94,7 +94,7 @@ describe("what is remembered of peers", () => {
 
   it.live("takes the rest from a holder that was killed and is back, when the other one freezes", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       let up = true
       const frozen = yield* startFalsePeer(
         network,
@@ -141,7 +141,7 @@ describe("what is remembered of peers", () => {
           () => {}
         ]
       ) {
-        const network = MemoryRouter.network()
+        const network = Router.memoryNetwork()
         let failing = true
         yield* startFalsePeer(
           network,

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
-import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { Router } from "@spegel-ts/router/Router"
 import { Duration, Effect, Fiber, Schedule } from "effect"
 import type { Socket } from "node:net"
 import { startNode } from "../TestNode.ts"
@@ -31,7 +31,7 @@ const until = (done: () => boolean) =>
 describe("manifests", () => {
   /** Asks for many that are claimed to have 4 MiB, of which only so many bytes come; gives how many were given up. */
   const claim = Effect.fnUntraced(function*(bytes: number) {
-    const network = MemoryRouter.network()
+    const network = Router.memoryNetwork()
     const claims = Array.from({ length: 12 }, (_, index) => `claim${index}`)
     const large = Buffer.alloc(4 * mebibyte, " ")
     const crawl = (socket: Socket) => socket.write(response(200, large, ...headersOf(large)).subarray(0, bytes))
@@ -69,7 +69,7 @@ describe("manifests", () => {
 
   it.live("that do not come in time are held against their peer", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       yield* startFalsePeer(
         network,
         "127.0.0.4",
@@ -90,7 +90,7 @@ describe("manifests", () => {
 
   it.live("that come later than another peer's are not held against theirs", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       yield* startFalsePeer(network, "127.0.0.5", (socket, asked) => socket.write(answer(manifest, asked)), tagOf("v1"))
       const late = yield* startFalsePeer(
         network,
@@ -110,7 +110,7 @@ describe("manifests", () => {
 
   it.live("that are large are read whole, in memory that grows", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       const large = Buffer.from(manifest.toString().replace("{", `{${" ".repeat(900_000)}`))
       yield* startFalsePeer(network, "127.0.0.4", (socket, asked) => socket.write(answer(large, asked)), tagOf("v1"))
       const node = yield* startNode(network, "127.0.0.3", { verifyMemory: 8 * mebibyte })
@@ -129,7 +129,7 @@ describe("manifests", () => {
           1
         ]] as const
       ) {
-        const network = MemoryRouter.network()
+        const network = Router.memoryNetwork()
         const peers = yield* Effect.forEach(
           bodies,
           (body, index) =>
@@ -158,7 +158,7 @@ describe("manifests", () => {
 
   it.live("of providers that name one and do not give it are given up, for the one in hand", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       yield* startFalsePeer(network, "127.0.0.4", (socket, asked) => socket.write(answer(manifest, asked)), tagOf("v1"))
       // They agree, and so are more.
       const silent = (socket: Socket, asked: string) => asked.startsWith("HEAD") && socket.write(answer(other, asked))
@@ -213,7 +213,7 @@ describe("a layer", () => {
     )
 
   const start = Effect.fnUntraced(function*(behaviours: ReadonlyArray<(socket: Socket, asked: string) => void>) {
-    const network = MemoryRouter.network()
+    const network = Router.memoryNetwork()
     const peers = yield* Effect.forEach(
       behaviours,
       (behave, index) => startFalsePeer(network, `127.0.0.${index + 4}`, behave, second)

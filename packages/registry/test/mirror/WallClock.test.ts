@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
-import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { Router } from "@spegel-ts/router/Router"
 import { Clock, Duration, Effect } from "effect"
 import { startNode } from "../TestNode.ts"
 import { get, ns, response, startFalsePeer } from "./FalsePeer.ts"
@@ -46,7 +46,7 @@ describe("a wall clock", () => {
       Effect.gen(function*() {
         const { clock, pass, set } = yield* makeClock
         yield* Effect.gen(function*() {
-          const network = MemoryRouter.network()
+          const network = Router.memoryNetwork()
           const holder = yield* startNode(network, "127.0.0.2")
           yield* Effect.forEach(blobs, holder.content.put)
           yield* holder.router.advertise(digests.map((digest) => ContentKey.make(digest)))
@@ -79,7 +79,7 @@ describe("a wall clock", () => {
       Effect.gen(function*() {
         const { clock, pass, set } = yield* makeClock
         yield* Effect.gen(function*() {
-          const network = MemoryRouter.network()
+          const network = Router.memoryNetwork()
           // Nothing is known of each when it is asked.
           const peers = yield* Effect.forEach(
             digests,

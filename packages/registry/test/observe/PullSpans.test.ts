@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
-import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { type MemoryNetwork, Router } from "@spegel-ts/router/Router"
 import { Effect, Exit, References } from "effect"
 import * as Tracer from "effect/Tracer"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
@@ -42,7 +42,7 @@ const blobUrl = (url: string, of: string = digest) => `${url}/v2/team/app/blobs/
 
 /** A peer that says it holds what it is asked for, and answers as `behave` does. */
 const startPeer = Effect.fnUntraced(function*(
-  network: MemoryRouter.Network,
+  network: MemoryNetwork,
   address: string,
   behave: (response: ServerResponse, request: IncomingMessage) => void
 ) {
@@ -76,7 +76,7 @@ const whole = (bytes: Uint8Array) => (response: ServerResponse) => {
 
 /** Runs a request through a node with a tracer of its own, and gives the spans of the request. */
 const traceOf = Effect.fnUntraced(function*(
-  network: MemoryRouter.Network,
+  network: MemoryNetwork,
   request: (url: string, spans: ReadonlyArray<Tracer.NativeSpan>) => Effect.Effect<unknown>
 ) {
   const { spans, tracer } = recording()
@@ -97,7 +97,7 @@ const failed = (span: Tracer.NativeSpan | undefined) =>
 describe("PullSpans", () => {
   it.live("gives an embedding program's tracer what became of a request", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       yield* startPeer(network, "127.0.0.42", (response) => response.writeHead(404, { "content-length": 0 }).end())
       yield* startPeer(network, "127.0.0.43", whole(blob))
       const spans = yield* traceOf(network, (url) => get(blobUrl(url)))
@@ -142,7 +142,7 @@ describe("PullSpans", () => {
 
   it.live("tells of a miss, and that it is no error", () =>
     Effect.gen(function*() {
-      const spans = yield* traceOf(MemoryRouter.network(), (url) => get(blobUrl(url)))
+      const spans = yield* traceOf(Router.memoryNetwork(), (url) => get(blobUrl(url)))
       assert.deepInclude(facts(spans[0]), {
         "http.response.status_code": 404,
         "spegel.outcome": "refused",
@@ -156,7 +156,7 @@ describe("PullSpans", () => {
   it.live("tells of wrong bytes, streamed and held", () =>
     Effect.gen(function*() {
       for (const right of [large, blob]) {
-        const network = MemoryRouter.network()
+        const network = Router.memoryNetwork()
         const wrong = Buffer.from(right)
         wrong[100] = 0
         yield* startPeer(network, "127.0.0.42", whole(wrong))
@@ -174,7 +174,7 @@ describe("PullSpans", () => {
 
   it.live("tells of peers that fail", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       yield* startPeer(network, "127.0.0.42", (response) => response.writeHead(500, { "content-length": 0 }).end())
       yield* startPeer(network, "127.0.0.43", (response) => response.destroy())
       const spans = yield* traceOf(network, (url) => get(blobUrl(url)))
@@ -188,7 +188,7 @@ describe("PullSpans", () => {
 
   it.live("tells of a body that no peer could finish", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       yield* startPeer(network, "127.0.0.42", (response) => {
         response.writeHead(200, { "content-length": large.length }).write(large.subarray(0, 1000))
         setImmediate(() => response.destroy())
@@ -199,7 +199,7 @@ describe("PullSpans", () => {
 
   it.live("tells of a client that goes away", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       const half = large.length / 2
       yield* startPeer(network, "127.0.0.42", (response) => {
         response.writeHead(200, { "content-length": large.length }).write(large.subarray(0, half))
@@ -220,7 +220,7 @@ describe("PullSpans", () => {
 
   it.live("goes on with a valid traceparent, and tells the peer", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       const { requests } = yield* startPeer(network, "127.0.0.42", whole(blob))
       const traceId = "4bf92f3577b34da6a3ce929d0e0e4736"
       const valid = `00-${traceId}-00f067aa0ba902b7`
@@ -253,7 +253,7 @@ describe("PullSpans", () => {
 
   it.live("makes no span for a probe, and none where tracing is off", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       assert.deepStrictEqual(yield* traceOf(network, (url) => get(`${url}/readyz`)), [])
       const { requests } = yield* startPeer(network, "127.0.0.42", whole(blob))
       const spans = yield* traceOf(network, (url) => get(blobUrl(url))).pipe(

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as RegistryMetrics from "@spegel-ts/registry/RegistryMetrics"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
-import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { Router } from "@spegel-ts/router/Router"
 import { Effect, Metric, Schedule } from "effect"
 import { begun, get, ns, response, startFalsePeer } from "../mirror/FalsePeer.ts"
 import * as RawClient from "../serve/RawClient.ts"
@@ -48,7 +48,7 @@ const untilGrown = <E, R>(
 describe("RegistryMetrics", () => {
   it.live("have their known labels as 0 before anything happens", () =>
     Effect.gen(function*() {
-      yield* startNode(MemoryRouter.network(), "127.0.0.71", { mirroredRegistries: ["docker.io"] })
+      yield* startNode(Router.memoryNetwork(), "127.0.0.71", { mirroredRegistries: ["docker.io"] })
       const known = yield* series
       const expected = [
         "spegel_mirror_requests_total{registry=docker.io,cache=hit}",
@@ -93,7 +93,7 @@ describe("RegistryMetrics", () => {
 
   it.live("count a miss in a series that was there", () =>
     Effect.gen(function*() {
-      const node = yield* startNode(MemoryRouter.network(), "127.0.0.71", { mirroredRegistries: [ns] })
+      const node = yield* startNode(Router.memoryNetwork(), "127.0.0.71", { mirroredRegistries: [ns] })
       yield* untilGrown(get(node.url + blobPath(smallDigest)), {
         [`spegel_mirror_requests_total{registry=${ns},cache=hit}`]: 0,
         [`spegel_mirror_requests_total{registry=${ns},cache=miss}`]: 1,
@@ -103,7 +103,7 @@ describe("RegistryMetrics", () => {
 
   it.live("count the first failure of a peer, and wrong bytes, in series that were there", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       const node = yield* startNode(network, "127.0.0.71", { mirroredRegistries: [ns] })
       yield* startFalsePeer(network, "127.0.0.73", (socket) => socket.write(response(500, "no")), smallDigest)
       yield* startFalsePeer(
@@ -122,7 +122,7 @@ describe("RegistryMetrics", () => {
 
   it.live("count bytes by where they came from and to whom they went", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       const holder = yield* startNode(network, "127.0.0.72")
       yield* Effect.forEach([small, large], holder.content.put)
       yield* holder.router.advertise([smallDigest, largeDigest].map(ContentKey.make))
@@ -157,7 +157,7 @@ describe("RegistryMetrics", () => {
 
   it.live("count what of a body was sent where it ends early, and a client that leaves as served", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       const node = yield* startNode(network, "127.0.0.71", { mirroredRegistries: [ns] })
       const sent = 1_000_000
       // It goes on when it is told to, which is never.

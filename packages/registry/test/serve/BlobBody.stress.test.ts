@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
-import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { Router } from "@spegel-ts/router/Router"
 import { random } from "@spegel-ts/testing/SeededRandom"
 import { Duration, Effect, Option } from "effect"
 import { createHash } from "node:crypto"
@@ -71,7 +71,7 @@ for (const plane of ["zero-copy", "portable"] as const) {
     it.live("are right while clients and peers come and go at any byte; nothing is left of them", () =>
       Effect.gen(function*() {
         const { below, pick } = random(20_261_125)
-        const network = MemoryRouter.network()
+        const network = Router.memoryNetwork()
         const holder = yield* FileNode.start(network, "127.0.0.21", [700, 60_000, 5 * mib, 9 * mib + 1], { plane })
         const mirror = yield* FileNode.start(network, "127.0.0.22", [], { plane })
         // The holder is asked through peers that fail, and by itself.
@@ -119,7 +119,7 @@ for (const plane of ["zero-copy", "portable"] as const) {
 
     it.live("go no faster than their reader, and then to their end", () =>
       Effect.gen(function*() {
-        const network = MemoryRouter.network()
+        const network = Router.memoryNetwork()
         const holder = yield* FileNode.start(network, "127.0.0.25", [96 * mib], { plane })
         const mirror = yield* FileNode.start(network, "127.0.0.26", [], { plane })
         const { sent } = yield* startProxy("127.0.0.27", holder.port, holder, () => Infinity)
@@ -145,7 +145,7 @@ for (const plane of ["zero-copy", "portable"] as const) {
 
     it.live("are right with many of them at once", () =>
       Effect.gen(function*() {
-        const network = MemoryRouter.network()
+        const network = Router.memoryNetwork()
         const holder = yield* FileNode.start(network, "127.0.0.28", [16 * mib], { plane })
         const mirror = yield* FileNode.start(network, "127.0.0.29", [], { plane })
         const [blob] = holder.blobs
@@ -167,7 +167,7 @@ for (const plane of ["zero-copy", "portable"] as const) {
 
     it.live("are let go of when their client or their peer goes away in the middle", () =>
       Effect.gen(function*() {
-        const network = MemoryRouter.network()
+        const network = Router.memoryNetwork()
         const holder = yield* FileNode.start(network, "127.0.0.30", [96 * mib], { plane })
         const mirror = yield* FileNode.start(network, "127.0.0.31", [], { plane })
         const [blob] = holder.blobs
@@ -188,7 +188,7 @@ for (const plane of ["zero-copy", "portable"] as const) {
 
     it.live("are answered in order where requests come before answers", () =>
       Effect.gen(function*() {
-        const holder = yield* FileNode.start(MemoryRouter.network(), "127.0.0.32", [300_000, 2 * mib, 100], { plane })
+        const holder = yield* FileNode.start(Router.memoryNetwork(), "127.0.0.32", [300_000, 2 * mib, 100], { plane })
         const { socket, ...client } = yield* RawClient.open(
           { host: holder.address, port: holder.port },
           holder.blobs[0]?.path ?? ""

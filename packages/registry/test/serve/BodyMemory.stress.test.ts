@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as SocketQueues from "@spegel-ts/registry/internal/serve/SocketQueues"
-import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { Router } from "@spegel-ts/router/Router"
 import { Effect } from "effect"
 import { createHash } from "node:crypto"
 import * as FileNode from "../FileNode.ts"
@@ -23,7 +23,7 @@ const unsentOf = (port: number, least: number) =>
 describe("memory of bodies", { timeout: 120_000 }, () => {
   it.live("is bounded whatever headers say, and leaves the honest theirs; the slow are not cut off", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       const options = { maxBodyMemory: budget, plane: "portable" as const }
       const holder = yield* FileNode.start(network, "127.0.0.41", [6 * mib], options)
       const mirror = yield* FileNode.start(network, "127.0.0.42", [], options)
@@ -68,7 +68,7 @@ describe("memory of bodies", { timeout: 120_000 }, () => {
 
   it.live("is bounded within the kernel too: bodies for which there is none are refused, the honest is served", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       const options = { maxBodyMemory: budget, plane: "zero-copy" as const }
       const holder = yield* FileNode.start(network, "127.0.0.45", [6 * mib], options)
       const mirror = yield* FileNode.start(network, "127.0.0.46", [], options)
@@ -97,7 +97,7 @@ describe("memory of bodies", { timeout: 120_000 }, () => {
 
   it.live("is enough for a node that pulls ninety layers at once and stops in between", () =>
     Effect.gen(function*() {
-      const holder = yield* FileNode.start(MemoryRouter.network(), "127.0.0.43", [4 * mib])
+      const holder = yield* FileNode.start(Router.memoryNetwork(), "127.0.0.43", [4 * mib])
       const [blob] = holder.blobs
       if (blob === undefined) return assert.fail("no blob")
       const clients = yield* Effect.forEach(

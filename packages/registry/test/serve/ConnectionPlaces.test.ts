@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
-import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { Router } from "@spegel-ts/router/Router"
 import { Effect } from "effect"
 import { connect, type Socket } from "node:net"
 import { startNode } from "../TestNode.ts"
@@ -54,7 +54,7 @@ const blobPath = `/v2/team/app/blobs/${Digest.ofBytes(blob)}?ns=registry.example
 
 describe("connections", () => {
   const start = (connections: { readonly all: number; readonly ofAddress: number }) =>
-    startNode(MemoryRouter.network(), "127.0.0.2", { connections })
+    startNode(Router.memoryNetwork(), "127.0.0.2", { connections })
   const openMany = (node: Effect.Success<ReturnType<typeof start>>, count: number, address: string) =>
     Effect.forEach(Array.from({ length: count }), () => open(node, address))
 

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
-import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { Router } from "@spegel-ts/router/Router"
 import { random } from "@spegel-ts/testing/SeededRandom"
 import { Effect } from "effect"
 import { connect } from "node:net"
@@ -26,7 +26,7 @@ const exchange = (address: string, port: number, bytes: Buffer): Promise<string>
 describe("Registry", { timeout: 120_000 }, () => {
   it.live(`answers ${requests} malformed requests with the code for it, and lives`, () =>
     Effect.gen(function*() {
-      const { address, content, port, url } = yield* startNode(MemoryRouter.network(), "127.0.0.2")
+      const { address, content, port, url } = yield* startNode(Router.memoryNetwork(), "127.0.0.2")
       yield* content.put(blob)
       const { below, pick } = random(20_261_124)
 

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import * as Reference from "@spegel-ts/oci/Reference"
-import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { Router } from "@spegel-ts/router/Router"
 import { Effect, Result } from "effect"
 import * as FileNode from "../FileNode.ts"
 import { error, get, ns } from "../mirror/FalsePeer.ts"
@@ -17,7 +17,7 @@ describe("What is held and is no manifest", () => {
 
   it.live("is a blob, and is never answered as a manifest, asked anew or from memory", () =>
     Effect.gen(function*() {
-      const { address, blobs: [blob], port } = yield* FileNode.start(MemoryRouter.network(), "127.0.0.36", [1000])
+      const { address, blobs: [blob], port } = yield* FileNode.start(Router.memoryNetwork(), "127.0.0.36", [1000])
       if (blob === undefined) return assert.fail("no blob")
       const url = (kind: string) => `http://${address}:${port}/v2/team/app/${kind}/${blob.digest}?ns=${ns}`
       for (const asked of ["anew", "from memory"]) {
@@ -32,7 +32,7 @@ describe("What is held and is no manifest", () => {
 
   it.live("is not what a tag is answered with: upstream is to say what it is", () =>
     Effect.gen(function*() {
-      const { content, url } = yield* startNode(MemoryRouter.network(), "127.0.0.37")
+      const { content, url } = yield* startNode(Router.memoryNetwork(), "127.0.0.37")
       const digest = yield* content.put(Buffer.from("{\"mediaType\":\"a/b\",\"layers\":[]}"))
       yield* content.tag(Result.getOrThrow(Reference.parse(`${ns}/team/app:v1`)), digest)
       for (const reference of ["v1", digest]) {

@@ -4,7 +4,7 @@ import * as MediaType from "@spegel-ts/oci/MediaType"
 import * as Reference from "@spegel-ts/oci/Reference"
 import type { PullEvent } from "@spegel-ts/registry/PullLog"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
-import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { type MemoryNetwork, Router } from "@spegel-ts/router/Router"
 import { Duration, Effect, Option, Redacted, References, Result, Schedule } from "effect"
 import { rm, writeFile } from "node:fs/promises"
 import { connect, type Socket } from "node:net"
@@ -31,7 +31,7 @@ const manifestDigest = Digest.ofBytes(manifest)
 const toldBy = (headers: Headers) => Object.fromEntries([...headers].filter(([name]) => name !== "date"))
 
 /** A node that holds everything and has advertised it. */
-const startHolder = Effect.fnUntraced(function*(network: MemoryRouter.Network, address: string) {
+const startHolder = Effect.fnUntraced(function*(network: MemoryNetwork, address: string) {
   const node = yield* startNode(network, address)
   yield* Effect.forEach([blob, large, manifest], node.content.put)
   yield* node.content.tag(reference, manifestDigest)
@@ -42,7 +42,7 @@ const startHolder = Effect.fnUntraced(function*(network: MemoryRouter.Network, a
 })
 
 describe("Registry, own content", () => {
-  const withHolder = Effect.suspend(() => startHolder(MemoryRouter.network(), "127.0.0.2"))
+  const withHolder = Effect.suspend(() => startHolder(Router.memoryNetwork(), "127.0.0.2"))
 
   it.live("says that it is not ready once it is retired, and serves on", () =>
     Effect.gen(function*() {
@@ -135,7 +135,7 @@ describe("Registry, own content", () => {
 
   it.live("asks for credentials only where they are configured", () =>
     Effect.gen(function*() {
-      const { url } = yield* startNode(MemoryRouter.network(), "127.0.0.2", {
+      const { url } = yield* startNode(Router.memoryNetwork(), "127.0.0.2", {
         basicAuth: Option.some({ username: "user", password: Redacted.make("secret") })
       })
       const without = yield* get(`${url}/v2/`)
@@ -152,7 +152,7 @@ describe("Registry, own content", () => {
     it.live(`answers what is asked for again as the first time, and tells of each; traced: ${traced}`, () =>
       Effect.gen(function*() {
         const { address, blobs, ledger, port } = yield* FileNode.start(
-          MemoryRouter.network(),
+          Router.memoryNetwork(),
           "127.0.0.34",
           [1000, 2000],
           { basicAuth: Option.some({ username: "user", password: Redacted.make("secret") }) }
@@ -217,7 +217,7 @@ describe("Registry, own content", () => {
 describe("Registry, damaged content", () => {
   it.live("is given to no peer once one has complained, and is for this node's own containerd to judge", () =>
     Effect.gen(function*() {
-      const { address, blobs, port } = yield* FileNode.start(MemoryRouter.network(), "127.0.0.34", [100_000, 1000])
+      const { address, blobs, port } = yield* FileNode.start(Router.memoryNetwork(), "127.0.0.34", [100_000, 1000])
       for (const blob of blobs) {
         const ask = (headers: Record<string, string>, method = "GET") =>
           get(`http://${address}:${port}${blob.path}`, { method, headers })
@@ -241,7 +241,7 @@ describe("Registry, damaged content", () => {
 describe("Registry, content of peers", () => {
   it.live("relays manifests, tags, small and large blobs, and says so in the ledger", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       yield* startHolder(network, "127.0.0.2")
       const { ledger, url } = yield* startNode(network, "127.0.0.3")
       for (
@@ -267,7 +267,7 @@ describe("Registry, content of peers", () => {
 
   it.live("answers 200 to bytes=0- and 206 where a client resumes", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       yield* startHolder(network, "127.0.0.2")
       const { url } = yield* startNode(network, "127.0.0.3")
       for (const [digest, bytes] of [[blobDigest, blob], [largeDigest, large]] as const) {
@@ -282,7 +282,7 @@ describe("Registry, content of peers", () => {
 
   it.live("answers 404 with a reason when nobody has it, or a peer asks, or it is filtered", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       yield* startHolder(network, "127.0.0.2")
       const { url } = yield* startNode(network, "127.0.0.3", { filter: ({ tag }) => tag !== "latest" })
       const absent = Digest.ofBytes(Buffer.from("absent"))
@@ -307,7 +307,7 @@ describe("Registry, content of peers", () => {
 
   it.live("a mirror that is asked by another asks nobody: stale records make no circle", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       const nodes = yield* Effect.forEach(["127.0.0.2", "127.0.0.3", "127.0.0.4"], (address) =>
         startNode(network, address))
       // Each is said to hold what none has.
@@ -366,7 +366,7 @@ describe("Registry, content of peers", () => {
   for (const [fault, behave] of faults) {
     it.live(`a peer that ${fault} is replaced by the next, without the client noticing`, () =>
       Effect.gen(function*() {
-        const network = MemoryRouter.network()
+        const network = Router.memoryNetwork()
         yield* startHolder(network, "127.0.0.2")
         yield* startFalsePeer(network, "127.0.0.4", behave, largeDigest)
         const inBody = fault.endsWith("in the body")
@@ -388,7 +388,7 @@ describe("Registry, content of peers", () => {
 
   it.live("a late first byte makes the next peer be asked beside, and the loser's connection is closed", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       yield* startHolder(network, "127.0.0.2")
       let closed = 0
       yield* startFalsePeer(network, "127.0.0.4", (socket) => socket.on("close", () => closed++), largeDigest)
@@ -410,7 +410,7 @@ describe("Registry, content of peers", () => {
         )
       const lack = (socket: Socket) => socket.end("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
       for (const behave of [lie, lack]) {
-        const network = MemoryRouter.network()
+        const network = Router.memoryNetwork()
         yield* startHolder(network, "127.0.0.2")
         let asked = 0
         yield* startFalsePeer(network, "127.0.0.4", (socket, request) => {
@@ -428,7 +428,7 @@ describe("Registry, content of peers", () => {
 
   it.live("wrong bytes of a small blob never reach the client", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       yield* startHolder(network, "127.0.0.2")
       const liar = yield* startFalsePeer(network, "127.0.0.4", (socket) =>
         socket.end(
@@ -444,7 +444,7 @@ describe("Registry, content of peers", () => {
   it.live("a peer that alone sent wrong bytes is told, of a small blob and of a large one", () =>
     Effect.gen(function*() {
       for (const [right, digest] of [[blob, blobDigest], [large, largeDigest]] as const) {
-        const network = MemoryRouter.network()
+        const network = Router.memoryNetwork()
         const { requests } = yield* startFalsePeer(
           network,
           "127.0.0.4",
@@ -466,7 +466,7 @@ describe("Registry, content of peers", () => {
 
   it.live("two peers that sent parts of what is wrong are both told, and neither is asked again", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       const half = large.length / 2
       const second = yield* startFalsePeer(
         network,
@@ -497,7 +497,7 @@ describe("Registry, content of peers", () => {
 
   it.live("wrong bytes of a large blob are never completed", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       yield* startFalsePeer(network, "127.0.0.4", (socket) =>
         socket.end(
           Buffer.concat([
@@ -521,7 +521,7 @@ describe("Registry, content of peers", () => {
   ) {
     it.live(`a peer that ${fault} leaves the client its 404: no head goes out before a byte of the body is here`, () =>
       Effect.gen(function*() {
-        const network = MemoryRouter.network()
+        const network = Router.memoryNetwork()
         const peer = yield* startFalsePeer(network, "127.0.0.4", (socket) => {
           socket.write(`HTTP/1.1 200 OK\r\ncontent-length: ${large.length}\r\n\r\n`)
           behave(socket)
@@ -549,7 +549,7 @@ describe("Registry, content of peers", () => {
           ["wrong bytes", 0, (socket) => socket.write(wrong)]
         ] as ReadonlyArray<readonly [string, number, (socket: Socket) => void]>
       ) {
-        const network = MemoryRouter.network()
+        const network = Router.memoryNetwork()
         yield* startFalsePeer(network, "127.0.0.4", behave, largeDigest)
         const { address, ledger, port } = yield* startNode(network, "127.0.0.3", { verify: "stream" })
         const ended = yield* Effect.callback<{ readonly how: string; readonly bytes: number }>((resume) => {
@@ -573,7 +573,7 @@ describe("Registry, content of peers", () => {
 
   it.live("when nobody is left in the body, the connection ends early", () =>
     Effect.gen(function*() {
-      const network = MemoryRouter.network()
+      const network = Router.memoryNetwork()
       yield* startFalsePeer(network, "127.0.0.4", (socket) =>
         socket.end(
           Buffer.concat([

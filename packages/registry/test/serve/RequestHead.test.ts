@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
-import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { Router } from "@spegel-ts/router/Router"
 import { Effect } from "effect"
 import { connect } from "node:net"
 import { startNode } from "../TestNode.ts"
@@ -102,7 +102,7 @@ const table: ReadonlyArray<readonly [name: string, bytes: string, ...answers: Re
 describe("requests", () => {
   it.live("are answered as RFC 9112 has it, each once", () =>
     Effect.gen(function*() {
-      const node = yield* startNode(MemoryRouter.network(), "127.0.0.2")
+      const node = yield* startNode(Router.memoryNetwork(), "127.0.0.2")
       yield* node.content.put(blob)
       for (const [name, bytes, ...answers] of table) {
         assert.deepStrictEqual(statuses(yield* exchange(node, bytes)), answers, name)
@@ -113,7 +113,7 @@ describe("requests", () => {
 
   it.live("say which methods there are, and give the length that a GET has", () =>
     Effect.gen(function*() {
-      const node = yield* startNode(MemoryRouter.network(), "127.0.0.2")
+      const node = yield* startNode(Router.memoryNetwork(), "127.0.0.2")
       yield* node.content.put(blob)
       for (const bytes of [`PUT ${path} HTTP/1.1\r\n${host}\r\n`, `CONNECT a:1 HTTP/1.1\r\n${host}\r\n`]) {
         assert.match(yield* exchange(node, bytes), /^allow: GET, HEAD\r$/im)

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
-import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { Router } from "@spegel-ts/router/Router"
 import { Effect, Metric } from "effect"
 import { startNode } from "../TestNode.ts"
 import { eventually } from "../Waiting.ts"
@@ -23,7 +23,7 @@ const inflight = Effect.map(
 describe("UploadAdmission", () => {
   const start = (limits: { readonly maxUploads: number; readonly maxUploadsPerPeer: number }) =>
     Effect.gen(function*() {
-      const node = yield* startNode(MemoryRouter.network(), "127.0.0.2", limits)
+      const node = yield* startNode(Router.memoryNetwork(), "127.0.0.2", limits)
       yield* node.content.put(blob)
       const ask = (localAddress: string, fields: ReadonlyArray<string> = asPeer) =>
         RawClient.open({ host: node.address, port: node.port, localAddress }, path, fields)

@@ -4,7 +4,6 @@ import * as MemoryStore from "@spegel-ts/content/MemoryStore"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as SelfCheck from "@spegel-ts/registry/internal/verify/Scrubber"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
-import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Router } from "@spegel-ts/router/Router"
 import { Effect, Layer } from "effect"
 import { TestClock } from "effect/testing"
@@ -15,11 +14,11 @@ const digest = Digest.ofBytes(right)
 
 /** A node that holds one blob, which is read from the disk as `disk` has it. */
 const setUp = Effect.gen(function*() {
-  const network = MemoryRouter.network()
+  const network = Router.memoryNetwork()
   const self = { id: "self", addresses: ["127.0.0.1"], servicePort: 1 }
   const disk = { bytes: right, reads: 0 }
   const layer = Layer.mergeAll(
-    MemoryRouter.layer({ network, self }),
+    Router.layerMemory({ network, self }),
     Layer.effect(
       ContentStore,
       Effect.map(ContentStore, (memory) => ({
