@@ -1,4 +1,4 @@
-/** What is measured of a cluster, and how. */
+/** Measures a cluster of either router: joining, providing, lookups and misses, at rest and under load. */
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { closest, positionOf } from "@spegel-ts/router/internal/dht/Distance"
 import { base58btc } from "multiformats/bases/base58"
@@ -18,7 +18,7 @@ export interface Figures {
   readonly concurrent10Ms: Percentiles
   readonly missMs: Percentiles
   readonly underLoadMs: Percentiles
-  /** Until every node knows every other; null where that was not reached in time. */
+  /** Until every node knows every other; null if that took too long. */
   readonly joinMs: number | null
   readonly provide: { readonly keys: number; readonly wallMs: number; readonly clusterCpuMsPerKey: number }
   readonly rssMiBPerNode: number
@@ -30,20 +30,20 @@ export interface Plan {
   readonly rounds: number
   readonly lookups: number
   readonly keysToProvide: number
-  /** Providers that fill the cluster before anything is measured, with `keysToProvide` keys each. */
+  /** How many nodes provide `keysToProvide` keys each before anything is measured. */
   readonly fillers: number
   readonly keysPerSecondUnderLoad: number
   readonly joinLimitMillis: number
 }
 
-/** A key, and who provides it: that node would not find itself. */
+/** A key and its provider, which would not find itself. */
 interface Held {
   readonly key: string
   readonly holder: Cluster.ClusterNode
 }
 
 const replication = 20
-/** A cluster is quiet when it used no more than this in a second. */
+/** A cluster is quiet when all its processes used no more CPU than this in a second. */
 const quietCpuMillis = 200
 const quietLimitMillis = 90_000
 
@@ -59,10 +59,10 @@ const medians = (rounds: ReadonlyArray<Percentiles>): Percentiles => ({
   p99: median(rounds.map(({ p99 }) => p99))
 })
 
-/** The order of the generator, so that keys are the same in each run and differ in each batch. */
+/** Keys that are the same in each run and differ between batches. */
 const keys = (batch: string, count: number) => Array.from({ length: count }, (_, index) => `bench/${batch}:${index}`)
 
-/** Connections are still being made for a while after everybody is known: what is measured is a cluster that has settled. */
+/** Waits until the cluster has settled: connections are still opened for a while after all nodes know each other. */
 export const quiet = async (cluster: Cluster.Cluster): Promise<void> => {
   const begun = performance.now()
   let used = Infinity
@@ -73,128 +73,160 @@ export const quiet = async (cluster: Cluster.Cluster): Promise<void> => {
   }
 }
 
-/** Joins, fills, provides, looks up. Lookups are asked of nodes that do not keep the record themselves. */
+/** Joins, fills the cluster with records, provides, and looks up. */
 export const measure = async (
   implementation: Implementation,
   count: number,
   port: number,
   plan: Plan
 ): Promise<Figures> => {
-  const cluster = await Cluster.start({
-    implementation,
-    addresses: Cluster.loopbackAddresses(count),
-    port,
-    nodesPerProcess: 10
-  })
-  const started = cluster.startedAt
+  const addresses = Cluster.loopbackAddresses(count)
+  const cluster = await Cluster.start({ implementation, addresses, port, nodesPerProcess: 10 })
   try {
-    let joinMs: number | null = null
-    while (joinMs === null && performance.now() - started < plan.joinLimitMillis) {
-      if ((await cluster.peers()).every((peers) => peers >= count - 1)) joinMs = Math.round(performance.now() - started)
-      else await sleep(count * 5)
-    }
+    const measurement = new Measurement(cluster, plan)
+    const joinMs = await measurement.join()
     await quiet(cluster)
-
-    const positions = cluster.nodes.map((node) => ({ node, position: positionOf(base58btc.baseDecode(node.id)) }))
-    const askersOf = ({ holder, key }: Held): ReadonlyArray<Cluster.ClusterNode> => {
-      const keepers = new Set(
-        closest(positionOf(ContentKey.toDhtKey(ContentKey.make(key))), positions, replication + 1)
-      )
-      return positions.filter((at) => !keepers.has(at) && at.node !== holder).map(({ node }) => node)
-    }
-    const nodeAt = (index: number) => cluster.nodes[index % cluster.nodes.length] as Cluster.ClusterNode
-
-    const held: Array<Held> = []
-    for (let filler = 0; filler < plan.fillers; filler++) {
-      const batch = keys(`fill-${filler}`, plan.keysToProvide)
-      const holder = nodeAt(filler * 7 + 1)
-      held.push(...batch.map((key) => ({ key, holder })))
-      await holder.provide(batch)
-    }
-
-    const provided: Array<{ wallMs: number; cpuMs: number }> = []
-    for (let round = 0; round < plan.rounds; round++) {
-      const batch = keys(`provide-${round}`, plan.keysToProvide)
-      const before = await cluster.usage()
-      const begun = performance.now()
-      const holder = nodeAt(round * 5 + 2)
-      await holder.provide(batch)
-      const wallMs = performance.now() - begun
-      provided.push({ wallMs, cpuMs: (await cluster.usage()).cpuMillis - before.cpuMillis })
-      held.push(...batch.map((key) => ({ key, holder })))
-    }
-
-    let failed = 0
-    /** Looks keys up, each asked of a node that does not keep it; with up to 20 nodes every node keeps every record. */
-    const lookUp = async (round: number, concurrency: number, lookups: number) => {
-      const byAsker = new Map<Cluster.ClusterNode, Array<string>>()
-      for (let index = 0; index < lookups; index++) {
-        const wanted = held[(index * 7919 + round * 104_729) % held.length] as Held
-        const askers = askersOf(wanted)
-        const others = cluster.nodes.filter((node) => node !== wanted.holder)
-        const asker = askers[index % Math.max(1, Math.min(askers.length, 3))] ?? others[index % others.length]
-        if (asker !== undefined) byAsker.set(asker, [...byAsker.get(asker) ?? [], wanted.key])
-      }
-      const millis: Array<number> = []
-      for (const [asker, batch] of byAsker) millis.push(...await asker.find(batch, concurrency))
-      failed += millis.filter((took) => took < 0).length
-      return percentiles(millis)
-    }
-    const miss = async (round: number) => {
-      const millis: Array<number> = []
-      for (let index = 0; index < 5; index++) {
-        millis.push(
-          ...await nodeAt(index * 3 + round).find(keys(`absent-${round}-${index}`, Math.ceil(plan.lookups / 5)), 1)
-        )
-      }
-      return percentiles(millis)
-    }
-    const underLoad = async (round: number) => {
-      const load = { running: true }
-      const loaded = (async () => {
-        for (let second = 0; load.running; second++) {
-          const begun = performance.now()
-          await nodeAt(3).provide(
-            keys(`load-${round}-${second}`, Math.max(1, Math.ceil(plan.keysPerSecondUnderLoad / 10)))
-          )
-          await sleep(Math.max(0, 100 - (performance.now() - begun)))
-        }
-      })()
-      const result = await lookUp(round + 100, 1, plan.lookups)
-      load.running = false
-      await loaded
-      return result
-    }
-
-    await lookUp(99, 1, plan.lookups)
-    const rounds = {
-      first: [] as Array<Percentiles>,
-      ten: [] as Array<Percentiles>,
-      miss: [] as Array<Percentiles>,
-      load: [] as Array<Percentiles>
-    }
-    for (let round = 0; round < plan.rounds; round++) {
-      rounds.first.push(await lookUp(round, 1, plan.lookups))
-      rounds.ten.push(await lookUp(round + 10, 10, plan.lookups))
-      rounds.miss.push(await miss(round))
-      rounds.load.push(await underLoad(round))
-    }
+    await measurement.fill()
+    const provide = await measurement.provide()
+    const lookups = await measurement.lookUpInRounds()
+    const { rssBytes } = await cluster.usage()
     return {
       nodes: count,
-      firstProviderMs: medians(rounds.first),
-      concurrent10Ms: medians(rounds.ten),
-      missMs: medians(rounds.miss),
-      underLoadMs: medians(rounds.load),
+      ...lookups,
       joinMs,
-      provide: {
-        keys: plan.keysToProvide,
-        wallMs: Math.round(median(provided.map(({ wallMs }) => wallMs))),
-        clusterCpuMsPerKey: Number((median(provided.map(({ cpuMs }) => cpuMs)) / plan.keysToProvide).toFixed(3))
-      },
-      rssMiBPerNode: Number(((await cluster.usage()).rssBytes / count / 2 ** 20).toFixed(1)),
-      failed
+      provide,
+      rssMiBPerNode: Number((rssBytes / count / 2 ** 20).toFixed(1)),
+      failed: measurement.failed
     }
   } finally {
     await cluster.stop()
+  }
+}
+
+class Measurement {
+  /** Lookups of provided keys that found nobody. */
+  failed = 0
+  readonly #cluster: Cluster.Cluster
+  readonly #plan: Plan
+  readonly #positions: ReadonlyArray<{ readonly node: Cluster.ClusterNode; readonly position: Uint8Array }>
+  readonly #held: Array<Held> = []
+
+  constructor(cluster: Cluster.Cluster, plan: Plan) {
+    this.#cluster = cluster
+    this.#plan = plan
+    this.#positions = cluster.nodes.map((node) => ({ node, position: positionOf(base58btc.baseDecode(node.id)) }))
+  }
+
+  /** Milliseconds until all nodes know each other; null if that takes too long. */
+  async join(): Promise<number | null> {
+    const { nodes, peers, startedAt } = this.#cluster
+    while (performance.now() - startedAt < this.#plan.joinLimitMillis) {
+      if ((await peers()).every((known) => known >= nodes.length - 1)) return Math.round(performance.now() - startedAt)
+      await sleep(nodes.length * 5)
+    }
+    return null
+  }
+
+  async fill(): Promise<void> {
+    for (let filler = 0; filler < this.#plan.fillers; filler++) {
+      await this.#provide(this.#nodeAt(filler * 7 + 1), keys(`fill-${filler}`, this.#plan.keysToProvide))
+    }
+  }
+
+  async provide(): Promise<Figures["provide"]> {
+    const wallMs: Array<number> = []
+    const cpuMs: Array<number> = []
+    for (let round = 0; round < this.#plan.rounds; round++) {
+      const before = await this.#cluster.usage()
+      const begun = performance.now()
+      await this.#provide(this.#nodeAt(round * 5 + 2), keys(`provide-${round}`, this.#plan.keysToProvide))
+      wallMs.push(performance.now() - begun)
+      cpuMs.push((await this.#cluster.usage()).cpuMillis - before.cpuMillis)
+    }
+    return {
+      keys: this.#plan.keysToProvide,
+      wallMs: Math.round(median(wallMs)),
+      clusterCpuMsPerKey: Number((median(cpuMs) / this.#plan.keysToProvide).toFixed(3))
+    }
+  }
+
+  /** Each figure is the median of the rounds. */
+  async lookUpInRounds() {
+    await this.#lookUp(99, 1)
+    const first: Array<Percentiles> = []
+    const ten: Array<Percentiles> = []
+    const miss: Array<Percentiles> = []
+    const load: Array<Percentiles> = []
+    for (let round = 0; round < this.#plan.rounds; round++) {
+      first.push(await this.#lookUp(round, 1))
+      ten.push(await this.#lookUp(round + 10, 10))
+      miss.push(await this.#miss(round))
+      load.push(await this.#lookUpUnderLoad(round))
+    }
+    return {
+      firstProviderMs: medians(first),
+      concurrent10Ms: medians(ten),
+      missMs: medians(miss),
+      underLoadMs: medians(load)
+    }
+  }
+
+  async #provide(holder: Cluster.ClusterNode, batch: ReadonlyArray<string>): Promise<void> {
+    await holder.provide(batch)
+    this.#held.push(...batch.map((key) => ({ key, holder })))
+  }
+
+  /** Looks keys up, each from a node that does not store it. With up to 20 nodes, every node stores every record. */
+  async #lookUp(round: number, concurrency: number): Promise<Percentiles> {
+    const byAsker = new Map<Cluster.ClusterNode, Array<string>>()
+    for (let index = 0; index < this.#plan.lookups; index++) {
+      const wanted = this.#held[(index * 7919 + round * 104_729) % this.#held.length] as Held
+      const askers = this.#askersOf(wanted)
+      const others = this.#cluster.nodes.filter((node) => node !== wanted.holder)
+      const asker = askers[index % Math.max(1, Math.min(askers.length, 3))] ?? others[index % others.length]
+      if (asker !== undefined) byAsker.set(asker, [...byAsker.get(asker) ?? [], wanted.key])
+    }
+    const millis: Array<number> = []
+    for (const [asker, batch] of byAsker) millis.push(...await asker.find(batch, concurrency))
+    this.failed += millis.filter((took) => took < 0).length
+    return percentiles(millis)
+  }
+
+  async #miss(round: number): Promise<Percentiles> {
+    const millis: Array<number> = []
+    for (let index = 0; index < 5; index++) {
+      const absent = keys(`absent-${round}-${index}`, Math.ceil(this.#plan.lookups / 5))
+      millis.push(...await this.#nodeAt(index * 3 + round).find(absent, 1))
+    }
+    return percentiles(millis)
+  }
+
+  /** Looks up while another node provides a batch of keys every 100 ms. */
+  async #lookUpUnderLoad(round: number): Promise<Percentiles> {
+    const batchSize = Math.max(1, Math.ceil(this.#plan.keysPerSecondUnderLoad / 10))
+    const load = { running: true }
+    const provideBatches = async () => {
+      for (let batch = 0; load.running; batch++) {
+        const begun = performance.now()
+        await this.#nodeAt(3).provide(keys(`load-${round}-${batch}`, batchSize))
+        await sleep(Math.max(0, 100 - (performance.now() - begun)))
+      }
+    }
+    const providing = provideBatches()
+    const result = await this.#lookUp(round + 100, 1)
+    load.running = false
+    await providing
+    return result
+  }
+
+  /** Nodes that neither store nor provide a key. */
+  #askersOf({ holder, key }: Held): ReadonlyArray<Cluster.ClusterNode> {
+    const position = positionOf(ContentKey.toDhtKey(ContentKey.make(key)))
+    const keepers = new Set(closest(position, this.#positions, replication + 1))
+    return this.#positions.filter((at) => !keepers.has(at) && at.node !== holder).map(({ node }) => node)
+  }
+
+  #nodeAt(index: number): Cluster.ClusterNode {
+    return this.#cluster.nodes[index % this.#cluster.nodes.length] as Cluster.ClusterNode
   }
 }

@@ -15,7 +15,7 @@ const withMember = (roundTrip: number) => {
     self: { id: "self", idBytes: bytes("self") },
     servicePort: 5000,
     refreshMillis: 540_000,
-    after: () => {},
+    after: () => () => {},
     onNewcomer: () => {},
     environment: {
       now: () => state.now,

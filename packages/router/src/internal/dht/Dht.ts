@@ -74,10 +74,10 @@ export class Dht {
   constructor(options: DhtOptions) {
     this.#options = options
     this.store = new ProviderStore(options.environment.random)
-    const after = (millis: number, run: () => void) => this.#after(millis, run)
-    this.#membership = new Membership({ ...options, after, onNewcomer: (member) => this.#collectNewcomer(member) })
-    this.#reprovider = new Reprovider({ ...options, after, membership: this.#membership })
-    this.#lookup = { environment: options.environment, after, membership: this.#membership }
+    const core = { ...options, after: (millis: number, run: () => void) => this.#after(millis, run) }
+    this.#membership = new Membership({ ...core, onNewcomer: (member) => this.#collectNewcomer(member) })
+    this.#reprovider = new Reprovider({ ...core, membership: this.#membership })
+    this.#lookup = { ...core, membership: this.#membership }
   }
 
   get members(): MemberTable {

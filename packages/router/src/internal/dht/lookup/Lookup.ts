@@ -2,7 +2,7 @@
 import type { Membership } from "../members/Membership.ts"
 import { type Member, roundTripOf } from "../members/MemberTable.ts"
 import { MessageType, type WirePeer } from "../rpc/Message.ts"
-import { type After, type Environment, message, replication, settlingMillis } from "../rpc/Protocol.ts"
+import { type Core, message, replication, settlingMillis } from "../rpc/Protocol.ts"
 
 /** How many members are asked at once. So many have to answer before it is certain that nobody provides the key. */
 const askAtOnce = 3
@@ -13,10 +13,8 @@ const maxHedgeMillis = 15
 /** A lookup ends after this time, even if no member has answered. */
 const maxLookupMillis = 400
 
-export interface LookupOptions {
+export interface LookupOptions extends Core {
   readonly membership: Membership
-  readonly environment: Environment
-  readonly after: After
 }
 
 /** What to look for. */

@@ -3,17 +3,13 @@
  * that do not answer, and retries evicted ones.
  */
 import { type Message, MessageType } from "../rpc/Message.ts"
-import { empty, type Environment, isUnreachable, message, type Transport } from "../rpc/Protocol.ts"
+import { type Core, empty, isUnreachable, message } from "../rpc/Protocol.ts"
 import { type Member, type MemberTable, roundTripOf } from "./MemberTable.ts"
 import type { Neighbourhood } from "./Neighbourhood.ts"
 
-export interface FailureDetectorOptions {
+export interface FailureDetectorOptions extends Core {
   readonly members: MemberTable
   readonly neighbourhood: Neighbourhood
-  readonly environment: Environment
-  readonly transport: Transport
-  /** Calls back later, unless the node has stopped by then. */
-  readonly after: (millis: number, run: () => void) => void
   /** A member has answered. */
   readonly onHeard: (member: Member) => void
 }

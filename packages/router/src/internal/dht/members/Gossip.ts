@@ -3,19 +3,15 @@
  * missed some gossip is sent the whole list.
  */
 import type { Message } from "../rpc/Message.ts"
-import { type Environment, GossipType, message, type Transport } from "../rpc/Protocol.ts"
+import { type Core, GossipType, message } from "../rpc/Protocol.ts"
 import { isSpeaker, mark, type Member, type MemberTable, toWire } from "./MemberTable.ts"
 import { everybodyUpTo } from "./Neighbourhood.ts"
 
-export interface GossipOptions {
+export interface GossipOptions extends Core {
   /** This node's own position. */
   readonly position: Uint8Array
   readonly servicePort: number
   readonly members: MemberTable
-  readonly environment: Environment
-  readonly transport: Transport
-  /** Calls back later, unless the node has stopped by then. */
-  readonly after: (millis: number, run: () => void) => void
 }
 
 /** New members are collected for so long before they are passed on. */

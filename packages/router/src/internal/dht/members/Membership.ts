@@ -4,23 +4,19 @@
  */
 import { closest, positionOf } from "../Distance.ts"
 import { type Message, MessageType, type WirePeer } from "../rpc/Message.ts"
-import { empty, type Environment, message, replication, type Transport } from "../rpc/Protocol.ts"
+import { type Core, empty, message, replication } from "../rpc/Protocol.ts"
 import { FailureDetector } from "./FailureDetector.ts"
 import { Gossip } from "./Gossip.ts"
 import { Introductions } from "./Introductions.ts"
 import { isKnown, type Member, MemberTable, type PeerRecord, toWire } from "./MemberTable.ts"
 import { Neighbourhood } from "./Neighbourhood.ts"
 
-export interface MembershipOptions {
+export interface MembershipOptions extends Core {
   readonly self: { readonly id: string; readonly idBytes: Uint8Array }
   /** Port of the service beside this router; 0 for none. */
   readonly servicePort: number
-  readonly environment: Environment
-  readonly transport: Transport
   /** How often own records are sent again. */
   readonly refreshMillis: number
-  /** Calls back later, unless the node has stopped by then. */
-  readonly after: (millis: number, run: () => void) => void
   /** A member counts from now on. */
   readonly onNewcomer: (member: Member) => void
 }
@@ -48,6 +44,7 @@ export class Membership {
 
   constructor(options: MembershipOptions) {
     const { after, environment, refreshMillis, self, servicePort, transport } = options
+    const core: Core = { after, environment, transport }
     this.#options = options
     this.#position = positionOf(self.idBytes)
     const position = this.#position
@@ -59,14 +56,12 @@ export class Membership {
       refreshMillis
     })
     this.detector = new FailureDetector({
+      ...core,
       members,
       neighbourhood,
-      environment,
-      transport,
-      after,
       onHeard: (member) => this.heard(member)
     })
-    this.#gossip = new Gossip({ position, servicePort, members, environment, transport, after })
+    this.#gossip = new Gossip({ ...core, position, servicePort, members })
     this.#introductions = new Introductions({
       known: () => members.size,
       isWanted: (member) => !neighbourhood.isFar(member),

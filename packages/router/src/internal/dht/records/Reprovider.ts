@@ -5,16 +5,12 @@
 import { type Position, positionOf } from "../Distance.ts"
 import type { Membership } from "../members/Membership.ts"
 import { isSpeaker, type Member } from "../members/MemberTable.ts"
-import { bytesOf, type Environment, GossipType, message, replication, textOf, type Transport } from "../rpc/Protocol.ts"
+import { bytesOf, type Core, GossipType, message, replication, textOf } from "../rpc/Protocol.ts"
 
-export interface ReproviderOptions {
+export interface ReproviderOptions extends Core {
   readonly membership: Membership
-  readonly transport: Transport
-  readonly environment: Environment
   /** How often records are sent again. */
   readonly refreshMillis: number
-  /** Calls back later, unless the node has stopped by then. */
-  readonly after: (millis: number, run: () => void) => void
 }
 
 const membersAtOnce = 8

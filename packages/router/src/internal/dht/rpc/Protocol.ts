@@ -56,6 +56,14 @@ export interface Environment {
 /** Calls `run` back after `millis`; returns what cancels it. */
 export type After = (millis: number, run: () => void) => () => void
 
+/** What each part of the core works with. */
+export interface Core {
+  readonly environment: Environment
+  readonly transport: Transport
+  /** Calls back later, unless the node has stopped by then. */
+  readonly after: After
+}
+
 /** How many members store a record: the closest to its key (Kademlia's k). */
 export const replication = 20
 /** A new member may not have been sent its share of the records before this. */
