@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { multiaddr } from "@multiformats/multiaddr"
-import * as IdentityConflicts from "@spegel-ts/router/internal/host/IdentityConflicts"
+import { IdentityConflicts } from "@spegel-ts/router/internal/host/IdentityConflicts"
 import { Effect, Logger } from "effect"
 import { TestClock } from "effect/testing"
 

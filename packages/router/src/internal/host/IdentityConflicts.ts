@@ -20,101 +20,128 @@ const recheckMillis = 10 * 60_000
 const maxSuspicions = 16
 
 type Suspicion =
+  /** A peer has proved this node's identity. */
   | { readonly _tag: "Own"; readonly address: Multiaddr }
+  /** A member has proved its identity at another address than before. */
   | { readonly _tag: "Moved"; readonly id: string; readonly from: Multiaddr; readonly to: Multiaddr }
 
-export interface IdentityConflicts {
-  /** Noise, which notices a peer that has proved this node's identity before the host closes the connection. */
-  readonly encrypter: (components: Parameters<ReturnType<typeof noise>>[0]) => ConnectionEncrypter
-  /** A member known at the first addresses has proved its identity, and names the second ones now. */
-  readonly introduced: (id: string, before: ReadonlyArray<Multiaddr>, now: ReadonlyArray<Multiaddr>) => void
-}
+type Encrypter = (components: Parameters<ReturnType<typeof noise>>[0]) => ConnectionEncrypter
 
 const whatToDo =
   "one was cloned with its data directory; remove private.key from the data directory of one, and restart that one"
 
-export const make = Effect.fnUntraced(function*(options: {
+export interface IdentityConflictsOptions {
+  /** This node's id. */
   readonly self: string
   /** Opens a new connection to a member at this address; fails if it is not there. */
   readonly dialAgain: (id: string, address: Multiaddr) => Effect.Effect<void, unknown>
-}): Effect.fn.Return<IdentityConflicts, never, Scope.Scope> {
-  const suspicions = yield* Queue.dropping<Suspicion>(maxSuspicions)
-  const reported = new Set<string>()
-  const checkedAt = new Map<string, number>()
-  // Tells a node that it has reached itself, through a load balancer for example. This is the one field of noise's handshake
-  // that peers ignore unless they use it.
-  const process = randomBytes(16)
+}
 
-  const once = (id: string, say: Effect.Effect<void>) =>
-    Effect.suspend(() => {
-      if (reported.has(id)) return Effect.void
-      if (reported.size >= maxRemembered) reported.clear()
-      reported.add(id)
-      return say
-    })
+export class IdentityConflicts {
+  readonly #options: IdentityConflictsOptions
+  readonly #suspicions: Queue.Queue<Suspicion>
+  readonly #reported = new Set<string>()
+  readonly #checkedAt = new Map<string, number>()
+  /**
+   * Tells a node that it has reached itself, through a load balancer for example. It travels in the one field of noise's
+   * handshake that peers ignore unless they use it.
+   */
+  readonly #process = randomBytes(16)
 
-  const report = Effect.fnUntraced(function*(suspicion: Suspicion) {
-    if (suspicion._tag === "Own") {
-      yield* identityConflict("own")
-      const address = suspicion.address.toString()
-      return yield* once(
-        options.self,
-        Effect.logWarning(`another node has this node's identity, and the two do not see each other: ${whatToDo}`).pipe(
-          Effect.annotateLogs({ id: options.self, address })
-        )
-      )
-    }
-    const { from, id, to } = suspicion
-    const now = yield* MonotonicTime.millis
-    if (now - (checkedAt.get(id) ?? -Infinity) < recheckMillis) return
-    if (checkedAt.size >= maxRemembered) checkedAt.clear()
-    checkedAt.set(id, now)
-    const stillThere = yield* options.dialAgain(id, from).pipe(Effect.as(true), Effect.orElseSucceed(() => false))
-    // It has moved, as a restarted pod does.
-    if (!stillThere) return
-    yield* identityConflict("member")
-    yield* once(
-      id,
-      Effect.logWarning(`two nodes have one identity, and are taken for one: ${whatToDo}`).pipe(
-        Effect.annotateLogs({ id, addresses: [from, to].map(String).join(", ") })
-      )
+  /** A detector that checks suspicions while the scope is open. */
+  static readonly make = Effect.fnUntraced(function*(
+    options: IdentityConflictsOptions
+  ): Effect.fn.Return<IdentityConflicts, never, Scope.Scope> {
+    const suspicions = yield* Queue.dropping<Suspicion>(maxSuspicions)
+    const conflicts = new IdentityConflicts(options, suspicions)
+    yield* Background.keepRunning(
+      "identity conflicts",
+      Effect.forever(Effect.flatMap(Queue.take(suspicions), (suspicion) => conflicts.#check(suspicion)))
     )
+    return conflicts
   })
 
-  const proved = (id: string, other: Uint8Array | undefined, connection: MessageStream) => {
-    if (id !== options.self || (other !== undefined && process.equals(other))) return
-    // The host passes the connection itself, with a narrower type.
-    const { remoteAddr } = connection as MessageStream & { readonly remoteAddr: Multiaddr }
-    Queue.offerUnsafe(suspicions, { _tag: "Own", address: PeerAddress.withoutId(remoteAddr) })
+  private constructor(options: IdentityConflictsOptions, suspicions: Queue.Queue<Suspicion>) {
+    this.#options = options
+    this.#suspicions = suspicions
   }
 
-  yield* Background.keepRunning("identity conflicts", Effect.forever(Effect.flatMap(Queue.take(suspicions), report)))
-  return {
-    encrypter: (components) => {
-      const { protocol, secureInbound, secureOutbound } = bind(
-        noise({ extensions: { webtransportCerthashes: [process] } })(components)
-      )
-      const witnessed = (secure: typeof secureInbound): typeof secureInbound => async (connection, options) => {
+  /** Noise, which notices a peer that has proved this node's identity before the host closes the connection. */
+  readonly encrypter: Encrypter = (components) => {
+    const encrypter = noise({ extensions: { webtransportCerthashes: [this.#process] } })(components)
+    const watched = (method: "secureInbound" | "secureOutbound") => {
+      const secure = encrypter[method].bind(encrypter)
+      const secureAndCheck: typeof secure = async (connection, options) => {
         const secured = await secure(connection, options)
-        proved(secured.remotePeer.toString(), secured.remoteExtensions?.webtransportCerthashes[0], connection)
+        this.#proved(secured.remotePeer.toString(), secured.remoteExtensions?.webtransportCerthashes[0], connection)
         return secured
       }
-      return { protocol, secureInbound: witnessed(secureInbound), secureOutbound: witnessed(secureOutbound) }
-    },
-    introduced: (id, before, now) => {
-      const [from] = before
-      const [to] = now
-      const isAmong = (address: Multiaddr, others: ReadonlyArray<Multiaddr>) =>
-        others.some((other) => other.toString() === address.toString())
-      // A node names all its addresses each time. One that many hosts have, such as a bridge's, proves nothing.
-      if (from === undefined || to === undefined || isAmong(from, now) || isAmong(to, before)) return
-      Queue.offerUnsafe(suspicions, { _tag: "Moved", id, from, to })
+      return secureAndCheck
+    }
+    return {
+      protocol: encrypter.protocol,
+      secureInbound: watched("secureInbound"),
+      secureOutbound: watched("secureOutbound")
     }
   }
-})
 
-const bind = (encrypter: ReturnType<ReturnType<typeof noise>>) => ({
-  protocol: encrypter.protocol,
-  secureInbound: encrypter.secureInbound.bind(encrypter),
-  secureOutbound: encrypter.secureOutbound.bind(encrypter)
-})
+  /** A member known at the addresses `before` has proved its identity, and names the addresses `now`. */
+  introduced(id: string, before: ReadonlyArray<Multiaddr>, now: ReadonlyArray<Multiaddr>): void {
+    const [from] = before
+    const [to] = now
+    const isAmong = (address: Multiaddr, others: ReadonlyArray<Multiaddr>) =>
+      others.some((other) => other.toString() === address.toString())
+    // A node names all its addresses each time. One that many hosts have, such as a bridge's, proves nothing.
+    if (from === undefined || to === undefined || isAmong(from, now) || isAmong(to, before)) return
+    Queue.offerUnsafe(this.#suspicions, { _tag: "Moved", id, from, to })
+  }
+
+  #proved(id: string, process: Uint8Array | undefined, connection: MessageStream): void {
+    if (id !== this.#options.self || (process !== undefined && this.#process.equals(process))) return
+    // The host passes the connection itself, with a narrower type.
+    const { remoteAddr } = connection as MessageStream & { readonly remoteAddr: Multiaddr }
+    Queue.offerUnsafe(this.#suspicions, { _tag: "Own", address: PeerAddress.withoutId(remoteAddr) })
+  }
+
+  #check(suspicion: Suspicion): Effect.Effect<void> {
+    return suspicion._tag === "Own"
+      ? this.#reportOwn(suspicion.address)
+      : this.#checkMoved(suspicion.id, suspicion.from, suspicion.to)
+  }
+
+  #reportOwn(address: Multiaddr): Effect.Effect<void> {
+    const id = this.#options.self
+    const warning = `another node has this node's identity, and the two do not see each other: ${whatToDo}`
+    return Effect.andThen(
+      identityConflict("own"),
+      this.#warnOnce(id, warning, { id, address: address.toString() })
+    )
+  }
+
+  readonly #checkMoved = Effect.fnUntraced({ self: this }, function*(
+    this: IdentityConflicts,
+    id: string,
+    from: Multiaddr,
+    to: Multiaddr
+  ) {
+    const now = yield* MonotonicTime.millis
+    if (now - (this.#checkedAt.get(id) ?? -Infinity) < recheckMillis) return
+    if (this.#checkedAt.size >= maxRemembered) this.#checkedAt.clear()
+    this.#checkedAt.set(id, now)
+    const isStillThere = yield* Effect.isSuccess(this.#options.dialAgain(id, from))
+    // If not, it has moved, as a restarted pod does.
+    if (!isStillThere) return
+    yield* identityConflict("member")
+    const warning = `two nodes have one identity, and are taken for one: ${whatToDo}`
+    yield* this.#warnOnce(id, warning, { id, addresses: [from, to].map(String).join(", ") })
+  })
+
+  #warnOnce(id: string, warning: string, annotations: Record<string, string>): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (this.#reported.has(id)) return Effect.void
+      if (this.#reported.size >= maxRemembered) this.#reported.clear()
+      this.#reported.add(id)
+      return Effect.annotateLogs(Effect.logWarning(warning), annotations)
+    })
+  }
+}
