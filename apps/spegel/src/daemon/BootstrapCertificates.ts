@@ -2,7 +2,10 @@
 import { Data, Effect } from "effect"
 import * as HttpClient from "effect/http/HttpClient"
 import { HttpClientError, TransportError } from "effect/http/HttpClientError"
+import * as HttpClientResponse from "effect/http/HttpClientResponse"
 import { readFile } from "node:fs/promises"
+import type { IncomingMessage } from "node:http"
+import { Readable } from "node:stream"
 
 /** Files in PEM. They are read again each time, because certificates rotate. */
 export interface TlsFiles {
@@ -35,16 +38,22 @@ export const serverTls = Effect.fnUntraced(function*(files: TlsFiles) {
   return cert === undefined || key === undefined ? undefined : { ca, cert, key }
 })
 
-/** A client that trusts the authorities and presents the certificate. It opens a connection for each request. */
+/**
+ * A client that trusts the authorities and presents the certificate. It opens a connection for each request, and follows no
+ * redirects.
+ */
 export const httpClient = (files: TlsFiles): HttpClient.HttpClient =>
-  HttpClient.make(Effect.fnUntraced(function*(request) {
-    const tls = yield* read(files).pipe(
-      Effect.mapError((cause) => new HttpClientError({ reason: new TransportError({ request, cause }) }))
-    )
-    // Loaded on demand: few nodes bootstrap over HTTP.
-    const { HttpAgent, makeNodeHttp } = yield* Effect.promise(() => import("@effect/platform-node/NodeHttpClient"))
-    const [http, https] = yield* Effect.promise(() => Promise.all([import("node:http"), import("node:https")]))
-    const agents = { http: new http.Agent(), https: new https.Agent(tls) }
-    const client = yield* Effect.provideService(makeNodeHttp, HttpAgent, agents)
-    return yield* client.execute(request)
-  }))
+  HttpClient.make((request, url, signal) =>
+    Effect.gen(function*() {
+      const tls = yield* read(files)
+      const http = yield* Effect.promise(() => url.protocol === "https:" ? import("node:https") : import("node:http"))
+      const options = { ...tls, agent: false, signal, method: request.method, headers: request.headers }
+      const response = yield* Effect.callback<IncomingMessage, Error>((resume) => {
+        http.request(url, options, (response) => resume(Effect.succeed(response)))
+          .on("error", (error) => resume(Effect.fail(error)))
+          .end()
+      })
+      const body = Readable.toWeb(response) as ReadableStream<Uint8Array>
+      return HttpClientResponse.fromWeb(request, new Response(body, { status: response.statusCode ?? 0 }))
+    }).pipe(Effect.mapError((cause) => new HttpClientError({ reason: new TransportError({ request, cause }) })))
+  )
