@@ -1,4 +1,4 @@
-/** Two members of a network in one process: one says what it has, the other finds it. `npm run example:router`. */
+/** Two members of a network in one process: one advertises a key, the other finds it. `npm run example:router` runs it. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as Bootstrap from "@spegel-ts/router/Bootstrap"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
@@ -25,7 +25,7 @@ const program = Effect.gen(function*() {
   const seeker = yield* member("127.0.0.3", [`127.0.0.2:${port}`])
   const key = ContentKey.make("recipe:pancakes")
 
-  // Until the first bootstrap round is over, a router says that it is not ready.
+  // A router is not ready before it has asked its bootstrap sources.
   const patience = { schedule: Schedule.spaced("100 millis"), times: 100 }
   yield* holder.advertise([key]).pipe(Effect.retry(patience))
   const [peer] = yield* Stream.runCollect(seeker.lookup(key, { count: 1 })).pipe(

@@ -1,4 +1,4 @@
-/** The benchmark's cluster: processes with a few nodes each, all on one port of addresses of their own. */
+/** The benchmark's cluster: processes with a few nodes each. Every node has its own address, and all have the same port. */
 import * as ImageDefinition from "@spegel-ts/release/ImageDefinition"
 import { Effect } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
@@ -8,13 +8,13 @@ import type { Answers, Command } from "./worker.ts"
 
 const worker = fileURLToPath(new URL("./worker.ts", import.meta.url))
 
-/** How the image runs Node: what is garbage soon is kept small, and memory goes back to the system. Its compiled code is its own. */
+/** The image's flags and environment for Node, without its cache of compiled code. */
 const image = Effect.runSync(ImageDefinition.load)
 export const imageFlags = image.entrypoint.slice(1, -1)
 const { NODE_COMPILE_CACHE: _, ...environment } = image.environment
 export const imageEnvironment = environment
 
-/** The image's flags are for one node: a process of several has as large a young generation for each of them. */
+/** The image's flags are for one node: a process with several gets a young generation for each of them. */
 const flagsFor = (nodes: number): ReadonlyArray<string> =>
   imageFlags.map((flag) =>
     flag.replace(
@@ -43,7 +43,7 @@ const startWorker = (namespace: string | undefined, nodes: number): Worker => {
     if (error === undefined) asker?.resolve(answer)
     else asker?.reject(new Error(error))
   })
-  // A worker that was killed says nothing more; who asks it hears of that.
+  // Requests to a worker that was killed fail below.
   child.on("error", () => undefined)
   child.on("exit", (code) => {
     for (const { reject } of waiting.values()) reject(new Error(`a worker ended with code ${code}`))
@@ -65,7 +65,7 @@ export interface ClusterNode {
   readonly id: string
   readonly provide: (keys: ReadonlyArray<string>) => Promise<null>
   readonly find: (keys: ReadonlyArray<string>, concurrency: number) => Promise<ReadonlyArray<number>>
-  /** Looks keys up at once, to the end, and notes when `holder` was named. */
+  /** Looks all keys up at once, to the end, and records when `holder` was named. */
   readonly locate: (keys: ReadonlyArray<string>, holder: string) => Promise<ReadonlyArray<Located>>
   readonly withdraw: (keys: ReadonlyArray<string>) => Promise<null>
   /** Ends the node as SIGTERM would. */
@@ -80,7 +80,7 @@ export interface ClusterNode {
 }
 
 export interface Cluster {
-  /** When the nodes were told to start. */
+  /** When the nodes were told to start, by `performance.now()`. */
   readonly startedAt: number
   readonly nodes: ReadonlyArray<ClusterNode>
   /** Peers that each node knows. */
@@ -95,18 +95,18 @@ export interface ClusterOptions {
   readonly addresses: ReadonlyArray<string>
   readonly port: number
   readonly nodesPerProcess: number
-  /** Network namespace of an address; none is the one of this process. */
+  /** Network namespace of an address. Default: this process's. */
   readonly namespaceOf?: (address: string) => string
   readonly dataDir?: string
-  /** How often keys are handed out again; none is the default. */
+  /** How often own records are sent again. Default: the router's. */
   readonly refreshMillis?: number
 }
 
-/** Addresses of loopback, one a node. */
+/** Loopback addresses, one for each node. */
 export const loopbackAddresses = (count: number): ReadonlyArray<string> =>
   Array.from({ length: count }, (_, index) => `127.9.${index >> 7}.${(index & 127) + 1}`)
 
-/** Starts all nodes at once; the first three are where the others begin. */
+/** Starts all nodes at once. The first three are the bootstrap peers. */
 export const start = async (options: ClusterOptions): Promise<Cluster> => {
   const { addresses, namespaceOf, nodesPerProcess } = options
   const count = addresses.length
@@ -124,7 +124,7 @@ export const start = async (options: ClusterOptions): Promise<Cluster> => {
     for (const { child } of workers) child.kill("SIGKILL")
   }
   try {
-    // Processes first, then nodes: what joins is a cluster, not a start of programs.
+    // All processes have to run before the first node starts, so that joining does not include their start.
     await Promise.all(workers.map(({ ask }) => ask({ _tag: "Peers" })))
     const startedAt = performance.now()
     const ids = await Promise.all(
@@ -172,7 +172,7 @@ export const start = async (options: ClusterOptions): Promise<Cluster> => {
   }
 }
 
-/** Nodes of our own, a process each, so that one can be stopped or killed. */
+/** Nodes of our router, each in its own process, so that one can be stopped or killed. */
 export const startEach = (
   count: number,
   port: number,

@@ -19,11 +19,11 @@ import { join } from "node:path"
 
 export type Implementation = "spegel-ts" | "stock"
 
-/** A lookup of a key: when the holder that was asked for was named, and when all was said, in milliseconds. */
+/** A lookup of a key, in milliseconds: when the expected holder was named, and when the lookup ended. */
 export interface Located {
   readonly foundMillis: number | null
   readonly totalMillis: number
-  /** Whether anybody was named. */
+  /** Whether any provider was named. */
   readonly any: boolean
 }
 
@@ -40,7 +40,7 @@ export interface NodeUnderTest {
   readonly id: string
   readonly peers: () => Promise<number>
   readonly provide: (keys: ReadonlyArray<string>) => Promise<void>
-  /** Whether somebody provides the key; resolves at the first one found, or when it is sure that there is none. */
+  /** Whether somebody provides the key. Resolves when the first provider is found, or when it is certain that there is none. */
   readonly find: (key: string) => Promise<boolean>
   readonly locate: (key: string, holder: string) => Promise<Located>
   readonly withdraw: (keys: ReadonlyArray<string>) => Promise<void>
@@ -67,7 +67,7 @@ const startOurs = async ({ address, bootstrap, dataDir, port, refreshMillis }: N
   return {
     id,
     peers: () => Effect.runPromise(Effect.map(router.peers, ({ length }) => length)),
-    // A node that has just started provides as soon as it has asked its first peer.
+    // A node that has just started is ready when it has met its first peer.
     provide: (keys) =>
       Effect.runPromise(
         Effect.retry(router.advertise(keys.map(ContentKey.make)), {
@@ -114,7 +114,7 @@ const startStock = async ({ address, bootstrap, port }: NodeOptions): Promise<No
       })
     }
   })
-  // All start at once: the first node may not listen yet.
+  // All nodes start at once: the first one may not listen yet.
   const [first = ""] = bootstrap
   for (let tries = address === first ? 50 : 0; host.getPeers().length === 0 && tries < 50; tries++) {
     await host.dial(multiaddr(`/ip4/${first}/tcp/${port}`)).catch(() =>
@@ -128,7 +128,7 @@ const startStock = async ({ address, bootstrap, port }: NodeOptions): Promise<No
     provide: async (keys) => {
       for (const key of keys) {
         for await (const _event of host.services.dht.provide(cid(key), { signal: AbortSignal.timeout(10_000) })) {
-          // Driven to its end.
+          // Only the end of the iteration matters.
         }
       }
     },

@@ -1,4 +1,4 @@
-/** What it costs to check a peer's address: ours over Node's BlockList, and the same rules over Effect's net modules. */
+/** Measures the check of a peer's address: ours with Node's BlockList, and the same rules with Effect's net modules. */
 import * as PeerAddress from "@spegel-ts/router/PeerAddress"
 import { Result } from "effect"
 import * as IpNetwork from "effect/net/IpNetwork"

@@ -1,4 +1,4 @@
-/** What the router does while nodes come, go, freeze, restart and lose each other: measured against its bars. */
+/** Measures the router against its bounds while nodes join, leave, freeze, restart and lose each other. */
 import { execFile } from "node:child_process"
 import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
@@ -21,12 +21,12 @@ const at = <A>(items: ReadonlyArray<A>, index: number): A => {
 const allKnow = (nodes: ReadonlyArray<Cluster.ClusterNode>, count: number) => async () =>
   (await Promise.all(nodes.map((node) => node.peers()))).every((peers) => peers >= count)
 
-/** Whether each of `askers` names `holder` for the key, or, with `named` false, whether none does. */
+/** Whether each of `askers` names `holder` for the key; with `named` false, whether none of them does. */
 const allSay = (askers: ReadonlyArray<Cluster.ClusterNode>, key: string, holder: string, named: boolean) => async () =>
   (await Promise.all(askers.map((asker) => asker.locate([key], holder)))).flat()
     .every(({ foundMillis }) => (foundMillis !== null) === named)
 
-/** Waits until all know all and have met. */
+/** Waits until all nodes know each other and the cluster has settled. */
 export const joined = async (cluster: Cluster.Cluster): Promise<void> => {
   await until(allKnow(cluster.nodes, cluster.nodes.length - 1), 60_000)
   await quiet(cluster)
@@ -34,7 +34,7 @@ export const joined = async (cluster: Cluster.Cluster): Promise<void> => {
 
 const without = <A>(items: ReadonlyArray<A>, ...left: ReadonlyArray<A>) => items.filter((item) => !left.includes(item))
 
-/** Keys become visible, are withdrawn, and go with their node. */
+/** How soon a key is visible, and is gone when it is withdrawn or its node is stopped or killed. */
 export const visibility = async (count: number, port: number): Promise<ReadonlyArray<Bar>> => {
   const cluster = await Cluster.startEach(count, port)
   try {
@@ -67,7 +67,7 @@ export const visibility = async (count: number, port: number): Promise<ReadonlyA
   }
 }
 
-/** A third of the nodes freezes or is killed, while keys are looked up that a live one and one of those hold. */
+/** A third of the nodes freezes or is killed. Meanwhile keys are looked up that both a live node and a lost one provide. */
 export const thirdLost = async (
   count: number,
   port: number,
@@ -118,7 +118,7 @@ export const thirdLost = async (
   }
 }
 
-/** Nodes restart while keys are looked up of which one of two holders is always up. */
+/** Nodes restart while keys are looked up. Each key has two providers, one of which is always up. */
 export const restarts = async (count: number, port: number): Promise<ReadonlyArray<Bar>> => {
   const dataDir = await mkdtemp(join(tmpdir(), "spegel-bench-"))
   const cluster = await Cluster.startEach(count, port, { dataDir })
@@ -135,7 +135,7 @@ export const restarts = async (count: number, port: number): Promise<ReadonlyArr
         await sleep(5)
         const asker = (index * 7) % count
         if (asker === restarting) continue
-        // The asker would not find itself, and the other of the pair may be the one that restarts.
+        // Not a key of the asker: it would not find itself, and the other provider may be restarting.
         const key = (asker + 1 + index % (count / 2 - 1)) % count
         const located = await at(cluster.nodes, asker).locate([`pair:${key}`], "").catch(() => undefined)
         if (asker === restarting) continue
@@ -178,7 +178,7 @@ export const restarts = async (count: number, port: number): Promise<ReadonlyArr
   }
 }
 
-/** Two halves in namespaces of their own lose the link between them for a while. Needs root. */
+/** Two halves of a network, in separate namespaces, lose the link between them for a while. Needs root. */
 export const partition = async (port: number): Promise<ReadonlyArray<Bar>> => {
   const half = 10
   const name = (side: number) => `spegel-bench-${side}`

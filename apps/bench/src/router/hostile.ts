@@ -1,4 +1,4 @@
-/** Peers that break the rules, and what an honest one notices of it. */
+/** Lets peers break the rules, and measures the effect on an honest one. */
 import { noise } from "@chainsafe/libp2p-noise"
 import { yamux } from "@chainsafe/libp2p-yamux"
 import { identify } from "@libp2p/identify"
@@ -16,7 +16,7 @@ import { percentile } from "../Statistics.ts"
 import { sleep, until } from "../Waiting.ts"
 import * as Cluster from "./Cluster.ts"
 
-/** A host that speaks the transport properly, and then does what it wants. */
+/** A host that speaks the transport correctly, and leaves the protocol to the test. */
 const startAttacker = async (address: string, port: number) => {
   const host = await createLibp2p({
     addresses: { listen: [`/ip4/${address}/tcp/${port}`] },
@@ -26,7 +26,7 @@ const startAttacker = async (address: string, port: number) => {
     connectionMonitor: { enabled: false },
     services: { identify: identify() }
   })
-  // Whoever lists the protocol is let in.
+  // A peer that lists the protocols becomes a member.
   await host.handle([kademliaProtocol, gossipProtocol], (stream) => {
     stream.addEventListener("message", () => undefined)
   })
@@ -50,7 +50,7 @@ const somebody = (ip = "10.1.2.3"): WirePeer => ({
   addresses: [address(ip)]
 })
 
-/** What identify pushes, in protobuf behind its length: another agent and 300 other addresses each time. */
+/** A message of identify push, in protobuf behind its length, with another agent and 300 other addresses each time. */
 const identification = (push: number): Uint8Array => {
   const field = (number: number, value: Uint8Array) =>
     Buffer.concat([Uint8Array.of((number << 3) | 2, value.length), value])
@@ -64,7 +64,7 @@ const identification = (push: number): Uint8Array => {
 
 const attempt = <A>(promise: Promise<A>) => promise.catch(() => undefined)
 
-/** What a peer may try, each over connections of its own. */
+/** Each attack has its own connections. */
 const attacks: Record<string, (attacker: Attacker, port: number) => Promise<unknown>> = {
   "frames larger than any": async (attacker, port) => {
     const stream = await open(await reach(attacker, port))
@@ -158,7 +158,7 @@ export interface Assault {
   readonly rssMiB: number
 }
 
-/** Each attack in turn on one node, while an honest peer asks it for keys that nobody has. */
+/** Runs each attack on one node, while an honest peer asks that node for keys that nobody has. */
 export const hostile = async (
   port: number
 ): Promise<{ readonly assaults: ReadonlyArray<Assault>; readonly bars: ReadonlyArray<Bar> }> => {
@@ -172,7 +172,7 @@ export const hostile = async (
     const lookups = async () => {
       const millis: Array<number> = []
       for (let round = 0; round < 300; round++) {
-        // Two nodes keep all records: what the victim is asked is whether it knows of a holder.
+        // Both nodes store all records. The honest one still asks, since the victim may know a provider.
         millis.push(...await honest.find([`nobody:${asked++}`], 1))
         await sleep(5)
       }

@@ -1,4 +1,4 @@
-/** What a bundled daemon needs in memory as a member of a network: `npm run bundle` makes it. */
+/** Measures the memory of a bundled daemon as a member of a network. Needs `npm run bundle`. */
 import { spawn, spawnSync } from "node:child_process"
 import { existsSync } from "node:fs"
 import { mkdtemp, readFile, rm } from "node:fs/promises"
@@ -14,11 +14,11 @@ const bundle = fileURLToPath(new URL("../../../spegel/bundle/main.js", import.me
 
 const peers = 30
 const recordsHeld = 20_000
-/** Each record is kept by 20 of the 31 nodes. */
+/** 20 of the 31 nodes store each record. */
 const keysToProvide = Math.ceil(recordsHeld * 1.6)
 
 export const memory = async (port: number): Promise<ReadonlyArray<Bar>> => {
-  if (!existsSync(bundle)) throw new Error("there is no bundle: run npm run bundle before")
+  if (!existsSync(bundle)) throw new Error("there is no bundle: run npm run bundle first")
   const directory = await mkdtemp(join(tmpdir(), "spegel-bench-"))
   const cluster = await Cluster.start({
     implementation: "spegel-ts",
@@ -27,7 +27,7 @@ export const memory = async (port: number): Promise<ReadonlyArray<Bar>> => {
     nodesPerProcess: 10
   })
   const environment = { ...process.env, ...Cluster.imageEnvironment, NODE_COMPILE_CACHE: join(directory, "compiled") }
-  // The image is built with its code compiled; one run does that.
+  // The image contains compiled code. One run fills the cache with it.
   spawnSync(process.execPath, [...Cluster.imageFlags, bundle, "version"], { env: environment })
   const metrics = `http://127.9.1.1:${port + 2}`
   const daemon = spawn(process.execPath, [

@@ -1,4 +1,4 @@
-/** How soon a node that joins answers for the keys that it is now to keep. */
+/** Measures how soon a new node answers for the keys that it is to store. */
 import { noise } from "@chainsafe/libp2p-noise"
 import { yamux } from "@chainsafe/libp2p-yamux"
 import { identify } from "@libp2p/identify"
@@ -20,7 +20,7 @@ import { joined } from "./faults.ts"
 const keyCount = 1000
 const rounds = 3
 
-/** Asks one node what it keeps itself, as a peer that is no member would. */
+/** Asks one node for what it stores itself, as a peer that is not a member. */
 const startAsker = async (address: string) => {
   const host = await createLibp2p({
     transports: [tcp()],
@@ -51,7 +51,7 @@ const startAsker = async (address: string) => {
   }
 }
 
-/** A node of `count` comes back as another one, in a network that holds a thousand keys. */
+/** One of `count` nodes comes back with a new identity, in a network with a thousand keys. */
 export const newcomer = async (count: number, port: number): Promise<ReadonlyArray<Bar>> => {
   const cluster = await Cluster.startEach(count, port)
   try {
@@ -62,7 +62,7 @@ export const newcomer = async (count: number, port: number): Promise<ReadonlyArr
     const newcomers: Array<Uint8Array> = []
     for (let round = 0; round < rounds; round++) {
       const place = count - 1 - round
-      // Its identity is in memory only: it is another one after a restart.
+      // Its identity is in memory, so that it has a new one after a restart.
       await cluster.nodes[place]?.restart([])
       const asker = await startAsker(`/ip4/${Cluster.loopbackAddresses(count)[place] ?? ""}/tcp/${port}`)
       try {

@@ -1,4 +1,4 @@
-/** What the records of a cluster cost when nothing is pulled: few keys provided, and many handed out again. */
+/** Measures the CPU that records cost while nothing is pulled: for providing a few keys, and for refreshing many. */
 import type { Bar } from "../Bar.ts"
 import { percentile } from "../Statistics.ts"
 import { sleep } from "../Waiting.ts"
@@ -8,10 +8,10 @@ import { joined } from "./faults.ts"
 const few = 1000
 const many = 10_000
 const rounds = 3
-/** Instead of 9 minutes, so that what it costs stands out from what a quiet cluster costs. */
+/** Much shorter than the real 9 minutes, so that its cost stands out from that of a quiet cluster. */
 const refreshMillis = 12_000
 const realRefreshMillis = 9 * 60_000
-/** Each key is due after 0.8 to 1.0 of it. */
+/** Each key is due after 0.8 to 1.0 of the interval. */
 const meanRefreshMillis = 0.9 * refreshMillis
 const windowMillis = 60_000
 

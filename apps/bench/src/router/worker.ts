@@ -1,4 +1,4 @@
-/** A process of the benchmark with several nodes, driven by messages of its parent. */
+/** A process of the benchmark with several nodes, driven by messages from its parent. */
 import { type Implementation, type Located, type NodeUnderTest, start } from "./NodeUnderTest.ts"
 
 export type Command =
@@ -8,7 +8,7 @@ export type Command =
     readonly addresses: ReadonlyArray<string>
     readonly port: number
     readonly bootstrap: ReadonlyArray<string>
-    /** Where identities are kept; none keeps them in memory. */
+    /** Where identities are kept. Default: in memory. */
     readonly dataDir?: string
     readonly refreshMillis?: number
   }
@@ -22,12 +22,12 @@ export type Command =
   | { readonly _tag: "Usage" }
   | { readonly _tag: "Stop" }
 
-/** What each command answers, by its tag. */
+/** The answer to each command, by its tag. */
 export interface Answers {
   readonly Start: ReadonlyArray<string>
   readonly Peers: ReadonlyArray<number>
   readonly Provide: null
-  /** Milliseconds of each lookup; negative where it did not find the key. */
+  /** Milliseconds of each lookup; negative if it did not find the key. */
   readonly Find: ReadonlyArray<number>
   readonly Locate: ReadonlyArray<Located>
   readonly Withdraw: null

@@ -1,4 +1,4 @@
-/** `npm run simulate -- router`: the router's core in a network larger than a machine holds. */
+/** `npm run simulate -- router`: simulates the DHT's core in a network larger than a machine could run. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Console, Effect, Option } from "effect"
