@@ -61,7 +61,7 @@ const start = Effect.gen(function*() {
   const held = () => new Set(readdirSync(blobs).map((name) => `sha256:${name}`))
   /** Waits until what is advertised is what is held. */
   const untilEqual = Effect.gen(function*() {
-    for (let look = 0; look < 400; look++) {
+    for (let look = 0; look < 2000; look++) {
       const [now, wanted] = [advertised(), held()]
       if (now.size === wanted.size && [...now].every((key) => wanted.has(key))) return
       yield* Effect.sleep("50 millis")
