@@ -22,7 +22,7 @@ const broken = {
 const addressOf = (index: number) => `/ip4/10.0.${index >> 8}.${index & 255}/tcp/5001`
 
 describe("Bootstrap", () => {
-  it("reads peers as multiaddrs and as sockets", () => {
+  it("parses peers as multiaddrs and as IP:port", () => {
     for (
       const [written, expected] of [
         ["10.0.0.7:5001", "/ip4/10.0.0.7/tcp/5001"],
@@ -103,14 +103,14 @@ describe("Bootstrap", () => {
       }).pipe(Effect.delay("100 millis"))
     }).pipe(Effect.provide(FetchHttpClient.layer)))
 
-  it.live("takes what a URL lists, as one node or several", () =>
+  it.live("takes the peers that a URL lists, one or several", () =>
     Effect.gen(function*() {
       for (
         const [answer, expected] of [
           [`[{"ID":"${id}","Addrs":["/ip4/10.0.0.7/tcp/5001","/dns4/x/tcp/1"]}]`, [`/ip4/10.0.0.7/tcp/5001/p2p/${id}`]],
           ["{\"ID\":\"\",\"Addrs\":[\"/ip4/10.0.0.7/tcp/5001\"]}", ["/ip4/10.0.0.7/tcp/5001"]],
           ["[]", []],
-          // All of them: the last may be the one that is alive.
+          // Long lists are taken whole: the last peer may be the only one alive.
           [
             JSON.stringify(Array.from({ length: 1000 }, (_, index) => ({ ID: id, Addrs: [addressOf(index)] }))),
             Array.from({ length: 1000 }, (_, index) => `${addressOf(index)}/p2p/${id}`)
@@ -121,7 +121,7 @@ describe("Bootstrap", () => {
       }
     }))
 
-  it.live("says what is wrong with what a URL answers", () =>
+  it.live("says what is wrong with a URL's answer", () =>
     Effect.gen(function*() {
       for (
         const [answer, status, words] of [
@@ -145,7 +145,7 @@ describe("Bootstrap", () => {
   const fromLeader = (holder: Option.Option<string>, loopback = false) =>
     Bootstrap.fromLeader(leader(holder), { self: `/ip4/10.0.0.1/tcp/5001/p2p/${id}`, usable: { loopback } }).addresses
 
-  it.effect("takes the holder of a lease, if that is another and an address", () =>
+  it.effect("takes the holder of a lease if it is another node, named by its address", () =>
     Effect.gen(function*() {
       const other = `/ip4/10.0.0.2/tcp/5001/p2p/${id}`
       assert.deepStrictEqual(yield* fromLeader(Option.some(other)), [other])
@@ -159,7 +159,7 @@ describe("Bootstrap", () => {
       ])
     }))
 
-  it.effect("asks an election that cannot be read again, and says so meanwhile", () =>
+  it.effect("retries an election that cannot be read, and reports it meanwhile", () =>
     Effect.gen(function*() {
       let readable = false
       const unavailable = new LeaderElection.LeaseUnavailable({ lease: "ns/name", hint: "denied" })
@@ -181,7 +181,7 @@ describe("Bootstrap", () => {
 })
 
 describe("PeerAddress", () => {
-  it("keeps peers inside ranges, where there are any", () => {
+  it("keeps peers inside the CIDRs, if there are any", () => {
     const within = Result.getOrThrow(PeerAddress.parseCidrs(["10.0.0.0/8", "fd00::/8"]))
     const usable = (ip: string) => PeerAddress.isUsable(ip, { loopback: false, within })
     assert.deepStrictEqual(["10.1.2.3", "fd00::1", "192.168.0.1", "2001:db8::1"].map(usable), [
@@ -195,7 +195,7 @@ describe("PeerAddress", () => {
     }
   })
 
-  it("never takes addresses that lead back, to the metadata service, or to many", () => {
+  it("refuses loopback, link-local, multicast and unspecified addresses", () => {
     for (
       const ip of [
         "127.0.0.1",

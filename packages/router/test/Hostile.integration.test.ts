@@ -14,7 +14,7 @@ import { startRouter } from "./StartRouter.ts"
 
 const victimAddress = "127.0.0.2"
 
-/** A host that speaks the transport properly, and then does what it wants. */
+/** A host that speaks the transport correctly, and leaves the protocol to the test. */
 const startAttacker = (address: string, port: number) =>
   Effect.acquireRelease(
     Effect.promise(async () => {
@@ -26,7 +26,7 @@ const startAttacker = (address: string, port: number) =>
         connectionMonitor: { enabled: false },
         services: { identify: identify() }
       })
-      // Whoever lists the protocol is let in.
+      // A peer that lists the protocols becomes a member.
       await host.handle([kademliaProtocol, gossipProtocol], (stream) => {
         stream.addEventListener("message", () => undefined)
       })
@@ -41,7 +41,7 @@ const reach = (attacker: Attacker, port: number): Promise<Connection> =>
   attacker.dial(multiaddr(`/ip4/${victimAddress}/tcp/${port}`))
 
 describe("hostile peers", { timeout: 180_000 }, () => {
-  it.live("with half open sockets keep nobody out", () =>
+  it.live("that hold half-open sockets keep no honest peer out", () =>
     Effect.gen(function*() {
       const port = yield* freePort
       yield* startRouter(victimAddress, port)
@@ -58,7 +58,7 @@ describe("hostile peers", { timeout: 180_000 }, () => {
       }
     }))
 
-  it.live("lose their connection, and the right to come back, when they break the protocol again and again", () =>
+  it.live("are disconnected and banned when they break the protocol repeatedly", () =>
     Effect.gen(function*() {
       const port = yield* freePort
       yield* startRouter(victimAddress, port)

@@ -24,7 +24,7 @@ const temporary = Effect.acquireRelease(
   (directory) => Effect.promise(() => rm(directory, { recursive: true, force: true }))
 )
 
-/** The id that a node has which starts now, and what it warns of. */
+/** Starts a node; returns its id and its warnings. */
 const start = Effect.fnUntraced(function*(dataDir: string, owner: Owner = {}) {
   const warnings: Array<string> = []
   const logger = Logger.make(({ logLevel, message }) => {
@@ -43,7 +43,7 @@ const pem = (type: "ed25519" | "ed448") =>
     .export({ format: "pem", type: "pkcs8" }).toString()
 
 describe("Identity", () => {
-  it.live("is kept, for its owner's eyes alone, and nothing else is left behind", () =>
+  it.live("is kept in a file that only its user can read, and leaves no other file behind", () =>
     Effect.gen(function*() {
       const directory = join(yield* temporary, "made")
       assert.isFalse(yield* isKept(directory))
@@ -92,7 +92,7 @@ describe("Identity", () => {
         assert.notStrictEqual(after.id, id)
         assert.strictEqual(after.warnings.length, 1, after.warnings.join("\n"))
         for (const word of [key, words, "restore or remove the file"]) assert.include(after.warnings[0], word)
-        // What a person may want to restore is still there.
+        // The file that an administrator may want to restore is still there.
         yield* Effect.promise(() => rm(key, { recursive: true }))
         assert.deepStrictEqual((yield* start(directory)).warnings, [])
       }))
@@ -108,7 +108,7 @@ describe("Identity", () => {
     }
   })()
 
-  it.live("is in memory where the directory cannot be made", () =>
+  it.live("is in memory if the directory cannot be made", () =>
     Effect.gen(function*() {
       const file = join(yield* temporary, "file")
       yield* Effect.promise(() => writeFile(file, ""))
@@ -147,7 +147,7 @@ describe("Identity", () => {
     )
   }
 
-  it.live("is adopted where nobody noted whose it is, and noted then", () =>
+  it.live("is adopted if it has no recorded owner, who is recorded then", () =>
     Effect.gen(function*() {
       const directory = yield* temporary
       const { id } = yield* start(directory, { node: "worker-1" })
@@ -173,7 +173,7 @@ describe("Identity", () => {
       assert.deepStrictEqual(yield* start(directory, { node: "worker-2" }), { id: clone.id, warnings: [] })
     }))
 
-  it.live("is left to the process that uses it, and had again when that one has ended or was killed", () =>
+  it.live("is left to the process that uses it, until that one has ended or was killed", () =>
     Effect.gen(function*() {
       const directory = yield* temporary
       const lock = join(directory, "private.key.lock")
@@ -193,9 +193,9 @@ describe("Identity", () => {
       assert.notInclude(yield* Effect.promise(() => readdir(directory)), "private.key.lock")
     }))
 
-  it.live("is used where no lock can be made", () =>
+  it.live("is used if no lock can be made", () =>
     Effect.gen(function*() {
-      // Longer than a socket's path may be.
+      // Longer than the path of a socket may be.
       const directory = join(yield* temporary, "d".repeat(120))
       const { id } = yield* start(directory)
       const both = yield* Effect.scoped(Effect.andThen(
@@ -205,7 +205,7 @@ describe("Identity", () => {
       assert.deepStrictEqual(both, { id, warnings: [] })
     }))
 
-  it("is another node's by its name, else by its machine", () => {
+  it("belongs to another node by its name, or else by its machine", () => {
     const cases: ReadonlyArray<readonly [kept: Owner, own: Owner, foreign: boolean]> = [
       [{}, { node: "a", machine: "m" }, false],
       [{ node: "a", machine: "m" }, {}, false],
@@ -213,7 +213,7 @@ describe("Identity", () => {
       [{ node: "a" }, { node: "b" }, true],
       [{ machine: "m" }, { machine: "n" }, true],
       [{ machine: "m" }, { node: "a", machine: "m" }, false],
-      // Installed anew under its name, with its data.
+      // Reinstalled under the same name, with its data.
       [{ node: "a", machine: "m" }, { node: "a", machine: "n" }, false],
       [{ node: "a", machine: "m" }, { node: "b", machine: "m" }, true]
     ]
@@ -222,7 +222,7 @@ describe("Identity", () => {
     }
   })
 
-  it.live("knows a machine by a hash of its id, and no machine by the id of an image", () =>
+  it.live("identifies a machine by a hash of its id, which an image does not have", () =>
     Effect.promise(async () => {
       const directory = await mkdtemp(join(tmpdir(), "machine-"))
       const machineIdFile = join(directory, "machine-id")
@@ -240,7 +240,7 @@ describe("Identity", () => {
       await rm(directory, { recursive: true })
     }))
 
-  it.live.skipIf(!asRoot)("is in memory where the file may not be read", () =>
+  it.live.skipIf(!asRoot)("is in memory if the file may not be read", () =>
     Effect.gen(function*() {
       const directory = yield* temporary
       yield* start(directory)
@@ -249,7 +249,7 @@ describe("Identity", () => {
         await chown(key, 0, 0)
         await chmod(directory, 0o755)
       })
-      // Root may read everything: somebody else reads it, who may not be able to read this checkout.
+      // Root may read everything, so another user reads it, who may not be able to read this checkout.
       const program = `import(process.argv[1]).then(({ readSmall }) => {
         process.setgroups([])
         process.setgid(65534)

@@ -15,7 +15,7 @@ import { CID } from "multiformats/cid"
 import * as Digest from "multiformats/hashes/digest"
 import { startRouter } from "./StartRouter.ts"
 
-/** A peer of the reference implementation, which knows nothing of our own protocol. */
+/** A peer of the reference implementation, which does not speak our gossip protocol. */
 const startStock = (address: string, port: number, encrypters: "noise" | "tls") =>
   Effect.acquireRelease(
     Effect.promise(() =>
@@ -65,7 +65,7 @@ describe("one network with the reference implementation", { timeout: 60_000 }, (
         yield* a.advertise([ours])
         yield* Effect.promise(async () => {
           for await (const _event of stock.services.dht.provide(cid(theirs), { signal: AbortSignal.timeout(10_000) })) {
-            // Driven to its end.
+            // Only the end of the iteration matters.
           }
         })
 
@@ -81,7 +81,7 @@ describe("one network with the reference implementation", { timeout: 60_000 }, (
         })
         assert.deepStrictEqual(found, [ids[0]])
         for (const router of [a, b]) {
-          // Nobody answers that a record was stored, and a lookup does not wait long for a peer that is busy.
+          // A record has no answer, and a lookup does not wait long for a busy peer.
           const peers = yield* Stream.runCollect(router.lookup(theirs, { count: 3 })).pipe(
             Effect.repeat({ schedule: Schedule.spaced("100 millis"), times: 50, until: ({ length }) => length > 0 })
           )

@@ -48,7 +48,7 @@ describe("Libp2p", () => {
       assert.include(yield* Effect.promise(() => readFile(path, "utf8")), "-----BEGIN PRIVATE KEY-----")
     }))
 
-  it.live("starts all the same where the key file is no key", () =>
+  it.live("starts with an identity in memory if the key file is not a key", () =>
     Effect.gen(function*() {
       const dataDir = yield* temporary
       yield* Effect.promise(() => writeFile(join(dataDir, "private.key"), "not a key"))
@@ -56,7 +56,7 @@ describe("Libp2p", () => {
       assert.match((yield* router.self).id, /^12D3Koo/)
     }))
 
-  it.live("looks for a peer that a source has news of, though it has others", () =>
+  it.live("dials a peer that a source has just named, although it has others", () =>
     Effect.gen(function*() {
       const port = yield* freePort
       const newcomers = yield* Queue.unbounded<void>()
@@ -71,14 +71,14 @@ describe("Libp2p", () => {
           Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 200 })
         )
       yield* knows(1)
-      // As a new leader that knows nobody and is known by nobody.
+      // Like a new leader, it knows nobody and nobody knows it.
       yield* startRouter("127.0.0.4", port)
       newcomer = [`/ip4/127.0.0.4/tcp/${port}`]
       yield* Queue.offer(newcomers, undefined)
       yield* knows(2)
     }), 40_000)
 
-  it.live("announces loopback addresses only where it was told to listen on one", () =>
+  it.live("announces a loopback address only if it listens on one", () =>
     Effect.gen(function*() {
       const everywhere = yield* startRouter(undefined, yield* freePort)
       assert.isFalse(
@@ -98,7 +98,7 @@ describe("Libp2p", () => {
           Effect.filterOrFail(expected, (count) => `${count} sockets`),
           Effect.retry({ schedule: Schedule.spaced("50 millis"), times: 400 })
         )
-      // Sockets of the tests before this one may still be closing.
+      // Sockets of earlier tests may still be closing.
       yield* until((count) => count === 0)
       const port = yield* freePort
       yield* Effect.scoped(Effect.gen(function*() {

@@ -4,7 +4,7 @@ import * as Libp2p from "@spegel-ts/router/Libp2p"
 import { Router } from "@spegel-ts/router/Router"
 import { Context, type Duration, Effect, Layer, Option, Result } from "effect"
 
-/** A router that lives as long as the scope; without a host it listens on all addresses. */
+/** Starts a router that stops with the scope. Without a host it listens on all addresses. */
 export const startRouter = (
   host: string | undefined,
   port: number,

@@ -1,4 +1,4 @@
-/** A generator of its own, so that a failure can be had again by its seed. */
+/** Random numbers with a seed, so that a failure can be reproduced. `next` returns numbers from 0 to 1. */
 export const random = (seed: number) => {
   let state = seed
   const next = () => {

@@ -45,13 +45,13 @@ const byDistance = (nodes: ReadonlyArray<SimulatedNode>, wanted: Uint8Array) =>
 const noAnswer = { closer: [], providers: [] }
 
 describe("Dht", { timeout: 60_000 }, () => {
-  it("lets nodes that know one peer know all", async () => {
+  it("lets nodes that know one peer know all members", async () => {
     const { grow } = startNetwork()
     const nodes = await grow(40)
     for (const { dht } of nodes) assert.strictEqual(dht.members.size, 39)
   })
 
-  it("finds a key over the network, and is sure that nobody has another, in one round", async () => {
+  it("finds a key, or that nobody has it, in one round over the network", async () => {
     const { grow, network, requests } = startNetwork()
     const nodes = await grow(40)
     const wanted = key("wanted")
@@ -65,7 +65,7 @@ describe("Dht", { timeout: 60_000 }, () => {
     assert.strictEqual(requests.length - before, 3)
   })
 
-  describe("where everybody keeps everything", () => {
+  describe("where every node stores every record", () => {
     const asked = async (
       { network, requests }: ReturnType<typeof startNetwork>,
       asker: SimulatedNode,
@@ -120,7 +120,7 @@ describe("Dht", { timeout: 60_000 }, () => {
       assert.strictEqual(await asked(simulation, nodeAt(nodes, 1), "absent"), 0)
     })
 
-    it("asks while another is new, who may not have handed out its keys", async () => {
+    it("asks while another is new and may not have handed out its keys", async () => {
       const simulation = startNetwork()
       const { grow, network, start } = simulation
       const nodes = await grow(10)
@@ -144,7 +144,7 @@ describe("Dht", { timeout: 60_000 }, () => {
       assert.strictEqual(await asked(simulation, asker, "absent"), 0)
     })
 
-    it("asks where one is of another kind, which hands out its keys by rules of its own", async () => {
+    it("asks if a member is of another implementation, which hands out its keys by other rules", async () => {
       const simulation = startNetwork()
       const { grow, network, start } = simulation
       const nodes = await grow(3)
@@ -157,7 +157,7 @@ describe("Dht", { timeout: 60_000 }, () => {
       assert.isAbove(await asked(simulation, asker, "absent"), 0)
     })
 
-    it("asks after others where it has a record of who is gone", async () => {
+    it("asks if it has a record of a node that has gone", async () => {
       const simulation = startNetwork()
       const { grow, network } = simulation
       const nodes = await grow(10)
@@ -171,7 +171,7 @@ describe("Dht", { timeout: 60_000 }, () => {
     })
   })
 
-  it("asks others when the closest do not answer, long before their time is up", async () => {
+  it("hedges to others long before the closest members time out", async () => {
     const { grow, network } = startNetwork()
     const nodes = await grow(40)
     const wanted = key("wanted")
@@ -184,7 +184,7 @@ describe("Dht", { timeout: 60_000 }, () => {
     assert.deepStrictEqual(found, [holder.id])
     assert.isBelow(millis, 50)
     await network.pass(200)
-    // A later lookup leaves out who was late.
+    // A later lookup leaves late members out.
     assert.strictEqual((await network.lookup(nodeAt(sorted, 39), wanted)).millis, 2)
   })
 
@@ -221,7 +221,7 @@ describe("Dht", { timeout: 60_000 }, () => {
     void frozen.dht.advertise(keys)
     void live.dht.advertise(keys)
     await network.pass(1000)
-    // Who was the 21st closest to a key may have one record of it, and is among the closest now.
+    // A node that was the 21st closest to a key may have one of its records, and is among the closest now.
     const gone = nodes.slice(20)
     for (const node of gone) network.kill(node)
     await network.pass(300)
@@ -243,7 +243,7 @@ describe("Dht", { timeout: 60_000 }, () => {
     assert.isDefined(nodeAt(nodes, 4).dht.members.get(frozen.id))
   })
 
-  it("forgets who was killed, and the keys of who said goodbye", async () => {
+  it("forgets a killed node, and the keys of one that said goodbye", async () => {
     const { grow, network } = startNetwork()
     const nodes = await grow(10)
     const [killed, stopped, asker] = [nodeAt(nodes, 3), nodeAt(nodes, 4), nodeAt(nodes, 5)]
@@ -255,7 +255,7 @@ describe("Dht", { timeout: 60_000 }, () => {
     await network.pass(500)
     assert.deepStrictEqual((await network.lookup(asker, key("killed"))).found, [])
     assert.deepStrictEqual((await network.lookup(asker, key("stopped"))).found, [])
-    // What still comes from one that has said goodbye does not bring it back.
+    // A message that was sent before the goodbye does not bring the node back.
     asker.dht.answer(stopped.id, "", message(MessageType.ping, Buffer.alloc(0)))
     assert.isUndefined(asker.dht.members.get(stopped.id))
   })
@@ -312,17 +312,17 @@ describe("Dht", { timeout: 60_000 }, () => {
     assert.isAtLeast(first, 42)
     assert.isAtMost(counts.findLastIndex((count) => count > 0), 55)
     assert.strictEqual(counts.reduce((sum, count) => sum + count, 0), keys.length)
-    // A twelfth of them each ten seconds, more or less.
+    // Roughly a twelfth of them every ten seconds.
     assert.isAtMost(Math.max(...counts), keys.length / 5)
   })
 
-  it("keeps a record of a Go node for the 20 minutes within which it provides again, one of our kind for 11", async () => {
+  it("keeps a Go node's record for 20 minutes, which sends it again within 15, and one of ours for 11", async () => {
     const { grow, network } = startNetwork()
     const [node, ours, foreign] = await grow(3) as [SimulatedNode, SimulatedNode, SimulatedNode]
     const member = node.dht.members.get(foreign.id)
     if (member === undefined) throw new Error("no member")
     member.ours = false
-    // By word of mouth, so that nothing is said again.
+    // Stored directly, so that the nodes do not send the records again.
     for (const { id, record } of [ours, foreign]) {
       const providers = [{ id: record.idBytes, addresses: record.addresses }]
       node.dht.answer(id, "", message(MessageType.addProvider, key("wanted"), [], providers))
@@ -351,7 +351,7 @@ describe("Dht", { timeout: 60_000 }, () => {
     for (const { dht } of nodes) assert.strictEqual(dht.members.size, 19)
   })
 
-  it("believes no single peer about others: they are asked only when nobody else is there", async () => {
+  it("asks a member that only one peer named only when there is no other", async () => {
     const { grow, network, requests } = startNetwork()
     const nodes = await grow(30)
     const victim = nodeAt(nodes, 0)
@@ -371,7 +371,7 @@ describe("Dht", { timeout: 60_000 }, () => {
     assert.isFalse([...victim.dht.members.values()].some(({ id }) => id.startsWith("made up")))
   })
 
-  it("takes no address that a peer may not have, and no more than some identities of one place", async () => {
+  it("refuses unusable addresses, and more than sixteen members of one address", async () => {
     const { network, start } = startNetwork()
     const node = start("victim")
     const told = [{ id: Buffer.from("metadata"), addresses: [unusableAddress] }]
@@ -383,7 +383,7 @@ describe("Dht", { timeout: 60_000 }, () => {
     assert.isUndefined(node.dht.members.get("metadata"))
   })
 
-  it("stores records only of who sends them, and refuses what no peer sends", () => {
+  it("stores only records of their sender, and refuses unknown types", () => {
     const { network, start } = startNetwork()
     const [node, peer] = [start("node"), start("peer")]
     network.connect(node, peer)
@@ -405,7 +405,7 @@ describe("Dht", { timeout: 60_000 }, () => {
     )
   })
 
-  it("looks after members and records again after a bug", () => {
+  it("keeps ticking after an exception", () => {
     const timers: Array<() => void> = []
     const environment = {
       now: () => 1000,
@@ -445,7 +445,7 @@ describe("Dht", { timeout: 60_000 }, () => {
     }
   })
 
-  it("leaves out what a peer provides beyond its share, and does not hold it against the peer", () => {
+  it("drops records beyond a peer's share, without a penalty", () => {
     const { network, start } = startNetwork()
     const [node, peer] = [start("node"), start("peer")]
     network.connect(node, peer)

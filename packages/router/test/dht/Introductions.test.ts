@@ -3,7 +3,7 @@ import { positionOf } from "@spegel-ts/router/internal/dht/Distance"
 import { Introductions } from "@spegel-ts/router/internal/dht/members/Introductions"
 import { copied, MemberTable } from "@spegel-ts/router/internal/dht/members/MemberTable"
 
-/** Whom a node meets and when, on a clock that the test moves; each meeting takes `meetingMillis`. */
+/** Records which members a node meets and when, on a clock that the test moves. Each meeting takes `meetingMillis`. */
 const start = (meetingMillis: number) => {
   const clock = { now: 0, known: 10 }
   const timers: Array<{ readonly at: number; readonly run: () => void }> = []
@@ -50,7 +50,7 @@ describe("Introductions", () => {
     assert.deepStrictEqual(met, [{ id: "a", at: 2000 }])
   })
 
-  it("meets one after the other, with pauses in proportion to the cost and of a second at most", async () => {
+  it("meets members one by one, with pauses proportional to the cost, of a second at most", async () => {
     for (const [meetingMillis, pause] of [[20, 90], [5000, 1000]] as const) {
       const { introductions, member, met, next } = start(meetingMillis)
       introductions.add([member("a"), member("b")])
@@ -60,7 +60,7 @@ describe("Introductions", () => {
     }
   })
 
-  it("leaves out who was heard meanwhile and who is for others to meet, and begins again for the next", async () => {
+  it("skips members heard from meanwhile and far ones, and starts again for new ones", async () => {
     const { introductions, member, met, next, timers } = start(0)
     const heard = member("heard")
     heard.lastHeard = 1

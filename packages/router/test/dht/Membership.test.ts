@@ -7,7 +7,7 @@ import { message, RequestFailed } from "@spegel-ts/router/internal/dht/rpc/Proto
 
 const bytes = (text: string): Uint8Array => Buffer.from(text)
 
-/** A node with one member, which answers within `answersIn` ms or not in time; queries are noted with their limits. */
+/** A node with one member, which answers after `answersIn` ms. `limits` records the time limits of queries. */
 const withMember = (roundTrip: number) => {
   const limits: Array<number> = []
   const state = { now: 1000, answersIn: Infinity }
@@ -29,7 +29,7 @@ const withMember = (roundTrip: number) => {
     },
     transport: {
       request: (_member: Member, { type }: Message, timeoutMillis: number) => {
-        // Pings stay without an answer, and without an end.
+        // Pings are never answered, and never time out.
         if (type !== MessageType.getProviders) return new Promise(() => {})
         limits.push(timeoutMillis)
         if (state.answersIn > timeoutMillis) return Promise.reject(new RequestFailed("late", { unreachable: false }))
@@ -50,18 +50,18 @@ const withMember = (roundTrip: number) => {
 }
 
 describe("Membership", () => {
-  it("gives a member four times what it usually needs, and twice as long after each late answer", async () => {
+  it("waits four times the usual round trip, and twice as long after each late answer", async () => {
     const { limits, member, query, state } = withMember(20)
     for (let times = 0; times < 5; times++) assert.isFalse(await query())
     assert.deepStrictEqual(limits, [80, 160, 320, 400, 400])
     assert.isTrue(member.late)
-    // So that one which has become slower for good is asked in vain a few times only.
+    // So a member that has become slower misses a few queries only.
     state.answersIn = 300
     assert.isTrue(await query())
     assert.isFalse(member.late)
   })
 
-  it("gives no member less than 50 ms", async () => {
+  it("waits at least 50 ms", async () => {
     const { limits, query, state } = withMember(1)
     state.answersIn = 1
     assert.isTrue(await query())

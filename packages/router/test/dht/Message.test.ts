@@ -16,7 +16,7 @@ const emptyKey = ContentKey.make("sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e
 const emptyKeyHex = "12200364e78be895cef9249b83b20cdb6362cd3c317f55240669624258bc449a86fc"
 const none = { closer: [], providers: [] }
 
-/** A frame without its length. */
+/** A frame without its length prefix. */
 const body = (frame: Uint8Array) => {
   const [only] = new FrameSplitter().push(frame)
   return only ?? new Uint8Array()
@@ -35,7 +35,7 @@ const plain = (message: Message) => ({
 })
 
 describe("Message", () => {
-  it("is what Go Spegel writes, to the byte", () => {
+  it("equals what Go Spegel writes, to the byte", () => {
     assert.strictEqual(hex(toDhtKey(emptyKey)), emptyKeyHex)
     const getProviders = { ...none, type: MessageType.getProviders, key: toDhtKey(emptyKey) }
     assert.strictEqual(hex(encodeFrame(getProviders)), `2808031222${emptyKeyHex}5001`)
@@ -57,19 +57,19 @@ describe("Message", () => {
     assert.deepStrictEqual(plain(decode(body(encodeFrame(message)))), plain(message))
   })
 
-  it.prop("frames that differ in their keys are what each of them would be", [Bytes(80), Peers], ([key, providers]) => {
+  it.prop("encodes frames that differ in their keys as it encodes each one", [Bytes(80), Peers], ([key, providers]) => {
     const keys = [key, key.map((byte) => byte ^ 1), key.toReversed()]
     const like = { ...none, type: MessageType.addProvider, key, providers }
     assert.strictEqual(hex(encodeFrames(like, keys)), keys.map((key) => hex(encodeFrame({ ...like, key }))).join(""))
   })
 
-  it("passes over fields that it does not know", () => {
+  it("skips unknown fields", () => {
     const known = body(encodeFrame({ ...none, type: MessageType.ping, key: new Uint8Array() }))
     const unknown = Buffer.from([0x78, 0x01, 0x7a, 0x02, 0xff, 0xff, 0x7d, 1, 2, 3, 4, 0x79, 1, 2, 3, 4, 5, 6, 7, 8])
     assert.strictEqual(decode(Buffer.concat([unknown, known])).type, MessageType.ping)
   })
 
-  it("keeps to its bounds", () => {
+  it("enforces its bounds", () => {
     const peer = { id: new Uint8Array(38), addresses: Array.from({ length: 20 }, () => new Uint8Array(8)) }
     const many = decode(
       body(
@@ -114,7 +114,7 @@ describe("Message", () => {
 })
 
 describe("FrameSplitter", () => {
-  it.prop("gives the frames, however the stream is cut", [
+  it.prop("returns the frames, however the stream is cut", [
     Schema.Array(Bytes(300)),
     Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: 50 })))
   ], ([
@@ -135,7 +135,7 @@ describe("FrameSplitter", () => {
     assert.deepStrictEqual(frames, payloads.map(hex))
   })
 
-  it("refuses what is too large before it keeps any of it", () => {
+  it("refuses a frame that is too large before it stores any of it", () => {
     const length = (bytes: number) => Uint8Array.of((bytes & 0x7f) | 0x80, ((bytes >> 7) & 0x7f) | 0x80, bytes >> 14)
     assert.throws(() => new FrameSplitter().push(length(maxFrameSize + 1)), InvalidFrame)
     assert.deepStrictEqual(new FrameSplitter().push(length(maxFrameSize)), [])

@@ -10,7 +10,7 @@ const key = (name: number | string): Uint8Array =>
 
 const here = "192.0.2.1"
 
-/** Many names of one address fill the store, each with less than its share. */
+/** A store that many ids of one address have filled, each with less than its share. */
 const filled = () => {
   const store = new ProviderStore(Math.random)
   for (let peer = 0; peer < 5; peer++) {
@@ -21,7 +21,7 @@ const filled = () => {
 }
 
 describe("ProviderStore", () => {
-  it("gives who provides a key until the record expires, is withdrawn, or its peer goes", () => {
+  it("returns the providers of a key until a record expires or is withdrawn, or its peer leaves", () => {
     const store = new ProviderStore(Math.random)
     store.add(key("key"), "a", here, 100)
     store.add(key("key"), "b", here, 200)
@@ -35,14 +35,14 @@ describe("ProviderStore", () => {
     assert.deepStrictEqual([store.get(key("key"), 0), store.get(key("other"), 0), store.size], [[], [], 0])
   })
 
-  it("keeps keys that are no multihash apart", () => {
+  it("distinguishes keys that are not multihashes", () => {
     const store = new ProviderStore(Math.random)
     store.add(Buffer.from("one"), "a", here, 1)
     store.add(new Uint8Array(), "b", here, 1)
     assert.deepStrictEqual([store.get(Buffer.from("one"), 0), store.get(new Uint8Array(), 0)], [["a"], ["b"]])
   })
 
-  it("drops what has expired, a few keys at a time", () => {
+  it("drops expired records, a few keys at a time", () => {
     const store = new ProviderStore(Math.random)
     for (let name = 0; name < 100; name++) store.add(key(name), "a", here, name)
     for (let sweeps = 0; sweeps < 12; sweeps++) store.sweep(50, 10)
@@ -60,7 +60,7 @@ describe("ProviderStore", () => {
     assert.include(store.get(key("popular"), 0), "peer 69")
   })
 
-  it("takes what honest peers provide where it is full, and keeps it while others go on to fill it", () => {
+  it("stores the records of honest peers when it is full, and keeps them while others go on filling it", () => {
     const store = filled()
     const honest = Array.from({ length: 40 }, (_, peer) => ({ peer: `honest ${peer}`, address: `198.51.100.${peer}` }))
     const provided = honest.flatMap(({ peer, address }) =>
@@ -70,12 +70,12 @@ describe("ProviderStore", () => {
     for (let name = 0; name < 20_000; name++) store.add(key(`more ${name}`), "identity 6", here, 1e9)
     for (const { key, peer } of provided) assert.deepStrictEqual(store.get(key, 0), [peer])
     assert.strictEqual(store.size, 400_000)
-    // It is whoever has most that makes room, and not whoever was there first.
+    // The address with the most records makes room, not the oldest one.
     for (const { peer } of honest) store.removePeer(peer)
     assert.strictEqual(store.size, 396_000)
   })
 
-  it("keeps providers of a key from all addresses where one address has many names", () => {
+  it("keeps providers of a key from all addresses if one address has many ids", () => {
     const store = new ProviderStore(Math.random)
     for (let peer = 0; peer < 30; peer++) store.add(key("popular"), `honest ${peer}`, `198.51.100.${peer}`, 1e9)
     for (let peer = 0; peer < 200; peer++) store.add(key("popular"), `identity ${peer}`, here, 1e9)
@@ -89,7 +89,7 @@ describe("ProviderStore", () => {
     setFlagsFromString("--expose-gc")
     const collect = runInNewContext("gc") as () => void
     const memory = async () => {
-      // The memory behind arrays that are gone is given back beside the collector, a little later.
+      // The memory of arrays is freed a little after their collection.
       for (let round = 0; round < 5; round++) {
         collect()
         await new Promise((resolve) => setTimeout(resolve, 20))

@@ -6,7 +6,7 @@ import { decode, encodeFrame, MessageType } from "@spegel-ts/router/internal/dht
 import { message } from "@spegel-ts/router/internal/dht/rpc/Protocol"
 import * as RpcServer from "@spegel-ts/router/internal/dht/rpc/RpcServer"
 
-/** A stream whose other side reads when the test lets it. */
+/** A stream whose peer reads when the test lets it. */
 class SlowStream extends EventTarget {
   readStatus = "readable"
   readonly sent: Array<Uint8Array> = []
@@ -62,7 +62,7 @@ const turn = () => new Promise((resolve) => setImmediate(resolve))
 const upTo = (count: number) => Array.from({ length: count }, (_, index) => index)
 
 describe("RpcServer", () => {
-  it("answers what comes together with one write, in order", async () => {
+  it("answers requests that arrive together in one write, in order", async () => {
     const stream = served()
     stream.receive(0, 100)
     await turn()
@@ -71,12 +71,12 @@ describe("RpcServer", () => {
     assert.strictEqual(stream.sent.length, 1)
   })
 
-  it("loses nothing that comes while an answer waits for the peer, and reads no more meanwhile", async () => {
+  it("stops reading while the peer does not read, and loses nothing", async () => {
     const stream = served()
     stream.full = true
     stream.receive(0, 10)
     assert.strictEqual(stream.readStatus, "paused")
-    // What was on its way.
+    // These were in transit.
     stream.receive(10, 300)
     assert.deepStrictEqual(stream.answers(), upTo(10))
     stream.full = false
@@ -87,7 +87,7 @@ describe("RpcServer", () => {
     assert.strictEqual(stream.readStatus, "readable")
   })
 
-  it("does not take it for a breach when the peer closes before it has its answers", async () => {
+  it("does not count it as a violation if the peer closes before it has its answers", async () => {
     const stream = served()
     stream.gone = true
     stream.receive(0, 300)
@@ -96,7 +96,7 @@ describe("RpcServer", () => {
     assert.strictEqual(stream.violations, 0)
   })
 
-  it("gives others a turn in a long burst", async () => {
+  it("lets other work run during a long burst", async () => {
     const stream = served()
     stream.receive(0, 1000)
     assert.isBelow(stream.answers().length, 200)

@@ -7,7 +7,7 @@ interface Held {
   readonly direction?: "inbound" | "outbound"
 }
 
-/** A host with these connections; `closed` notes those that were closed, by peer and direction. */
+/** A host with these connections; `closed` records those that were closed, by peer and direction. */
 const hostOf = (held: ReadonlyArray<Held>) => {
   const closed: Array<string> = []
   const connectionOf = ({ direction = "outbound", peer }: Held) => ({

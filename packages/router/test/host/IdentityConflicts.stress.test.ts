@@ -12,7 +12,7 @@ const temporary = Effect.acquireRelease(
   (directory) => Effect.promise(() => rm(directory, { recursive: true, force: true }))
 )
 
-/** Data directories of a machine and of its clone, made before nodes noted whose an identity is. */
+/** Data directories of a machine and its clone, from a version that did not record the owner of an identity. */
 const clones = Effect.gen(function*() {
   const [first, second] = [yield* temporary, yield* temporary]
   const { id } = yield* Effect.scoped(
@@ -25,7 +25,7 @@ const clones = Effect.gen(function*() {
   return { first, second, id }
 })
 
-/** Passes connections on, as the address of a service does. */
+/** Forwards connections, as a service's address does. */
 const detour = (host: string, port: number, target: string) =>
   Effect.acquireRelease(
     Effect.callback<{ connections: number; readonly server: Server }>((resume) => {
@@ -43,7 +43,7 @@ const detour = (host: string, port: number, target: string) =>
     ({ server }) => Effect.sync(() => server.close())
   )
 
-/** Collects the warnings of what runs with it. */
+/** A logger that collects warnings. */
 const listen = () => {
   const warnings: Array<string> = []
   const logger = Logger.make(({ logLevel, message }) => {
@@ -71,7 +71,7 @@ const conflicts = (kind: string) =>
   )
 
 describe("two nodes with one identity", { timeout: 60_000 }, () => {
-  it.live("notice each other, say so once, and count it", () =>
+  it.live("notice each other, warn once, and count it", () =>
     Effect.gen(function*() {
       const { first, second } = yield* clones
       const port = yield* freePort
@@ -88,7 +88,7 @@ describe("two nodes with one identity", { timeout: 60_000 }, () => {
       }
       const counted = (yield* conflicts("own")) ?? 0
       assert.isAtLeast(counted, (before ?? 0) + 2)
-      // They go on looking for peers, and meet again.
+      // They keep looking for peers, and meet again.
       yield* Effect.repeat(conflicts("own"), {
         schedule: Schedule.spaced("50 millis"),
         until: (now) => (now ?? 0) >= counted + 2
@@ -96,7 +96,7 @@ describe("two nodes with one identity", { timeout: 60_000 }, () => {
       for (const node of [a, b]) assert.strictEqual(said(node).length, 1, node.warnings.join("\n"))
     }))
 
-  it.live("are told apart by a third, which says so", () =>
+  it.live("are told apart by a third node, which warns", () =>
     Effect.gen(function*() {
       const { first, id, second } = yield* clones
       const port = yield* freePort
@@ -118,7 +118,7 @@ describe("two nodes with one identity", { timeout: 60_000 }, () => {
       assert.strictEqual(yield* conflicts("member"), before + 1)
     }))
 
-  it.live("are not taken for it: a node that meets itself, and one that comes back at another address", () =>
+  it.live("are not reported if a node meets itself, or comes back at another address", () =>
     Effect.gen(function*() {
       const { first, id } = yield* clones
       const port = yield* freePort
@@ -135,7 +135,7 @@ describe("two nodes with one identity", { timeout: 60_000 }, () => {
       yield* startRouter("127.0.0.3", port, { dataDir: first, peers })
       yield* at("127.0.0.3")
       assert.deepStrictEqual(third.warnings, [])
-      // By a way around that looks like another's address.
+      // Through a forwarder that looks like another node's address.
       const mirror = yield* detour("127.0.0.9", port, "127.0.0.5")
       const self = listen()
       yield* startRouter("127.0.0.5", port, { peers: [`127.0.0.9:${port}`] }).pipe(Effect.provide(self.layer))

@@ -6,7 +6,7 @@ import { TestClock } from "effect/testing"
 
 const at = (...ips: ReadonlyArray<string>) => ips.map((ip) => multiaddr(`/ip4/${ip}/tcp/5001`))
 
-/** A node that hears of members; `there` is where members can be reached. */
+/** A detector; `there` holds the addresses at which members can be reached. */
 const start = Effect.gen(function*() {
   const warnings: Array<string> = []
   const dialled: Array<string> = []
@@ -27,7 +27,7 @@ const start = Effect.gen(function*() {
 })
 
 describe("a member that is known at another address", () => {
-  it.effect("has moved where it is not at the old one", () =>
+  it.effect("has moved if it is no longer at the old one", () =>
     Effect.gen(function*() {
       const { dialled, introduce, warnings } = yield* start
       yield* introduce("a", at("10.0.0.1"), at("10.0.0.2"))
@@ -35,11 +35,11 @@ describe("a member that is known at another address", () => {
       assert.deepStrictEqual(warnings, [])
     }))
 
-  it.effect("is two where it is at both; that is said once, and looked at now and then", () =>
+  it.effect("is two nodes if it is at both: warned of once, and checked again later", () =>
     Effect.gen(function*() {
       const { dialled, introduce, there, warnings } = yield* start
       there.add("/ip4/10.0.0.1/tcp/5001").add("/ip4/10.0.0.2/tcp/5001")
-      // Each look is a new introduction, and each of them would be another look.
+      // Each check connects to both, which introduces them again.
       for (let turn = 0; turn < 100; turn++) {
         yield* introduce("a", at("10.0.0.1"), at("10.0.0.2"))
         yield* introduce("a", at("10.0.0.2"), at("10.0.0.1"))
@@ -52,7 +52,7 @@ describe("a member that is known at another address", () => {
       assert.strictEqual(warnings.length, 1)
     }))
 
-  it.effect("is one that has several, whichever it comes from", () =>
+  it.effect("is one node if it has several addresses, whichever it connects from", () =>
     Effect.gen(function*() {
       const { dialled, introduce } = yield* start
       yield* introduce("a", at("10.0.0.1", "172.17.0.1", "192.168.0.1"), at("192.168.0.1", "10.0.0.1", "172.17.0.1"))
@@ -61,7 +61,7 @@ describe("a member that is known at another address", () => {
       assert.deepStrictEqual(dialled, [])
     }))
 
-  it.effect("is looked at though the hosts have a bridge's address in common", () =>
+  it.effect("is checked although the hosts share a bridge's address", () =>
     Effect.gen(function*() {
       const { introduce, there, warnings } = yield* start
       there.add("/ip4/10.0.0.1/tcp/5001")

@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url"
 
 const program = fileURLToPath(new URL("ThousandPeers.ts", import.meta.url))
 
-/** Addresses of a network of their own: what is sent to one that no interface has is swallowed, or refused on loopback. */
+/** Addresses of a separate network. Packets to one that no interface has are swallowed, or refused on loopback. */
 const networks = {
   refuse: { alive: "127.77.0.1", seeker: "127.77.0.2", dead: "127.77" },
   swallow: { alive: "10.77.0.1", seeker: "10.77.0.2", dead: "10.77" }
@@ -17,7 +17,7 @@ const run = ({ alive, dead, seeker }: typeof networks["refuse" | "swallow"]) =>
       "ip link set lo up",
       "ip link add swallow type veth peer name nowhere",
       "ip link set nowhere up",
-      // Without it the kernel would say after three seconds that nobody answers.
+      // With ARP, the kernel would report after three seconds that nobody answers.
       "ip link set swallow arp off",
       "ip addr add 10.77.0.1/16 dev swallow",
       "ip addr add 10.77.0.2/16 dev swallow",

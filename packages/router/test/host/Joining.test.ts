@@ -10,7 +10,7 @@ type Place = "alive" | "refuses" | "swallows"
 const addressOf = (index: number) => `/ip4/10.0.${index >> 8}.${index & 255}/tcp/5001`
 const own = "/ip4/10.9.9.9/tcp/5001"
 
-/** A world of addresses, and a node that begins to look for peers in it. */
+/** A set of addresses, and a node that begins to look for peers at them. */
 const world = Effect.fnUntraced(function*(places: ReadonlyMap<string, Place>, failure?: BootstrapUnavailable) {
   const state = {
     listed: [...places.keys()] as ReadonlyArray<string>,
@@ -68,7 +68,7 @@ describe("Joining", () => {
   for (const dead of ["refuses", "swallows"] as const) {
     it.effect(`finds the one of a thousand that is alive within 10 s where each other ${dead}`, () =>
       Effect.gen(function*() {
-        // Wherever it comes in the order, which is random: the last of a sweep has waited longest.
+        // Several runs, because the order is random: the last address of a sweep waits longest.
         for (let run = 0; run < 5; run++) {
           yield* Effect.scoped(Effect.gen(function*() {
             const { joining, state, warnings } = yield* world(places(1000, dead, [997]))
@@ -94,7 +94,7 @@ describe("Joining", () => {
       assert.strictEqual(state.dials.size, 8)
     }))
 
-  it.effect("goes on while too few of those that answer become peers, and begins with the others", () =>
+  it.effect("goes on while too few that answer become peers, and dials the others first", () =>
     Effect.gen(function*() {
       const { state } = yield* world(places(40, "alive", Array.from({ length: 40 }, (_, index) => index)))
       for (let passed = 0; passed < 60 && state.dials.size < 40; passed++) {
@@ -104,7 +104,7 @@ describe("Joining", () => {
       assert.strictEqual(state.dials.size, 40)
     }))
 
-  it.effect("is ready at once where the sources name nobody but itself", () =>
+  it.effect("is ready at once if the sources name nobody but itself", () =>
     Effect.gen(function*() {
       for (const listed of [[], [own]]) {
         const { joining, state, warnings } = yield* world(new Map())
@@ -118,7 +118,7 @@ describe("Joining", () => {
       }
     }))
 
-  it.effect("is not ready before the grace is over where nobody answers, and says so once", () =>
+  it.effect("is not ready before the grace period is over if nobody answers, and warns once", () =>
     Effect.gen(function*() {
       const { joining, warnings } = yield* world(places(30, "refuses"))
       yield* TestClock.adjust("14 seconds")
@@ -135,7 +135,7 @@ describe("Joining", () => {
       }
     }))
 
-  it.effect("says what is wrong with its sources once, and again when it is something else", () =>
+  it.effect("reports a failing source once, and again when the reason changes", () =>
     Effect.gen(function*() {
       const failure = (hint: string) => new BootstrapUnavailable({ source: "dns nowhere", hint })
       const { joining, state, warnings } = yield* world(new Map(), failure("does not resolve"))
@@ -153,7 +153,7 @@ describe("Joining", () => {
       assert.deepStrictEqual(warnings().slice(2), ["bootstrap sources failed: bootstrap dns nowhere: does not answer"])
     }))
 
-  it.effect("takes what some sources give, and does not take it for all where another could not be asked", () =>
+  it.effect("uses what some sources name, and waits for more if another could not be asked", () =>
     Effect.gen(function*() {
       const { joining, state } = yield* world(
         places(1, "alive", [0]),
@@ -170,7 +170,7 @@ describe("Joining", () => {
       assert.strictEqual(joining.standing()._tag, "Joined")
     }))
 
-  it.effect("is found by others: a peer that comes by itself ends the waiting", () =>
+  it.effect("is ready when a peer connects to it", () =>
     Effect.gen(function*() {
       const { joining, state } = yield* world(places(10, "swallows"))
       yield* TestClock.adjust("2 seconds")
@@ -179,7 +179,7 @@ describe("Joining", () => {
       assert.deepStrictEqual(joining.standing(), { _tag: "Joined", peers: 1 })
     }))
 
-  it.effect("warns again when it has lost everybody, and looks for them anew", () =>
+  it.effect("warns again when it has lost all peers, and looks for new ones", () =>
     Effect.gen(function*() {
       const world1 = places(5, "alive", [0, 1, 2, 3, 4])
       const { joining, state, warnings } = yield* world(world1)
@@ -196,7 +196,7 @@ describe("Joining", () => {
       assert.strictEqual(joining.standing()._tag, "Joined")
     }))
 
-  it.effect("dials a few strangers where it has peers: when sources change, and every half hour, each in its turn", () =>
+  it.effect("with peers, dials a few strangers when sources change and every half hour, each in turn", () =>
     Effect.gen(function*() {
       const all = Array.from({ length: 100 }, (_, index) => index)
       const { changes, state } = yield* world(places(100, "alive", all))

@@ -30,7 +30,7 @@ const start = Effect.gen(function*() {
 })
 
 describe("PeerNews", () => {
-  it.effect("tells of the first peers, of one that comes and of one that goes", () =>
+  it.effect("logs the first peers, one that joins and one that leaves", () =>
     Effect.gen(function*() {
       const { come, go, lines } = yield* start
       for (const id of ["a", "b"]) come(id)
@@ -46,7 +46,7 @@ describe("PeerNews", () => {
       ])
     }))
 
-  it.effect("writes a line in ten seconds at most, however many come and go", () =>
+  it.effect("writes at most one line in ten seconds, however many join and leave", () =>
     Effect.gen(function*() {
       const { come, go, lines, members } = yield* start
       for (let second = 0; second < 120; second++) {
@@ -62,7 +62,7 @@ describe("PeerNews", () => {
       assert.isAbove(members.size, 1000)
     }))
 
-  it.effect("looks at nobody while nothing happens", () =>
+  it.effect("does not read the members while nothing changes", () =>
     Effect.gen(function*() {
       const { come, state } = yield* start
       come("a")
@@ -72,7 +72,7 @@ describe("PeerNews", () => {
       assert.strictEqual(state.looks, looks)
     }))
 
-  it.effect("says nothing of one that was away for a moment", () =>
+  it.effect("does not log a peer that was away for a moment", () =>
     Effect.gen(function*() {
       const { come, go, lines } = yield* start
       come("a")

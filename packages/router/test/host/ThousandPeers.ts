@@ -1,4 +1,4 @@
-/** Starts one node that is told of a thousand others, of which one is alive. Prints what came of it, as JSON. */
+/** Starts a node with a thousand bootstrap peers, of which one is alive. Prints the outcome as JSON. */
 import { Effect, Schedule } from "effect"
 import { startRouter } from "../StartRouter.ts"
 

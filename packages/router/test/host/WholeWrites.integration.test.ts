@@ -7,14 +7,14 @@ import { freePort } from "@spegel-ts/testing/network/FreePort"
 import { Effect } from "effect"
 import { Socket } from "node:net"
 
-/** The next message that a connection brings. */
+/** The next message of a connection. */
 const nextMessage = (connection: MultiaddrConnection | undefined) =>
   new Promise<Parameters<MultiaddrConnection["send"]>[0]>((resolve) =>
     connection?.addEventListener("message", ({ data }) => resolve(data), { once: true })
   )
 
 describe("WholeWrites", () => {
-  it("writes the parts of a message in one go, both ways", async () => {
+  it("sends the parts of a message in one write, both ways", async () => {
     const connections: Array<MultiaddrConnection> = []
     const upgrader = {
       upgradeOutbound: (connection: MultiaddrConnection) => {

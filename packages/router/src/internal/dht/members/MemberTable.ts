@@ -56,7 +56,7 @@ interface Evicted {
   backoff: number
 }
 
-export const maxMembers = 10_000
+const maxMembers = 10_000
 /** Members that one address may have, so that one machine cannot fill the table with ids. */
 const maxMembersOfGroup = 16
 const firstBackoff = 5000
