@@ -29,8 +29,8 @@ export interface Offer {
 }
 
 /** A peer as errors and logs name it. */
-export const nameOf = ({ addresses: [address = ""], registryPort }: Peer): string =>
-  isIPv6(address) ? `[${address}]:${registryPort}` : `${address}:${registryPort}`
+export const nameOf = ({ addresses: [address = ""], servicePort }: Peer): string =>
+  isIPv6(address) ? `[${address}]:${servicePort}` : `${address}:${servicePort}`
 
 export const isWhole = ({ range, size }: Offer): boolean => range.start === 0 && range.end === size
 
@@ -77,7 +77,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
       ...printed,
       headers: { ...printed.headers, ...(yield* PullSpans.asking(printed)) },
       addresses: peer.addresses,
-      port: peer.registryPort,
+      port: peer.servicePort,
       patienceMillis: patienceMillis === undefined ? undefined : maxPatienceMillis
     }).pipe(Effect.timeoutOrElse({
       duration: firstByteMillis,
@@ -115,7 +115,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
 
   /** Tells a peer that its bytes were wrong, so that it looks at what it holds. */
   const complain = Effect.fnUntraced(
-    function*(request: ContentRequest, { addresses, registryPort }: Peer) {
+    function*(request: ContentRequest, { addresses, servicePort }: Peer) {
       const { headers, ...printed } = DistributionRequest.print({
         ...request,
         method: "HEAD",
@@ -126,7 +126,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
         ...printed,
         headers: { ...headers, [SelfCheck.suspectHeader]: "true" },
         addresses,
-        port: registryPort
+        port: servicePort
       })
     },
     Effect.scoped,
