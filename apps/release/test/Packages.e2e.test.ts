@@ -121,10 +121,15 @@ describe("the npm packages", () => {
     await Consumer.run(directory, join(Consumer.repository, "node_modules/.bin/tsc"), "-p", ".")
   })
 
-  it("load, each module, with plain Node", async () => {
+  it("load, each module and the thread that moves bytes, with plain Node", async () => {
     const loadable = modules().filter((module) => !isSuite(module))
     const imports = loadable.map((module) => `import ${JSON.stringify(module)}\n`)
-    await writeFile(join(directory, "load.js"), `${imports.join("")}console.log("loaded")\n`)
+    // A thread has a file of its own, and calls a library that is no JavaScript.
+    const thread = `import { Transfer } from "@spegel-ts/transfer/Transfer"
+import { Effect, Layer } from "effect"
+await Effect.runPromise(Effect.scoped(Layer.build(Transfer.layerZeroCopy)))
+console.log("loaded")`
+    await writeFile(join(directory, "load.js"), imports.join("") + thread)
     assert.strictEqual(await Consumer.run(directory, process.execPath, "load.js"), "loaded\n")
   })
 
