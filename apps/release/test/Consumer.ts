@@ -33,7 +33,10 @@ const nextPatch = (version: string) => version.replace(/\d+$/, (patch) => String
  */
 const otherEffect = async (directory: string) => {
   const target = join(directory, "effect")
-  await cp(join(repository, "node_modules/effect"), target, { recursive: true })
+  await cp(join(repository, "node_modules/effect"), target, {
+    recursive: true,
+    filter: (path) => !/\/effect\/(?:ai-docs|src)$|\.map$/.test(path)
+  })
   const manifest = await readJson<Manifest>(join(target, "package.json"))
   const version = nextPatch(manifest.version)
   await writeFile(join(target, "package.json"), JSON.stringify({ ...manifest, version }))
