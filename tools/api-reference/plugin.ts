@@ -1,6 +1,6 @@
 /**
- * What typedoc has to know of this repository: modules are named as they are imported, the comment at a file's head is the
- * module's, and each export needs a docstring.
+ * Teaches typedoc this repository's rules: modules are named as they are imported, the comment at a file's head belongs to
+ * the module, and each export needs a docstring.
  */
 import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
@@ -15,13 +15,13 @@ import {
   ReflectionKind
 } from "typedoc"
 
-/** The comment at the head of a file, where an import follows it; else it belongs to the declaration below it. */
+/** The comment at the head of a file. If no import follows it, it belongs to the declaration below it. */
 const header = /^(\/\*\*(?:(?!\*\/)[^])*\*\/)\s*import\b/
 
 const documented = (reflection: DeclarationReflection): boolean =>
   reflection.hasComment() || (reflection.signatures ?? []).some((signature) => signature.hasComment())
 
-/** Exports, and what classes have themselves and not through an instance: there, services have their layers. */
+/** Exports, and static members of exported classes: services have their layers there. */
 const publicOf = (module: DeclarationReflection): ReadonlyArray<DeclarationReflection> => {
   const exports = module.children ?? []
   const members = exports.flatMap((child) => child.kind === ReflectionKind.Class ? child.children ?? [] : [])

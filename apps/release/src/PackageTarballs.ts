@@ -1,6 +1,6 @@
 /**
- * The npm packages as they are published: what is compiled, its sources for debuggers, README and licence. A published
- * manifest names each public module; what serves this repository alone is left out of it.
+ * The npm packages as they are published: compiled modules, their sources for debuggers, README and licence. A published
+ * manifest names each public module, and leaves out what serves this repository alone.
  */
 import { Data, Effect } from "effect"
 import { execFile } from "node:child_process"
@@ -28,7 +28,7 @@ export interface Manifest {
   readonly peerDependencies?: Readonly<Record<string, string>>
 }
 
-/** What compiling a source leaves in `dist`. */
+/** The files that the compiler makes of one source. */
 const compiled = [".js", ".js.map", ".d.ts", ".d.ts.map"]
 
 /** Fields that no user of a package needs. */
@@ -42,7 +42,7 @@ const modulesOf = async (directory: string): Promise<ReadonlyArray<string>> => {
 
 export const isPublic = (module: string) => !module.startsWith("internal/")
 
-/** The manifest to publish, where those are the modules of the package. */
+/** The manifest to publish for a package that has these modules. */
 export const publishedManifest = (manifest: Manifest, modules: ReadonlyArray<string>): Manifest => ({
   ...Object.fromEntries(Object.entries(manifest).filter(([field]) => !ownFields.has(field))) as unknown as Manifest,
   exports: {
@@ -56,7 +56,7 @@ export const publishedManifest = (manifest: Manifest, modules: ReadonlyArray<str
   }
 })
 
-/** Lays out a package as its tarball has it. `dist` may have files of sources that are gone: only what has one is taken. */
+/** Lays out a package as its tarball has it. `dist` may have files of sources that were removed: those are skipped. */
 const stage = async (repository: string, directory: string, target: string, manifest: Manifest) => {
   const modules = await modulesOf(directory)
   await writeFile(join(target, "package.json"), JSON.stringify(publishedManifest(manifest, modules), null, 2))
@@ -84,8 +84,8 @@ const packOne = async (repository: string, directory: string, manifest: Manifest
 }
 
 /**
- * Packs all public packages, which have to be compiled, into a directory, and answers the tarballs' paths. Fails when a
- * package lacks a file that it has to have.
+ * Packs all public packages into a directory and returns the tarballs' paths. The packages must be compiled. Fails with
+ * `PackFailed` if a package lacks a file that every tarball has.
  */
 export const pack = Effect.fnUntraced(function*(repository: string, out: string) {
   const names = yield* Effect.promise(() => readdir(join(repository, "packages")))

@@ -1,4 +1,4 @@
-/** A project of somebody else, in an empty directory, that installs the packages as they are published. */
+/** A stranger's project: an empty directory into which the packed packages are installed. */
 import { execFile } from "node:child_process"
 import { cp, mkdir, readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
@@ -7,7 +7,7 @@ import { promisify } from "node:util"
 
 export const repository = fileURLToPath(new URL("../../..", import.meta.url))
 
-/** Runs a program, and gives what it prints; fails with what it prints, too. */
+/** Runs a program and returns its standard output. If it fails, the error has all that it printed. */
 export const run = async (cwd: string, command: string, ...args: ReadonlyArray<string>): Promise<string> => {
   try {
     return (await promisify(execFile)(command, args, { cwd, maxBuffer: 64 * 1024 * 1024 })).stdout
@@ -24,12 +24,12 @@ interface Manifest {
   readonly devDependencies: Readonly<Record<string, string>>
 }
 
-/** The version after a version: of `4.1.0`, `4.1.1`. */
+/** `4.1.1` for `4.1.0`. */
 const nextPatch = (version: string) => version.replace(/\d+$/, (patch) => String(Number(patch) + 1))
 
 /**
- * `effect` as it may be tomorrow: the code that is installed here, as the next patch version. The packages are pinned here
- * to the newest version that there is, so that no other one within their range can be had.
+ * A stand-in for another patch version of `effect`: the code that is installed here, under the next patch version's number.
+ * Only the version that the packages are built with is published within their range.
  */
 const otherEffect = async (directory: string) => {
   const target = join(directory, "effect")
@@ -44,8 +44,8 @@ const otherEffect = async (directory: string) => {
 }
 
 /**
- * What the project is compiled with: it looks into the declarations that it imports, which this repository does not. Those of
- * effect and libp2p name types of the DOM.
+ * Unlike this repository, the project checks the declarations that it imports. Those of effect and libp2p use types of the
+ * DOM.
  */
 const compilerOptions = {
   target: "ES2024",
@@ -60,7 +60,7 @@ const compilerOptions = {
   noEmit: true
 }
 
-/** Makes the project and installs into it; gives the version of `effect` that it asks for. */
+/** Makes the project and installs into it. Returns the version of `effect` that the project asks for. */
 export const make = async (directory: string, tarballs: ReadonlyMap<string, string>): Promise<string> => {
   const effect = await otherEffect(directory)
   const { devDependencies } = await readJson<Manifest>(join(repository, "package.json"))
