@@ -6,7 +6,7 @@ import type { PlaceLimits } from "@spegel-ts/registry/internal/serve/ConnectionP
 import * as PullLog from "@spegel-ts/registry/PullLog"
 import { defaults, isProbe, Registry, type RegistryOptions } from "@spegel-ts/registry/Registry"
 import { type MemoryNetwork, Router } from "@spegel-ts/router/Router"
-import * as PeerTransport from "@spegel-ts/transfer/PeerTransport"
+import { PeerTransport } from "@spegel-ts/transfer/PeerTransport"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Context, Duration, Effect, Layer, Option, Random, Stream } from "effect"
 

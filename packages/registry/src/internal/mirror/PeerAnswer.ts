@@ -4,7 +4,6 @@ import * as Digest from "@spegel-ts/oci/Digest"
 import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import type { Peer } from "@spegel-ts/router/Peer"
-import { parseContentRange } from "@spegel-ts/transfer/internal/peer/ResponseHead"
 import { PeerRefused, PeerStalled } from "@spegel-ts/transfer/PeerError"
 import { type PeerResponse, PeerTransport } from "@spegel-ts/transfer/PeerTransport"
 import { Duration, Effect, Option, Result, type Scope } from "effect"
@@ -139,9 +138,8 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
 
 /** The part that a 206 answer has, where it is the one asked for. */
 const partOf = (response: PeerResponse, asked: string): Pick<Offer, "size" | "range"> | undefined => {
-  const sent = parseContentRange(response.headers.get("content-range"))
-  if (Result.isFailure(sent)) return undefined
-  const { end, size, start } = sent.success
+  if (response.contentRange === undefined) return undefined
+  const { end, size, start } = response.contentRange
   const expected = ByteRange.parse(asked, size)
   return Result.isSuccess(expected) &&
       Option.exists(expected.success, (range) => range.start === start && range.end === end + 1)
