@@ -66,7 +66,9 @@ describe("hostile peers", { timeout: 180_000 }, () => {
       const breakIt = Effect.promise(async () => {
         const connection = await reach(attacker, port)
         const stream = await connection.newStream(kademliaProtocol)
+        const aborted = new Promise((resolve) => stream.addEventListener("close", resolve, { once: true }))
         stream.send(Uint8Array.of(0xff, 0xff, 0xff, 0xff))
+        await aborted
         await new Promise((resolve) => setTimeout(resolve, 200))
         return connection.status
       })
