@@ -2,40 +2,10 @@ import { assert, describe, it } from "@effect/vitest"
 import { Dht } from "@spegel-ts/router/internal/dht/Dht"
 import { closest, positionOf } from "@spegel-ts/router/internal/dht/Distance"
 import { copied } from "@spegel-ts/router/internal/dht/members/MemberTable"
-import { type Message, MessageType } from "@spegel-ts/router/internal/dht/rpc/Message"
+import { MessageType } from "@spegel-ts/router/internal/dht/rpc/Message"
 import { GossipType, message } from "@spegel-ts/router/internal/dht/rpc/Protocol"
-import {
-  addressOf,
-  ideal,
-  SimulatedNetwork,
-  type SimulatedNode,
-  unusableAddress
-} from "@spegel-ts/testing/dht/SimulatedNetwork"
-import { random } from "@spegel-ts/testing/SeededRandom"
-
-const key = (name: string): Uint8Array => Buffer.concat([Uint8Array.of(0x12, 0x20), positionOf(Buffer.from(name))])
-
-/** A network under ideal conditions, with all requests so far. */
-const startNetwork = () => {
-  const network = new SimulatedNetwork(ideal, random(1).next)
-  const requests: Array<{ readonly to: string; readonly message: Message }> = []
-  network.onRequest = (_from, to, message) => void requests.push({ to, message })
-  const start = (name: string, options?: { readonly host?: number }) => network.start(Buffer.from(name), options)
-  /** Starts `count` nodes that know the first one, and lets them find each other. */
-  const grow = async (count: number): Promise<ReadonlyArray<SimulatedNode>> => {
-    const nodes = Array.from({ length: count }, (_, index) => start(`node ${index}`))
-    for (const node of nodes.slice(1)) network.connect(node, nodeAt(nodes, 0))
-    await network.pass(20_000)
-    return nodes
-  }
-  return { grow, network, requests, start }
-}
-
-const nodeAt = (nodes: ReadonlyArray<SimulatedNode>, index: number): SimulatedNode => {
-  const node = nodes[index]
-  if (node === undefined) throw new Error(`no node ${index}`)
-  return node
-}
+import { addressOf, type SimulatedNode, unusableAddress } from "@spegel-ts/testing/dht/SimulatedNetwork"
+import { key, nodeAt, startNetwork } from "./TestNetwork.ts"
 
 /** Nodes from the one closest to a key to the one furthest from it. */
 const byDistance = (nodes: ReadonlyArray<SimulatedNode>, wanted: Uint8Array) =>
@@ -63,112 +33,6 @@ describe("Dht", { timeout: 60_000 }, () => {
     const before = requests.length
     assert.deepStrictEqual(await network.lookup(asker, key("absent")), { found: [], millis: 2 })
     assert.strictEqual(requests.length - before, 3)
-  })
-
-  describe("where every node stores every record", () => {
-    const asked = async (
-      { network, requests }: ReturnType<typeof startNetwork>,
-      asker: SimulatedNode,
-      wanted: string
-    ) => {
-      const before = requests.length
-      await network.lookup(asker, key(wanted))
-      const after = requests.slice(before)
-      return after.filter(({ message }) => message.type === MessageType.getProviders).length
-    }
-
-    it("knows at once that nobody has a key", async () => {
-      const simulation = startNetwork()
-      const { grow, network } = simulation
-      const nodes = await grow(20)
-      for (const node of nodes) assert.strictEqual(await asked(simulation, node, "absent"), 0)
-      void nodeAt(nodes, 3).dht.advertise([key("wanted")])
-      await network.pass(10)
-      assert.deepStrictEqual(await network.lookup(nodeAt(nodes, 4), key("wanted")), {
-        found: [nodeAt(nodes, 3).id],
-        millis: 0
-      })
-    })
-
-    it("asks while it is new itself", async () => {
-      const simulation = startNetwork()
-      const { grow, network, start } = simulation
-      const nodes = await grow(10)
-      const holder = nodeAt(nodes, 3)
-      void holder.dht.advertise([key("wanted")])
-      await network.pass(1000)
-      const newcomer = start("newcomer")
-      network.connect(newcomer, nodeAt(nodes, 0))
-      await network.pass(300)
-      assert.deepStrictEqual((await network.lookup(newcomer, key("wanted"))).found, [holder.id])
-      await network.pass(3000)
-      assert.strictEqual(await asked(simulation, newcomer, "absent"), 0)
-    })
-
-    it("asks for a while after it was suspended: it may have missed records", async () => {
-      const simulation = startNetwork()
-      const { grow, network } = simulation
-      const nodes = await grow(10)
-      network.suspend(3_600_000)
-      let most = 0
-      for (let turn = 0; turn < 16; turn++) {
-        await network.pass(500)
-        most = Math.max(most, await asked(simulation, nodeAt(nodes, 1), "absent"))
-      }
-      assert.isAbove(most, 0)
-      await network.pass(10_000)
-      assert.strictEqual(await asked(simulation, nodeAt(nodes, 1), "absent"), 0)
-    })
-
-    it("asks while another is new and may not have handed out its keys", async () => {
-      const simulation = startNetwork()
-      const { grow, network, start } = simulation
-      const nodes = await grow(10)
-      network.connect(start("newcomer"), nodeAt(nodes, 0))
-      await network.pass(1000)
-      assert.isAbove(await asked(simulation, nodeAt(nodes, 1), "absent"), 0)
-      await network.pass(3000)
-      assert.strictEqual(await asked(simulation, nodeAt(nodes, 1), "absent"), 0)
-    })
-
-    it("asks while one is silent", async () => {
-      const simulation = startNetwork()
-      const { grow, network } = simulation
-      const nodes = await grow(10)
-      const [silent, asker] = [nodeAt(nodes, 3), nodeAt(nodes, 4)]
-      silent.frozen = true
-      asker.dht.disconnected(silent.id)
-      assert.isAbove(await asked(simulation, asker, "absent"), 0)
-      await network.pass(60_000)
-      assert.isUndefined(asker.dht.members.get(silent.id))
-      assert.strictEqual(await asked(simulation, asker, "absent"), 0)
-    })
-
-    it("asks if a member is of another implementation, which hands out its keys by other rules", async () => {
-      const simulation = startNetwork()
-      const { grow, network, start } = simulation
-      const nodes = await grow(3)
-      const [foreign, asker] = [start("foreign"), nodeAt(nodes, 1)]
-      network.connect(foreign, asker)
-      await network.pass(3000)
-      const member = asker.dht.members.get(foreign.id)
-      if (member === undefined) throw new Error("no member")
-      member.ours = false
-      assert.isAbove(await asked(simulation, asker, "absent"), 0)
-    })
-
-    it("asks if it has a record of a node that has gone", async () => {
-      const simulation = startNetwork()
-      const { grow, network } = simulation
-      const nodes = await grow(10)
-      const [gone, asker] = [nodeAt(nodes, 3), nodeAt(nodes, 4)]
-      void gone.dht.advertise([key("wanted")])
-      await network.pass(1000)
-      network.kill(gone)
-      await network.pass(1000)
-      assert.isUndefined(asker.dht.members.get(gone.id))
-      assert.isAbove(await asked(simulation, asker, "wanted"), 0)
-    })
   })
 
   it("hedges to others long before the closest members time out", async () => {
