@@ -44,14 +44,11 @@ export const nameUnknown = constructor("NAME_UNKNOWN", 404)
 export const nameInvalid = constructor("NAME_INVALID", 400)
 export const uriTooLong = constructor("NAME_INVALID", 414)
 export const digestInvalid = constructor("DIGEST_INVALID", 400)
-export const manifestInvalid = constructor("MANIFEST_INVALID", 400)
 /** Not in the OCI list; the code that distribution/distribution gives a malformed tag. */
 export const tagInvalid = constructor("TAG_INVALID", 400)
 /** Not in the OCI list; the code that distribution/distribution gives a 416. */
 export const rangeInvalid = constructor("RANGE_INVALID", 416)
 export const unauthorized = constructor("UNAUTHORIZED", 401)
-export const denied = constructor("DENIED", 403)
-export const tooManyRequests = constructor("TOOMANYREQUESTS", 429)
 /** Known to the specification, not offered by a read-only mirror. */
 export const unsupported = constructor("UNSUPPORTED", 405)
 /** Not in the OCI list; for a node that cannot serve now (probes, admission). */

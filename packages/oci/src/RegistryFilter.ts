@@ -16,14 +16,11 @@ export class InvalidRegistry extends Data.TaggedError("InvalidRegistry")<{ reado
   }
 }
 
-/** The registry host that a flag names, as a host or as a URL without path, query and credentials. */
+/** The host of a registry that is named by its host, or by a URL without path, query and credentials. */
 export const registryHost = (registry: string): Result.Result<string, InvalidRegistry> => {
   const host = /^https?:\/\/([^/]+)\/?$/.exec(registry)?.[1] ?? registry
   return isRegistry(host) ? Result.succeed(host) : Result.fail(new InvalidRegistry({ registry }))
 }
-
-/** Handles everything. */
-export const all: RegistryFilter = () => true
 
 /**
  * `mirroredRegistries` empty means all. A pattern that matches `registry/repository:tag` (without `:tag` where a digest is

@@ -3,8 +3,8 @@
  * configuration, later by what the kubelet pulls. Needs gRPC: load it late.
  */
 import * as Background from "@spegel-ts/background/Background"
+import * as ConfigFindings from "@spegel-ts/containerd/ConfigFindings"
 import { ContainerdClient, type ContainerdClientOptions } from "@spegel-ts/containerd/ContainerdClient"
-import * as ContainerdConfig from "@spegel-ts/containerd/ContainerdConfig"
 import * as KubeletPulls from "@spegel-ts/containerd/KubeletPulls"
 import { ContentStore } from "@spegel-ts/content/ContentStore"
 import { Effect, Option, Schedule } from "effect"
@@ -38,7 +38,7 @@ export const start = Effect.fnUntraced(function*(options: ContainerdWatchOptions
     )
     yield* Effect.forEach(
       findings.value,
-      (finding) => faults.raise(finding._tag, ContainerdConfig.describe(finding)),
+      (finding) => faults.raise(finding._tag, ConfigFindings.describe(finding)),
       { discard: true }
     )
   })
@@ -54,7 +54,7 @@ export const start = Effect.fnUntraced(function*(options: ContainerdWatchOptions
     const pulls = KubeletPulls.follow({ client, store, onPull: watch.pulled })
     yield* Effect.all([check, pulls], { concurrency: "unbounded" })
   }).pipe(
-    Effect.provide(ContainerdClient.layer(options.containerd)),
+    Effect.provide(ContainerdClient.layer({ ...options.containerd, socketSetting: "--containerd-sock" })),
     Effect.scoped,
     Effect.catchTag("ContainerdUnavailable", ({ message }) => Effect.logDebug(message)),
     Effect.andThen(Effect.sleep(retry)),

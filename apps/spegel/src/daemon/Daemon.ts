@@ -87,7 +87,9 @@ const containerdStore = Effect.fnUntraced(function*(
 ) {
   const { ContainerdClient } = yield* Effect.promise(() => import("@spegel-ts/containerd/ContainerdClient"))
   const ContainerdStore = yield* Effect.promise(() => import("@spegel-ts/containerd/ContainerdStore"))
-  return ContainerdStore.layer({ contentPath }).pipe(Layer.provide(ContainerdClient.layer({ socket, namespace })))
+  return ContainerdStore.layer({ contentPath, contentPathSetting: "--containerd-content-path" }).pipe(
+    Layer.provide(ContainerdClient.layer({ socket, socketSetting: "--containerd-sock", namespace }))
+  )
 })
 
 const storeLayer = (store: StoreSettings) => {

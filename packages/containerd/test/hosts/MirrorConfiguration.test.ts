@@ -96,13 +96,12 @@ describe("MirrorConfiguration", () => {
       ])
       mkdirSync(join(directory, "registry.example_5000_"))
       assert.deepStrictEqual(yield* MirrorConfiguration.write(mirrored), [
-        {
-          kind: "removed",
-          path: join(directory, "registry.example:5000", "hosts.toml"),
+        MirrorConfiguration.Change.Removed({ path: join(directory, "registry.example:5000", "hosts.toml") }),
+        MirrorConfiguration.Change.Wrote({
+          path: join(directory, "registry.example_5000_", "hosts.toml"),
           removedHosts: [],
           refused: []
-        },
-        { kind: "wrote", path: join(directory, "registry.example_5000_", "hosts.toml"), removedHosts: [], refused: [] }
+        })
       ])
       assert.deepStrictEqual(readdirSync(join(directory, "registry.example:5000")), [])
     }))
@@ -212,7 +211,7 @@ describe("MirrorConfiguration", () => {
       const text = `[host."${url}"]\ncapabilities = ["pull"]\n[host."https://cache.example"]\n`
       put(directory, "_default", text)
       const changes = yield* MirrorConfiguration.write({ ...options(directory), prependExisting: true })
-      assert.deepStrictEqual(changes.map(({ kind, removedHosts }) => [kind, removedHosts]), [["wrote", [url]]])
+      assert.deepStrictEqual(changes.map((change) => change._tag === "Wrote" && change.removedHosts), [[url]])
       assert.deepStrictEqual(hostsOf(directory, "_default"), [url, "https://cache.example"])
       yield* MirrorConfiguration.remove(directory)
       assert.strictEqual(read(directory, "_default"), text)
@@ -242,32 +241,32 @@ describe("MirrorConfiguration", () => {
       const all = ["a.example", "b.example", "c.example", "d.example"]
       const wrote = yield* mirrored(...all)
       assert.deepStrictEqual(wrote, [
-        { kind: "wrote", path: "a.example", removedHosts: ["https://cache.example"], refused: [] },
+        { _tag: "Wrote", path: "a.example", removedHosts: ["https://cache.example"], refused: [] },
         {
-          kind: "wrote",
+          _tag: "Wrote",
           path: "b.example",
           removedHosts: [],
           refused: ["skip_verify has a value that containerd refuses"]
         },
         {
-          kind: "wrote",
+          _tag: "Wrote",
           path: "c.example",
           removedHosts: [],
           refused: ["there is no table [host] (containerd 1.x)"]
         },
         {
-          kind: "wrote",
+          _tag: "Wrote",
           path: "d.example",
           removedHosts: [],
           refused: ["host is no table (containerd 2.0, 2.1, 2.2)", "there is no table [host] (containerd 1.x)"]
         }
       ])
       const again = yield* mirrored("b.example", "c.example", "d.example")
-      assert.deepStrictEqual(again.map(({ kind, path }) => [kind, path]), [
-        ["removed", "a.example"],
-        ["unchanged", "b.example"],
-        ["unchanged", "c.example"],
-        ["unchanged", "d.example"]
+      assert.deepStrictEqual(again.map(({ _tag, path }) => [_tag, path]), [
+        ["Removed", "a.example"],
+        ["Unchanged", "b.example"],
+        ["Unchanged", "c.example"],
+        ["Unchanged", "d.example"]
       ])
     }))
 

@@ -9,8 +9,8 @@ import { dirname, join } from "node:path"
 
 const unfinished = /^\.spegel-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
-/** A name beside `path`, on its file system. */
-const besides = (path: string) => join(dirname(path), `.spegel-${randomUUID()}`)
+/** A name in a directory for what the next `sweep` of it may remove. */
+const unfinishedIn = (directory: string) => join(directory, `.spegel-${randomUUID()}`)
 
 export const hasCode = (cause: unknown, ...codes: ReadonlyArray<string>): boolean =>
   cause instanceof Error && "code" in cause && typeof cause.code === "string" && codes.includes(cause.code)
@@ -62,6 +62,19 @@ export const read = async (path: string, maxSize = Infinity): Promise<File | und
   }
 }
 
+/** The file; undefined also where there is a directory or a device of its name. */
+export const readIfFile = async (path: string): Promise<File | undefined> => {
+  try {
+    return await read(path)
+  } catch (cause) {
+    if (cause instanceof NoFile) return undefined
+    throw cause
+  }
+}
+
+/** The permission bits of a file. */
+export const permissions = ({ mode }: Stats): number => mode & 0o7777
+
 const namesIn = async (path: string): Promise<ReadonlyArray<string>> => (await ifThere(readdir(path))) ?? []
 
 /** Entries of a directory but for what is unfinished; none where it is not there. */
@@ -108,7 +121,7 @@ export const writeNew = async (path: string, bytes: Uint8Array, mode: number, ow
  */
 export const write = async (path: string, bytes: Uint8Array, mode: number, previous?: Stats): Promise<void> => {
   const target = previous === undefined ? path : await realpath(path)
-  const temporary = besides(target)
+  const temporary = unfinishedIn(dirname(target))
   try {
     await writeNew(temporary, bytes, mode, previous)
     // A link, other than a rename, fails where somebody has made the file in the meantime.
@@ -121,7 +134,7 @@ export const write = async (path: string, bytes: Uint8Array, mode: number, previ
 
 /** Makes the directory `path`, together with what `fill` puts into the directory that it is given. */
 export const makeDirectory = async (path: string, fill: (directory: string) => Promise<void>): Promise<void> => {
-  const temporary = besides(path)
+  const temporary = unfinishedIn(dirname(path))
   try {
     await mkdir(temporary, { mode: 0o755 })
     await fill(temporary)
@@ -134,11 +147,13 @@ export const makeDirectory = async (path: string, fill: (directory: string) => P
   await sync(dirname(path))
 }
 
-/** Removes a file or a directory with all in it, at once; puts it back where `isRight` says no of what was taken. */
-export const remove = async (path: string, isRight?: (taken: string) => Promise<boolean>): Promise<void> => {
-  const temporary = besides(path)
+/** Takes a file, or a directory with all in it, away at once: into `directory`, where it is unfinished business. */
+export const take = (path: string, directory: string): Promise<void> => rename(path, unfinishedIn(directory))
+
+/** Removes a file, or a directory with all in it, at once. */
+export const remove = async (path: string): Promise<void> => {
+  const temporary = unfinishedIn(dirname(path))
   await rename(path, temporary)
-  if (isRight !== undefined && !await isRight(temporary)) return rename(temporary, path)
   await rm(temporary, { recursive: true, force: true })
   await sync(dirname(path))
 }

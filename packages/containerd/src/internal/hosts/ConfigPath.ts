@@ -2,6 +2,7 @@
 import { mkdir, rm } from "node:fs/promises"
 import { dirname, join, relative, resolve } from "node:path"
 import * as AtomicFile from "./AtomicFile.ts"
+import { isForeign } from "./HostsFile.ts"
 
 /** Stands in a directory that was made here; has the number of directories that were made. */
 const marker = ".made-by-spegel"
@@ -25,12 +26,15 @@ export const make = async (path: string): Promise<void> => {
   })
 }
 
-/** Removes what `make` made, unless something else has come into it. */
+/** Removes what `make` made, unless something else has come into it: then the directory is whose that is. */
 export const remove = async (path: string): Promise<void> => {
   const mark = join(path, marker)
   const levels = await AtomicFile.read(mark)
   if (levels === undefined) return
-  if ((await AtomicFile.list(path)).length > 1) return rm(mark, { force: true })
+  const others = (await AtomicFile.list(path)).filter((name) => name !== marker)
+  for (const name of others) if (await isForeign(join(path, name))) return rm(mark, { force: true })
+  // A run at the same time has configured registries in it: the next removal finds the mark.
+  if (others.length > 0) return
   let top = resolve(path)
   for (let level = 1; level < Number(levels.bytes.toString()); level++) {
     if ((await AtomicFile.list(dirname(top))).length > 1) break

@@ -2,9 +2,10 @@
  * What Go Spegel leaves in a directory of hosts.toml files: it moves all that it finds to `_backup` and writes its own
  * instead. Here its own is removed and the rest is moved back, so that its installation can be taken over.
  */
-import { readFile, rename, rm } from "node:fs/promises"
+import { readFile, rename } from "node:fs/promises"
 import { join } from "node:path"
 import * as AtomicFile from "./AtomicFile.ts"
+import { fileName } from "./HostsFile.ts"
 
 /**
  * Names that the backup has in turn: as Spegel made it, while Spegel's files are removed, while the others are moved
@@ -30,27 +31,26 @@ const filesBelow = async (directory: string, from = ""): Promise<ReadonlyArray<s
 }
 
 const isWritten = async (directory: string): Promise<boolean> => {
-  try {
-    const file = await AtomicFile.read(join(directory, "hosts.toml"))
-    return file !== undefined && written.test(file.bytes.toString("latin1"))
-  } catch (cause) {
-    if (cause instanceof AtomicFile.NoFile) return false
-    throw cause
-  }
+  const file = await AtomicFile.readIfFile(join(directory, fileName))
+  return file !== undefined && written.test(file.bytes.toString("latin1"))
 }
 
-/** Removes Spegel's file and the copies that it made of others beside it; whatever else is there stays. */
-const removeWritten = async (directory: string, originals: string): Promise<void> => {
-  const isSpegels = async (file: string) => {
-    if (file === "hosts.toml") return true
+/**
+ * Removes Spegel's file in `directory`, and the copies that it made of others beside it; whatever else is there stays.
+ * They are moved into `stage`, whose name changes before any original is moved back: a run that comes late fails, and
+ * cannot take an original away.
+ */
+const removeWritten = async (directory: string, originals: string, stage: string): Promise<void> => {
+  const isCopy = async (file: string) => {
     const original = await AtomicFile.ifThere(readFile(join(originals, file)))
     return original !== undefined && original.equals(await readFile(join(directory, file)))
   }
-  const files = await filesBelow(directory)
-  const removable = await Promise.all(files.map(isSpegels))
-  // By now another run may have put the original there.
-  if (removable.every(Boolean)) return AtomicFile.remove(directory, isWritten)
-  for (const [index, file] of files.entries()) if (removable[index] === true) await rm(join(directory, file))
+  const others = (await filesBelow(directory)).filter((file) => file !== fileName)
+  const copies: Array<string> = []
+  for (const file of others) if (await isCopy(file)) copies.push(file)
+  if (copies.length === others.length) return AtomicFile.take(directory, stage)
+  // Its own file comes last: it tells the next run, if this one is killed, that there is more to do.
+  for (const file of [...copies, fileName]) await AtomicFile.take(join(directory, file), stage)
 }
 
 /** Moves everything below `from` to the same place below `to`. */
@@ -84,7 +84,7 @@ export const restore = async (root: string): Promise<boolean> => {
     await rename(paths.backup, paths.removing)
   }
   if (await AtomicFile.exists(paths.removing)) {
-    for (const name of writtenHere) await removeWritten(join(root, name), join(paths.removing, name))
+    for (const name of writtenHere) await removeWritten(join(root, name), join(paths.removing, name), paths.removing)
     await rename(paths.removing, paths.restoring)
   }
   if (!await AtomicFile.exists(paths.restoring)) return false

@@ -6,6 +6,7 @@
  * Text here has one character a byte (`latin1`).
  */
 import { Result } from "effect"
+import { Refused, TomlScanner } from "./TomlScanner.ts"
 
 export type Value = string | boolean | Other | Table | ReadonlyArray<Value>
 
@@ -38,58 +39,19 @@ export interface Document {
   readonly isOdd: boolean
 }
 
-class Refused extends Error {}
-
-const patterns = {
-  space: /[ \t]*/y,
-  blank: /(?:[ \t\r\n]|#[^\n]*)*/y,
-  lineEnd: /[ \t]*(?:#[^\n]*)?(?:\r\n?|\n|$)/y,
-  bareKey: /[\w\x80-\xff-]+/y,
-  scalar: /[+-]?(?:inf|nan|\d[\w.:+-]*)(?: \d[\w.:+-]*)?/y,
-  boolean: /true|false/y,
-  /** go-toml 1 takes this one value on a line of its own. */
-  emptyArrayBelow: /[\r\n](?:[ \t\r\n]|#[^\n]*)*\[\]/y,
-  multilineBasic: /"""(?:\r?\n)?((?:\\[^]|[^\\])*?"{0,2})"""(?!")/y,
-  multilineLiteral: /'''(?:\r?\n)?([^]*?'{0,2})'''(?!')/y,
-  basic: /"((?:\\[^]|[^"\\\n\r])*)"/y,
-  literal: /'([^']*)'/y
-}
-
-/** Numbers and dates that both libraries take. */
-const common =
-  /^(?:[+-]?(?:inf|nan|\d[\d_]*(?:\.\d+)?(?:[eE][+-]?\d+)?)|0(?:x[\da-fA-F_]+|o[0-7_]+|b[01_]+)|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d))$/
-
-const escapes: Readonly<Record<string, string>> = {
-  b: "\b",
-  t: "\t",
-  n: "\n",
-  f: "\f",
-  r: "\r",
-  e: "\x1b",
-  "\"": "\"",
-  "\\": "\\",
-  "/": "/"
-}
-
 const maxDepth = 100
-const marks = ["\xef\xbb\xbf", "\xfe\xff", "\xff\xfe"]
 
 /** Reads one text; fails with `Refused`. */
-class Reader {
+class Reader extends TomlScanner {
   readonly root = new Table(0)
   readonly headers: Array<Header> = []
-  isOdd = false
-  private readonly text: string
   private readonly isWanted: (path: ReadonlyArray<string>) => boolean
-  private at: number
   private tables = 0
   private path: ReadonlyArray<string> = []
 
   constructor(text: string, isWanted: (path: ReadonlyArray<string>) => boolean) {
-    this.text = text
+    super(text)
     this.isWanted = isWanted
-    this.at = marks.find((mark) => text.startsWith(mark))?.length ?? 0
-    this.isOdd = this.at > 0
   }
 
   document() {
@@ -104,30 +66,10 @@ class Reader {
     }
   }
 
-  private refuse(reason: string): never {
-    throw new Refused(`line ${this.text.slice(0, this.at).split("\n").length}: ${reason}`)
-  }
-
   /** go-toml 2 does not look at tables that nobody wants. */
   private twice(what: string) {
     if (this.isWanted(this.path)) this.refuse(`${what} stands twice`)
     this.isOdd = true
-  }
-
-  /** What a pattern matches here, or its group. */
-  private take(name: keyof typeof patterns): string | undefined {
-    const pattern = patterns[name]
-    pattern.lastIndex = this.at
-    const match = pattern.exec(this.text)
-    if (match === null) return undefined
-    this.at = pattern.lastIndex
-    return match[1] ?? match[0]
-  }
-
-  private skip(character: string): boolean {
-    if (!this.text.startsWith(character, this.at)) return false
-    this.at += character.length
-    return true
   }
 
   /** Behind the bracket. */
@@ -218,41 +160,8 @@ class Reader {
     if (this.skip("{")) return this.inline(depth + 1)
     const boolean = this.take("boolean")
     if (boolean !== undefined) return boolean === "true"
-    const scalar = this.take("scalar")
-    if (scalar === undefined) return this.refuse("no value")
-    if (!common.test(scalar)) this.isOdd = true
+    if (!this.scalar()) this.refuse("no value")
     return new Other()
-  }
-
-  private string(): string | undefined {
-    const start = this.at
-    if (this.text.startsWith(`"""`, start) || this.text.startsWith("'''", start)) {
-      const basic = this.take("multilineBasic")
-      const string = basic === undefined ? this.take("multilineLiteral") : this.unescape(basic)
-      // go-toml 1 ends at the first three quotes, and does not care for the rest of the specification.
-      if (/(["'])\1{3}$/.test(this.text.slice(start, this.at)) || /[^\t\r\n\x20-\x7e\x80-\xff]/.test(string ?? "")) {
-        this.isOdd = true
-      }
-      return string
-    }
-    const basic = this.take("basic")
-    if (basic !== undefined) return this.unescape(basic)
-    const literal = this.take("literal")
-    if (literal !== undefined && /[^\t\x20-\x7e\x80-\xff]/.test(literal)) this.isOdd = true
-    return literal
-  }
-
-  private unescape(text: string): string {
-    if (/\\(?:[^btnfr"\\u]|u[dD])|[^\t\r\n\x20-\x7e\x80-\xff]/.test(text)) this.isOdd = true
-    return text.replace(/\\(?:u([\da-fA-F]{4})|U([\da-fA-F]{8})|[ \t\r\n]+|([^]))/g, (_, short, long, one) => {
-      const code = (short ?? long) as string | undefined
-      if (code !== undefined) {
-        const point = Number.parseInt(code, 16)
-        return Buffer.from(point > 0x10_ff_ff ? "\ufffd" : String.fromCodePoint(point)).toString("latin1")
-      }
-      const escaped = one as string | undefined
-      return escaped === undefined ? "" : escapes[escaped] ?? this.refuse(`\\${escaped} is no escape`)
-    })
   }
 
   private array(depth: number): ReadonlyArray<Value> {

@@ -1,12 +1,12 @@
 /**
  * Notices a content directory that is not containerd's: of another daemon, of a containerd with another root, or mounted
- * from elsewhere. A container sees other paths than containerd does, so that what is in the directory decides.
+ * from elsewhere. A container sees other paths than containerd does, so what is in the directory decides.
  */
 import * as Background from "@spegel-ts/background/Background"
 import type { BlobDirectory } from "@spegel-ts/content/BlobDirectory"
 import { Effect, Queue, type Scope, Stream } from "effect"
 import { stat } from "node:fs/promises"
-import type { ContainerdClient, ContainerdFailed, ContainerdUnavailable, Image } from "./ContainerdClient.ts"
+import type { ContainerdClient, ContainerdFailed, ContainerdUnavailable, Image } from "../../ContainerdClient.ts"
 
 /** A check compares so many images at most. */
 const maxImages = 1000
@@ -28,10 +28,12 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly client: typeof ContainerdClient.Service
   readonly directory: Pick<BlobDirectory, "digests" | "size">
   readonly contentPath: string
+  /** How users know the setting of that path. */
+  readonly contentPathSetting: string
   /** Images of containerd's namespace now. */
   readonly images: Effect.Effect<ReadonlyArray<Image>, ContainerdUnavailable | ContainerdFailed>
 }): Effect.fn.Return<ContentDirectoryCheck, never, Scope.Scope> {
-  const { client, contentPath, directory, images } = options
+  const { client, contentPath, contentPathSetting, directory, images } = options
   const looks = yield* Queue.sliding<void>(1)
 
   /** Images that containerd has and the directory has not; undefined where containerd has none at all. */
@@ -68,7 +70,7 @@ export const make = Effect.fnUntraced(function*(options: {
       const lack = example === "" ? "" : ` and lacks what it has, such as ${example}`
       return Effect.logWarning(
         `${contentPath} is not this containerd's content directory${lack}: nothing of it can be given to peers; ` +
-          `containerd keeps its content in ${root}: mount that, and name it by --containerd-content-path`
+          `containerd keeps its content in ${root}: mount that, and set ${contentPathSetting} to it`
       )
     }),
     // It says so itself where it matters.
