@@ -59,6 +59,9 @@ const inSteps = (take: Take): PatchedFileSystem.Around => (name, args, perform) 
   return take([name, ...args.filter((arg) => typeof arg === "string")].join(" "), () => perform(args))
 }
 
+/** A step that changes something: what another run does next may be the first to see it. */
+const change = /^\d+ (?:link|mkdir|rename|rm|rmdir|unlink) | wx$/
+
 /**
  * Runs all of `runs`, of which `killed` stop for ever somewhere. Fails where one of them fails. Gives the steps that were
  * taken, to explain what comes of them.
@@ -69,8 +72,8 @@ export const run = async (
   killed = 0
 ): Promise<ReadonlyArray<string>> => {
   const random = SeededRandom.random(seed)
-  /** In some orders the runs take turns, in others one does much while the others wait. */
-  const persistence = random.pick([0, 0.5, 0.9, 0.97])
+  /** How often a run has its turn, compared with others. It is drawn anew now and then, as a rule after a change. */
+  let weights: ReadonlyArray<number> = []
   const deaths = new Set(Array.from({ length: killed }, () => random.below(60 * runs.length)))
   const current = new AsyncLocalStorage<number>()
   const steps: Array<string> = []
@@ -86,8 +89,16 @@ export const run = async (
     })
   }
   const isSettled = () => new Set(waiting.map(({ run }) => run)).size === alive.size
+  const choose = (): Step | undefined => {
+    if (weights.length === 0 || random.chance(change.test(steps.at(-1) ?? "") ? 0.3 : 0.02)) {
+      weights = runs.map(() => random.pick([0.001, 0.05, 1, 20]))
+    }
+    const weightOf = ({ run }: Step) => weights[run] ?? 0
+    let rest = random.below(2 ** 20) / 2 ** 20 * waiting.reduce((sum, step) => sum + weightOf(step), 0)
+    return waiting.find((step) => (rest -= weightOf(step)) < 0)
+  }
   const schedule = async () => {
-    for (let last = -1; alive.size > 0;) {
+    while (alive.size > 0) {
       do await setImmediate()
       while (!isSettled())
       if (deaths.has(steps.length)) {
@@ -96,13 +107,11 @@ export const run = async (
         waiting = waiting.filter(({ run }) => run !== dead)
         steps.push(`${dead} is killed`)
       }
-      const own = waiting.filter(({ run }) => run === last)
-      const chosen = random.pick(own.length > 0 && random.chance(persistence) ? own : waiting) as Step | undefined
-      if (chosen === undefined) continue
-      last = chosen.run
-      waiting.splice(waiting.indexOf(chosen), 1)
-      steps.push(`${chosen.run} ${chosen.name}`)
-      await chosen.perform()
+      const step = choose()
+      if (step === undefined) continue
+      waiting.splice(waiting.indexOf(step), 1)
+      steps.push(`${step.run} ${step.name}`)
+      await step.perform()
     }
   }
 

@@ -10,7 +10,7 @@ import * as ScheduledFileSystem from "./ScheduledFileSystem.ts"
 
 const registry = "registry.example:5000"
 /** How many orders are tried of each state, and the seed of the first: one that failed can be had again alone. */
-const [count, first] = [Number(process.env["SPEGEL_SCHEDULES"] ?? 16), Number(process.env["SPEGEL_SCHEDULE"] ?? 1)]
+const [count, first] = [Number(process.env["SPEGEL_SCHEDULES"] ?? 25), Number(process.env["SPEGEL_SCHEDULE"] ?? 1)]
 /** Runs at the same time, of `write` and `remove`. */
 const mixes = ["www", "wwr", "wrr", "rr", "wrw"]
 
