@@ -15,6 +15,7 @@ import * as Reference from "@spegel-ts/oci/Reference"
 import { Clock, Effect, Option, Queue, Result, Stream } from "effect"
 import type { ContainerdClient, ContainerdFailed, ContainerdUnavailable, ImageEvent } from "./ContainerdClient.ts"
 
+/** One image that containerd has just fetched for the kubelet. */
 export interface KubeletPull {
   /** Registry, repository and digest; the tag is not known. */
   readonly reference: Reference.Reference
@@ -27,6 +28,7 @@ export interface KubeletPull {
 type Client = Pick<typeof ContainerdClient.Service, "contentInfo" | "events" | "isShared" | "image">
 type Store = Pick<typeof ContentStore.Service, "open">
 
+/** Where to look, and whom to tell. */
 export interface KubeletPullsOptions {
   readonly client: Client
   readonly store: Store
@@ -117,7 +119,10 @@ const keepsLayers = Effect.fnUntraced(function*(
   return Option.none<boolean>()
 })
 
-/** Runs until containerd goes away. */
+/**
+ * Calls `onPull` for each pull from now on. Fails when containerd goes away: run it again then, which tells of no pull that
+ * ended meanwhile.
+ */
 export const follow = Effect.fnUntraced(function*(
   { client, onPull, store }: KubeletPullsOptions
 ): Effect.fn.Return<void, ContainerdUnavailable | ContainerdFailed> {

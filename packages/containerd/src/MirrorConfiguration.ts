@@ -2,26 +2,29 @@
  * Makes containerd ask the mirror first, and undoes it: one `hosts.toml` a registry, in the directory that containerd's
  * `config_path` names. containerd reads it anew on each pull, so that nothing has to be restarted.
  *
- * All that has to be undone is told by the files themselves (`HostsToml`), and each is replaced as a whole: a run that
+ * All that has to be undone is told by the files themselves (`internal/hosts/HostsToml`), and each is replaced as a whole: a run that
  * was killed is completed by the next, and runs at the same time leave what the last of them wrote.
  */
 import { Data, Effect, Option, Redacted } from "effect"
 import { join } from "node:path"
 import { setTimeout } from "node:timers/promises"
-import type * as HostsToml from "./HostsToml.ts"
 import * as AtomicFile from "./internal/hosts/AtomicFile.ts"
 import * as ConfigPath from "./internal/hosts/ConfigPath.ts"
 import * as HostsFile from "./internal/hosts/HostsFile.ts"
+import type { Mirror, TagResolution } from "./internal/hosts/HostsToml.ts"
 import * as RegistryDirectory from "./internal/hosts/RegistryDirectory.ts"
 import * as SpegelBackup from "./internal/hosts/SpegelBackup.ts"
+
+export type { TagResolution }
 
 /** The configuration was not written or not removed, or not all of it. `path` is the file or directory that stood in the way. */
 export class ConfigurationFailed extends Data.TaggedError("ConfigurationFailed")<{
   readonly path: string
+  readonly reason: string
   readonly cause: unknown
 }> {
   override get message() {
-    return `${this.path}: ${reasonOf(this.cause)}`
+    return `${this.path}: ${this.reason}`
   }
 }
 
@@ -53,7 +56,7 @@ export interface MirrorConfigurationOptions {
   /** URLs of the mirrors, the first to ask in front. */
   readonly mirrorTargets: ReadonlyArray<string>
   /** Who is asked for a tag. */
-  readonly tagResolution: HostsToml.TagResolution
+  readonly tagResolution: TagResolution
   /**
    * What to do where a registry has mirrors already: true puts this one in front of them; false suspends them until
    * `remove`.
@@ -63,12 +66,12 @@ export interface MirrorConfigurationOptions {
   readonly basicAuth: Option.Option<{ readonly username: string; readonly password: Redacted.Redacted }>
 }
 
-const reasonOf = (cause: unknown): string =>
-  AtomicFile.hasCode(cause, "EPERM", "EACCES")
-    ? `${String(cause)} (root may; for a file of another owner it needs CAP_CHOWN and CAP_DAC_OVERRIDE)`
-    : cause instanceof Error
-    ? "reason" in cause && typeof cause.reason === "string" ? cause.reason : cause.message
-    : String(cause)
+const reasonOf = (cause: unknown): string => {
+  const message = cause instanceof Error ? cause.message : String(cause)
+  return AtomicFile.hasCode(cause, "EPERM", "EACCES")
+    ? `${message} (root may; for a file of another owner it needs CAP_CHOWN and CAP_DAC_OVERRIDE)`
+    : message
+}
 
 /** Another run may move a directory away and back between two looks at it: then it is gone, there, or of another kind. */
 const mayPass = ({ cause }: ConfigurationFailed) =>
@@ -78,10 +81,11 @@ const moment = Effect.promise(() => setTimeout(5))
 
 /** Runs a change again that another run, at the same time, took the ground from. */
 const change = <A>(path: string, run: () => Promise<A>): Effect.Effect<A, ConfigurationFailed> =>
-  Effect.tryPromise({ try: run, catch: (cause) => new ConfigurationFailed({ path, cause }) }).pipe(
-    Effect.tapError((error) => mayPass(error) ? moment : Effect.void),
-    Effect.retry({ times: 20, while: mayPass })
-  )
+  Effect.tryPromise({ try: run, catch: (cause) => new ConfigurationFailed({ path, reason: reasonOf(cause), cause }) })
+    .pipe(
+      Effect.tapError((error) => mayPass(error) ? moment : Effect.void),
+      Effect.retry({ times: 20, while: mayPass })
+    )
 
 /** Removes what killed runs left, and what Go Spegel did. */
 const prepare = Effect.fnUntraced(function*(configPath: string) {
@@ -116,7 +120,7 @@ const directoriesOf = Effect.fnUntraced(
   }
 )
 
-const mirrorOf = ({ basicAuth, mirrorTargets, tagResolution }: MirrorConfigurationOptions): HostsToml.Mirror => ({
+const mirrorOf = ({ basicAuth, mirrorTargets, tagResolution }: MirrorConfigurationOptions): Mirror => ({
   targets: [...new Set(mirrorTargets.map((url) => url.replace(/\/+$/, "")))],
   tagResolution,
   authorization: Option.map(

@@ -40,7 +40,9 @@ export interface BlobDirectory
   readonly changes: Stream.Stream<ContentChange, StoreUnavailable>
 }
 
+/** Which directory to read. */
 export interface BlobDirectoryOptions {
+  /** The directory that has `blobs` and `ingest`. */
   readonly root: string
   /** A file in `root`; while someone listens to `changes`, `changed` runs whenever it may be different. */
   readonly file?: { readonly name: string; readonly changed: Effect.Effect<void> }
@@ -50,7 +52,7 @@ const encodedSha256 = /^[0-9a-f]{64}$/
 const maxShapes = 1024
 const opening = "open the content store"
 
-/** No blob: nothing there, a link (which could lead out of the store), or a socket. */
+/** Nothing there that could be a blob: no file, a link (which could lead out of the store), or a socket. */
 const isNoBlob = (cause: unknown) => isMissing(cause) || codeOf(cause) === "ELOOP" || codeOf(cause) === "ENXIO"
 
 /** How much of a manifest is looked at in one turn of the event loop, in bytes. */
@@ -82,7 +84,7 @@ const nextDigests = async (directory: Dir) => {
   return { found, isEnd: false }
 }
 
-/** Fails unless there is a directory that can be read. */
+/** Fails with `StoreUnavailable` unless there is a directory at `root` that can be read. */
 export const check = Effect.fnUntraced(function*(root: string): Effect.fn.Return<void, StoreUnavailable> {
   const stats = yield* tryFile(opening, root, () => stat(root))
   if (!stats.isDirectory()) {
@@ -91,7 +93,7 @@ export const check = Effect.fnUntraced(function*(root: string): Effect.fn.Return
   yield* tryFile(opening, root, () => readdir(root))
 })
 
-/** Reads the directory at `root`. All of it may come later, as on a new node; what is there and cannot be read is an error. */
+/** Reads the directory at `root`. It may come later, as on a new node. One that cannot be read is a `StoreUnavailable`. */
 export const make = Effect.fn("BlobDirectory.make")(function*(options: BlobDirectoryOptions) {
   const { root } = options
   const blobs = join(root, "blobs", "sha256")

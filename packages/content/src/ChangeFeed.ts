@@ -5,8 +5,9 @@
 import { Array as Arr, Effect, Latch, PubSub, Stream } from "effect"
 import { ContentChange } from "./ContentStore.ts"
 
+/** A store publishes its changes; each subscriber has a stream of its own. */
 export interface ChangeFeed {
-  /** Never waits. */
+  /** Tells all subscribers. Never waits: one that is too slow loses changes, and is told to list again. */
   readonly publish: (change: ContentChange) => Effect.Effect<void>
   /** What is published from the subscription on, after a first `Resync`. */
   readonly changes: Stream.Stream<ContentChange>
@@ -14,9 +15,9 @@ export interface ChangeFeed {
   readonly changesWith: <E>(others: Stream.Stream<ContentChange, E>) => Stream.Stream<ContentChange, E>
 }
 
-/** Changes kept for the slowest subscriber. */
 const defaultCapacity = 4096
 
+/** `capacity` is how many changes are kept for the slowest subscriber; default 4096. */
 export const make = Effect.fnUntraced(function*(options?: { readonly capacity?: number }) {
   const published = yield* PubSub.sliding<readonly [position: number, change: ContentChange]>(
     options?.capacity ?? defaultCapacity

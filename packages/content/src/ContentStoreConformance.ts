@@ -15,13 +15,14 @@ export interface ContentFixture {
   readonly removeImage: (reference: Reference.Reference) => Effect.Effect<void>
 }
 
+/** An image that a fixture has stored. */
 export interface ImageFixture {
   readonly manifest: Descriptor
   readonly layer: { readonly digest: Digest.Digest; readonly bytes: Uint8Array }
 }
 
 /** All bytes of an opened blob. */
-export const readAll = (source: BlobSource): Effect.Effect<Uint8Array> =>
+const readAll = (source: BlobSource): Effect.Effect<Uint8Array> =>
   source._tag === "Bytes"
     ? Effect.succeed(source.bytes)
     : Effect.promise(async () => {
@@ -41,7 +42,7 @@ const inotifyWatches = Effect.promise(async () => {
   return count
 })
 
-/** Runs the suite; `make` builds a fresh store and the fixture that fills it. */
+/** Declares the tests for one layer. `make` builds a fresh store for each, and the fixture that fills it. */
 export const contentStoreConformance = (
   name: string,
   make: Effect.Effect<

@@ -26,6 +26,7 @@ type Children = ReadonlyMap<Digest, string>
 const isSameRepository = (one: Reference, other: Reference) =>
   one.registry === other.registry && one.repository === other.repository
 
+/** Tells the types of manifests in `directory`. What its indexes name is read once. */
 export const make = (directory: Pick<BlobDirectory, "manifestShape" | "readSmall">) => {
   const childrenOf = new Map<Digest, Children>()
 

@@ -25,6 +25,7 @@ interface Content {
   readonly range: string | undefined
 }
 
+/** One request of the API, by its endpoint. */
 export type DistributionRequest = Data.TaggedEnum<{
   /** end-1: `GET /v2/` */
   Ping: { readonly method: "GET" | "HEAD" }

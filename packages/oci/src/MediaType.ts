@@ -1,11 +1,18 @@
 /** Media types of images (OCI image specification 1.1; Docker image manifest version 2, schema 2). */
 
+/** Several manifests under one name, one a platform. */
 export const imageIndex = "application/vnd.oci.image.index.v1+json"
+/** The manifest of one image. */
 export const imageManifest = "application/vnd.oci.image.manifest.v1+json"
+/** The configuration of an image. */
 export const imageConfig = "application/vnd.oci.image.config.v1+json"
+/** A layer, not compressed. */
 export const imageLayer = "application/vnd.oci.image.layer.v1.tar"
+/** Docker's image index. */
 export const dockerManifestList = "application/vnd.docker.distribution.manifest.list.v2+json"
+/** Docker's manifest of one image. */
 export const dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
+/** Bytes of no known type: what blobs are answered as. */
 export const octetStream = "application/octet-stream"
 
 const indexes: ReadonlySet<string> = new Set([imageIndex, dockerManifestList])

@@ -5,6 +5,7 @@
  */
 import { Data, Effect } from "effect"
 
+/** A compiled expression. */
 export interface NamePattern {
   /** True when any part of the name matches. */
   readonly matches: (name: string) => boolean
@@ -20,7 +21,7 @@ export class InvalidPattern extends Data.TaggedError("InvalidPattern")<{
   }
 }
 
-/** Loads the engine, which takes memory, with the first expression. */
+/** Compiles an expression, or fails with `InvalidPattern`. The engine takes memory, and is loaded with the first one. */
 export const compile = Effect.fnUntraced(function*(expression: string) {
   const { RE2JS } = yield* Effect.promise(() => import("re2js"))
   return yield* Effect.try({

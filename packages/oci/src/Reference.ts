@@ -3,11 +3,13 @@ import { Data, Option, Result } from "effect"
 import * as Digest from "./Digest.ts"
 import { isRegistry, isRepository, isTag } from "./Grammar.ts"
 
+/** A reference in its parts; without a tag and a digest it names a repository. */
 export interface Reference {
   /** Host of the registry as containerd names it (`docker.io`, `[::1]:5000`, `registry.example:5000`). */
   readonly registry: string
   /** Repository inside the registry, with the `library/` of docker.io's short names. */
   readonly repository: string
+  /** At most 128 characters; none is made up where the text has none. */
   readonly tag?: string
   readonly digest?: Digest.Digest
 }

@@ -1,6 +1,6 @@
 /**
  * Follows a containerd to notice that it does not use this mirror, or keeps no layers for peers: at the start by its
- * configuration, later by what the kubelet pulls. Needs gRPC: load it late.
+ * configuration, later by what the kubelet pulls. Load it late: it brings a reader of TOML.
  */
 import * as Background from "@spegel-ts/background/Background"
 import * as ConfigFindings from "@spegel-ts/containerd/ConfigFindings"

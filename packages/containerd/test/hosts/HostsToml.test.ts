@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as HostsToml from "@spegel-ts/containerd/HostsToml"
+import * as HostsToml from "@spegel-ts/containerd/internal/hosts/HostsToml"
 import { Effect, Option, Result, Schema } from "effect"
 import { isUtf8 } from "node:buffer"
 import { parse, type TomlTable } from "smol-toml"

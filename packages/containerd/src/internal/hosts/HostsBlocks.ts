@@ -15,8 +15,12 @@ export interface Undo {
   readonly mode: Option.Option<number>
 }
 
-/** The file cannot be changed so that containerd does what is wanted. */
-export class HostsTomlUnusable extends Data.TaggedError("HostsTomlUnusable")<{ readonly reason: string }> {}
+/** The file cannot be changed so that containerd does what is wanted: a person has to put it right. */
+export class HostsTomlUnusable extends Data.TaggedError("HostsTomlUnusable")<{ readonly reason: string }> {
+  override get message() {
+    return this.reason
+  }
+}
 
 const mark = "# spegel-ts:"
 const undoPattern = "(?:; undo: ([a-z0-9, ]+))?"

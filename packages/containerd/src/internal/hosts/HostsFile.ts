@@ -5,9 +5,9 @@
 import { Option, Result } from "effect"
 import { lstat, readdir } from "node:fs/promises"
 import { join } from "node:path"
-import * as HostsToml from "../../HostsToml.ts"
 import * as AtomicFile from "./AtomicFile.ts"
 import * as Certificates from "./Certificates.ts"
+import * as HostsToml from "./HostsToml.ts"
 import type { RegistryDirectory } from "./RegistryDirectory.ts"
 
 export const fileName = "hosts.toml"

@@ -10,12 +10,12 @@
 import { Option, Result } from "effect"
 import { isDeepStrictEqual } from "node:util"
 import type { TomlTable } from "smol-toml"
-import * as HostsBlocks from "./internal/hosts/HostsBlocks.ts"
-import * as HostsReading from "./internal/hosts/HostsReading.ts"
-import { areAlike, mergeOptions, union, withoutDefault } from "./internal/hosts/HostsUnion.ts"
-import { printHosts, printOptions } from "./internal/hosts/HostTables.ts"
+import * as HostsBlocks from "./HostsBlocks.ts"
+import * as HostsReading from "./HostsReading.ts"
+import { areAlike, mergeOptions, union, withoutDefault } from "./HostsUnion.ts"
+import { printHosts, printOptions } from "./HostTables.ts"
 
-export { HostsTomlUnusable, restore, type Undo } from "./internal/hosts/HostsBlocks.ts"
+export { HostsTomlUnusable, restore, type Undo } from "./HostsBlocks.ts"
 
 /**
  * Who is asked for a tag. `mirror`: the mirror, then upstream. `upstream-first`: upstream, and the mirror only where
@@ -23,6 +23,7 @@ export { HostsTomlUnusable, restore, type Undo } from "./internal/hosts/HostsBlo
  */
 export type TagResolution = "mirror" | "upstream-first" | "never"
 
+/** The mirror as hosts of a file. */
 export interface Mirror {
   /** URLs without a slash at the end, `http://127.0.0.1:5000`, in the order in which they are asked. */
   readonly targets: ReadonlyArray<string>
@@ -47,6 +48,7 @@ export interface Upstream {
   }
 }
 
+/** What is to stand in a file. */
 export interface InstallOptions {
   readonly mirror: Mirror
   readonly upstream: Upstream
@@ -56,6 +58,7 @@ export interface InstallOptions {
   readonly undo: HostsBlocks.Undo
 }
 
+/** A file with the mirror in it. */
 export interface Installed {
   readonly text: string
   /** URLs of hosts that are not asked any more. */
