@@ -1,12 +1,12 @@
 /**
- * What in containerd's configuration keeps it from using the mirror, by its version: versions look under different keys, and
+ * Finds settings that keep containerd from using the mirror. Versions of containerd look under different keys and
  * refuse different things.
  */
 import { Data, Option } from "effect"
 import { resolve } from "node:path"
 import { type ContainerdConfig, newPlugin, oldPlugin } from "./ContainerdConfig.ts"
 
-/** Something that keeps containerd from asking the mirror, or from having layers for peers. */
+/** A setting that keeps containerd from asking the mirror, or from having layers for peers. */
 export type Finding = Data.TaggedEnum<{
   /** No CRI plugin: the kubelet cannot use this containerd. */
   CriDisabled: { readonly plugin: string }
@@ -28,7 +28,7 @@ export const Finding = Data.taggedEnum<Finding>()
 
 const unused = "containerd does not use this mirror"
 
-/** What is wrong, and what a person can do about it. */
+/** Tells a person what is wrong and what to do about it. */
 export const describe: (finding: Finding) => string = Finding.$match({
   CriDisabled: ({ plugin }) =>
     `${unused}: remove ${JSON.stringify(plugin)} from disabled_plugins: the kubelet needs the CRI plugin`,
@@ -89,13 +89,13 @@ const disabling = ({ disabledPlugins }: ContainerdConfig): ReadonlyArray<Finding
     Finding.CriDisabled({ plugin })
   )
 
-/** Without a config path. */
+/** The finding when no config path is set. */
 const pathMissing = ({ other, used: { key, settings } }: ReturnType<typeof keysOf>): Finding => {
   if (Option.isSome(other.settings.configPath)) return Finding.KeyIgnored({ key: other.key, use: key })
   return settings.inlineMirrors ? Finding.InlineMirrors({ key }) : Finding.ConfigPathUnset({ key })
 }
 
-/** Directories of a config path that are not those that containerd is to read. */
+/** The findings when a config path is set: containerd has to read it, and it has to be the expected one. */
 const pathWrong = (
   configPath: string,
   expected: string,
@@ -111,8 +111,9 @@ const pathWrong = (
 }
 
 /**
- * What keeps containerd of version `containerd` (as it tells it, `1.6.20~ds1`) from using the hosts.toml files in
- * `configPath`, or from having layers for peers. Nothing found is no proof: only a pull that reaches the mirror is.
+ * Finds what keeps a containerd from using the hosts.toml files in `configPath`, or from having layers for peers.
+ * `containerd` is its version as it reports it (`1.6.20~ds1`). Finding nothing proves nothing: only a pull that reaches
+ * the mirror does.
  */
 export const find = (
   config: ContainerdConfig,

@@ -8,8 +8,8 @@ import type * as Digest from "@spegel-ts/oci/Digest"
 import { Context, Data, type Duration, Effect, Layer, type Option, type Stream } from "effect"
 
 /**
- * containerd cannot be talked to: no socket, no permission, no answer, or no containerd. `operation` says what was tried.
- * containerd may come back: whoever follows it tries again.
+ * containerd cannot be talked to: no socket, no permission, no answer, or no containerd. `operation` says what was
+ * tried. containerd may come back: whoever follows it tries again.
  */
 export class ContainerdUnavailable extends Data.TaggedError("ContainerdUnavailable")<{
   readonly operation: string
@@ -73,17 +73,17 @@ export type Creator = "kubelet" | "other" | "none"
 
 /** How to reach containerd. */
 export interface ContainerdClientOptions {
-  /** Path of containerd's socket, `/run/containerd/containerd.sock` as a rule. */
+  /** Path of containerd's socket, usually `/run/containerd/containerd.sock`. */
   readonly socket: string
   /** How users know the setting of this path, for messages: `--socket`. Default: `the path`. */
   readonly socketSetting?: string
   /** containerd's namespace: `k8s.io` for images pulled by the kubelet. */
   readonly namespace: string
-  /** Limit for each call but the event stream. Default: 5 seconds. */
+  /** Timeout of each call except the event stream. Default: 5 seconds. */
   readonly deadline?: Duration.Input
 }
 
-/** The filter for images that a registry can have: it leaves out CRI's `sha256:<config>` names. */
+/** A filter for `images`: only names with a registry, which leaves out CRI's `sha256:<config>` names. */
 export const registryImages = "name~=\"^.+/\""
 
 /** What containerd keeps with a blob, beside its bytes. */
@@ -109,19 +109,19 @@ export class ContainerdClient extends Context.Service<ContainerdClient, {
   /** The image record with exactly this name. */
   readonly image: (name: string) => Effect.Effect<Image, ContainerdNotFound | ContainerdUnavailable | ContainerdFailed>
   /**
-   * Image changes, beginning with `Subscribed`. Fails when containerd goes away, or refuses the subscription; whoever
-   * subscribes again has missed what happened meanwhile.
+   * Image changes, beginning with `Subscribed`. Fails when containerd goes away or refuses the subscription. A new
+   * subscription does not tell what happened in between: list the images again.
    */
   readonly events: Stream.Stream<ImageEvent, ContainerdUnavailable | ContainerdFailed>
-  /** What containerd keeps with a blob of the namespace. */
+  /** Labels and age of a blob in the namespace. */
   readonly contentInfo: (
     digest: Digest.Digest
   ) => Effect.Effect<ContentInfo, ContainerdNotFound | ContainerdUnavailable | ContainerdFailed>
-  /** Whether another namespace has the blob, too. Namespaces share files: one gets what another has without a download. */
+  /** Whether another namespace has the blob too. Namespaces share files, so this one may not have downloaded it. */
   readonly isShared: (digest: Digest.Digest) => Effect.Effect<boolean, ContainerdUnavailable | ContainerdFailed>
-  /** The CRI plugin's own account of its configuration, JSON; none where it gives none. */
+  /** The CRI plugin's own account of its configuration, as JSON; none if it gives none. */
   readonly criConfig: Effect.Effect<Option.Option<string>, ContainerdUnavailable | ContainerdFailed>
-  /** Throws away what was downloaded of an ingest, of any namespace. A pull of it that still runs fails. */
+  /** Discards an ingest of any namespace. A pull that still writes to it fails. */
   readonly abortIngest: (
     ingest: { readonly namespace: string; readonly ref: string }
   ) => Effect.Effect<void, ContainerdNotFound | ContainerdUnavailable | ContainerdFailed>
@@ -130,7 +130,7 @@ export class ContainerdClient extends Context.Service<ContainerdClient, {
   /** containerd's version, for example `1.6.20~ds1`. */
   readonly version: Effect.Effect<string, ContainerdUnavailable | ContainerdFailed>
 }>()("@spegel-ts/containerd/ContainerdClient") {
-  /** Fails at once if nothing, or something else, listens on the socket. */
+  /** Building it fails if nothing, or something other than containerd, listens on the socket. */
   static readonly layer = (
     options: ContainerdClientOptions
   ): Layer.Layer<ContainerdClient, ContainerdUnavailable | ContainerdFailed> =>

@@ -1,7 +1,7 @@
 /**
- * containerd's `config.toml`, as far as it decides whether containerd reads `hosts.toml` at all (docs/cri/registry.md
- * of containerd), and whether it keeps layers; `ConfigFindings` judges it. Where the configuration went depends on its version: `plugins.cri` (1),
- * `plugins."io.containerd.grpc.v1.cri"` (2) and `plugins."io.containerd.cri.v1.images"` (3).
+ * containerd's `config.toml`: the parts that decide whether containerd reads `hosts.toml` at all (docs/cri/registry.md
+ * of containerd) and whether it keeps layers. `ConfigFindings` judges them. The table depends on the version of the
+ * file: `plugins.cri` (1), `plugins."io.containerd.grpc.v1.cri"` (2) or `plugins."io.containerd.cri.v1.images"` (3).
  */
 import { Data, Effect, Option, Result, Stream } from "effect"
 import { existsSync } from "node:fs"
@@ -9,7 +9,7 @@ import { glob, readFile, stat } from "node:fs/promises"
 import { dirname, resolve } from "node:path"
 import { parse as parseToml, type TomlTable } from "smol-toml"
 
-/** A configuration file could not be read or is no TOML. */
+/** A configuration file could not be read, or is not TOML. */
 export class ConfigUnreadable extends Data.TaggedError("ConfigUnreadable")<{
   readonly path: string
   readonly reason: string
@@ -76,14 +76,14 @@ const newSettings = (plugin: Table): PluginSettings => {
 const stringsOf = (value: unknown): ReadonlyArray<string> =>
   Array.isArray(value) ? value.filter((entry) => typeof entry === "string") : []
 
-/** The settings that make containerd 2.1 and later pull by themselves. */
+/** The settings that make containerd 2.1 and later pull without the transfer service. */
 const isLocalPull = (plugin: Table): boolean =>
   plugin["use_local_image_pull"] === true || plugin["discard_unpacked_layers"] === true ||
   plugin["image_pull_with_sync_fs"] === true || plugin["disable_snapshot_annotations"] === false ||
   (plugin["max_concurrent_downloads"] ?? 3) !== 3 ||
   Object.keys(tableOf(tableOf(plugin["registry"])["configs"])).length > 0
 
-/** What parsed files say together. Of a plugin in several files the last one counts, as a whole. */
+/** Merges parsed files. When several files configure a plugin, the last one replaces the others. */
 const merge = (files: ReadonlyArray<TomlTable>): ContainerdConfig => {
   const version = Number(files[0]?.["version"] ?? 1)
   const plugins: Table = Object.assign({}, ...files.map((file) => tableOf(file["plugins"])))
@@ -98,13 +98,13 @@ const merge = (files: ReadonlyArray<TomlTable>): ContainerdConfig => {
   }
 }
 
-/** Reads the text of a configuration, without what it imports. Fails with why it is no TOML. */
+/** Reads the text of a configuration, without what it imports. Fails with the reason when it is not TOML. */
 export const parse = (text: string): Result.Result<ContainerdConfig, string> =>
   Result.try({ try: () => merge([parseToml(text)]), catch: (cause) => String(cause) })
 
 /**
- * What the CRI plugin of containerd 1.x says of itself, from the JSON of `ContainerdClient.criConfig`; none from 2.x, which
- * leaves images out.
+ * Reads what the CRI plugin reports about itself (`ContainerdClient.criConfig`). Only containerd 1.x reports its image
+ * settings; the report of 2.x gives none.
  */
 export const ofCriStatus = (json: string): Option.Option<ContainerdConfig> => {
   const parsed = Result.try((): unknown => JSON.parse(json))
@@ -132,7 +132,7 @@ const readTable = (path: string): Effect.Effect<TomlTable, ConfigUnreadable> =>
     catch: (cause) => new ConfigUnreadable({ path, reason: cause instanceof Error ? cause.message : String(cause) })
   })
 
-/** A directory elsewhere that is not there may be one that a container does not see. */
+/** A missing directory outside of the configuration's own may exist on the node: a container does not see all of it. */
 const isOutOfReach = (path: string, pattern: string): boolean => {
   const directory = dirname(pattern)
   return !/[*?[{]/.test(directory) && !directory.startsWith(dirname(path)) && !existsSync(directory)
@@ -151,8 +151,8 @@ const importsOf = (path: string, table: TomlTable): Effect.Effect<ReadonlyArray<
   }).pipe(Effect.map((found) => found.flatMap((paths) => paths.toSorted())))
 
 /**
- * Reads the file at `path` and what it imports. Fails with `ConfigUnreadable` where a file is missing, no TOML or larger
- * than 1 MiB, or where an import cannot be seen from here: nothing can be told of containerd then.
+ * Reads the file at `path` and what it imports. Fails with `ConfigUnreadable` if a file is missing, not TOML or larger
+ * than 1 MiB, or if an import cannot be seen from here: then we cannot tell what containerd does.
  */
 export const read = Effect.fn("ContainerdConfig.read")(function*(path: string) {
   const tables = new Map<string, TomlTable>()

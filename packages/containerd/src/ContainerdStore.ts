@@ -18,7 +18,7 @@ import * as ImageRecords from "./internal/store/ImageRecords.ts"
 /** Where containerd's content is. */
 export interface ContainerdStoreOptions {
   /**
-   * The content directory as this process sees it, as a rule `/var/lib/containerd/io.containerd.content.v1.content`.
+   * The content directory as this process sees it, usually `/var/lib/containerd/io.containerd.content.v1.content`.
    * Mount this directory itself: containerd's root above it is closed to other users.
    */
   readonly contentPath: string
@@ -43,7 +43,7 @@ const openDirectory = Effect.fnUntraced(function*(contentPath: string, setting: 
   return directory
 })
 
-/** Keeps the records equal to containerd's, until containerd goes away. */
+/** Applies containerd's events to the records until containerd goes away. */
 const follow = (
   client: Client,
   records: ImageRecords.ImageRecords,
@@ -65,7 +65,7 @@ const follow = (
     }
   })
 
-/** Asks containerd for a record: a pull that has just ended is ahead of its event. */
+/** Asks containerd for a record: the event of a pull that has just ended may not have arrived yet. */
 const lookUp = (client: Client, record: string) =>
   client.image(record).pipe(
     Effect.catchTag("ContainerdNotFound", () => Effect.fail(new ContentNotFound({ content: record }))),
@@ -84,7 +84,7 @@ const make = Effect.fnUntraced(function*(options: ContainerdStoreOptions) {
   const { images } = records
   const check = yield* ContentDirectoryCheck.make({ client, directory, contentPath, contentPathSetting, images })
   yield* Effect.mapError(records.list, unavailable("list containerd's images"))
-  // All images are listed when it subscribes again: nothing is missed.
+  // Each subscription begins with a listing, so a lost connection loses no change.
   yield* Background.keepRunning("containerd's events", follow(client, records, check), {
     maxPause: Duration.seconds(2)
   })
@@ -100,7 +100,7 @@ const make = Effect.fnUntraced(function*(options: ContainerdStoreOptions) {
       const kept = [...records.kept.values()]
       const record = Option.map(Option.filter(name, ({ tag }) => tag !== undefined), Reference.name)
       if (Option.isSome(record) && records.kept.get(record.value)?.digest !== digest) {
-        // Where there is no such record, the others tell.
+        // If there is no such record, the others decide.
         const image = yield* Effect.option(lookUp(client, record.value))
         if (Option.isSome(image)) kept.push({ ...image.value, reference: name })
       }
@@ -118,8 +118,9 @@ const make = Effect.fnUntraced(function*(options: ContainerdStoreOptions) {
 })
 
 /**
- * Fails at once where the content directory cannot be read or containerd does not answer; later it waits for containerd.
- * The directory may be missing: a containerd without images has none yet.
+ * The store of one containerd. Building it fails with `StoreUnavailable` if the content directory cannot be read or
+ * containerd does not answer; later it waits for a containerd that is away. The directory may be missing: a containerd
+ * without images has none yet.
  */
 export const layer = (
   options: ContainerdStoreOptions

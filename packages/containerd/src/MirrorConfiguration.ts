@@ -1,9 +1,9 @@
 /**
- * Makes containerd ask the mirror first, and undoes it: one `hosts.toml` a registry, in the directory that containerd's
- * `config_path` names. containerd reads it anew on each pull, so that nothing has to be restarted.
+ * Makes containerd ask the mirror first, and undoes it. Each registry has a `hosts.toml` in the directory that
+ * containerd's `config_path` names. containerd reads it on every pull, so nothing has to be restarted.
  *
- * All that has to be undone is told by the files themselves (`internal/hosts/HostsToml`), and each is replaced as a whole: a run that
- * was killed is completed by the next, and runs at the same time leave what the last of them wrote.
+ * The files themselves record how to undo a change (`internal/hosts/HostsToml`), and each file is replaced atomically.
+ * The next run completes a run that was killed. When several run at the same time, the last one wins.
  */
 import { Data, Effect, Option, Redacted } from "effect"
 import { join } from "node:path"
@@ -17,7 +17,10 @@ import * as SpegelBackup from "./internal/hosts/SpegelBackup.ts"
 
 export type { TagResolution }
 
-/** The configuration was not written or not removed, or not all of it. `path` is the file or directory that stood in the way. */
+/**
+ * The configuration was not written or not removed, or not all of it. `path` is the file or directory that stood in the
+ * way.
+ */
 export class ConfigurationFailed extends Data.TaggedError("ConfigurationFailed")<{
   readonly path: string
   readonly reason: string
@@ -28,37 +31,37 @@ export class ConfigurationFailed extends Data.TaggedError("ConfigurationFailed")
   }
 }
 
-/** How the file of one registry was before, beside what is written now. */
+/** What `write` found in the file of one registry. */
 interface FileReport {
   readonly path: string
-  /** URLs of hosts that stood in it and are not asked any more, until `remove`. */
+  /** URLs of hosts in the file that containerd no longer asks, until `remove`. */
   readonly removedHosts: ReadonlyArray<string>
-  /** Why some or all versions of containerd did not take what stood in it; empty where all did. */
+  /** Why some or all versions of containerd refused the file as it was; empty if all accepted it. */
   readonly refused: ReadonlyArray<string>
 }
 
 /** What became of the file of one registry. */
 export type Change = Data.TaggedEnum<{
   Wrote: FileReport
-  /** It had the mirror in it, exactly as it is to be. */
+  /** It already was as wanted. */
   Unchanged: FileReport
-  /** The mirror was taken out of it: its registry is not mirrored any more. */
+  /** The mirror was taken out: this registry is no longer mirrored. */
   Removed: { readonly path: string }
 }>
 export const Change = Data.taggedEnum<Change>()
 
-/** What `write` is to make of the files. */
+/** What to write. */
 export interface MirrorConfigurationOptions {
   /** The directory that containerd's `config_path` names. */
   readonly configPath: string
   /** Hosts or URLs of registries to mirror; empty means every registry: `_default`, and those that have a directory. */
   readonly mirroredRegistries: ReadonlyArray<string>
-  /** URLs of the mirrors, the first to ask in front. */
+  /** URLs of the mirrors, in the order in which containerd asks them. */
   readonly mirrorTargets: ReadonlyArray<string>
-  /** Who is asked for a tag. */
+  /** Whom containerd asks for a tag. */
   readonly tagResolution: TagResolution
   /**
-   * What to do where a registry has mirrors already: true puts this one in front of them; false suspends them until
+   * What to do if a registry already has mirrors: true puts this one in front of them; false suspends them until
    * `remove`.
    */
   readonly prependExisting: boolean
@@ -73,13 +76,13 @@ const reasonOf = (cause: unknown): string => {
     : message
 }
 
-/** Another run may move a directory away and back between two looks at it: then it is gone, there, or of another kind. */
+/** Whether another run at the same time can cause this failure: it made, removed or replaced what this run looks at. */
 const mayPass = ({ cause }: ConfigurationFailed) =>
   AtomicFile.hasCode(cause, "ENOENT", "EEXIST", "ENOTEMPTY", "EISDIR", "ENOTDIR")
 /** The other run needs a moment on a busy machine. */
 const moment = Effect.promise(() => setTimeout(5))
 
-/** Runs a change again that another run, at the same time, took the ground from. */
+/** Runs a change, and repeats it if another run at the same time made it fail. */
 const change = <A>(path: string, run: () => Promise<A>): Effect.Effect<A, ConfigurationFailed> =>
   Effect.tryPromise({ try: run, catch: (cause) => new ConfigurationFailed({ path, reason: reasonOf(cause), cause }) })
     .pipe(
@@ -95,7 +98,7 @@ const prepare = Effect.fnUntraced(function*(configPath: string) {
   }
 })
 
-/** Takes the mirror out of all directories but those named; gives the paths of the files, and what failed. */
+/** Takes the mirror out of all directories except `except`. Gives the paths of the changed files, and the failures. */
 const restoreAll = Effect.fnUntraced(function*(configPath: string, except: ReadonlySet<string>) {
   const names = yield* change(configPath, () => AtomicFile.directories(configPath))
   const [paths, failures] = yield* Effect.partition(names.filter((name) => !except.has(name)), (name) => {
@@ -130,9 +133,10 @@ const mirrorOf = ({ basicAuth, mirrorTargets, tagResolution }: MirrorConfigurati
 })
 
 /**
- * Writes the configuration; again and again with the same result. A registry that cannot be configured is logged at WARN
- * and stops no other: it is pulled from as before. Fails with `ConfigurationFailed` where that is so of all, or where the
- * config path itself cannot be used, and with `InvalidRegistry` before anything is changed for a name that is none.
+ * Writes the configuration. Running it again changes nothing. A registry that cannot be configured is logged at WARN
+ * and does not stop the others: containerd pulls from it as before. Fails with `ConfigurationFailed` if no registry can
+ * be configured or the config path cannot be used, and with `InvalidRegistry` if a registry's name is invalid; then no
+ * file was configured.
  */
 export const write = Effect.fn("MirrorConfiguration.write")(function*(options: MirrorConfigurationOptions) {
   const { configPath, prependExisting } = options
@@ -147,7 +151,7 @@ export const write = Effect.fn("MirrorConfiguration.write")(function*(options: M
     const directory = join(configPath, registry.name)
     const path = join(directory, HostsFile.fileName)
     return change(path, async () => {
-      // Made again where a removal at the same time has taken it away.
+      // A removal at the same time may have taken it away.
       await ConfigPath.make(configPath)
       const { isChanged, ...report } = await HostsFile.configure(directory, registry, { mirror, prependExisting })
       return isChanged ? Change.Wrote({ path, ...report }) : Change.Unchanged({ path, ...report })
@@ -160,8 +164,8 @@ export const write = Effect.fn("MirrorConfiguration.write")(function*(options: M
 })
 
 /**
- * Restores what was there before `write`; again and again with the same result. Gives the paths of the files that had the
- * mirror in them. Where one cannot be restored, the others are, and it fails with `ConfigurationFailed` for the first.
+ * Restores what was there before `write`, and gives the paths of the files that were changed. Running it again changes
+ * nothing. If a file cannot be restored, it restores the others and then fails with `ConfigurationFailed`.
  */
 export const remove = Effect.fn("MirrorConfiguration.remove")(function*(configPath: string) {
   yield* prepare(configPath)

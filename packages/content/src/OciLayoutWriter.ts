@@ -1,6 +1,6 @@
 /**
- * Writes an OCI image layout as a client does that stores what it pulls: bytes go to `ingest/`, and become a blob only
- * when their digest is right. The reading side is `OciLayout`.
+ * Writes an OCI image layout, as a client that stores what it pulls: bytes go to `ingest/`, and become a blob only if
+ * their digest is right. `OciLayout` reads it.
  */
 import { Descriptor } from "@spegel-ts/oci/Descriptor"
 import * as Digest from "@spegel-ts/oci/Digest"
@@ -15,7 +15,7 @@ import { readSmall } from "./internal/BoundedFile.ts"
 import { codeOf } from "./internal/FileFailure.ts"
 import { maxIndexSize, nameAnnotations, nameOf } from "./OciLayout.ts"
 
-/** The bytes written are not those of the digest and size that were announced; nothing was kept. */
+/** The written bytes do not have the announced digest and size. Nothing was kept. */
 export class DigestMismatch extends Data.TaggedError("DigestMismatch")<{
   readonly expected: Digest.Digest
   readonly actual: string
@@ -27,26 +27,29 @@ export class DigestMismatch extends Data.TaggedError("DigestMismatch")<{
   }
 }
 
-/** One blob being written. It is gone with its scope, unless it was committed. */
+/** One blob being written. It is removed with its scope, unless it was committed. */
 export interface IngestWriter {
-  /** Appends. After a failure the ingest is spoilt and cannot be committed, nor can it be written to once it was. */
+  /** Appends bytes. Fails after the commit. After a failure the ingest can no longer be written or committed. */
   readonly write: (bytes: Uint8Array) => Effect.Effect<void, StoreUnavailable>
   /** Bytes written so far. */
   readonly written: Effect.Effect<number>
-  /** Makes it a blob, if it is what was announced. Once only. */
+  /** Makes it a blob if digest and size are as announced. Can be called once. */
   readonly commit: Effect.Effect<void, DigestMismatch | StoreUnavailable>
 }
 
-/** Writes one layout. All fail with `StoreUnavailable` where a file cannot be written or `index.json` cannot be read. */
+/**
+ * Writes one layout. Its effects fail with `StoreUnavailable` if a file cannot be written or `index.json` cannot be
+ * read.
+ */
 export interface OciLayoutWriter {
-  /** Starts a blob of `size` bytes. Of sha256 only: no other digests are read from a layout. */
+  /** Starts a blob of `size` bytes. Fails unless the digest is sha256: stores read no others. */
   readonly ingest: (
     digest: Digest.Digest,
     size: number
   ) => Effect.Effect<IngestWriter, StoreUnavailable, Scope.Scope>
   /** The bytes of a committed blob. */
   readonly read: (digest: Digest.Digest) => Effect.Effect<Uint8Array, StoreUnavailable>
-  /** Points a name with a tag to a manifest, replacing what it pointed to; all else in the index stays as it is. */
+  /** Points a name with a tag to a manifest, instead of what it pointed to. The rest of the index stays as it is. */
   readonly tag: (reference: Reference.Reference, descriptor: Descriptor) => Effect.Effect<void, StoreUnavailable>
   /** Removes a name; its blobs stay. */
   readonly untag: (reference: Reference.Reference) => Effect.Effect<void, StoreUnavailable>
@@ -56,7 +59,7 @@ const [containerdName, nameAnnotation] = nameAnnotations
 
 const refused = (hint: string) => new StoreUnavailable({ operation: "write the image layout", hint })
 
-/** An index as it stands in the file, with whatever fields others have put there. */
+/** An index as it is in the file, including fields that others have added. */
 interface RawIndex {
   readonly manifests?: ReadonlyArray<{ readonly annotations?: Readonly<Record<string, unknown>> | null } | null> | null
 }
@@ -94,13 +97,13 @@ const writeIndex = Effect.fnUntraced(function*(root: string, path: string, index
   }).pipe(Effect.onError(() => Effect.promise(() => rm(temporary, { force: true }))))
 })
 
-/** The entries that do not give `reference` to anything. */
+/** The entries without those that have the name `reference`. */
 const without = (manifests: RawManifests, reference: Reference.Reference): RawManifests =>
   manifests.filter((entry) =>
     !Option.exists(nameOf(entry?.annotations ?? {}), (held) => Reference.name(held) === Reference.name(reference))
   )
 
-/** The entry of an index that gives `reference` to a manifest. */
+/** The entry of an index that gives a manifest the name `reference`. */
 const entryOf = (reference: Reference.Reference, descriptor: Descriptor) => {
   const { [containerdName]: _, ...annotations } = descriptor.annotations ?? {}
   return Effect.orDie(
@@ -110,7 +113,7 @@ const entryOf = (reference: Reference.Reference, descriptor: Descriptor) => {
   )
 }
 
-/** The directory of a download, as containerd has them; gone with the scope. */
+/** Makes the directory of a download, as containerd does; it is removed with the scope. */
 const ingestDirectory = (root: string, digest: Digest.Digest, size: number) => {
   const directory = join(root, "ingest", randomUUID())
   return Effect.acquireRelease(
@@ -168,7 +171,7 @@ const ingest = Effect.fnUntraced(function*(root: string, digest: Digest.Digest, 
   } satisfies IngestWriter
 })
 
-/** Makes the directories and files of a layout that are not there. */
+/** Makes the missing directories and files of a layout. */
 const makeLayout = (root: string) => {
   const create = (name: string, text: string) =>
     writeFile(join(root, name), text, { flag: "wx" }).catch((cause: unknown) => {
@@ -183,8 +186,8 @@ const makeLayout = (root: string) => {
 }
 
 /**
- * Opens the layout at `root` for writing; makes an empty one where there is none. One writer at a time: `index.json`
- * is read, changed and replaced, so a second process could undo a change.
+ * Opens the layout at `root` for writing; makes an empty one if there is none. Use one writer at a time: it reads,
+ * changes and replaces `index.json`, so two processes could undo each other's changes.
  */
 export const make = Effect.fn("OciLayoutWriter.make")(function*(options: { readonly root: string }) {
   const { root } = options

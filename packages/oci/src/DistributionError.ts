@@ -1,4 +1,4 @@
-/** Errors as registries tell them (OCI distribution specification 1.1, "Error codes"). */
+/** Errors of the distribution API (OCI distribution specification 1.1, "Error codes"). */
 import { Data, type Schema } from "effect"
 
 /** The codes of the specification, and the three below that it lacks. */
@@ -21,16 +21,16 @@ export type Code =
   | "UNAVAILABLE"
   | "UNSUPPORTED"
 
-/** An answer with an error: its status, and a body that tells clients which code and why. */
+/** An answer with an error: its HTTP status, its code, and a message for people. */
 export class DistributionError extends Data.TaggedError("DistributionError")<{
   readonly code: Code
   /** HTTP status. */
   readonly status: number
   readonly message: string
-  /** Data about the error, for programs. */
+  /** Data about the error for programs, as the specification allows. */
   readonly detail?: Schema.Json | undefined
 }> {
-  /** The JSON body that the specification gives errors. */
+  /** The body of the answer, JSON as the specification has it. */
   body(): string {
     return JSON.stringify({ errors: [{ code: this.code, message: this.message, detail: this.detail }] })
   }

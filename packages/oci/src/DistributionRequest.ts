@@ -7,7 +7,7 @@ import * as Digest from "./Digest.ts"
 import * as DistributionError from "./DistributionError.ts"
 import { isRegistry, isRepository, isTag } from "./Grammar.ts"
 
-/** What a manifest is asked by. */
+/** The last part of a manifest's path. */
 export type ManifestReference = Data.TaggedEnum<{
   Tag: { readonly tag: string }
   Digest: { readonly digest: Digest.Digest }
@@ -19,7 +19,7 @@ interface Content {
   readonly repository: string
   /** Registry host of `?ns=`, which containerd sends to every mirror. */
   readonly namespace: Option.Option<string>
-  /** True when a peer asks (`X-Spegel-Mirrored: true`): answered from local content only. */
+  /** Whether a peer asks (`X-Spegel-Mirrored: true`). It is answered from local content only. */
   readonly mirrored: boolean
   /** The `Range` header of a GET as it came; other methods have no ranges (RFC 9110, section 14.2). */
   readonly range: string | undefined
@@ -58,7 +58,7 @@ export interface HttpRequest {
   readonly headers: Readonly<Record<string, string | ReadonlyArray<string> | undefined>>
 }
 
-/** Header by which one mirror tells another that it is asking for itself. */
+/** A mirror sends this header when it asks a peer. */
 export const mirroredHeader = "x-spegel-mirrored"
 
 /** Longer than any legal request: 255 characters of name, a sha512 digest and a query. */
@@ -70,8 +70,7 @@ const headerValue = (value: string | ReadonlyArray<string> | undefined): string 
   typeof value === "object" ? value[0] : value
 
 /**
- * Content has no validators here, so that none in `If-Range` can match: the whole is sent then (RFC 9110, section
- * 13.1.5).
+ * Our content has no validators, so `If-Range` never matches, and the whole content is sent (RFC 9110, section 13.1.5).
  */
 const rangeOf = ({ headers, method }: HttpRequest): string | undefined =>
   method === "GET" && headers["if-range"] === undefined ? headerValue(headers["range"]) : undefined
@@ -112,7 +111,7 @@ const invalidDigest = Result.fail(
 const readOnly = (method: string) =>
   DistributionError.unsupported(`this is a read-only mirror: it answers GET and HEAD, not ${method}`)
 
-/** `/v2/<name>/<endpoint>/<last>`, read from the right: a name may contain any endpoint's word. */
+/** `/v2/<name>/<endpoint>/<last>`, matched from the right, because a name may contain `manifests` or `blobs`. */
 const endpoint = /^\/v2\/(?<name>.*)\/(?<endpoint>manifests|blobs|tags|referrers)\/(?<last>[^/]+)$/s
 const uploads = /^\/v2\/.+\/blobs\/uploads(?:\/[^/]*)?$/s
 
@@ -198,13 +197,13 @@ const parseContent = (
   )
 }
 
-/** Reads a request. The error is the answer: its status, code and body are what the client gets. */
+/** Reads a request. On failure the error is the answer: the client gets its status, code and body. */
 export const parse = (http: HttpRequest): Parsed => {
   const { method, url } = http
   if (url.length > maxUrlLength) {
     return Result.fail(DistributionError.uriTooLong(`the URL is longer than ${maxUrlLength} characters`))
   }
-  // It asks about the server as a whole, of which only the methods can be said.
+  // `OPTIONS *` asks about the server as a whole: all we can say is which methods it has.
   if (url === "*") return Result.fail(readOnly(method))
   const split = splitUrl(url)
   if (Result.isFailure(split)) return Result.fail(split.failure)

@@ -1,6 +1,6 @@
 /**
  * Image manifests and indexes (OCI image specification, manifest.md and image-index.md; Docker schema 2), read as
- * leniently as containerd reads them: what an index names in a way that is not known here does not hide the rest.
+ * leniently as containerd reads them: an entry of an index that we do not understand does not hide the others.
  */
 import { Data, Option, Result } from "effect"
 import * as Descriptor from "./Descriptor.ts"
@@ -17,7 +17,7 @@ export type Manifest = Data.TaggedEnum<{
 }>
 export const Manifest = Data.taggedEnum<Manifest>()
 
-/** The bytes are no manifest; `reason` says where they go wrong. */
+/** The bytes are not a manifest; `reason` says why. */
 export class InvalidManifest extends Data.TaggedError("InvalidManifest")<{ readonly reason: string }> {
   override get message() {
     return `invalid manifest: ${this.reason}`
@@ -32,13 +32,13 @@ const parseJson = (bytes: Uint8Array): Result.Result<unknown, InvalidManifest> =
     catch: (error) => new InvalidManifest({ reason: String(error) })
   })
 
-/** A list of descriptors, which may be left out or null; undefined where it is something else. */
+/** A list of descriptors, which may be missing or null; undefined if it is something else. */
 const listOf = (document: unknown, name: string): ReadonlyArray<unknown> | undefined => {
   const list = JsonField.get(document, name) ?? []
   return Array.isArray(list) ? list as ReadonlyArray<unknown> : undefined
 }
 
-/** What an index names. Entries that cannot be read are passed over. */
+/** The descriptors in an index, without those that cannot be read. */
 export const readIndex = (bytes: Uint8Array): Result.Result<ReadonlyArray<Descriptor.Descriptor>, InvalidManifest> =>
   Result.flatMap(parseJson(bytes), (document) => {
     if (typeof document !== "object" || document === null || Array.isArray(document)) return invalid("no JSON object")
@@ -71,7 +71,7 @@ export const parse = (bytes: Uint8Array): Result.Result<Manifest, InvalidManifes
     : readImage(bytes)
 }
 
-/** What a manifest names, in the order that containerd fetches: manifests of an index; config, then layers. */
+/** The content that a manifest names, in the order in which containerd fetches it: config, then layers. */
 export const children: (manifest: Manifest) => ReadonlyArray<Descriptor.Descriptor> = Manifest.$match({
   Image: ({ config, layers }) => [config, ...layers],
   Index: ({ manifests }) => manifests

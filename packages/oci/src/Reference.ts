@@ -9,12 +9,12 @@ export interface Reference {
   readonly registry: string
   /** Repository inside the registry, with the `library/` of docker.io's short names. */
   readonly repository: string
-  /** At most 128 characters; none is made up where the text has none. */
+  /** At most 128 characters. There is no default. */
   readonly tag?: string
   readonly digest?: Digest.Digest
 }
 
-/** `reference` is no image reference; `part` is where it goes wrong and `reason` how. */
+/** `reference` is not an image reference; `part` and `reason` say where and why. */
 export class InvalidReference extends Data.TaggedError("InvalidReference")<{
   readonly reference: string
   readonly part: "registry" | "repository" | "tag" | "digest"

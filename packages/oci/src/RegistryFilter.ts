@@ -23,8 +23,8 @@ export const registryHost = (registry: string): Result.Result<string, InvalidReg
 }
 
 /**
- * `mirroredRegistries` empty means all. A pattern that matches `registry/repository:tag` (without `:tag` where a digest is
- * asked) leaves the image out, as in Spegel: `:latest$` leaves all latest tags to upstream.
+ * An empty `mirroredRegistries` means all. A pattern that matches `registry/repository:tag` (without `:tag` if a digest
+ * is asked for) leaves the image out, as in Spegel: `:latest$` leaves all latest tags to upstream.
  */
 export const make = (options: {
   readonly mirroredRegistries: ReadonlyArray<string>

@@ -1,6 +1,6 @@
 /**
- * Keeps what is advertised equal to what is held. Each change is passed on by itself. Everything is listed and compared at
- * the start, after changes were lost, and every few minutes for what no change told of.
+ * Advertises what this node holds. Changes of the store are passed on one by one. At the start, after changes were
+ * lost, and every few minutes, everything is listed and compared.
  */
 import * as Background from "@spegel-ts/background/Background"
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
@@ -13,8 +13,8 @@ import * as Advertiser from "./internal/Advertiser.ts"
 import { Holdings } from "./internal/Holdings.ts"
 
 /**
- * What is advertised, by registry host, as it was when the router had last been told of everything. Digests belong to no
- * registry.
+ * What is advertised, as it was when the router had last been told of everything. Names are counted by registry host;
+ * digests belong to no registry.
  */
 export interface Snapshot {
   /** Names (tags) advertised, by registry host. */
@@ -27,15 +27,15 @@ export interface Snapshot {
 
 /** What to advertise, and how often to compare. */
 export interface StateTrackerOptions {
-  /** Images that the mirror handles; names of others are not advertised. */
+  /** Images that the mirror handles. Names of other images are not advertised. */
   readonly filter: RegistryFilter
-  /** How often everything is compared. Default 9 minutes; the router itself keeps records from expiring. */
+  /** How often everything is compared. Default: 9 minutes. It does not matter for expiry, which the router prevents. */
   readonly refreshInterval?: Duration.Duration
 }
 
 /** Advertises the content of the `ContentStore` to the `Router`. */
 export class StateTracker extends Context.Service<StateTracker, {
-  /** Runs until interrupted; waits for the store and the router when they are away, and never fails. */
+  /** Runs until interrupted. Never fails: it waits for a store or router that is away. */
   readonly run: Effect.Effect<never>
   /** What is advertised now. */
   readonly snapshot: Effect.Effect<Snapshot>
@@ -45,7 +45,7 @@ export class StateTracker extends Context.Service<StateTracker, {
   ): Layer.Layer<StateTracker, never, ContentStore | Router> => Layer.effect(this, make(options))
 }
 
-/** Listings after lost changes take a fifth of the time at most: time to wait after one, as a multiple of what it took. */
+/** Pause after a listing, as a multiple of what it took: repeated losses use a fifth of the time at most. */
 const listingRest = 4
 
 const snapshotOf = ({ digests, registries }: Holdings["counts"]): Snapshot => ({
@@ -70,7 +70,7 @@ const make = Effect.fnUntraced(function*(options: StateTrackerOptions) {
     })
   )
 
-  /** What a listing finds does not mix with changes that are older. */
+  /** Keeps older changes from being applied after a listing. */
   const oneAtATime = yield* Semaphore.make(1)
   let listAgainAt = yield* MonotonicTime.millis
   const compare = oneAtATime.withPermit(Effect.gen(function*() {
@@ -90,14 +90,14 @@ const make = Effect.fnUntraced(function*(options: StateTrackerOptions) {
 
   const follow = store.changes.pipe(
     Stream.runForEachArray((changes) =>
-      // What a listing finds is newer than the changes that came with the loss.
+      // The listing is newer than the changes that came with the loss.
       changes.some(({ _tag }) => _tag === "Resync")
         ? Effect.flatMap(MonotonicTime.millis, (now) => Effect.andThen(Effect.sleep(listAgainAt - now), compare))
         : apply(changes)
     )
   )
 
-  /** When everything is compared again; where that fails, it is due until it has succeeded. */
+  /** When to compare everything again. A comparison that fails stays due. */
   let due = (yield* MonotonicTime.millis) + refreshMillis
   const refresh = Effect.gen(function*() {
     yield* Effect.sleep(due - (yield* MonotonicTime.millis))

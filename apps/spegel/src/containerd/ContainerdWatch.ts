@@ -1,6 +1,6 @@
 /**
- * Follows a containerd to notice that it does not use this mirror, or keeps no layers for peers: at the start by its
- * configuration, later by what the kubelet pulls. Load it late: it brings a reader of TOML.
+ * Watches whether containerd uses this mirror and keeps layers for peers: at the start by its configuration, later by
+ * what the kubelet pulls. Load it late: it brings a TOML parser.
  */
 import * as Background from "@spegel-ts/background/Background"
 import * as ConfigFindings from "@spegel-ts/containerd/ConfigFindings"
@@ -14,7 +14,7 @@ import * as UseWatch from "./UseWatch.ts"
 
 export interface ContainerdWatchOptions extends Omit<UseWatch.UseWatchOptions, "faults"> {
   readonly containerd: ContainerdClientOptions
-  /** containerd's configuration file; empty where it is out of reach. */
+  /** containerd's configuration file; empty if it is out of reach. */
   readonly containerdConfig: string
 }
 
@@ -43,7 +43,7 @@ export const start = Effect.fnUntraced(function*(options: ContainerdWatchOptions
     )
   })
 
-  // It ends when containerd stops, which the store logs, and begins again with the configuration that containerd then has.
+  // Ends when containerd stops, which the store logs, and starts again with the configuration that containerd then has.
   const follow = Effect.gen(function*() {
     const client = yield* ContainerdClient
     const check = checkConfiguration(client).pipe(

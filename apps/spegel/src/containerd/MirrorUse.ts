@@ -1,4 +1,4 @@
-/** What keeps containerd from asking the mirror, whatever hosts.toml says: as far as its configuration tells. */
+/** Looks in containerd's configuration for what keeps it from asking the mirror, whatever hosts.toml says. */
 import * as ConfigFindings from "@spegel-ts/containerd/ConfigFindings"
 import {
   ContainerdClient,
@@ -14,7 +14,7 @@ const versionOf = (socket: string) =>
     Effect.provide(ContainerdClient.layer({ socket, socketSetting: "--containerd-sock", namespace: "k8s.io" }))
   )
 
-/** Logs what keeps containerd from asking the mirror, where its configuration and its socket are in reach. */
+/** Logs what keeps containerd from asking the mirror, if its configuration and its socket can be reached. */
 export const warn = Effect.fn("MirrorUse.warn")(function*(options: {
   readonly containerdConfig: string
   readonly containerdSock: string
@@ -32,12 +32,12 @@ export const warn = Effect.fn("MirrorUse.warn")(function*(options: {
     }
   }).pipe(
     Effect.timeout("5 seconds"),
-    // The configuration is written all the same: this is advice.
+    // This is only advice: the configuration has been written.
     Effect.catch((error) => Effect.logWarning(`cannot tell whether containerd uses this mirror: ${error.message}`))
   )
 })
 
-/** A finding that is so wherever this process runs: a container may see other paths, and inline mirrors may name this one. */
+/** A finding that holds inside a container too, which sees other paths; and inline mirrors may name this mirror. */
 export type CertainFinding = Exclude<
   ConfigFindings.Finding,
   { readonly _tag: "ConfigPathElsewhere" | "InlineMirrors" }
@@ -46,7 +46,7 @@ export type CertainFinding = Exclude<
 const isCertain = (finding: ConfigFindings.Finding): finding is CertainFinding =>
   finding._tag !== "ConfigPathElsewhere" && finding._tag !== "InlineMirrors"
 
-/** What containerd's own word for its configuration (1.x) shows, or else the file; none where neither is in reach. */
+/** Findings in the configuration that containerd reports (1.x), otherwise in the file; none if we have neither. */
 export const findings = Effect.fn("MirrorUse.findings")(function*(
   client: Pick<typeof ContainerdClient.Service, "criConfig" | "version">,
   options: { readonly containerdConfig: string; readonly configPath: string }

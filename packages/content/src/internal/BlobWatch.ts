@@ -1,4 +1,4 @@
-/** Changes of `blobs/sha256` in a directory, for one subscriber. Whatever may have been lost becomes a `Resync`. */
+/** Changes of `blobs/sha256` in a directory, for one subscriber. Any possible loss becomes a `Resync`. */
 import * as Digest from "@spegel-ts/oci/Digest"
 import { Effect, Latch, Schedule, Stream } from "effect"
 import { lstat, readFile } from "node:fs/promises"
@@ -15,15 +15,15 @@ export interface BlobWatchOptions {
 
 const encodedSha256 = /^[0-9a-f]{64}$/
 
-/** Half of what the kernel keeps: others share the queue. */
+/** Half of the kernel's queue, because other watchers share it. */
 const eventLimit = readFile("/proc/sys/fs/inotify/max_queued_events", "utf8").then(Number, () => Number.NaN).then(
   (limit) => (limit > 0 ? limit : 16_384) / 2
 )
 
-/** Pause before names are looked at, where the last look found some: a look costs as much as several names. */
+/** Pause after a look that found names, so that more collect: a look costs as much as several names. */
 const lookRest = "100 millis"
 
-/** How often to look whether a path leads to another directory, or to one at last. */
+/** How often to check whether a path leads to another directory, or to one at all: no event tells of mounts. */
 const lookInterval = "1 second"
 
 /** Whether the blob of a name is there now. */
@@ -39,7 +39,7 @@ const look = (root: string, name: string) =>
     return held ? ContentChange.BlobAdded({ digest }) : ContentChange.BlobRemoved({ digest })
   }))
 
-/** Differences, with `Resync` first; fails where the directory cannot be watched. One that is not there is watched for. */
+/** Begins with `Resync`. Waits for a missing directory, and fails if one cannot be watched. */
 export const changes = ({ file, root }: BlobWatchOptions): Stream.Stream<ContentChange, StoreUnavailable> =>
   Stream.unwrap(Effect.gen(function*() {
     const awake = yield* Latch.make(true)

@@ -1,6 +1,6 @@
 /**
- * Watches a directory by inotify, together with those on the way to it: directories that come later or are replaced are
- * followed. It collects what happened until it is taken.
+ * Watches a directory and its parents up to a root by inotify, so that it follows directories that appear later or are
+ * replaced. It collects what happened until somebody takes it.
  */
 import { type FSWatcher, type Stats, statSync, watch } from "node:fs"
 import { stat } from "node:fs/promises"
@@ -10,13 +10,13 @@ import { codeOf, isMissing, unavailable } from "./FileFailure.ts"
 
 export interface DirectoryWatchOptions {
   readonly root: string
-  /** Names of directories on the way from `root` to the one that is watched for names. */
+  /** The path from `root` to the directory whose names matter. */
   readonly below: ReadonlyArray<string>
-  /** A file in `root` itself that is watched too. */
+  /** A file in `root` that is watched too. */
   readonly file: string | undefined
   /** Names that matter. */
   readonly isWanted: (name: string) => boolean
-  /** How many events of one turn of the event loop mean that the kernel has dropped some. */
+  /** If one turn of the event loop brings this many events, the kernel may have dropped some. */
   readonly eventLimit: number
   /** Called when there is something to take. */
   readonly wake: () => void
@@ -24,14 +24,14 @@ export interface DirectoryWatchOptions {
 
 /** What happened since it was taken last. */
 export interface Happened {
-  /** Events were lost, or directories have come or gone: names are not known. */
+  /** Events were lost, or directories have come or gone: anything may have changed. */
   readonly isLost: boolean
   readonly isFileChanged: boolean
   /** Names that have come or gone. */
   readonly names: ReadonlyArray<string>
 }
 
-/** Distinct names that may wait to be taken; beyond it all are lost. */
+/** Distinct names that may wait. Beyond that everything counts as lost. */
 const maxPendingNames = 10_000
 
 const operation = "watch the content store"
@@ -59,7 +59,7 @@ const placeNow = (path: string): string => {
 /** Watches from `open` to `close`. */
 export class DirectoryWatch {
   readonly #options: DirectoryWatchOptions
-  /** `root` and those below it, with what each path led to when it was watched. */
+  /** `root` and the directories below it, each with the directory that its path led to when we began to watch it. */
   readonly #levels: ReadonlyArray<{ readonly path: string; watcher: FSWatcher | undefined; place: string }>
   readonly #pending = new Set<string>()
   #isLost = true
@@ -120,8 +120,8 @@ export class DirectoryWatch {
   }
 
   /**
-   * The kernel drops events once too many wait, and libuv hides that it did (it discards `IN_Q_OVERFLOW`). All of them are
-   * then delivered in one turn of the event loop.
+   * The kernel drops events when its queue is full, and libuv hides that (it discards `IN_Q_OVERFLOW`). A full queue is
+   * delivered in one turn of the event loop, which is how we notice.
    */
   #countEvent(): void {
     if (this.#eventsOfTurn === 0) setImmediate(() => (this.#eventsOfTurn = 0))
@@ -138,7 +138,7 @@ export class DirectoryWatch {
       this.#isFileChanged = true
       wake()
     }
-    // Times and modes: containerd sets them on each blob that it has committed.
+    // A change of time or mode: containerd sets them on each blob that it has committed.
     if (event === "change") return
     if (name === below[level]) return this.#follow(level + 1)
     if (level === 0 && name === basename(root)) return this.#follow(0)
@@ -148,14 +148,14 @@ export class DirectoryWatch {
     wake()
   }
 
-  /** Watches a level and those below it anew. A directory that appears meanwhile is an event of the one above. */
+  /** Watches a level and those below it again. If a directory appears meanwhile, the level above reports it. */
   #follow(from: number): void {
     let isThere = true
     for (const [index, level] of this.#levels.entries()) {
       if (index < from) continue
       const previous = level.watcher
       level.watcher = undefined
-      // Before it is watched: a directory that takes its place meanwhile is noticed.
+      // Before we watch it, so that we notice a directory that takes its place meanwhile.
       level.place = placeNow(level.path)
       if (isThere) isThere = this.#watch(index, level)
       previous?.close()
@@ -163,7 +163,7 @@ export class DirectoryWatch {
     this.#lose()
   }
 
-  /** Whether there is a directory to watch. */
+  /** Watches one level. Gives false if there is no directory. */
   #watch(index: number, level: { readonly path: string; watcher: FSWatcher | undefined }): boolean {
     const { path } = level
     try {

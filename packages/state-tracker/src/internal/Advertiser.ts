@@ -1,17 +1,17 @@
-/** Tells the router of what has come and gone, in batches, for as long as it takes until the router takes them. */
+/** Tells the router, in batches, which keys have come and gone. Tries until the router accepts them. */
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { Router, type RouterNotReady } from "@spegel-ts/router/Router"
 import { Duration, Effect, Latch, Schedule } from "effect"
 import type { Holdings } from "./Holdings.ts"
 
-/** Changes that come within this time are told to the router together. */
+/** Changes within this time are told together. */
 const batchWindow = Duration.millis(50)
-/** Pause after the router was told, while changes collect: telling it costs as much as several keys. */
+/** Pause after each batch, so that changes collect: a batch costs as much as several keys. */
 const tellingRest = Duration.millis(200)
-/** Keys that a router is offered until it takes some: it may not be ready for a while. */
+/** How many keys to offer until the router accepts some, because it may not be ready for a while. */
 const firstKeys = 100
 
-/** A router joins its network in its own time. */
+/** When to try again while the router joins its network. */
 const untilReady = Schedule.jittered(
   Schedule.min([Schedule.exponential("100 millis", 1.3), Schedule.spaced("1 second")])
 )
@@ -23,14 +23,14 @@ export interface Advertiser {
   readonly run: Effect.Effect<never, RouterNotReady>
 }
 
-/** `told` runs after the router was told of everything in `holdings`. */
+/** `told` runs whenever the router has been told everything. */
 export const make = Effect.fnUntraced(function*(holdings: Holdings, told: Effect.Effect<void>) {
   const router = yield* Router
   const awake = yield* Latch.make(true)
   let isReady = false
   let isWaiting = false
 
-  /** Tells the router of all that it has not been told of, changes that come meanwhile included. */
+  /** Tells the router all that it has not been told, including changes that come meanwhile. */
   const tell = Effect.gen(function*() {
     while (!holdings.isTold) {
       const untold = holdings.next(isReady ? Infinity : firstKeys)

@@ -14,7 +14,7 @@ import {
 /** The CRI plugin's label of image records. */
 const managedByCri = "io.cri-containerd.image"
 
-/** None where the record names no content, or by a digest of an unknown algorithm. */
+/** The record; none if its digest is missing or of an unknown algorithm. */
 export const toImage = (image: ImageMessage | undefined): Option.Option<Image> => {
   const target = image?.target
   if (image === undefined || target === undefined) return Option.none()
@@ -26,11 +26,11 @@ export const toImage = (image: ImageMessage | undefined): Option.Option<Image> =
   }))
 }
 
-/** Fails where it is no event of an image record of the namespace. */
+/** The event; fails for an event of another namespace or another kind of record. */
 export const toEvent =
   (namespace: string) => ({ event, topic, ...envelope }: Envelope): Result.Result<ImageEvent, unknown> => {
     if (envelope.namespace !== namespace || event === undefined) return Result.failVoid
-    // The topic tells the type: containerd 1.x writes type URLs in a way that `anyUnpack` does not know.
+    // The topic tells the type: `anyUnpack` does not understand the type URLs of containerd 1.x.
     switch (topic) {
       case "/images/create":
         return Result.try(() => {

@@ -1,4 +1,4 @@
-/** Why a unix socket cannot be talked to, in words for the person who runs the node. */
+/** Explains to the person who runs the node why a unix socket does not work. */
 import { Effect } from "effect"
 import { createConnection } from "node:net"
 

@@ -1,6 +1,6 @@
 /**
- * The `hosts.toml` of one registry: the mirror is put into it, and taken out again. The file itself tells what it was
- * before (`HostsBlocks`), so that one replacement of it does either.
+ * Puts the mirror into the `hosts.toml` of one registry, and takes it out. The file itself records what it was before
+ * (`HostsBlocks`), so replacing it once does either.
  */
 import { Option, Result } from "effect"
 import { lstat, readdir } from "node:fs/promises"
@@ -17,13 +17,13 @@ const maxSize = 1024 * 1024
 
 export interface Configured {
   readonly isChanged: boolean
-  /** URLs of hosts that stood in the file and are not asked any more, until `restore`. */
+  /** URLs of hosts in the file that containerd no longer asks, until `restore`. */
   readonly removedHosts: ReadonlyArray<string>
-  /** Why some or all versions of containerd did not take what stood in it; empty where all did. */
+  /** Why some or all versions of containerd refused the file as it was; empty if all accepted it. */
   readonly refused: ReadonlyArray<string>
 }
 
-/** What the text was before we changed it; none where we did not. */
+/** What the file was before we changed it; none if we did not. */
 const restored = ({ bytes }: AtomicFile.File) => HostsToml.restore(bytes.toString("latin1"))
 
 interface Before {
@@ -50,11 +50,11 @@ const readBefore = async (directory: string): Promise<Before> => {
   return { file, text: "", undo: { made: Option.some(made), mode: Option.none<number>() } }
 }
 
-/** The permissions that the file had before us, and those that it is to have now. */
+/** The permissions that the file had before we changed it, and those that it is to have. */
 const modesOf = ({ file, undo }: Before, mirror: HostsToml.Mirror) => {
   const found = file === undefined || Option.isSome(undo.made) ? 0o644 : AtomicFile.permissions(file.stats)
   const original = Option.getOrElse(undo.mode, () => found)
-  // With a password in it the file is for root alone, as containerd is.
+  // Only root may read a password, and containerd runs as root.
   return { original, mode: Option.isSome(mirror.authorization) ? original & 0o600 : original }
 }
 
@@ -68,7 +68,7 @@ export const configure = async (
   const before = await readBefore(directory)
   const { file, text, undo } = before
   const { mode, original } = modesOf(before, options.mirror)
-  // What a link names may be there for other registries too, and cannot name the server of one.
+  // Other registries may use what a link points to, so it cannot name the server of one of them.
   const isShared = await AtomicFile.isLink(directory) || await AtomicFile.isLink(path)
   const installed = Result.getOrThrow(HostsToml.install(text, {
     ...options,
@@ -93,7 +93,7 @@ export const configure = async (
   return { isChanged, removedHosts: installed.removed, refused: installed.refused }
 }
 
-/** Takes the mirror out of the file; tells whether it was in it. */
+/** Takes the mirror out of the file. Gives false if it was not in it. */
 export const restore = async (directory: string): Promise<boolean> => {
   const path = join(directory, fileName)
   const file = await AtomicFile.readIfFile(path)
@@ -110,15 +110,15 @@ export const restore = async (directory: string): Promise<boolean> => {
   return true
 }
 
-/** Whether an entry of the config path is somebody else's: no directory that came with a file of ours. */
+/** Whether somebody else made an entry of the config path: all but directories that we made together with a file. */
 export const isForeign = async (path: string): Promise<boolean> => {
   const stats = await AtomicFile.ifThere(lstat(path))
   if (stats?.isDirectory() !== true) return stats !== undefined
   const names = await AtomicFile.ifThere(readdir(path))
-  // A directory of ours comes and goes together with its file.
+  // A directory that we made comes and goes together with its file.
   if (names?.includes(fileName) !== true) return names !== undefined
   const file = await AtomicFile.readIfFile(join(path, fileName))
-  // Another run may just have removed ours; a link or a directory of this name stays.
+  // A link or a directory is not ours. If there is nothing, another run has just removed a file of ours.
   if (file === undefined) {
     return await AtomicFile.isLink(join(path, fileName)) || AtomicFile.isDirectory(join(path, fileName))
   }

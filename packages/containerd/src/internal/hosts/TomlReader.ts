@@ -1,9 +1,9 @@
 /**
- * A tolerant reader of TOML. It takes whatever one of the two libraries takes that containerd reads `hosts.toml` with:
- * go-toml 1 in containerd 1.x, which knows little of the specification's strictness, and go-toml 2 in containerd 2.x.
- * What it refuses, both refuse. `isOdd` says that one of them may refuse what it took, or read it differently.
+ * A tolerant reader of TOML. containerd reads `hosts.toml` with go-toml 1 (containerd 1.x), which is far less strict
+ * than the specification, or go-toml 2 (containerd 2.x). This reader accepts what either accepts; what it refuses, both
+ * refuse. `isOdd` says that one of them may refuse the text, or read it differently.
  *
- * Text here has one character a byte (`latin1`).
+ * Text has one character per byte (`latin1`).
  */
 import { Result } from "effect"
 import { Refused, TomlScanner } from "./TomlScanner.ts"
@@ -17,7 +17,7 @@ export class Other {
 
 export class Table {
   readonly entries = new Map<string, Value>()
-  /** Where it was made first, counted in tables; 0 for an inline table. go-toml 1 sorts hosts by it. */
+  /** Its place among the tables, by which go-toml 1 sorts hosts; 0 for an inline table. */
   readonly position: number
   constructor(position: number) {
     this.position = position
@@ -26,7 +26,7 @@ export class Table {
 
 export interface Header {
   readonly path: ReadonlyArray<string>
-  /** Where its bracket stands in the text. */
+  /** Position of its bracket in the text. */
   readonly at: number
   /** `[[a.b]]`, one of an array of tables. */
   readonly isArray: boolean
@@ -66,13 +66,13 @@ class Reader extends TomlScanner {
     }
   }
 
-  /** go-toml 2 does not look at tables that nobody wants. */
+  /** Refuses what is defined twice, unless go-toml 2 ignores the table because nobody wants it. */
   private twice(what: string) {
     if (this.isWanted(this.path)) this.refuse(`${what} stands twice`)
     this.isOdd = true
   }
 
-  /** Behind the bracket. */
+  /** Reads a header, after its first bracket. */
   private header(defined: Set<string>): Table {
     const at = this.at - 1
     const isArray = this.skip("[")
@@ -85,7 +85,7 @@ class Reader extends TomlScanner {
     this.path = path
     this.headers.push({ path, at, isArray })
     if (isArray) {
-      // Tables of the element before may stand again.
+      // Tables of the previous element may be defined again.
       defined.clear()
       const parent = this.descend(this.root, path.slice(0, -1))
       const name = path.at(-1) ?? ""
@@ -100,7 +100,7 @@ class Reader extends TomlScanner {
     return this.descend(this.root, path)
   }
 
-  /** The table at the path; makes those that are not there. */
+  /** The table at the path. Missing tables are made. */
   private descend(from: Table, path: ReadonlyArray<string>, position = this.tables): Table {
     let table = from
     for (const name of path) {
@@ -125,7 +125,7 @@ class Reader extends TomlScanner {
       path.push(quoted === undefined ? part : this.unescape(quoted))
       const hasQuotes = `"'`.includes(this.text[this.at - 1] ?? "")
       this.take("space")
-      // go-toml 1 needs no dot behind a quote.
+      // go-toml 1 needs no dot after a quote.
       isJoined = hasQuotes && /["'\w]/.test(this.text[this.at] ?? "")
       if (isJoined) this.isOdd = true
     } while (isJoined || this.skip("."))
@@ -133,7 +133,7 @@ class Reader extends TomlScanner {
   }
 
   private assign(table: Table, isInline = false, depth = 0) {
-    // A table that dotted keys make has its place where they stand.
+    // Dotted keys make a table, whose place is theirs.
     this.tables++
     const path = this.key()
     if (!this.skip("=")) this.refuse("= is expected behind a key")
@@ -191,7 +191,9 @@ class Reader extends TomlScanner {
   }
 }
 
-/** Fails with the reason why nobody takes it. `isWanted` tells whether containerd wants what is in a table. */
+/**
+ * Reads a text, or fails with the reason why neither library accepts it. `isWanted`: whether containerd uses a table.
+ */
 export const read = (
   text: string,
   isWanted: (path: ReadonlyArray<string>) => boolean

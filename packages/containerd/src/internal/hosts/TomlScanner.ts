@@ -1,9 +1,6 @@
-/**
- * Takes a TOML text apart from its start to its end, as tolerantly as `TomlReader` has to. Text has one character a byte
- * (`latin1`).
- */
+/** The tokens of TOML, read as tolerantly as `TomlReader` has to. Text has one character per byte (`latin1`). */
 
-/** Nobody takes the text; the message says where it goes wrong. */
+/** No library accepts the text; the message says where it goes wrong. */
 export class Refused extends Error {}
 
 const patterns = {
@@ -13,7 +10,7 @@ const patterns = {
   bareKey: /[\w\x80-\xff-]+/y,
   scalar: /[+-]?(?:inf|nan|\d[\w.:+-]*)(?: \d[\w.:+-]*)?/y,
   boolean: /true|false/y,
-  /** go-toml 1 takes this one value on a line of its own. */
+  /** go-toml 1 accepts this one value on the line after its key. */
   emptyArrayBelow: /[\r\n](?:[ \t\r\n]|#[^\n]*)*\[\]/y,
   multilineBasic: /"""(?:\r?\n)?((?:\\[^]|[^\\])*?"{0,2})"""(?!")/y,
   multilineLiteral: /'''(?:\r?\n)?([^]*?'{0,2})'''(?!')/y,
@@ -21,7 +18,7 @@ const patterns = {
   literal: /'([^']*)'/y
 }
 
-/** Numbers and dates that both libraries take. */
+/** Numbers and dates that both libraries accept. */
 const common =
   /^(?:[+-]?(?:inf|nan|\d[\d_]*(?:\.\d+)?(?:[eE][+-]?\d+)?)|0(?:x[\da-fA-F_]+|o[0-7_]+|b[01_]+)|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d))$/
 
@@ -39,12 +36,12 @@ const escapes: Readonly<Record<string, string>> = {
 
 const marks = ["\xef\xbb\xbf", "\xfe\xff", "\xff\xfe"]
 
-/** Where in a text one has come, and what can be taken from there. */
+/** A text with a position. */
 export class TomlScanner {
   readonly text: string
-  /** Where it has come. */
+  /** Position of the next character. */
   at: number
-  /** One of the libraries may refuse the text, or read it differently. */
+  /** Whether one of the libraries may refuse the text, or read it differently. */
   isOdd: boolean
 
   constructor(text: string) {
@@ -58,7 +55,7 @@ export class TomlScanner {
     throw new Refused(`line ${this.text.slice(0, this.at).split("\n").length}: ${reason}`)
   }
 
-  /** What a pattern matches here, or its group. */
+  /** Takes what the pattern matches here, or its group; undefined if it does not match. */
   take(name: keyof typeof patterns): string | undefined {
     const pattern = patterns[name]
     pattern.lastIndex = this.at
@@ -68,27 +65,27 @@ export class TomlScanner {
     return match[1] ?? match[0]
   }
 
-  /** Whether these characters stand here, which are passed then. */
+  /** Passes these characters; false if others stand here. */
   skip(character: string): boolean {
     if (!this.text.startsWith(character, this.at)) return false
     this.at += character.length
     return true
   }
 
-  /** Whether a number or a date stands here, which is passed then. */
+  /** Passes a number or a date; false if there is none here. */
   scalar(): boolean {
     const scalar = this.take("scalar")
     if (scalar !== undefined && !common.test(scalar)) this.isOdd = true
     return scalar !== undefined
   }
 
-  /** The string that stands here. */
+  /** Takes a string; undefined if there is none here. */
   string(): string | undefined {
     const start = this.at
     if (this.text.startsWith(`"""`, start) || this.text.startsWith("'''", start)) {
       const basic = this.take("multilineBasic")
       const string = basic === undefined ? this.take("multilineLiteral") : this.unescape(basic)
-      // go-toml 1 ends at the first three quotes, and does not care for the rest of the specification.
+      // go-toml 1 ends a string at the first three quotes, and does not check its characters.
       if (/(["'])\1{3}$/.test(this.text.slice(start, this.at)) || /[^\t\r\n\x20-\x7e\x80-\xff]/.test(string ?? "")) {
         this.isOdd = true
       }
@@ -101,7 +98,7 @@ export class TomlScanner {
     return literal
   }
 
-  /** What stands between the quotes of a basic string. */
+  /** Resolves the escapes of a basic string. */
   unescape(text: string): string {
     if (/\\(?:[^btnfr"\\u]|u[dD])|[^\t\r\n\x20-\x7e\x80-\xff]/.test(text)) this.isOdd = true
     return text.replace(/\\(?:u([\da-fA-F]{4})|U([\da-fA-F]{8})|[ \t\r\n]+|([^]))/g, (_, short, long, one) => {

@@ -1,4 +1,4 @@
-/** containerd's image records in memory: listed whenever its events are subscribed to, and kept equal by them. */
+/** containerd's image records in memory. A listing fills them, events keep them up to date. */
 import type { ChangeFeed } from "@spegel-ts/content/ChangeFeed"
 import { ContentChange, type Name } from "@spegel-ts/content/ContentStore"
 import type { Kept } from "@spegel-ts/content/ManifestTypes"
@@ -17,21 +17,23 @@ type Failure = ContainerdUnavailable | ContainerdFailed
 export interface ImageRecords {
   /** What each record points to, by its name. */
   readonly kept: ReadonlyMap<string, Kept>
-  /** The records by which pulls ask for an image. */
+  /** The records with a tag and no digest, which are the names that pulls ask for. */
   readonly names: ReadonlyMap<string, Name>
   readonly put: (image: Image) => Effect.Effect<void>
   readonly remove: (record: string) => Effect.Effect<void>
   /** All records of containerd now. */
   readonly images: Effect.Effect<ReadonlyArray<Image>, Failure>
-  /** Takes all records of containerd, and forgets those that it does not have. */
+  /** Replaces the records by those that containerd has now. */
   readonly list: Effect.Effect<void, Failure>
 }
 
-/** The reference that a record's name is: not CRI's `sha256:<config>`, nor a short form that a person made with `ctr`. */
+/**
+ * The record's name as a reference; none for CRI's `sha256:<config>` and for short forms that people make with `ctr`.
+ */
 const referenceOf = ({ name }: Image): Option.Option<Reference.Reference> =>
   Option.filter(Result.getSuccess(Reference.parse(name)), (reference) => Reference.print(reference) === name)
 
-/** Publishes to `feed` which names come and go. */
+/** Empty records, which publish to `feed` which names come and go. */
 export const make = (client: typeof ContainerdClient.Service, feed: ChangeFeed): ImageRecords => {
   const kept = new Map<string, Kept>()
   const names = new Map<string, Name>()
@@ -43,7 +45,6 @@ export const make = (client: typeof ContainerdClient.Service, feed: ChangeFeed):
     if (Option.isNone(reference)) return
     kept.set(name, { ...image, reference })
     const { value } = reference
-    // A pull asks for a tag, or for a digest, which is no name.
     if (value.tag === undefined || value.digest !== undefined || names.get(name)?.digest === digest) return
     names.set(name, { reference: value, digest })
     yield* feed.publish(ContentChange.NameAdded({ reference: value, digest }))
