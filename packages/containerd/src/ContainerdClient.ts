@@ -5,7 +5,7 @@
  * This module is small. gRPC, which takes memory, is loaded when the layer is built.
  */
 import type * as Digest from "@spegel-ts/oci/Digest"
-import { Context, Data, type Duration, Effect, Layer, type Option, type Stream } from "effect"
+import { Context, Data, Effect, Layer, type Option, type Stream } from "effect"
 
 /**
  * containerd cannot be talked to: no socket, no permission, no answer, or no containerd. `operation` says what was
@@ -79,8 +79,6 @@ export interface ContainerdClientOptions {
   readonly socketSetting?: string
   /** containerd's namespace: `k8s.io` for images pulled by the kubelet. */
   readonly namespace: string
-  /** Timeout of each call except the event stream. Default: 5 seconds. */
-  readonly deadline?: Duration.Input
 }
 
 /** A filter for `images`: only names with a registry, which leaves out CRI's `sha256:<config>` names. */

@@ -2,13 +2,13 @@ import { assert, describe, it } from "@effect/vitest"
 import * as MirrorConfiguration from "@spegel-ts/containerd/MirrorConfiguration"
 import * as StartingStates from "@spegel-ts/testing/containerd/StartingStates"
 import * as SeededRandom from "@spegel-ts/testing/SeededRandom"
-import { Effect, Logger, Option } from "effect"
+import { Effect, Logger } from "effect"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { options, registry } from "./HostsFixture.ts"
 import * as ScheduledFileSystem from "./ScheduledFileSystem.ts"
 
-const registry = "registry.example:5000"
 /** How many orders are tried of each state, and the seed of the first: one that failed can be had again alone. */
 const [count, first] = [Number(process.env["SPEGEL_SCHEDULES"] ?? 25), Number(process.env["SPEGEL_SCHEDULE"] ?? 1)]
 /** Runs at the same time, of `write` and `remove`. */
@@ -22,12 +22,9 @@ const tryOrder = async (seed: number, state: StartingStates.StartingState, direc
   const configPath = join(directory, "certs.d")
   const write = () =>
     run(MirrorConfiguration.write({
-      configPath,
+      ...options(configPath),
       mirroredRegistries: state.only === true || random.chance(0.3) ? [`http://${registry}`] : [],
-      mirrorTargets: ["http://127.0.0.1:5000"],
-      tagResolution: "mirror",
-      prependExisting: random.chance(0.5),
-      basicAuth: Option.none()
+      prependExisting: random.chance(0.5)
     }))
   const remove = () => run(MirrorConfiguration.remove(configPath))
 

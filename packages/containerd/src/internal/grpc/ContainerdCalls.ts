@@ -33,6 +33,9 @@ interface Connection {
   readonly unavailable: (operation: string, cause?: unknown) => Effect.Effect<never, ContainerdUnavailable>
 }
 
+/** Timeout of each call except the event stream. */
+const deadline = Duration.seconds(5)
+
 const namespaceHeader = "containerd-namespace"
 
 /** The same connection for another namespace. */
@@ -175,11 +178,11 @@ const pluginCalls = (connection: Connection): Pick<Client, "contentRoot" | "criC
 
 /** The service of `ContainerdClient.layer`. */
 export const connect = Effect.fnUntraced(function*(options: ContainerdClientOptions) {
-  const { deadline = "5 seconds", namespace, socket, socketSetting = "the path" } = options
+  const { namespace, socket, socketSetting = "the path" } = options
   const channel = yield* GrpcChannel.make({
     socket,
     headers: { [namespaceHeader]: namespace },
-    deadline: Duration.fromInputUnsafe(deadline)
+    deadline
   })
   const connection: Connection = {
     channel,
