@@ -65,10 +65,10 @@ const readIndex = Effect.fnUntraced(function*(path: string) {
     try: () => readSmall(path, maxIndexSize),
     catch: (cause) => unavailable("read the image layout", path)(cause)
   })
-  if (bytes === undefined) return yield* corrupt(path, `is no file of at most ${maxIndexSize} bytes`)
+  if (bytes === undefined) return yield* corrupt(path, `is not a file of at most ${maxIndexSize} bytes`)
   return yield* Effect.fromResult(Manifest.readIndex(bytes)).pipe(
     Effect.map(listedIn),
-    Effect.mapError(({ reason }) => corrupt(path, `is no image index (${reason})`))
+    Effect.mapError(({ reason }) => corrupt(path, `is not an image index (${reason})`))
   )
 })
 

@@ -76,11 +76,11 @@ const tryWrite = <A>(path: string, run: () => Promise<A>): Effect.Effect<A, Stor
 const blobPath = (root: string, digest: Digest.Digest) =>
   Digest.algorithm(digest) === "sha256"
     ? Effect.succeed(join(root, "blobs", "sha256", Digest.hex(digest)))
-    : Effect.fail(refused(`${digest} is no sha256 digest, and no other can be kept`))
+    : Effect.fail(refused(`${digest} is not a sha256 digest: no others can be kept`))
 
 const readIndex = Effect.fnUntraced(function*(path: string) {
   const bytes = yield* tryWrite(path, () => readSmall(path, maxIndexSize))
-  if (bytes === undefined) return yield* refused(`${path} is no file of at most ${maxIndexSize} bytes`)
+  if (bytes === undefined) return yield* refused(`${path} is not a file of at most ${maxIndexSize} bytes`)
   yield* Effect.mapError(Effect.fromResult(Manifest.readIndex(bytes)), ({ reason }) => refused(`${path}: ${reason}`))
   return JSON.parse(bytes.toString("utf8")) as RawIndex
 })

@@ -41,22 +41,24 @@ const listOf = (document: unknown, name: string): ReadonlyArray<unknown> | undef
 /** The descriptors in an index, without those that cannot be read. */
 export const readIndex = (bytes: Uint8Array): Result.Result<ReadonlyArray<Descriptor.Descriptor>, InvalidManifest> =>
   Result.flatMap(parseJson(bytes), (document) => {
-    if (typeof document !== "object" || document === null || Array.isArray(document)) return invalid("no JSON object")
+    if (typeof document !== "object" || document === null || Array.isArray(document)) {
+      return invalid("not a JSON object")
+    }
     const list = listOf(document, "manifests")
     return list === undefined
-      ? invalid("manifests is no list")
+      ? invalid("manifests is not a list")
       : Result.succeed(list.flatMap((entry) => Option.toArray(Descriptor.read(entry))))
   })
 
 const readImage = (bytes: Uint8Array): Result.Result<Manifest, InvalidManifest> =>
   Result.flatMap(parseJson(bytes), (document) => {
     const config = Descriptor.read(JsonField.get(document, "config"))
-    if (Option.isNone(config)) return invalid("config is no descriptor of a known digest and size")
+    if (Option.isNone(config)) return invalid("config is not a descriptor with a known digest and size")
     const layers: Array<Descriptor.Descriptor> = []
     for (const [number, entry] of (listOf(document, "layers") ?? [undefined]).entries()) {
       const layer = Descriptor.read(entry)
       // An image without one of its layers is another image.
-      if (Option.isNone(layer)) return invalid(`layers[${number}] is no descriptor of a known digest and size`)
+      if (Option.isNone(layer)) return invalid(`layers[${number}] is not a descriptor with a known digest and size`)
       layers.push(layer.value)
     }
     return Result.succeed(Manifest.Image({ config: config.value, layers }))

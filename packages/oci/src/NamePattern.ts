@@ -17,7 +17,7 @@ export class InvalidPattern extends Data.TaggedError("InvalidPattern")<{
   readonly reason: string
 }> {
   override get message() {
-    return `${JSON.stringify(this.expression)} is no regular expression of RE2: ${this.reason}`
+    return `${JSON.stringify(this.expression)} is not a regular expression of RE2: ${this.reason}`
   }
 }
 

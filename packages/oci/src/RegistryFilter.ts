@@ -12,7 +12,7 @@ export class InvalidRegistry extends Data.TaggedError("InvalidRegistry")<{ reado
   override get message() {
     return `${
       JSON.stringify(this.registry)
-    } is no registry: expected a host such as docker.io or a URL such as https://registry.example:5000`
+    } is not a registry: expected a host such as docker.io or a URL such as https://registry.example:5000`
   }
 }
 

@@ -210,7 +210,7 @@ describe("HostsToml", () => {
       mirror: { ...mirror, tagResolution: "upstream-first" },
       upstream: { ...options.upstream, self: Option.none() }
     })
-    assert.include(Option.getOrThrow(Result.getFailure(upstreamFirst)).reason, "names no upstream")
+    assert.include(Option.getOrThrow(Result.getFailure(upstreamFirst)).reason, "does not name an upstream")
     const text = install(foreign)
     assert.isTrue(Result.isFailure(HostsToml.restore(text.replace("# spegel-ts: end\n", ""))))
   })

@@ -231,7 +231,7 @@ describe("MirrorConfiguration", () => {
           _tag: "Wrote",
           path: "d.example",
           removedHosts: [],
-          refused: ["host is no table (containerd 2.0, 2.1, 2.2)", "there is no table [host] (containerd 1.x)"]
+          refused: ["host is not a table (containerd 2.0, 2.1, 2.2)", "there is no table [host] (containerd 1.x)"]
         }
       ])
       const again = yield* mirrored("b.example", "c.example", "d.example")

@@ -44,7 +44,7 @@ export interface File {
 
 /** The name belongs to a directory, a pipe or a device. */
 export class NoFile extends Error {
-  override readonly message = "is no file: remove it"
+  override readonly message = "is not a file: remove it"
 }
 
 /** The file, or undefined if it does not exist. Bytes and stats are of the same version. */

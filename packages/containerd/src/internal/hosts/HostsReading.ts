@@ -193,9 +193,9 @@ const hostsOf = ({ headers, root }: TomlReader.Document, version: Version) =>
     const all = version.library === 1 ? [exact ?? ""] : valuesOf(root, "host", version)
     const tables = new Map<string, TomlReader.Table>()
     for (const table of all) {
-      if (!isTable(table)) return yield* Result.fail("host is no table")
+      if (!isTable(table)) return yield* Result.fail("host is not a table")
       for (const [url, entry] of table.entries) {
-        if (!isTable(entry)) return yield* Result.fail(`the host ${url} is no table`)
+        if (!isTable(entry)) return yield* Result.fail(`the host ${url} is not a table`)
         tables.set(url, entry)
       }
     }
@@ -212,10 +212,10 @@ const readAs = (document: TomlReader.Document, version: Version): Result.Result<
   Result.gen(function*() {
     const { tables, urls } = yield* hostsOf(document, version)
     const servers = valuesOf(document.root, "server", version)
-    if (!servers.every(isString)) return yield* Result.fail("server is no string")
+    if (!servers.every(isString)) return yield* Result.fail("server is not a string")
     const server = servers.at(-1) ?? ""
     const wrong = [...urls, server].find((url) => !isUrl(url))
-    if (wrong !== undefined) return yield* Result.fail(`${wrong} is no URL`)
+    if (wrong !== undefined) return yield* Result.fail(`${wrong} is not a URL`)
     const options = new Map<string, TomlTable>()
     for (const [url, table] of tables) options.set(url, yield* optionsOf(table, version, urls.has(url)))
     const hosts = [...urls].map((url) => ({ url, options: options.get(url) ?? {} }))
@@ -259,7 +259,7 @@ export const read = (text: string): Readings => {
     hosts.map(({ url }) => url).concat(Option.toArray(server))
   )
   const doubts = ways.every(Option.isNone) ? [] : [
-    ...isOdd || !isStrict(text) ? ["it is no strict TOML, which some versions of containerd refuse"] : [],
+    ...isOdd || !isStrict(text) ? ["it is not strict TOML, which some versions of containerd refuse"] : [],
     ...urls.filter((url) => !isAskable(url)).map((url) => `the host ${JSON.stringify(url)} cannot be asked`)
   ]
   return {

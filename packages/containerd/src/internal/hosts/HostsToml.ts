@@ -103,7 +103,9 @@ const fallback = (
   )
   if (Option.isNone(first)) {
     return Result.fail(
-      new HostsBlocks.HostsTomlUnusable({ reason: "names no upstream to ask first: upstream-first needs one" })
+      new HostsBlocks.HostsTomlUnusable({
+        reason: "does not name an upstream to ask first, which upstream-first needs"
+      })
     )
   }
   const { url } = first.value

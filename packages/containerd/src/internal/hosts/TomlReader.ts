@@ -68,7 +68,7 @@ class Reader extends TomlScanner {
 
   /** Refuses what is defined twice, unless go-toml 2 ignores the table because nobody wants it. */
   private twice(what: string) {
-    if (this.isWanted(this.path)) this.refuse(`${what} stands twice`)
+    if (this.isWanted(this.path)) this.refuse(`${what} is defined twice`)
     this.isOdd = true
   }
 
@@ -80,7 +80,7 @@ class Reader extends TomlScanner {
     const path = this.key()
     const written = this.text.slice(start, this.at)
     if (/[[\]]/.test(written)) this.isOdd = true
-    if (!this.skip(isArray ? "]]" : "]")) this.refuse("a table's name without an end")
+    if (!this.skip(isArray ? "]]" : "]")) this.refuse("a table's name does not end")
     this.tables++
     this.path = path
     this.headers.push({ path, at, isArray })
@@ -90,7 +90,7 @@ class Reader extends TomlScanner {
       const parent = this.descend(this.root, path.slice(0, -1))
       const name = path.at(-1) ?? ""
       const before = parent.entries.get(name) ?? []
-      if (!Array.isArray(before)) this.refuse(`${name} is no array of tables`)
+      if (!Array.isArray(before)) this.refuse(`${name} is not an array of tables`)
       const table = new Table(this.tables)
       parent.entries.set(name, [...before, table])
       return table
@@ -136,7 +136,7 @@ class Reader extends TomlScanner {
     // Dotted keys make a table, whose place is theirs.
     this.tables++
     const path = this.key()
-    if (!this.skip("=")) this.refuse("= is expected behind a key")
+    if (!this.skip("=")) this.refuse("= is expected after a key")
     this.take("space")
     const value = this.value(depth)
     const parent = this.descend(table, path.slice(0, -1), isInline ? 0 : this.tables)
@@ -160,7 +160,7 @@ class Reader extends TomlScanner {
     if (this.skip("{")) return this.inline(depth + 1)
     const boolean = this.take("boolean")
     if (boolean !== undefined) return boolean === "true"
-    if (!this.scalar()) this.refuse("no value")
+    if (!this.scalar()) this.refuse("a value is expected")
     return new Other()
   }
 
@@ -169,7 +169,7 @@ class Reader extends TomlScanner {
     for (this.take("blank"); !this.skip("]"); this.take("blank")) {
       values.push(this.value(depth))
       this.take("blank")
-      if (!this.skip(",") && !this.text.startsWith("]", this.at)) this.refuse("an array without an end")
+      if (!this.skip(",") && !this.text.startsWith("]", this.at)) this.refuse("an array does not end")
     }
     return values
   }
@@ -184,7 +184,7 @@ class Reader extends TomlScanner {
         this.assign(table, true, depth)
         this.take("blank")
       } while (this.skip(","))
-      if (!this.skip("}")) this.refuse("an inline table without an end")
+      if (!this.skip("}")) this.refuse("an inline table does not end")
     }
     if (this.text.slice(start, this.at).includes("\n")) this.isOdd = true
     return table

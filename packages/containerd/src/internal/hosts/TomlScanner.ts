@@ -108,7 +108,7 @@ export class TomlScanner {
         return Buffer.from(point > 0x10_ff_ff ? "\ufffd" : String.fromCodePoint(point)).toString("latin1")
       }
       const escaped = one as string | undefined
-      return escaped === undefined ? "" : escapes[escaped] ?? this.refuse(`\\${escaped} is no escape`)
+      return escaped === undefined ? "" : escapes[escaped] ?? this.refuse(`\\${escaped} is not an escape`)
     })
   }
 }
