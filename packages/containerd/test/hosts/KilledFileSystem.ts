@@ -1,6 +1,6 @@
 /**
- * A process that is killed at one of its changes of the file system: the change before is done, that one is not (of a
- * write the first half is), and nothing comes after it, neither what the code does in failure nor reads.
+ * Kills a process at one of its changes of the file system: earlier changes are done, this one is not (of a write the first
+ * half is), and nothing follows, neither reads nor what the code does after a failure.
  */
 import * as PatchedFileSystem from "./PatchedFileSystem.ts"
 

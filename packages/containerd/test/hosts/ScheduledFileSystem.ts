@@ -1,6 +1,6 @@
 /**
- * Runs at the same time whose looks at the file system, and changes of it, are done one by one, in an order that a seed
- * decides: what a busy machine does once in a million times is had again by its seed.
+ * Runs functions at the same time, and performs their file-system operations one by one, in an order that a seed decides. So a
+ * race that a busy machine shows once in a million runs can be repeated.
  */
 import * as SeededRandom from "@spegel-ts/testing/SeededRandom"
 import { AsyncLocalStorage } from "node:async_hooks"
@@ -14,7 +14,7 @@ interface Step {
   readonly perform: () => Promise<void>
 }
 
-/** Does one thing when its turn has come. */
+/** Performs an operation when its run has its turn. */
 type Take = <A>(name: string, perform: () => Promise<A>) => Promise<A>
 
 const hasCode = (cause: unknown, ...codes: ReadonlyArray<string>) =>
@@ -46,7 +46,7 @@ const makeTree = async (take: Take, path: string): Promise<void> => {
   }
 }
 
-/** Each call as one step, or in several where other runs can come in between. */
+/** Takes each call as one step, or as several if other runs can come in between. */
 const inSteps = (take: Take): PatchedFileSystem.Around => (name, args, perform) => {
   const [path, options] = args
   if (typeof path === "string" && typeof options === "object" && options !== null && "recursive" in options) {
@@ -54,17 +54,17 @@ const inSteps = (take: Take): PatchedFileSystem.Around => (name, args, perform) 
     if (name === "mkdir") return makeTree(take, path)
   }
   if (name === "handle.sync") return Promise.resolve()
-  // An open file stays the same, whatever others do to its name.
+  // What others do to the name of an open file does not change the file.
   if (name.startsWith("handle.")) return perform(args)
   return take([name, ...args.filter((arg) => typeof arg === "string")].join(" "), () => perform(args))
 }
 
-/** A step that changes something: what another run does next may be the first to see it. */
+/** Steps that change something. The next step of another run may be the first to see it. */
 const change = /^\d+ (?:link|mkdir|rename|rm|rmdir|unlink) | wx$/
 
 /**
- * Runs all of `runs`, of which `killed` stop for ever somewhere. Fails where one of them fails. Gives the steps that were
- * taken, to explain what comes of them.
+ * Runs all of `runs` to their end, except that `killed` of them stop for ever at a random step. Fails if one of them fails.
+ * Gives the steps, to explain the result.
  */
 export const run = async (
   seed: number,
@@ -72,7 +72,7 @@ export const run = async (
   killed = 0
 ): Promise<ReadonlyArray<string>> => {
   const random = SeededRandom.random(seed)
-  /** How often a run has its turn, compared with others. It is drawn anew now and then, as a rule after a change. */
+  /** How often each run has its turn, relative to the others. Drawn again now and then, mostly after a change. */
   let weights: ReadonlyArray<number> = []
   const deaths = new Set(Array.from({ length: killed }, () => random.below(60 * runs.length)))
   const current = new AsyncLocalStorage<number>()
