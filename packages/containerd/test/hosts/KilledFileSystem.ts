@@ -1,6 +1,6 @@
 /**
- * Kills a process at one of its changes of the file system: earlier changes are done, this one is not (of a write the first
- * half is), and nothing follows, neither reads nor what the code does after a failure.
+ * Kills a process at one of its changes of the file system: earlier changes are done, this one is not (of a write the
+ * first half is), and nothing follows, neither reads nor what the code does after a failure.
  */
 import * as PatchedFileSystem from "./PatchedFileSystem.ts"
 
@@ -21,8 +21,8 @@ export class Killed extends Error {
 }
 
 /**
- * Runs `run` and calls `kill` in place of its change number `at`, counted from 1; gives how many changes were begun. The
- * default lets nothing more happen in this process.
+ * Runs `run` and calls `kill` in place of its change number `at`, counted from 1; gives how many changes were begun.
+ * The default lets nothing more happen in this process.
  */
 export const run = async (at: number, run: () => Promise<unknown>, kill: () => void = () => {}): Promise<number> => {
   let count = 0

@@ -1,6 +1,6 @@
 /**
- * Runs functions at the same time, and performs their file-system operations one by one, in an order that a seed decides. So a
- * race that a busy machine shows once in a million runs can be repeated.
+ * Runs functions at the same time, and performs their file-system operations one by one, in an order that a seed
+ * decides. So a race that a busy machine shows once in a million runs can be repeated.
  */
 import * as SeededRandom from "@spegel-ts/testing/SeededRandom"
 import { AsyncLocalStorage } from "node:async_hooks"
@@ -63,8 +63,8 @@ const inSteps = (take: Take): PatchedFileSystem.Around => (name, args, perform) 
 const change = /^\d+ (?:link|mkdir|rename|rm|rmdir|unlink) | wx$/
 
 /**
- * Runs all of `runs` to their end, except that `killed` of them stop for ever at a random step. Fails if one of them fails.
- * Gives the steps, to explain the result.
+ * Runs all of `runs` to their end, except that `killed` of them stop for ever at a random step. Fails if one of them
+ * fails. Gives the steps, to explain the result.
  */
 export const run = async (
   seed: number,
