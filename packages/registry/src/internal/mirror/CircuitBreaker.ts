@@ -3,6 +3,7 @@
  * time for a while, and then one request probes with all of it. Whoever serves closes the circuit at any time: a peer that
  * is well again is not shut off.
  */
+import { BoundedMap } from "@spegel-ts/background/BoundedMap"
 
 export interface CircuitOptions {
   /** Failures in a row that open it; 0 keeps it closed. */
@@ -59,7 +60,7 @@ export class Circuit {
 /** One circuit a registry. */
 export class Circuits {
   readonly #options: CircuitOptions
-  readonly #circuits = new Map<string, Circuit>()
+  readonly #circuits = new BoundedMap<string, Circuit>(maxCircuits)
 
   constructor(options: CircuitOptions) {
     this.#options = options
@@ -69,7 +70,7 @@ export class Circuits {
     const known = this.#circuits.get(registry)
     if (known !== undefined) return known
     const circuit = new Circuit(this.#options)
-    if (this.#circuits.size < maxCircuits) this.#circuits.set(registry, circuit)
+    this.#circuits.set(registry, circuit)
     return circuit
   }
 }

@@ -4,6 +4,8 @@
  *
  * What speaks against a peer is an objection: others are asked before it. Only wrong bytes exclude a peer.
  */
+import { BoundedMap } from "@spegel-ts/background/BoundedMap"
+import { Tally } from "@spegel-ts/background/Tally"
 import * as Digest from "@spegel-ts/oci/Digest"
 import type { Peer } from "@spegel-ts/router/Peer"
 import type { PeerError } from "../../MirrorError.ts"
@@ -52,29 +54,24 @@ export interface Objection {
 /** The more an objection may cost, the more it counts. */
 const weights = { little: 0, time: 1, "wrong bytes": 2 }
 
-const remember = <A>(map: Map<string, A>, key: string, value: A) => {
-  map.delete(key)
-  map.set(key, value)
-  const oldest = map.keys().next().value
-  if (map.size > maxEntries && oldest !== undefined) map.delete(oldest)
-}
+const bounded = <A>() => new BoundedMap<string, A>(maxEntries)
 
 export class PeerMemory {
   /** By peer. The next is twice as long, until the peer has served something. */
-  readonly #pauses = new Map<string, Objection & { readonly millis: number }>()
-  readonly #busy = new Map<string, Objection>()
-  readonly #lies = new Map<string, { readonly count: number; readonly at: number }>()
+  readonly #pauses = bounded<Objection & { readonly millis: number }>()
+  readonly #busy = bounded<Objection>()
+  readonly #lies = bounded<{ readonly count: number; readonly at: number }>()
   /** By peer and content. */
-  readonly #contents = new Map<string, Objection>()
+  readonly #contents = bounded<Objection>()
   /** By peer and content: what came of it is not known to be right. */
-  readonly #doubts = new Map<string, Objection>()
-  readonly #load = new Map<string, number>()
+  readonly #doubts = bounded<Objection>()
+  readonly #load = new Tally<string>()
   /** Peers that have served something since they last kept a request waiting. */
-  readonly #proved = new Map<string, true>()
+  readonly #proved = bounded<true>()
   /** What requests may wait for peers that kept others waiting. */
   readonly patience = new Patience()
   /** Until when. */
-  readonly #late = new Map<string, number>()
+  readonly #late = bounded<number>()
   readonly #firstBytes: Array<number> = []
   readonly #recordMillis: number
   #hedgeMillis: number
@@ -115,7 +112,7 @@ export class PeerMemory {
     this.#pauses.delete(peer.id)
     this.#busy.delete(peer.id)
     this.#contents.delete(`${peer.id} ${content}`)
-    remember(this.#proved, peer.id, true)
+    this.#proved.set(peer.id, true)
   }
 
   /** Whether the peer served something, and has kept no request waiting since. */
@@ -126,7 +123,7 @@ export class PeerMemory {
   /** A peer was left because of `error`. */
   failed(peer: Peer, content: string, error: PeerError, now: number): void {
     const about = (millis: number, reason: string, cost: Objection["cost"] = "little") =>
-      remember(this.#contents, `${peer.id} ${content}`, { until: now + millis, reason, cost })
+      void this.#contents.set(`${peer.id} ${content}`, { until: now + millis, reason, cost })
     switch (error._tag) {
       case "PeerUnreachable":
         return this.#pause(peer, unreachablePauseMillis, "could not be reached a moment ago", "little", now)
@@ -141,7 +138,7 @@ export class PeerMemory {
       case "PeerRefused":
         if (error.status === 503) {
           const until = now + Math.min(maxBusyMillis, error.retryAfterMillis ?? busyMillis)
-          return remember(this.#busy, peer.id, { until, reason: "said that it is busy", cost: "little" })
+          return void this.#busy.set(peer.id, { until, reason: "said that it is busy", cost: "little" })
         }
         if (error.status !== 404) return about(brokenMillis, "refused it a moment ago")
         // A tag may come at any time; what a digest is said to be held for is said for so long.
@@ -155,19 +152,19 @@ export class PeerMemory {
   /** Wrong bytes came from `peers`: from `liar`, where that is known. */
   corrupted(peers: ReadonlyArray<Peer>, content: string, now: number, liar?: Peer): void {
     for (const { id } of peers) {
-      remember(this.#contents, `${id} ${content}`, {
+      this.#contents.set(`${id} ${content}`, {
         until: now + quarantineMillis,
         reason: id === liar?.id ? "has sent wrong bytes for it" : "was among those that sent wrong bytes for it",
         cost: "wrong bytes"
       })
     }
-    if (liar !== undefined) remember(this.#lies, liar.id, { count: this.#lieCount(liar.id, now) + 1, at: now })
+    if (liar !== undefined) this.#lies.set(liar.id, { count: this.#lieCount(liar.id, now) + 1, at: now })
   }
 
   /** All bytes came from `peers`, and containerd has thrown them away; whether they were right is not known yet. */
   doubted(peers: ReadonlyArray<Peer>, content: string, now: number): void {
     for (const { id } of peers) {
-      remember(this.#doubts, `${id} ${content}`, {
+      this.#doubts.set(`${id} ${content}`, {
         until: now + doubtMillis,
         reason: "has sent bytes for it that were not kept",
         cost: "wrong bytes"
@@ -187,7 +184,7 @@ export class PeerMemory {
 
   /** Another peer answered before this one, which had been asked sooner or at the same time. */
   lost(peer: Peer, now: number): void {
-    remember(this.#late, peer.id, now + lateMillis)
+    this.#late.set(peer.id, now + lateMillis)
   }
 
   /** Of two taken at random, the less busy: spreads load without everybody choosing the same. */
@@ -198,16 +195,14 @@ export class PeerMemory {
     const second = other >= first ? other + 1 : other
     const load = (index: number) => {
       const id = peers[index]?.id ?? ""
-      return (this.#load.get(id) ?? 0) + ((this.#late.get(id) ?? 0) > now ? lateLoad : 0)
+      return this.#load.of(id) + ((this.#late.get(id) ?? 0) > now ? lateLoad : 0)
     }
     return load(second) < load(first) ? second : first
   }
 
   /** A request to the peer begins (1) or ends (-1). */
   busy(peer: Peer, change: 1 | -1): void {
-    const load = (this.#load.get(peer.id) ?? 0) + change
-    if (load > 0) this.#load.set(peer.id, load)
-    else this.#load.delete(peer.id)
+    this.#load.add(peer.id, change)
   }
 
   #pause(peer: Peer, firstMillis: number, reason: string, cost: Objection["cost"], now: number): void {
@@ -216,7 +211,7 @@ export class PeerMemory {
     // While it lasts, another failure tells nothing new.
     const factor = last !== undefined && now < last.until ? 1 : 2
     const millis = Math.min(maxPauseMillis, Math.max(firstMillis, (last?.millis ?? 0) * factor))
-    remember(this.#pauses, peer.id, { until: now + millis, millis, reason, cost })
+    this.#pauses.set(peer.id, { until: now + millis, millis, reason, cost })
   }
 
   #lieCount(id: string, now: number): number {

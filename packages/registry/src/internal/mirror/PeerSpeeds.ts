@@ -2,6 +2,7 @@
  * What peers gave lately, in bytes per second: the measure of one that is slow. It counts what reached the client, whatever
  * held it up, so that a peer is compared with no more than others really gave.
  */
+import { BoundedMap } from "@spegel-ts/background/BoundedMap"
 import type { Peer } from "@spegel-ts/router/Peer"
 
 /** Fewer bytes tell of buffers on the way, and not of the peer; unless they took long. */
@@ -14,15 +15,12 @@ const factor = 10
 
 export class PeerSpeeds {
   /** The last of each peer; what came last is at the end. */
-  readonly #last = new Map<string, { readonly bytesPerSecond: number; readonly at: number }>()
+  readonly #last = new BoundedMap<string, { readonly bytesPerSecond: number; readonly at: number }>(maxPeers)
 
   /** A peer gave `bytes` in a row. */
   gave({ id }: Peer, bytes: number, millis: number, now: number): void {
     if (bytes < minSampleBytes && millis < minMillis) return
-    this.#last.delete(id)
     this.#last.set(id, { bytesPerSecond: (bytes / Math.max(1, millis)) * 1000, at: now })
-    const oldest = this.#last.keys().next().value
-    if (this.#last.size > maxPeers && oldest !== undefined) this.#last.delete(oldest)
   }
 
   /** Whether it is known what any other peer gives. */

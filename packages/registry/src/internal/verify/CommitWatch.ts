@@ -9,6 +9,7 @@
  * is in doubt, as for other clients, the relay is not watched.
  */
 import * as Background from "@spegel-ts/background/Background"
+import { Tally } from "@spegel-ts/background/Tally"
 import { ContentStore, type Ingest, type OpenIngest } from "@spegel-ts/content/ContentStore"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import type { Peer } from "@spegel-ts/router/Peer"
@@ -107,7 +108,7 @@ export const make = Effect.fnUntraced(function*(writerOf: (descriptor: number) =
   const oneAtATime = yield* Semaphore.make(1)
   const watches = new Map<Watch, Fiber.Fiber<void>>()
   /** Relays of containerd under way, watched or not. */
-  const relays = new Map<Digest.Digest, number>()
+  const relays = new Tally<Digest.Digest>()
   /** Paths of complete downloads that were hashed and are still there. */
   const settled = new Set<string>()
 
@@ -197,16 +198,10 @@ export const make = Effect.fnUntraced(function*(writerOf: (descriptor: number) =
     return yield* Effect.orElseSucceed(follow(ingest, { isResumed: start > 0, quietMillis, told }), () => undefined)
   })
 
-  const count = (digest: Digest.Digest, change: 1 | -1) => {
-    const running = (relays.get(digest) ?? 0) + change
-    if (running > 0) relays.set(digest, running)
-    else relays.delete(digest)
-  }
-
   /** A relay of containerd begins. */
   const relayFor = Effect.fnUntraced(function*(request: Asked, found: ReadonlyArray<Ingest>) {
-    const busy = relays.has(request.digest)
-    count(request.digest, 1)
+    const busy = relays.of(request.digest) > 0
+    relays.add(request.digest, 1)
     const watch = yield* watchFor(request, found, busy)
     if (watch !== undefined) watch.relays++
     return watch
@@ -214,7 +209,7 @@ export const make = Effect.fnUntraced(function*(writerOf: (descriptor: number) =
 
   const end = (digest: Digest.Digest, watch: Watch | undefined) =>
     Effect.suspend(() => {
-      count(digest, -1)
+      relays.add(digest, -1)
       if (watch === undefined) return Effect.void
       watch.relays--
       const fiber = watches.get(watch)

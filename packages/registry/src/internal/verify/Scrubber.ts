@@ -7,6 +7,7 @@
  * the same blob within ten minutes.
  */
 import * as Background from "@spegel-ts/background/Background"
+import { BoundedMap } from "@spegel-ts/background/BoundedMap"
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { type BlobSource, ContentStore } from "@spegel-ts/content/ContentStore"
 import type * as Digest from "@spegel-ts/oci/Digest"
@@ -54,7 +55,7 @@ export const make = Effect.gen(function*() {
   const store = yield* ContentStore
   const router = yield* Router
   const waiting = yield* Queue.dropping<Digest.Digest>(maxWaiting)
-  const checkedAt = new Map<Digest.Digest, number>()
+  const checkedAt = new BoundedMap<Digest.Digest, number>(maxRemembered)
   /** What was found damaged: which copy of it. */
   const damaged = new Map<Digest.Digest, unknown>()
   const anyDamaged = yield* Latch.make(false)
@@ -130,7 +131,6 @@ export const make = Effect.gen(function*() {
       const now = yield* MonotonicTime.millis
       if (damaged.has(digest) || now - (checkedAt.get(digest) ?? -Infinity) < againAfterMillis) return
       if (!(yield* Queue.offer(waiting, digest))) return
-      if (checkedAt.size >= maxRemembered) checkedAt.clear()
       checkedAt.set(digest, now)
     })
   } satisfies SelfCheck
