@@ -28,6 +28,7 @@ import * as TagElection from "./internal/mirror/TagElection.ts"
 import type { Recipient } from "./internal/serve/BlobBody.ts"
 import * as CommitWatch from "./internal/verify/CommitWatch.ts"
 import { AnswerTimeout, ContentCorrupted, type MirrorError, type PeerError } from "./MirrorError.ts"
+import { Outcome } from "./Outcome.ts"
 import type { PullRecord } from "./PullLog.ts"
 import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
@@ -214,7 +215,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
         : Effect.void)
 
     const served = ({ entry, peer }: PeerRace.Attempt) => {
-      entry.outcome = "served"
+      entry.outcome = Outcome.Served()
       memory.served(peer, content)
       circuit.succeeded()
     }
@@ -334,7 +335,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
       Effect.gen(function*() {
         const { entry, peer, value: offer } = won
         const start = body.offset()
-        entry.outcome = "the client went away"
+        entry.outcome = Outcome.ClientGone()
         record.source = peer.id
         record.receivingPort = offer.response.localPort
         const lie = Effect.andThen(

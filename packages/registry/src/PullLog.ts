@@ -1,6 +1,7 @@
 /** What each request for content came to: who was asked, who served it, how much, how fast, and why not. In memory. */
 import type { Progress } from "@spegel-ts/transfer/Progress"
 import { Context, Effect, Layer, PubSub, Stream } from "effect"
+import * as Outcome from "./Outcome.ts"
 
 /** One peer that was asked, or was not for a reason. */
 export interface Attempt {
@@ -15,8 +16,7 @@ export interface Attempt {
   readonly firstByteMillis: number | undefined
   /** Body bytes taken from it. */
   readonly bytes: number
-  /** `served`, or why it was left, or not asked. */
-  readonly outcome: string
+  readonly outcome: Outcome.Outcome
 }
 
 /** One finished request. */
@@ -49,6 +49,16 @@ export interface PullEvent {
   /** Why there was no answer, or not all of it; empty where all went well. */
   readonly reason: string
 }
+
+/** Who was tried in vain, or not at all, and why, in words. */
+export const failuresOf = (attempts: ReadonlyArray<Attempt>): ReadonlyArray<string> =>
+  attempts.flatMap(({ address, outcome }) => outcome._tag === "Served" ? [] : [`${address}: ${Outcome.print(outcome)}`])
+
+/** The request as JSON shows it: what became of its peers in words. */
+export const printed = (event: PullEvent) => ({
+  ...event,
+  attempts: event.attempts.map((attempt) => ({ ...attempt, outcome: Outcome.print(attempt.outcome) }))
+})
 
 export class PullLog extends Context.Service<PullLog, {
   readonly record: (event: PullEvent) => Effect.Effect<void>
@@ -95,7 +105,7 @@ export class PullRecord {
 
   /** Who was tried in vain, or not at all, and why. */
   get failures(): ReadonlyArray<string> {
-    return this.attempts.flatMap(({ address, outcome }) => outcome === "served" ? [] : [`${address}: ${outcome}`])
+    return failuresOf(this.attempts)
   }
 }
 

@@ -19,7 +19,8 @@ import * as HttpTraceContext from "effect/http/HttpTraceContext"
 import * as Tracer from "effect/Tracer"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import type { Answer } from "./Answer.ts"
-import type { AttemptEntry, PullEvent } from "./PullLog.ts"
+import * as Outcome from "./Outcome.ts"
+import { type AttemptEntry, failuresOf, type PullEvent } from "./PullLog.ts"
 
 type Attributes = Readonly<Record<string, unknown>>
 
@@ -129,9 +130,7 @@ export const answered = (answer: Answer, { method }: IncomingMessage, response: 
 /** What the current request was about, where that is content. */
 export const pulled = (event: PullEvent, mirrored: boolean): Effect.Effect<void> =>
   annotate(() => {
-    const left = event.attempts.flatMap(({ address, outcome }) =>
-      outcome === "served" ? [] : [`${address}: ${outcome}`]
-    )
+    const left = failuresOf(event.attempts)
     return {
       "spegel.registry": event.registry,
       "spegel.content": event.content,
@@ -212,7 +211,7 @@ export const attempt = (
             Effect.map(Clock.currentTimeNanos, (now) => {
               if (entry.firstByteMillis !== undefined) span.attribute("spegel.first_byte_ms", entry.firstByteMillis)
               span.attribute("spegel.bytes", entry.bytes)
-              span.attribute("spegel.ended", entry.outcome)
+              span.attribute("spegel.ended", Outcome.print(entry.outcome))
               span.end(now, isMiss(exit) ? Exit.void : exit)
             }))
         ),

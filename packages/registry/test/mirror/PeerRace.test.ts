@@ -69,7 +69,7 @@ describe("PeerRace", () => {
       assert.strictEqual(value, asked[1])
       assert.notInclude(asked, "a")
       assert.deepStrictEqual([...open], [value])
-      assert.include(record.failures.join(), "later than another")
+      assert.include(record.failures.join(), "slower than another peer")
       // Where the winner fails after all, the loser is asked again, and nobody else is left then.
       assert.strictEqual((yield* race(0, ({ peer }) => Effect.succeed(peer.id))).value, asked[0])
       assert.instanceOf(yield* Effect.flip(race(0, () => Effect.succeed("never"))), PeerNotFound)
@@ -253,6 +253,6 @@ describe("PeerRace", () => {
       )
       yield* TestClock.adjust("50 millis")
       assert.deepStrictEqual((yield* Fiber.join(asking)).map(({ value }) => value), [others[0]?.id ?? ""])
-      assert.include(record.failures.join(), `${others[1]?.id}:1: later than another`)
+      assert.include(record.failures.join(), `${others[1]?.id}:1: slower than another peer`)
     }))
 })

@@ -10,6 +10,7 @@ import { PeerStalled } from "@spegel-ts/transfer/PeerError"
 import { Duration, Effect, Exit, Option, Pull, Queue, Random, Result, Schedule, Scope, Stream } from "effect"
 import type { Span } from "effect/Tracer"
 import { type PeerError, PeerNotFound, ResolveTimeout, why } from "../../MirrorError.ts"
+import { Outcome } from "../../Outcome.ts"
 import type { AttemptEntry, PullRecord } from "../../PullLog.ts"
 import * as PullSpans from "../../PullSpans.ts"
 import * as RegistryMetrics from "../../RegistryMetrics.ts"
@@ -114,7 +115,7 @@ class Racers {
       memory,
       caution,
       random,
-      onPassedOver: (peer, reason) => this.entryOf(peer, 0, false, `asked after others, if at all: it ${reason}`)
+      onPassedOver: (peer, reason) => this.entryOf(peer, 0, false, Outcome.Deferred({ reason }))
     })
   }
 
@@ -139,7 +140,7 @@ class Racers {
     this.candidates.add(event.peer)
   }
 
-  entryOf(peer: Peer, start: number, hedge: boolean, outcome: string): AttemptEntry {
+  entryOf(peer: Peer, start: number, hedge: boolean, outcome: Outcome): AttemptEntry {
     return this.options.record.begin({
       peer: peer.id,
       address: nameOf(peer),
@@ -192,7 +193,7 @@ const open = Effect.fnUntraced(
     const scope = yield* Scope.fork(racers.whole)
     memory.busy(peer, 1)
     yield* Scope.addFinalizer(scope, Effect.sync(() => memory.busy(peer, -1)))
-    const entry = racers.entryOf(peer, start, hedge, "no answer in time")
+    const entry = racers.entryOf(peer, start, hedge, Outcome.Unanswered())
     const span = yield* PullSpans.attempt(scope, peer, entry)
     return { peer, patienceMillis, scope, entry, span, begun: yield* MonotonicTime.millis } satisfies Attempt
   }
@@ -204,7 +205,7 @@ const run = <A>(attempt: Attempt, use: Use<A>) =>
 const leave = Effect.fnUntraced(
   function*(racers: Racers, { entry, patienceMillis, peer, scope }: Attempt, error: PeerError) {
     const { content, memory, record } = racers.options
-    entry.outcome = why(error)
+    entry.outcome = Outcome.Failed({ reason: why(error) })
     // Its connection is let go of before another is opened.
     yield* Scope.close(scope, Exit.fail(error))
     const now = yield* MonotonicTime.millis
@@ -222,7 +223,7 @@ const leave = Effect.fnUntraced(
 
 /** Another was sooner. */
 const lose = Effect.fnUntraced(function*({ options: { memory } }: Racers, { entry, peer, scope }: Attempt) {
-  entry.outcome = "later than another"
+  entry.outcome = Outcome.SlowerThanAnother()
   memory.lost(peer, yield* MonotonicTime.millis)
   yield* Scope.close(scope, Exit.void)
 })
@@ -357,7 +358,7 @@ const sample = Effect.fnUntraced(function*(racers: Racers, time: Duration.Durati
       onFailure: (error) => leave(racers, attempt, error),
       onSuccess: () =>
         Effect.suspend(() => {
-          attempt.entry.outcome = "asked to compare its speed"
+          attempt.entry.outcome = Outcome.Compared()
           racers.candidates.add(attempt.peer)
           return Scope.close(attempt.scope, Exit.void)
         })
