@@ -27,8 +27,8 @@ import {
 import type { IncomingMessage, ServerResponse } from "node:http"
 import type { Socket } from "node:net"
 import { type Answer, interrupted, sendError, sendJson } from "./Answer.ts"
+import * as ContentId from "./ContentId.ts"
 import type { Handler } from "./HttpListener.ts"
-import type { ContentRequest } from "./internal/mirror/PeerAnswer.ts"
 import * as BasicAuth from "./internal/serve/BasicAuth.ts"
 import { BodyMemory, initialiseMetrics } from "./internal/serve/BodyMemory.ts"
 import { reserveOf } from "./internal/serve/BodyReserve.ts"
@@ -36,7 +36,6 @@ import * as ContentAnswer from "./internal/serve/ContentAnswer.ts"
 import * as LocalContent from "./internal/serve/LocalContent.ts"
 import * as SocketQueues from "./internal/serve/SocketQueues.ts"
 import { TurnAnswers } from "./internal/serve/TurnAnswers.ts"
-import { contentOf } from "./Mirror.ts"
 import { type PullEvent, PullLog, PullRecord } from "./PullLog.ts"
 import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
@@ -184,7 +183,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
   const context = yield* Effect.context()
 
   const countServed = (
-    { mirrored }: ContentRequest,
+    { mirrored }: ContentId.ContentRequest,
     record: PullRecord,
     { source, status }: Answer,
     bytes: number
@@ -357,7 +356,7 @@ interface Times {
 
 /** What a request for content came to. */
 const eventOf = (
-  request: ContentRequest,
+  request: ContentId.ContentRequest,
   record: PullRecord,
   { bytes, reason = "", source, status }: Answer,
   { ended, started, time }: Times
@@ -368,11 +367,11 @@ const eventOf = (
     method: request.method,
     mirrored: request.mirrored,
     registry,
-    content: contentOf(request, {
+    content: ContentId.print(ContentId.of(request, {
       registry,
       repository: request.repository,
       ...(request._tag === "Manifest" && request.reference._tag === "Tag" ? { tag: request.reference.tag } : {})
-    }),
+    })),
     range: request.range,
     source: record.source ?? source,
     status,

@@ -17,13 +17,13 @@ import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Effect, Option } from "effect"
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from "node:http"
 import { type Answer, apiVersion, interrupted, reset } from "../../Answer.ts"
+import * as ContentId from "../../ContentId.ts"
 import * as Mirror from "../../Mirror.ts"
 import type { MirrorError } from "../../MirrorError.ts"
 import type { PullRecord } from "../../PullLog.ts"
 import * as PullSpans from "../../PullSpans.ts"
 import * as RegistryMetrics from "../../RegistryMetrics.ts"
-import type { ContentRequest } from "../mirror/PeerAnswer.ts"
-import * as SelfCheck from "../verify/Scrubber.ts"
+import * as Scrubber from "../verify/Scrubber.ts"
 import { finish, type Recipient, recipientOf, sendBytes, sendFile, whileTaking } from "./BlobBody.ts"
 import type { BodyMemory } from "./BodyMemory.ts"
 import type { BodyKind } from "./BodyReserve.ts"
@@ -41,7 +41,7 @@ export interface ContentOptions extends Mirror.MirrorOptions, UploadAdmission.Up
 
 /** The answer to a request for all of something small, ready to be given again. */
 export interface Repeated {
-  readonly request: ContentRequest
+  readonly request: ContentId.ContentRequest
   readonly digest: Digest.Digest
   readonly headers: OutgoingHttpHeaders
   readonly bytes: Uint8Array
@@ -67,11 +67,11 @@ const headersOf = ({ digest, mediaType, range, size }: Content, length: number):
   ...(Option.isSome(range) ? { "content-range": ByteRange.contentRange(range.value, size) } : {})
 })
 
-const unknownOf = ({ _tag }: ContentRequest) =>
+const unknownOf = ({ _tag }: ContentId.ContentRequest) =>
   _tag === "Blob" ? DistributionError.blobUnknown : DistributionError.manifestUnknown
 
 /** The digest that a request asks by. */
-const digestOf = (request: ContentRequest): Digest.Digest | undefined =>
+const digestOf = (request: ContentId.ContentRequest): Digest.Digest | undefined =>
   request._tag === "Blob"
     ? request.digest
     : request.reference._tag === "Digest"
@@ -84,7 +84,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
   const mirror = yield* Mirror.make(options)
   yield* UploadAdmission.initialise
   const uploads = UploadAdmission.make(options)
-  const selfCheck = yield* SelfCheck.make
+  const scrubber = yield* Scrubber.make
   const small = new SmallContent()
   const transfer = yield* Transfer
 
@@ -105,7 +105,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
   }
 
   /** What held content is answered as. No manifest is held where its type cannot be told: a wrong one breaks the pull. */
-  const mediaTypeOf = (request: ContentRequest, digest: Digest.Digest, name: Option.Option<Reference>) =>
+  const mediaTypeOf = (request: ContentId.ContentRequest, digest: Digest.Digest, name: Option.Option<Reference>) =>
     request._tag === "Blob"
       ? Effect.succeed(MediaType.octetStream)
       : Effect.flatMap(
@@ -115,7 +115,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
 
   /** Looks up what is held. Nested in a request, V8 would keep it and the request until a major collection (`PeerRace`). */
   const find = Effect.fnUntraced(function*(
-    request: ContentRequest,
+    request: ContentId.ContentRequest,
     digest: Digest.Digest,
     name: Option.Option<Reference>
   ) {
@@ -125,16 +125,18 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
   })
 
   /** Memory for a body of some kind; where there is none the client is told to ask another, containerd by 404. */
-  const admit = Effect.fnUntraced(function*(kind: BodyKind, request: ContentRequest, response: ServerResponse) {
-    const { socket } = response
-    if (socket === null || (yield* memory.admit(socket, kind))) return
-    const reason = "spegel-ts: this node's memory for bodies is in use (--max-body-memory)"
-    if (!request.mirrored) {
-      return yield* unknownOf(request)(`${reason}; containerd continues with the upstream registry`)
+  const admit = Effect.fnUntraced(
+    function*(kind: BodyKind, request: ContentId.ContentRequest, response: ServerResponse) {
+      const { socket } = response
+      if (socket === null || (yield* memory.admit(socket, kind))) return
+      const reason = "spegel-ts: this node's memory for bodies is in use (--max-body-memory)"
+      if (!request.mirrored) {
+        return yield* unknownOf(request)(`${reason}; containerd continues with the upstream registry`)
+      }
+      response.setHeader("retry-after", UploadAdmission.retryAfter)
+      return yield* DistributionError.unavailable(`${reason}: ask another`)
     }
-    response.setHeader("retry-after", UploadAdmission.retryAfter)
-    return yield* DistributionError.unavailable(`${reason}: ask another`)
-  })
+  )
 
   const recipient = (response: ServerResponse, record: PullRecord): Effect.Effect<Recipient, BodyInterrupted> =>
     Effect.suspend(() => {
@@ -147,7 +149,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
 
   /** Sends what this node holds. */
   const serveLocal = Effect.fnUntraced(function*(
-    request: ContentRequest,
+    request: ContentId.ContentRequest,
     digest: Digest.Digest,
     name: Option.Option<Reference>,
     response: ServerResponse,
@@ -184,7 +186,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
 
   /** Sends what a peer holds; the response's head goes out with its first byte. */
   const serveMirrored = Effect.fnUntraced(function*(
-    request: ContentRequest,
+    request: ContentId.ContentRequest,
     name: Reference,
     response: ServerResponse,
     record: PullRecord
@@ -193,7 +195,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     const content = yield* Effect.catchTag(
       mirror.fetch(request, name, record, response.req.headers["user-agent"] ?? ""),
       "RangeNotSatisfiable",
-      (error) => outside(response, Mirror.contentOf(request, name))(error)
+      (error) => outside(response, ContentId.print(ContentId.of(request, name)))(error)
     )
     const { body, peer } = content
     const now = yield* MonotonicTime.millis
@@ -226,12 +228,12 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
     )
   }, Effect.scoped)
 
-  const nameOf = (request: ContentRequest, tag?: string): Option.Option<Reference> =>
+  const nameOf = (request: ContentId.ContentRequest, tag?: string): Option.Option<Reference> =>
     Option.map(LocalContent.complete(request), (name) => tag === undefined ? name : { ...name, tag })
 
   /** Answers at once where all of something small is asked for that was read a moment ago. */
   const fromMemory = (
-    request: ContentRequest,
+    request: ContentId.ContentRequest,
     response: ServerResponse,
     record: PullRecord,
     now: number
@@ -252,7 +254,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
   }
 
   const answer = Effect.fnUntraced(function*(
-    request: ContentRequest,
+    request: ContentId.ContentRequest,
     response: ServerResponse,
     record: PullRecord
   ): Effect.fn.Return<Answer, ContentError> {
@@ -267,8 +269,8 @@ export const make = Effect.fn("ContentAnswer.make")(function*(options: ContentOp
       ? Option.fromUndefinedOr(digestOf(request))
       : yield* LocalContent.ifHeld(PullSpans.localLookup(tag)(local.resolve(request, tag)))
     if (request.mirrored && Option.isSome(digest)) {
-      if (response.req.headers[SelfCheck.suspectHeader] === "true") yield* selfCheck.suspect(digest.value)
-      if (yield* selfCheck.isDamaged(digest.value)) {
+      if (response.req.headers[Scrubber.suspectHeader] === "true") yield* scrubber.suspect(digest.value)
+      if (yield* scrubber.isDamaged(digest.value)) {
         return yield* unknown(`spegel-ts: this node's copy of ${digest.value} is damaged`)
       }
     }

@@ -5,7 +5,7 @@
 import type { BlobSource } from "@spegel-ts/content/ContentStore"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import { Effect, Option } from "effect"
-import type { ContentRequest } from "../mirror/PeerAnswer.ts"
+import type { ContentRequest } from "../../ContentId.ts"
 import { ShortMemory } from "./ShortMemory.ts"
 
 /** Larger content is not kept. In bytes. */

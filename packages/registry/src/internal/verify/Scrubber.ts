@@ -19,7 +19,7 @@ import * as ContentHash from "./ContentHash.ts"
 /** Header of a request by which a peer says that it got wrong bytes of the blob that it names. */
 export const suspectHeader = "x-spegel-suspect"
 
-export interface SelfCheck {
+export interface Scrubber {
   /** Has a blob checked in the background, unless it was lately or too many others wait. */
   readonly suspect: (digest: Digest.Digest) => Effect.Effect<void>
   /** Whether a check has found that a blob is not what its digest says, and no later one that it is right again. */
@@ -83,7 +83,7 @@ export const make = Effect.gen(function*() {
     const begun = yield* MonotonicTime.millis
     const source = yield* store.open(digest)
     const copy = yield* copyOf(source)
-    if (yield* ContentHash.matches(digest, chunksOf(source))) yield* markRepaired(digest)
+    if (yield* ContentHash.growing(digest, () => chunksOf(source)).matches) yield* markRepaired(digest)
     else yield* markDamaged(digest, copy)
     yield* Effect.sleep(Duration.millis(((yield* MonotonicTime.millis) - begun) * rest))
   }, Effect.scoped)
@@ -133,7 +133,7 @@ export const make = Effect.gen(function*() {
       if (!(yield* Queue.offer(waiting, digest))) return
       checkedAt.set(digest, now)
     })
-  } satisfies SelfCheck
+  } satisfies Scrubber
 })
 
 const toChunks = async function*(bytes: Uint8Array): AsyncGenerator<Buffer> {
