@@ -39,6 +39,7 @@ import { TurnAnswers } from "./internal/serve/TurnAnswers.ts"
 import { type PullEvent, PullLog, PullRecord } from "./PullLog.ts"
 import * as PullSpans from "./PullSpans.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
+import * as ResolvePolicy from "./ResolvePolicy.ts"
 
 export interface RegistryOptions extends ContentAnswer.ContentOptions {
   /** Asked of every client of `/v2/` where given. */
@@ -51,11 +52,7 @@ export interface RegistryOptions extends ContentAnswer.ContentOptions {
 
 /** What Spegel does, and time limits that keep a pull from waiting longer than a user notices. */
 export const defaults: RegistryOptions = {
-  resolveTimeout: Duration.millis(20),
-  resolveRetries: 3,
-  firstByteTimeout: Duration.seconds(1),
-  hedgeDelay: Duration.millis(50),
-  answerTimeout: Duration.seconds(3),
+  ...ResolvePolicy.defaults,
   verify: "commit",
   verifySize: 4 * 1024 * 1024,
   verifyMemory: 64 * 1024 * 1024,
