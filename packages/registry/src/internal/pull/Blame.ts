@@ -6,7 +6,7 @@ import { Effect, Option } from "effect"
 import * as ContentId from "../../ContentId.ts"
 import * as RegistryMetrics from "../../RegistryMetrics.ts"
 import { nameOf } from "../mirror/PeerAnswer.ts"
-import type { Verdict } from "../verify/CommitWatch.ts"
+import type { Verdict } from "../verify/WatchedDownload.ts"
 import * as AskPeer from "./AskPeer.ts"
 import type { MirrorParts } from "./MirrorParts.ts"
 
