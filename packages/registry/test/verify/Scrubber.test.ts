@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { BlobSource, ContentStore } from "@spegel-ts/content/ContentStore"
 import * as MemoryStore from "@spegel-ts/content/MemoryStore"
 import * as Digest from "@spegel-ts/oci/Digest"
-import * as SelfCheck from "@spegel-ts/registry/internal/verify/Scrubber"
+import * as Scrubber from "@spegel-ts/registry/internal/verify/Scrubber"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Router } from "@spegel-ts/router/Router"
@@ -34,7 +34,7 @@ const setUp = Effect.gen(function*() {
   )
   return yield* Effect.gen(function*() {
     yield* Effect.flatMap(Router, (router) => router.advertise([ContentKey.make(digest)]))
-    const check = yield* SelfCheck.make
+    const check = yield* Scrubber.make
     /** The check reads in the background. */
     const settled = (done: () => boolean) =>
       Effect.promise(() => setTimeout(5)).pipe(Effect.repeat({ until: done, times: 2000 }))
@@ -54,7 +54,7 @@ const setUp = Effect.gen(function*() {
   }).pipe(Effect.provide(yield* Layer.build(layer)))
 })
 
-describe("SelfCheck", () => {
+describe("Scrubber", () => {
   it.effect("finds a damaged blob, and advertises it no more", () =>
     Effect.gen(function*() {
       const { advertised, disk, isDamaged, settled, suspect } = yield* setUp
