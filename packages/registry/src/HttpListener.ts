@@ -10,8 +10,8 @@ import * as Scheduler from "effect/Scheduler"
 import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from "node:http"
 import type { AddressInfo, Socket } from "node:net"
 import type { Duplex } from "node:stream"
-import { ConnectionPlaces, type Place, type PlaceLimits, rests } from "./internal/serve/ConnectionPlaces.ts"
-import * as RequestHead from "./internal/serve/RequestHead.ts"
+import { ConnectionPlaces, type Place, type PlaceLimits, rests } from "./internal/listen/ConnectionPlaces.ts"
+import * as RequestHead from "./internal/listen/RequestHead.ts"
 
 /** The address cannot be listened on. */
 export class ListenFailed extends Data.TaggedError("ListenFailed")<{

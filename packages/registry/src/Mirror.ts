@@ -25,12 +25,12 @@ import { PeerMemory } from "./internal/mirror/PeerMemory.ts"
 import * as PeerRace from "./internal/mirror/PeerRace.ts"
 import { PeerSpeeds } from "./internal/mirror/PeerSpeeds.ts"
 import * as TagElection from "./internal/mirror/TagElection.ts"
+import * as PeerSpans from "./internal/observe/PeerSpans.ts"
+import type { PullRecord } from "./internal/observe/PullRecord.ts"
+import * as RegistryMetrics from "./internal/observe/RegistryMetrics.ts"
 import type { Recipient } from "./internal/serve/BlobBody.ts"
 import * as CommitWatch from "./internal/verify/CommitWatch.ts"
 import { AnswerTimeout, ContentCorrupted, type MirrorError, type PeerError } from "./MirrorError.ts"
-import type { PullRecord } from "./PullLog.ts"
-import * as PullSpans from "./PullSpans.ts"
-import * as RegistryMetrics from "./RegistryMetrics.ts"
 
 export interface MirrorOptions {
   /** How long to wait for a peer to be found while none is being asked. */
@@ -193,7 +193,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
 
     const peers = yield* PeerRace.make({
       content,
-      lookup: (count) => PullSpans.peerLookup(router.lookup(ContentKey.make(content), { count })),
+      lookup: (count) => PeerSpans.peerLookup(router.lookup(ContentKey.make(content), { count })),
       memory,
       caution: circuit.isOpen(yield* MonotonicTime.millis)
         ? `is asked for ${name.registry}, where peers keep requests waiting`
@@ -316,7 +316,7 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
           const body = hashes ? LargeBody.hashed({ digest, size }, to) : LargeBody.passing(offer.range.start, to)
           const watched = yield* Effect.flatMap(download, Fiber.join)
           yield* stream(won, [peer], body, watched).pipe(
-            PullSpans.verification(offer.range.end - offer.range.start, hashes),
+            PeerSpans.verification(offer.range.end - offer.range.start, hashes),
             Effect.tapError(() => countFailure)
           )
         }))

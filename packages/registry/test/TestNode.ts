@@ -2,8 +2,8 @@ import { ContentStore, type Ingest } from "@spegel-ts/content/ContentStore"
 import { MemoryContent } from "@spegel-ts/content/MemoryStore"
 import * as MemoryStore from "@spegel-ts/content/MemoryStore"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
-import type { PlaceLimits } from "@spegel-ts/registry/internal/serve/ConnectionPlaces"
-import * as PullLog from "@spegel-ts/registry/PullLog"
+import type { PlaceLimits } from "@spegel-ts/registry/internal/listen/ConnectionPlaces"
+import { PullLog } from "@spegel-ts/registry/PullLog"
 import { defaults, isProbe, Registry, type RegistryOptions } from "@spegel-ts/registry/Registry"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Router } from "@spegel-ts/router/Router"
@@ -64,7 +64,7 @@ export const startNode = Effect.fnUntraced(function*(
     /** Whose downloads were thrown away. */
     discarded,
     router: Context.get(context, Router),
-    ledger: Context.get(context, PullLog.PullLog)
+    ledger: Context.get(context, PullLog)
   }
 })
 

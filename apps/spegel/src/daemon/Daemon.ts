@@ -5,7 +5,7 @@ import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import type { NodeTaintOptions } from "@spegel-ts/kubernetes/NodeTaint"
 import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
-import * as PullLog from "@spegel-ts/registry/PullLog"
+import { PullLog } from "@spegel-ts/registry/PullLog"
 import * as PullSpans from "@spegel-ts/registry/PullSpans"
 import { isProbe, Registry } from "@spegel-ts/registry/Registry"
 import type { Bootstrap } from "@spegel-ts/router/Bootstrap"
@@ -189,7 +189,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
     yield* Background.keepRunning("news of what is advertised", NodeNews.followAdvertised(tracker.snapshot))
     yield* Background.keepRunning(
       "news of failed pulls",
-      NodeNews.followFailures((yield* PullLog.PullLog).events)
+      NodeNews.followFailures((yield* PullLog).events)
     )
     if (settings.store._tag === "Containerd") {
       const ContainerdWatch = yield* Effect.promise(() => import("../containerd/ContainerdWatch.ts"))
@@ -197,7 +197,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
         containerd: settings.store,
         containerdConfig: settings.containerdConfig,
         configPath: settings.containerdRegistryConfigPath,
-        requests: (yield* PullLog.PullLog).events,
+        requests: (yield* PullLog).events,
         hasPredecessor,
         ready: router.ready,
         filter

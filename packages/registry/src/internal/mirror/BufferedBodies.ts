@@ -11,8 +11,8 @@ import type { ByteSink, Comparison } from "@spegel-ts/transfer/PeerTransport"
 import { Deferred, Effect, Option, type Scope, Semaphore } from "effect"
 import { createHash } from "node:crypto"
 import { ContentCorrupted, type PeerError } from "../../MirrorError.ts"
-import type { AttemptEntry } from "../../PullLog.ts"
-import * as PullSpans from "../../PullSpans.ts"
+import * as PeerSpans from "../observe/PeerSpans.ts"
+import type { AttemptEntry } from "../observe/PullRecord.ts"
 import { nameOf, type Offer } from "./PeerAnswer.ts"
 import { type Share, SharedMemory } from "./SharedMemory.ts"
 
@@ -41,7 +41,7 @@ export interface HeldBodies {
   readonly manifest: (offer: Offer, reading: Reading) => Effect.Effect<Held, PeerError, Scope.Scope>
 }
 
-const checked = ({ size }: Offer) => PullSpans.verification(size, true)
+const checked = ({ size }: Offer) => PeerSpans.verification(size, true)
 
 /** Most manifests are smaller. In bytes. */
 const firstManifestMemory = 16 * 1024

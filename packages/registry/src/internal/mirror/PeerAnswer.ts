@@ -9,7 +9,7 @@ import { type PeerResponse, PeerTransport } from "@spegel-ts/transfer/PeerTransp
 import { Duration, Effect, Option, Result, type Scope } from "effect"
 import { isIPv6 } from "node:net"
 import { type PeerError } from "../../MirrorError.ts"
-import * as PullSpans from "../../PullSpans.ts"
+import * as PeerSpans from "../observe/PeerSpans.ts"
 import * as SelfCheck from "../verify/Scrubber.ts"
 import { maxPatienceMillis } from "./Patience.ts"
 
@@ -74,7 +74,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
     const refused = (reason: string) => new PeerRefused({ peer: nameOf(peer), reason })
     const response = yield* transport.request({
       ...printed,
-      headers: { ...printed.headers, ...(yield* PullSpans.asking(printed)) },
+      headers: { ...printed.headers, ...(yield* PeerSpans.asking(printed)) },
       addresses: peer.addresses,
       port: peer.registryPort,
       patienceMillis: patienceMillis === undefined ? undefined : maxPatienceMillis
@@ -82,7 +82,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
       duration: firstByteMillis,
       orElse: () => Effect.fail(new PeerStalled({ peer: nameOf(peer), waitedMillis: firstByteMillis }))
     }))
-    yield* PullSpans.peerAnswered(response)
+    yield* PeerSpans.peerAnswered(response)
     if (response.status !== (range === undefined ? 200 : 206)) {
       const retryAfterMillis = retryAfter(response)
       return yield* new PeerRefused({

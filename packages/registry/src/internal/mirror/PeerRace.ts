@@ -10,9 +10,9 @@ import { PeerStalled } from "@spegel-ts/transfer/PeerError"
 import { Duration, Effect, Exit, Option, Pull, Queue, Random, Result, Schedule, Scope, Stream } from "effect"
 import type { Span } from "effect/Tracer"
 import { type PeerError, PeerNotFound, ResolveTimeout, why } from "../../MirrorError.ts"
-import type { AttemptEntry, PullRecord } from "../../PullLog.ts"
-import * as PullSpans from "../../PullSpans.ts"
-import * as RegistryMetrics from "../../RegistryMetrics.ts"
+import * as PeerSpans from "../observe/PeerSpans.ts"
+import type { AttemptEntry, PullRecord } from "../observe/PullRecord.ts"
+import * as RegistryMetrics from "../observe/RegistryMetrics.ts"
 import { type Candidate, Candidates } from "./Candidates.ts"
 import { nameOf } from "./PeerAnswer.ts"
 import type { PeerMemory } from "./PeerMemory.ts"
@@ -193,13 +193,13 @@ const open = Effect.fnUntraced(
     memory.busy(peer, 1)
     yield* Scope.addFinalizer(scope, Effect.sync(() => memory.busy(peer, -1)))
     const entry = racers.entryOf(peer, start, hedge, "no answer in time")
-    const span = yield* PullSpans.attempt(scope, peer, entry)
+    const span = yield* PeerSpans.attempt(scope, peer, entry)
     return { peer, patienceMillis, scope, entry, span, begun: yield* MonotonicTime.millis } satisfies Attempt
   }
 )
 
 const run = <A>(attempt: Attempt, use: Use<A>) =>
-  PullSpans.within(attempt.span, use(attempt)).pipe(Scope.provide(attempt.scope))
+  PeerSpans.within(attempt.span, use(attempt)).pipe(Scope.provide(attempt.scope))
 
 const leave = Effect.fnUntraced(
   function*(racers: Racers, { entry, patienceMillis, peer, scope }: Attempt, error: PeerError) {

@@ -11,7 +11,7 @@ import type { FileHandle } from "node:fs/promises"
 import type { ServerResponse } from "node:http"
 import type { Socket } from "node:net"
 import { clientTimeout } from "../../HttpListener.ts"
-import type { BodyMemory } from "./BodyMemory.ts"
+import type { BodyMemory } from "../memory/BodyMemory.ts"
 
 /** Where a body goes, and how much of it has gone. */
 export interface Recipient {

@@ -1,0 +1,149 @@
+/**
+ * Why a request gets no content, and the one place where that is put into words: containerd shows the error of its first
+ * host, this mirror, to the user. What the node does not hold, and no peer can serve, is a 404 and never a 5xx, after which
+ * containerd asks the next host of its hosts.toml.
+ */
+import * as ByteRange from "@spegel-ts/oci/ByteRange"
+import type * as Digest from "@spegel-ts/oci/Digest"
+import * as DistributionError from "@spegel-ts/oci/DistributionError"
+import { Data } from "effect"
+import type { OutgoingHttpHeaders } from "node:http"
+import type { MirrorError } from "../../MirrorError.ts"
+import type { ContentRequest } from "../mirror/PeerAnswer.ts"
+import * as BasicAuth from "./BasicAuth.ts"
+
+/** Refusals of any request. */
+type AnyRefusal = Data.TaggedEnum<{
+  /** The request is not one of the API; the error says what is wrong with it. */
+  Invalid: { readonly error: DistributionError.DistributionError }
+  /** The client gave no credentials, or wrong ones. */
+  Unauthorized: {}
+  /** Referrers are not mirrored. */
+  Referrers: {}
+  /** The node holds nothing of this repository. */
+  RepositoryNotHeld: { readonly repository: string }
+  /** Several registries hold this repository, and the client did not say which one it means. */
+  Ambiguous: { readonly repository: string; readonly registries: ReadonlyArray<string> }
+  /** The node is stopping. */
+  Stopping: {}
+  /** The router has met no other node yet. */
+  Joining: { readonly reason: string | undefined }
+  /** The content store cannot be asked. */
+  StoreUnavailable: { readonly message: string }
+  /** A bug, which was logged. */
+  Defect: {}
+}>
+
+/** Refusals of requests for content. */
+type ContentRefusal = Data.TaggedEnum<{
+  /** A filter leaves this image to upstream. */
+  Filtered: {}
+  /** This node's copy is not what its digest says. */
+  Damaged: { readonly digest: Digest.Digest }
+  /** A peer asked for what this node does not hold. */
+  NotHeld: { readonly wanted: string }
+  /** Without `?ns=` the registry is not known, and no peer can be asked. */
+  NotHeldNoNamespace: { readonly wanted: string }
+  /** Without `?ns=`, no registry is known to hold this tag. */
+  TagNotHeld: { readonly repository: string; readonly tag: string }
+  /** Tags are left to upstream. */
+  TagsNotMirrored: {}
+  /** No peer could serve it. */
+  NoPeer: { readonly error: MirrorError }
+  /** The range lies beyond the end. */
+  RangeOutside: { readonly error: ByteRange.RangeNotSatisfiable; readonly content: string }
+  /** The memory for bodies is in use. */
+  NoMemory: {}
+  /** This node sends as many bodies to peers, or to this peer, as it may. */
+  TooManyUploads: { readonly bound: "all" | "peer"; readonly max: number }
+}>
+
+export type Refusal = AnyRefusal | ContentRefusal
+export const Refusal = Data.taggedEnum<Refusal>()
+
+/** A step of a request ends it with this. */
+export class Refused extends Data.TaggedError("Refused")<{ readonly refusal: Refusal }> {}
+
+/** The error that the client is told. */
+export interface Told {
+  readonly error: DistributionError.DistributionError
+  readonly headers?: OutgoingHttpHeaders
+}
+
+/** When a peer that was refused may ask again, in seconds. */
+const retryAfter: OutgoingHttpHeaders = { "retry-after": "1" }
+
+const toUpstream = "containerd continues with the upstream registry"
+
+/** The words for a refusal. `request` is undefined if the request was not for content. */
+export const tell = (refusal: Refusal, request: ContentRequest | undefined): Told => {
+  const unknown = (message: string): Told => ({
+    error: request?._tag === "Blob"
+      ? DistributionError.blobUnknown(message)
+      : DistributionError.manifestUnknown(message)
+  })
+  const unavailable = (message: string): Told => ({ error: DistributionError.unavailable(message) })
+  switch (refusal._tag) {
+    case "Invalid":
+      return { error: refusal.error }
+    case "Unauthorized":
+      return {
+        error: DistributionError.unauthorized("spegel-ts: this mirror asks for a user name and a password"),
+        headers: { "www-authenticate": BasicAuth.challenge }
+      }
+    case "Referrers":
+      return { error: DistributionError.nameUnknown("spegel-ts: referrers are left to the upstream registry") }
+    case "RepositoryNotHeld":
+      return { error: DistributionError.nameUnknown(`${refusal.repository} is not held by this node`) }
+    case "Ambiguous":
+      return {
+        error: DistributionError.nameUnknown(
+          `${refusal.registries.join(" and ")} both hold ${refusal.repository}: name the registry by ?ns= or in front`
+        )
+      }
+    case "Stopping":
+      return unavailable("the mirror is stopping")
+    case "Joining":
+      return unavailable(
+        `the router is looking for peers${refusal.reason === undefined ? "" : `: ${refusal.reason}`}`
+      )
+    case "StoreUnavailable":
+      return unavailable(`spegel-ts: ${refusal.message}`)
+    case "Defect":
+      return unavailable("spegel-ts: unexpected failure; see the mirror's log")
+    case "Filtered":
+      return unknown("spegel-ts: this image is left to the upstream registry (mirrored registries, filters)")
+    case "Damaged":
+      return unknown(`spegel-ts: this node's copy of ${refusal.digest} is damaged`)
+    case "NotHeld":
+      return unknown(`spegel-ts: this node does not hold ${refusal.wanted}`)
+    case "NotHeldNoNamespace":
+      return unknown(`spegel-ts: this node does not hold ${refusal.wanted}; without ?ns= no peer is asked`)
+    case "TagNotHeld":
+      return unknown(
+        `this node holds ${refusal.repository}:${refusal.tag} of no registry; without ?ns= only local content is served`
+      )
+    case "TagsNotMirrored":
+      return unknown("spegel-ts: tags are left to the upstream registry")
+    case "NoPeer":
+      return unknown(`spegel-ts: ${refusal.error.message}; ${toUpstream}`)
+    case "RangeOutside":
+      return {
+        error: DistributionError.rangeInvalid(`spegel-ts: ${refusal.error.message} of ${refusal.content}`),
+        headers: { "content-range": ByteRange.unsatisfiedRange(refusal.error.size) }
+      }
+    case "NoMemory": {
+      const reason = "spegel-ts: this node's memory for bodies is in use"
+      return request?.mirrored === true
+        ? { ...unavailable(`${reason}: ask another peer`), headers: retryAfter }
+        : unknown(`${reason}; ${toUpstream}`)
+    }
+    case "TooManyUploads": {
+      const whom = refusal.bound === "all" ? "peers" : "this peer"
+      return {
+        ...unavailable(`spegel-ts: this node sends ${refusal.max} bodies to ${whom}, and no more: ask another peer`),
+        headers: retryAfter
+      }
+    }
+  }
+}
