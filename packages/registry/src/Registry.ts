@@ -6,6 +6,7 @@
  */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { ContentStore } from "@spegel-ts/content/ContentStore"
+import type { DistributionError } from "@spegel-ts/oci/DistributionError"
 import type { Router } from "@spegel-ts/router/Router"
 import type { PeerTransport } from "@spegel-ts/transfer/PeerTransport"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
@@ -22,6 +23,7 @@ import * as RequestSpans from "./internal/observe/RequestSpans.ts"
 import type { ContentOptions } from "./internal/serve/ContentAnswer.ts"
 import * as Endpoints from "./internal/serve/Endpoints.ts"
 import { HotContent } from "./internal/serve/HotContent.ts"
+import * as Refusal from "./internal/serve/Refusal.ts"
 import * as RegistryRequest from "./internal/serve/RegistryRequest.ts"
 import * as Responder from "./internal/serve/Responder.ts"
 import { TurnAnswers } from "./internal/serve/TurnAnswers.ts"
@@ -58,8 +60,15 @@ export const defaults: RegistryOptions = {
   maxBodyMemory: 96 * 1024 * 1024
 }
 
-/** Whether a request asks how the node is. `HttpListener` answers such requests however busy the node is. */
-export const isProbe: (request: IncomingMessage) => boolean = RegistryRequest.isProbe
+/**
+ * For `HttpListener`: what a request beyond the bounds of connections is told. Probes are answered nevertheless, peers are
+ * told to ask another node (503), and containerd continues with upstream (404).
+ */
+export const whenCrowded = (incoming: IncomingMessage): DistributionError | undefined => {
+  if (RegistryRequest.isProbe(incoming)) return undefined
+  const byPeer = incoming.url?.startsWith("/v2/") !== true || RegistryRequest.isFromPeer(incoming)
+  return Refusal.tell(Refusal.Refusal.TooManyConnections({ byPeer }), undefined).error
+}
 
 export class Registry extends Context.Service<Registry, {
   /** Answers one request. Every error has the JSON body that the OCI distribution specification gives errors. */

@@ -4,7 +4,7 @@ import * as MemoryStore from "@spegel-ts/content/MemoryStore"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
 import type { PlaceLimits } from "@spegel-ts/registry/internal/listen/ConnectionPlaces"
 import { PullLog } from "@spegel-ts/registry/PullLog"
-import { defaults, isProbe, Registry, type RegistryOptions } from "@spegel-ts/registry/Registry"
+import { defaults, Registry, type RegistryOptions, whenCrowded } from "@spegel-ts/registry/Registry"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Router } from "@spegel-ts/router/Router"
 import { PeerTransport } from "@spegel-ts/transfer/PeerTransport"
@@ -50,7 +50,7 @@ export const startNode = Effect.fnUntraced(function*(
     host: Option.some(address),
     port: 0,
     handler: Context.get(context, Registry).handler,
-    isProbe,
+    whenCrowded,
     ...(options?.connections === undefined ? {} : { connections: options.connections }),
     grace: Duration.seconds(1)
   }).pipe(Effect.provideService(Random.Random, firstOfAll))

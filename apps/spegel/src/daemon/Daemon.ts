@@ -7,7 +7,7 @@ import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
 import { PullLog } from "@spegel-ts/registry/PullLog"
 import * as PullSpans from "@spegel-ts/registry/PullSpans"
-import { isProbe, Registry } from "@spegel-ts/registry/Registry"
+import { Registry, whenCrowded } from "@spegel-ts/registry/Registry"
 import type { Bootstrap } from "@spegel-ts/router/Bootstrap"
 import * as HttpDocument from "@spegel-ts/router/HttpDocument"
 import { Identity, isKept, type Owner } from "@spegel-ts/router/Identity"
@@ -172,7 +172,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
       })
     }
     yield* Effect.forkScoped(tracker.run)
-    yield* HttpListener.listen({ ...settings.registryAddr, handler: registry.handler, isProbe, grace })
+    yield* HttpListener.listen({ ...settings.registryAddr, handler: registry.handler, whenCrowded, grace })
     const router = yield* Router
     yield* Effect.addFinalizer(() =>
       Retirement.retire({ delay: settings.shutdownDelay, unready: registry.retire, leave: router.leave })

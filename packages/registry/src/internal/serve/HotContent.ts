@@ -4,13 +4,13 @@
  */
 import type { BlobSource } from "@spegel-ts/content/ContentStore"
 import type * as Digest from "@spegel-ts/oci/Digest"
-import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
 import { Effect, Option } from "effect"
 import type { IncomingMessage, OutgoingHttpHeaders } from "node:http"
 import type { ContentRequest } from "../mirror/PeerAnswer.ts"
 import * as Answer from "./Answer.ts"
 import * as Pull from "./Pull.ts"
+import { isFromPeer } from "./RegistryRequest.ts"
 import { TtlCache } from "./TtlCache.ts"
 
 /** Larger content is not kept. In bytes. */
@@ -87,9 +87,9 @@ export class HotContent {
    * The last answer to the same target, if it is less than a second old and the client is no peer and asks for the whole.
    * Told from the unparsed request: most requests of a busy moment are such.
    */
-  repeat({ headers, method, url = "" }: IncomingMessage, now: number): Repeated | undefined {
-    if (method !== "GET" || headers.range !== undefined) return undefined
-    if (headers[DistributionRequest.mirroredHeader] !== undefined) return undefined
+  repeat(incoming: IncomingMessage, now: number): Repeated | undefined {
+    const { headers, method, url = "" } = incoming
+    if (method !== "GET" || headers.range !== undefined || isFromPeer(incoming)) return undefined
     const known = this.#repeated.get(url, now)
     // Not for longer than the bytes are kept.
     return known !== undefined && this.#kept.get(keyOf(known.request, known.digest), now)?.bytes === known.bytes

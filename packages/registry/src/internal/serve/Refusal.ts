@@ -32,6 +32,8 @@ type AnyRefusal = Data.TaggedEnum<{
   StoreUnavailable: { readonly message: string }
   /** A bug, which was logged. */
   Defect: {}
+  /** This node holds as many connections as it may. */
+  TooManyConnections: { readonly byPeer: boolean }
 }>
 
 /** Refusals of requests for content. */
@@ -75,14 +77,13 @@ const retryAfter: OutgoingHttpHeaders = { "retry-after": "1" }
 
 const toUpstream = "containerd continues with the upstream registry"
 
+type Unknown = (message: string) => Told
+
+const unavailable = (message: string): Told => ({ error: DistributionError.unavailable(message) })
+const nameUnknown = (message: string): Told => ({ error: DistributionError.nameUnknown(message) })
+
 /** The words for a refusal. `request` is undefined if the request was not for content. */
 export const tell = (refusal: Refusal, request: ContentRequest | undefined): Told => {
-  const unknown = (message: string): Told => ({
-    error: request?._tag === "Blob"
-      ? DistributionError.blobUnknown(message)
-      : DistributionError.manifestUnknown(message)
-  })
-  const unavailable = (message: string): Told => ({ error: DistributionError.unavailable(message) })
   switch (refusal._tag) {
     case "Invalid":
       return { error: refusal.error }
@@ -92,25 +93,42 @@ export const tell = (refusal: Refusal, request: ContentRequest | undefined): Tol
         headers: { "www-authenticate": BasicAuth.challenge }
       }
     case "Referrers":
-      return { error: DistributionError.nameUnknown("spegel-ts: referrers are left to the upstream registry") }
+      return nameUnknown("spegel-ts: referrers are left to the upstream registry")
     case "RepositoryNotHeld":
-      return { error: DistributionError.nameUnknown(`${refusal.repository} is not held by this node`) }
-    case "Ambiguous":
-      return {
-        error: DistributionError.nameUnknown(
-          `${refusal.registries.join(" and ")} both hold ${refusal.repository}: name the registry by ?ns= or in front`
-        )
-      }
+      return nameUnknown(`${refusal.repository} is not held by this node`)
+    case "Ambiguous": {
+      const registries = refusal.registries.join(" and ")
+      return nameUnknown(
+        `${registries} both hold ${refusal.repository}: put the registry in front, or give it as ?ns=`
+      )
+    }
     case "Stopping":
       return unavailable("the mirror is stopping")
     case "Joining":
-      return unavailable(
-        `the router is looking for peers${refusal.reason === undefined ? "" : `: ${refusal.reason}`}`
-      )
+      return unavailable(`the router is looking for peers${refusal.reason === undefined ? "" : `: ${refusal.reason}`}`)
     case "StoreUnavailable":
       return unavailable(`spegel-ts: ${refusal.message}`)
     case "Defect":
       return unavailable("spegel-ts: unexpected failure; see the mirror's log")
+    case "TooManyConnections": {
+      const message = "spegel-ts: this node holds as many connections as it may; ask another"
+      // Only a 404 makes containerd ask upstream.
+      return refusal.byPeer ? unavailable(message) : nameUnknown(message)
+    }
+    default:
+      return tellContent(
+        refusal,
+        request?.mirrored === true,
+        request?._tag === "Blob"
+          ? (message) => ({ error: DistributionError.blobUnknown(message) })
+          : (message) => ({ error: DistributionError.manifestUnknown(message) })
+      )
+  }
+}
+
+/** `unknown` makes a 404. */
+const tellContent = (refusal: ContentRefusal, toPeer: boolean, unknown: Unknown): Told => {
+  switch (refusal._tag) {
     case "Filtered":
       return unknown("spegel-ts: this image is left to the upstream registry (mirrored registries, filters)")
     case "Damaged":
@@ -121,7 +139,7 @@ export const tell = (refusal: Refusal, request: ContentRequest | undefined): Tol
       return unknown(`spegel-ts: this node does not hold ${refusal.wanted}; without ?ns= no peer is asked`)
     case "TagNotHeld":
       return unknown(
-        `this node holds ${refusal.repository}:${refusal.tag} of no registry; without ?ns= only local content is served`
+        `no registry's ${refusal.repository}:${refusal.tag} is held by this node; without ?ns= only local content is served`
       )
     case "TagsNotMirrored":
       return unknown("spegel-ts: tags are left to the upstream registry")
@@ -134,14 +152,14 @@ export const tell = (refusal: Refusal, request: ContentRequest | undefined): Tol
       }
     case "NoMemory": {
       const reason = "spegel-ts: this node's memory for bodies is in use"
-      return request?.mirrored === true
-        ? { ...unavailable(`${reason}: ask another peer`), headers: retryAfter }
+      return toPeer
+        ? { ...unavailable(`${reason}: ask another`), headers: retryAfter }
         : unknown(`${reason}; ${toUpstream}`)
     }
     case "TooManyUploads": {
       const whom = refusal.bound === "all" ? "peers" : "this peer"
       return {
-        ...unavailable(`spegel-ts: this node sends ${refusal.max} bodies to ${whom}, and no more: ask another peer`),
+        ...unavailable(`spegel-ts: this node already sends ${refusal.max} bodies to ${whom}, its limit: ask another`),
         headers: retryAfter
       }
     }

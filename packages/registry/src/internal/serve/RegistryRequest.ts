@@ -43,6 +43,10 @@ const probeOf = (url: string): RegistryRequest | undefined => {
 
 export const isProbe = ({ url = "" }: IncomingMessage): boolean => probeOf(url) !== undefined
 
+/** Whether a peer sent a request, for a decision that is made before it is parsed. */
+export const isFromPeer = ({ headers }: IncomingMessage): boolean =>
+  headers[DistributionRequest.mirroredHeader] !== undefined
+
 export const parse = ({ headers, method = "", url = "" }: IncomingMessage): RegistryRequest => {
   const probe = probeOf(url)
   if (probe !== undefined) return probe
