@@ -1,5 +1,6 @@
 /** A log of the last requests for content, in memory: which peers were asked, who served, how much, how fast, why not. */
 import { Context, Effect, Layer, PubSub, Stream } from "effect"
+import * as Outcome from "./Outcome.ts"
 
 /** One peer that was asked, or was passed over for a reason. */
 export interface Attempt {
@@ -14,8 +15,7 @@ export interface Attempt {
   readonly firstByteMillis: number | undefined
   /** Body bytes taken from it. */
   readonly bytes: number
-  /** `served`, or why it was left or not asked. */
-  readonly outcome: string
+  readonly outcome: Outcome.Outcome
 }
 
 /** One finished request. */
@@ -50,6 +50,16 @@ export interface PullEvent {
   /** Why there was no answer, or only a part of it; empty if all went well. */
   readonly reason: string
 }
+
+/** The peers that did not serve, and why, in words. */
+export const failuresOf = (attempts: ReadonlyArray<Attempt>): ReadonlyArray<string> =>
+  attempts.flatMap(({ address, outcome }) => outcome._tag === "Served" ? [] : [`${address}: ${Outcome.print(outcome)}`])
+
+/** The request as JSON shows it: what became of its peers in words. */
+export const printed = (event: PullEvent) => ({
+  ...event,
+  attempts: event.attempts.map((attempt) => ({ ...attempt, outcome: Outcome.print(attempt.outcome) }))
+})
 
 const capacity = 512
 

@@ -28,6 +28,7 @@ import * as RegistryRequest from "./internal/serve/RegistryRequest.ts"
 import * as Responder from "./internal/serve/Responder.ts"
 import { TurnAnswers } from "./internal/serve/TurnAnswers.ts"
 import type { PullLog } from "./PullLog.ts"
+import * as ResolvePolicy from "./ResolvePolicy.ts"
 
 export interface RegistryOptions extends ContentOptions {
   /** The credentials that every client of `/v2/` has to give; none for open access. */
@@ -40,11 +41,7 @@ export interface RegistryOptions extends ContentOptions {
 
 /** Spegel's defaults, and time limits that keep a pull from waiting longer than a user notices. */
 export const defaults: RegistryOptions = {
-  resolveTimeout: Duration.millis(20),
-  resolveRetries: 3,
-  firstByteTimeout: Duration.seconds(1),
-  hedgeDelay: Duration.millis(50),
-  answerTimeout: Duration.seconds(3),
+  ...ResolvePolicy.defaults,
   verify: "commit",
   verifySize: 4 * 1024 * 1024,
   verifyMemory: 64 * 1024 * 1024,

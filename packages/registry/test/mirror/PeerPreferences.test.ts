@@ -1,6 +1,7 @@
 /** What a mirror remembers of its peers decides whom it asks first, and keeps it from nobody but liars. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
+import * as Outcome from "@spegel-ts/registry/Outcome"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Duration, Effect, Schedule } from "effect"
@@ -44,7 +45,7 @@ describe("what is remembered of peers", () => {
           get(`${node.url}/v2/team/app/blobs/${digests[index]}?ns=${registry}`),
           Effect.map(eventOf(node, digests[index]), ({ attempts, status }) => [
             status,
-            attempts.map(({ outcome }) => outcome).join()
+            attempts.map(({ outcome }) => Outcome.print(outcome)).join()
           ])
         )
       for (const index of [0, 1]) assert.deepStrictEqual(yield* fetchBlob(index), [404, "no byte for 400 ms"])
@@ -86,7 +87,7 @@ describe("what is remembered of peers", () => {
       // The third spends what time others may take; the fourth shows that none is left.
       for (const digest of frozen) assert.strictEqual((yield* get(blobUrl(node.url, digest))).status, 404)
       const { attempts } = yield* eventOf(node, frozen[3])
-      assert.deepStrictEqual(attempts.map(({ outcome }) => outcome), [
+      assert.deepStrictEqual(attempts.map(({ outcome }) => Outcome.print(outcome)), [
         `asked after others, if at all: it is asked for ${ns}, where peers keep requests waiting`
       ])
       assert.isTrue((yield* get(blobUrl(node.url, largeDigest))).body.equals(large))

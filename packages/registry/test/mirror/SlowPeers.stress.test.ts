@@ -2,6 +2,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
+import * as Outcome from "@spegel-ts/registry/Outcome"
+import type { Attempt } from "@spegel-ts/registry/PullLog"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Duration, Effect, Fiber, Schedule } from "effect"
 import type { Socket } from "node:net"
@@ -18,6 +20,8 @@ const headersOf = (body: Buffer, digest: string = Digest.ofBytes(body)) => [
   `content-type: ${MediaType.imageIndex}`,
   `docker-content-digest: ${digest}`
 ]
+
+const reasonOf = (attempt: Attempt | undefined) => attempt === undefined ? "" : Outcome.print(attempt.outcome)
 
 /** How a registry answers HEAD and GET of a manifest. */
 const answer = (body: Buffer, asked: string): Buffer => {
@@ -82,7 +86,7 @@ describe("manifests", () => {
         Effect.filterOrFail((events) => events.length === 2, () => "not yet"),
         Effect.retry({ schedule: Schedule.spaced("10 millis"), times: 200 })
       )
-      assert.deepStrictEqual(last?.attempts.map(({ outcome }) => outcome), [
+      assert.deepStrictEqual(last?.attempts.map(({ outcome }) => Outcome.print(outcome)), [
         "asked after others, if at all: it was too slow a moment ago",
         "no byte for 250 ms"
       ])
@@ -103,8 +107,10 @@ describe("manifests", () => {
         assert.isTrue((yield* get(manifestUrl(node.url, "v1"))).body.equals(manifest))
       }
       assert.isAtLeast(late.requests.length, 1)
-      const outcomes = (yield* node.ledger.recent).flatMap(({ attempts }) => attempts.map(({ outcome }) => outcome))
-      assert.include(outcomes, "later than another")
+      const outcomes = (yield* node.ledger.recent).flatMap(({ attempts }) =>
+        attempts.map(({ outcome }) => Outcome.print(outcome))
+      )
+      assert.include(outcomes, "slower than another peer")
       assert.notInclude(outcomes.join(), "asked after others")
     }))
 
@@ -232,8 +238,8 @@ describe("a layer", () => {
       assert.isTrue(pulled.body.equals(layers[1] ?? Buffer.alloc(0)))
       // Who is late may be asked beside another, and be left for it.
       const [slow, next] = (yield* attemptsOf(node, second)).filter(({ bytes }) => bytes > 0)
-      assert.match(slow?.outcome ?? "", /^only \d+ bytes per second, where others gave \d+$/)
-      assert.deepStrictEqual([next?.outcome, next?.start], ["served", slow?.bytes])
+      assert.match(reasonOf(slow), /^only \d+ bytes per second, where others gave \d+$/)
+      assert.deepStrictEqual([next?.outcome._tag, next?.start], ["Served", slow?.bytes])
     }))
 
   it.live("of a peer that crawls is compared with another's, where nothing is known of any", () =>
@@ -242,10 +248,10 @@ describe("a layer", () => {
       assert.isTrue((yield* get(blobUrl(node.url, second))).body.equals(layers[1] ?? Buffer.alloc(0)))
       assert.isAtLeast(peers[1]?.requests.length ?? 0, 1)
       const attempts = yield* attemptsOf(node, second)
-      assert.isTrue(attempts.some(({ outcome }) => outcome === "asked to compare its speed"))
+      assert.isTrue(attempts.some(({ outcome }) => outcome._tag === "Compared"))
       const [slow, next] = attempts.filter(({ bytes }) => bytes > 0)
-      assert.match(slow?.outcome ?? "", /^only \d+ bytes per second, where others gave \d+$/)
-      assert.deepStrictEqual([next?.outcome, next?.start], ["served", slow?.bytes])
+      assert.match(reasonOf(slow), /^only \d+ bytes per second, where others gave \d+$/)
+      assert.deepStrictEqual([next?.outcome._tag, next?.start], ["Served", slow?.bytes])
     }))
 
   it.live("stays with the only peer that has it, and with one of several where all are slow", () =>
@@ -256,7 +262,7 @@ describe("a layer", () => {
         yield* get(blobUrl(node.url, first))
         assert.isTrue((yield* get(blobUrl(node.url, second))).body.equals(layers[1] ?? Buffer.alloc(0)))
         const [only, ...more] = (yield* attemptsOf(node, second)).filter(({ bytes }) => bytes > 0)
-        assert.deepStrictEqual([only?.outcome, more], ["served", []])
+        assert.deepStrictEqual([only?.outcome._tag, more], ["Served", []])
       }
     }))
 })

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
+import * as Outcome from "@spegel-ts/registry/Outcome"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Clock, Duration, Effect } from "effect"
@@ -95,7 +96,9 @@ describe("a wall clock", () => {
               yield* get(urlOf(node.url, index))
               assert.strictEqual(peers[index]?.requests.length, 1)
               const [event] = yield* node.ledger.recent
-              return event?.attempts.some(({ outcome }) => outcome.includes("where peers keep requests waiting"))
+              return event?.attempts.some(({ outcome }) =>
+                Outcome.print(outcome).includes("where peers keep requests waiting")
+              )
             })
           for (const index of [0, 1]) assert.isFalse(yield* isCautious(index))
           set(by)

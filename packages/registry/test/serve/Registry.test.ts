@@ -381,7 +381,7 @@ describe("Registry, content of peers", () => {
         const [event] = yield* untilRecorded(ledger, 1)
         const attempt = event?.attempts.find(({ address }) => address.startsWith("127.0.0.4:"))
         assert.isDefined(attempt)
-        assert.notStrictEqual(attempt?.outcome, "served")
+        assert.notStrictEqual(attempt?.outcome._tag, "Served")
         assert.strictEqual((attempt?.bytes ?? 0) > 0, inBody)
       }))
   }

@@ -9,6 +9,7 @@ import {
 import * as MemoryStore from "@spegel-ts/content/MemoryStore"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as CommitWatch from "@spegel-ts/registry/internal/verify/CommitWatch"
+import type { Verdict } from "@spegel-ts/registry/internal/verify/WatchedDownload"
 import type { FileWriter } from "@spegel-ts/transfer/FileLease"
 import { Effect, Exit, Option, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
@@ -115,7 +116,7 @@ const start = Effect.gen(function*() {
         })
     })
   )
-  const told = (verdict: CommitWatch.Verdict) =>
+  const told = (verdict: Verdict) =>
     Effect.sync(() => {
       const liar = verdict._tag === "Wrong"
         ? `, liar ${Option.match(verdict.liar, { onNone: () => "unknown", onSome: ({ id }) => id })}`

@@ -2,11 +2,10 @@
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { type Clock, Effect, LogLevel, Option } from "effect"
 import type { IncomingMessage, ServerResponse } from "node:http"
-import { contentOf } from "../../Mirror.ts"
+import * as ContentId from "../../ContentId.ts"
 import { type PullEvent, PullLog } from "../../PullLog.ts"
-import type { ContentRequest } from "../mirror/PeerAnswer.ts"
 import * as Answer from "../serve/Answer.ts"
-import { tagOf } from "../serve/Pull.ts"
+import { tagOf } from "../serve/ContentExchange.ts"
 import { handlerOf, type RegistryRequest } from "../serve/RegistryRequest.ts"
 import { PullRecord } from "./PullRecord.ts"
 import * as RegistryMetrics from "./RegistryMetrics.ts"
@@ -31,7 +30,7 @@ interface Times {
 }
 
 const eventOf = (
-  request: ContentRequest,
+  request: ContentId.ContentRequest,
   record: PullRecord,
   answer: Answer.Answer,
   { ended, started, time }: Times
@@ -43,11 +42,11 @@ const eventOf = (
     method: request.method,
     mirrored: request.mirrored,
     registry,
-    content: contentOf(request, {
+    content: ContentId.print(ContentId.of(request, {
       registry,
       repository: request.repository,
       ...(tag === undefined ? {} : { tag })
-    }),
+    })),
     range: request.range,
     source: record.source ?? Answer.sourceOf(answer),
     status: Answer.statusOf(answer),
@@ -80,7 +79,12 @@ export const make = Effect.gen(function*() {
   }
 
   /** Counts content that was sent. An interrupted body counts with what the client took of it. */
-  const countServed = ({ mirrored }: ContentRequest, record: PullRecord, answer: Answer.Answer, bytes: number) => {
+  const countServed = (
+    { mirrored }: ContentId.ContentRequest,
+    record: PullRecord,
+    answer: Answer.Answer,
+    bytes: number
+  ) => {
     if (answer._tag === "Refused") return
     RegistryMetrics.servedUnsafe({
       source: isFromPeer(record, answer) ? "peer" : "local",
@@ -90,7 +94,13 @@ export const make = Effect.gen(function*() {
     }, context)
   }
 
-  const pulled = (request: ContentRequest, event: PullEvent, ended: Ended, answer: Answer.Answer, sent: number) =>
+  const pulled = (
+    request: ContentId.ContentRequest,
+    event: PullEvent,
+    ended: Ended,
+    answer: Answer.Answer,
+    sent: number
+  ) =>
     RequestSpans.pulled(event).pipe(
       Effect.andThen(Effect.sync(() => countServed(request, ended.record, answer, sent))),
       Effect.andThen(log.record(event)),
@@ -123,7 +133,7 @@ export const make = Effect.gen(function*() {
       }),
 
     /** A request was answered again with so many bytes, at once and without spans. */
-    repeatedUnsafe: (request: ContentRequest, bytes: number, clock: Clock.Clock): void => {
+    repeatedUnsafe: (request: ContentId.ContentRequest, bytes: number, clock: Clock.Clock): void => {
       const now = MonotonicTime.millisUnsafe(clock)
       const answer: Answer.Answer = { _tag: "Served", status: 200, bytes, source: Answer.local }
       const times = { time: clock.currentTimeMillisUnsafe(), started: now, ended: now }

@@ -7,6 +7,7 @@ import type { PeerResponse } from "@spegel-ts/transfer/PeerTransport"
 import { Clock, Effect, Exit, Option, Scope, Stream } from "effect"
 import * as HttpTraceContext from "effect/http/HttpTraceContext"
 import * as Tracer from "effect/Tracer"
+import * as Outcome from "../../Outcome.ts"
 import { spans } from "../../PullSpans.ts"
 import type { AttemptEntry } from "./PullRecord.ts"
 import { annotate, whereRecorded, whereTraced } from "./Recording.ts"
@@ -60,7 +61,7 @@ export const attempt = (
             Effect.map(Clock.currentTimeNanos, (now) => {
               if (entry.firstByteMillis !== undefined) span.attribute("spegel.first_byte_ms", entry.firstByteMillis)
               span.attribute("spegel.bytes", entry.bytes)
-              span.attribute("spegel.ended", entry.outcome)
+              span.attribute("spegel.ended", Outcome.print(entry.outcome))
               span.end(now, isMiss(exit) ? Exit.void : exit)
             }))
         ),

@@ -1,16 +1,12 @@
 /** What a request for content has done so far. The steps of the request write it; the log reads it when the request ends. */
 import type { Progress } from "@spegel-ts/transfer/Progress"
-import type { Attempt } from "../../PullLog.ts"
+import { type Attempt, failuresOf } from "../../PullLog.ts"
 
 /** The number of attempts kept for one request. */
 const maxAttempts = 32
 
 /** An attempt under way. */
 export type AttemptEntry = { -readonly [K in keyof Attempt]: Attempt[K] }
-
-/** The peers that did not serve, and why. */
-export const failuresOf = (attempts: ReadonlyArray<Attempt>): ReadonlyArray<string> =>
-  attempts.flatMap(({ address, outcome }) => outcome === "served" ? [] : [`${address}: ${outcome}`])
 
 export class PullRecord {
   peersSeen = 0

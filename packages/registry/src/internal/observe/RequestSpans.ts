@@ -5,10 +5,9 @@ import { Effect, Option, Result } from "effect"
 import * as Headers from "effect/http/Headers"
 import * as HttpTraceContext from "effect/http/HttpTraceContext"
 import type { IncomingMessage, ServerResponse } from "node:http"
-import type { PullEvent } from "../../PullLog.ts"
+import { failuresOf, type PullEvent } from "../../PullLog.ts"
 import { spans } from "../../PullSpans.ts"
 import * as Answer from "../serve/Answer.ts"
-import { failuresOf } from "./PullRecord.ts"
 import { annotate, inSpan, whereRecorded, whereTraced } from "./Recording.ts"
 
 /** The endpoint without names, so that there are few; `/v2/` for all that is no endpoint. */

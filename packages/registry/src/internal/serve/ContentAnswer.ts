@@ -15,11 +15,11 @@ import * as RegistryMetrics from "../observe/RegistryMetrics.ts"
 import * as RequestSpans from "../observe/RequestSpans.ts"
 import * as Scrubber from "../verify/Scrubber.ts"
 import type { Answer } from "./Answer.ts"
+import * as ContentExchange from "./ContentExchange.ts"
 import type { HotContent } from "./HotContent.ts"
 import * as LocalAnswer from "./LocalAnswer.ts"
 import * as LocalContent from "./LocalContent.ts"
 import * as MirroredAnswer from "./MirroredAnswer.ts"
-import * as Pull from "./Pull.ts"
 import { Refusal, Refused } from "./Refusal.ts"
 import type { ContentAsked } from "./RegistryRequest.ts"
 import * as UploadAdmission from "./UploadAdmission.ts"
@@ -49,10 +49,10 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
   const serveMirrored = MirroredAnswer.make({ mirror, memory })
 
   /** The digest that is asked for, or that the tag points to here; none if this node does not know. */
-  const digestOf = ({ request }: Pull.Pull) => {
-    const tag = Pull.tagOf(request)
+  const digestOf = ({ request }: ContentExchange.ContentExchange) => {
+    const tag = ContentExchange.tagOf(request)
     return tag === undefined
-      ? Effect.succeed(Option.fromUndefinedOr(Pull.digestOf(request)))
+      ? Effect.succeed(Option.fromUndefinedOr(ContentExchange.digestOf(request)))
       : LocalContent.ifHeld(RequestSpans.localLookup(tag)(local.resolve(request, tag)))
   }
 
@@ -64,11 +64,11 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
 
   /** The full name to ask peers by, or why they are not asked. */
   const nameForPeers = (
-    { request }: Pull.Pull,
+    { request }: ContentExchange.ContentExchange,
     digest: Option.Option<Digest.Digest>,
     name: Option.Option<Reference>
   ): Effect.Effect<Reference, Refused> => {
-    const tag = Pull.tagOf(request)
+    const tag = ContentExchange.tagOf(request)
     const wanted = `${Option.getOrElse(digest, () => tag ?? "")}${request._tag === "Manifest" ? " as a manifest" : ""}`
     const refuse = (refusal: Refusal) => Effect.fail(new Refused({ refusal }))
     if (request.mirrored) return refuse(Refusal.NotHeld({ wanted }))
@@ -77,30 +77,30 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
     return Effect.succeed(name.value)
   }
 
-  const askPeers = (pull: Pull.Pull, name: Reference, userAgent: string) => {
+  const askPeers = (exchange: ContentExchange.ContentExchange, name: Reference, userAgent: string) => {
     const count = (hit: boolean) => RegistryMetrics.mirrored(name.registry, hit)
     const noPeer = (error: MirrorError) =>
       Effect.andThen(count(false), Effect.fail(new Refused({ refusal: Refusal.NoPeer({ error }) })))
-    return serveMirrored(pull, name, userAgent).pipe(
+    return serveMirrored(exchange, name, userAgent).pipe(
       Effect.tap((answer) => count(answer._tag === "Served")),
       // A client that leaves while a peer serves has what it wants, as containerd when it fetches a layer in parts.
-      Effect.onInterrupt(() => pull.record.source === undefined ? Effect.void : count(true)),
+      Effect.onInterrupt(() => exchange.record.source === undefined ? Effect.void : count(true)),
       Effect.catchTag(["PeerNotFound", "ResolveTimeout", "AnswerTimeout"], noPeer)
     )
   }
 
   return Effect.fnUntraced(function*(
-    pull: Pull.Pull,
+    exchange: ContentExchange.ContentExchange,
     { suspected, userAgent }: ContentAsked
   ): Effect.fn.Return<Answer, ContentError> {
-    const name = Pull.nameOf(pull.request)
+    const name = ContentExchange.nameOf(exchange.request)
     if (Option.exists(name, (name) => !options.filter(name))) return yield* new Refused({ refusal: Refusal.Filtered() })
-    const digest = yield* digestOf(pull)
+    const digest = yield* digestOf(exchange)
     if (Option.isSome(digest)) {
-      if (pull.request.mirrored) yield* checkDamage(digest.value, suspected)
-      const served = yield* LocalContent.ifHeld(serveLocal(pull, digest.value, name))
+      if (exchange.request.mirrored) yield* checkDamage(digest.value, suspected)
+      const served = yield* LocalContent.ifHeld(serveLocal(exchange, digest.value, name))
       if (Option.isSome(served)) return served.value
     }
-    return yield* askPeers(pull, yield* nameForPeers(pull, digest, name), userAgent)
+    return yield* askPeers(exchange, yield* nameForPeers(exchange, digest, name), userAgent)
   })
 })

@@ -7,9 +7,9 @@ import type * as Digest from "@spegel-ts/oci/Digest"
 import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
 import { Effect, Option } from "effect"
 import type { IncomingMessage, OutgoingHttpHeaders } from "node:http"
-import type { ContentRequest } from "../mirror/PeerAnswer.ts"
+import type { ContentRequest } from "../../ContentId.ts"
 import * as Answer from "./Answer.ts"
-import * as Pull from "./Pull.ts"
+import * as ContentExchange from "./ContentExchange.ts"
 import { isFromPeer } from "./RegistryRequest.ts"
 import { TtlCache } from "./TtlCache.ts"
 
@@ -66,19 +66,25 @@ export class HotContent {
   }
 
   /** Answers at once if all of something small is asked for that was read less than a second ago. */
-  answer(pull: Pull.Pull, now: number): Answer.Answer | undefined {
-    const { request, response } = pull
-    const digest = Pull.digestOf(request)
+  answer(exchange: ContentExchange.ContentExchange, now: number): Answer.Answer | undefined {
+    const { request, response } = exchange
+    const digest = ContentExchange.digestOf(request)
     // A peer is answered only after the content was checked for damage.
     if (digest === undefined || request.range !== undefined || request.mirrored) return undefined
     const kept = this.#kept.get(keyOf(request, digest), now)
-    if (kept === undefined || Option.exists(Pull.nameOf(request), (name) => !this.#filter(name))) return undefined
+    if (kept === undefined || Option.exists(ContentExchange.nameOf(request), (name) => !this.#filter(name))) {
+      return undefined
+    }
     const { bytes, mediaType } = kept
     const head = { digest, mediaType, size: bytes.length, range: Option.none() }
     if (request.method === "GET") {
-      this.#repeated.set(response.req.url ?? "", { request, digest, headers: Pull.headersOf(head), bytes }, now)
+      this.#repeated.set(
+        response.req.url ?? "",
+        { request, digest, headers: ContentExchange.headersOf(head), bytes },
+        now
+      )
     }
-    const answer = Pull.writeHead(pull, head, Answer.local, now)
+    const answer = ContentExchange.writeHead(exchange, head, Answer.local, now)
     response.end(request.method === "HEAD" ? undefined : bytes)
     return answer
   }

@@ -9,13 +9,13 @@ import type { BodyInterrupted } from "@spegel-ts/transfer/BodyInterrupted"
 import { pieceSize } from "@spegel-ts/transfer/ClientSink"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Effect, type Option, type Scope } from "effect"
+import type { ContentRequest } from "../../ContentId.ts"
 import type { BodyMemory } from "../memory/BodyMemory.ts"
-import type { ContentRequest } from "../mirror/PeerAnswer.ts"
 import * as RequestSpans from "../observe/RequestSpans.ts"
 import * as Answer from "./Answer.ts"
 import { finish, sendBytes, sendFile } from "./BlobBody.ts"
+import * as ContentExchange from "./ContentExchange.ts"
 import type { HotContent } from "./HotContent.ts"
-import * as Pull from "./Pull.ts"
 import { Refusal, Refused } from "./Refusal.ts"
 import type { UploadAdmission } from "./UploadAdmission.ts"
 
@@ -53,11 +53,11 @@ export const make = Effect.fnUntraced(function*({ hot, memory, uploads }: LocalA
 
   /** Sends the content of `digest`. Fails with `ContentNotFound` before anything was sent. */
   return Effect.fnUntraced(function*(
-    pull: Pull.Pull,
+    exchange: ContentExchange.ContentExchange,
     digest: Digest.Digest,
     name: Option.Option<Reference>
   ): Effect.fn.Return<Answer.Answer, LocalError, Scope.Scope> {
-    const { request, response } = pull
+    const { request, response } = exchange
     const { mediaType, size, source } = yield* RequestSpans.localLookup(digest)(find(request, digest, name))
     const range = yield* Effect.mapError(
       Effect.fromResult(ByteRange.parse(request.range, size)),
@@ -67,14 +67,14 @@ export const make = Effect.fnUntraced(function*({ hot, memory, uploads }: LocalA
     if (request.method === "GET") {
       if (request.mirrored) yield* uploads.admit(response)
       // A small body goes out at once, and takes no memory to speak of.
-      if (size > pieceSize) yield* Pull.reserve(pull, memory, "file")
+      if (size > pieceSize) yield* ContentExchange.reserve(exchange, memory, "file")
     }
     const now = yield* MonotonicTime.millis
     const loaded = source?._tag === "File" ? yield* hot.load(request, head, source, now) : undefined
-    const answer = Pull.writeHead(pull, head, Answer.local, now)
+    const answer = ContentExchange.writeHead(exchange, head, Answer.local, now)
     if (source !== undefined) {
-      const part = Pull.partOf(head)
-      const to = yield* Pull.recipient(pull, memory)
+      const part = ContentExchange.partOf(head)
+      const to = yield* ContentExchange.recipient(exchange, memory)
       const bytes = source._tag === "Bytes" ? source.bytes : loaded
       if (bytes !== undefined) yield* sendBytes(bytes.subarray(part.start, part.end), to)
       else if (source._tag === "File") {

@@ -3,39 +3,44 @@ import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import type { Reference } from "@spegel-ts/oci/Reference"
 import type { BodyInterrupted } from "@spegel-ts/transfer/BodyInterrupted"
 import { Effect, type Scope } from "effect"
-import * as Mirror from "../../Mirror.ts"
+import * as ContentId from "../../ContentId.ts"
+import type { Mirror } from "../../Mirror.ts"
 import type { MirrorError } from "../../MirrorError.ts"
 import type { BodyMemory } from "../memory/BodyMemory.ts"
 import type { Answer } from "./Answer.ts"
 import { finish, sendBytes, whileTaking } from "./BlobBody.ts"
-import * as Pull from "./Pull.ts"
+import * as ContentExchange from "./ContentExchange.ts"
 import { Refusal, Refused } from "./Refusal.ts"
 import * as Reply from "./Reply.ts"
 
 export interface MirroredAnswerOptions {
-  readonly mirror: Mirror.Mirror
+  readonly mirror: Mirror
   readonly memory: BodyMemory
 }
 
 /** Fails with a `MirrorError` before anything was sent. */
 export const make = ({ memory, mirror }: MirroredAnswerOptions) =>
   Effect.fnUntraced(function*(
-    pull: Pull.Pull,
+    exchange: ContentExchange.ContentExchange,
     name: Reference,
     userAgent: string
   ): Effect.fn.Return<Answer, BodyInterrupted | MirrorError | Refused, Scope.Scope> {
-    const { record, request, response } = pull
-    if (request.method === "GET") yield* Pull.reserve(pull, memory, "relay")
+    const { record, request, response } = exchange
+    if (request.method === "GET") yield* ContentExchange.reserve(exchange, memory, "relay")
     const { body, peer, ...head } = yield* Effect.catchTag(
       mirror.fetch(request, name, record, userAgent),
       "RangeNotSatisfiable",
       (error) =>
-        Effect.fail(new Refused({ refusal: Refusal.RangeOutside({ error, content: Mirror.contentOf(request, name) }) }))
+        Effect.fail(
+          new Refused({
+            refusal: Refusal.RangeOutside({ error, content: ContentId.print(ContentId.of(request, name)) })
+          })
+        )
     )
     const now = yield* MonotonicTime.millis
-    const answer = Pull.writeHead(pull, head, { _tag: "Peer", id: peer.id }, now)
+    const answer = ContentExchange.writeHead(exchange, head, { _tag: "Peer", id: peer.id }, now)
     if (request.method === "HEAD") return yield* Effect.as(finish(response), answer)
-    const to = yield* Pull.recipient(pull, memory)
+    const to = yield* ContentExchange.recipient(exchange, memory)
     if (body._tag === "Verified") {
       return yield* Effect.as(Effect.andThen(sendBytes(body.bytes, to), finish(response)), answer)
     }

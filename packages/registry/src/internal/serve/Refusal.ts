@@ -8,8 +8,8 @@ import type * as Digest from "@spegel-ts/oci/Digest"
 import * as DistributionError from "@spegel-ts/oci/DistributionError"
 import { Data } from "effect"
 import type { OutgoingHttpHeaders } from "node:http"
+import type { ContentRequest } from "../../ContentId.ts"
 import type { MirrorError } from "../../MirrorError.ts"
-import type { ContentRequest } from "../mirror/PeerAnswer.ts"
 import * as BasicAuth from "./BasicAuth.ts"
 
 /** Refusals of any request. */

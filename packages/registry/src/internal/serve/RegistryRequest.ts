@@ -3,7 +3,7 @@ import type { DistributionError } from "@spegel-ts/oci/DistributionError"
 import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import { Result } from "effect"
 import type { IncomingMessage } from "node:http"
-import type { ContentRequest } from "../mirror/PeerAnswer.ts"
+import type { ContentRequest } from "../../ContentId.ts"
 import type { RequestHandler } from "../observe/RegistryMetrics.ts"
 import { suspectHeader } from "../verify/Scrubber.ts"
 

@@ -2,7 +2,7 @@
 import type { BodyInterrupted } from "@spegel-ts/transfer/BodyInterrupted"
 import { Effect } from "effect"
 import type { ServerResponse } from "node:http"
-import type { ContentRequest } from "../mirror/PeerAnswer.ts"
+import type { ContentRequest } from "../../ContentId.ts"
 import type { Answer, Served } from "./Answer.ts"
 import { finish } from "./BlobBody.ts"
 import * as Refusal from "./Refusal.ts"

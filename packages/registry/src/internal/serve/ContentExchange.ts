@@ -1,13 +1,13 @@
-/** A request for content, with what all steps that answer it share. */
+/** A request for content and the response to it: what all steps that answer it share. */
 import * as ByteRange from "@spegel-ts/oci/ByteRange"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import type { Reference } from "@spegel-ts/oci/Reference"
 import { BodyInterrupted, clientGone } from "@spegel-ts/transfer/BodyInterrupted"
 import { Effect, Option, type Scope } from "effect"
 import type { OutgoingHttpHeaders, ServerResponse } from "node:http"
+import type { ContentRequest } from "../../ContentId.ts"
 import type { BodyMemory } from "../memory/BodyMemory.ts"
 import type { BodyKind } from "../memory/BodyReserve.ts"
-import type { ContentRequest } from "../mirror/PeerAnswer.ts"
 import type { PullRecord } from "../observe/PullRecord.ts"
 import type { Served, Source } from "./Answer.ts"
 import { type Recipient, recipientOf } from "./BlobBody.ts"
@@ -15,7 +15,7 @@ import * as LocalContent from "./LocalContent.ts"
 import { Refusal, Refused } from "./Refusal.ts"
 import { apiVersion } from "./Reply.ts"
 
-export interface Pull {
+export interface ContentExchange {
   readonly request: ContentRequest
   readonly response: ServerResponse
   readonly record: PullRecord
@@ -66,7 +66,12 @@ export const headersOf = (head: ContentHead): OutgoingHttpHeaders => {
 }
 
 /** Sets the head of the answer at the time `now`. It goes out with the first byte of the body. */
-export const writeHead = ({ record, response }: Pull, head: ContentHead, source: Source, now: number): Served => {
+export const writeHead = (
+  { record, response }: ContentExchange,
+  head: ContentHead,
+  source: Source,
+  now: number
+): Served => {
   record.headTime = now
   const { end, start } = partOf(head)
   const status = Option.isSome(head.range) ? 206 : 200
@@ -76,7 +81,7 @@ export const writeHead = ({ record, response }: Pull, head: ContentHead, source:
 
 /** Reserves memory for the body while the scope is open. */
 export const reserve = Effect.fnUntraced(function*(
-  { response: { socket } }: Pull,
+  { response: { socket } }: ContentExchange,
   memory: BodyMemory,
   kind: BodyKind
 ): Effect.fn.Return<void, Refused, Scope.Scope> {
@@ -86,7 +91,7 @@ export const reserve = Effect.fnUntraced(function*(
 
 /** The client, as bodies are moved to it. */
 export const recipient = (
-  { record, response }: Pull,
+  { record, response }: ContentExchange,
   memory: BodyMemory
 ): Effect.Effect<Recipient, BodyInterrupted> =>
   Effect.suspend(() => {
