@@ -7,11 +7,11 @@ import type * as ByteRange from "@spegel-ts/oci/ByteRange"
 import type { Reference } from "@spegel-ts/oci/Reference"
 import { type Duration, Effect, type Scope } from "effect"
 import type { ContentRequest } from "./ContentId.ts"
+import type { PullRecord } from "./internal/observe/PullRecord.ts"
 import * as MirrorParts from "./internal/pull/MirrorParts.ts"
 import * as Obtain from "./internal/pull/Obtain.ts"
 import type { MirroredContent } from "./MirroredContent.ts"
 import type { MirrorError } from "./MirrorError.ts"
-import type { PullRecord } from "./PullLog.ts"
 import type { ResolveSettings } from "./ResolvePolicy.ts"
 
 export interface MirrorOptions extends ResolveSettings {

@@ -1,13 +1,13 @@
 /** A mirror on a real socket whose content is files of an OCI image layout, as in a daemon. */
 import * as OciLayout from "@spegel-ts/content/OciLayout"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
-import * as PullLog from "@spegel-ts/registry/PullLog"
+import { PullLog } from "@spegel-ts/registry/PullLog"
 import { defaults, Registry, type RegistryOptions } from "@spegel-ts/registry/Registry"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Router } from "@spegel-ts/router/Router"
 import type { DataPlane } from "@spegel-ts/transfer/DataPlane"
-import * as PeerTransport from "@spegel-ts/transfer/PeerTransport"
+import { PeerTransport } from "@spegel-ts/transfer/PeerTransport"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Context, Duration, Effect, Layer, Option } from "effect"
 import { createHash, randomBytes } from "node:crypto"
@@ -80,8 +80,8 @@ export const start = Effect.fnUntraced(function*(
     port,
     blobs,
     self,
-    transport: Context.get(context, PeerTransport.PeerTransport),
-    ledger: Context.get(context, PullLog.PullLog),
+    transport: Context.get(context, PeerTransport),
+    ledger: Context.get(context, PullLog),
     /** Bodies that move now. */
     bodies: Effect.map(Context.get(context, Transfer).usage, ({ bodies }) => bodies)
   }

@@ -2,12 +2,12 @@ import { ContentStore, type Ingest } from "@spegel-ts/content/ContentStore"
 import { MemoryContent } from "@spegel-ts/content/MemoryStore"
 import * as MemoryStore from "@spegel-ts/content/MemoryStore"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
-import type { PlaceLimits } from "@spegel-ts/registry/internal/serve/ConnectionPlaces"
-import * as PullLog from "@spegel-ts/registry/PullLog"
-import { defaults, isProbe, Registry, type RegistryOptions } from "@spegel-ts/registry/Registry"
+import type { PlaceLimits } from "@spegel-ts/registry/internal/listen/ConnectionPlaces"
+import { PullLog } from "@spegel-ts/registry/PullLog"
+import { defaults, Registry, type RegistryOptions, whenCrowded } from "@spegel-ts/registry/Registry"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Router } from "@spegel-ts/router/Router"
-import * as PeerTransport from "@spegel-ts/transfer/PeerTransport"
+import { PeerTransport } from "@spegel-ts/transfer/PeerTransport"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Context, Duration, Effect, Layer, Option, Random, Stream } from "effect"
 
@@ -50,7 +50,7 @@ export const startNode = Effect.fnUntraced(function*(
     host: Option.some(address),
     port: 0,
     handler: Context.get(context, Registry).handler,
-    isProbe,
+    whenCrowded,
     ...(options?.connections === undefined ? {} : { connections: options.connections }),
     grace: Duration.seconds(1)
   }).pipe(Effect.provideService(Random.Random, firstOfAll))
@@ -64,7 +64,7 @@ export const startNode = Effect.fnUntraced(function*(
     /** Whose downloads were thrown away. */
     discarded,
     router: Context.get(context, Router),
-    ledger: Context.get(context, PullLog.PullLog)
+    ledger: Context.get(context, PullLog)
   }
 })
 

@@ -1,11 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
-import * as RegistryMetrics from "@spegel-ts/registry/RegistryMetrics"
+import * as RegistryMetrics from "@spegel-ts/registry/internal/observe/RegistryMetrics"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Effect, Metric, Schedule } from "effect"
 import { begun, get, ns, response, startFalsePeer } from "../mirror/FalsePeer.ts"
-import * as RawClient from "../serve/RawClient.ts"
+import * as RawClient from "../RawClient.ts"
 import { startNode } from "../TestNode.ts"
 
 const small = Buffer.from("a small layer ".repeat(100))

@@ -7,7 +7,7 @@ import { createHash } from "node:crypto"
 import { readdir } from "node:fs/promises"
 import { connect, createServer, type Socket } from "node:net"
 import * as FileNode from "../FileNode.ts"
-import * as RawClient from "./RawClient.ts"
+import * as RawClient from "../RawClient.ts"
 
 const mib = 1024 ** 2
 const openFiles = Effect.promise(async () => (await readdir("/proc/self/fd")).length)

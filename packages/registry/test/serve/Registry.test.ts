@@ -10,9 +10,9 @@ import { rm, writeFile } from "node:fs/promises"
 import { connect, type Socket } from "node:net"
 import * as FileNode from "../FileNode.ts"
 import { begun, error, get, ns, response, startFalsePeer } from "../mirror/FalsePeer.ts"
+import * as RawClient from "../RawClient.ts"
 import { startNode } from "../TestNode.ts"
 import { eventually, untilRecorded } from "../Waiting.ts"
-import * as RawClient from "./RawClient.ts"
 
 const reference = Result.getOrThrow(Reference.parse(`${ns}/team/app:v1`))
 const blob = Buffer.from("a small layer ".repeat(100))

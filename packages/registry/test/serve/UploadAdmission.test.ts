@@ -2,9 +2,9 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Effect, Metric } from "effect"
+import * as RawClient from "../RawClient.ts"
 import { startNode } from "../TestNode.ts"
 import { eventually } from "../Waiting.ts"
-import * as RawClient from "./RawClient.ts"
 
 /** More than the kernel holds between two sockets: who does not read stays an upload. */
 const blob = Buffer.alloc(48 * 1024 * 1024, "upload")
@@ -42,7 +42,7 @@ describe("UploadAdmission", () => {
       const refusal = yield* Effect.promise(() => third.head)
       assert.strictEqual(refusal.status, 503)
       assert.include(refusal.head, "retry-after: 1")
-      assert.include(String(yield* Effect.promise(() => third.body())), "--max-uploads=2")
+      assert.include(String(yield* Effect.promise(() => third.body())), "2 bodies to peers")
 
       assert.strictEqual((yield* Effect.promise(() => first.body())).length, blob.length)
       yield* eventually(Effect.map(inflight, (uploads) => uploads === 1))

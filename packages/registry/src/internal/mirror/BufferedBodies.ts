@@ -6,13 +6,13 @@ import type * as Digest from "@spegel-ts/oci/Digest"
 import * as ManifestShape from "@spegel-ts/oci/ManifestShape"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import type { Peer } from "@spegel-ts/router/Peer"
-import type { ByteSink } from "@spegel-ts/transfer/internal/peer/Exchange"
 import { PeerRefused } from "@spegel-ts/transfer/PeerError"
+import type { ByteSink } from "@spegel-ts/transfer/PeerTransport"
 import type { Comparison } from "@spegel-ts/transfer/PeerTransport"
 import { Deferred, Effect, Option, type Scope, Semaphore } from "effect"
 import { ContentCorrupted, type PeerError } from "../../MirrorError.ts"
-import type { AttemptEntry } from "../../PullLog.ts"
-import * as PullSpans from "../../PullSpans.ts"
+import * as PeerSpans from "../observe/PeerSpans.ts"
+import type { AttemptEntry } from "../observe/PullRecord.ts"
 import { ContentHash } from "../verify/ContentHash.ts"
 import { nameOf, type PeerAnswer } from "./PeerAnswer.ts"
 import { type Share, SharedMemory } from "./SharedMemory.ts"
@@ -45,7 +45,7 @@ export interface BufferedBodies {
   readonly manifest: (answer: PeerAnswer, reading: Reading) => Effect.Effect<BufferedBody, PeerError, Scope.Scope>
 }
 
-const checked = ({ size }: PeerAnswer) => PullSpans.verification(size, true)
+const checked = ({ size }: PeerAnswer) => PeerSpans.verification(size, true)
 
 /** Most manifests are smaller. In bytes. */
 const firstManifestMemory = 16 * 1024

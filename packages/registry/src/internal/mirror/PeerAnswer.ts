@@ -3,7 +3,6 @@ import * as ByteRange from "@spegel-ts/oci/ByteRange"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import type { Peer } from "@spegel-ts/router/Peer"
-import { parseContentRange } from "@spegel-ts/transfer/internal/peer/ResponseHead"
 import { PeerRefused } from "@spegel-ts/transfer/PeerError"
 import type { PeerResponse } from "@spegel-ts/transfer/PeerTransport"
 import { Effect, Option, Result } from "effect"
@@ -87,9 +86,8 @@ const refuse = (peer: Peer, reason: string, response?: PeerResponse): Effect.Eff
 
 /** The part that a 206 answer has, where it is the one asked for. */
 const partOf = (response: PeerResponse, asked: string): Pick<PeerAnswer, "size" | "range"> | undefined => {
-  const sent = parseContentRange(response.headers.get("content-range"))
-  if (Result.isFailure(sent)) return undefined
-  const { end, size, start } = sent.success
+  if (response.contentRange === undefined) return undefined
+  const { end, size, start } = response.contentRange
   const expected = ByteRange.parse(asked, size)
   return Result.isSuccess(expected) &&
       Option.exists(expected.success, (range) => range.start === start && range.end === end + 1)

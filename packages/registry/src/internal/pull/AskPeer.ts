@@ -6,9 +6,9 @@ import type { PeerTransport } from "@spegel-ts/transfer/PeerTransport"
 import { Duration, Effect, Fiber, Option, type Scope } from "effect"
 import type { ContentRequest } from "../../ContentId.ts"
 import type { PeerError } from "../../MirrorError.ts"
-import * as PullSpans from "../../PullSpans.ts"
 import { maxPatienceMillis } from "../../ResolvePolicy.ts"
 import * as PeerAnswer from "../mirror/PeerAnswer.ts"
+import * as PeerSpans from "../observe/PeerSpans.ts"
 import * as Scrubber from "../verify/Scrubber.ts"
 import * as Attempt from "./Attempt.ts"
 import type { MirrorParts } from "./MirrorParts.ts"
@@ -36,7 +36,7 @@ export const ask = Effect.fnUntraced(function*(
   const firstByteMillis = Math.min(Duration.toMillis(options.firstByteTimeout), patienceMillis ?? Infinity)
   const response = yield* transport.request({
     ...printed,
-    headers: { ...printed.headers, ...(yield* PullSpans.asking(printed)) },
+    headers: { ...printed.headers, ...(yield* PeerSpans.asking(printed)) },
     addresses: peer.addresses,
     port: peer.registryPort,
     patienceMillis: patienceMillis === undefined ? undefined : maxPatienceMillis
@@ -44,7 +44,7 @@ export const ask = Effect.fnUntraced(function*(
     duration: firstByteMillis,
     orElse: () => Effect.fail(new PeerStalled({ peer: PeerAnswer.nameOf(peer), waitedMillis: firstByteMillis }))
   }))
-  yield* PullSpans.peerAnswered(response)
+  yield* PeerSpans.peerAnswered(response)
   return yield* PeerAnswer.judge(request, peer, response, range)
 })
 

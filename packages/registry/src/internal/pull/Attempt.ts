@@ -5,11 +5,11 @@ import { Effect, Exit, type Option, Scope } from "effect"
 import type { Span } from "effect/Tracer"
 import { type PeerError, why } from "../../MirrorError.ts"
 import { Outcome } from "../../Outcome.ts"
-import type { AttemptEntry } from "../../PullLog.ts"
-import * as PullSpans from "../../PullSpans.ts"
-import * as RegistryMetrics from "../../RegistryMetrics.ts"
 import type { Candidate } from "../mirror/Candidates.ts"
 import { nameOf } from "../mirror/PeerAnswer.ts"
+import * as PeerSpans from "../observe/PeerSpans.ts"
+import type { AttemptEntry } from "../observe/PullRecord.ts"
+import * as RegistryMetrics from "../observe/RegistryMetrics.ts"
 import type { PullPeers } from "./PullPeers.ts"
 
 export interface Attempt extends Candidate {
@@ -38,14 +38,14 @@ export const open = Effect.fnUntraced(
     memory.busy(peer, 1)
     yield* Scope.addFinalizer(scope, Effect.sync(() => memory.busy(peer, -1)))
     const entry = peers.entryOf(peer, start, hedge, Outcome.Unanswered())
-    const span = yield* PullSpans.attempt(scope, peer, entry)
+    const span = yield* PeerSpans.attempt(scope, peer, entry)
     return { peer, patienceMillis, scope, entry, span, begun: yield* MonotonicTime.millis } satisfies Attempt
   }
 )
 
 /** Does `use` in the attempt's scope and span. */
 export const run = <A>(attempt: Attempt, use: Use<A>): Effect.Effect<A, PeerError> =>
-  PullSpans.within(attempt.span, use(attempt)).pipe(Scope.provide(attempt.scope))
+  PeerSpans.within(attempt.span, use(attempt)).pipe(Scope.provide(attempt.scope))
 
 /** Notes that the first byte of the answer is here. */
 export const answered = ({ options: { memory } }: PullPeers, { begun, entry }: Attempt): Effect.Effect<void> =>

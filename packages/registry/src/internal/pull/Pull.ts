@@ -14,11 +14,11 @@ import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { Effect, type Fiber, Option, Scope } from "effect"
 import * as ContentId from "../../ContentId.ts"
 import { Outcome } from "../../Outcome.ts"
-import type { PullRecord } from "../../PullLog.ts"
-import * as PullSpans from "../../PullSpans.ts"
-import * as RegistryMetrics from "../../RegistryMetrics.ts"
 import type { CircuitBreaker } from "../mirror/CircuitBreaker.ts"
 import * as PeerAnswer from "../mirror/PeerAnswer.ts"
+import * as PeerSpans from "../observe/PeerSpans.ts"
+import type { PullRecord } from "../observe/PullRecord.ts"
+import * as RegistryMetrics from "../observe/RegistryMetrics.ts"
 import * as CommitWatch from "../verify/CommitWatch.ts"
 import type { Attempt } from "./Attempt.ts"
 import * as Blame from "./Blame.ts"
@@ -68,7 +68,7 @@ export const begin = Effect.fnUntraced(function*(mirror: MirrorParts, asked: Ask
   const key = ContentKey.make(ContentId.print(content))
   const peers = yield* PullPeers.make({
     content,
-    lookup: (count) => PullSpans.peerLookup(router.lookup(key, { count })),
+    lookup: (count) => PeerSpans.peerLookup(router.lookup(key, { count })),
     memory,
     caution: breaker.isOpen(yield* MonotonicTime.millis)
       ? `is asked for ${registry}, where peers keep requests waiting`

@@ -19,11 +19,11 @@ import {
 import type { ContentId } from "../../ContentId.ts"
 import type { PeerError } from "../../MirrorError.ts"
 import { Outcome } from "../../Outcome.ts"
-import type { AttemptEntry, PullRecord } from "../../PullLog.ts"
 import type { Situation } from "../../ResolvePolicy.ts"
 import { Candidates } from "../mirror/Candidates.ts"
 import { nameOf } from "../mirror/PeerAnswer.ts"
 import type { PeerMemory } from "../mirror/PeerMemory.ts"
+import type { AttemptEntry, PullRecord } from "../observe/PullRecord.ts"
 import type { Attempt } from "./Attempt.ts"
 
 export interface PullPeersOptions {

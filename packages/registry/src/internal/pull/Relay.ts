@@ -5,9 +5,9 @@ import { Effect, Fiber, Option, Result } from "effect"
 import type { MirroredContent, StreamError } from "../../MirroredContent.ts"
 import { ContentCorrupted, type PeerError } from "../../MirrorError.ts"
 import { Outcome } from "../../Outcome.ts"
-import * as PullSpans from "../../PullSpans.ts"
 import * as LargeBody from "../mirror/LargeBody.ts"
 import { isWhole, nameOf, type PeerAnswer } from "../mirror/PeerAnswer.ts"
+import * as PeerSpans from "../observe/PeerSpans.ts"
 import type { Recipient } from "../serve/BlobBody.ts"
 import type { Download } from "../verify/CommitWatch.ts"
 import type { Won } from "./Attempt.ts"
@@ -46,7 +46,7 @@ const relay = Effect.fnUntraced(
     const body = hashes ? LargeBody.hashed({ digest, size }, to) : LargeBody.passing(range.start, to)
     const download = yield* Effect.flatMap(pull.download, Fiber.join)
     yield* fromOneAfterAnother({ pull, body, download, senders: [] }, won).pipe(
-      PullSpans.verification(range.end - range.start, hashes),
+      PeerSpans.verification(range.end - range.start, hashes),
       Effect.tapError(() => Pull.countFailure(pull))
     )
   }

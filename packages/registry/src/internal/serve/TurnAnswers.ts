@@ -1,6 +1,6 @@
 /**
- * Answers of one turn of the event loop, given together once the turn has read all requests that had come: an answer
- * given at once wakes its client for itself alone, and that is a large part of what a small answer costs.
+ * Sends the answers of one turn of the event loop together, after the turn has read all requests that arrived. An answer
+ * that is sent alone wakes its client alone, which is a large part of what a small answer costs.
  */
 import type { OutgoingHttpHeaders, ServerResponse } from "node:http"
 

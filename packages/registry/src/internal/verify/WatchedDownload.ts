@@ -3,7 +3,7 @@ import type { ContentStore, Ingest, OpenIngest } from "@spegel-ts/content/Conten
 import type { Peer } from "@spegel-ts/router/Peer"
 import type { FileWriter } from "@spegel-ts/transfer/FileLease"
 import { Data, Effect, Exit, type Fiber, Latch, Option, Schedule, Scope, type Semaphore } from "effect"
-import * as RegistryMetrics from "../../RegistryMetrics.ts"
+import * as RegistryMetrics from "../observe/RegistryMetrics.ts"
 import * as ContentHash from "./ContentHash.ts"
 import * as DownloadFate from "./DownloadFate.ts"
 import { Senders } from "./Senders.ts"

@@ -1,9 +1,10 @@
-/** What was used a moment ago, kept for as long as many may ask for it at once: few entries, each for a second. */
+/** Values kept for a second after they were made, for as long as many may ask for them at once: at most 64. */
 const maxEntries = 64
 const keepMillis = 1000
 
-export class ShortMemory<A> {
-  /** The oldest first. */
+/** `now` is a time as `MonotonicTime.millis` has it. */
+export class TtlCache<A> {
+  /** Oldest first. */
   readonly #entries = new Map<string, { readonly value: A; readonly until: number }>()
 
   get(key: string, now: number): A | undefined {

@@ -1,7 +1,7 @@
 /**
- * Places for connections: some for each client address, and some for all. Whoever comes when there is none left takes the
- * place of a connection that rests, the longest of those whose address has most. Where none rests it is let in all the
- * same, for one answer: a probe has to be heard.
+ * Bounds the connections of each client address and of all. A connection beyond a bound takes the place of an idle one: the
+ * one that has been idle for longest, of the address that has most. If none is idle it is accepted as surplus, for one
+ * answer: a probe has to be heard.
  */
 import type { ServerResponse } from "node:http"
 import type { Socket } from "node:net"
@@ -14,12 +14,12 @@ export interface PlaceLimits {
   readonly ofAddress: number
 }
 
-/** Connections beyond the limits, each for one answer; the oldest makes room. */
+/** Surplus connections, each for one answer. The oldest makes room for the next. */
 const maxSurplus = 64
 
 /**
- * Requests that wait behind the answer in front of them, on one connection and on all: each takes some KiB, and the 64 KiB
- * that are read at once hold thousands. Clients of registries send one at a time.
+ * Pipelined requests that wait for the answer before them, on one connection and on all: each takes some KiB, and the
+ * 64 KiB that are read at once hold thousands. Clients of registries send one at a time.
  */
 const maxWaiting = 128
 const maxWaitingOfAll = 1024
@@ -27,22 +27,22 @@ const maxWaitingOfAll = 1024
 export interface Place {
   readonly socket: Socket
   readonly address: string
-  /** Beyond the limits: whoever is no probe is turned away. */
+  /** Beyond the limits: only probes are answered. */
   readonly surplus: boolean
-  /** To the last request so far. */
+  /** The response to the last request so far. */
   response: ServerResponse | undefined
-  /** Requests that came before the answer to the one in front was out. */
+  /** Requests that arrived before the answer to the one before them was out. */
   waiting: number
 }
 
-/** No answer is being given on a connection. */
+/** Whether a connection is idle: no answer is being sent on it. */
 export const rests = ({ response }: Place): boolean =>
   response === undefined || response.writableFinished || response.destroyed
 
 export class ConnectionPlaces {
   readonly #limits: PlaceLimits
   readonly #places = new Map<Socket, Place>()
-  /** By address, the one whose last request is longest ago in front. */
+  /** By address; the one whose last request is longest ago comes first. */
   readonly #ofAddress = new Map<string, Set<Place>>()
   readonly #surplus = new Set<Place>()
   #waiting = 0
@@ -82,7 +82,7 @@ export class ConnectionPlaces {
     if (places?.delete(place) === true) places.add(place)
   }
 
-  /** A request waits for the answer in front of it; false where too many do. */
+  /** A request waits for the answer before it. False if too many do. */
   wait(place: Place): boolean {
     if (place.waiting >= maxWaiting || this.#waiting >= maxWaitingOfAll) return false
     place.waiting++
@@ -96,7 +96,7 @@ export class ConnectionPlaces {
     this.#waiting--
   }
 
-  /** Whether there is a place for one more connection of an address, if need be that of one that rests. */
+  /** Whether there is a place for one more connection of an address, if necessary that of an idle one. */
   #makeRoom(address: string): boolean {
     const own = this.#ofAddress.get(address)
     if (own !== undefined && own.size >= this.#limits.ofAddress) return this.#closeOneOf(own)

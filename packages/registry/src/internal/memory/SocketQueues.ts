@@ -1,6 +1,6 @@
 /**
- * What the kernel holds of TCP connections: bytes that were sent and that the other side has not confirmed, and bytes that
- * came and were not read. Node tells neither; Linux does, for all sockets of the network namespace.
+ * Reads the kernel's queues of TCP connections: bytes sent that the other side has not acknowledged, and bytes received
+ * that nobody has read. Node has no API for either; Linux lists them for all sockets of the network namespace.
  */
 import { readFileSync } from "node:fs"
 import { SocketAddress } from "node:net"
@@ -8,7 +8,7 @@ import { endianness } from "node:os"
 
 export interface SocketQueue {
   readonly localPort: number
-  /** Of the other side; an IPv4 address looks the same whether the socket is an IPv6 one or not. */
+  /** The other side's. An IPv4 address looks the same whether the socket is an IPv6 one or not. */
   readonly address: string
   readonly port: number
   /** Bytes in the send queue. */
@@ -22,7 +22,7 @@ const line = /^ *\d+: [0-9A-F]+:([0-9A-F]{4}) ([0-9A-F]+):([0-9A-F]{4}) ([0-9A-F
 const listening = "0A"
 const v4InV6 = "00000000000000000000ffff"
 
-/** Addresses are printed as words of the machine, which come in the network's order. */
+/** The kernel prints an address as 32-bit words in the byte order of the machine. */
 const addressOf = (hex: string): string => {
   const words = Buffer.from(hex, "hex")
   const bytes = endianness() === "LE" ? words.swap32() : words
@@ -31,7 +31,7 @@ const addressOf = (hex: string): string => {
   return new SocketAddress({ family: "ipv6", address: text.replace(/.{4}(?=.)/g, "$&:") }).address
 }
 
-/** Reads what `/proc/net/tcp` and `tcp6` say of the connections on these local ports. */
+/** Parses `/proc/net/tcp` or `tcp6`; keeps the connections on these local ports. */
 export const parse = (table: string, isWanted: (localPort: number) => boolean): ReadonlyArray<SocketQueue> =>
   [...table.matchAll(line)].flatMap(([, local = "", address = "", port = "", state, unsent = "", unread = ""]) => {
     const localPort = Number.parseInt(local, 16)
@@ -54,10 +54,10 @@ const textOf = (file: string): string | undefined => {
 }
 
 /**
- * The connections on these local ports; undefined where the system does not tell.
+ * The queues of the connections on these local ports; undefined if the system does not tell.
  *
- * Read at once: the kernel gives such a file in parts of a few KiB, and with a turn of the event loop between them an answer
- * takes seconds where bodies keep the loop busy, while they wait for it.
+ * Reads synchronously: the kernel gives such a file in parts of a few KiB. With a turn of the event loop between them, the
+ * whole takes seconds while bodies keep the loop busy, and these bodies wait for it.
  */
 export const read = (isWanted: (localPort: number) => boolean): ReadonlyArray<SocketQueue> | undefined => {
   const table = textOf("/proc/self/net/tcp")
@@ -67,5 +67,5 @@ export const read = (isWanted: (localPort: number) => boolean): ReadonlyArray<So
     : [table, textOf("/proc/self/net/tcp6") ?? ""].flatMap((each) => parse(each, isWanted))
 }
 
-/** Most that the kernel holds of what was sent on one connection, in bytes; its usual figure where it does not tell. */
+/** The most that the kernel holds unsent of one connection, in bytes; its usual default if it does not tell. */
 export const maxUnsent = (): number => Number(textOf("/proc/sys/net/ipv4/tcp_wmem")?.split(/\s+/)[2]) || 4 * 1024 * 1024

@@ -1,4 +1,4 @@
-/** What a body is given at once of the memory for bodies, so that it moves whatever others do. */
+/** The memory that a body gets when it begins, so that it moves however much other bodies use. */
 import * as BodyBounds from "@spegel-ts/transfer/BodyBounds"
 import { pieceSize } from "@spegel-ts/transfer/ClientSink"
 import type { DataPlane } from "@spegel-ts/transfer/DataPlane"
@@ -6,15 +6,15 @@ import type { DataPlane } from "@spegel-ts/transfer/DataPlane"
 /** A file's body, or one that comes from a peer. */
 export type BodyKind = "file" | "relay"
 
-/** Bytes for a body of each kind, and the part of all memory that is for them. */
+/** Bytes reserved for a body of each kind, and the share of the whole budget that reservations may use. */
 export interface Reserve extends Readonly<Record<BodyKind, number>> {
   readonly share: number
 }
 
-/** A buffer of this process, and as much in the socket. More is in the socket of a slow client, where there is memory. */
+/** A buffer of this process, and as much in the socket. The socket of a slow client may hold more while there is room. */
 const throughProcess: Reserve = { share: 0.3, file: 2 * pieceSize, relay: 2 * pieceSize }
 
-/** All that the kernel may hold, since nobody can stop it. Little else is needed. */
+/** All that the kernel may hold, because nothing can stop it from doing so. Little else is needed. */
 const withinKernel: Reserve = {
   share: 0.9,
   file: BodyBounds.ofFile + pieceSize,

@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as SocketQueues from "@spegel-ts/registry/internal/serve/SocketQueues"
+import * as SocketQueues from "@spegel-ts/registry/internal/memory/SocketQueues"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Effect } from "effect"
 import { createHash } from "node:crypto"
 import * as FileNode from "../FileNode.ts"
-import * as RawClient from "./RawClient.ts"
+import * as RawClient from "../RawClient.ts"
 
 const mib = 1024 ** 2
 const budget = 12 * mib

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as SocketQueues from "@spegel-ts/registry/internal/serve/SocketQueues"
+import * as SocketQueues from "@spegel-ts/registry/internal/memory/SocketQueues"
 import { Effect } from "effect"
 import { connect, createServer, type Socket } from "node:net"
 

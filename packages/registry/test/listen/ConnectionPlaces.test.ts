@@ -3,8 +3,8 @@ import * as Digest from "@spegel-ts/oci/Digest"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Effect } from "effect"
 import { connect, type Socket } from "node:net"
+import * as RawClient from "../RawClient.ts"
 import { startNode } from "../TestNode.ts"
-import * as RawClient from "./RawClient.ts"
 
 interface Client {
   readonly socket: Socket

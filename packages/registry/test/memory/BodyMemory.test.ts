@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { BodyMemory } from "@spegel-ts/registry/internal/serve/BodyMemory"
-import type { SocketQueue } from "@spegel-ts/registry/internal/serve/SocketQueues"
+import { BodyMemory } from "@spegel-ts/registry/internal/memory/BodyMemory"
+import type { SocketQueue } from "@spegel-ts/registry/internal/memory/SocketQueues"
 import { Progress } from "@spegel-ts/transfer/Progress"
 import { Effect, Exit, Fiber, Scope } from "effect"
 import { EventEmitter } from "node:events"
