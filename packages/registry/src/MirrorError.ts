@@ -8,41 +8,37 @@ import type {
 } from "@spegel-ts/transfer/PeerError"
 import { Data } from "effect"
 
-/** No peer is known to hold the content, or all that were asked failed: the request falls back to upstream. */
-export class PeerNotFound extends Data.TaggedError("PeerNotFound")<{
+interface Unresolved {
   /** The digest, or `registry/repository:tag`. */
   readonly content: string
   /** The peers that were tried and what became of them, in words, oldest first. */
   readonly tried: ReadonlyArray<string>
-}> {
+}
+
+interface Late extends Unresolved {
+  readonly waitedMillis: number
+}
+
+const listed = ({ tried }: Unresolved): string => tried.length === 0 ? "" : ` (${tried.join("; ")})`
+
+/** No peer is known to hold the content, or all that were asked failed: the request falls back to upstream. */
+export class PeerNotFound extends Data.TaggedError("PeerNotFound")<Unresolved> {
   override get message() {
-    return this.tried.length === 0
-      ? `no peer has ${this.content}`
-      : `no peer could serve ${this.content} (${this.tried.join("; ")})`
+    return `${this.tried.length === 0 ? "no peer has" : "no peer could serve"} ${this.content}${listed(this)}`
   }
 }
 
 /** No peer was found within the resolve timeout while none was being asked: the request falls back to upstream. */
-export class ResolveTimeout extends Data.TaggedError("ResolveTimeout")<{
-  readonly content: string
-  readonly waitedMillis: number
-  readonly tried: ReadonlyArray<string>
-}> {
+export class ResolveTimeout extends Data.TaggedError("ResolveTimeout")<Late> {
   override get message() {
-    const tried = this.tried.length === 0 ? "" : ` (${this.tried.join("; ")})`
-    return `no peer with ${this.content} was found in ${this.waitedMillis} ms${tried}`
+    return `no peer with ${this.content} was found in ${this.waitedMillis} ms${listed(this)}`
   }
 }
 
 /** A HEAD or a manifest took too long: the request falls back to upstream. */
-export class AnswerTimeout extends Data.TaggedError("AnswerTimeout")<{
-  readonly content: string
-  readonly waitedMillis: number
-  readonly tried: ReadonlyArray<string>
-}> {
+export class AnswerTimeout extends Data.TaggedError("AnswerTimeout")<Late> {
   override get message() {
-    const tried = this.tried.length === 0 ? "" : ` (${this.tried.join("; ")})`
-    return `no peer gave ${this.content} within ${this.waitedMillis} ms${tried}`
+    return `no peer gave ${this.content} within ${this.waitedMillis} ms${listed(this)}`
   }
 }
 

@@ -7,15 +7,15 @@ import * as ManifestShape from "@spegel-ts/oci/ManifestShape"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { PeerRefused } from "@spegel-ts/transfer/PeerError"
-import type { ByteSink } from "@spegel-ts/transfer/PeerTransport"
 import type { Comparison } from "@spegel-ts/transfer/PeerTransport"
 import { Deferred, Effect, Option, type Scope, Semaphore } from "effect"
 import { ContentCorrupted, type PeerError } from "../../MirrorError.ts"
 import * as PeerSpans from "../observe/PeerSpans.ts"
 import type { AttemptEntry } from "../observe/PullRecord.ts"
 import { ContentHash } from "../verify/ContentHash.ts"
+import { GrowingBuffer } from "./GrowingBuffer.ts"
 import { nameOf, type PeerAnswer } from "./PeerAnswer.ts"
-import { type Share, SharedMemory } from "./SharedMemory.ts"
+import { SharedMemory } from "./SharedMemory.ts"
 
 /** A whole body whose digest is right. */
 export interface BufferedBody {
@@ -95,58 +95,6 @@ export const make = Effect.fnUntraced(function*(memory: number) {
     })
   } satisfies BufferedBodies
 })
-
-/** The memory of one body: all of it at once, or growing as bytes come where it has a share. */
-class GrowingBuffer implements ByteSink {
-  /** Counts the bytes that have come. */
-  readonly #entry: AttemptEntry
-  readonly #size: number
-  readonly #share: Share | undefined
-  #bytes: Buffer
-
-  /** For a body of `size` bytes, the first `room` of which have memory already. */
-  constructor(entry: AttemptEntry, size: number, room: number, share: Share | undefined) {
-    this.#entry = entry
-    this.#size = size
-    this.#share = share
-    this.#bytes = Buffer.allocUnsafeSlow(room)
-  }
-
-  /** All of it, once it is complete. */
-  get bytes(): Buffer {
-    return this.#bytes
-  }
-
-  space(): Buffer {
-    return this.#bytes.subarray(this.#entry.bytes)
-  }
-
-  write(chunk: Buffer, resume: () => void): boolean {
-    const filled = this.#entry.bytes + chunk.length
-    const room = this.#bytes.length
-    const enough = filled < room || room === this.#size
-    const wanted = Math.min(this.#size, Math.max(2 * room, filled))
-    if (enough || this.#share === undefined) this.#append(chunk)
-    else {
-      const grow = () => {
-        this.#bytes = Buffer.concat([this.#bytes.subarray(0, this.#entry.bytes)], wanted)
-        this.#append(chunk)
-      }
-      const taken = this.#share.take(wanted - room, () => {
-        grow()
-        resume()
-      })
-      if (!taken) return false
-      grow()
-    }
-    return true
-  }
-
-  #append(chunk: Buffer): void {
-    if (chunk.buffer !== this.#bytes.buffer) chunk.copy(this.#bytes, this.#entry.bytes)
-    this.#entry.bytes += chunk.length
-  }
-}
 
 const readVerified = Effect.fnUntraced(function*(
   { digest, peer, response }: PeerAnswer,
