@@ -1,4 +1,4 @@
-/** What a request asks for: content by its digest, or by a tag that may point to other content tomorrow. */
+/** Names content: by its digest, or by a tag, which may point to other content tomorrow. */
 import type * as Digest from "@spegel-ts/oci/Digest"
 import type { DistributionRequest } from "@spegel-ts/oci/DistributionRequest"
 import * as Reference from "@spegel-ts/oci/Reference"

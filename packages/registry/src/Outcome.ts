@@ -1,4 +1,4 @@
-/** What became of one peer in a pull. */
+/** How one peer's part in a pull ended. */
 import { Data } from "effect"
 
 export type Outcome = Data.TaggedEnum<{

@@ -35,7 +35,7 @@ export const defaults: ResolveSettings = {
 /** A peer that sent so many bytes was worth asking: as many peers may be tried after it as at first. */
 export const renewAfterBytes = 1024 * 1024
 
-/** What the time to wait depends on. */
+/** The facts that the time to wait depends on. */
 export interface Situation {
   /** How many peers are being asked. */
   readonly inFlight: number
@@ -55,7 +55,7 @@ export const schedule = (
 ): Schedule.Schedule<number, Situation> =>
   Schedule.forever.pipe(
     Schedule.setInputType<Situation>(),
-    Schedule.while(({ input }) => Effect.succeed(input.left > 0)),
+    Schedule.while(({ input }) => input.left > 0),
     Schedule.modifyDelay(({ input }) => input.inFlight === 0 ? Effect.succeed(resolveTimeout) : hedgeDelay)
   )
 

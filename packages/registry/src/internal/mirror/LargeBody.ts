@@ -10,7 +10,7 @@ import { Deferred, Effect } from "effect"
 import type { Recipient } from "../serve/BlobBody.ts"
 import { ContentHash } from "../verify/ContentHash.ts"
 
-/** What a whole body has to be. */
+/** The digest and the size that the whole body must have. */
 export interface Expected {
   readonly digest: Digest.Digest
   /** In bytes. */

@@ -9,7 +9,7 @@ import { Effect, Option, Result } from "effect"
 import { isIPv6 } from "node:net"
 import type { ContentRequest } from "../../ContentId.ts"
 
-/** What a peer's answer says that it is sending. */
+/** An answer that promises the content, or the part of it, that was asked for. */
 export interface PeerAnswer {
   readonly peer: Peer
   readonly response: PeerResponse

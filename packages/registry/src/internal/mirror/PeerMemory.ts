@@ -1,8 +1,8 @@
 /**
- * What this node remembers of peers: which could not be reached or were too slow, which lacked what they were said to have, which
- * sent wrong bytes, and how busy each is. All of it is bounded and fades.
+ * This node's experience with peers: which could not be reached or were too slow, which lacked content that they were said to have,
+ * which sent wrong bytes, and how busy each is. All of it is bounded and fades.
  *
- * Whatever speaks against a peer is an objection: others are asked before it. Only wrong bytes exclude a peer.
+ * A reason not to ask a peer is an objection: others are asked before it. Only wrong bytes exclude a peer.
  */
 import { BoundedMap } from "@spegel-ts/background/BoundedMap"
 import { Tally } from "@spegel-ts/background/Tally"
@@ -41,9 +41,9 @@ const maxEntries = 10_000
 export interface Objection {
   /** When it ends, as `MonotonicTime.millis` has it. */
   readonly until: number
-  /** What the peer did, to follow "it". */
+  /** The peer's failure, in words that follow "it". */
   readonly reason: string
-  /** What asking it nevertheless may cost: a moment, time in which nothing comes, or wrong bytes. */
+  /** The possible cost of asking it nevertheless: a moment, time in which nothing comes, or wrong bytes. */
   readonly cost: "little" | "time" | "wrong bytes"
 }
 

@@ -22,7 +22,7 @@ export interface Attempt extends Candidate {
   readonly begun: number
 }
 
-/** What is done with a peer that is asked; its failure decides what happens to the attempt. */
+/** Asks the peer of an attempt. A failure ends the attempt. */
 export type Use<A> = (attempt: Attempt) => Effect.Effect<A, PeerError, Scope.Scope>
 
 /** An attempt that succeeded, and what it gave. */

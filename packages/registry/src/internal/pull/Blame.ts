@@ -1,4 +1,4 @@
-/** What happens to peers whose bytes were wrong, or may have been. */
+/** Holds wrong bytes against the peers that sent them. */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import type { Peer } from "@spegel-ts/router/Peer"

@@ -1,6 +1,7 @@
 /**
- * What a tag points to is a peer's word, and after a tag was moved peers differ. So the first manifest of a tag is compared
- * with what other providers say that they have (`TagChoice`). A second manifest is fetched only where another one is chosen.
+ * Elects the manifest of a tag. Only a peer's word says which one a tag points to, and peers differ after a tag was moved. So the first
+ * manifest is compared with the digests that other providers name (`TagChoice`). A second manifest is fetched only where another one is
+ * chosen.
  */
 import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import { Effect, Option, Result, Scope } from "effect"

@@ -19,7 +19,7 @@ const maxMoves = 2
 const sampleBelow = 16 * 1024 * 1024
 const sampleTime = Duration.seconds(2)
 
-/** What a pull has done about slow peers. */
+/** How often a pull has acted on slow peers. */
 export class Comparisons {
   /** How often the body was moved. */
   moves = 0

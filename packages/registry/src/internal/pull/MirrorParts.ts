@@ -1,4 +1,4 @@
-/** What all pulls of a mirror share. */
+/** The parts of a mirror that all its pulls share. */
 import { Router } from "@spegel-ts/router/Router"
 import * as FileLease from "@spegel-ts/transfer/FileLease"
 import { PeerTransport } from "@spegel-ts/transfer/PeerTransport"

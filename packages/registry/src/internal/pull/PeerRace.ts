@@ -125,7 +125,7 @@ const waitForPeer = Effect.fnUntraced(function*<A>(race: Race<A>, now: number) {
   const { peers } = race
   const event = yield* peers.takeWithin(race.deadline - now)
   if (Option.isSome(event)) return event
-  // Where this process was held up itself, as by its first requests, it has yet to read what came meanwhile.
+  // A process that was held up, for example by its first requests, has not read yet what came meanwhile.
   const overdue = (yield* MonotonicTime.millis) - race.deadline
   if (overdue > 0 && !race.prolonged) {
     race.prolonged = true

@@ -32,7 +32,7 @@ export interface Asked {
   readonly request: ContentId.ContentRequest
   /** The image that it is for. */
   readonly name: Reference
-  /** What is done is noted in it. */
+  /** The steps note in it what they do. */
   readonly record: PullRecord
   /** The client's `User-Agent`. */
   readonly userAgent: string

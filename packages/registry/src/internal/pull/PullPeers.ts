@@ -41,7 +41,7 @@ export interface PullPeersOptions {
   readonly schedule: Schedule.Schedule<number, Situation>
 }
 
-/** What happens while peers are looked up and asked. */
+/** News for the race: a lookup or an attempt went on. */
 export type PeerEvent = Data.TaggedEnum<{
   Found: { readonly peer: Peer }
   LookupEnded: {}
@@ -111,7 +111,7 @@ export class PullPeers {
     return this.left > 0 && this.candidates.hasGood(now)
   }
 
-  /** As many peers may be asked as at first. */
+  /** Allows as many more peers as at first, and one more lookup. */
   renew(): void {
     this.left = this.options.retries
     this.mayLookAgain = true

@@ -26,7 +26,7 @@ export interface BlobRequest {
   readonly told: (verdict: WatchedDownload.Verdict) => Effect.Effect<void>
 }
 
-/** What is known of the download that a relay is for. */
+/** The download of containerd that a relay is for. */
 export interface Download {
   /** The size in bytes that the image's manifest gives; none where nothing is being downloaded. */
   readonly size: Option.Option<number>
@@ -150,7 +150,7 @@ const endRelay = (watches: Watches, digest: Digest.Digest, watch: WatchedDownloa
     if (watch === undefined) return Effect.void
     watch.relays--
     const fiber = watches.running.get(watch)
-    // Where no peer sent anything, the request was answered in another way.
+    // If no peer sent anything, the request was answered in another way.
     return watch.senders.all.length === 0 && watch.relays === 0 && fiber !== undefined
       ? Fiber.interrupt(fiber)
       : Effect.void

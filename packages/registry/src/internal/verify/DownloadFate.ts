@@ -18,7 +18,7 @@ import type { GrowingHash } from "./ContentHash.ts"
 export type Fate = "committed" | "right" | "wrong" | "unknown"
 
 /**
- * What may happen to a download next. `growing`: more is written. `complete`: it is committed or given up. `resting`: nothing is
+ * The next event to expect of a download. `growing`: more is written. `complete`: it is committed or given up. `resting`: nothing is
  * expected soon.
  */
 export type Phase = "growing" | "complete" | "resting"

@@ -13,7 +13,7 @@ interface Judged {
   readonly senders: ReadonlyArray<Peer>
 }
 
-/** What is learnt of peers. */
+/** The judgement of the peers that sent a download. */
 export type Verdict = Data.TaggedEnum<{
   /** The bytes were right. */
   Right: Judged
@@ -24,7 +24,7 @@ export type Verdict = Data.TaggedEnum<{
 }>
 export const Verdict = Data.taggedEnum<Verdict>()
 
-/** What all watches of a node share. */
+/** The parts that all watches of a node share. */
 export interface Watches {
   readonly store: ContentStore["Service"]
   /** Watches end with it. */
