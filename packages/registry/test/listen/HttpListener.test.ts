@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
+import { eventually } from "@spegel-ts/testing/Eventually"
 import { Deferred, Duration, Effect, Exit, Fiber, Latch, Option, Scope } from "effect"
 import { subscribe, unsubscribe } from "node:diagnostics_channel"
 import type { Server } from "node:http"
 import { connect } from "node:net"
-import { eventually } from "../Waiting.ts"
 
 const get = (port: number) => Effect.tryPromise((signal) => fetch(`http://127.0.0.2:${port}/`, { signal }))
 

@@ -2,12 +2,12 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { eventually } from "@spegel-ts/testing/Eventually"
 import { Effect, Exit, References } from "effect"
 import * as Tracer from "effect/Tracer"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
 import { startNode } from "../TestNode.ts"
-import { eventually } from "../Waiting.ts"
 
 const blob = Buffer.from("a small layer ".repeat(100))
 const digest = Digest.ofBytes(blob)

@@ -5,14 +5,15 @@ import * as Reference from "@spegel-ts/oci/Reference"
 import type { PullEvent } from "@spegel-ts/registry/PullLog"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { eventually } from "@spegel-ts/testing/Eventually"
 import { Duration, Effect, Option, Redacted, References, Result, Schedule } from "effect"
 import { rm, writeFile } from "node:fs/promises"
 import { connect, type Socket } from "node:net"
 import * as FileNode from "../FileNode.ts"
 import { begun, error, get, ns, response, startFalsePeer } from "../mirror/FalsePeer.ts"
 import * as RawClient from "../RawClient.ts"
+import { untilRecorded } from "../Recorded.ts"
 import { startNode } from "../TestNode.ts"
-import { eventually, untilRecorded } from "../Waiting.ts"
 
 const reference = Result.getOrThrow(Reference.parse(`${ns}/team/app:v1`))
 const blob = Buffer.from("a small layer ".repeat(100))

@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { eventually } from "@spegel-ts/testing/Eventually"
 import { Effect, Metric } from "effect"
 import * as RawClient from "../RawClient.ts"
 import { startNode } from "../TestNode.ts"
-import { eventually } from "../Waiting.ts"
 
 /** More than the kernel holds between two sockets: who does not read stays an upload. */
 const blob = Buffer.alloc(48 * 1024 * 1024, "upload")

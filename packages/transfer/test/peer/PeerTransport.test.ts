@@ -3,13 +3,13 @@ import type { DataPlane } from "@spegel-ts/transfer/DataPlane"
 import * as Connections from "@spegel-ts/transfer/internal/conformance/Connections"
 import { inOrder } from "@spegel-ts/transfer/internal/peer/ConnectionPool"
 
+import { eventually } from "@spegel-ts/testing/Eventually"
 import { type ByteSink, PeerTransport, type TransportOptions } from "@spegel-ts/transfer/PeerTransport"
 import { Progress } from "@spegel-ts/transfer/Progress"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Context, Duration, Effect, Exit, Fiber, Layer, Result, Scope, Stream } from "effect"
 import { randomBytes } from "node:crypto"
 import { createServer, type Server, type Socket } from "node:net"
-import { eventually } from "../../../registry/test/Waiting.ts"
 
 const ok = (body: string | Buffer, ...fields: ReadonlyArray<string>) =>
   Buffer.concat([

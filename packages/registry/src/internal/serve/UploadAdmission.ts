@@ -2,6 +2,7 @@
  * Bounds the bodies that this node sends to its peers at the same time. A peer beyond a bound is told so at once and asks
  * another. That costs it a round trip; one more slow stream would cost it, and all others, their speed.
  */
+import { Tally } from "@spegel-ts/background/Tally"
 import { Effect, type Scope } from "effect"
 import type { ServerResponse } from "node:http"
 import * as ClientAddress from "../listen/ClientAddress.ts"
@@ -21,22 +22,20 @@ export interface UploadAdmission {
 }
 
 export const make = ({ maxUploads, maxUploadsPerPeer }: UploadLimits): UploadAdmission => {
-  const byPeer = new Map<string, number>()
+  const byPeer = new Tally<string>()
   let all = 0
 
   const count = (peer: string, change: 1 | -1) =>
     Effect.suspend(() => {
       all += change
-      const uploads = (byPeer.get(peer) ?? 0) + change
-      if (uploads > 0) byPeer.set(peer, uploads)
-      else byPeer.delete(peer)
+      byPeer.add(peer, change)
       return RegistryMetrics.uploading(all)
     })
 
   /** The bound that one more upload to a peer would exceed. */
   const reached = (peer: string) => {
     if (maxUploads > 0 && all >= maxUploads) return { bound: "all", max: maxUploads } as const
-    return maxUploadsPerPeer > 0 && (byPeer.get(peer) ?? 0) >= maxUploadsPerPeer
+    return maxUploadsPerPeer > 0 && byPeer.of(peer) >= maxUploadsPerPeer
       ? { bound: "peer", max: maxUploadsPerPeer } as const
       : undefined
   }

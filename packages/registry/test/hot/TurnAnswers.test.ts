@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { TurnAnswers } from "@spegel-ts/registry/internal/serve/TurnAnswers"
+import { TurnAnswers } from "@spegel-ts/registry/internal/hot/TurnAnswers"
 import type { ServerResponse } from "node:http"
 import { setImmediate } from "node:timers/promises"
 

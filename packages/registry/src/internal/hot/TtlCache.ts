@@ -1,11 +1,12 @@
 /** Values kept for a second after they were made, for as long as many may ask for them at once: at most 64. */
+import { BoundedMap } from "@spegel-ts/background/BoundedMap"
+
 const maxEntries = 64
 const keepMillis = 1000
 
 /** `now` is a time as `MonotonicTime.millis` has it. */
 export class TtlCache<A> {
-  /** Oldest first. */
-  readonly #entries = new Map<string, { readonly value: A; readonly until: number }>()
+  readonly #entries = new BoundedMap<string, { readonly value: A; readonly until: number }>(maxEntries)
 
   get(key: string, now: number): A | undefined {
     const entry = this.#entries.get(key)
@@ -16,9 +17,6 @@ export class TtlCache<A> {
   }
 
   set(key: string, value: A, now: number): void {
-    this.#entries.delete(key)
     this.#entries.set(key, { value, until: now + keepMillis })
-    const oldest = this.#entries.keys().next().value
-    if (this.#entries.size > maxEntries && oldest !== undefined) this.#entries.delete(oldest)
   }
 }
