@@ -60,7 +60,7 @@ export interface Body {
 /** A body that was moved to its last byte. */
 export interface Moved {
   /**
-   * What the source did after its last byte, as far as it is known by then. A peer's connection may be used again only if
+   * The source's state after its last byte, as far as it is known by then. A peer's connection may be used again only if
    * it was quiet.
    */
   readonly source: "quiet" | "closed" | "sent more"

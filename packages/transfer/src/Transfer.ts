@@ -19,7 +19,7 @@ import * as ZeroCopy from "./internal/ZeroCopy.ts"
 
 export interface TransferOptions {
   readonly plane: DataPlaneChoice
-  /** Where runs that ended by a fault of zero-copy are remembered; without it they are not. */
+  /** Remembers runs that ended by a fault of zero-copy. Without it such runs are not remembered. */
   readonly lostRuns?: LostRuns | undefined
 }
 
@@ -57,7 +57,7 @@ export class Transfer extends Context.Service<Transfer, {
 /** Bytes of a file that go out together with the head. */
 const firstBytes = 16 * 1024
 
-/** What both layers share: begins bodies, and ends them when the layer is closed. */
+/** The part that both layers share: begins bodies, and ends them when the layer is closed. */
 const withLifetime = Effect.fnUntraced(function*(
   moveRest: (rest: Portable.Rest) => Effect.Effect<Moved, TransferError>
 ) {

@@ -14,7 +14,7 @@ const response = (ended: Array<string>, destroyed: boolean) => {
 }
 
 describe("TurnAnswers", () => {
-  it("gives the answers of a turn at its end, in order, but not to clients that have gone", async () => {
+  it("sends the answers of a turn at its end, in order, but not to clients that have gone", async () => {
     const answers = new TurnAnswers()
     const ended: Array<string> = []
     const give = (name: string, destroyed = false) =>

@@ -49,7 +49,7 @@ describe("UploadAdmission", () => {
       assert.strictEqual(yield* status(yield* ask("127.0.0.13")), 200)
     }))
 
-  it.live("bounds one peer without the others noticing; who goes away makes room", () =>
+  it.live("bounds one peer without the others noticing; a peer that goes away makes room", () =>
     Effect.gen(function*() {
       const { ask, status } = yield* start({ maxUploads: 10, maxUploadsPerPeer: 1 })
       const first = yield* ask("127.0.0.11")

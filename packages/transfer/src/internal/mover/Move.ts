@@ -1,4 +1,4 @@
-/** What all moves have in common. */
+/** The parts that all moves have in common. */
 import { maxUnsent } from "../../BodyBounds.ts"
 import { Progress } from "../../Progress.ts"
 import { epoll, errno, type Libc } from "./Libc.ts"
@@ -8,7 +8,7 @@ import type { Ending, Job } from "./Protocol.ts"
 /** How many bytes of one body are moved in a row, before others have their turn. */
 export const turnBytes = 4 * 1024 * 1024
 
-/** What a move waits for: a descriptor that it has armed, or a time. */
+/** A move waits for a descriptor that it has armed, or for a time. */
 export type Waits = { readonly napMillis: number } | "armed"
 
 /** A body that is being moved. */

@@ -7,7 +7,7 @@ import * as ResponseHead from "./ResponseHead.ts"
 
 export type ExchangeError = PeerDisconnected | PeerRefused
 
-/** What an exchange does with its connection. */
+/** The connection, as an exchange uses it. */
 export interface Wire {
   /** Continues to read. */
   readonly resume: () => void
