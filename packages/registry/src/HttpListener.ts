@@ -50,8 +50,8 @@ export interface ListenOptions {
   /** The bounds of connections. By default 4096, of which 256 from one address. */
   readonly connections?: PlaceLimits
   /**
-   * What a request on a connection beyond the bounds is told; undefined if it is answered nevertheless, as probes are. By
-   * default 503.
+   * Returns the error for a request on a connection beyond the bounds, or undefined to answer it nevertheless, as for a
+   * probe. By default 503.
    */
   readonly whenCrowded?: (request: IncomingMessage) => DistributionError.DistributionError | undefined
 }

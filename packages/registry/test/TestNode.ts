@@ -18,7 +18,7 @@ export const startNode = Effect.fnUntraced(function*(
   options?: Partial<RegistryOptions> & {
     readonly stallTimeout?: Duration.Duration
     readonly connections?: PlaceLimits
-    /** What its containerd is downloading. */
+    /** The downloads of its containerd. */
     readonly ingests?: Iterable<Ingest>
     /** How a download's file is opened. */
     readonly openIngest?: ContentStore["Service"]["openIngest"]
@@ -61,7 +61,7 @@ export const startNode = Effect.fnUntraced(function*(
     port,
     retire: Context.get(context, Registry).retire,
     content: Context.get(context, MemoryContent),
-    /** Whose downloads were thrown away. */
+    /** The refs of downloads that were discarded. */
     discarded,
     router: Context.get(context, Router),
     ledger: Context.get(context, PullLog)
@@ -90,5 +90,5 @@ const downloading = ({ discarded, ingests = [], openIngest }: {
     }))
   )
 
-/** Of peers that are equally busy, the one named first is asked. */
+/** Makes the peer named first be asked first, among those that are equally busy. */
 const firstOfAll: typeof Random.Random.Service = { nextDoubleUnsafe: () => 0, nextIntUnsafe: () => 0 }

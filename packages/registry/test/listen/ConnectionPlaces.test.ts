@@ -58,7 +58,7 @@ describe("connections", () => {
   const openMany = (node: Effect.Success<ReturnType<typeof start>>, count: number, address: string) =>
     Effect.forEach(Array.from({ length: count }), () => open(node, address))
 
-  it.live("of one address have so many places; the newest take those of the longest idle", () =>
+  it.live("of one address are bounded; the newest replace those idle for longest", () =>
     Effect.gen(function*() {
       const node = yield* start({ all: 100, ofAddress: 4 })
       const clients = yield* openMany(node, 4, attacker)
@@ -72,7 +72,7 @@ describe("connections", () => {
       for (const client of clients.slice(3)) assert.strictEqual(yield* client.ask("/livez"), 200)
     }))
 
-  it.live("of all have so many places; whoever has most makes room", () =>
+  it.live("of all are bounded; the address that has most makes room", () =>
     Effect.gen(function*() {
       const node = yield* start({ all: 10, ofAddress: 8 })
       // The honest ones have been idle for longest, and are few.
@@ -84,7 +84,7 @@ describe("connections", () => {
       assert.strictEqual(countOpen(many), 5)
     }))
 
-  it.live("that are all busy leave room for probes, and for word of it to others", () =>
+  it.live("that are all busy leave room for probes, and to tell others", () =>
     Effect.gen(function*() {
       const node = yield* start({ all: 100, ofAddress: 2 })
       yield* node.content.put(blob)
@@ -113,7 +113,7 @@ describe("connections", () => {
       assert.isTrue(next.isOpen())
     }))
 
-  it.live("with more requests than are kept waiting are closed", () =>
+  it.live("with too many pipelined requests are closed", () =>
     Effect.gen(function*() {
       const node = yield* start({ all: 100, ofAddress: 100 })
       yield* node.content.put(blob)

@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
+import { eventually } from "@spegel-ts/testing/Eventually"
 import { Deferred, Duration, Effect, Exit, Fiber, Latch, Option, Scope } from "effect"
 import { subscribe, unsubscribe } from "node:diagnostics_channel"
 import type { Server } from "node:http"
 import { connect } from "node:net"
-import { eventually } from "../Waiting.ts"
 
 const get = (port: number) => Effect.tryPromise((signal) => fetch(`http://127.0.0.2:${port}/`, { signal }))
 
@@ -44,7 +44,7 @@ describe("HttpListener", () => {
       yield* Fiber.join(closing)
     }))
 
-  it.live("goes on after it could not accept a connection", () =>
+  it.live("continues after it could not accept a connection", () =>
     Effect.gen(function*() {
       let failures = 0
       const { port } = yield* listen((request, response) =>
@@ -107,7 +107,7 @@ describe("HttpListener", () => {
       assert.strictEqual(yield* Deferred.await(ended), 0)
     }))
 
-  it.live("gives the answers of the turn in which it stops", () =>
+  it.live("sends the answers of the turn in which it stops", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()
       const stop = Effect.runForkWith(yield* Effect.context())
@@ -120,7 +120,7 @@ describe("HttpListener", () => {
       assert.strictEqual(yield* Effect.promise(() => response.text()), "answered")
     }))
 
-  it.live("keeps idle connections for longer than the 30 s for which containerd does", () =>
+  it.live("keeps idle connections for longer than containerd, which does for 30 s", () =>
     Effect.gen(function*() {
       const { port } = yield* listen((_request, response) => {
         response.end()
@@ -145,9 +145,9 @@ describe("HttpListener", () => {
       assert.deepStrictEqual(others, [])
       assert.isAbove(server?.headersTimeout ?? 0, 0)
       assert.isAtMost(server?.headersTimeout ?? Infinity, 30_000)
-      // Of a whole request, as long as its answer lasts.
+      // A whole request may last as long as its answer.
       assert.strictEqual(server?.requestTimeout, 0)
-      // Of a client that takes nothing: a disk under load may keep containerd from reading for a while.
+      // A client may take nothing for a while: a busy disk keeps containerd from reading.
       assert.isAtLeast(server?.timeout ?? 0, 60_000)
       assert.strictEqual(server?.maxRequestsPerSocket, 0)
     }))

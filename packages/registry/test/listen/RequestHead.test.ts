@@ -12,7 +12,7 @@ const ping = "GET /v2/ HTTP/1.1\r\n"
 const host = "Host: a\r\n"
 const get = (target: string, fields = "", version = "HTTP/1.1") => `GET ${target} ${version}\r\n${host}${fields}\r\n`
 
-/** What a client gets for its bytes on one connection; its half is closed behind them, so that the answers have an end. */
+/** Sends bytes on one connection and closes its half, so that the answers have an end; returns these. */
 const exchange = (node: { readonly address: string; readonly port: number }, bytes: string) =>
   Effect.callback<string>((resume) => {
     const socket = connect({ host: node.address, port: node.port })
@@ -26,7 +26,7 @@ const exchange = (node: { readonly address: string; readonly port: number }, byt
 const statuses = (answer: string): ReadonlyArray<number> =>
   [...answer.matchAll(/HTTP\/1\.1 (\d{3})/g)].map(([, status]) => Number(status))
 
-/** What is sent, and the statuses of the answers to it, in order. */
+/** Bytes to send, and the statuses of the answers to them, in order. */
 const table: ReadonlyArray<readonly [name: string, bytes: string, ...answers: ReadonlyArray<number>]> = [
   ["a path", get("/v2/"), 200],
   ["an empty line before", `\r\n${get("/v2/")}`, 200],
@@ -100,7 +100,7 @@ const table: ReadonlyArray<readonly [name: string, bytes: string, ...answers: Re
 ]
 
 describe("requests", () => {
-  it.live("are answered as RFC 9112 has it, each once", () =>
+  it.live("are answered as RFC 9112 requires, each once", () =>
     Effect.gen(function*() {
       const node = yield* startNode(MemoryRouter.network(), "127.0.0.2")
       yield* node.content.put(blob)
@@ -111,7 +111,7 @@ describe("requests", () => {
       assert.deepStrictEqual(statuses(yield* exchange(node, get("/livez"))), [200])
     }))
 
-  it.live("say which methods there are, and give the length that a GET has", () =>
+  it.live("name the allowed methods, and have the length of a GET", () =>
     Effect.gen(function*() {
       const node = yield* startNode(MemoryRouter.network(), "127.0.0.2")
       yield* node.content.put(blob)

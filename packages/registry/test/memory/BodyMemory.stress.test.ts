@@ -10,7 +10,7 @@ const mib = 1024 ** 2
 const budget = 12 * mib
 const attackers = ["127.0.0.61", "127.0.0.62", "127.0.0.63"]
 
-/** What the kernel holds of answers of a node, in bytes, until it is no less than `least` or does not grow any more. */
+/** Waits until the kernel holds at least `least` bytes of a node's answers, or their number does not grow any more; returns it. */
 const unsentOf = (port: number, least: number) =>
   Effect.gen(function*() {
     const measure = Effect.sync(() =>
@@ -21,7 +21,7 @@ const unsentOf = (port: number, least: number) =>
   })
 
 describe("memory of bodies", { timeout: 120_000 }, () => {
-  it.live("is bounded whatever headers say, and leaves the honest theirs; the slow are not cut off", () =>
+  it.live("is bounded whatever headers say, leaves honest clients theirs, and does not cut off slow ones", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       const options = { maxBodyMemory: budget, plane: "portable" as const }
@@ -66,7 +66,7 @@ describe("memory of bodies", { timeout: 120_000 }, () => {
       }
     }))
 
-  it.live("is bounded within the kernel too: bodies for which there is none are refused, the honest is served", () =>
+  it.live("is bounded within the kernel too: bodies without memory are refused, an honest client is served", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       const options = { maxBodyMemory: budget, plane: "zero-copy" as const }
@@ -95,7 +95,7 @@ describe("memory of bodies", { timeout: 120_000 }, () => {
       }
     }))
 
-  it.live("is enough for a node that pulls ninety layers at once and stops in between", () =>
+  it.live("is enough for a node that pulls ninety layers at once and pauses", () =>
     Effect.gen(function*() {
       const holder = yield* FileNode.start(MemoryRouter.network(), "127.0.0.43", [4 * mib])
       const [blob] = holder.blobs

@@ -113,7 +113,7 @@ describe("BodyMemory", () => {
       }
     }).pipe(Effect.scoped))
 
-  it.live("is never exceeded, whoever comes, and has some for the next", () =>
+  it.live("is never exceeded, and always has some for the next client", () =>
     Effect.gen(function*() {
       const { connect, fill, memory, unsent } = setup({ budget: 96 * mib })
       for (let address = 1; address <= 40; address++) {
@@ -131,7 +131,7 @@ describe("BodyMemory", () => {
       assert.isAtLeast(fill(honest), 64 * kib)
     }).pipe(Effect.scoped))
 
-  it.live("lets each go on whose client takes what it is sent, whatever the others hold", () =>
+  it.live("lets each client that keeps reading continue, whatever the others hold", () =>
     Effect.gen(function*() {
       const { connect, fill, memory } = setup({ budget: 8 * mib })
       const clients = Array.from({ length: 9 }, () => connect("192.0.2.1"))
@@ -156,7 +156,7 @@ describe("BodyMemory", () => {
       assert.strictEqual(sent(), 20)
     }).pipe(Effect.scoped))
 
-  it.live("refuses bodies beyond a client's share after a while, and takes them when others have gone", () =>
+  it.live("refuses bodies beyond a client's share after a second, and admits them when others have gone", () =>
     Effect.gen(function*() {
       const { connect, memory } = setup({ budget: 8 * mib })
       const scopes: Array<Scope.Closeable> = []
@@ -174,7 +174,7 @@ describe("BodyMemory", () => {
       assert.isTrue(yield* ask("192.0.2.1"))
     }))
 
-  it.live("ends the body that has taken nothing for half a minute, of the client that uses most, where one finds no memory", () =>
+  it.live("ends the body stalled for half a minute, of the client that uses most, when another finds no memory", () =>
     Effect.gen(function*() {
       const pass = yield* settableClock
       const { connect, memory } = setup({ budget: 8 * mib })
@@ -192,7 +192,7 @@ describe("BodyMemory", () => {
       assert.isTrue(yield* admitted(memory, connect("192.0.2.1")))
     }).pipe(Effect.scoped))
 
-  it.live("ends bodies that have taken nothing for 2 s where more is in use than all may have", () =>
+  it.live("ends bodies stalled for 2 s when more is in use than all may have", () =>
     Effect.gen(function*() {
       const pass = yield* settableClock
       const { apart, connect, fill, memory } = setup({ budget: 8 * mib })
@@ -215,7 +215,7 @@ describe("BodyMemory", () => {
       assert.isFalse(moving.destroyed)
     }).pipe(Effect.scoped))
 
-  it.live("gives all connections of an address one share, whichever come and go", () =>
+  it.live("gives all connections of an address one share, however they come and go", () =>
     Effect.gen(function*() {
       const { connect, memory } = setup({ budget: 8 * mib })
       const [first, second] = [connect("192.0.2.1"), connect("192.0.2.1")]
@@ -239,7 +239,7 @@ describe("BodyMemory", () => {
       assert.strictEqual(memory.used, 0)
     }))
 
-  it.live("counts what is on its way still to clients that have gone, and what comes from peers", () =>
+  it.live("counts bytes still on their way to clients that have gone, and bytes from peers", () =>
     Effect.gen(function*() {
       const { apart, connect, fill, memory } = setup({ budget: 8 * mib })
       const client = connect("192.0.2.1")
@@ -260,7 +260,7 @@ describe("BodyMemory", () => {
       assert.isBelow(memory.used, 5 * mib + unsent)
     }).pipe(Effect.scoped))
 
-  it.live("leaves no timer behind: of a body that waited, nor when it is closed", () =>
+  it.live("leaves no timer behind, after a body that waited and after it is closed", () =>
     Effect.gen(function*() {
       const { connect, fill, memory } = setup({ budget: 8 * mib })
       const timers = () => process.getActiveResourcesInfo().filter((resource) => resource === "Timeout").length
@@ -282,7 +282,7 @@ describe("BodyMemory", () => {
       assert.strictEqual(timers(), before)
     }))
 
-  it.live("asks the kernel no more once it is closed", () =>
+  it.live("stops asking the kernel once it is closed", () =>
     Effect.gen(function*() {
       const { asked, connect, fill, memory } = setup({ budget: 8 * mib })
       const client = connect("192.0.2.1")
@@ -293,7 +293,7 @@ describe("BodyMemory", () => {
       assert.strictEqual(asked(), 0)
     }))
 
-  it.live("asks the kernel only where it comes near a bound", () =>
+  it.live("asks the kernel only when it comes near a bound", () =>
     Effect.gen(function*() {
       const { asked, connect, fill, memory } = setup({ budget: 96 * mib })
       for (let body = 0; body < 8; body++) {
@@ -304,7 +304,7 @@ describe("BodyMemory", () => {
       assert.strictEqual(asked(), 0)
     }).pipe(Effect.scoped))
 
-  it.live("bounds bodies alone where the kernel does not tell", () =>
+  it.live("bounds only reservations if the kernel does not tell", () =>
     Effect.gen(function*() {
       const { connect, fill, memory } = setup({ budget: 8 * mib, tells: false })
       const clients = Array.from({ length: 9 }, () => connect("192.0.2.1"))

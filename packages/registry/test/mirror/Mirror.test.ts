@@ -5,11 +5,12 @@ import * as MediaType from "@spegel-ts/oci/MediaType"
 import { Outcome } from "@spegel-ts/registry/Outcome"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { eventually } from "@spegel-ts/testing/Eventually"
 import { Duration, Effect, Schedule } from "effect"
 import { request } from "node:http"
 import type { Socket } from "node:net"
+import { untilRecorded } from "../Recorded.ts"
 import { startNode } from "../TestNode.ts"
-import { eventually, untilRecorded } from "../Waiting.ts"
 import { begun, error, get, honest, ns, response, startFalsePeer } from "./FalsePeer.ts"
 
 const small = Buffer.from("a small layer ".repeat(100))

@@ -5,14 +5,15 @@ import * as Reference from "@spegel-ts/oci/Reference"
 import type { PullEvent } from "@spegel-ts/registry/PullLog"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { eventually } from "@spegel-ts/testing/Eventually"
 import { Duration, Effect, Option, Redacted, References, Result, Schedule } from "effect"
 import { rm, writeFile } from "node:fs/promises"
 import { connect, type Socket } from "node:net"
 import * as FileNode from "../FileNode.ts"
 import { begun, error, get, ns, response, startFalsePeer } from "../mirror/FalsePeer.ts"
 import * as RawClient from "../RawClient.ts"
+import { untilRecorded } from "../Recorded.ts"
 import { startNode } from "../TestNode.ts"
-import { eventually, untilRecorded } from "../Waiting.ts"
 
 const reference = Result.getOrThrow(Reference.parse(`${ns}/team/app:v1`))
 const blob = Buffer.from("a small layer ".repeat(100))
@@ -44,7 +45,7 @@ const startHolder = Effect.fnUntraced(function*(network: MemoryRouter.Network, a
 describe("Registry, own content", () => {
   const withHolder = Effect.suspend(() => startHolder(MemoryRouter.network(), "127.0.0.2"))
 
-  it.live("says that it is not ready once it is retired, and serves on", () =>
+  it.live("is not ready once it is retired, and still serves", () =>
     Effect.gen(function*() {
       const { retire, url } = yield* withHolder
       const statuses = Effect.forEach(
@@ -102,7 +103,7 @@ describe("Registry, own content", () => {
       assert.strictEqual(error(beyond.body).code, "RANGE_INVALID")
     }))
 
-  it.live("without ?ns= serves digests, and tags whose registry can be told", () =>
+  it.live("serves digests without ?ns=, and tags whose registry is clear", () =>
     Effect.gen(function*() {
       const { content, url } = yield* withHolder
       assert.strictEqual((yield* get(`${url}/v2/any/name/manifests/${manifestDigest}`)).status, 200)
@@ -121,7 +122,7 @@ describe("Registry, own content", () => {
       assert.strictEqual((yield* get(`${url}/v2/team/app/tags/list?ns=${ns}`)).status, 200)
     }))
 
-  it.live("lists tags by the page", () =>
+  it.live("lists tags in pages", () =>
     Effect.gen(function*() {
       const { content, url } = yield* withHolder
       yield* Effect.forEach(["v2", "v3"], (tag) => content.tag({ ...reference, tag }, manifestDigest))
@@ -215,7 +216,7 @@ describe("Registry, own content", () => {
 })
 
 describe("Registry, damaged content", () => {
-  it.live("is given to no peer once one has complained, and is for this node's own containerd to judge", () =>
+  it.live("goes to no peer once one has complained, but still to this node's containerd", () =>
     Effect.gen(function*() {
       const { address, blobs, port } = yield* FileNode.start(MemoryRouter.network(), "127.0.0.34", [100_000, 1000])
       for (const blob of blobs) {
@@ -239,7 +240,7 @@ describe("Registry, damaged content", () => {
 })
 
 describe("Registry, content of peers", () => {
-  it.live("relays manifests, tags, small and large blobs, and says so in the ledger", () =>
+  it.live("relays manifests, tags, small and large blobs, and records it in the log", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       yield* startHolder(network, "127.0.0.2")
@@ -265,7 +266,7 @@ describe("Registry, content of peers", () => {
       assert.strictEqual(events.length, 5)
     }))
 
-  it.live("answers 200 to bytes=0- and 206 where a client resumes", () =>
+  it.live("answers 200 to bytes=0- and 206 to a client that resumes", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       yield* startHolder(network, "127.0.0.2")
@@ -280,7 +281,7 @@ describe("Registry, content of peers", () => {
       }
     }))
 
-  it.live("answers 404 with a reason when nobody has it, or a peer asks, or it is filtered", () =>
+  it.live("answers 404 with a reason when no peer has it, a peer asks, or it is filtered", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       yield* startHolder(network, "127.0.0.2")
@@ -305,11 +306,13 @@ describe("Registry, content of peers", () => {
       assert.include(error(filtered.body).message, "left to the upstream registry")
     }))
 
-  it.live("a mirror that is asked by another asks nobody: stale records make no circle", () =>
+  it.live("a mirror that another one asks never asks a third: stale records make no loop", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
-      const nodes = yield* Effect.forEach(["127.0.0.2", "127.0.0.3", "127.0.0.4"], (address) =>
-        startNode(network, address))
+      const nodes = yield* Effect.forEach(
+        ["127.0.0.2", "127.0.0.3", "127.0.0.4"],
+        (address) => startNode(network, address)
+      )
       // Each is said to hold what none has.
       for (const { router } of nodes) {
         yield* router.advertise([largeDigest, Reference.name(reference)].map(ContentKey.make))
@@ -386,7 +389,7 @@ describe("Registry, content of peers", () => {
       }))
   }
 
-  it.live("a late first byte makes the next peer be asked beside, and the loser's connection is closed", () =>
+  it.live("a late first byte makes it hedge to the next peer, and the loser's connection is closed", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       yield* startHolder(network, "127.0.0.2")
@@ -441,7 +444,7 @@ describe("Registry, content of peers", () => {
       assert.isTrue(body.equals(blob))
     }))
 
-  it.live("a peer that alone sent wrong bytes is told, of a small blob and of a large one", () =>
+  it.live("a peer that sent all of the wrong bytes is told, for a small blob and a large one", () =>
     Effect.gen(function*() {
       for (const [right, digest] of [[blob, blobDigest], [large, largeDigest]] as const) {
         const network = MemoryRouter.network()
@@ -464,7 +467,7 @@ describe("Registry, content of peers", () => {
       }
     }))
 
-  it.live("two peers that sent parts of what is wrong are both told, and neither is asked again", () =>
+  it.live("two peers that sent parts of wrong content are both told, and neither is asked again", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       const half = large.length / 2
@@ -571,7 +574,7 @@ describe("Registry, content of peers", () => {
       }
     }))
 
-  it.live("when nobody is left in the body, the connection ends early", () =>
+  it.live("when no peer is left for the rest of a body, the connection ends early", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       yield* startFalsePeer(network, "127.0.0.4", (socket) =>

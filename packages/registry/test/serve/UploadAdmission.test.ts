@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { eventually } from "@spegel-ts/testing/Eventually"
 import { Effect, Metric } from "effect"
 import * as RawClient from "../RawClient.ts"
 import { startNode } from "../TestNode.ts"
-import { eventually } from "../Waiting.ts"
 
 /** More than the kernel holds between two sockets: who does not read stays an upload. */
 const blob = Buffer.alloc(48 * 1024 * 1024, "upload")
@@ -49,7 +49,7 @@ describe("UploadAdmission", () => {
       assert.strictEqual(yield* status(yield* ask("127.0.0.13")), 200)
     }))
 
-  it.live("bounds one peer without the others noticing; who goes away makes room", () =>
+  it.live("bounds one peer without the others noticing; a peer that goes away makes room", () =>
     Effect.gen(function*() {
       const { ask, status } = yield* start({ maxUploads: 10, maxUploadsPerPeer: 1 })
       const first = yield* ask("127.0.0.11")

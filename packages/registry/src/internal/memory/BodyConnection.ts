@@ -30,7 +30,7 @@ export interface BodyConnection {
   /** The body being sent, and the bytes of it that had gone when that was last looked at. */
   progress: Progress | undefined
   moved: number
-  /** Where that body comes from, and the bytes of it that the kernel holds unread. */
+  /** The connection that the body comes on, and the bytes of it that the kernel holds unread. */
   relaying: RelaySource | undefined
   received: number
   /** Bytes that the kernel may hold unsent. */
@@ -41,7 +41,7 @@ export interface BodyConnection {
   readonly last: { queued: number; written: number }
   /** Whether its client had taken at least half of what it was sent by the last measurement. */
   takes: boolean
-  /** What of the sums in `Client` and in all is due to this connection. */
+  /** This connection's part of the sums, of its client and of all. */
   readonly use: Use
   /** When its client last took a byte, as `performance.now()` has it. */
   movedAt: number

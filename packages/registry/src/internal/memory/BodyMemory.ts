@@ -6,8 +6,8 @@
  * The rest lets bodies be fast. Neither can be used up by one client address: of the reservations it may have at most twice
  * as much as it leaves free to others, of the rest as much as it leaves free. So there is always memory for a new client.
  *
- * A body that moves within the kernel has all of its bound reserved. Of a body that goes through this process the kernel
- * may hold more, which is counted as it is sent and corrected by measurements (`MemoryAccounts`). A body that reaches its
+ * A body that moves within the kernel has all of its bound reserved. The kernel may hold more of a body that goes through
+ * this process; that is counted as it is sent, and corrected by measurements (`MemoryAccounts`). A body that reaches its
  * bound waits, and continues when a measurement shows that clients have taken bytes. A client that keeps reading is never
  * stopped for good.
  */
@@ -25,11 +25,11 @@ import type { SocketQueue } from "./SocketQueues.ts"
 export interface BodyMemoryOptions {
   /** In bytes. */
   readonly budget: number
-  /** What bodies need as they move now; by default, as they move through this process. */
+  /** The reservations for the way that bodies move now. By default, those for bodies that move through this process. */
   readonly reserve?: () => Reserve
   /** The most that the kernel holds unsent of one connection, in bytes. */
   readonly maxUnsent: number
-  /** What the kernel holds of connections on these local ports; undefined if it does not tell. */
+  /** Asks the kernel for the queues of connections on these local ports. Undefined if it does not tell. */
   readonly queues: (isWanted: (localPort: number) => boolean) => ReadonlyArray<SocketQueue> | undefined
 }
 

@@ -1,5 +1,5 @@
 /**
- * Who uses how much of the memory for bodies: by connection, by client address, and in all.
+ * Accounts for the memory of bodies: by connection, by client address, and in all.
  *
  * Bytes count as queued in the kernel when they are handed to it, up to what a socket can hold. A measurement by the kernel
  * (`SocketQueues`) then subtracts what clients have taken since.
@@ -83,7 +83,7 @@ export class MemoryAccounts {
     return connection
   }
 
-  /** What sending so many bytes more would add to `beyond`. */
+  /** The growth of `beyond` if this many bytes more were sent. */
   growth(connection: Connection, bytes: number): number {
     return this.#beyondOnceSent(connection, bytes) - connection.use.beyond
   }
@@ -167,7 +167,7 @@ export class MemoryAccounts {
     const { client, queued, socket } = connection
     this.#connections.delete(socket)
     if (this.#byKey.get(key) === connection) this.#byKey.delete(key)
-    // What it was sent last may still be on its way.
+    // The last bytes that it was sent may still be on their way.
     this.#addGone(client.address, queued)
     Object.assign(connection, { bodies: 0, reserved: 0, received: 0, queued: 0 })
     this.#charge(connection)

@@ -1,4 +1,4 @@
-/** What a request for content has done so far. The steps of the request write it; the log reads it when the request ends. */
+/** The record of a request for content so far. The steps of the request write it; the log reads it when the request ends. */
 import type { Progress } from "@spegel-ts/transfer/Progress"
 import { type Attempt, failuresOf } from "../../PullLog.ts"
 

@@ -85,7 +85,7 @@ export const answered = (
     }
   })
 
-/** What the current request for content came to. */
+/** The outcome of the current request for content. */
 export const pulled = (event: PullEvent): Effect.Effect<void> =>
   annotate(() => {
     const left = failuresOf(event.attempts)

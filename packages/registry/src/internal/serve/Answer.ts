@@ -1,6 +1,6 @@
 /** How a request was answered: the fact that metrics, spans and the log of pulls are told. */
 
-/** Where content came from. */
+/** The origin of content. */
 export type Source =
   | { readonly _tag: "Local" }
   | { readonly _tag: "Peer"; readonly id: string }

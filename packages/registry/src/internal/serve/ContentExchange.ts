@@ -21,7 +21,7 @@ export interface ContentExchange {
   readonly record: PullRecord
 }
 
-/** What the head of an answer says of the content. */
+/** The content, as the head of an answer describes it. */
 export interface ContentHead {
   readonly digest: Digest.Digest
   readonly mediaType: string

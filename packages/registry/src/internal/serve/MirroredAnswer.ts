@@ -48,7 +48,7 @@ export const make = ({ memory, mirror }: MirroredAnswerOptions) =>
     return yield* whileTaking(to.progress, body.relay(to)).pipe(
       Effect.andThen(finish(response)),
       Effect.as(answer),
-      // What containerd has is wrong, and it must not continue with it: an RST makes the pull begin again.
+      // containerd has wrong bytes, and must not continue with them: an RST makes the pull begin again.
       Effect.catchTag("ContentCorrupted", ({ message }) => Effect.sync(() => Reply.reset(response, message, answer))),
       // An early FIN makes containerd continue at the byte reached with the next host; an RST would fail its pull.
       Effect.catchIf(

@@ -1,6 +1,6 @@
 /**
  * Bounds the bodies that this node sends to its peers at the same time. A peer beyond a bound is told so at once and asks
- * another. That costs it a round trip; one more slow stream would cost it, and all others, their speed.
+ * another, which costs it a round trip; one more slow stream would cost it, and all others, their speed.
  */
 import { Tally } from "@spegel-ts/background/Tally"
 import { Effect, type Scope } from "effect"

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { TurnAnswers } from "@spegel-ts/registry/internal/serve/TurnAnswers"
+import { TurnAnswers } from "@spegel-ts/registry/internal/hot/TurnAnswers"
 import type { ServerResponse } from "node:http"
 import { setImmediate } from "node:timers/promises"
 
@@ -14,7 +14,7 @@ const response = (ended: Array<string>, destroyed: boolean) => {
 }
 
 describe("TurnAnswers", () => {
-  it("gives the answers of a turn at its end, in order, but not to clients that have gone", async () => {
+  it("sends the answers of a turn at its end, in order, but not to clients that have gone", async () => {
     const answers = new TurnAnswers()
     const ended: Array<string> = []
     const give = (name: string, destroyed = false) =>

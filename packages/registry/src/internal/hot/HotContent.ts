@@ -8,9 +8,9 @@ import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
 import { Effect, Option } from "effect"
 import type { IncomingMessage, OutgoingHttpHeaders } from "node:http"
 import type { ContentRequest } from "../../ContentId.ts"
-import * as Answer from "./Answer.ts"
-import * as ContentExchange from "./ContentExchange.ts"
-import { isFromPeer } from "./RegistryRequest.ts"
+import * as Answer from "../serve/Answer.ts"
+import * as ContentExchange from "../serve/ContentExchange.ts"
+import { isFromPeer } from "../serve/RegistryRequest.ts"
 import { TtlCache } from "./TtlCache.ts"
 
 /** Larger content is not kept. In bytes. */
