@@ -49,7 +49,7 @@ const setup = Effect.gen(function*() {
 const noComparison = () => undefined
 
 describe("LargeBody", () => {
-  it.live("passes a right body on to its end, from one peer after another, also where the client is slow", () =>
+  it.live("passes a right body on to its end, from peer after peer, to a slow client too", () =>
     Effect.gen(function*() {
       const { far, hashed, received } = yield* setup
       far.pause()

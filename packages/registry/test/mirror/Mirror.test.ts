@@ -136,7 +136,7 @@ describe("Mirror", () => {
       }
     }))
 
-  it.live("answers the whole to ranges that are none, 416 only where it knows the size, and 404 else", () =>
+  it.live("answers the whole to invalid ranges, 416 only where it knows the size, and 404 otherwise", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       yield* startHolder(network, "127.0.0.2", small, large)
@@ -174,7 +174,7 @@ describe("Mirror", () => {
       }
     }))
 
-  it.live("looks at downloads only where there is a peer to ask", () =>
+  it.live("looks for downloads only where there is a peer to ask", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       yield* startHolder(network, "127.0.0.2", small)
@@ -193,7 +193,7 @@ describe("Mirror", () => {
       assert.strictEqual(looks, atStart + 1)
     }))
 
-  it.live("asks nobody again, and tells whoever it was, whose bytes containerd did not commit", () =>
+  it.live("excludes a peer whose bytes containerd did not commit, and tells it", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       const wrong = Buffer.alloc(large.length, "x")
@@ -252,7 +252,7 @@ describe("Mirror", () => {
       }
     }))
 
-  it.live("goes on with one peer after another, beyond its budget, as long as each gives enough", () =>
+  it.live("goes on with peer after peer, beyond its retries, as long as each gives enough", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       yield* startHolder(network, "127.0.0.2", large)
@@ -281,7 +281,7 @@ describe("Mirror", () => {
       assert.strictEqual(served.at(-1)?.outcome._tag, "Served")
     }))
 
-  it.live("answers a manifest as the type that a peer keeps it as where its bytes allow that, and as nothing else", () =>
+  it.live("answers a manifest with the type that the peer keeps, where the bytes allow it", () =>
     Effect.gen(function*() {
       const { dockerManifestList, imageIndex, imageManifest } = MediaType
       const typed = manifestOf("typed")
@@ -379,7 +379,7 @@ describe("Mirror", () => {
       }
     }))
 
-  it.live("gives a HEAD or a manifest no longer than the answer's time", () =>
+  it.live("answers a HEAD or a manifest within the answer timeout", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       const peer = yield* startFalsePeer(network, "127.0.0.4", () => {}, tag, smallDigest)
@@ -453,7 +453,7 @@ describe("Mirror", () => {
       }))
   }
 
-  it.live("that nobody has some content does not open the circuit", () =>
+  it.live("does not open the circuit because nobody has some content", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       yield* startHolder(network, "127.0.0.2", small)
@@ -472,7 +472,7 @@ describe("Mirror", () => {
       assert.strictEqual((yield* get(blobUrl(url, smallDigest))).status, 200)
     }))
 
-  it.live("gives the memory for verification back, and streams what it has none for", () =>
+  it.live("releases the memory for verification, and relays blobs that it has no memory for", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       yield* startHolder(network, "127.0.0.2", small)

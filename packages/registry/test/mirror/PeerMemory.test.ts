@@ -13,7 +13,7 @@ const unreachable = new PeerUnreachable({ peer: "a", reason: "refused" })
 const remembering = () => new PeerMemory({ hedgeMillis: 50, recordMillis: 600_000 })
 
 describe("PeerMemory", () => {
-  it("leaves a peer that cannot be reached alone, longer each time, up to a minute, until it serves", () => {
+  it("pauses an unreachable peer, twice as long each time, up to a minute, until it serves", () => {
     const memory = remembering()
     let now = 0
     for (const pause of [1, 2, 4, 8, 16, 32, 60, 60]) {
@@ -32,7 +32,7 @@ describe("PeerMemory", () => {
     assert.isUndefined(memory.objection(a, content, now + 1000))
   })
 
-  it("leaves a slow peer alone at once for long, and one that broke off or refused for that content", () => {
+  it("pauses a slow peer for all content, and one that broke off or refused for that content", () => {
     const memory = remembering()
     memory.failed(a, content, new PeerStalled({ peer: "a", waitedMillis: 2000 }), 0)
     assert.include(memory.objection(a, other, 9999)?.reason, "too slow")
@@ -51,7 +51,7 @@ describe("PeerMemory", () => {
     }
   })
 
-  it("leaves a busy peer alone as long as it asks for, within bounds", () => {
+  it("pauses a busy peer for as long as it asks, within bounds", () => {
     for (const [retryAfterMillis, pause] of [[undefined, 1000], [5000, 5000], [86_400_000, 30_000]] as const) {
       const memory = remembering()
       const busy = { peer: "a", reason: "answered 503", status: 503 }
@@ -92,7 +92,7 @@ describe("PeerMemory", () => {
     assert.isUndefined(memory.objection(b, other, 0))
   })
 
-  it("asks nobody again whose bytes were not kept, until they turn out to be right", () => {
+  it("excludes the senders of bytes that containerd did not keep, until the bytes turn out to be right", () => {
     const memory = remembering()
     memory.doubted([a, b], content, 0)
     assert.strictEqual(memory.objection(a, content, 0)?.cost, "wrong bytes")
@@ -106,7 +106,7 @@ describe("PeerMemory", () => {
     assert.strictEqual(memory.objection(a, content, 0)?.cost, "wrong bytes")
   })
 
-  it("forgets what a peer failed at once it has served, and tells what asking it may cost", () => {
+  it("drops the objections to a peer when it serves, and ranks them by cost", () => {
     const memory = remembering()
     const refused = new PeerRefused({ peer: "a", reason: "answered 404", status: 404 })
     const busy = new PeerRefused({ peer: "a", reason: "answered 503", status: 503 })
@@ -129,7 +129,7 @@ describe("PeerMemory", () => {
     assert.strictEqual(memory.objection(a, content, 0)?.cost, "wrong bytes")
   })
 
-  it("takes a peer for proved from what it served until it keeps a request waiting", () => {
+  it("counts a peer as proved from its first success until it keeps a request waiting", () => {
     const memory = remembering()
     assert.isFalse(memory.isProved(a))
     memory.served(a, content)

@@ -67,7 +67,7 @@ describe("what is remembered of peers", () => {
       assert.deepStrictEqual(yield* fetchBlob(4), [404, "no byte for 400 ms"])
     }))
 
-  it.live("asks a peer that has served as ever, while others keep a registry's requests waiting", () =>
+  it.live("gives a peer that has served its usual time, while others keep a registry's requests waiting", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       const frozen = Array.from({ length: 4 }, (_, index) => Digest.ofBytes(Buffer.from(`layer ${index}`)))
@@ -131,7 +131,7 @@ describe("what is remembered of peers", () => {
       assert.strictEqual(frozen.requests.length, 1)
     }))
 
-  it.live("asks the last holder again at once, whatever it did but lie", () =>
+  it.live("asks the only holder again at once, whatever it did, unless it sent wrong bytes", () =>
     Effect.gen(function*() {
       for (
         const fail of [

@@ -58,7 +58,7 @@ describe("PeerRace", () => {
       }
     })
 
-  it.effect("skips whom it remembers, asks the next beside a late one, and closes the loser", () =>
+  it.effect("skips peers that failed before, hedges to the next, and closes the loser", () =>
     Effect.gen(function*() {
       const memory = remembering()
       memory.failed(a, content, unreachable, 0)
@@ -89,7 +89,7 @@ describe("PeerRace", () => {
       assert.deepStrictEqual(record.attempts.map(({ hedge }) => hedge).filter(Boolean), [true])
     }))
 
-  it.effect("is not put off its hedge by peers that are found meanwhile", () =>
+  it.effect("hedges on time, whatever peers are found meanwhile", () =>
     Effect.gen(function*() {
       const found = Stream.fromIterable(Array.from({ length: 6 }, (_, index) => peer(`p${index}`))).pipe(
         Stream.schedule(Schedule.spaced("15 millis"))
@@ -107,7 +107,7 @@ describe("PeerRace", () => {
       assert.deepStrictEqual([second - first, third - second], [50, 50])
     }))
 
-  it.effect("waits for a peer only so long while none is asked, however many are found that send wrong bytes", () =>
+  it.effect("gives up in time while no peer is being asked, however many are found that sent wrong bytes", () =>
     Effect.gen(function*() {
       const memory = remembering()
       const bad = Array.from({ length: 9 }, (_, index) => peer(`p${index}`))
@@ -123,7 +123,7 @@ describe("PeerRace", () => {
       assert.strictEqual((yield* Fiber.join(racing))._tag, "ResolveTimeout")
     }))
 
-  it.effect("asks whom it objects to when nobody better is left, who fails at once first, and no liar", () =>
+  it.effect("asks peers with objections when no better one is left: fast failures first, liars never", () =>
     Effect.gen(function*() {
       const memory = remembering()
       const [frozen, lacking, liar, killed] = [peer("frozen"), peer("lacking"), peer("liar"), peer("killed")] as const
@@ -148,7 +148,7 @@ describe("PeerRace", () => {
       )
     }))
 
-  it.effect("asks nobody of whom it knows bad things while somebody better may answer", () =>
+  it.effect("asks no peer with an objection while a better one may answer", () =>
     Effect.gen(function*() {
       const memory = remembering()
       memory.failed(b, content, unreachable, 0)
@@ -167,7 +167,7 @@ describe("PeerRace", () => {
       assert.deepStrictEqual(asked, ["a"])
     }))
 
-  it.effect("asks a peer again that broke off, when the others took long to fail", () =>
+  it.effect("asks a peer that broke off again, after the others took long to fail", () =>
     Effect.gen(function*() {
       const { pull, race } = yield* make([a, b])
       const first = yield* race(0, ({ peer }) => Effect.succeed(peer.id))
@@ -185,7 +185,7 @@ describe("PeerRace", () => {
       assert.strictEqual(asked.length, 2)
     }))
 
-  it.effect("loses little time to peers that stay frozen, however many requests they are asked for", () =>
+  it.effect("loses little time to peers that stay frozen, over any number of requests", () =>
     Effect.gen(function*() {
       const memory = remembering()
       let asked = 0
@@ -215,7 +215,7 @@ describe("PeerRace", () => {
       assert.isString((yield* race(0, ({ peer }) => Effect.succeed(peer.id))).value)
     }))
 
-  it.effect("gives peers little time where it is told to be cautious", () =>
+  it.effect("gives peers little time while the circuit is open", () =>
     Effect.gen(function*() {
       const { pull, race, record } = yield* make([a], { caution: "is asked for what peers fail at" })
       const error = yield* Effect.flip(
@@ -226,7 +226,7 @@ describe("PeerRace", () => {
       assert.isFalse(pull.lostTime)
     }))
 
-  it.live("takes what came while the process was held up, past the time for it", () =>
+  it.live("accepts a peer found while the process was held up, past the deadline", () =>
     Effect.gen(function*() {
       // Due while the process is held up, and after the time for a peer: that timer is the first to be seen.
       const found = Stream.fromEffect(Effect.delay(Effect.succeed(a), "400 millis"))
@@ -238,7 +238,7 @@ describe("PeerRace", () => {
       assert.strictEqual((yield* Fiber.join(racing)).value, "a")
     }))
 
-  it.effect("looks up again once renewed, and asks nobody twice", () =>
+  it.effect("looks up again after renewal, and asks no peer twice", () =>
     Effect.gen(function*() {
       const counts: Array<number> = []
       const { pull, race } = yield* make((count) => {
@@ -256,7 +256,7 @@ describe("PeerRace", () => {
       assert.deepStrictEqual(asked.toSorted(), ["a", "b"])
     }))
 
-  it.effect("asks others beside the first, and does not wait for them longer than told", () =>
+  it.effect("asks the other peers at once, and waits for them no longer than told", () =>
     Effect.gen(function*() {
       const { pull, race, record } = yield* make([a, b, peer("c")])
       const { peer: first } = yield* race(0, () => Effect.void)

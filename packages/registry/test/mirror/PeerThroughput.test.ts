@@ -7,7 +7,7 @@ const peer = (id: string): Peer => ({ id, addresses: [id], registryPort: 1 })
 const [a, b, c, slow] = [peer("a"), peer("b"), peer("c"), peer("slow")] as const
 
 describe("PeerThroughput", () => {
-  it("tells what others typically give where a peer gives a tenth of it", () => {
+  it("gives the median of the others where a peer gives a tenth of it or less", () => {
     const throughput = new PeerThroughput()
     assert.isUndefined(throughput.typicalOfOthers(slow, 1, 0))
     throughput.observe(a, 50 * mebibyte, 1000, 0)
@@ -24,7 +24,7 @@ describe("PeerThroughput", () => {
     assert.isUndefined(alone.typicalOfOthers(a, 1, 0))
   })
 
-  it("learns nothing from a few bytes that came at once, and forgets", () => {
+  it("ignores a few bytes that came at once, and forgets after ten minutes", () => {
     const throughput = new PeerThroughput()
     throughput.observe(a, mebibyte - 1, 999, 0)
     assert.isFalse(throughput.knowsOthers(slow, 0))

@@ -55,7 +55,7 @@ const setUp = Effect.gen(function*() {
 })
 
 describe("Scrubber", () => {
-  it.effect("finds a damaged blob, and advertises it no more", () =>
+  it.effect("finds a damaged blob, and withdraws it", () =>
     Effect.gen(function*() {
       const { advertised, disk, isDamaged, settled, suspect } = yield* setUp
       disk.bytes = Buffer.from("as it was pulleD")
@@ -64,7 +64,7 @@ describe("Scrubber", () => {
       assert.deepStrictEqual([yield* isDamaged(digest), advertised()], [true, false])
     }))
 
-  it.effect("gives a blob to peers again that was replaced by a right one, and none that was by a wrong one", () =>
+  it.effect("advertises a damaged blob again once a right copy replaced it, and not after a wrong one", () =>
     Effect.gen(function*() {
       const { advertised, disk, isDamaged, replace, settled, suspect } = yield* setUp
       disk.bytes = Buffer.from("as it was pulleD")
@@ -90,7 +90,7 @@ describe("Scrubber", () => {
       assert.deepStrictEqual([yield* isDamaged(digest), advertised()], [true, false])
     }))
 
-  it.effect("leaves a blob that is right, and does not read it for each complaint", () =>
+  it.effect("keeps a right blob, and does not read it for each complaint", () =>
     Effect.gen(function*() {
       const { advertised, disk, isDamaged, settled, suspect } = yield* setUp
       for (let turn = 0; turn < 5; turn++) yield* suspect
