@@ -45,7 +45,7 @@ export const start = Effect.fnUntraced(function*(
     id: `file-node-${address}`,
     addresses: [address],
     // Known once it listens.
-    get registryPort() {
+    get servicePort() {
       return port
     }
   }

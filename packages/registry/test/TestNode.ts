@@ -29,7 +29,7 @@ export const startNode = Effect.fnUntraced(function*(
     id: `node-${address}`,
     addresses: [address],
     // Known once it listens.
-    get registryPort() {
+    get servicePort() {
       return port
     }
   }

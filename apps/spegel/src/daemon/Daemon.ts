@@ -117,7 +117,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
   const transport = PeerTransport.layer(MirrorFlags.transportOptions(settings))
   const router = Libp2p.layerWithoutIdentity({
     ...settings.routerAddr,
-    registryPort: settings.registryAddr.port,
+    servicePort: settings.registryAddr.port,
     peerCidrs: settings.peerCidrs,
     recordTtl: settings.recordTtl,
     refreshInterval: settings.recordRefresh

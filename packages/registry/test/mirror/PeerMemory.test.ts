@@ -5,7 +5,7 @@ import { PeerMemory } from "@spegel-ts/registry/internal/mirror/PeerMemory"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { PeerDisconnected, PeerRefused, PeerStalled, PeerUnreachable } from "@spegel-ts/transfer/PeerError"
 
-const peer = (id: string): Peer => ({ id, addresses: [id], registryPort: 1 })
+const peer = (id: string): Peer => ({ id, addresses: [id], servicePort: 1 })
 const [a, b] = [peer("a"), peer("b")] as const
 const blob = (text: string) => ContentId.Digest({ digest: Digest.ofBytes(Buffer.from(text)) })
 const [content, other] = [blob(""), blob("other")] as const

@@ -50,7 +50,7 @@ describe("ResolvePolicy", () => {
       ])
     }))
 
-  const peer = (number: number): Peer => ({ id: `peer ${number}`, addresses: ["127.0.0.1"], registryPort: number })
+  const peer = (number: number): Peer => ({ id: `peer ${number}`, addresses: ["127.0.0.1"], servicePort: number })
 
   /** A race over peers of which each is found so many milliseconds after the one before it; none answers within its second. */
   const raceOf = Effect.fnUntraced(function*(foundAfter: ReadonlyArray<number>) {

@@ -22,8 +22,8 @@ export interface PeerAnswer {
 }
 
 /** A peer as errors and logs name it. */
-export const nameOf = ({ addresses: [address = ""], registryPort }: Peer): string =>
-  isIPv6(address) ? `[${address}]:${registryPort}` : `${address}:${registryPort}`
+export const nameOf = ({ addresses: [address = ""], servicePort }: Peer): string =>
+  isIPv6(address) ? `[${address}]:${servicePort}` : `${address}:${servicePort}`
 
 /** Whether the body is the whole content: only then can it be verified by its digest. */
 export const isWhole = ({ range, size }: PeerAnswer): boolean => range.start === 0 && range.end === size

@@ -38,7 +38,7 @@ export const ask = Effect.fnUntraced(function*(
     ...printed,
     headers: { ...printed.headers, ...(yield* PeerSpans.asking(printed)) },
     addresses: peer.addresses,
-    port: peer.registryPort,
+    port: peer.servicePort,
     patienceMillis: patienceMillis === undefined ? undefined : maxPatienceMillis
   }).pipe(Effect.timeoutOrElse({
     duration: firstByteMillis,
@@ -90,14 +90,14 @@ export const forWanted = (
 export const complain = (
   { options, transport }: MirrorParts,
   request: ContentRequest,
-  { addresses, registryPort }: Peer
+  { addresses, servicePort }: Peer
 ): Effect.Effect<void> => {
   const printed = DistributionRequest.print({ ...request, method: "HEAD", mirrored: true, range: undefined })
   const complaint: Parameters<PeerTransport["Service"]["request"]>[0] = {
     ...printed,
     headers: { ...printed.headers, [Scrubber.suspectHeader]: "true" },
     addresses,
-    port: registryPort
+    port: servicePort
   }
   return transport.request(complaint).pipe(Effect.scoped, Effect.timeout(options.firstByteTimeout), Effect.ignore)
 }
