@@ -49,7 +49,7 @@ describe("manifests", () => {
     return { node, lost, stop: Fiber.interruptAll(claiming) }
   })
 
-  it.live("take memory for what has come of them, and not for what is claimed", () =>
+  it.live("take memory for the bytes that came, and not for those that are claimed", () =>
     Effect.gen(function*() {
       const { lost, node, stop } = yield* claim(50_000)
       for (let turn = 0; turn < 3; turn++) {
@@ -80,7 +80,7 @@ describe("manifests", () => {
         (socket, asked) => socket.write(answer(manifest, asked).subarray(0, -1)),
         tagOf("v1")
       )
-      const node = yield* startNode(network, "127.0.0.3", { answerTimeout: Duration.millis(300) })
+      const node = yield* startNode(network, "127.0.0.3", { answerTimeout: Duration.millis(600) })
       for (let turn = 0; turn < 2; turn++) assert.strictEqual((yield* get(manifestUrl(node.url, "v1"))).status, 404)
       const [last] = yield* node.ledger.recent.pipe(
         Effect.filterOrFail((events) => events.length === 2, () => "not yet"),
@@ -92,7 +92,7 @@ describe("manifests", () => {
       ])
     }))
 
-  it.live("that come later than another peer's are not held against theirs", () =>
+  it.live("that are slower than another peer's are not held against their peer", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       yield* startFalsePeer(network, "127.0.0.5", (socket, asked) => socket.write(answer(manifest, asked)), tagOf("v1"))
@@ -125,7 +125,7 @@ describe("manifests", () => {
       }
     }))
 
-  it.live("of other providers of a tag are not fetched where they are the same, or not chosen", () =>
+  it.live("of other providers of a tag are fetched only where they differ and are chosen", () =>
     Effect.gen(function*() {
       const [small, large] = Digest.ofBytes(manifest) < Digest.ofBytes(other) ? [manifest, other] : [other, manifest]
       for (
@@ -162,7 +162,7 @@ describe("manifests", () => {
       }
     }))
 
-  it.live("of providers that name one and do not give it are given up, for the one in hand", () =>
+  it.live("that are elected and not given in time are replaced by the one in hand", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       yield* startFalsePeer(network, "127.0.0.4", (socket, asked) => socket.write(answer(manifest, asked)), tagOf("v1"))
@@ -236,7 +236,7 @@ describe("a layer", () => {
       yield* get(blobUrl(node.url, first))
       const pulled = yield* get(blobUrl(node.url, second))
       assert.isTrue(pulled.body.equals(layers[1] ?? Buffer.alloc(0)))
-      // Who is late may be asked beside another, and be left for it.
+      // A late peer may be hedged, and left for the other one.
       const [slow, next] = (yield* attemptsOf(node, second)).filter(({ bytes }) => bytes > 0)
       assert.match(reasonOf(slow), /^only \d+ bytes per second, where others gave \d+$/)
       assert.deepStrictEqual([next?.outcome._tag, next?.start], ["Served", slow?.bytes])
