@@ -81,7 +81,7 @@ export const start = Effect.fnUntraced(function*(
     blobs,
     self,
     transport: Context.get(context, PeerTransport),
-    ledger: Context.get(context, PullLog),
+    log: Context.get(context, PullLog),
     /** Bodies that move now. */
     bodies: Effect.map(Context.get(context, Transfer).usage, ({ bodies }) => bodies)
   }

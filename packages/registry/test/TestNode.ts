@@ -64,7 +64,7 @@ export const startNode = Effect.fnUntraced(function*(
     /** The refs of downloads that were discarded. */
     discarded,
     router: Context.get(context, Router),
-    ledger: Context.get(context, PullLog)
+    log: Context.get(context, PullLog)
   }
 })
 

@@ -14,7 +14,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly debug: boole
   const metrics = yield* MetricsEndpoint
   const router = yield* Router
   const tracker = yield* StateTracker
-  const ledger = yield* PullLog
+  const log = yield* PullLog
   const faults = yield* ContainerdFaults
   const { plane } = yield* Transfer
 
@@ -34,7 +34,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly debug: boole
           self: yield* router.self,
           peers: yield* router.peers,
           snapshot: yield* tracker.snapshot,
-          pulls: yield* ledger.recent
+          pulls: yield* log.recent
         })
         return { type: "text/html; charset=utf-8", body }
       })
@@ -43,7 +43,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly debug: boole
       "/debug/peers",
       Effect.map(Effect.all([router.self, router.peers]), ([self, peers]) => json([{ ...self, self: true }, ...peers]))
     )
-    pages.set("/debug/pulls", Effect.map(ledger.recent, (events) => json(events.map(printed))))
+    pages.set("/debug/pulls", Effect.map(log.recent, (events) => json(events.map(printed))))
   }
 
   const handler: Handler = Effect.fnUntraced(function*(request, response) {

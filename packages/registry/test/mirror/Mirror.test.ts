@@ -35,8 +35,8 @@ const blobUrl = (url: string, digest: string) => `${url}/v2/team/app/blobs/${dig
 const tagUrl = (url: string) => `${url}/v2/team/app/manifests/v1?ns=${ns}`
 
 /** The entry of the last request, which is written when the answer has gone out. */
-const lastEvent = ({ ledger }: Effect.Success<ReturnType<typeof startNode>>) =>
-  ledger.recent.pipe(
+const lastEvent = ({ log }: Effect.Success<ReturnType<typeof startNode>>) =>
+  log.recent.pipe(
     Effect.map(([event]) => event),
     Effect.filterOrFail((event) => event !== undefined, () => "no event yet"),
     Effect.retry({ schedule: Schedule.spaced("10 millis"), times: 200 })
@@ -70,7 +70,7 @@ describe("Mirror", () => {
         assert.isTrue((yield* get(blobUrl(node.url, digest))).body.equals(bytes))
       }
       assert.strictEqual(busy.requests.length, 1)
-      const [event] = yield* untilRecorded(node.ledger, 2)
+      const [event] = yield* untilRecorded(node.log, 2)
       assert.deepStrictEqual(event?.attempts[0]?.outcome, Outcome.Deferred({ reason: "said that it is busy" }))
     }))
 

@@ -18,8 +18,8 @@ const largeDigest = Digest.ofBytes(large)
 const blobUrl = (url: string, digest: string) => `${url}/v2/team/app/blobs/${digest}?ns=${ns}`
 
 /** The entry of a request for a blob, which is written when the answer has gone out. */
-const eventOf = ({ ledger }: Effect.Success<ReturnType<typeof startNode>>, digest = "") =>
-  ledger.recent.pipe(
+const eventOf = ({ log }: Effect.Success<ReturnType<typeof startNode>>, digest = "") =>
+  log.recent.pipe(
     Effect.map((events) => events.find(({ content }) => content === digest)),
     Effect.filterOrFail((event) => event !== undefined, () => "no event yet"),
     Effect.retry({ schedule: Schedule.spaced("10 millis"), times: 200 })

@@ -82,7 +82,7 @@ describe("manifests", () => {
       )
       const node = yield* startNode(network, "127.0.0.3", { answerTimeout: Duration.millis(600) })
       for (let turn = 0; turn < 2; turn++) assert.strictEqual((yield* get(manifestUrl(node.url, "v1"))).status, 404)
-      const [last] = yield* node.ledger.recent.pipe(
+      const [last] = yield* node.log.recent.pipe(
         Effect.filterOrFail((events) => events.length === 2, () => "not yet"),
         Effect.retry({ schedule: Schedule.spaced("10 millis"), times: 200 })
       )
@@ -107,7 +107,7 @@ describe("manifests", () => {
         assert.isTrue((yield* get(manifestUrl(node.url, "v1"))).body.equals(manifest))
       }
       assert.isAtLeast(late.requests.length, 1)
-      const outcomes = (yield* node.ledger.recent).flatMap(({ attempts }) =>
+      const outcomes = (yield* node.log.recent).flatMap(({ attempts }) =>
         attempts.map(({ outcome }) => Outcome.print(outcome))
       )
       assert.include(outcomes, "slower than another peer")
@@ -211,8 +211,8 @@ describe("a layer", () => {
     socket.write(response(206, part, `content-range: bytes ${start}-${end}/${bytes.length}`))
   }
 
-  const attemptsOf = ({ ledger }: Effect.Success<ReturnType<typeof startNode>>, digest: string) =>
-    ledger.recent.pipe(
+  const attemptsOf = ({ log }: Effect.Success<ReturnType<typeof startNode>>, digest: string) =>
+    log.recent.pipe(
       Effect.map((events) => events.find(({ content }) => content === digest)?.attempts),
       Effect.filterOrFail((attempts) => attempts !== undefined, () => "no event yet"),
       Effect.retry({ schedule: Schedule.spaced("10 millis"), times: 200 })

@@ -71,7 +71,7 @@ describe("a wall clock", () => {
           yield* fetchBlob(3)
           assert.strictEqual(busy.requests.length, 2)
           // The log of pulls has the time that people know.
-          const [event] = yield* node.ledger.recent
+          const [event] = yield* node.log.recent
           assert.closeTo(event?.time ?? 0, yield* Clock.currentTimeMillis, 10_000)
         }).pipe(Effect.provideService(Clock.Clock, clock))
       }))
@@ -95,7 +95,7 @@ describe("a wall clock", () => {
             Effect.gen(function*() {
               yield* get(urlOf(node.url, index))
               assert.strictEqual(peers[index]?.requests.length, 1)
-              const [event] = yield* node.ledger.recent
+              const [event] = yield* node.log.recent
               return event?.attempts.some(({ outcome }) =>
                 Outcome.print(outcome).includes("where peers keep requests waiting")
               )

@@ -152,7 +152,7 @@ describe("Registry, own content", () => {
   for (const traced of [true, false]) {
     it.live(`answers what is asked for again as the first time, and tells of each; traced: ${traced}`, () =>
       Effect.gen(function*() {
-        const { address, blobs, ledger, port } = yield* FileNode.start(
+        const { address, blobs, log, port } = yield* FileNode.start(
           MemoryRouter.network(),
           "127.0.0.34",
           [1000, 2000],
@@ -179,8 +179,8 @@ describe("Registry, own content", () => {
           })
           assert.deepStrictEqual(told, toldBy(answers[0]?.headers ?? new Headers()))
         }
-        // A client has its answer a moment before the ledger has it.
-        const events = yield* ledger.recent.pipe(
+        // A client has its answer a moment before the log has it.
+        const events = yield* log.recent.pipe(
           Effect.repeat({ until: (events) => events.length === answers.length, schedule: Schedule.spaced("10 millis") })
         )
         const same = ({ content, method, registry, source, status }: PullEvent) => ({
@@ -244,7 +244,7 @@ describe("Registry, content of peers", () => {
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       yield* startHolder(network, "127.0.0.2")
-      const { ledger, url } = yield* startNode(network, "127.0.0.3")
+      const { log, url } = yield* startNode(network, "127.0.0.3")
       for (
         const [path, bytes] of [
           ["manifests/v1", manifest],
@@ -261,7 +261,7 @@ describe("Registry, content of peers", () => {
       const head = yield* get(`${url}/v2/team/app/manifests/v1?ns=${ns}`, { method: "HEAD" })
       assert.strictEqual(head.headers.get("content-length"), String(manifest.length))
       assert.strictEqual(head.headers.get("content-type"), MediaType.imageManifest)
-      const events = yield* untilRecorded(ledger, 5)
+      const events = yield* untilRecorded(log, 5)
       assert.deepStrictEqual(new Set(events.map(({ source }) => source)), new Set(["node-127.0.0.2"]))
       assert.strictEqual(events.length, 5)
     }))
@@ -324,11 +324,11 @@ describe("Registry, content of peers", () => {
       for (const path of [`blobs/${largeDigest}`, "manifests/v1"]) {
         assert.strictEqual((yield* get(`${asked.url}/v2/team/app/${path}?ns=${ns}`)).status, 404)
       }
-      for (const { ledger } of others) {
-        const events = yield* untilRecorded(ledger, 2)
+      for (const { log } of others) {
+        const events = yield* untilRecorded(log, 2)
         assert.deepStrictEqual(events.map(({ attempts, peersSeen }) => [attempts.length, peersSeen]), [[0, 0], [0, 0]])
       }
-      assert.strictEqual((yield* untilRecorded(asked.ledger, 2)).length, 2)
+      assert.strictEqual((yield* untilRecorded(asked.log, 2)).length, 2)
     }))
 
   const faults: ReadonlyArray<readonly [string, (socket: Socket) => void]> = [
@@ -373,7 +373,7 @@ describe("Registry, content of peers", () => {
         yield* startHolder(network, "127.0.0.2")
         yield* startFalsePeer(network, "127.0.0.4", behave, largeDigest)
         const inBody = fault.endsWith("in the body")
-        const { ledger, url } = yield* startNode(network, "127.0.0.3", {
+        const { log, url } = yield* startNode(network, "127.0.0.3", {
           stallTimeout: Duration.seconds(2),
           // Its first byte is to count, however slow the machine is.
           ...(inBody ? { hedgeDelay: Duration.seconds(30) } : {})
@@ -381,7 +381,7 @@ describe("Registry, content of peers", () => {
         const { body, status } = yield* get(`${url}/v2/team/app/blobs/${largeDigest}?ns=${ns}`)
         assert.strictEqual(status, 200)
         assert.isTrue(body.equals(large))
-        const [event] = yield* untilRecorded(ledger, 1)
+        const [event] = yield* untilRecorded(log, 1)
         const attempt = event?.attempts.find(({ address }) => address.startsWith("127.0.0.4:"))
         assert.isDefined(attempt)
         assert.notStrictEqual(attempt?.outcome._tag, "Served")
@@ -484,9 +484,9 @@ describe("Registry, content of peers", () => {
         const head = response(200, Buffer.alloc(large.length, "x"))
         socket.end(head.subarray(0, head.length - half))
       }, largeDigest)
-      const { ledger, url } = yield* startNode(network, "127.0.0.3", { verify: "stream" })
+      const { log, url } = yield* startNode(network, "127.0.0.3", { verify: "stream" })
       yield* Effect.exit(get(`${url}/v2/team/app/blobs/${largeDigest}?ns=${ns}`))
-      const [event] = yield* untilRecorded(ledger, 1)
+      const [event] = yield* untilRecorded(log, 1)
       // Both sent some, and it was wrong.
       assert.lengthOf(event?.attempts.filter(({ bytes }) => bytes > 0) ?? [], 2)
       assert.include(event?.reason, "wrong bytes")
@@ -508,10 +508,10 @@ describe("Registry, content of peers", () => {
             Buffer.alloc(large.length, "x")
           ])
         ), largeDigest)
-      const { ledger, url } = yield* startNode(network, "127.0.0.3", { verify: "stream" })
+      const { log, url } = yield* startNode(network, "127.0.0.3", { verify: "stream" })
       const { body } = yield* get(`${url}/v2/team/app/blobs/${largeDigest}?ns=${ns}`)
       assert.isBelow(body.length, large.length)
-      const [event] = yield* untilRecorded(ledger, 1)
+      const [event] = yield* untilRecorded(log, 1)
       assert.include(event?.reason, "wrong bytes")
     }))
 
@@ -554,7 +554,7 @@ describe("Registry, content of peers", () => {
       ) {
         const network = MemoryRouter.network()
         yield* startFalsePeer(network, "127.0.0.4", behave, largeDigest)
-        const { address, ledger, port } = yield* startNode(network, "127.0.0.3", { verify: "stream" })
+        const { address, log, port } = yield* startNode(network, "127.0.0.3", { verify: "stream" })
         const ended = yield* Effect.callback<{ readonly how: string; readonly bytes: number }>((resume) => {
           let bytes = 0
           const socket = connect(port, address)
@@ -568,7 +568,7 @@ describe("Registry, content of peers", () => {
         // Wrong bytes are nothing to go on with.
         assert.match(ended.how, reason === "wrong bytes" ? /ECONNRESET/ : /^FIN$/, reason)
         assert.isBelow(ended.bytes, large.length)
-        const [event] = yield* untilRecorded(ledger, 1)
+        const [event] = yield* untilRecorded(log, 1)
         assert.strictEqual(event?.status, 0)
         assert.isAtLeast(ended.bytes, least, reason)
       }
@@ -584,10 +584,10 @@ describe("Registry, content of peers", () => {
             large.subarray(0, 1e6)
           ])
         ), largeDigest)
-      const { ledger, url } = yield* startNode(network, "127.0.0.3")
+      const { log, url } = yield* startNode(network, "127.0.0.3")
       const { body } = yield* get(`${url}/v2/team/app/blobs/${largeDigest}?ns=${ns}`)
       assert.isBelow(body.length, large.length)
-      const [event] = yield* untilRecorded(ledger, 1)
+      const [event] = yield* untilRecorded(log, 1)
       assert.strictEqual(event?.status, 0)
     }))
 })

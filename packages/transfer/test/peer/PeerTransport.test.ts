@@ -298,7 +298,7 @@ describe("PeerTransport", () => {
               Effect.flatMap(request(peers, port), ({ body }) => Stream.runCollect(body))
             )
             assert.isTrue(Buffer.concat(chunks).equals(body))
-            assert.isTrue(chunks.every(({ length }) => length > 0 && length <= 64 * 1024))
+            assert.isTrue(chunks.every(({ length }) => length > 0 && length <= 256 * 1024))
           }
           assert.strictEqual(accepted(), 1)
           assert.deepStrictEqual(yield* peers.connections, { open: 1, idle: 1 })

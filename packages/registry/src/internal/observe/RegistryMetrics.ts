@@ -90,6 +90,11 @@ const uploadsRefused = MetricFamily.make(
   [{ bound: "all" }, { bound: "peer" }]
 )
 
+const damagedBlobs = counter(
+  "spegel_content_damaged_total",
+  "Blobs of this node that are not what their digests say, and are not given to peers any more"
+)
+
 // Content of peers
 
 const cacheResults = ["hit", "miss"] as const
@@ -130,6 +135,7 @@ const known = [
   bodiesRefused,
   uploadsInflight,
   ...uploadsRefused.known,
+  damagedBlobs,
   lastSuccess,
   corruptions,
   ...peerFailures.known,
@@ -188,6 +194,9 @@ export const commitWatched = (fate: Fate): Effect.Effect<void> => Metric.update(
 /** Counts a circuit that opened, or stayed open after a probe. */
 export const circuitOpened = (registry: string): Effect.Effect<void> =>
   Effect.flatMap(registryLabel(registry), (registry) => Metric.update(circuitOpenings.of({ registry }), 1))
+
+/** Counts a blob of this node that was found damaged. */
+export const contentDamaged: Effect.Effect<void> = Metric.update(damagedBlobs, 1)
 
 /** Sets the memory that bodies use now, in bytes. */
 export const bodyMemoryUsed = (bytes: number): Effect.Effect<void> => Metric.update(bodyMemory, bytes)

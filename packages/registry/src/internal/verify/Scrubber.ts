@@ -13,7 +13,8 @@ import { type BlobSource, type ContentChange, ContentStore } from "@spegel-ts/co
 import type * as Digest from "@spegel-ts/oci/Digest"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { Router } from "@spegel-ts/router/Router"
-import { Duration, Effect, Latch, Metric, Queue, Stream } from "effect"
+import { Duration, Effect, Latch, Queue, Stream } from "effect"
+import * as RegistryMetrics from "../observe/RegistryMetrics.ts"
 import * as ContentHash from "./ContentHash.ts"
 
 /** Header of a request by which a peer says that it got wrong bytes of the blob that it names. */
@@ -31,11 +32,6 @@ const maxRemembered = 10_000
 const againAfterMillis = 10 * 60_000
 /** How long to rest after a check, as a multiple of the time that it took. */
 const rest = 9
-
-const damagedBlobs = Metric.counter("spegel_content_damaged_total", {
-  description: "Blobs of this node that are not what their digests say, and are not given to peers any more",
-  incremental: true
-})
 
 interface Parts {
   readonly store: ContentStore["Service"]
@@ -59,7 +55,6 @@ export const make = Effect.gen(function*() {
     damaged: new Map(),
     anyDamaged: yield* Latch.make(false)
   }
-  yield* Metric.value(damagedBlobs)
   yield* Background.keepRunning("self check", checks(parts))
   yield* Background.keepRunning("watch of damaged blobs", watchDamaged(parts))
   return {
@@ -116,7 +111,7 @@ const markDamaged = Effect.fnUntraced(function*(parts: Parts, digest: Digest.Dig
   damaged.set(digest, copy)
   yield* anyDamaged.open
   yield* router.withdraw([ContentKey.make(digest)])
-  if (isNew) yield* Metric.update(damagedBlobs, 1)
+  if (isNew) yield* RegistryMetrics.contentDamaged
   yield* Effect.logError(
     `this node's copy of ${digest} is damaged, and is not given to peers any more: check the disk, remove the images that use it and pull them again`
   )
