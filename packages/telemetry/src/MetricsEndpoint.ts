@@ -5,7 +5,7 @@
 import { Context, Effect, Layer } from "effect"
 import { PrometheusMetrics } from "effect/observability"
 import { collectDefaultMetrics, Registry } from "prom-client"
-import * as EventLoopLag from "./EventLoopLag.ts"
+import * as EventLoopLag from "./internal/metrics/EventLoopLag.ts"
 
 /** Gauges named as counters are; the same ones without `_total` have the figures by type. */
 const misnamed = ["nodejs_active_handles_total", "nodejs_active_requests_total", "nodejs_active_resources_total"]

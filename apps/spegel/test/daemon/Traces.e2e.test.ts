@@ -10,6 +10,7 @@ import { freePort } from "@spegel-ts/testing/network/FreePort"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
 import { temporary } from "@spegel-ts/testing/node/Upstream"
 import * as Collector from "@spegel-ts/testing/telemetry/Collector"
+import type { ReceivedSpan } from "@spegel-ts/testing/telemetry/ReceivedSpan"
 import { Effect, Schedule } from "effect"
 
 const reference = { registry: "registry.example", repository: "team/app", tag: "v1" }
@@ -17,7 +18,7 @@ const layerSize = 6 * 1024 * 1024
 const server = 2
 const client = 3
 
-type Span = Collector.ReceivedSpan
+type Span = ReceivedSpan
 
 /** A daemon over an image layout, on an address of its own; it exports when it ends. */
 const startDaemon = Effect.fnUntraced(function*(options: {
@@ -92,7 +93,7 @@ const sum = (numbers: ReadonlyArray<unknown>) => numbers.reduce<number>((sum, nu
 describe("traces", { timeout: 120_000 }, () => {
   it.live("tell of one pull across two nodes: who was asked, what came, and that it was right", () =>
     Effect.gen(function*() {
-      const collector = yield* Collector.start
+      const collector = yield* Collector.start()
       const { image, node: holder } = yield* startHolder(collector.url, 2)
       yield* SpegelProcess.untilReady(holder.url)
       const layout = yield* emptyLayout
@@ -196,7 +197,7 @@ describe("traces", { timeout: 120_000 }, () => {
         for (const span of children) {
           assert.isTrue(span.start >= request.start && span.end <= request.end, `${span.name} is within its request`)
         }
-        assert.isFalse([...children, remote].some((span) => span?.error))
+        assert.isFalse([...children, remote].some((span) => span?.status === "error"))
         return { content: attribute(request, "spegel.content"), bytes }
       })
       assert.deepStrictEqual(
@@ -208,7 +209,7 @@ describe("traces", { timeout: 120_000 }, () => {
 
   it.live("tell of a peer that ends in mid-body, and of the one that goes on: their bytes add up", () =>
     Effect.gen(function*() {
-      const collector = yield* Collector.start
+      const collector = yield* Collector.start()
       const { image, layout, node: holder } = yield* startHolder(collector.url, 1)
       yield* SpegelProcess.untilReady(holder.url)
       const objects = image.objects.map(({ descriptor }) => descriptor)
@@ -270,7 +271,7 @@ describe("traces", { timeout: 120_000 }, () => {
       const spans = collector.spans.filter(({ traceId }) => traceId === parent.traceId)
       // The client's trace goes on.
       const [request] = spans.filter(({ parentSpanId }) => parentSpanId === parent.spanId) as [Span]
-      assert.deepInclude(request, { kind: server, error: false })
+      assert.deepInclude(request, { kind: server, status: "unset" })
       const attempts = childrenOf(spans, request).filter(({ kind }) => kind === client)
       const bytesOf = (span: Span) => Number(attribute(span, "spegel.bytes"))
       const [broken, served, ...idle] = attempts.toSorted((a, b) =>
