@@ -246,7 +246,7 @@ describe("Tracing", () => {
       assert.deepStrictEqual(collector.spans.map(({ name }) => name), ["GET blob"])
     }))
 
-  it.live("makes no span and loads nothing where no collector is named", () =>
+  it.live("makes no span where no collector is named", () =>
     traced(
       {},
       Effect.gen(function*() {
@@ -381,6 +381,26 @@ describe("Tracing", () => {
       assert.strictEqual(yield* droppedSpans, before[0] + 1)
       assert.strictEqual(logs.length, 2, logs.join("\n"))
       assert.include(logs[1], `trace export failed: ${url}: connect ECONNREFUSED`)
+    }))
+
+  it.live("tells of a gRPC collector that is away once, and gives up what it did not take", () =>
+    Effect.gen(function*() {
+      const { url } = yield* Effect.scoped(Collector.startGrpc)
+      const before = [yield* droppedSpans, yield* failures] as const
+      const logs = yield* traced(
+        { OTEL_EXPORTER_OTLP_ENDPOINT: url, OTEL_EXPORTER_OTLP_PROTOCOL: "grpc", OTEL_BSP_SCHEDULE_DELAY: "20" },
+        Effect.forEach([1, 2], (count) =>
+          Effect.void.pipe(
+            request("one"),
+            Effect.andThen(Effect.repeat(failures, {
+              until: (failed) => failed >= before[1] + count,
+              schedule: Schedule.spaced("10 millis")
+            }))
+          ))
+      )
+      assert.strictEqual(yield* droppedSpans, before[0] + 2)
+      assert.strictEqual(logs.length, 2, logs.join("\n"))
+      assert.match(logs[1] ?? "", /^trace export failed: 1 spans were dropped: .*UNAVAILABLE/)
     }))
 
   it.live("sends the rest when it is closed, and leaves what cannot be sent in time", () =>

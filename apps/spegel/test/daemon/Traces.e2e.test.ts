@@ -27,6 +27,8 @@ const startDaemon = Effect.fnUntraced(function*(options: {
   readonly layout: string
   readonly bootstrap: string | undefined
   readonly collector: string
+  /** Of OTLP; by default that of the specification. */
+  readonly protocol?: string
 }) {
   const { host, layout } = options
   const [registry, router, metrics] = yield* Effect.all([freePort, freePort, freePort])
@@ -48,6 +50,7 @@ const startDaemon = Effect.fnUntraced(function*(options: {
       : ["--bootstrap-kind=static", `--static-bootstrap-peers=${options.bootstrap}`])
   ], {
     OTEL_EXPORTER_OTLP_ENDPOINT: options.collector,
+    OTEL_EXPORTER_OTLP_PROTOCOL: options.protocol ?? "",
     OTEL_RESOURCE_ATTRIBUTES: `service.instance.id=${options.name}`,
     // What arrives, arrives because it is sent at the end.
     OTEL_BSP_SCHEDULE_DELAY: "600000"
@@ -64,14 +67,21 @@ const startDaemon = Effect.fnUntraced(function*(options: {
 
 const emptyLayout = Effect.tap(temporary, (root) => OciLayoutWriter.make({ root }))
 
-const startHolder = Effect.fnUntraced(function*(collector: string, layers: number) {
+const startHolder = Effect.fnUntraced(function*(collector: string, layers: number, protocol?: string) {
   const layout = yield* temporary
   const image = yield* DemoImage.write({
     writer: yield* OciLayoutWriter.make({ root: layout }),
     reference,
     layerSizes: Array.from({ length: layers }, () => layerSize)
   })
-  const node = yield* startDaemon({ name: "holder", host: "127.0.0.31", layout, bootstrap: undefined, collector })
+  const node = yield* startDaemon({
+    name: "holder",
+    host: "127.0.0.31",
+    layout,
+    bootstrap: undefined,
+    collector,
+    ...(protocol === undefined ? {} : { protocol })
+  })
   return { image, layout, node }
 })
 
@@ -304,6 +314,30 @@ describe("traces", { timeout: 120_000 }, () => {
         "spegel.result": "not checked"
       })
       assert.match(String(attribute(request, "spegel.peers.left")), /\b127\.0\.0\.33:\d+: closed the connection/)
+    }))
+
+  it.live("are exported by each protocol: the bundle has what it takes", () =>
+    Effect.gen(function*() {
+      const http = yield* Collector.start()
+      const grpc = yield* Collector.startGrpc
+      for (
+        const [protocol, { spans, url }] of [["http/json", http], ["http/protobuf", http], ["grpc", grpc]] as const
+      ) {
+        spans.length = 0
+        const { image, node } = yield* startHolder(url, 1, protocol)
+        yield* SpegelProcess.untilReady(node.url)
+        yield* untilServed(
+          `${node.url}/v2/team/app/blobs/${image.objects.at(-1)?.descriptor.digest}?ns=registry.example`
+        )
+        const { code, stderr } = yield* node.stop
+        assert.strictEqual(code, 0)
+        assert.notInclude(stderr, "trace export failed")
+        assert.deepStrictEqual(
+          spans.filter(({ kind }) => kind === server).map(({ resource, status }) => [resource["service.name"], status]),
+          [["spegel", "unset"]],
+          protocol
+        )
+      }
     }))
 
   it.live("do not harm a pull where the collector is not there", () =>

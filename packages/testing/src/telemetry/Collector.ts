@@ -61,7 +61,7 @@ export const start = Effect.fnUntraced(function*(options?: { readonly tls?: Tls 
 
 export interface GrpcCollector {
   readonly url: string
-  readonly spans: ReadonlyArray<ReceivedSpan.ReceivedSpan>
+  readonly spans: Array<ReceivedSpan.ReceivedSpan>
   /** What came with each request, by name. */
   readonly metadata: ReadonlyArray<Readonly<Record<string, unknown>>>
 }
