@@ -51,43 +51,51 @@ const withEnvironment = <A>(environment: Environment, make: () => A): A => {
   }
 }
 
+const resourceOf = (names: ReadonlyArray<string>, attributes: Readonly<Record<string, string>>): Resources.Resource =>
+  Resources.defaultResource()
+    .merge(Resources.resourceFromAttributes({ "service.name": defaultServiceName, ...attributes }))
+    .merge(Resources.detectResources({
+      detectors: Object.entries(detectors)
+        .filter(([name]) => names.includes(name) || names.includes("all"))
+        .map(([, detector]) => detector)
+    }))
+
 /** A tracer that exports while the scope is open, and what is left when it closes. */
 export const make = Effect.fnUntraced(function*(
   settings: TraceExport,
   { attributes, flushTimeout, version }: SdkOptions
 ): Effect.fn.Return<Tracer, never, Scope.Scope> {
-  const { environment, maxQueueSize, protocol } = settings
+  const { environment, maxBatchSize, maxQueueSize, protocol } = settings
   const health = yield* ExportHealth.make(settings)
   const { OTLPTraceExporter } = yield* Effect.promise(() => loadExporter(protocol))
-  const provider = yield* Effect.acquireRelease(
+  const { provider } = yield* Effect.acquireRelease(
     Effect.sync(() =>
       withEnvironment({
         ...environment,
         OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT: environment["OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"] ?? defaultValueLength
       }, () => {
-        const connections = CollectorConnections.make(health.connectionFailed)
+        const connections = protocol === "grpc" ? undefined : CollectorConnections.make(health.connectionFailed)
         const exporter = new OTLPTraceExporter({
           userAgent: `spegel-ts/${version}`,
-          ...(protocol === "grpc" ? {} : { httpAgentOptions: connections.agent })
+          // When the scope closes the SDK sends the whole queue at once.
+          concurrencyLimit: 1 + Math.ceil(maxQueueSize / maxBatchSize),
+          ...(connections === undefined ? {} : { httpAgentOptions: connections.agent })
         })
-        const processor = new BatchSpanProcessor(health.watch(exporter), { maxQueueSize })
-        const resource = Resources.defaultResource()
-          .merge(Resources.resourceFromAttributes({
-            "service.name": defaultServiceName,
-            "service.version": version,
-            ...attributes
-          }))
-          .merge(Resources.detectResources({
-            detectors: Object.entries(detectors).flatMap(([name, detector]) =>
-              settings.detectors.has(name) || settings.detectors.has("all") ? [detector] : []
-            )
-          }))
-        const provider = new BasicTracerProvider({ resource, spanProcessors: [health.bound(processor)] })
-        return { provider, connections }
+        const processor = new BatchSpanProcessor(health.watch(exporter), {
+          maxQueueSize,
+          maxExportBatchSize: maxBatchSize
+        })
+        return {
+          connections,
+          provider: new BasicTracerProvider({
+            resource: resourceOf(settings.detectors, { "service.version": version, ...attributes }),
+            spanProcessors: [health.bound(processor)]
+          })
+        }
       })
     ),
     ({ connections, provider }) =>
-      Effect.andThen(health.close(() => provider.shutdown(), flushTimeout), Effect.sync(connections.close))
+      Effect.andThen(health.close(() => provider.shutdown(), flushTimeout), Effect.sync(() => connections?.close()))
   )
-  return provider.provider.getTracer("spegel-ts", version)
+  return provider.getTracer("spegel-ts", version)
 })
