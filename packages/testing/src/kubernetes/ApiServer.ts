@@ -20,7 +20,8 @@ const version = "v0.34.1"
 const cache = join(homedir(), ".cache", "spegel-ts", `apiextensions-apiserver-${version}`)
 const binary = join(cache, "apiextensions-apiserver")
 
-class ApiServerFailed extends Data.TaggedError("ApiServerFailed")<{ readonly reason: string }> {
+/** The server could not be built, or did not come up. */
+export class ApiServerFailed extends Data.TaggedError("ApiServerFailed")<{ readonly reason: string }> {
   override get message() {
     return this.reason
   }
