@@ -2,7 +2,7 @@
  * Takes a taint off this node once the mirror can serve. A cluster that gives the taint to its new nodes keeps pods, and
  * with them pulls, away until then.
  */
-import { Data, Duration, Effect, Option, Schedule, Schema } from "effect"
+import { Data, Duration, Effect, type Option, Schedule, Schema } from "effect"
 import * as ApiClient from "./ApiClient.ts"
 import * as ClusterAccess from "./ClusterAccess.ts"
 
@@ -59,13 +59,10 @@ const takeOff = Effect.fnUntraced(function*(client: ApiClient.ApiClient, { node,
 
 /** Waits until the mirror is ready, then takes the taint off. */
 export const removeWhenReady = Effect.fn("NodeTaint.removeWhenReady")(function*(options: NodeTaintOptions) {
-  const { environment, kubeconfig, node, ready, taint } = options
+  const { node, ready, taint } = options
   yield* Effect.repeat(ready, { schedule: Schedule.spaced("200 millis"), until: (ready) => ready })
   const remove = Effect.gen(function*() {
-    const access = yield* Option.match(kubeconfig, {
-      onNone: () => ClusterAccess.inCluster({ environment }),
-      onSome: (path) => ClusterAccess.fromKubeconfig({ path, environment })
-    })
+    const access = yield* ClusterAccess.make(options)
     return yield* takeOff(yield* ApiClient.make(access), options)
   }).pipe(Effect.scoped)
   if (yield* remove) yield* Effect.logInfo("the node takes pods").pipe(Effect.annotateLogs({ node, taint }))

@@ -1,6 +1,6 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
-import * as Lease from "@spegel-ts/leader-election/internal/Lease"
-import * as KubernetesLease from "@spegel-ts/leader-election/KubernetesLease"
+import * as KubernetesLease from "@spegel-ts/leader-election/internal/lease/KubernetesLease"
+import * as Lease from "@spegel-ts/leader-election/internal/lease/Lease"
 import { Identity, LeaderElection } from "@spegel-ts/leader-election/LeaderElection"
 import { conformanceTimes, leaderElectionConformance } from "@spegel-ts/leader-election/LeaderElectionConformance"
 import * as ApiServer from "@spegel-ts/testing/kubernetes/ApiServer"
@@ -34,7 +34,7 @@ describe.skipIf(missing !== undefined)(
     const write = (name: string, text: string) => Effect.promise(() => writeFile(path(name), text))
     const newName = () => `lease-${leases++}`
     const apiOf = (kubeconfig: string, name = newName()) =>
-      KubernetesLease.api({ namespace, name, kubeconfig: Option.some(kubeconfig), environment: process.env })
+      KubernetesLease.make({ namespace, name, kubeconfig: Option.some(kubeconfig), environment: process.env })
 
     /** A kubeconfig for the server's own address, checked by its certificate. */
     const kubeconfig = (user: unknown, cluster: unknown = {}, name = `kubeconfig-${leases++}`) =>
@@ -63,7 +63,7 @@ describe.skipIf(missing !== undefined)(
         const name = newName()
         server.roles.set("conformance", everything)
         return (identity: Identity) =>
-          KubernetesLease.layer({
+          LeaderElection.layerKubernetes({
             namespace,
             name,
             kubeconfig: Option.some(path("conformance")),
@@ -121,7 +121,7 @@ echo '{"kind":"ExecCredential","status":{"token":"plugged"}}'
         yield* write("ca.crt", yield* Effect.promise(() => readFile(server.caPath, "utf8")))
         yield* write("token", "account")
         const inPod = (environment: Record<string, string>) =>
-          KubernetesLease.api({
+          KubernetesLease.make({
             namespace,
             name: newName(),
             kubeconfig: Option.none(),
@@ -134,7 +134,7 @@ echo '{"kind":"ExecCredential","status":{"token":"plugged"}}'
         assert.include((yield* Effect.flip(account.list)).message, "does not accept")
         server.roles.set("account-2", everything)
         yield* account.list
-        assert.include((yield* Effect.flip((yield* inPod({})).list)).message, "--kubeconfig-path")
+        assert.include((yield* Effect.flip((yield* inPod({})).list)).message, "a kubeconfig is needed")
       }))
 
     it.live("says what is wrong with a kubeconfig", () =>
@@ -142,8 +142,8 @@ echo '{"kind":"ExecCredential","status":{"token":"plugged"}}'
         const wrong = { "current-context": "here", contexts: [{ name: "here", context: { cluster: "c", user: "u" } }] }
         for (
           const [text, words] of [
-            ["a: [", "is no YAML"],
-            ["[]", "is no kubeconfig"],
+            ["a: [", "is not YAML"],
+            ["[]", "is not a kubeconfig"],
             ["{}", "names no current-context"],
             [JSON.stringify({ "current-context": "x" }), `has no context "x"`],
             [JSON.stringify(wrong), `has no cluster "c"`],
@@ -153,9 +153,12 @@ echo '{"kind":"ExecCredential","status":{"token":"plugged"}}'
           yield* write("wrong", text)
           const message = yield* hint(path("wrong"))
           assert.include(message, words)
-          assert.include(message, "--kubeconfig-path")
+          assert.include(message, "check the kubeconfig")
         }
-        assert.include(yield* hint(yield* kubeconfig({}, { server: "ftp://x" })), `"ftp://x" is no http or https URL`)
+        assert.include(
+          yield* hint(yield* kubeconfig({}, { server: "ftp://x" })),
+          `"ftp://x" is not an http or https URL`
+        )
         assert.include(yield* hint(yield* kubeconfig({}, { "proxy-url": "http://x" })), "proxy-url")
         assert.include(yield* hint(yield* kubeconfig({ "auth-provider": { name: "gcp" } })), "auth-provider")
         assert.include(yield* hint(yield* kubeconfig({ tokenFile: "gone" })), "the token cannot be read")
@@ -228,7 +231,7 @@ echo '{"kind":"ExecCredential","status":{"token":"plugged"}}'
         const proxy = yield* FaultProxy.start(server)
         const name = newName()
         const kubeconfig = Option.some(yield* server.kubeconfig("leaver", (yield* proxy.way).url))
-        const layer = KubernetesLease.layer({
+        const layer = LeaderElection.layerKubernetes({
           namespace,
           name,
           kubeconfig,

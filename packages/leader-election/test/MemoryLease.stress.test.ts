@@ -1,3 +1,4 @@
+import { LeaderElection } from "@spegel-ts/leader-election/LeaderElection"
 import { conformanceTimes, leaderElectionConformance } from "@spegel-ts/leader-election/LeaderElectionConformance"
 import * as MemoryLease from "@spegel-ts/leader-election/MemoryLease"
 import { Effect } from "effect"
@@ -6,6 +7,6 @@ leaderElectionConformance(
   "MemoryLease",
   Effect.map(
     MemoryLease.make(),
-    ({ api }) => (identity) => MemoryLease.layer({ api, identity, times: conformanceTimes })
+    (lease) => (identity) => LeaderElection.layerMemory({ lease, identity, times: conformanceTimes })
   )
 )

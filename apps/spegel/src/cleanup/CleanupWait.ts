@@ -62,12 +62,8 @@ const describe = ({ left, refusal }: CleanupSurvey.Survey, count: number): strin
 
 /** Ends when all nodes were cleaned for `threshold` rounds, and fails when `timeout` is over. */
 export const wait = Effect.fn("CleanupWait.wait")(function*(options: WaitOptions) {
-  const { environment, kubeconfig, period, threshold, timeout } = options
-  const access = yield* Option.match(kubeconfig, {
-    onNone: () => ClusterAccess.inCluster({ environment }),
-    onSome: (path) => ClusterAccess.fromKubeconfig({ path, environment })
-  })
-  const client = yield* ApiClient.make(access)
+  const { period, threshold, timeout } = options
+  const client = yield* ApiClient.make(yield* ClusterAccess.make(options))
   const { progress, survey } = CleanupSurvey.make({ ...options, client })
   const started = yield* Clock.currentTimeMillis
   let passed = 0

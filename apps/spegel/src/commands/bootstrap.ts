@@ -180,19 +180,18 @@ interface Settings extends Flags {
   readonly peerCidrs: BlockList | undefined
 }
 
-/** Takes part in the election while the scope is open. Loaded only where it is used: TLS takes memory. */
+/** Takes part in the election while the scope is open. */
 const kubernetes = Effect.fnUntraced(function*(settings: Settings) {
   const { peerCidrs, routerAddr } = settings
   const self = yield* SelfAddress.make({ ...routerAddr, peerCidrs })
-  const KubernetesLease = yield* Effect.promise(() => import("@spegel-ts/leader-election/KubernetesLease"))
-  const election = KubernetesLease.layer({
+  const election = LeaderElection.layerKubernetes({
     namespace: settings.leaderElectionNamespace,
     name: settings.leaderElectionName,
     kubeconfig: settings.kubeconfigPath,
     environment: process.env,
     identity: LeaseIdentity.make(self)
   })
-  // It fails for times of one's own only.
+  // Only times other than the default ones can be invalid.
   const services = yield* Layer.build(Layer.orDie(election))
   return Bootstrap.fromLeader(Context.get(services, LeaderElection), {
     self,

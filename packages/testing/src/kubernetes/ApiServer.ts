@@ -3,7 +3,7 @@
  * CustomResourceDefinition, with the API machinery's optimistic concurrency, watches, bookmarks and 410. What it delegates
  * to a core API server, tokens and permissions, is answered by a stub, which judges by RBAC rules as Kubernetes does.
  */
-import type { Environment } from "@spegel-ts/kubernetes/ExecCredential"
+import type { Environment } from "@spegel-ts/kubernetes/ClusterAccess"
 import { Data, Effect, Schedule } from "effect"
 import { type ChildProcess, execFile, spawn } from "node:child_process"
 import { existsSync } from "node:fs"

@@ -1,5 +1,5 @@
 /** An authority of one's own and certificates from it, as PEM files, made by openssl. */
-import type { Environment } from "@spegel-ts/kubernetes/ExecCredential"
+import type { Environment } from "@spegel-ts/kubernetes/ClusterAccess"
 import { Effect } from "effect"
 import { execFile } from "node:child_process"
 import { writeFile } from "node:fs/promises"

@@ -1,5 +1,5 @@
 /** What tests need of the machine. */
-import type { Environment } from "@spegel-ts/kubernetes/ExecCredential"
+import type { Environment } from "@spegel-ts/kubernetes/ClusterAccess"
 import { existsSync } from "node:fs"
 import { join } from "node:path"
 

@@ -2,7 +2,6 @@
  * A process with some candidates, for `Field`: prints when each begins and ceases to say that it leads, as JSON lines with
  * times of the machine's monotonic clock, which all processes share. A number on stdin sets the wall clock off by as much.
  */
-import * as KubernetesLease from "@spegel-ts/leader-election/KubernetesLease"
 import { Identity, LeaderElection } from "@spegel-ts/leader-election/LeaderElection"
 import { Clock, Context, Duration, Effect, Layer, Logger, Option } from "effect"
 import { createInterface } from "node:readline"
@@ -14,7 +13,7 @@ const now = () => Number(process.hrtime.bigint()) / 1e6
 const say = (value: unknown) => process.stdout.write(`${JSON.stringify(value)}\n`)
 
 const candidate = Effect.fnUntraced(function*(id: string, kubeconfig: string) {
-  const context = yield* Layer.build(KubernetesLease.layer({
+  const context = yield* Layer.build(LeaderElection.layerKubernetes({
     namespace: settings.namespace,
     name: settings.name,
     kubeconfig: Option.some(kubeconfig),

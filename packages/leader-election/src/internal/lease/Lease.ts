@@ -3,7 +3,7 @@
  * or elsewhere compares them with a clock.
  */
 import { Effect, Option, Schema } from "effect"
-import { Identity } from "../LeaderElection.ts"
+import { Identity } from "../../LeaderElection.ts"
 
 const Spec = Schema.Struct({
   holderIdentity: Schema.optionalKey(Schema.NullOr(Schema.String)),

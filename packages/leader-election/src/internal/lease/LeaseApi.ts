@@ -1,6 +1,6 @@
 /** What an elector needs of the server that keeps its Lease. One Lease, optimistic concurrency by resourceVersion. */
 import { Data, type Effect, type Option, type Scope, type Stream } from "effect"
-import type { LeaseUnavailable } from "../LeaderElection.ts"
+import type { LeaseUnavailable } from "../../LeaderElection.ts"
 import type { Json, Lease } from "./Lease.ts"
 
 /** The Lease is not what was observed: another wrote it, created it or deleted it. */
