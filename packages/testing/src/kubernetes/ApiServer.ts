@@ -28,7 +28,7 @@ export class ApiServerFailed extends Data.TaggedError("ApiServerFailed")<{ reado
   }
 }
 
-/** What this machine lacks for it; undefined where nothing is. CI must lack nothing. */
+/** What this machine lacks for it; undefined where it lacks nothing. Throws in CI. */
 export const missingPrerequisite = (environment: Environment): string | undefined => {
   if (!inPath("etcd", environment)) return lacking(environment, "needs etcd (Debian's etcd-server)")
   if (!existsSync(binary) && !inPath("go", environment)) {
@@ -37,10 +37,10 @@ export const missingPrerequisite = (environment: Environment): string | undefine
   return Certificates.missingPrerequisite(environment)
 }
 
-/** Builds the server where that was not done before, which takes minutes; kept in the user's cache. */
+/** Builds the server, which takes minutes, unless the user's cache has it. */
 export const build = Effect.suspend(() =>
   existsSync(binary) ? Effect.void : Effect.callback<void, ApiServerFailed>((resume) => {
-    // The user's Go settings and module cache count; only the result is elsewhere.
+    // Only the result has a place of its own; settings and module cache are the user's.
     const args = [`GOBIN=${cache}`, "go", "install", `k8s.io/apiextensions-apiserver@${version}`]
     const child = execFile(
       "env",
@@ -127,7 +127,7 @@ const startServer = (options: {
     "--enable-priority-and-fairness=false"
   ])
 
-/** Requests as admin, for what tests look at and change. The certificate at `caPath` is there once the server is. */
+/** Sends requests as admin. The certificate at `caPath` exists once the server is up. */
 const adminOf = (url: string, caPath: string) => (method: string, path: string, body?: unknown) =>
   Effect.tryPromise({
     try: async () => {
@@ -164,7 +164,7 @@ const untilReady = Effect.fnUntraced(function*(admin: ReturnType<typeof adminOf>
   yield* eventually("GET", "/apis/coordination.k8s.io/v1/namespaces/spegel/leases")
 })
 
-/** A running server, gone with the scope. `roles` may be changed while it runs. */
+/** Starts a server, which is killed with the scope. `roles` may be changed while it runs. */
 export const start = Effect.gen(function*() {
   yield* build
   const directory = yield* Effect.acquireRelease(
@@ -205,7 +205,7 @@ export const start = Effect.gen(function*() {
         `kubeconfig-${files++}`,
         kubeconfigOf(via === undefined ? { server: url, ca: caPath, token } : { server: via, token })
       ),
-    /** Freezes the server (requests hang) and lets it go on. */
+    /** Freezes the server: requests hang until it is thawed. */
     freeze: Effect.sync(() => server.kill("SIGSTOP")),
     thaw: Effect.sync(() => server.kill("SIGCONT"))
   }

@@ -1,4 +1,4 @@
-/** An authority of one's own and certificates from it, as PEM files, made by openssl. */
+/** A certificate authority for tests, and certificates that it signs, as PEM files made by openssl. */
 import type { Environment } from "@spegel-ts/kubernetes/ClusterAccess"
 import { Effect } from "effect"
 import { execFile } from "node:child_process"
@@ -7,14 +7,14 @@ import { join } from "node:path"
 import { promisify } from "node:util"
 import { inPath, lacking } from "./Prerequisite.ts"
 
-/** What this machine lacks for it; undefined where nothing is. CI must lack nothing. */
+/** What this machine lacks for it; undefined where it lacks nothing. Throws in CI. */
 export const missingPrerequisite = (environment: Environment): string | undefined =>
   lacking(environment, inPath("openssl", environment) ? undefined : "needs openssl")
 
 const run = promisify(execFile)
 const newKey = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
 
-/** Writes into `directory`, which must be there. */
+/** Makes an authority whose files are in `directory`, which must exist. */
 export const authority = (directory: string) =>
   Effect.promise(async () => {
     const path = (name: string) => join(directory, name)
@@ -34,7 +34,7 @@ export const authority = (directory: string) =>
     ])
     return {
       ca,
-      /** A certificate by that name, for clients, and for servers at 127.0.0.0/8's first addresses. */
+      /** A certificate of that name, for clients, and for servers at 127.0.0.1 to 127.0.0.3. */
       certificate: (name: string) =>
         Effect.promise(async () => {
           const [cert, key, request] = [path(`${name}.crt`), path(`${name}.key`), path(`${name}.csr`)]

@@ -1,4 +1,4 @@
-/** Many candidates for one lease, some to a process, each with a way to the API server that can be spoilt. */
+/** Many candidates for one lease, several in each process, each with a way to the API server on which faults can be caused. */
 import { defaultTimes, type ElectionTimes } from "@spegel-ts/leader-election/LeaderElection"
 import { Data, Duration, Effect, Schedule, type Scope } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url"
 import type { ApiServer } from "./ApiServer.ts"
 import * as FaultProxy from "./FaultProxy.ts"
 
+/** What a process of candidates is told, as JSON. */
 export interface CandidateSettings {
   readonly namespace: string
   readonly name: string
@@ -16,11 +17,11 @@ export interface CandidateSettings {
   readonly candidates: ReadonlyArray<{ readonly id: string; readonly kubeconfig: string }>
 }
 
-/** A time in which a candidate said that it leads; milliseconds of the machine's monotonic clock. */
+/** A time in which a candidate said that it led, in milliseconds of the machine's monotonic clock. */
 export interface Reign {
   readonly id: string
   readonly from: number
-  /** Undefined while it goes on. */
+  /** Undefined while it lasts. */
   until: number | undefined
 }
 
@@ -38,26 +39,28 @@ interface Member {
   readonly stop: Effect.Effect<void>
   readonly pause: Effect.Effect<void>
   readonly resume: Effect.Effect<void>
-  /** Sets its wall clock off by so many milliseconds. */
+  /** Sets its wall clock wrong by so many milliseconds. */
   readonly jump: (millis: number) => Effect.Effect<void>
 }
 
+/** All candidates, and what they said. */
 export interface Field {
   readonly server: ApiServer
   readonly times: ElectionTimes
   readonly members: ReadonlyArray<Member>
   readonly counts: FaultProxy.Counts
-  /** What the candidates said last. */
+  /** The last log lines of the candidates. */
   readonly log: () => string
-  /** The reign that goes on, of another than `before`, waited for a minute. */
+  /** The current reign, once it is not that of `before`; waits for a minute. */
   readonly leader: (before?: string) => Effect.Effect<Reign, NoLeader>
   readonly processOf: (id: string) => ReadonlyArray<Member>
   readonly candidateOf: (id: string) => Member["candidates"]
   readonly everyFault: (set: (faults: FaultProxy.Faults) => void) => Effect.Effect<void>
-  /** Reigns that began before the one before had ended. */
+  /** Pairs of reigns of which the second began before the first had ended. */
   readonly overlaps: () => ReadonlyArray<readonly [Reign, Reign]>
 }
 
+/** Milliseconds of the machine's monotonic clock, which all processes share. */
 export const now = () => Number(process.hrtime.bigint()) / 1e6
 
 const program = fileURLToPath(new URL(`candidates${import.meta.url.endsWith(".ts") ? ".ts" : ".js"}`, import.meta.url))
@@ -122,7 +125,7 @@ const startMember = Effect.fnUntraced(function*(
     Effect.andThen(
       ended(child, signal),
       Effect.sync(() => {
-        // The dead say no more.
+        // A dead process does not say when its reign ended.
         for (const reign of reigns) if (ids.includes(reign.id)) reign.until ??= now()
       })
     )
@@ -137,7 +140,7 @@ const startMember = Effect.fnUntraced(function*(
   }
 })
 
-/** Starts so many processes with so many candidates each, stopped with the scope. */
+/** Starts `processes` processes with `perProcess` candidates each. They are killed with the scope. */
 export const start = Effect.fnUntraced(function*(options: {
   readonly server: ApiServer
   readonly name: string
@@ -193,7 +196,7 @@ export const start = Effect.fnUntraced(function*(options: {
   }
 })
 
-/** What docs/kubernetes-election.md grants. */
+/** The permissions that docs/kubernetes-election.md grants. */
 export const leastRoles = (name: string) => [
   { verbs: ["create"] },
   { verbs: ["list", "watch", "update"], resourceNames: [name] }

@@ -77,7 +77,7 @@ const contextOf = Effect.fnUntraced(function*(config: Kubeconfig, wrong: (what: 
   const listed = config.users?.find(({ name }) => name === context.user)
   if (context.user && listed === undefined) return yield* wrong(`has no user ${JSON.stringify(context.user)}`)
   const user = listed?.user ?? {}
-  if (user["auth-provider"]) return yield* wrong("has an auth-provider, which Kubernetes has removed; use exec")
+  if (user["auth-provider"]) return yield* wrong("has an auth-provider, which is not supported; use exec")
   if (cluster["proxy-url"]) return yield* wrong("has a proxy-url, which is not supported")
   return { cluster, user }
 })
