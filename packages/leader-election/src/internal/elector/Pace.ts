@@ -1,19 +1,21 @@
-/** How fast candidates try, so that many of them cost a server little. Milliseconds; `random` is uniform in [0, 1). */
+/**
+ * Random pauses, with which many candidates cost a server little. All are milliseconds; `random` is uniform in [0, 1).
+ */
 
-/** client-go's jitter: up to 1.2 periods more. */
+/** A period and up to 1.2 periods more, which is client-go's jitter. */
 export const jittered = (period: number, random: number): number => period * (1 + 1.2 * random)
 
 /**
- * How long a candidate stands back from a lease that has become free. Delays are drawn from an exponential distribution cut
- * off at `period`, as multicast protocols do to suppress answers: most candidates draw a long one, a few a short one, and
- * however many there are, only those write that drew within a round trip of the shortest; all others see the new holder
- * first. 50 candidates and 1,000 both make a few writes, without knowing of each other.
+ * How long a candidate waits before it writes a Lease that has become free. Delays come from an exponential distribution cut
+ * off at `period`, which multicast protocols use to suppress duplicate answers: most candidates draw a long delay, a few a
+ * short one. Only those within a round trip of the shortest delay write; all others see the new holder first. So 50 candidates
+ * and 1,000 make a few writes each, without knowing of each other.
  */
 export const standBack = (period: number, random: number): number =>
   period * Math.log1p(random * Math.expm1(steepness)) / steepness
 
 const steepness = 8
 
-/** Pause after the n-th failure in a row (from 0, which is a watch that worked for long): at most four periods. */
+/** The pause after `failures` failures in a row, at most four periods; 0 stands for a watch that worked before it ended. */
 export const backoff = (period: number, failures: number, random: number): number =>
   failures === 0 ? period * random : Math.min(period / 4 * 2 ** (failures - 1), 4 * period) * (0.5 + random / 2)
