@@ -1,7 +1,8 @@
 /** How a candidate follows the Lease: by one watch, resumed where the last one ended. */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { Effect, Option, Queue, Random, Result, Stream } from "effect"
-import type { LeaseEvent } from "../lease/LeaseApi.ts"
+import type { LeaseUnavailable } from "../../LeaderElection.ts"
+import type { LeaseEvent, WatchExpired } from "../lease/LeaseApi.ts"
 import { type Candidate, loseContact, observe, regainContact, report, retryAfterMillis } from "./Candidate.ts"
 import * as Pace from "./Pace.ts"
 
@@ -43,6 +44,24 @@ const watchOnce = Effect.fnUntraced(function*(candidate: Candidate, cursor: Curs
   )
 }, Effect.scoped)
 
+/** What a failure means for the next watch. Gives how many milliseconds the server asked to be left alone. */
+const recover = Effect.fnUntraced(function*(
+  candidate: Candidate,
+  cursor: Cursor,
+  error: WatchExpired | LeaseUnavailable
+): Effect.fn.Return<number> {
+  if (error._tag === "WatchExpired") {
+    cursor.resume = undefined
+    return 0
+  }
+  if (cursor.opened === undefined) {
+    cursor.resume = undefined
+    yield* loseContact(candidate)
+    yield* report(candidate, error)
+  }
+  return retryAfterMillis(error)
+})
+
 /** Runs for ever. */
 export const follow = Effect.fnUntraced(function*(candidate: Candidate): Effect.fn.Return<never> {
   const cursor: Cursor = { resume: undefined, opened: undefined }
@@ -50,24 +69,10 @@ export const follow = Effect.fnUntraced(function*(candidate: Candidate): Effect.
   for (;;) {
     const watched = yield* Effect.result(watchOnce(candidate, cursor))
     const worked = cursor.opened !== undefined && (yield* MonotonicTime.millis) - cursor.opened >= shortWatchMillis
-    if (Result.isSuccess(watched) && worked) {
-      failures = 0
-      continue
-    }
     failures = worked ? 0 : failures + 1
-    let pause = Pace.backoff(candidate.times.retryMillis, failures, yield* Random.next)
-    if (Result.isFailure(watched)) {
-      const error = watched.failure
-      if (error._tag === "WatchExpired") cursor.resume = undefined
-      else {
-        pause += retryAfterMillis(error)
-        if (cursor.opened === undefined) {
-          cursor.resume = undefined
-          yield* loseContact(candidate)
-          yield* report(candidate, error)
-        }
-      }
-    }
-    yield* Effect.sleep(pause)
+    // The server ends each watch after some minutes.
+    if (Result.isSuccess(watched) && worked) continue
+    const asked = Result.isFailure(watched) ? yield* recover(candidate, cursor, watched.failure) : 0
+    yield* Effect.sleep(asked + Pace.backoff(candidate.times.retryMillis, failures, yield* Random.next))
   }
 })
