@@ -5,13 +5,14 @@
  */
 import type { Environment } from "@spegel-ts/kubernetes/ClusterAccess"
 import { Data, Effect, Schedule } from "effect"
-import { execFile, spawn } from "node:child_process"
 import { existsSync } from "node:fs"
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
 import { request } from "node:https"
 import { homedir, tmpdir } from "node:os"
 import { join } from "node:path"
 import { freePort } from "../network/FreePort.ts"
+import * as Command from "../process/Command.ts"
+import * as Subprocess from "../process/Subprocess.ts"
 import * as Certificates from "./Certificates.ts"
 import * as CoreApi from "./CoreApi.ts"
 import { leaseDefinition } from "./LeaseDefinition.ts"
@@ -21,7 +22,7 @@ const version = "v0.34.1"
 const cache = join(homedir(), ".cache", "spegel-ts", `apiextensions-apiserver-${version}`)
 const binary = join(cache, "apiextensions-apiserver")
 
-/** The server could not be built, or did not come up. */
+/** The server did not come up, or a request as admin failed. */
 export class ApiServerFailed extends Data.TaggedError("ApiServerFailed")<{ readonly reason: string }> {
   override get message() {
     return this.reason
@@ -38,32 +39,14 @@ export const missingPrerequisite = (environment: Environment): string | undefine
 }
 
 /** Builds the server, which takes minutes, unless the user's cache has it. */
-export const build = Effect.suspend(() =>
-  existsSync(binary) ? Effect.void : Effect.callback<void, ApiServerFailed>((resume) => {
-    // Only the result has a place of its own; settings and module cache are the user's.
-    const args = [`GOBIN=${cache}`, "go", "install", `k8s.io/apiextensions-apiserver@${version}`]
-    const child = execFile(
-      "env",
-      args,
-      {
-        timeout: 900_000
-      },
-      (error, _, stderr) => resume(error === null ? Effect.void : Effect.fail(new ApiServerFailed({ reason: stderr })))
-    )
-    return Effect.sync(() => child.kill("SIGKILL"))
-  })
-)
+export const build = Effect.suspend(() => {
+  if (existsSync(binary)) return Effect.void
+  // Only the result has a place of its own; settings and module cache are the user's.
+  const args = [`GOBIN=${cache}`, "go", "install", `k8s.io/apiextensions-apiserver@${version}`]
+  return Effect.timeout(Command.run("env", args), "15 minutes")
+})
 
-const launched = (program: string, args: ReadonlyArray<string>) =>
-  Effect.acquireRelease(
-    Effect.sync(() => spawn(program, args, { stdio: "ignore" })),
-    (child) =>
-      Effect.callback<void>((resume) => {
-        if (child.exitCode !== null || child.signalCode !== null) return resume(Effect.void)
-        child.once("exit", () => resume(Effect.void))
-        child.kill("SIGKILL")
-      })
-  )
+const quiet = { stdio: "ignore" } as const
 
 const kubeconfigOf = (options: { readonly server: string; readonly ca?: string; readonly token: string }) =>
   JSON.stringify({
@@ -85,7 +68,7 @@ const kubeconfigOf = (options: { readonly server: string; readonly ca?: string; 
 const startEtcd = Effect.fnUntraced(function*(directory: string) {
   const [client, peer] = yield* Effect.all([freePort, freePort])
   const [clientUrl, peerUrl] = [`http://127.0.0.1:${client}`, `http://127.0.0.1:${peer}`]
-  yield* launched("etcd", [
+  yield* Subprocess.start("etcd", [
     `--data-dir=${directory}`,
     "--unsafe-no-fsync",
     "--log-level=error",
@@ -94,7 +77,7 @@ const startEtcd = Effect.fnUntraced(function*(directory: string) {
     `--listen-peer-urls=${peerUrl}`,
     `--initial-advertise-peer-urls=${peerUrl}`,
     `--initial-cluster=default=${peerUrl}`
-  ])
+  ], quiet)
   return clientUrl
 })
 
@@ -108,7 +91,7 @@ const startServer = (options: {
   /** Authority of clients' certificates. */
   readonly clients: string
 }) =>
-  launched(binary, [
+  Subprocess.start(binary, [
     `--etcd-servers=${options.etcd}`,
     `--secure-port=${options.port}`,
     "--bind-address=127.0.0.1",
@@ -125,7 +108,7 @@ const startServer = (options: {
     "--disable-admission-plugins=NamespaceLifecycle,MutatingAdmissionWebhook,ValidatingAdmissionWebhook," +
     "MutatingAdmissionPolicy,ValidatingAdmissionPolicy",
     "--enable-priority-and-fairness=false"
-  ])
+  ], quiet)
 
 /** Sends requests as admin. The certificate at `caPath` exists once the server is up. */
 const adminOf = (url: string, caPath: string) => (method: string, path: string, body?: unknown) =>

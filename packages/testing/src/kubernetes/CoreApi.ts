@@ -1,7 +1,7 @@
 /** The part of a Kubernetes API that `ApiServer` delegates: who a token is, what a user may do, and empty lists. */
 import { Effect } from "effect"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
-import type { AddressInfo } from "node:net"
+import { listen } from "../network/LocalServer.ts"
 
 /** A rule of a Role. */
 export interface Rule {
@@ -55,15 +55,5 @@ export const start = Effect.fnUntraced(function*(roles: Roles) {
     if (request.url?.includes("watch=true")) return response.writeHead(200).flushHeaders()
     send({ apiVersion: "v1", kind: "List", metadata: { resourceVersion: "1" }, items: [] })
   }
-  const server = createServer((request, response) => void answer(request, response))
-  return yield* Effect.acquireRelease(
-    Effect.callback<number>((resume) => {
-      server.listen(0, "127.0.0.1", () => resume(Effect.succeed((server.address() as AddressInfo).port)))
-    }),
-    () =>
-      Effect.sync(() => {
-        server.close()
-        server.closeAllConnections()
-      })
-  )
+  return yield* listen(createServer((request, response) => void answer(request, response)))
 })

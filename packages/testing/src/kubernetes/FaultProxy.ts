@@ -3,8 +3,8 @@ import { Effect } from "effect"
 import { readFile } from "node:fs/promises"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
 import { Agent, request } from "node:https"
-import type { AddressInfo } from "node:net"
 import { setTimeout as sleep } from "node:timers/promises"
+import { listen } from "../network/LocalServer.ts"
 
 /** The faults of one way. They may change while requests are under way. */
 export interface Faults {
@@ -94,29 +94,18 @@ export const start = Effect.fnUntraced(function*(server: { readonly url: string;
   }
 
   /** A way to the server, as an `http` URL. */
-  const way = Effect.acquireRelease(
-    Effect.callback<{ readonly url: string; readonly faults: Faults; readonly close: () => void }>((resume) => {
-      const faults = noFaults()
-      const listener = createServer((incoming, outgoing) => {
-        // Fails where a client goes away while its request is read.
-        void handle(faults, incoming, outgoing).catch(() => outgoing.destroy())
-      })
-      listener.on("connection", (socket) => {
-        counts.connections++
-        counts.open++
-        socket.on("close", () => counts.open--)
-      })
-      listener.listen(0, "127.0.0.1", () =>
-        resume(Effect.succeed({
-          url: `http://127.0.0.1:${(listener.address() as AddressInfo).port}`,
-          faults,
-          close: () => {
-            listener.close()
-            listener.closeAllConnections()
-          }
-        })))
-    }),
-    ({ close }) => Effect.sync(close)
-  )
+  const way = Effect.gen(function*() {
+    const faults = noFaults()
+    const listener = createServer((incoming, outgoing) => {
+      // Fails where a client goes away while its request is read.
+      void handle(faults, incoming, outgoing).catch(() => outgoing.destroy())
+    })
+    listener.on("connection", (socket) => {
+      counts.connections++
+      counts.open++
+      socket.on("close", () => counts.open--)
+    })
+    return { url: `http://127.0.0.1:${yield* listen(listener)}`, faults }
+  })
   return { counts, way }
 })

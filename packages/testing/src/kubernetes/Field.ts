@@ -1,9 +1,10 @@
 /** Many candidates for one lease, several in each process, each with a way to the API server on which faults can be caused. */
 import { defaultTimes, type ElectionTimes } from "@spegel-ts/leader-election/LeaderElection"
 import { Data, Duration, Effect, Schedule, type Scope } from "effect"
-import { type ChildProcess, spawn } from "node:child_process"
+import { spawn } from "node:child_process"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
+import * as Subprocess from "../process/Subprocess.ts"
 import type { ApiServer } from "./ApiServer.ts"
 import * as FaultProxy from "./FaultProxy.ts"
 
@@ -65,13 +66,6 @@ export const now = () => Number(process.hrtime.bigint()) / 1e6
 
 const program = fileURLToPath(new URL(`candidates${import.meta.url.endsWith(".ts") ? ".ts" : ".js"}`, import.meta.url))
 
-const ended = (child: ChildProcess, signal: NodeJS.Signals) =>
-  Effect.callback<void>((resume) => {
-    if (child.exitCode !== null || child.signalCode !== null) return resume(Effect.void)
-    child.once("exit", () => resume(Effect.void))
-    child.kill(signal)
-  })
-
 /** What all candidates of a field have in common. */
 interface Shared {
   readonly server: ApiServer
@@ -104,11 +98,9 @@ const startMember = Effect.fnUntraced(function*(
   }
   const child = yield* Effect.acquireRelease(
     Effect.sync(() =>
-      spawn(process.execPath, ["--conditions=@spegel-ts/source", program, JSON.stringify(settings)], {
-        stdio: ["pipe", "pipe", "pipe"]
-      })
+      spawn(process.execPath, ["--conditions=@spegel-ts/source", program, JSON.stringify(settings)], { stdio: "pipe" })
     ),
-    (child) => ended(child, "SIGKILL")
+    Subprocess.kill
   )
   child.stderr.on("data", (bytes: Buffer) => said(bytes.toString()))
   createInterface(child.stdout).on("line", (line) => {
@@ -122,12 +114,12 @@ const startMember = Effect.fnUntraced(function*(
     if (until !== undefined && open !== undefined) open.until = until
   })
   const end = (signal: NodeJS.Signals) =>
-    Effect.andThen(
-      ended(child, signal),
-      Effect.sync(() => {
+    Effect.sync(() => child.kill(signal)).pipe(
+      Effect.andThen(Subprocess.ended(child)),
+      Effect.andThen(Effect.sync(() => {
         // A dead process does not say when its reign ended.
         for (const reign of reigns) if (ids.includes(reign.id)) reign.until ??= now()
-      })
+      }))
     )
   const signal = (name: NodeJS.Signals) => Effect.asVoid(Effect.sync(() => child.kill(name)))
   return {
