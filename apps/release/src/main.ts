@@ -1,4 +1,4 @@
-/** What a release is made of: `npm run image`, `npm run chart:readme`. */
+/** What a release is made of: `npm run image`, `npm run pack-packages`, `npm run chart:readme`. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { version } from "@spegel-ts/spegel/Version"
@@ -6,11 +6,12 @@ import { Console, Effect } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { mkdtemp, rm } from "node:fs/promises"
 import { arch, tmpdir } from "node:os"
-import { join } from "node:path"
+import { join, resolve } from "node:path"
 import { fileURLToPath } from "node:url"
 import * as ChartReadme from "./ChartReadme.ts"
 import * as ImageDefinition from "./ImageDefinition.ts"
 import * as OciArchive from "./OciArchive.ts"
+import * as PackageTarballs from "./PackageTarballs.ts"
 import * as RootFilesystem from "./RootFilesystem.ts"
 
 const repository = fileURLToPath(new URL("../../..", import.meta.url))
@@ -71,9 +72,18 @@ const chartReadme = Command.make(
   ({ check }) => ChartReadme.update({ directory: join(repository, "charts/spegel"), check })
 ).pipe(Command.withDescription("Write the table of values into the chart's README"))
 
+const packPackages = Command.make(
+  "pack-packages",
+  { directory: Argument.String("directory").pipe(Argument.withDescription("Directory to write the tarballs into")) },
+  Effect.fnUntraced(function*({ directory }) {
+    const tarballs = yield* PackageTarballs.pack(repository, resolve(directory))
+    yield* Console.log(tarballs.join("\n"))
+  })
+).pipe(Command.withDescription("Pack the npm packages as they are published; they have to be compiled"))
+
 const release = Command.make("release").pipe(
-  Command.withDescription("What users install: the image and the chart"),
-  Command.withSubcommands([image, root, chartReadme])
+  Command.withDescription("What users install: the image, the chart and the npm packages"),
+  Command.withSubcommands([image, root, chartReadme, packPackages])
 )
 
 Command.run(release, { version }).pipe(Effect.provide(NodeServices.layer), NodeRuntime.runMain)

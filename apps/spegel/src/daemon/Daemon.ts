@@ -19,7 +19,7 @@ import * as BuildInfo from "@spegel-ts/telemetry/BuildInfo"
 import { MetricsEndpoint } from "@spegel-ts/telemetry/MetricsEndpoint"
 import * as Tracing from "@spegel-ts/telemetry/Tracing"
 import type { DataPlaneChoice } from "@spegel-ts/transfer/DataPlane"
-import * as PeerTransport from "@spegel-ts/transfer/PeerTransport"
+import { PeerTransport } from "@spegel-ts/transfer/PeerTransport"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Duration, Effect, Layer, Option } from "effect"
 import type { BlockList } from "node:net"
@@ -117,7 +117,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
   const transport = PeerTransport.layer(MirrorFlags.transportOptions(settings))
   const router = Libp2p.layerWithoutIdentity({
     ...settings.routerAddr,
-    registryPort: settings.registryAddr.port,
+    servicePort: settings.registryAddr.port,
     peerCidrs: settings.peerCidrs,
     recordTtl: settings.recordTtl,
     refreshInterval: settings.recordRefresh
