@@ -4,13 +4,10 @@
  * A leader stops being one, by its own monotonic clock, before any other candidate may take over: there are never two at a
  * moment. There may be none, for as long as the lease duration and two retry periods.
  *
- * The layers load the elector, and what reaches a Kubernetes API, when they are built: a program that only names this
- * service pays nothing for either.
+ * Layers: `KubernetesLease.layer`, by a Lease of a Kubernetes API, and `MemoryLease.layer`, within a process. They are modules of
+ * their own, so that who only names this service loads neither (docs/decisions/0008-metrics-and-layers.md).
  */
-import type { Environment } from "@spegel-ts/kubernetes/ClusterAccess"
-import { Context, Data, Duration, Effect, Layer, type Option, Schema, type Stream } from "effect"
-import type { LeaseApi } from "./internal/lease/LeaseApi.ts"
-import type { MemoryLease } from "./MemoryLease.ts"
+import { Context, Data, Duration, type Effect, type Option, Schema, type Stream } from "effect"
 
 /** The name of a candidate. The mirror uses its full multiaddr, so that a node that knows the leader can dial it. */
 export const Identity = Schema.NonEmptyString.pipe(Schema.check(Schema.isMaxLength(512)), Schema.brand("Identity"))
@@ -68,26 +65,6 @@ export interface CandidateOptions {
   readonly times?: ElectionTimes
 }
 
-/** A candidate for a `coordination.k8s.io/v1` Lease. */
-export interface KubernetesOptions extends CandidateOptions {
-  /** Namespace of the Lease, which must exist. */
-  readonly namespace: string
-  /** Name of the Lease, which is created where it does not exist. */
-  readonly name: string
-  /** Path of a kubeconfig; none for the service account of this pod. */
-  readonly kubeconfig: Option.Option<string>
-  /** The program's environment: it names the API server of a pod's cluster, and is passed on to credential plugins. */
-  readonly environment: Environment
-  /** Directory of the service account's files, where it is not the usual one. */
-  readonly serviceAccount?: string
-}
-
-/** A candidate for a lease of this process. */
-export interface MemoryOptions extends CandidateOptions {
-  /** The lease that all candidates are given. */
-  readonly lease: MemoryLease
-}
-
 /** The service of one candidate. */
 export class LeaderElection extends Context.Service<LeaderElection, {
   /**
@@ -97,26 +74,4 @@ export class LeaderElection extends Context.Service<LeaderElection, {
   readonly leader: Stream.Stream<Option.Option<Identity>, LeaseUnavailable>
   /** Whether this node leads at this moment. */
   readonly isLeader: Effect.Effect<boolean>
-}>()("@spegel-ts/leader-election/LeaderElection") {
-  /**
-   * A candidate for a Lease of a Kubernetes API. It is built without the API server, too: what is missing is logged once, with
-   * what to do about it, and tried again. The lease is given back when the scope closes.
-   */
-  static readonly layerKubernetes = (options: KubernetesOptions): Layer.Layer<LeaderElection, ElectionTimesInvalid> =>
-    Layer.effect(
-      this,
-      Effect.gen(function*() {
-        const KubernetesLease = yield* Effect.promise(() => import("./internal/lease/KubernetesLease.ts"))
-        return yield* elect(yield* KubernetesLease.make(options), options)
-      })
-    )
-
-  /** A candidate for a lease that is shared within this process: for tests, and for programs without Kubernetes. */
-  static readonly layerMemory = (options: MemoryOptions): Layer.Layer<LeaderElection, ElectionTimesInvalid> =>
-    Layer.effect(this, elect(options.lease.api, options))
-}
-
-const elect = Effect.fnUntraced(function*(api: LeaseApi, { identity, times = defaultTimes }: CandidateOptions) {
-  const Elector = yield* Effect.promise(() => import("./internal/elector/Elector.ts"))
-  return yield* Elector.make({ api, identity, times })
-})
+}>()("@spegel-ts/leader-election/LeaderElection") {}

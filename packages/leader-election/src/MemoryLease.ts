@@ -1,10 +1,12 @@
 /**
- * A lease that the candidates of one process share, for `LeaderElection.layerMemory`. It refuses a write whose
- * `resourceVersion` is not the last one, as a Kubernetes API server does.
+ * `LeaderElection` by a lease that the candidates of one process share: for tests, and for programs without Kubernetes. It
+ * refuses a write whose `resourceVersion` is not the last one, as a Kubernetes API server does.
  */
-import { Effect, Option, PubSub, Stream } from "effect"
+import { Effect, Layer, Option, PubSub, Stream } from "effect"
+import * as Elector from "./internal/elector/Elector.ts"
 import * as Lease from "./internal/lease/Lease.ts"
 import { type LeaseApi, LeaseConflict, type LeaseEvent } from "./internal/lease/LeaseApi.ts"
+import { type CandidateOptions, defaultTimes, type ElectionTimesInvalid, LeaderElection } from "./LeaderElection.ts"
 
 /** A shared lease. */
 export interface MemoryLease {
@@ -59,3 +61,15 @@ export const make = Effect.fnUntraced(function*(name = "memory"): Effect.fn.Retu
   })
   return { api, remove, lease: Effect.sync(() => stored) }
 })
+
+/** A candidate for a shared lease. */
+export interface MemoryLeaseOptions extends CandidateOptions {
+  /** The lease that all candidates are given. */
+  readonly lease: MemoryLease
+}
+
+/** A candidate. The lease is given back when the scope closes. */
+export const layer = (
+  { lease, ...candidate }: MemoryLeaseOptions
+): Layer.Layer<LeaderElection, ElectionTimesInvalid> =>
+  Layer.effect(LeaderElection, Elector.make({ times: defaultTimes, ...candidate, api: lease.api }))

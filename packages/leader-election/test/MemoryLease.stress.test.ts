@@ -1,4 +1,3 @@
-import { LeaderElection } from "@spegel-ts/leader-election/LeaderElection"
 import { conformanceTimes, leaderElectionConformance } from "@spegel-ts/leader-election/LeaderElectionConformance"
 import * as MemoryLease from "@spegel-ts/leader-election/MemoryLease"
 import { Effect } from "effect"
@@ -7,6 +6,6 @@ leaderElectionConformance(
   "MemoryLease",
   Effect.map(
     MemoryLease.make(),
-    (lease) => (identity) => LeaderElection.layerMemory({ lease, identity, times: conformanceTimes })
+    (lease) => (identity) => MemoryLease.layer({ lease, identity, times: conformanceTimes })
   )
 )

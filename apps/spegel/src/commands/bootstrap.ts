@@ -180,18 +180,19 @@ interface Settings extends Flags {
   readonly peerCidrs: BlockList | undefined
 }
 
-/** Takes part in the election while the scope is open. */
+/** Takes part in the election while the scope is open. Loaded only where it is used: TLS takes memory. */
 const kubernetes = Effect.fnUntraced(function*(settings: Settings) {
   const { peerCidrs, routerAddr } = settings
   const self = yield* SelfAddress.make({ ...routerAddr, peerCidrs })
-  const election = LeaderElection.layerKubernetes({
+  const KubernetesLease = yield* Effect.promise(() => import("@spegel-ts/leader-election/KubernetesLease"))
+  const election = KubernetesLease.layer({
     namespace: settings.leaderElectionNamespace,
     name: settings.leaderElectionName,
     kubeconfig: settings.kubeconfigPath,
     environment: process.env,
     identity: LeaseIdentity.make(self)
   })
-  // Only times other than the default ones can be invalid.
+  // It fails for times of one's own only.
   const services = yield* Layer.build(Layer.orDie(election))
   return Bootstrap.fromLeader(Context.get(services, LeaderElection), {
     self,

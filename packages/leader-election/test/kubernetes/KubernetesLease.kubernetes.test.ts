@@ -1,6 +1,7 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
-import * as KubernetesLease from "@spegel-ts/leader-election/internal/lease/KubernetesLease"
+import * as KubernetesLeaseApi from "@spegel-ts/leader-election/internal/lease/KubernetesLeaseApi"
 import * as Lease from "@spegel-ts/leader-election/internal/lease/Lease"
+import * as KubernetesLease from "@spegel-ts/leader-election/KubernetesLease"
 import { Identity, LeaderElection } from "@spegel-ts/leader-election/LeaderElection"
 import { conformanceTimes, leaderElectionConformance } from "@spegel-ts/leader-election/LeaderElectionConformance"
 import * as ApiServer from "@spegel-ts/testing/kubernetes/ApiServer"
@@ -37,14 +38,14 @@ describe.skipIf(missing !== undefined)(
       "KubernetesLease",
       Effect.map(
         Effect.suspend(() => newLease(everything)),
-        (lease) => (identity) => LeaderElection.layerKubernetes({ ...lease, identity, times: conformanceTimes })
+        (lease) => (identity) => KubernetesLease.layer({ ...lease, identity, times: conformanceTimes })
       )
     )
 
     it.live("refuses what was not observed, and tells what happened since", () =>
       Effect.gen(function*() {
         const options = yield* newLease(everything)
-        const api = yield* KubernetesLease.make(options)
+        const api = yield* KubernetesLeaseApi.make(options)
         const before = yield* api.list
         assert.isTrue(Option.isNone(before.lease))
         const claim = {
@@ -79,14 +80,14 @@ describe.skipIf(missing !== undefined)(
 
     it.live("says what the server refuses and what to do, and how long to wait", () =>
       Effect.gen(function*() {
-        const stranger = yield* KubernetesLease.make(yield* newLease([]))
+        const stranger = yield* KubernetesLeaseApi.make(yield* newLease([]))
         assert.include((yield* Effect.flip(stranger.list)).message, "does not accept this node's credentials")
-        const reader = yield* KubernetesLease.make(yield* newLease(["list"]))
+        const reader = yield* KubernetesLeaseApi.make(yield* newLease(["list"]))
         const denied = yield* Effect.flip(reader.create({ metadata: { name: reader.name } }))
         assert.include(denied.message, "grant this node's account in namespace spegel the verb create")
 
         const way = yield* (yield* FaultProxy.start(server)).way
-        const throttled = yield* KubernetesLease.make(yield* newLease(["list"], way.url))
+        const throttled = yield* KubernetesLeaseApi.make(yield* newLease(["list"], way.url))
         way.faults.throttled = 1
         way.faults.retryAfterSeconds = 7
         assert.deepStrictEqual((yield* Effect.flip(throttled.list)).retryAfter, Duration.seconds(7))
@@ -97,7 +98,7 @@ describe.skipIf(missing !== undefined)(
         const proxy = yield* FaultProxy.start(server)
         const lease = yield* newLease(everything, (yield* proxy.way).url)
         yield* Effect.gen(function*() {
-          const layer = LeaderElection.layerKubernetes({
+          const layer = KubernetesLease.layer({
             ...lease,
             identity: Identity.make("a"),
             times: conformanceTimes

@@ -3,6 +3,7 @@
  * the time on the machine's monotonic clock, which all processes share. A number on stdin sets the wall clock wrong by so many
  * milliseconds.
  */
+import * as KubernetesLease from "@spegel-ts/leader-election/KubernetesLease"
 import { Identity, LeaderElection } from "@spegel-ts/leader-election/LeaderElection"
 import { Clock, Context, Duration, Effect, Layer, Logger, Option } from "effect"
 import { createInterface } from "node:readline"
@@ -14,7 +15,7 @@ const now = () => Number(process.hrtime.bigint()) / 1e6
 const say = (value: unknown) => process.stdout.write(`${JSON.stringify(value)}\n`)
 
 const candidate = Effect.fnUntraced(function*(id: string, kubeconfig: string) {
-  const context = yield* Layer.build(LeaderElection.layerKubernetes({
+  const context = yield* Layer.build(KubernetesLease.layer({
     namespace: settings.namespace,
     name: settings.name,
     kubeconfig: Option.some(kubeconfig),

@@ -2,7 +2,8 @@
 import * as ApiClient from "@spegel-ts/kubernetes/ApiClient"
 import * as ClusterAccess from "@spegel-ts/kubernetes/ClusterAccess"
 import { Duration, Effect, Option, Random, Scope, Stream } from "effect"
-import { defaultTimes, type KubernetesOptions, type LeaseUnavailable } from "../../LeaderElection.ts"
+import type { KubernetesLeaseOptions } from "../../KubernetesLease.ts"
+import { defaultTimes, type LeaseUnavailable } from "../../LeaderElection.ts"
 import { type LeaseApi, LeaseConflict, WatchExpired } from "./LeaseApi.ts"
 import * as LeaseResponses from "./LeaseResponses.ts"
 
@@ -20,7 +21,7 @@ type Reach = <A, R>(
 ) => Effect.Effect<A, LeaseUnavailable, R>
 
 /** The client for the Lease. Access is looked for until it is found: a kubeconfig may come later than this program. */
-const connect = Effect.fnUntraced(function*(options: Omit<KubernetesOptions, "identity">) {
+const connect = Effect.fnUntraced(function*(options: Omit<KubernetesLeaseOptions, "identity">) {
   // Made now, so that it outlives an elector that is made after it and gives its Lease back at the end.
   const scope = yield* Effect.flatMap(Scope.Scope, Scope.fork)
   let connected: Option.Option<ApiClient.ApiClient> = Option.none()
@@ -48,7 +49,7 @@ const connect = Effect.fnUntraced(function*(options: Omit<KubernetesOptions, "id
 
 /** The Lease of that name. Its connections close with the scope. */
 export const make = Effect.fnUntraced(function*(
-  options: Omit<KubernetesOptions, "identity">
+  options: Omit<KubernetesLeaseOptions, "identity">
 ): Effect.fn.Return<LeaseApi, never, Scope.Scope> {
   const { name, namespace, times = defaultTimes } = options
   const leases = `/apis/coordination.k8s.io/v1/namespaces/${encodeURIComponent(namespace)}/leases`
