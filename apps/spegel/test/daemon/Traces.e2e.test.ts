@@ -5,8 +5,9 @@ import { none } from "@spegel-ts/faults/FaultServer"
 import * as Reference from "@spegel-ts/oci/Reference"
 import * as PullSpans from "@spegel-ts/registry/PullSpans"
 import * as PullClient from "@spegel-ts/testing/content/PullClient"
-import * as DemoImage from "@spegel-ts/testing/content/RandomImage"
+import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
 import { freePort } from "@spegel-ts/testing/network/FreePort"
+import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
 import { temporary } from "@spegel-ts/testing/node/Upstream"
 import * as Collector from "@spegel-ts/testing/telemetry/Collector"
@@ -31,12 +32,10 @@ const startDaemon = Effect.fnUntraced(function*(options: {
   readonly protocol?: string
 }) {
   const { host, layout } = options
-  const [registry, router, metrics] = yield* Effect.all([freePort, freePort, freePort])
+  const ports = yield* MirrorPorts.free
   const process = yield* SpegelProcess.start([
     "registry",
-    `--registry-addr=${host}:${registry}`,
-    `--router-addr=${host}:${router}`,
-    `--metrics-addr=${host}:${metrics}`,
+    ...MirrorPorts.flags(host, ports),
     `--data-dir=${yield* temporary}`,
     `--store=oci-layout:${layout}`,
     // On a busy machine nothing is late.
@@ -57,10 +56,10 @@ const startDaemon = Effect.fnUntraced(function*(options: {
   })
   return {
     host,
-    port: registry,
-    url: `http://${host}:${registry}`,
-    router: `${host}:${router}`,
-    admin: `http://${host}:${metrics}`,
+    port: ports.registry,
+    url: `http://${host}:${ports.registry}`,
+    router: `${host}:${ports.router}`,
+    admin: `http://${host}:${ports.metrics}`,
     stop: Effect.andThen(Effect.sync(() => process.child.kill("SIGTERM")), process.finished)
   }
 })
@@ -69,7 +68,7 @@ const emptyLayout = Effect.tap(temporary, (root) => OciLayoutWriter.make({ root 
 
 const startHolder = Effect.fnUntraced(function*(collector: string, layers: number, protocol?: string) {
   const layout = yield* temporary
-  const image = yield* DemoImage.write({
+  const image = yield* RandomImage.write({
     writer: yield* OciLayoutWriter.make({ root: layout }),
     reference,
     layerSizes: Array.from({ length: layers }, () => layerSize)
