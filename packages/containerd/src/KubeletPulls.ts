@@ -2,10 +2,12 @@
  * Finds the images that containerd fetched from a registry for the kubelet.
  *
  * Much else makes image records: imports, `ctr` and `nerdctl` (which read other configurations than the CRI plugin
- * does), and new names for content that is held. Three signs tell a pull of the kubelet, the same in containerd 1.6, 1.7
- * and 2.1 (measured): the CRI plugin itself creates the record `repository@digest`; the manifest's labels name the
- * registry that it came from; and the manifest was written since this began, for no other client and no other namespace.
+ * does), and new names for content that is held. Three signs tell a pull of the kubelet, the same in containerd 1.6,
+ * 1.7 and 2.1 (measured): the CRI plugin itself creates the record `repository@digest`; the manifest's labels name the
+ * registry that it came from; and the manifest was written since this began, for no other client and no other
+ * namespace.
  */
+import { BoundedMap } from "@spegel-ts/background/BoundedMap"
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { BlobSource, type ContentStore } from "@spegel-ts/content/ContentStore"
 import * as Digest from "@spegel-ts/oci/Digest"
@@ -15,22 +17,24 @@ import * as Reference from "@spegel-ts/oci/Reference"
 import { Clock, Effect, Option, Queue, Result, Stream } from "effect"
 import type { ContainerdClient, ContainerdFailed, ContainerdUnavailable, ImageEvent } from "./ContainerdClient.ts"
 
+/** One image that containerd has just fetched for the kubelet. */
 export interface KubeletPull {
   /** Registry, repository and digest; the tag is not known. */
   readonly reference: Reference.Reference
   /** When its manifest was stored, as `MonotonicTime.millis` has it. */
   readonly fetchedAt: number
-  /** Whether containerd keeps the layers once they are unpacked; none where that cannot be told. */
+  /** Whether containerd keeps the layers once they are unpacked; none if that is unknown. */
   readonly keepsLayers: Option.Option<boolean>
 }
 
 type Client = Pick<typeof ContainerdClient.Service, "contentInfo" | "events" | "isShared" | "image">
 type Store = Pick<typeof ContentStore.Service, "open">
 
+/** Where to look, and whom to tell. */
 export interface KubeletPullsOptions {
   readonly client: Client
   readonly store: Store
-  /** Called when a pull has ended, for one after another. */
+  /** Called after each pull. The next call waits until this one has returned. */
   readonly onPull: (pull: KubeletPull) => Effect.Effect<void>
 }
 
@@ -47,14 +51,6 @@ const source = "containerd.io/distribution.source."
 const childReference = "containerd.io/gc.ref.content."
 const manifestReference = `${childReference}m.`
 const configReference = `${childReference}config`
-
-/** Adds an entry as the latest, and forgets the oldest where there are too many. */
-const remember = <A>(map: Map<Digest.Digest, A>, digest: Digest.Digest, value: A): void => {
-  map.delete(digest)
-  map.set(digest, value)
-  const [oldest] = map.keys()
-  if (map.size > maxRemembered && oldest !== undefined) map.delete(oldest)
-}
 
 /** What a record's name `repository@digest` says; none for other names. */
 const byDigest = (name: string) =>
@@ -87,8 +83,8 @@ const hasLayers = (store: Store, digest: Digest.Digest) =>
   )
 
 /**
- * By a manifest's labels containerd knows which blobs to keep. With `discard_unpacked_layers` it never sets those for layers,
- * so this is known before the first layer is gone.
+ * By a manifest's labels containerd knows which blobs to keep. With `discard_unpacked_layers` it never sets those for
+ * layers, so this is known before the first layer is gone.
  */
 const keepsLayers = Effect.fnUntraced(function*(
   { client, store }: Pick<KubeletPullsOptions, "client" | "store">,
@@ -117,15 +113,18 @@ const keepsLayers = Effect.fnUntraced(function*(
   return Option.none<boolean>()
 })
 
-/** Runs until containerd goes away. */
+/**
+ * Calls `onPull` for each pull from now on. Fails when containerd goes away: run it again then, which tells of no pull
+ * that ended meanwhile.
+ */
 export const follow = Effect.fnUntraced(function*(
   { client, onPull, store }: KubeletPullsOptions
 ): Effect.fn.Return<void, ContainerdUnavailable | ContainerdFailed> {
   const begun = yield* Clock.currentTimeMillis
   /** Manifests of pulls, by when they were stored: a second name for one is no second fetch. */
-  const told = new Map<Digest.Digest, number>()
+  const told = new BoundedMap<Digest.Digest, number>(maxRemembered)
   /** Manifests for which another client has made a record. */
-  const others = new Map<Digest.Digest, true>()
+  const others = new BoundedMap<Digest.Digest, true>(maxRemembered)
   const created = yield* Queue.sliding<{ readonly name: string; readonly at: number }>(maxWaiting)
 
   const digestOf = (name: string) =>
@@ -141,7 +140,7 @@ export const follow = Effect.fnUntraced(function*(
       return Effect.flatMap(MonotonicTime.millis, (at) => Effect.asVoid(Queue.offer(created, { name, at })))
     }
     return digestOf(name).pipe(
-      Effect.map((digest) => remember(others, digest, true)),
+      Effect.map((digest) => void others.set(digest, true)),
       // The record has been removed again.
       Effect.catchTag("ContainerdNotFound", () => Effect.void)
     )
@@ -155,7 +154,7 @@ export const follow = Effect.fnUntraced(function*(
     const { digest, reference } = named.value
     const { createdAt, labels } = yield* client.contentInfo(digest)
     if (createdAt < begun || told.get(digest) === createdAt || others.has(digest)) return
-    remember(told, digest, createdAt)
+    told.set(digest, createdAt)
     if (!Object.keys(labels).some((label) => label.startsWith(source)) || (yield* client.isShared(digest))) return
     // containerd tells the time of a clock that may be set.
     const age = Math.max(0, (yield* Clock.currentTimeMillis) - createdAt)

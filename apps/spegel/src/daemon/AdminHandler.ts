@@ -1,6 +1,6 @@
 /** The listener for operators: `/metrics`, and `/debug/` where it is switched on. Apart from the registry's, so that it can be closed off. */
 import type { Handler } from "@spegel-ts/registry/HttpListener"
-import { PullLog } from "@spegel-ts/registry/PullLog"
+import { printed, PullLog } from "@spegel-ts/registry/PullLog"
 import { Router } from "@spegel-ts/router/Router"
 import { StateTracker } from "@spegel-ts/state-tracker/StateTracker"
 import { MetricsEndpoint } from "@spegel-ts/telemetry/MetricsEndpoint"
@@ -14,7 +14,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly debug: boole
   const metrics = yield* MetricsEndpoint
   const router = yield* Router
   const tracker = yield* StateTracker
-  const ledger = yield* PullLog
+  const log = yield* PullLog
   const faults = yield* ContainerdFaults
   const { plane } = yield* Transfer
 
@@ -34,7 +34,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly debug: boole
           self: yield* router.self,
           peers: yield* router.peers,
           snapshot: yield* tracker.snapshot,
-          pulls: yield* ledger.recent
+          pulls: yield* log.recent
         })
         return { type: "text/html; charset=utf-8", body }
       })
@@ -43,7 +43,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly debug: boole
       "/debug/peers",
       Effect.map(Effect.all([router.self, router.peers]), ([self, peers]) => json([{ ...self, self: true }, ...peers]))
     )
-    pages.set("/debug/pulls", Effect.map(ledger.recent, json))
+    pages.set("/debug/pulls", Effect.map(log.recent, (events) => json(events.map(printed))))
   }
 
   const handler: Handler = Effect.fnUntraced(function*(request, response) {

@@ -1,13 +1,15 @@
 /** What `spegel registry` runs: store, router, tracker and registry, composed, with their two listeners. */
 import * as Background from "@spegel-ts/background/Background"
+import { ContainerdClient } from "@spegel-ts/containerd/ContainerdClient"
+import * as ContainerdStore from "@spegel-ts/containerd/ContainerdStore"
 import * as OciLayout from "@spegel-ts/content/OciLayout"
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import type { NodeTaintOptions } from "@spegel-ts/kubernetes/NodeTaint"
 import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
-import * as PullLog from "@spegel-ts/registry/PullLog"
+import { PullLog } from "@spegel-ts/registry/PullLog"
 import * as PullSpans from "@spegel-ts/registry/PullSpans"
-import { isProbe, Registry } from "@spegel-ts/registry/Registry"
+import { Registry, whenCrowded } from "@spegel-ts/registry/Registry"
 import type { Bootstrap } from "@spegel-ts/router/Bootstrap"
 import { Identity, isKept, type Owner } from "@spegel-ts/router/Identity"
 import * as Libp2p from "@spegel-ts/router/Libp2p"
@@ -81,17 +83,13 @@ export interface DaemonSettings extends MirrorFlags.MirrorSettings {
   readonly shutdownGrace: Duration.Duration
 }
 
-/** Loaded only where there is a containerd: gRPC takes memory. */
-const containerdStore = Effect.fnUntraced(function*(
-  { contentPath, namespace, socket }: Extract<StoreSettings, { readonly _tag: "Containerd" }>
-) {
-  const { ContainerdClient } = yield* Effect.promise(() => import("@spegel-ts/containerd/ContainerdClient"))
-  const ContainerdStore = yield* Effect.promise(() => import("@spegel-ts/containerd/ContainerdStore"))
-  return ContainerdStore.layer({ contentPath }).pipe(Layer.provide(ContainerdClient.layer({ socket, namespace })))
-})
+const containerdStore = ({ contentPath, namespace, socket }: Extract<StoreSettings, { readonly _tag: "Containerd" }>) =>
+  ContainerdStore.layer({ contentPath, contentPathSetting: "--containerd-content-path" }).pipe(
+    Layer.provide(ContainerdClient.layer({ socket, socketSetting: "--containerd-sock", namespace }))
+  )
 
 const storeLayer = (store: StoreSettings) => {
-  if (store._tag === "Containerd") return Layer.unwrap(containerdStore(store))
+  if (store._tag === "Containerd") return containerdStore(store)
   return store.create
     ? Layer.unwrap(Effect.as(OciLayoutWriter.make({ root: store.root }), OciLayout.layer({ root: store.root })))
     : OciLayout.layer({ root: store.root })
@@ -172,7 +170,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
       })
     }
     yield* Effect.forkScoped(tracker.run)
-    yield* HttpListener.listen({ ...settings.registryAddr, handler: registry.handler, isProbe, grace })
+    yield* HttpListener.listen({ ...settings.registryAddr, handler: registry.handler, whenCrowded, grace })
     const router = yield* Router
     yield* Effect.addFinalizer(() =>
       Retirement.retire({ delay: settings.shutdownDelay, unready: registry.retire, leave: router.leave })
@@ -189,7 +187,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
     yield* Background.keepRunning("news of what is advertised", NodeNews.followAdvertised(tracker.snapshot))
     yield* Background.keepRunning(
       "news of failed pulls",
-      NodeNews.followFailures((yield* PullLog.PullLog).events)
+      NodeNews.followFailures((yield* PullLog).events)
     )
     if (settings.store._tag === "Containerd") {
       const ContainerdWatch = yield* Effect.promise(() => import("../containerd/ContainerdWatch.ts"))
@@ -197,7 +195,7 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
         containerd: settings.store,
         containerdConfig: settings.containerdConfig,
         configPath: settings.containerdRegistryConfigPath,
-        requests: (yield* PullLog.PullLog).events,
+        requests: (yield* PullLog).events,
         hasPredecessor,
         ready: router.ready,
         filter

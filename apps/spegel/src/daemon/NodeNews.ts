@@ -1,6 +1,6 @@
 /** What an operator wants to read in the log of a node that works, and of one whose peers do not: few lines, however much happens. */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
-import type { PullEvent } from "@spegel-ts/registry/PullLog"
+import { failuresOf, type PullEvent } from "@spegel-ts/registry/PullLog"
 import type { Snapshot } from "@spegel-ts/state-tracker/StateTracker"
 import { Effect, Stream } from "effect"
 
@@ -33,9 +33,7 @@ export const followAdvertised = Effect.fnUntraced(function*(snapshot: Effect.Eff
 /** A pull that peers began, or should have begun, and did not bring to its end. */
 const isFailure = ({ peersFailed, status }: PullEvent): boolean => peersFailed > 0 && (status === 0 || status >= 400)
 
-const reasonsOf = ({ attempts }: PullEvent): string =>
-  attempts.filter(({ outcome }) => outcome !== "served").slice(0, maxReasons)
-    .map(({ address, outcome }) => `${address}: ${outcome}`).join("; ")
+const reasonsOf = ({ attempts }: PullEvent): string => failuresOf(attempts).slice(0, maxReasons).join("; ")
 
 /** Warns of pulls that peers have failed. Runs until interrupted. */
 export const followFailures = (events: Stream.Stream<PullEvent>): Effect.Effect<void> =>
