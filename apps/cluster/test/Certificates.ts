@@ -1,15 +1,15 @@
 /** The cluster's certificate authority, and who is somebody by its word. */
+import * as Command from "@spegel-ts/testing/process/Command"
 import { Effect } from "effect"
 import { writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import * as Shell from "./Shell.ts"
 
 const key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
 
 /** Makes an authority in a directory, which must be there. */
 export const make = Effect.fnUntraced(function*(directory: string, apiServer: string) {
   const path = (name: string) => join(directory, name)
-  yield* Shell.run("openssl", [
+  yield* Command.run("openssl", [
     "req",
     "-x509",
     ...key,
@@ -30,7 +30,7 @@ export const make = Effect.fnUntraced(function*(directory: string, apiServer: st
         `extendedKeyUsage=clientAuth,serverAuth\n${names === "" ? "" : `subjectAltName=${names}\n`}`
       )
     )
-    yield* Shell.run("openssl", [
+    yield* Command.run("openssl", [
       "req",
       ...key,
       "-subj",
@@ -40,7 +40,7 @@ export const make = Effect.fnUntraced(function*(directory: string, apiServer: st
       "-out",
       path(`${name}.csr`)
     ])
-    yield* Shell.run("openssl", [
+    yield* Command.run("openssl", [
       "x509",
       "-req",
       "-in",
@@ -78,8 +78,8 @@ export const make = Effect.fnUntraced(function*(directory: string, apiServer: st
   /** The keys by which tokens of service accounts are signed and checked. */
   const serviceAccounts = Effect.gen(function*() {
     const secret = path("service-accounts.key")
-    yield* Shell.run("openssl", ["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", secret])
-    yield* Shell.run("openssl", ["ec", "-in", secret, "-pubout", "-out", path("service-accounts.pub")])
+    yield* Command.run("openssl", ["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", secret])
+    yield* Command.run("openssl", ["ec", "-in", secret, "-pubout", "-out", path("service-accounts.pub")])
   })
 
   return { certificate, kubeconfig, serviceAccounts }

@@ -1,9 +1,10 @@
 /**
  * A Kubernetes cluster of real kubelets on this machine: a control plane, a registry with TLS, and nodes that begin with
- * nothing, as new ones do. Runs inside `Isolation`; all of it ends with the scope.
+ * nothing, as new ones do. Runs in an isolated network (`NetworkNamespace.isolated`); all of it ends with the scope.
  */
 import type { Version } from "@spegel-ts/testing/containerd/ContainerdPackages"
-import { bridge } from "@spegel-ts/testing/network/NetworkNamespace"
+import * as NetworkNamespace from "@spegel-ts/testing/network/NetworkNamespace"
+import * as Command from "@spegel-ts/testing/process/Command"
 import { Data, type Duration, Effect, Schedule, type Scope } from "effect"
 import { existsSync } from "node:fs"
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises"
@@ -13,7 +14,6 @@ import { type Addresses, inUrl } from "./Addresses.ts"
 import * as Certificates from "./Certificates.ts"
 import * as Machine from "./Machine.ts"
 import * as Programs from "./Programs.ts"
-import * as Shell from "./Shell.ts"
 import * as Upstream from "./Upstream.ts"
 
 /** Numbers of the machines; nodes have the numbers behind the last one. */
@@ -107,7 +107,7 @@ export const start = Effect.fnUntraced(function*({ addresses, upstreamBytesPerSe
   )
   const pki = join(directory, "pki")
   yield* Effect.promise(() => mkdir(pki))
-  yield* Shell.run("ip", Machine.addAddress(addressOf(numbersOf.outside), prefix, bridge))
+  yield* NetworkNamespace.addAddress(`${addressOf(numbersOf.outside)}/${prefix}`, NetworkNamespace.bridge)
 
   const api = `https://${inUrl(controlPlaneAddress)}:6443`
   const authority = yield* Certificates.make(pki, api)
@@ -147,7 +147,7 @@ export const start = Effect.fnUntraced(function*({ addresses, upstreamBytesPerSe
   const upstream = Upstream.make(upstreamMachine, directory)
 
   const program = (name: "kubectl" | "helm") => (args: ReadonlyArray<string>, input?: string) =>
-    Shell.run(join(Programs.directories.bin, name), args, {
+    Command.run(join(Programs.directories.bin, name), args, {
       // The logs of hooks go there.
       withErrors: name === "helm",
       environment: { KUBECONFIG: admin, HELM_CACHE_HOME: join(directory, "helm"), HOME: directory },
@@ -172,7 +172,7 @@ export const start = Effect.fnUntraced(function*({ addresses, upstreamBytesPerSe
   /** Starts a node and waits until Kubernetes has it, ready or not. */
   const addNode = Effect.fnUntraced(function*(options: NodeOptions): Effect.fn.Return<
     Node,
-    Shell.CommandFailed | GaveUp,
+    Command.CommandFailed | GaveUp,
     Scope.Scope
   > {
     const number = numbers.size + 1

@@ -1,12 +1,13 @@
 /** Machines at one bridge: namespaces of the kernel with a first process of their own, ended with the scope. */
+import * as NetworkNamespace from "@spegel-ts/testing/network/NetworkNamespace"
 import { bridge } from "@spegel-ts/testing/network/NetworkNamespace"
+import * as Command from "@spegel-ts/testing/process/Command"
+import * as Subprocess from "@spegel-ts/testing/process/Subprocess"
 import { Effect, Schedule, type Scope } from "effect"
-import { spawn } from "node:child_process"
 import { existsSync, globSync, openSync, readFileSync, rmdirSync } from "node:fs"
 import { mkdir } from "node:fs/promises"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
-import * as Shell from "./Shell.ts"
 
 const scripts = fileURLToPath(new URL("../machines", import.meta.url))
 
@@ -26,33 +27,20 @@ export interface Machine {
   readonly name: string
   readonly address: string
   /** Runs a command inside. */
-  readonly run: (...command: ReadonlyArray<string>) => Effect.Effect<string, Shell.CommandFailed>
+  readonly run: (...command: ReadonlyArray<string>) => Effect.Effect<string, Command.CommandFailed>
   /** Runs `ip` in its network. */
-  readonly ip: (...args: ReadonlyArray<string>) => Effect.Effect<string, Shell.CommandFailed>
+  readonly ip: (...args: ReadonlyArray<string>) => Effect.Effect<string, Command.CommandFailed>
   /** Ends it at once with all that runs in it, as a loss of power does. */
   readonly kill: Effect.Effect<void>
 }
 
-/** Arguments of `ip` that give an address to a device. Nobody else has it: IPv6 would ask first, for a second. */
-export const addAddress = (address: string, prefix: number, device: string): ReadonlyArray<string> => [
-  "addr",
-  "add",
-  `${address}/${prefix}`,
-  "dev",
-  device,
-  ...(address.includes(":") ? ["nodad"] : [])
-]
-
 const attach = Effect.fnUntraced(function*(name: string, address: string, prefix: number) {
-  const ip = (...args: ReadonlyArray<string>) => Shell.run("ip", args)
+  yield* NetworkNamespace.ip("netns", "add", name)
   // The kernel takes 15 characters.
-  const port = `to-${name}`.slice(0, 15)
-  yield* ip("netns", "add", name)
-  yield* ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", name)
-  yield* ip("link", "set", port, "master", bridge, "up")
-  yield* ip("-n", name, "link", "set", "lo", "up")
-  yield* ip("-n", name, ...addAddress(address, prefix, "eth0"))
-  yield* ip("-n", name, "link", "set", "eth0", "up")
+  yield* NetworkNamespace.link({ name: `to-${name}`.slice(0, 15), bridge, namespace: name, inside: "eth0" })
+  yield* NetworkNamespace.up("lo", name)
+  yield* NetworkNamespace.addAddress(`${address}/${prefix}`, "eth0", name)
+  yield* NetworkNamespace.up("eth0", name)
 })
 
 /** Removes the cgroups that a machine leaves, its pods' among them, once the last process is out of them. */
@@ -69,28 +57,23 @@ const removeCgroups = (name: string) =>
 
 export const start = Effect.fnUntraced(function*(
   { address, directory, environment, name, prefix, script }: MachineOptions
-): Effect.fn.Return<Machine, Shell.CommandFailed, Scope.Scope> {
+): Effect.fn.Return<Machine, Command.CommandFailed, Scope.Scope> {
   yield* attach(name, address, prefix)
   yield* Effect.promise(() => mkdir(join(directory, name), { recursive: true }))
   const log = openSync(join(directory, name, "machine.log"), "a")
-  const child = spawn(join(scripts, "machine.sh"), [name, join(scripts, script)], {
+  yield* Effect.addFinalizer(() => removeCgroups(name))
+  const child = yield* Subprocess.start(join(scripts, "machine.sh"), [name, join(scripts, script)], {
     stdio: ["ignore", log, log],
     env: { ...process.env, RUN: directory, NAME: name, ADDRESS: address, ...environment }
   })
-  const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()))
-  const kill = Effect.promise(async () => {
-    child.kill("SIGKILL")
-    await exited
-  })
-  yield* Effect.addFinalizer(() => Effect.andThen(kill, removeCgroups(name)))
 
   /** The first process, as it is seen from outside: the only child of the one that was started. */
   const first = () => readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, "utf8").trim()
   return {
     name,
     address,
-    run: (...command) => Effect.suspend(() => Shell.run("nsenter", ["-t", first(), "-a", "--", ...command])),
-    ip: (...args) => Shell.run("ip", ["-n", name, ...args]),
-    kill
+    run: (...command) => Effect.suspend(() => Command.run("nsenter", ["-t", first(), "-a", "--", ...command])),
+    ip: (...args) => NetworkNamespace.ip("-n", name, ...args),
+    kill: Subprocess.kill(child)
   }
 })

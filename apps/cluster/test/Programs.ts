@@ -3,13 +3,13 @@
  * versions from Debian. Built once (15 to 30 minutes on two cores) and kept in the user's cache.
  */
 import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
+import * as Command from "@spegel-ts/testing/process/Command"
 import { Console, Data, Effect } from "effect"
 import { existsSync } from "node:fs"
 import { mkdir } from "node:fs/promises"
 import { homedir } from "node:os"
 import { delimiter, dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
-import * as Shell from "./Shell.ts"
 
 /** The first version whose NodePort prefers the pod of the same node, and that takes containerd 1.6, 1.7 and 2.1. */
 export const kubernetesVersion = "1.34.4"
@@ -101,7 +101,7 @@ const compile = Effect.fnUntraced(function*({ directory, module, name, package: 
   yield* Console.log(`building ${name}`)
   yield* Effect.promise(() => mkdir(dirname(target), { recursive: true }))
   const flags = `-s -w${module === "kubernetes" ? ` ${versionFlags()}` : ""}`
-  yield* Shell.run("go", ["build", "-mod=readonly", "-trimpath", "-ldflags", flags, "-o", target, path], {
+  yield* Command.run("go", ["build", "-mod=readonly", "-trimpath", "-ldflags", flags, "-o", target, path], {
     cwd: join(source, module),
     environment: { CGO_ENABLED: "0", GOFLAGS: "-buildvcs=false" }
   })

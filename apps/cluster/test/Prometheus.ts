@@ -1,6 +1,7 @@
 /** Debian's Prometheus beside the control plane, which scrapes the mirrors each second, and what it answers. */
+import * as NetworkNamespace from "@spegel-ts/testing/network/NetworkNamespace"
+import * as Subprocess from "@spegel-ts/testing/process/Subprocess"
 import { Effect, Schema } from "effect"
-import { spawn } from "node:child_process"
 import { openSync } from "node:fs"
 import { mkdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
@@ -46,23 +47,15 @@ export const start = Effect.fnUntraced(function*(cluster: Cluster, targets: Read
       })
     )
   })
-  yield* Effect.acquireRelease(
-    Effect.sync(() => {
-      const log = openSync(join(directory, "prometheus.log"), "a")
-      return spawn("nsenter", [
-        `--net=/run/netns/${cluster.controlPlane.name}`,
-        "prometheus",
-        `--config.file=${config}`,
-        `--storage.tsdb.path=${join(directory, "data")}`,
-        `--web.listen-address=127.0.0.1:${port}`
-      ], { stdio: ["ignore", log, log] })
-    }),
-    (child) =>
-      Effect.callback<void>((resume) => {
-        child.once("exit", () => resume(Effect.void))
-        if (!child.kill("SIGKILL")) resume(Effect.void)
-      })
-  )
+  const log = openSync(join(directory, "prometheus.log"), "a")
+  const [enter, ...args] = NetworkNamespace.enter(cluster.controlPlane.name)
+  yield* Subprocess.start(enter, [
+    ...args,
+    "prometheus",
+    `--config.file=${config}`,
+    `--storage.tsdb.path=${join(directory, "data")}`,
+    `--web.listen-address=127.0.0.1:${port}`
+  ], { stdio: ["ignore", log, log] })
 
   /** What an expression gives now. */
   const query = (expression: string) =>

@@ -1,14 +1,15 @@
 /** The registry that images come from: what is pushed to it, and what it was asked for. */
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as Reference from "@spegel-ts/oci/Reference"
-import * as DemoImage from "@spegel-ts/testing/content/RandomImage"
+import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
+import * as NetworkNamespace from "@spegel-ts/testing/network/NetworkNamespace"
+import * as Command from "@spegel-ts/testing/process/Command"
 import { Effect, Result, Schedule } from "effect"
 import { readFileSync } from "node:fs"
 import { readFile, rm } from "node:fs/promises"
 import { join } from "node:path"
 import type { Machine } from "./Machine.ts"
 import * as Programs from "./Programs.ts"
-import * as Shell from "./Shell.ts"
 
 export const host = "registry.cluster.test"
 
@@ -34,8 +35,8 @@ export const bytesOf = (traffic: Traffic, machines: ReadonlyArray<Machine>, imag
 
 export const make = (machine: Machine, directory: string) => {
   const log = join(directory, "upstream", "access.log")
-  const inNetwork = (command: string, ...args: ReadonlyArray<string>) =>
-    Shell.run("nsenter", [`--net=/run/netns/${machine.name}`, command, ...args])
+  const [enter, ...inMachine] = NetworkNamespace.enter(machine.name)
+  const inNetwork = (...command: ReadonlyArray<string>) => Command.run(enter, [...inMachine, ...command])
 
   /** Everything that was answered with GET: pushes do not count. */
   const lines = (): Traffic =>
@@ -70,7 +71,7 @@ export const make = (machine: Machine, directory: string) => {
       const writer = yield* OciLayoutWriter.make({ root })
       const reference = Result.getOrThrow(Reference.parse(`${host}/${repository}`))
       const program = yield* Effect.promise(() => readFile(join(Programs.directories.bin, "pause")))
-      yield* DemoImage.write({ writer, reference, layerSizes, seed, program })
+      yield* RandomImage.write({ writer, reference, layerSizes, seed, program })
       const name = yield* push(`oci:${root}:${host}/${repository}`, repository)
       yield* Effect.promise(() => rm(root, { recursive: true }))
       return name

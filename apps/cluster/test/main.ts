@@ -4,7 +4,7 @@
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import * as Isolation from "@spegel-ts/testing/network/NetworkNamespace"
+import * as NetworkNamespace from "@spegel-ts/testing/network/NetworkNamespace"
 import { Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import { mkdir, writeFile } from "node:fs/promises"
@@ -75,7 +75,7 @@ const command = Command.make("cluster", flags, (options) =>
       imageBefore: resolve(options.imageBefore || options.image),
       out: Option.map(options.out, (path) => resolve(path))
     }
-    process.exitCode = yield* Isolation.inside(measure({ ...options, ...paths }))
+    process.exitCode = yield* NetworkNamespace.isolated(measure({ ...options, ...paths }))
   })).pipe(Command.withDescription("The chart on a real Kubernetes of three nodes"))
 
 command.pipe(

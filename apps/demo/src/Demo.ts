@@ -4,7 +4,7 @@ import { decodeWith, type Given } from "@spegel-ts/spegel/cli/Flags"
 import * as GoInteger from "@spegel-ts/spegel/cli/GoInteger"
 import * as HangUp from "@spegel-ts/spegel/daemon/HangUp"
 import * as PullClient from "@spegel-ts/testing/content/PullClient"
-import * as DemoImage from "@spegel-ts/testing/content/RandomImage"
+import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
 import { Console, Effect, Option, Schedule, type Schema } from "effect"
 import { Command, Flag } from "effect/cli"
 import { join } from "node:path"
@@ -44,7 +44,7 @@ const showBar = (line: string) => {
 const endBar = () => showBar("")
 
 /** Waits until a node can have every object of the image from its peers. */
-const waitUntilFound = (node: DemoCluster.DemoNode, image: DemoImage.DemoImage) => {
+const waitUntilFound = (node: DemoCluster.DemoNode, image: RandomImage.RandomImage) => {
   const { registry, repository } = image.reference
   const head = (path: string) =>
     Effect.promise((signal) =>
@@ -64,7 +64,7 @@ const waitUntilFound = (node: DemoCluster.DemoNode, image: DemoImage.DemoImage) 
 
 const pullEmbedded = Effect.fnUntraced(function*(
   node: DemoCluster.DemoNode,
-  image: DemoImage.DemoImage,
+  image: RandomImage.RandomImage,
   upstream: string
 ) {
   const writer = yield* OciLayoutWriter.make({ root: join(node.directory, "layout") })
@@ -103,7 +103,7 @@ const pullEmbedded = Effect.fnUntraced(function*(
 /** containerd tells nothing of its requests; the mirror's ledger has those it answered, and upstream answered the rest. */
 const pullWithContainerd = Effect.fnUntraced(function*(
   node: DemoCluster.DemoNode,
-  image: DemoImage.DemoImage,
+  image: RandomImage.RandomImage,
   upstream: string
 ) {
   showBar(`${node.name}  containerd is pulling`)
@@ -135,7 +135,7 @@ const run = Effect.fnUntraced(function*(options: DemoOptions) {
   yield* Console.log(`Starting an upstream registry and ${options.nodes} nodes ...`)
   const writer = yield* OciLayoutWriter.make({ root: layout })
   const upstream = yield* DemoCluster.startUpstream(layout)
-  const image = yield* DemoImage.write({
+  const image = yield* RandomImage.write({
     writer,
     // Under the upstream's own address, as containerd would be told to pull it.
     reference: { registry: new URL(upstream.url).host, repository: "demo/app", tag: "v1" },

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as DemoReport from "@spegel-ts/demo/DemoReport"
-import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
+import * as Command from "@spegel-ts/testing/process/Command"
 import { Effect, Schedule } from "effect"
 import { readdirSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -12,7 +12,7 @@ const start = (args: ReadonlyArray<string>) =>
   SpegelProcess.startNode(["--conditions=@spegel-ts/source", main, ...args])
 
 const leftovers = () => readdirSync(tmpdir()).filter((name) => name.startsWith("spegel-demo-"))
-const processes = ContainerdDaemon.run("ps", "-eo", "args=").pipe(
+const processes = Command.run("ps", ["-eo", "args="]).pipe(
   Effect.map((text) => text.split("\n").filter((line) => line.includes("spegel-demo-")))
 )
 

@@ -1,4 +1,7 @@
-/** The program of a fault peer: alone in a network namespace, and told what to do by the process that started it. */
+/**
+ * The program of a fault peer, alone in a network namespace: the process that started it tells it what to do. Its argument is
+ * the name of the device that leads to the others.
+ */
 import { Effect, Exit, Scope } from "effect"
 import { execFileSync } from "node:child_process"
 import { readFileSync, writeFileSync } from "node:fs"
@@ -6,17 +9,18 @@ import * as FaultPeer from "./FaultPeer.ts"
 import type { Command, Reply } from "./FaultPeerProcess.ts"
 import * as SettableClock from "./SettableClock.ts"
 
-const ip = (...args: ReadonlyArray<string>) => void execFileSync("ip", args)
+const [, , device = ""] = process.argv
+/** Takes this peer off the network, or back on. It happens in the middle of a body, before anything else is sent. */
+const setDevice = (state: "up" | "down") => void execFileSync("ip", ["link", "set", device, state])
 
-let link = ""
 let running: { readonly scope: Scope.Closeable; readonly peer: FaultPeer.FaultPeer } | undefined
 
 const stop = Effect.gen(function*() {
   if (running === undefined) return null
   const { peer, scope } = running
   running = undefined
-  // Whoever vanished can say goodbye when it is back.
-  ip("link", "set", link, "up")
+  // A peer that vanished has to be back to say goodbye.
+  setDevice("up")
   yield* Scope.close(scope, Exit.void)
   return yield* peer.counts
 })
@@ -24,17 +28,11 @@ const stop = Effect.gen(function*() {
 const run = (command: Command): Effect.Effect<unknown> =>
   Effect.gen(function*() {
     switch (command._tag) {
-      case "Network":
-        link = command.link
-        ip("link", "set", "lo", "up")
-        ip("address", "add", command.address, "dev", link)
-        ip("link", "set", link, "up")
-        return null
       case "Start": {
         const scope = yield* Scope.make()
         const { clockFile, mirror, peer: other } = command.others
         const happenings = {
-          vanish: () => ip("link", "set", link, "down"),
+          vanish: () => setDevice("down"),
           freezeOther: () => void process.kill(other, "SIGSTOP"),
           changeClock: (millis: number) => {
             writeFileSync(clockFile, String(Number(readFileSync(clockFile, "utf8")) + millis))

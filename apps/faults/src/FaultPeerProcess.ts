@@ -1,7 +1,7 @@
 /** A fault peer as a process in a network namespace of its own, so that it can be taken off the network like a machine. */
-import { run } from "@spegel-ts/testing/containerd/ContainerdDaemon"
+import * as NetworkNamespace from "@spegel-ts/testing/network/NetworkNamespace"
+import * as Subprocess from "@spegel-ts/testing/process/Subprocess"
 import { Data, Effect } from "effect"
-import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import type { FaultPeerOptions } from "./FaultPeer.ts"
 import type { Counts } from "./FaultServer.ts"
@@ -16,7 +16,6 @@ export interface Others {
 }
 
 export type Command =
-  | { readonly _tag: "Network"; readonly link: string; readonly address: string }
   | { readonly _tag: "Start"; readonly options: Omit<FaultPeerOptions, "happenings">; readonly others: Others }
   | { readonly _tag: "AwaitProviders"; readonly providers: number }
   | { readonly _tag: "Counts" }
@@ -41,24 +40,16 @@ const main = fileURLToPath(new URL("./FaultPeerMain.ts", import.meta.url))
 /** Starts the process behind a port of the bridge; it ends with the scope. */
 export const start = Effect.fnUntraced(function*(options: {
   readonly bridge: string
-  /** Name of the bridge's port; at most 13 characters. */
+  /** Name of the bridge's port; at most 14 characters. */
   readonly link: string
   readonly address: string
 }) {
   const { address, bridge, link } = options
-  const child = yield* Effect.acquireRelease(
-    Effect.sync(() =>
-      spawn("unshare", ["--net", process.execPath, "--conditions=@spegel-ts/source", main], {
-        stdio: ["ignore", "ignore", "pipe", "ipc"]
-      })
-    ),
-    (child) =>
-      Effect.callback<void>((resume) => {
-        if (child.exitCode !== null || child.signalCode !== null) return resume(Effect.void)
-        child.once("exit", () => resume(Effect.void))
-        child.kill("SIGKILL")
-      })
-  )
+  const inside = `${link}p`
+  const program = [process.execPath, "--conditions=@spegel-ts/source", main, inside]
+  const child = yield* Subprocess.start("unshare", ["--net", ...program], {
+    stdio: ["ignore", "ignore", "pipe", "ipc"]
+  })
   let errors = ""
   child.stderr?.on("data", (bytes: Buffer) => errors = (errors + bytes.toString()).slice(-4000))
   const waiting = new Map<number, (reply: Reply) => void>()
@@ -85,10 +76,11 @@ export const start = Effect.fnUntraced(function*(options: {
 
   // Once it has answered, it is in its namespace.
   yield* tell({ _tag: "Counts" })
-  const inside = `${link}p`
-  yield* run("ip", "link", "add", link, "type", "veth", "peer", "name", inside, "netns", String(child.pid))
-  yield* run("ip", "link", "set", link, "master", bridge, "up")
-  yield* tell({ _tag: "Network", link: inside, address })
+  const namespace = child.pid ?? 0
+  yield* NetworkNamespace.link({ name: link, bridge, namespace, inside })
+  yield* NetworkNamespace.up("lo", namespace)
+  yield* NetworkNamespace.addAddress(address, inside, namespace)
+  yield* NetworkNamespace.up(inside, namespace)
 
   return {
     start: (options: Omit<FaultPeerOptions, "happenings">, others: Others) => tell({ _tag: "Start", options, others }),

@@ -9,8 +9,9 @@ import * as Reference from "@spegel-ts/oci/Reference"
 import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
 import type { Containerd } from "@spegel-ts/testing/containerd/ContainerdPackages"
 import * as CriClient from "@spegel-ts/testing/containerd/CriClient"
-import * as DemoImage from "@spegel-ts/testing/content/RandomImage"
-import { bridge } from "@spegel-ts/testing/network/NetworkNamespace"
+import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
+import * as NetworkNamespace from "@spegel-ts/testing/network/NetworkNamespace"
+import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
 import * as Upstream from "@spegel-ts/testing/node/Upstream"
 import { Cause, Data, Effect, Exit, Option, Result, Schedule } from "effect"
@@ -39,7 +40,7 @@ export interface Image {
   /** Where its blobs are. */
   readonly layout: string
   readonly seed: number
-  readonly objects: DemoImage.DemoImage["objects"]
+  readonly objects: RandomImage.RandomImage["objects"]
 }
 
 export interface Pull {
@@ -77,9 +78,7 @@ const startSpegel = Effect.fnUntraced(
       "registry",
       ...store,
       `--data-dir=${join(directory, "data")}`,
-      `--registry-addr=${address}:${ports.registry}`,
-      `--router-addr=${address}:${ports.router}`,
-      `--metrics-addr=${address}:${ports.metrics}`,
+      ...MirrorPorts.flags(address, ports),
       "--bootstrap-kind=static",
       `--static-bootstrap-peers=${bootstrap}:${ports.router}`
     ], environment)
@@ -90,7 +89,7 @@ const startSpegel = Effect.fnUntraced(
 export const start = Effect.fnUntraced(function*({ client, containerd: programs, index, settings }: LaneOptions) {
   const addresses = { node: `10.77.${index}.1`, good: `10.77.${index}.2`, fault: `10.77.${index}.3` }
   const address = (change: "add" | "delete", ip: string) =>
-    ContainerdDaemon.run("ip", "address", change, `${ip}/24`, "dev", bridge)
+    NetworkNamespace.ip("address", change, `${ip}/24`, "dev", NetworkNamespace.bridge)
   yield* Effect.forEach(
     [addresses.node, addresses.good],
     (ip) => Effect.acquireRelease(address("add", ip), () => Effect.orDie(address("delete", ip)))
@@ -102,7 +101,7 @@ export const start = Effect.fnUntraced(function*({ client, containerd: programs,
   const [upstream, containerd, faultPeer] = yield* Effect.all([
     Upstream.start,
     ContainerdDaemon.start({ programs, configPath, ...(settings === undefined ? {} : { settings }) }),
-    FaultPeerProcess.start({ bridge, link: `fault${index}`, address: `${addresses.fault}/24` })
+    FaultPeerProcess.start({ bridge: NetworkNamespace.bridge, link: `fault${index}`, address: `${addresses.fault}/24` })
   ], { concurrency: "unbounded" })
   // containerd 2 makes it with the first pull; a node that runs the mirror has pulled something.
   yield* Effect.promise(() => mkdir(containerd.contentPath, { recursive: true }))
@@ -161,13 +160,13 @@ export const start = Effect.fnUntraced(function*({ client, containerd: programs,
       const layout = join(directory, tag)
       const writer = yield* OciLayoutWriter.make({ root: layout })
       const reference = Result.getOrThrow(Reference.parse(name))
-      const written = yield* DemoImage.write({ writer, reference, layerSizes: sizes, seed })
+      const written = yield* RandomImage.write({ writer, reference, layerSizes: sizes, seed })
       yield* upstream.publish(writer, written, tag)
       return { name, tag, layout, seed, objects: written.objects } satisfies Image
     }),
     /** Gives the image to the good peer, which then advertises it. */
     shareWithGood: (image: Image) =>
-      DemoImage.write({
+      RandomImage.write({
         writer: goodWriter,
         reference: Result.getOrThrow(Reference.parse(image.name)),
         layerSizes,

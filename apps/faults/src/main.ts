@@ -6,7 +6,7 @@ import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
 import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
-import * as Isolation from "@spegel-ts/testing/network/NetworkNamespace"
+import * as NetworkNamespace from "@spegel-ts/testing/network/NetworkNamespace"
 import { Console, Data, Effect, Exit, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import { mkdir, writeFile } from "node:fs/promises"
@@ -174,7 +174,7 @@ const command = Command.make("faults", flags, (options) =>
     const out = Option.map(options.out, (path) => resolve(path))
     // All mirrors inherit it.
     process.env["DATA_PLANE"] = options.dataPlane
-    process.exitCode = yield* Isolation.inside(measure({ ...options, out }))
+    process.exitCode = yield* NetworkNamespace.isolated(measure({ ...options, out }))
   })).pipe(Command.withDescription("Pulls through a mirror whose peers misbehave, with real containerd daemons"))
 
 command.pipe(

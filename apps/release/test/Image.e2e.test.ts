@@ -4,7 +4,8 @@ import * as Reference from "@spegel-ts/oci/Reference"
 import * as ImageDefinition from "@spegel-ts/release/ImageDefinition"
 import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
 import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
-import * as DemoImage from "@spegel-ts/testing/content/RandomImage"
+import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
+import * as Command from "@spegel-ts/testing/process/Command"
 import { Effect, Fiber, Result, Schedule } from "effect"
 import { execFile, spawn } from "node:child_process"
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises"
@@ -36,13 +37,12 @@ const tell = (name: string, value: number, bound: number, unit: string) =>
 
 /** `npm run image`, with its two outputs. */
 const buildImage = (output: string) =>
-  ContainerdDaemon.run(
-    process.execPath,
+  Command.run(process.execPath, [
     "--conditions=@spegel-ts/source",
     join(repository, "apps/release/src/main.ts"),
     "image",
     `--output=${output}`
-  )
+  ])
 
 /** A registry on a host, until the scope is closed or it is ended. */
 const startUpstream = Effect.fnUntraced(function*(host: Hosts.Host, directory: string) {
@@ -67,10 +67,10 @@ const push = Effect.fnUntraced(function*(host: Hosts.Host, directory: string, na
   const root = join(directory, "layout")
   const writer = yield* OciLayoutWriter.make({ root })
   const reference = Result.getOrThrow(Reference.parse(name))
-  yield* DemoImage.write({ writer, reference, layerSizes: Array.from({ length: 3 }, () => 16 * mebibyte) })
+  yield* RandomImage.write({ writer, reference, layerSizes: Array.from({ length: 3 }, () => 16 * mebibyte) })
   const copy = ["copy", "--quiet", "--dest-tls-verify=false", `oci:${root}:${name}`, `docker://${name}`]
   const [program, args] = host.command("skopeo", ...copy)
-  yield* ContainerdDaemon.run(program, ...args).pipe(
+  yield* Command.run(program, args).pipe(
     Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 50 })
   )
   yield* Effect.promise(() => rm(root, { recursive: true }))
@@ -87,7 +87,7 @@ console.log(Date.now())
 /** Waits until a host's URL answers 200; gives the time of it in milliseconds. */
 const untilOk = (host: Hosts.Host, url: string) => {
   const [program, args] = host.command(process.execPath, "--input-type=module", "--eval", poll, url)
-  return ContainerdDaemon.run(program, ...args).pipe(Effect.map(Number), Effect.timeout("60 seconds"))
+  return Command.run(program, args).pipe(Effect.map(Number), Effect.timeout("60 seconds"))
 }
 
 /** A node: containerd, and the mirror as the chart says, in the image. */
@@ -135,7 +135,7 @@ const startNode = Effect.fnUntraced(function*(host: Hosts.Host, image: string, f
   const status = Effect.promise(() => readFile(`/proc/${pid}/status`, "utf8"))
   const ctrOnHost = (...args: ReadonlyArray<string>) => {
     const [program, all] = host.command(programs.ctr, "--address", containerd.socket, "--namespace", "k8s.io", ...args)
-    return ContainerdDaemon.run(program, ...all)
+    return Command.run(program, all)
   }
   return {
     ...node,
@@ -175,12 +175,12 @@ describe.skipIf(missing !== undefined)(`the image${missing === undefined ? "" : 
   it.live("has nothing that its user can write, runs as no root, and is small", () =>
     Effect.gen(function*() {
       const unpacked = yield* temporary
-      yield* ContainerdDaemon.run("skopeo", "copy", "--quiet", `oci-archive:${image}`, `dir:${unpacked}/dir`)
+      yield* Command.run("skopeo", ["copy", "--quiet", `oci-archive:${image}`, `dir:${unpacked}/dir`])
       const manifest = JSON.parse(yield* Effect.promise(() => readFile(join(unpacked, "dir/manifest.json"), "utf8")))
       let [pulled, bytes] = [0, 0]
       for (const { digest, size } of manifest.layers) {
         const layer = join(unpacked, "dir", digest.replace("sha256:", ""))
-        const listing = yield* ContainerdDaemon.run("tar", "--list", "--verbose", "--numeric-owner", "--file", layer)
+        const listing = yield* Command.run("tar", ["--list", "--verbose", "--numeric-owner", "--file", layer])
         for (const line of listing.trim().split("\n")) {
           const [mode = "", owner, length] = line.split(/\s+/)
           assert.match(mode, /^-r[-w]-r-[-x]r-[-x]$|^-r-xr-xr-x$/, line)

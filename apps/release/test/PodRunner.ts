@@ -1,5 +1,5 @@
 /** Runs the containers of a pod as the kubelet would tell containerd to, with `ctr` in its place. */
-import type { CommandFailed } from "@spegel-ts/testing/containerd/ContainerdDaemon"
+import type { CommandFailed } from "@spegel-ts/testing/process/Command"
 import { Effect, Schedule } from "effect"
 import { mkdir } from "node:fs/promises"
 import type { Host } from "./Hosts.ts"

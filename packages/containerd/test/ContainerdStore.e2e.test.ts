@@ -11,6 +11,7 @@ import * as Reference from "@spegel-ts/oci/Reference"
 import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
 import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
 import { testImage } from "@spegel-ts/testing/content/TestImage"
+import * as Command from "@spegel-ts/testing/process/Command"
 import { Context, Effect, Layer, Logger, Option, Queue, Result, Schedule, Stream } from "effect"
 import { existsSync } from "node:fs"
 import { mkdir, rename, rm, symlink, writeFile } from "node:fs/promises"
@@ -35,7 +36,7 @@ const importObjects = Effect.fnUntraced(function*(
   yield* writer.tag(reference, image.descriptor)
   yield* Effect.promise(() => rm(join(root, "ingest"), { recursive: true }))
   const archive = `${root}.tar`
-  yield* ContainerdDaemon.run("tar", "-cf", archive, "-C", root, ".")
+  yield* Command.run("tar", ["-cf", archive, "-C", root, "."])
   yield* daemon.ctr("images", "import", "--no-unpack", "--all-platforms", archive)
 })
 

@@ -3,13 +3,13 @@ import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import * as PullClient from "@spegel-ts/testing/content/PullClient"
-import * as DemoImage from "@spegel-ts/testing/content/RandomImage"
+import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
+import * as LocalServer from "@spegel-ts/testing/network/LocalServer"
 import { temporary } from "@spegel-ts/testing/node/Upstream"
 import { Effect } from "effect"
 import { createServer, type ServerResponse } from "node:http"
-import type { AddressInfo } from "node:net"
 
-const layer = DemoImage.noise(1, 1_000_000)
+const layer = RandomImage.noise(1, 1_000_000)
 const config = Buffer.from("{}")
 const describeBytes = (mediaType: string, bytes: Uint8Array) => ({
   mediaType,
@@ -41,24 +41,14 @@ const honest: Behaviour = (_path, start, bytes, response) => {
   }).end(bytes.subarray(start))
 }
 
-const startHost = (behave: Behaviour) =>
-  Effect.map(
-    Effect.acquireRelease(
-      Effect.callback<ReturnType<typeof createServer>>((resume) => {
-        const server = createServer((request, response) => {
-          const path = /^\/v2\/team\/app\/([^?]+)\?ns=registry\.example$/.exec(request.url ?? "")?.[1] ?? ""
-          const start = Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? "")?.[1] ?? 0)
-          behave(path, start, objects.get(path), response)
-        }).listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
-      }),
-      (server) =>
-        Effect.sync(() => {
-          server.close()
-          server.closeAllConnections()
-        })
-    ),
-    (server) => `http://127.0.0.1:${(server.address() as AddressInfo).port}`
-  )
+const startHost = (behave: Behaviour) => {
+  const server = createServer((request, response) => {
+    const path = /^\/v2\/team\/app\/([^?]+)\?ns=registry\.example$/.exec(request.url ?? "")?.[1] ?? ""
+    const start = Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? "")?.[1] ?? 0)
+    behave(path, start, objects.get(path), response)
+  })
+  return Effect.map(LocalServer.listen(server), (port) => `http://127.0.0.1:${port}`)
+}
 
 const pull = (mirror: Behaviour) =>
   Effect.gen(function*() {
@@ -107,7 +97,7 @@ describe("PullClient", { timeout: 30_000 }, () => {
   it.live("keeps nothing whose digest is wrong", () =>
     Effect.gen(function*() {
       const error = yield* Effect.flip(pull((path, start, bytes, response) =>
-        honest(path, start, path === `blobs/${layerDigest}` ? DemoImage.noise(2, layer.length) : bytes, response)
+        honest(path, start, path === `blobs/${layerDigest}` ? RandomImage.noise(2, layer.length) : bytes, response)
       ))
       assert.strictEqual(error._tag, "DigestMismatch")
     }))

@@ -1,9 +1,11 @@
 /** Memory of the daemon, and what the kernel holds for it, while it moves large blobs. */
+import { execFile } from "node:child_process"
 import { fileURLToPath } from "node:url"
+import { promisify } from "node:util"
 import type { Bar } from "../Bar.ts"
 import { sleep } from "../Waiting.ts"
 import * as Content from "./load/Content.ts"
-import { type Hosts, run } from "./load/Network.ts"
+import type { Hosts } from "./load/Network.ts"
 import * as Processes from "./load/Processes.ts"
 import * as Servers from "./load/Servers.ts"
 import * as Sink from "./load/Sink.ts"
@@ -34,7 +36,8 @@ const script = fileURLToPath(new URL("load/kernelMemory.pl", import.meta.url))
 
 /** Asked on the process' host, whose sockets it has. */
 const kernelMiB = async (pid: number, enter: ReadonlyArray<string>): Promise<number> => {
-  const { stdout } = await run(...enter, "perl", script, String(pid))
+  const [command, ...args] = [...enter, "perl", script, String(pid)]
+  const { stdout } = await promisify(execFile)(command, args)
   const { pipes, sockets } = JSON.parse(stdout) as { readonly sockets: number; readonly pipes: number }
   return (pipes + sockets) / mib
 }

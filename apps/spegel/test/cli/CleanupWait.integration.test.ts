@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as CleanupWait from "@spegel-ts/spegel/cleanup/CleanupWait"
+import * as LocalServer from "@spegel-ts/testing/network/LocalServer"
 import { temporary } from "@spegel-ts/testing/node/Upstream"
 import { Duration, Effect, Fiber, Option } from "effect"
 import { writeFile } from "node:fs/promises"
 import { createServer } from "node:http"
-import type { AddressInfo } from "node:net"
 import { join } from "node:path"
 
 interface Cluster {
@@ -66,17 +66,12 @@ const start = Effect.fnUntraced(function*(initial: Partial<Cluster>) {
     const status = found === undefined ? 404 : cluster.status
     response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(found ?? {}))
   })
-  yield* Effect.acquireRelease(
-    Effect.callback<void>((resume) => {
-      server.listen(0, "127.0.0.1", () => resume(Effect.void))
-    }),
-    () => Effect.sync(() => server.close(() => undefined).closeAllConnections())
-  )
+  const port = yield* LocalServer.listen(server)
   const kubeconfig = join(yield* temporary, "kubeconfig")
   const config = {
     "current-context": "test",
     contexts: [{ name: "test", context: { cluster: "test", user: "test" } }],
-    clusters: [{ name: "test", cluster: { server: `http://127.0.0.1:${(server.address() as AddressInfo).port}` } }],
+    clusters: [{ name: "test", cluster: { server: `http://127.0.0.1:${port}` } }],
     users: [{ name: "test", user: {} }]
   }
   yield* Effect.promise(() => writeFile(kubeconfig, JSON.stringify(config)))

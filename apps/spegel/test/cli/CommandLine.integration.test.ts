@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Certificates from "@spegel-ts/testing/kubernetes/Certificates"
 import { freePort } from "@spegel-ts/testing/network/FreePort"
+import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
 import { temporary } from "@spegel-ts/testing/node/Upstream"
 import { Effect, Schedule } from "effect"
@@ -10,15 +11,13 @@ import { join } from "node:path"
 
 /** Flags that make a daemon start anywhere, with nothing but a directory of its own. */
 const daemonFlags = Effect.fnUntraced(function*(directory: string) {
-  const [registry, router, metrics] = yield* Effect.all([freePort, freePort, freePort])
+  const ports = yield* MirrorPorts.free
   return {
-    url: `http://127.0.0.2:${registry}`,
-    metrics: `http://127.0.0.2:${metrics}`,
+    url: `http://127.0.0.2:${ports.registry}`,
+    metrics: `http://127.0.0.2:${ports.metrics}`,
     flags: [
       "registry",
-      `--registry-addr=127.0.0.2:${registry}`,
-      `--router-addr=127.0.0.2:${router}`,
-      `--metrics-addr=127.0.0.2:${metrics}`,
+      ...MirrorPorts.flags("127.0.0.2", ports),
       `--data-dir=${directory}`,
       `--containerd-sock=${directory}/no.sock`
     ]

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as CleanupProbe from "@spegel-ts/spegel/cleanup/CleanupProbe"
 import * as StartingStates from "@spegel-ts/testing/containerd/StartingStates"
 import { freePort } from "@spegel-ts/testing/network/FreePort"
+import * as LocalServer from "@spegel-ts/testing/network/LocalServer"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
 import { temporary } from "@spegel-ts/testing/node/Upstream"
 import { Duration, Effect, Fiber, Option } from "effect"
@@ -161,12 +162,7 @@ describe("CleanupProbe", () => {
       response.writeHead(answers[asked.length] ?? 200).end()
       asked.push(request.url ?? "")
     })
-    yield* Effect.acquireRelease(
-      Effect.callback<void>((resume) => {
-        server.listen(port, address, () => resume(Effect.void))
-      }),
-      () => Effect.sync(() => server.close(() => {}).closeAllConnections())
-    )
+    yield* LocalServer.listen(server, address, port)
     return asked
   })
 

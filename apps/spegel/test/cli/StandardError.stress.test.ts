@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { freePort } from "@spegel-ts/testing/network/FreePort"
 import * as LogSink from "@spegel-ts/testing/node/LogSink"
+import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
 import { temporary } from "@spegel-ts/testing/node/Upstream"
 import { Effect, Schedule } from "effect"
@@ -15,14 +15,12 @@ const start = Effect.fnUntraced(function*(options: {
   readonly stderr?: "pipe" | number
 }) {
   const directory = yield* temporary
-  const [registry, router, metrics] = yield* Effect.all([freePort, freePort, freePort])
-  const url = `http://127.0.0.2:${registry}`
+  const ports = yield* MirrorPorts.free
+  const url = `http://127.0.0.2:${ports.registry}`
   const process = yield* SpegelProcess.start(
     [
       "registry",
-      `--registry-addr=127.0.0.2:${registry}`,
-      `--router-addr=127.0.0.2:${router}`,
-      `--metrics-addr=127.0.0.2:${metrics}`,
+      ...MirrorPorts.flags("127.0.0.2", ports),
       `--data-dir=${directory}`,
       `--containerd-sock=${directory}/no.sock`,
       ...(options.flags ?? [])
@@ -33,7 +31,7 @@ const start = Effect.fnUntraced(function*(options: {
   yield* SpegelProcess.untilReady(url)
   const metric = (name: string) =>
     Effect.promise(async () => {
-      const text = await (await fetch(`http://127.0.0.2:${metrics}/metrics`)).text()
+      const text = await (await fetch(`http://127.0.0.2:${ports.metrics}/metrics`)).text()
       const line = text.split("\n").find((line) => line.startsWith(`${name} `))
       return line === undefined ? Number.NaN : Number(line.slice(name.length))
     })

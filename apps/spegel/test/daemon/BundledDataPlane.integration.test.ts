@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { version } from "@spegel-ts/spegel/Version"
-import { freePort } from "@spegel-ts/testing/network/FreePort"
+import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
 import { Effect, Schedule } from "effect"
 import { createHash, randomBytes } from "node:crypto"
@@ -26,24 +26,22 @@ const layout = (path: string, blobs: ReadonlyArray<{ readonly bytes: Buffer; rea
 /** Two mirrors, the second of which has nothing. */
 const pair = Effect.fnUntraced(function*(flags: ReadonlyArray<string>, bytes: Buffer, hex: string) {
   const directory = yield* temporary
-  const [registry, router, metrics] = [yield* freePort, yield* freePort, yield* freePort]
+  const ports = yield* MirrorPorts.free
   const start = (address: string, store: string) =>
     SpegelProcess.start([
       "registry",
       `--store=oci-layout:${store}`,
-      `--registry-addr=${address}:${registry}`,
-      `--router-addr=${address}:${router}`,
-      `--metrics-addr=${address}:${metrics}`,
+      ...MirrorPorts.flags(address, ports),
       `--data-dir=${store}-data`,
       "--mirror-resolve-timeout=5s",
       "--bootstrap-kind=static",
-      `--static-bootstrap-peers=127.0.0.42:${router}`,
+      `--static-bootstrap-peers=127.0.0.42:${ports.router}`,
       ...flags
     ])
   yield* start("127.0.0.42", yield* layout(join(directory, "full"), [{ bytes, hex }]))
   const { output } = yield* start("127.0.0.41", yield* layout(join(directory, "empty"), []))
   const text = (url: string) => Effect.tryPromise((signal) => fetch(url, { signal }).then((answer) => answer.text()))
-  const url = `http://127.0.0.41:${registry}`
+  const url = `http://127.0.0.41:${ports.registry}`
   const blob = `${url}/v2/team/app/blobs/sha256:${hex}?ns=registry.example`
   yield* SpegelProcess.untilReady(url)
   yield* Effect.tryPromise((signal) => fetch(blob, { method: "HEAD", signal })).pipe(
@@ -53,8 +51,8 @@ const pair = Effect.fnUntraced(function*(flags: ReadonlyArray<string>, bytes: Bu
   return {
     output,
     blob,
-    metrics: text(`http://127.0.0.41:${metrics}/metrics`),
-    page: text(`http://127.0.0.41:${metrics}/debug/web/`)
+    metrics: text(`http://127.0.0.41:${ports.metrics}/metrics`),
+    page: text(`http://127.0.0.41:${ports.metrics}/debug/web/`)
   }
 })
 

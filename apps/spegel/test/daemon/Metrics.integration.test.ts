@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as PullSpans from "@spegel-ts/registry/PullSpans"
-import * as DemoImage from "@spegel-ts/testing/content/RandomImage"
+import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
 import * as Prerequisite from "@spegel-ts/testing/kubernetes/Prerequisite"
 import { freePort } from "@spegel-ts/testing/network/FreePort"
+import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
 import { temporary } from "@spegel-ts/testing/node/Upstream"
 import { Effect, Schedule } from "effect"
@@ -49,23 +50,21 @@ const note = noPromtool === undefined ? "" : ` (skipped: ${noPromtool})`
 describe("metrics", { timeout: 120_000 }, () => {
   /** What a daemon that holds an image tells before anything was asked of it. */
   const exposition = Effect.gen(function*() {
-    const [registry, router, metrics] = yield* Effect.all([freePort, freePort, freePort])
+    const ports = yield* MirrorPorts.free
     const layout = yield* temporary
-    yield* DemoImage.write({
+    yield* RandomImage.write({
       writer: yield* OciLayoutWriter.make({ root: layout }),
       reference: { registry: "held.example", repository: "team/app", tag: "v1" },
       layerSizes: [1]
     })
     yield* SpegelProcess.start([
       "registry",
-      `--registry-addr=127.0.0.2:${registry}`,
-      `--router-addr=127.0.0.2:${router}`,
-      `--metrics-addr=127.0.0.2:${metrics}`,
+      ...MirrorPorts.flags("127.0.0.2", ports),
       `--data-dir=${yield* temporary}`,
       `--store=oci-layout:${layout}`,
       "--mirrored-registries=https://named.example"
     ], { OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${yield* freePort}` })
-    const url = `http://127.0.0.2:${metrics}/metrics`
+    const url = `http://127.0.0.2:${ports.metrics}/metrics`
     return yield* Effect.tryPromise(() => fetch(url).then((response) => response.text())).pipe(
       // Published in the background, soon after the start.
       Effect.filterOrFail(

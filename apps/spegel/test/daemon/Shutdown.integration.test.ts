@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
-import * as DemoImage from "@spegel-ts/testing/content/RandomImage"
-import { freePort } from "@spegel-ts/testing/network/FreePort"
+import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
+import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
 import { temporary } from "@spegel-ts/testing/node/Upstream"
 import { Effect, Schedule } from "effect"
@@ -23,24 +23,22 @@ const eventually = (effect: Effect.Effect<number, unknown>, expected: number) =>
 /** A mirror that holds an image, and one that holds none and is its peer. */
 const pair = Effect.fnUntraced(function*(flags: ReadonlyArray<string>) {
   const layout = yield* temporary
-  yield* DemoImage.write({ writer: yield* OciLayoutWriter.make({ root: layout }), reference, layerSizes: [1] })
+  yield* RandomImage.write({ writer: yield* OciLayoutWriter.make({ root: layout }), reference, layerSizes: [1] })
   const empty = yield* temporary
   yield* OciLayoutWriter.make({ root: empty })
-  const [registry, router, metrics] = yield* Effect.all([freePort, freePort, freePort])
+  const ports = yield* MirrorPorts.free
   const start = Effect.fnUntraced(function*(address: string, store: string) {
     const process = yield* SpegelProcess.start([
       "registry",
       `--store=oci-layout:${store}`,
       `--data-dir=${yield* temporary}`,
-      `--registry-addr=${address}:${registry}`,
-      `--router-addr=${address}:${router}`,
-      `--metrics-addr=${address}:${metrics}`,
+      ...MirrorPorts.flags(address, ports),
       "--bootstrap-kind=static",
-      `--static-bootstrap-peers=127.0.0.2:${router},127.0.0.3:${router}`,
+      `--static-bootstrap-peers=127.0.0.2:${ports.router},127.0.0.3:${ports.router}`,
       "--mirror-resolve-timeout=5s",
       ...flags
     ])
-    return { ...process, url: `http://${address}:${registry}` }
+    return { ...process, url: `http://${address}:${ports.registry}` }
   })
   const holder = yield* start("127.0.0.2", layout)
   const other = yield* start("127.0.0.3", empty)

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
-import * as DemoImage from "@spegel-ts/testing/content/RandomImage"
-import { freePort } from "@spegel-ts/testing/network/FreePort"
+import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
+import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
 import { temporary } from "@spegel-ts/testing/node/Upstream"
 import { Effect, Schedule } from "effect"
@@ -29,7 +29,7 @@ const settableClock = `
 
 /** A pair of mirrors whose clocks can be set; only the first has a store with images. */
 const startPair = Effect.gen(function*() {
-  const [registry, router, metrics] = yield* Effect.all([freePort, freePort, freePort])
+  const ports = yield* MirrorPorts.free
   const start = Effect.fnUntraced(function*(address: string) {
     const directory = yield* temporary
     const layout = join(directory, "layout")
@@ -37,20 +37,23 @@ const startPair = Effect.gen(function*() {
     const { child } = yield* SpegelProcess.start(
       [
         "registry",
-        `--registry-addr=${address}:${registry}`,
-        `--router-addr=${address}:${router}`,
-        `--metrics-addr=${address}:${metrics}`,
+        ...MirrorPorts.flags(address, ports),
         `--data-dir=${directory}`,
         `--store=oci-layout:${layout}`,
         "--bootstrap-kind=static",
-        `--static-bootstrap-peers=127.0.0.2:${router},127.0.0.3:${router}`,
+        `--static-bootstrap-peers=127.0.0.2:${ports.router},127.0.0.3:${ports.router}`,
         "--mirror-resolve-timeout=5s"
       ],
       { NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(settableClock)}` }
     )
-    const url = `http://${address}:${registry}`
+    const url = `http://${address}:${ports.registry}`
     yield* SpegelProcess.untilReady(url)
-    return { url, writer, metrics: `http://${address}:${metrics}`, setClock: Effect.sync(() => child.kill("SIGUSR2")) }
+    return {
+      url,
+      writer,
+      metrics: `http://${address}:${ports.metrics}`,
+      setClock: Effect.sync(() => child.kill("SIGUSR2"))
+    }
   })
   return { holder: yield* start("127.0.0.2"), node: yield* start("127.0.0.3") }
 })
@@ -82,21 +85,21 @@ describe("mirrors whose clocks are set", { timeout: 120_000 }, () => {
     Effect.gen(function*() {
       const { holder, node } = yield* startPair
       const write = (seed: number) =>
-        DemoImage.write({
+        RandomImage.write({
           writer: holder.writer,
           reference: { registry: "registry.example", repository: "team/app", tag: `v${seed}` },
           layerSizes: [32 * mebibyte],
           seed
         })
-      const layerUrl = (image: DemoImage.DemoImage) =>
+      const layerUrl = (image: RandomImage.RandomImage) =>
         `${node.url}/v2/team/app/blobs/${image.objects.at(-1)?.descriptor.digest}?ns=registry.example`
-      const sizeOf = (image: DemoImage.DemoImage) => image.objects.at(-1)?.descriptor.size
-      const find = (image: DemoImage.DemoImage) =>
+      const sizeOf = (image: RandomImage.RandomImage) => image.objects.at(-1)?.descriptor.size
+      const find = (image: RandomImage.RandomImage) =>
         Effect.tryPromise(() => fetch(layerUrl(image), { method: "HEAD" })).pipe(
           Effect.filterOrFail(({ ok }) => ok, () => "not found yet" as const),
           Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 200 })
         )
-      const pulled = (image: DemoImage.DemoImage) => Effect.flatMap(beginBody(layerUrl(image)), readAll)
+      const pulled = (image: RandomImage.RandomImage) => Effect.flatMap(beginBody(layerUrl(image)), readAll)
       const first = yield* write(0)
       yield* find(first)
       for (const [index, offset] of [86_400_000, -3_600_000].entries()) {

@@ -1,8 +1,10 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import type { PullEvent } from "@spegel-ts/registry/PullLog"
 import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
+import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as Node from "@spegel-ts/testing/node/Node"
 import * as Upstream from "@spegel-ts/testing/node/Upstream"
+import * as Command from "@spegel-ts/testing/process/Command"
 import { Effect, Fiber, Schedule } from "effect"
 import { createHash } from "node:crypto"
 import { get, type IncomingMessage } from "node:http"
@@ -13,7 +15,7 @@ const mebibyte = 1024 * 1024
 
 const cluster = Effect.fnUntraced(function*(count: number) {
   const upstream = yield* Upstream.start
-  const ports = yield* Node.ports
+  const ports = yield* MirrorPorts.free
   const nodes: Array<Node.Node> = []
   for (let index = 1; index <= count; index++) nodes.push(yield* Node.start(index, ports, upstream.host))
   const [first, second, third] = nodes
@@ -142,8 +144,7 @@ describe.skipIf(missing !== undefined)(`a cluster${missing === undefined ? "" : 
       yield* first.containerd.ctr("images", "tag", image.name, "registry.example/other/app:v1")
       for (const [index, name] of ["team/app", "registry.example/other/app"].entries()) {
         const source = `docker://${new URL(first.url).host}/${name}`
-        const skopeo = (command: string, ...args: ReadonlyArray<string>) =>
-          ContainerdDaemon.run("skopeo", command, ...args)
+        const skopeo = (command: string, ...args: ReadonlyArray<string>) => Command.run("skopeo", [command, ...args])
         const tags = yield* skopeo("list-tags", "--tls-verify=false", source)
         assert.deepStrictEqual(JSON.parse(tags).Tags, ["v1"])
         const inspected = yield* skopeo("inspect", "--tls-verify=false", `${source}:v1`)
@@ -176,7 +177,7 @@ describe.skipIf(missing !== undefined)(`a cluster${missing === undefined ? "" : 
       })
       assert.strictEqual(received, layer?.digest)
       assert.strictEqual((yield* first.mirror.finished).code, 0)
-      const sockets = yield* ContainerdDaemon.run("ss", "-Htlnp")
+      const sockets = yield* Command.run("ss", ["-Htlnp"])
       assert.notInclude(sockets, `pid=${first.mirror.child.pid},`)
     }), 120_000)
 

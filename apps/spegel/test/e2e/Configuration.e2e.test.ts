@@ -6,7 +6,8 @@ import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemo
 import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
 import * as CriClient from "@spegel-ts/testing/containerd/CriClient"
 import * as StartingStates from "@spegel-ts/testing/containerd/StartingStates"
-import * as DemoImage from "@spegel-ts/testing/content/RandomImage"
+import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
+import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as Node from "@spegel-ts/testing/node/Node"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
 import * as Upstream from "@spegel-ts/testing/node/Upstream"
@@ -26,25 +27,23 @@ const mirrorOf = Effect.fnUntraced(function*(upstream: string) {
   const writer = yield* OciLayoutWriter.make({ root })
   for (const index of shapes.keys()) {
     const reference = Result.getOrThrow(Reference.parse(`${upstream}/team/app:${index}`))
-    yield* DemoImage.write({ writer, reference, layerSizes: [4096 + index] })
+    yield* RandomImage.write({ writer, reference, layerSizes: [4096 + index] })
   }
-  const { metrics, registry, router } = yield* Node.ports
-  const url = `http://127.0.0.2:${registry}`
+  const ports = yield* MirrorPorts.free
+  const url = `http://127.0.0.2:${ports.registry}`
   yield* SpegelProcess.start([
     "registry",
     `--store=oci-layout:${root}`,
     `--data-dir=${data}`,
-    `--registry-addr=127.0.0.2:${registry}`,
-    `--router-addr=127.0.0.2:${router}`,
-    `--metrics-addr=127.0.0.2:${metrics}`,
+    ...MirrorPorts.flags("127.0.0.2", ports),
     "--bootstrap-kind=static",
-    `--static-bootstrap-peers=127.0.0.2:${router}`
+    `--static-bootstrap-peers=127.0.0.2:${ports.router}`
   ])
   yield* SpegelProcess.untilReady(url)
   return url
 })
 
-const digestOf = ({ objects }: DemoImage.DemoImage): string =>
+const digestOf = ({ objects }: RandomImage.RandomImage): string =>
   objects.find(({ kind }) => kind === "manifest")?.descriptor.digest ?? "no manifest"
 
 describe.skipIf(missing !== undefined).each(ContainerdPackages.versions)(
@@ -88,7 +87,7 @@ describe.skipIf(missing !== undefined).each(ContainerdPackages.versions)(
       Effect.gen(function*() {
         const programs = yield* ContainerdPackages.fetch(version)
         const upstream = yield* Upstream.start
-        const ports = yield* Node.ports
+        const ports = yield* MirrorPorts.free
         const options = {
           programs,
           // A busy machine may take longer than the default to find a peer; the layer then comes from upstream.

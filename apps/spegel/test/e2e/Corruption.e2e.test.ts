@@ -5,7 +5,8 @@ import { none } from "@spegel-ts/faults/FaultServer"
 import * as Reference from "@spegel-ts/oci/Reference"
 import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
 import * as CriClient from "@spegel-ts/testing/containerd/CriClient"
-import * as DemoImage from "@spegel-ts/testing/content/RandomImage"
+import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
+import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as Node from "@spegel-ts/testing/node/Node"
 import * as Upstream from "@spegel-ts/testing/node/Upstream"
 import { Effect, Exit, Schedule } from "effect"
@@ -23,7 +24,7 @@ describe.skipIf(missing !== undefined)(`a lying peer${missing === undefined ? ""
   it.live("costs a new node nothing where it lies about a manifest", () =>
     Effect.gen(function*() {
       const upstream = yield* Upstream.start
-      const ports = yield* Node.ports
+      const ports = yield* MirrorPorts.free
       const liar = yield* Node.start(1, ports, upstream.host)
       const image = yield* upstream.push({ tag: "v1", layers: 1, layerSize: mebibyte })
       yield* liar.pull(image.name)
@@ -38,11 +39,11 @@ describe.skipIf(missing !== undefined)(`a lying peer${missing === undefined ? ""
   it.live("costs each node one failed pull where it goes on lying", () =>
     Effect.gen(function*() {
       const upstream = yield* Upstream.start
-      const ports = yield* Node.ports
+      const ports = yield* MirrorPorts.free
       const layout = yield* Upstream.temporary
       const writer = yield* OciLayoutWriter.make({ root: layout })
       const reference = { registry: upstream.host, repository: "team/app", tag: "v1" }
-      const image = yield* DemoImage.write({ writer, reference, layerSizes: [16 * mebibyte] })
+      const image = yield* RandomImage.write({ writer, reference, layerSizes: [16 * mebibyte] })
       yield* upstream.publish(writer, image, reference.tag)
       const objects = image.objects.map(({ descriptor }) => descriptor)
       const layer = objects.at(-1)?.digest ?? ""
@@ -86,7 +87,7 @@ describe.skipIf(missing !== undefined)(`a lying peer${missing === undefined ? ""
       () =>
         Effect.gen(function*() {
           const upstream = yield* Upstream.start
-          const ports = yield* Node.ports
+          const ports = yield* MirrorPorts.free
           const liar = yield* Node.start(1, ports, upstream.host)
           const image = yield* upstream.push({ tag: "v1", layers: 1, layerSize: 64 * mebibyte })
           yield* liar.pull(image.name)

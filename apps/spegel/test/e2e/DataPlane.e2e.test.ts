@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
+import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as Node from "@spegel-ts/testing/node/Node"
 import * as Upstream from "@spegel-ts/testing/node/Upstream"
 import { Effect, Fiber } from "effect"
@@ -22,7 +23,7 @@ describe.skipIf(missing !== undefined)(
       () =>
         Effect.gen(function*() {
           const upstream = yield* Upstream.start
-          const ports = yield* Node.ports
+          const ports = yield* MirrorPorts.free
           const holder = yield* Node.start(1, ports, upstream.host)
           const node = yield* Node.start(2, ports, upstream.host)
           let mirror = node.mirror

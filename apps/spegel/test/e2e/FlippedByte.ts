@@ -4,6 +4,7 @@
  */
 import { parallelFetch } from "@spegel-ts/faults/Plan"
 import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
+import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as Node from "@spegel-ts/testing/node/Node"
 import * as Upstream from "@spegel-ts/testing/node/Upstream"
 import { Cause, Duration, Effect, Exit, Fiber, Schedule, type Scope } from "effect"
@@ -87,7 +88,7 @@ export const metric = (node: Node.Node, name: string) =>
 
 export interface Cluster {
   readonly upstream: Upstream.Upstream
-  readonly ports: Node.Ports
+  readonly ports: MirrorPorts.MirrorPorts
   /** Its disk flips bytes. */
   readonly liar: Node.Node
   readonly honest: Node.Node
@@ -99,7 +100,7 @@ export interface Cluster {
 /** A cluster that any number of trials share. */
 export const cluster: Effect.Effect<Cluster, never, Scope.Scope> = Effect.gen(function*() {
   const upstream = yield* Upstream.start
-  const ports = yield* Node.ports
+  const ports = yield* MirrorPorts.free
   const liar = yield* Node.start(1, ports, upstream.host)
   const honest = yield* Node.start(2, ports, upstream.host)
   const ballast = yield* upstream.push({ tag: "ballast", layers: 1, layerSize: 64 * mebibyte })

@@ -5,8 +5,9 @@ import * as FaultServer from "@spegel-ts/faults/FaultServer"
 import * as Reference from "@spegel-ts/oci/Reference"
 import type { PullEvent } from "@spegel-ts/registry/PullLog"
 import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
-import * as DemoImage from "@spegel-ts/testing/content/RandomImage"
+import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
 import * as LogSink from "@spegel-ts/testing/node/LogSink"
+import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as Node from "@spegel-ts/testing/node/Node"
 import * as Upstream from "@spegel-ts/testing/node/Upstream"
 import { Effect, Schedule } from "effect"
@@ -38,11 +39,11 @@ const flood = (node: Node.Node) =>
 /** One pull by a new node whose only peer resets the layer in the middle; gives how long it took, in milliseconds. */
 const pullFromDyingPeer = Effect.fnUntraced(function*(kind: LogSink.Kind) {
   const upstream = yield* Upstream.start
-  const ports = yield* Node.ports
+  const ports = yield* MirrorPorts.free
   const layout = yield* Upstream.temporary
   const writer = yield* OciLayoutWriter.make({ root: layout })
   const reference = { registry: upstream.host, repository: "team/app", tag: "v1" }
-  const image = yield* DemoImage.write({ writer, reference, layerSizes: [layerSize] })
+  const image = yield* RandomImage.write({ writer, reference, layerSizes: [layerSize] })
   yield* upstream.publish(writer, image, reference.tag)
   const objects = image.objects.map(({ descriptor }) => descriptor)
   const node = yield* Node.start(1, ports, upstream.host, {

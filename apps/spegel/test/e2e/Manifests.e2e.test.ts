@@ -7,6 +7,7 @@ import { ContainerdClient, registryImages } from "@spegel-ts/containerd/Containe
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
 import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
+import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as Node from "@spegel-ts/testing/node/Node"
 import { Effect, Schedule } from "effect"
 import { mkdir, writeFile } from "node:fs/promises"
@@ -105,7 +106,7 @@ describe.skipIf(missing !== undefined)(
           const programs = yield* ContainerdPackages.fetch(version)
           const plain = yield* ManifestRegistry.start(rows)
           const mirrored = yield* ManifestRegistry.start(rows)
-          const ports = yield* Node.ports
+          const ports = yield* MirrorPorts.free
           const options = { programs, registry: ["--mirror-resolve-timeout=2s"] }
           const first = yield* Node.start(1, ports, mirrored.host, options)
           const second = yield* Node.start(2, ports, mirrored.host, options)

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { parallelFetch } from "@spegel-ts/faults/Plan"
 import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
 import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
+import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as Node from "@spegel-ts/testing/node/Node"
 import * as Upstream from "@spegel-ts/testing/node/Upstream"
 import { Effect, Fiber } from "effect"
@@ -13,7 +14,7 @@ const layerSize = 256 * 1024 * 1024
 const cluster = Effect.gen(function*() {
   const programs = yield* ContainerdPackages.fetch("2.1")
   const upstream = yield* Upstream.start
-  const ports = yield* Node.ports
+  const ports = yield* MirrorPorts.free
   const first = yield* Node.start(1, ports, upstream.host)
   const second = yield* Node.start(2, ports, upstream.host)
   const node = yield* Node.start(3, ports, upstream.host, { programs, settings: parallelFetch })

@@ -6,6 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
 import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
 import * as CriClient from "@spegel-ts/testing/containerd/CriClient"
+import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as Node from "@spegel-ts/testing/node/Node"
 import * as Upstream from "@spegel-ts/testing/node/Upstream"
 import { Effect, Schedule } from "effect"
@@ -44,7 +45,7 @@ describe.skipIf(missing !== undefined)(
     it.live("are committed: nobody is blamed, and nothing is discarded", () =>
       Effect.gen(function*() {
         const upstream = yield* Upstream.start
-        const ports = yield* Node.ports
+        const ports = yield* MirrorPorts.free
         const holder = yield* Node.start(1, ports, upstream.host)
         const image = yield* upstream.push({ tag: "v1", layers, layerSize: 16 * mebibyte })
         yield* holder.pull(image.name)

@@ -2,7 +2,7 @@ import { assert, beforeAll, describe, it } from "@effect/vitest"
 import * as ApiServer from "@spegel-ts/testing/kubernetes/ApiServer"
 import * as FaultProxy from "@spegel-ts/testing/kubernetes/FaultProxy"
 import { leastRoles } from "@spegel-ts/testing/kubernetes/Field"
-import * as Node from "@spegel-ts/testing/node/Node"
+import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
 import { temporary } from "@spegel-ts/testing/node/Upstream"
 import { Effect, Schedule } from "effect"
@@ -21,7 +21,7 @@ const layout = (directory: string) =>
 const cluster = Effect.gen(function*() {
   const server = yield* ApiServer.start
   const proxy = yield* FaultProxy.start(server)
-  const ports = yield* Node.ports
+  const ports = yield* MirrorPorts.free
   let nodes = 0
   const holder = Effect.map(
     server.call("GET", `/apis/coordination.k8s.io/v1/namespaces/spegel/leases/${leaseName}`),
@@ -43,9 +43,7 @@ const cluster = Effect.gen(function*() {
       "registry",
       `--store=oci-layout:${yield* layout(directory)}`,
       `--data-dir=${join(directory, "data")}`,
-      `--registry-addr=${address}:${ports.registry}`,
-      `--router-addr=${address}:${ports.router}`,
-      `--metrics-addr=${address}:${ports.metrics}`,
+      ...MirrorPorts.flags(address, ports),
       "--bootstrap-kind=kubernetes",
       `--kubeconfig-path=${options?.kubeconfig ?? (yield* server.kubeconfig(user, way))}`,
       ...options?.flags ?? []
@@ -135,7 +133,7 @@ describe.skipIf(missing !== undefined)(`--bootstrap-kind=kubernetes${note}`, { t
       for (const node of [denied, misled]) yield* node.ready
       yield* untilLogged(denied, "list, watch and update on those with resourceNames [spegel-leader-election]")
       yield* untilLogged(misled, "/nowhere/kubeconfig")
-      yield* untilLogged(misled, "check --kubeconfig-path")
+      yield* untilLogged(misled, "check the kubeconfig")
       server.roles.set(denied.user, leastRoles(leaseName))
       yield* untilHeld((holder) => holder.includes(`/${denied.address}/`))
     }))

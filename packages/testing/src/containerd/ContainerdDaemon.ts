@@ -1,20 +1,11 @@
 /** A real containerd daemon with its own root, state and socket, stopped and removed with the scope. */
-import { Data, Effect, Schedule } from "effect"
-import { execFile, spawn } from "node:child_process"
+import { Effect, Schedule, Scope } from "effect"
 import { existsSync, readFileSync } from "node:fs"
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-
-/** A command of the daemon's client failed. */
-export class CommandFailed extends Data.TaggedError("CommandFailed")<{
-  readonly command: string
-  readonly output: string
-}> {
-  override get message() {
-    return `${this.command}: ${this.output}`
-  }
-}
+import { run } from "../process/Command.ts"
+import * as Subprocess from "../process/Subprocess.ts"
 
 /** Root in a container lacks it as a rule; containerd mounts each layer that it unpacks. */
 const mayMount = (): boolean => {
@@ -36,17 +27,6 @@ export const missingPrerequisite = (...programs: ReadonlyArray<string>): string 
   if (reason !== undefined && process.env["CI"] === "true") throw new Error(`CI lacks a prerequisite: ${reason}`)
   return reason
 }
-
-export const run = (command: string, ...args: ReadonlyArray<string>): Effect.Effect<string, CommandFailed> =>
-  Effect.callback((resume) => {
-    const child = execFile(command, args, { maxBuffer: 64 * 1024 * 1024 }, (error, stdout, stderr) =>
-      resume(
-        error === null
-          ? Effect.succeed(stdout)
-          : Effect.fail(new CommandFailed({ command: [command, ...args].join(" "), output: stderr || error.message }))
-      ))
-    return Effect.sync(() => child.kill("SIGKILL"))
-  })
 
 export interface ContainerdOptions {
   /** Programs to run, such as those that `ContainerdPackages` gives. Default: those that are installed. */
@@ -84,23 +64,17 @@ export const start = Effect.fnUntraced(function*(options?: ContainerdOptions) {
   const args = ["--config", join(directory, "config.toml"), "--root", root, "--state", join(directory, "state")]
 
   const ctr = (...command: ReadonlyArray<string>) =>
-    run(client, "--address", socket, "--namespace", "k8s.io", ...command)
+    run(client, ["--address", socket, "--namespace", "k8s.io", ...command])
 
-  /** Starts the process and waits until it answers; gives the effect that kills it. */
-  const launch = Effect.gen(function*() {
-    const child = spawn(containerd, [...args, "--address", socket, "--log-level", "error"], {
-      stdio: "ignore"
-    })
-    const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()))
-    yield* ctr("version").pipe(Effect.retry({ schedule: Schedule.spaced("50 millis"), times: 400 }))
-    return Effect.promise(() => {
-      child.kill("SIGKILL")
-      return exited
-    })
-  })
-  let kill: Effect.Effect<void> = Effect.void
-  yield* Effect.addFinalizer(() => kill)
-  kill = yield* Effect.uninterruptible(launch)
+  const scope = yield* Effect.scope
+  /** Starts the process and waits until it answers. */
+  const launch = Subprocess.start(containerd, [...args, "--address", socket, "--log-level", "error"], {
+    stdio: "ignore"
+  }).pipe(
+    Scope.provide(scope),
+    Effect.tap(ctr("version").pipe(Effect.retry({ schedule: Schedule.spaced("50 millis"), times: 400 })))
+  )
+  let daemon = yield* launch
 
   return {
     directory,
@@ -109,8 +83,8 @@ export const start = Effect.fnUntraced(function*(options?: ContainerdOptions) {
     ctr,
     /** Kills the daemon and starts it again on the same root. */
     restart: Effect.gen(function*() {
-      yield* kill
-      kill = yield* launch
+      yield* Subprocess.kill(daemon)
+      daemon = yield* launch
     })
   }
 })

@@ -12,7 +12,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises"
 import { arch, homedir } from "node:os"
 import { join } from "node:path"
-import { run } from "./ContainerdDaemon.ts"
+import { run } from "../process/Command.ts"
 
 interface Pin {
   readonly suite: string
@@ -83,15 +83,14 @@ const cache = () => join(process.env["XDG_CACHE_HOME"] || join(homedir(), ".cach
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 /** The archive that apt is configured to take Debian's packages from: the machine knows a mirror near it. */
-const configuredArchive = run(
-  "apt-get",
+const configuredArchive = run("apt-get", [
   "indextargets",
   "--format",
   "$(REPO_URI)",
   "Identifier: Packages",
   "Origin: Debian",
   "Component: main"
-).pipe(Effect.map((output) => output.split("\n").find((uri) => uri !== "" && !uri.includes("security"))))
+]).pipe(Effect.map((output) => output.split("\n").find((uri) => uri !== "" && !uri.includes("security"))))
 
 const download = Effect.fnUntraced(function*(version: Version) {
   const { package: debian, sha256, suite }: Pin = pins[version]
@@ -123,8 +122,8 @@ const download = Effect.fnUntraced(function*(version: Version) {
     // Descriptions for software centres, as large as the lists of packages.
     "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false"
   ].flatMap((setting) => ["-o", setting])
-  yield* run("apt-get", ...settings, "--quiet=2", "update").pipe(Effect.mapError(({ output }) => fail(output)))
-  const known = yield* run("apt-cache", ...settings, "madison", "containerd").pipe(
+  yield* run("apt-get", [...settings, "--quiet=2", "update"]).pipe(Effect.mapError(({ output }) => fail(output)))
+  const known = yield* run("apt-cache", [...settings, "madison", "containerd"]).pipe(
     Effect.mapError(({ output }) => fail(output))
   )
   const offered = known.split("\n").flatMap((line) => line.split("|")[1]?.trim() ?? [])
@@ -134,14 +133,14 @@ const download = Effect.fnUntraced(function*(version: Version) {
     )
   }
   const unpacked = join(directory, "unpacked")
-  // It is written into the working directory.
-  yield* run("env", "-C", directory, "apt-get", ...settings, "--quiet=2", "download", `containerd=${debian}`).pipe(
+  // apt writes it into its working directory.
+  yield* run("apt-get", [...settings, "--quiet=2", "download", `containerd=${debian}`], { cwd: directory }).pipe(
     Effect.mapError(({ output }) => fail(output))
   )
   const deb = join(directory, readdirSync(directory).find((name) => name.endsWith(".deb")) ?? "")
   const actual = createHash("sha256").update(readFileSync(deb)).digest("hex")
   if (actual !== expected) return yield* fail(`the archive's file has sha256 ${actual}, but ${expected} is pinned`)
-  yield* run("dpkg", "-x", deb, unpacked).pipe(Effect.mapError(({ output }) => fail(output)))
+  yield* run("dpkg", ["-x", deb, unpacked]).pipe(Effect.mapError(({ output }) => fail(output)))
   yield* Effect.promise(() => rename(unpacked, join(cache(), debian))).pipe(
     // Another process was faster.
     Effect.catchDefect((defect) => existsSync(join(cache(), debian)) ? Effect.void : Effect.die(defect))

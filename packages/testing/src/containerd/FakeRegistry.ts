@@ -6,9 +6,9 @@ import { Effect } from "effect"
 import { createHash } from "node:crypto"
 import { mkdir, writeFile } from "node:fs/promises"
 import { createServer } from "node:http"
-import type { AddressInfo } from "node:net"
 import { join } from "node:path"
-import { run } from "./ContainerdDaemon.ts"
+import * as LocalServer from "../network/LocalServer.ts"
+import { run } from "../process/Command.ts"
 
 const digestOf = (bytes: Uint8Array) => `sha256:${createHash("sha256").update(bytes).digest("hex")}`
 
@@ -63,7 +63,7 @@ export const save = Effect.fnUntraced(function*(directory: string, name: string,
     )
   })
   const archive = `${layout}.tar`
-  yield* run("tar", "-C", layout, "-cf", archive, "oci-layout", "index.json", "blobs")
+  yield* run("tar", ["-C", layout, "-cf", archive, "oci-layout", "index.json", "blobs"])
   return archive
 })
 
@@ -100,12 +100,7 @@ export const start = Effect.fnUntraced(function*(options?: FakeRegistryOptions) 
     })
     return response.end(request.method === "HEAD" ? undefined : found)
   })
-  yield* Effect.acquireRelease(
-    Effect.callback<void>((resume) => {
-      server.listen(0, address, () => resume(Effect.void))
-    }),
-    () => Effect.sync(() => server.close(() => {}).closeAllConnections())
-  )
-  const host = `${address.includes(":") ? `[${address}]` : address}:${(server.address() as AddressInfo).port}`
+  const port = yield* LocalServer.listen(server, address)
+  const host = `${address.includes(":") ? `[${address}]` : address}:${port}`
   return { host, url: `http://${host}`, requests }
 })

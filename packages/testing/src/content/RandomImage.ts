@@ -21,7 +21,7 @@ const maxLayers = 256
 
 const architectures = new Map([["x64", "amd64"], ["arm64", "arm64"]])
 
-export interface DemoImage {
+export interface RandomImage {
   readonly reference: Reference
   /** Manifest, config and layers, in the order in which a client fetches them. */
   readonly objects: ReadonlyArray<{ readonly kind: string; readonly descriptor: Descriptor }>
@@ -30,7 +30,7 @@ export interface DemoImage {
 }
 
 /** Writes the image into a layout, layer by layer, so that no more than one is in memory. */
-export const write = Effect.fn("DemoImage.write")(function*(options: {
+export const write = Effect.fn("RandomImage.write")(function*(options: {
   readonly writer: OciLayoutWriter.OciLayoutWriter
   readonly reference: Reference
   /** Bytes of each layer's only file. */
@@ -84,5 +84,5 @@ export const write = Effect.fn("DemoImage.write")(function*(options: {
     ...layerDescriptors.map((descriptor, index) => ({ kind: `layer ${index + 1}`, descriptor }))
   ]
   const bytes = objects.reduce((sum, { descriptor }) => sum + descriptor.size, 0)
-  return { reference, objects, bytes } satisfies DemoImage
+  return { reference, objects, bytes } satisfies RandomImage
 })

@@ -4,19 +4,12 @@ import { readdir, stat } from "node:fs/promises"
 import { join } from "node:path"
 import * as ContainerdDaemon from "../containerd/ContainerdDaemon.ts"
 import * as CriClient from "../containerd/CriClient.ts"
-import { freePort } from "../network/FreePort.ts"
+import type { CommandFailed } from "../process/Command.ts"
+import * as MirrorPorts from "./MirrorPorts.ts"
 import * as SpegelProcess from "./SpegelProcess.ts"
 import { temporary } from "./Upstream.ts"
 
-export type Pull = Effect.Effect<string, ContainerdDaemon.CommandFailed | CriClient.CallFailed>
-
-export interface Ports {
-  readonly registry: number
-  readonly router: number
-  readonly metrics: number
-}
-
-export const ports = Effect.all({ registry: freePort, router: freePort, metrics: freePort })
+export type Pull = Effect.Effect<string, CommandFailed | CriClient.CallFailed>
 
 export interface NodeOptions {
   readonly programs?: ContainerdDaemon.ContainerdOptions["programs"]
@@ -37,7 +30,7 @@ export interface NodeOptions {
 
 /** Starts node `index` (from 1) of a cluster whose nodes all use the same ports on addresses of their own. */
 export const start = Effect.fnUntraced(
-  function*(index: number, ports: Ports, upstream: string, options: NodeOptions = {}) {
+  function*(index: number, ports: MirrorPorts.MirrorPorts, upstream: string, options: NodeOptions = {}) {
     const directory = yield* temporary
     const certs = join(directory, "certs.d")
     const { configPath = (certs) => certs, discardUnpackedLayers = false, showsConfig = false } = options
@@ -57,9 +50,7 @@ export const start = Effect.fnUntraced(
         `--containerd-content-path=${containerd.contentPath}`,
         `--containerd-registry-config-path=${certs}`,
         `--data-dir=${join(directory, "data")}`,
-        `--registry-addr=${address}:${ports.registry}`,
-        `--router-addr=${address}:${ports.router}`,
-        `--metrics-addr=${address}:${ports.metrics}`,
+        ...MirrorPorts.flags(address, ports),
         "--bootstrap-kind=static",
         `--static-bootstrap-peers=127.0.0.2:${ports.router}`,
         ...(showsConfig ? [`--containerd-config=${join(containerd.directory, "config.toml")}`] : []),

@@ -1,7 +1,7 @@
 /** The `spegel` command as a child process, as it ships: `BundleSetup` has made the bundle. */
 import { Effect, Schedule } from "effect"
-import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
+import * as Subprocess from "../process/Subprocess.ts"
 
 const main = fileURLToPath(new URL("../../../../apps/spegel/bundle/main.js", import.meta.url))
 
@@ -28,28 +28,13 @@ export const startNode = Effect.fnUntraced(function*(
   stderr: "pipe" | number = "pipe"
 ) {
   const output = { stdout: "", stderr: "" }
-  const child = yield* Effect.acquireRelease(
-    Effect.sync(() => {
-      const child = spawn(process.execPath, args, {
-        stdio: ["ignore", "pipe", stderr],
-        env: { ...process.env, ...environment }
-      })
-      child.stdout?.on("data", (bytes: Buffer) => output.stdout += bytes.toString())
-      child.stderr?.on("data", (bytes: Buffer) => output.stderr += bytes.toString())
-      return child
-    }),
-    (child) =>
-      Effect.callback<void>((resume) => {
-        if (child.exitCode !== null || child.signalCode !== null) return resume(Effect.void)
-        child.once("close", () => resume(Effect.void))
-        child.kill("SIGKILL")
-      })
-  )
-  const finished = Effect.callback<Finished>((resume) => {
-    const finish = () => resume(Effect.sync(() => ({ code: child.exitCode, ...output })))
-    if (child.exitCode !== null || child.signalCode !== null) return finish()
-    child.once("close", finish)
+  const child = yield* Subprocess.start(process.execPath, args, {
+    stdio: ["ignore", "pipe", stderr],
+    env: { ...process.env, ...environment }
   })
+  child.stdout?.on("data", (bytes: Buffer) => output.stdout += bytes.toString())
+  child.stderr?.on("data", (bytes: Buffer) => output.stderr += bytes.toString())
+  const finished = Effect.map(Subprocess.ended(child), (): Finished => ({ code: child.exitCode, ...output }))
   return { child, output, finished }
 })
 

@@ -2,15 +2,14 @@
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as Reference from "@spegel-ts/oci/Reference"
 import { Effect, Result, Schedule } from "effect"
-import { spawn } from "node:child_process"
 import { mkdtemp, rm, writeFile } from "node:fs/promises"
 import { createServer, request } from "node:http"
-import type { AddressInfo } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import * as DemoImage from "../content/RandomImage.ts"
-
+import * as RandomImage from "../content/RandomImage.ts"
 import { freePort } from "../network/FreePort.ts"
+import * as LocalServer from "../network/LocalServer.ts"
+import * as Subprocess from "../process/Subprocess.ts"
 
 export const temporary = Effect.acquireRelease(
   Effect.promise(() => mkdtemp(join(tmpdir(), "spegel-e2e-"))),
@@ -53,14 +52,7 @@ export const start = Effect.gen(function*() {
       `version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: ${directory}/data}}\nhttp: {addr: "${address}:${port}"}\n`
     )
   )
-  yield* Effect.acquireRelease(
-    Effect.sync(() => spawn("docker-registry", ["serve", join(directory, "config.yml")], { stdio: "ignore" })),
-    (child) =>
-      Effect.callback<void>((resume) => {
-        child.once("exit", () => resume(Effect.void))
-        if (!child.kill("SIGKILL")) resume(Effect.void)
-      })
-  )
+  yield* Subprocess.start("docker-registry", ["serve", join(directory, "config.yml")], { stdio: "ignore" })
   const direct = `${address}:${port}`
   yield* Effect.tryPromise(() => fetch(`http://${direct}/v2/`)).pipe(
     Effect.retry({ schedule: Schedule.spaced("50 millis"), times: 200 })
@@ -84,21 +76,11 @@ export const start = Effect.gen(function*() {
     outgoing.on("close", () => forwarded.destroy())
     incoming.pipe(forwarded)
   })
-  const proxyPort = yield* Effect.acquireRelease(
-    Effect.callback<number>((resume) => {
-      proxy.listen(0, address, () => resume(Effect.succeed((proxy.address() as AddressInfo).port)))
-    }),
-    () =>
-      Effect.sync(() => {
-        proxy.close()
-        proxy.closeAllConnections()
-      })
-  )
-  const host = `${address}:${proxyPort}`
+  const host = `${address}:${yield* LocalServer.listen(proxy, address)}`
 
   /** Takes over an image from the layout that it was written to. */
   const publish = Effect.fnUntraced(
-    function*(writer: OciLayoutWriter.OciLayoutWriter, image: DemoImage.DemoImage, tag: string) {
+    function*(writer: OciLayoutWriter.OciLayoutWriter, image: RandomImage.RandomImage, tag: string) {
       for (const { descriptor: { digest, mediaType }, kind } of image.objects.toReversed()) {
         const bytes = yield* writer.read(digest)
         yield* Effect.promise(() => upload(`http://${direct}/v2/team/app`, kind, tag, digest, mediaType, bytes))
@@ -125,7 +107,7 @@ export const start = Effect.gen(function*() {
         const name = `${host}/team/app:${image.tag}`
         const reference = Result.getOrThrow(Reference.parse(name))
         const layerSizes = Array.from({ length: image.layers }, () => image.layerSize)
-        const written = yield* DemoImage.write({ writer, reference, layerSizes, seed: image.seed ?? 0 })
+        const written = yield* RandomImage.write({ writer, reference, layerSizes, seed: image.seed ?? 0 })
         yield* publish(writer, written, image.tag)
         yield* Effect.promise(() => rm(root, { recursive: true }))
         return { name, ...written }

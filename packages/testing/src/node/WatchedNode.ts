@@ -3,6 +3,7 @@ import { assert } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
 import * as ContainerdPackages from "../containerd/ContainerdPackages.ts"
 import * as FakeRegistry from "../containerd/FakeRegistry.ts"
+import * as MirrorPorts from "./MirrorPorts.ts"
 import * as Node from "./Node.ts"
 
 export interface WatchedNodeOptions
@@ -14,7 +15,7 @@ export interface WatchedNodeOptions
 export const start = Effect.fnUntraced(function*({ version, ...options }: WatchedNodeOptions) {
   const upstream = yield* FakeRegistry.start({ address: "127.0.0.100" })
   const programs = yield* Effect.orDie(ContainerdPackages.fetch(version))
-  const node: Node.Node = yield* Node.start(1, yield* Node.ports, upstream.host, {
+  const node: Node.Node = yield* Node.start(1, yield* MirrorPorts.free, upstream.host, {
     ...options,
     programs,
     registry: [`--mirrored-registries=http://${upstream.host}`]

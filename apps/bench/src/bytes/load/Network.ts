@@ -3,11 +3,12 @@
  * control: so the machine's firewall and TCP settings are not what is measured. BBR, for one, paces what it sends by timers
  * where the machine has no `fq` queue, and these take CPU that no server can save. The namespaces end with the benchmark.
  */
+import * as NetworkNamespace from "@spegel-ts/testing/network/NetworkNamespace"
+import * as Command from "@spegel-ts/testing/process/Command"
+import * as Subprocess from "@spegel-ts/testing/process/Subprocess"
 import { Console, Effect } from "effect"
-import { execFile, spawn } from "node:child_process"
 import { readFile, readlink } from "node:fs/promises"
-import { promisify } from "node:util"
-import { until } from "../../Waiting.ts"
+import { untilDone } from "../../Waiting.ts"
 
 /** A host on which servers run. */
 export interface Host {
@@ -32,72 +33,56 @@ const addressesOfHost = 16
 /** The near host's addresses in a subnet come after those of the other end. */
 const nearFrom = 100
 
-/** Runs a command to its end. */
-export const run = (...[command = "", ...args]: ReadonlyArray<string>) => promisify(execFile)(command, args)
-const namespaceOf = (pid: number | string) => `/proc/${pid}/ns/net`
-const enterNamespace = (pid: number | string) => ["nsenter", `--net=${namespaceOf(pid)}`]
-
 /** Why there cannot be such a network; undefined where there can: that takes root, `unshare`, `nsenter` and `ip`. */
-const obstacle = Effect.promise(() =>
-  run("unshare", "--net", "sh", "-c", "ip link add near type veth peer name far && nsenter --version")
-    .then(() => undefined, ({ message }: Error) => message.trim())
-)
-
-/** Runs this program again on a host of its own, which ends with it. */
-const enter = Effect.callback<void>((resume) => {
-  const child = spawn("unshare", ["--net", process.execPath, ...process.execArgv, ...process.argv.slice(1)], {
-    stdio: "inherit",
-    env: { ...process.env, [marker]: "true" }
-  })
-  child.once("exit", (code) => {
-    process.exitCode = code ?? 1
-    resume(Effect.void)
-  })
-  return Effect.callback<void>((ended) => {
-    child.once("exit", () => ended(Effect.void)).kill("SIGTERM")
-  })
-})
+const obstacle = Command.run("unshare", [
+  "--net",
+  "sh",
+  "-c",
+  "ip link add near type veth peer name far && nsenter --version"
+]).pipe(Effect.match({ onSuccess: () => undefined, onFailure: ({ message }) => message }))
 
 /** Links this host to the one that a process is on. */
-const link = async (subnet: string, pid: number, addresses: number): Promise<void> => {
-  const [own, other] = [`near-${subnet}`, `bench-${subnet}`]
-  await run("ip", "link", "add", own, "type", "veth", "peer", "name", other, "netns", String(pid))
-  for (const [enter, device, from] of [[[], own, nearFrom], [enterNamespace(pid), other, 0]] as const) {
+const link = Effect.fnUntraced(function*(subnet: string, process: number, addresses: number) {
+  const [near, far] = [`near-${subnet}`, `bench-${subnet}`]
+  yield* NetworkNamespace.link({ name: near, namespace: process, inside: far })
+  for (const [device, from, namespace] of [[near, nearFrom, undefined], [far, 0, process]] as const) {
     for (let number = 1; number <= addresses; number++) {
-      await run(...enter, "ip", "addr", "add", `${subnet}.${from + number}/24`, "dev", device)
+      yield* NetworkNamespace.addAddress(`${subnet}.${from + number}/24`, device, namespace)
     }
-    await run(...enter, "ip", "link", "set", device, "up")
+    yield* NetworkNamespace.up(device, namespace)
   }
-}
+})
 
 /** Chooses the default congestion control on a host, where that may be done; gives the one it has. */
-const chooseCongestionControl = async (enter: ReadonlyArray<string>): Promise<string> => {
+const chooseCongestionControl = (...enter: ReadonlyArray<string>) => {
   // Without CAP_NET_ADMIN in the first namespace only some may be chosen. Either is better than BBR here.
   const choose = `for name in cubic reno; do echo $name >${congestionControl} && break; done; cat ${congestionControl}`
-  const { stdout } = await run(...enter, "sh", "-c", choose)
-  return stdout.trim()
+  const [command, ...args] = [...enter, "sh", "-c", choose]
+  return Effect.map(Command.run(command, args), (text) => text.trim())
 }
 
-const prepare = async (machine: boolean): Promise<{ readonly hosts: Hosts; readonly news: string }> => {
-  const farHost = spawn("unshare", ["--net", "sleep", "infinity"], { stdio: "ignore" })
-  farHost.unref()
-  process.once("exit", () => farHost.kill("SIGKILL"))
-  const pid = farHost.pid ?? 0
-  const own = await readlink(namespaceOf("self"))
-  await until(async () => await readlink(namespaceOf(pid)) !== own, 10_000)
-  const enterFar = enterNamespace(pid)
-  for (const enter of [[], enterFar]) await run(...enter, "ip", "link", "set", "lo", "up")
-  await link(subnets.hosts, pid, addressesOfHost)
+/** The near host is this process' namespace; the far host ends with the scope. */
+const prepare = Effect.fnUntraced(function*(machine: boolean) {
+  // It reads until its standard input ends, which is with this process, however that ends.
+  const { pid = 0 } = yield* Subprocess.start("unshare", ["--net", "cat"], { stdio: ["pipe", "ignore", "ignore"] })
+  const namespaceOf = (process: number | "self") => readlink(`/proc/${process}/ns/net`)
+  yield* Effect.promise(async () => {
+    const own = await namespaceOf("self")
+    await untilDone(async () => await namespaceOf(pid) !== own, 10_000, "the far host does not start")
+  })
+  for (const host of [undefined, pid]) yield* NetworkNamespace.up("lo", host)
+  yield* link(subnets.hosts, pid, addressesOfHost)
   // The process that runs this one again is on the machine's own network.
-  if (machine) await link(subnets.machine, process.ppid, 1)
-  const [near, far] = await Promise.all([chooseCongestionControl([]), chooseCongestionControl(enterFar)])
-  const hosts = {
+  if (machine) yield* link(subnets.machine, process.ppid, 1)
+  const enterFar = NetworkNamespace.enter(pid)
+  const [near, far] = yield* Effect.all([chooseCongestionControl(), chooseCongestionControl(...enterFar)])
+  yield* Console.log(`two hosts and a veth link between them, TCP congestion control ${near} and ${far}`)
+  return {
     near: { address: (number: number) => `${subnets.hosts}.${nearFrom + number}`, enter: [] },
     far: { address: (number: number) => `${subnets.hosts}.${number}`, enter: enterFar },
     machine: `${subnets.machine}.1`
-  }
-  return { hosts, news: `two hosts and a veth link between them, TCP congestion control ${near} and ${far}` }
-}
+  } satisfies Hosts
+})
 
 /** The machine's loopback in place of two hosts. */
 const loopback: Effect.Effect<Hosts> = Effect.gen(function*() {
@@ -115,13 +100,17 @@ export const own = Effect.fnUntraced(function*(
   options: { readonly machine: boolean },
   measure: (hosts: Hosts) => Effect.Effect<void>
 ) {
-  if (process.env[marker] !== undefined) {
-    const { hosts, news } = yield* Effect.promise(() => prepare(options.machine))
-    yield* Console.log(news)
-    return yield* measure(hosts)
-  }
+  if (process.env[marker] !== undefined) return yield* measure(yield* prepare(options.machine))
   const reason = yield* obstacle
-  if (reason === undefined) return yield* enter
+  if (reason === undefined) {
+    process.exitCode = yield* NetworkNamespace.runAgain({
+      namespaces: ["--net"],
+      environment: { [marker]: "true" },
+      // The program ends its servers.
+      signal: "SIGTERM"
+    })
+    return
+  }
   yield* Console.log(`no hosts of its own: ${reason}`)
   yield* measure(yield* loopback)
-})
+}, Effect.scoped)

@@ -1,10 +1,10 @@
 /** A registry of one tiny image in each spelling, which calls each document what its row says. */
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
+import * as LocalServer from "@spegel-ts/testing/network/LocalServer"
 import { Effect } from "effect"
 import { packTar } from "modern-tar"
 import { createServer } from "node:http"
-import type { AddressInfo } from "node:net"
 import { arch } from "node:os"
 import type { Row } from "./Spellings.ts"
 
@@ -78,17 +78,7 @@ export const start = Effect.fnUntraced(function*(rows: ReadonlyArray<Row>) {
     })
     response.end(request.method === "HEAD" ? undefined : bytes)
   })
-  const port = yield* Effect.acquireRelease(
-    Effect.callback<number>((resume) => {
-      server.listen(0, address, () => resume(Effect.succeed((server.address() as AddressInfo).port)))
-    }),
-    () =>
-      Effect.sync(() => {
-        server.close()
-        server.closeAllConnections()
-      })
-  )
-  const host = `${address}:${port}`
+  const host = `${address}:${yield* LocalServer.listen(server, address)}`
   publish(host)
 
   return {

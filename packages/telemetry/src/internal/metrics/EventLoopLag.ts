@@ -1,17 +1,17 @@
 /**
- * How late the event loop is, by a timer: how much longer than its interval a tick took, between two scrapes. prom-client
- * measures that too, but wakes the process a hundred times a second for it, which is most of what an idle one costs, and
- * counts the interval as lag.
+ * How late the event loop runs timers: by how much a tick exceeded its interval, since the last scrape. prom-client measures
+ * that too, but wakes the process a hundred times a second, which is most of what an idle process costs, and counts the
+ * interval itself as lag.
  */
 import { Effect, type Scope } from "effect"
 import { monitorEventLoopDelay } from "node:perf_hooks"
 import { Gauge, type Registry } from "prom-client"
 
 const intervalMillis = 100
-/** Milliseconds of a day: prom-client's own timer is to rest. */
-export const restingPrecision = 86_400_000
+/** Milliseconds of a day, so that prom-client's own timer does next to nothing. */
+export const idlePrecision = 86_400_000
 
-/** Puts the lag in place of prom-client's, under its names; gives what begins anew after a scrape. */
+/** Replaces prom-client's metrics of the lag, under the same names. The result starts the measurement afresh. */
 export const register = Effect.fnUntraced(
   function*(registry: Registry): Effect.fn.Return<() => void, never, Scope.Scope> {
     const histogram = yield* Effect.acquireRelease(

@@ -1,9 +1,9 @@
 /**
- * The `coordination.k8s.io/v1` Lease, as client-go's elector reads and writes it. Times in it are for people: nothing here
- * or elsewhere compares them with a clock.
+ * The `coordination.k8s.io/v1` Lease, as client-go's elector reads and writes it. The times in it are for people: the elector
+ * never compares them with a clock.
  */
 import { Effect, Option, Schema } from "effect"
-import { Identity } from "../LeaderElection.ts"
+import { Identity } from "../../LeaderElection.ts"
 
 const Spec = Schema.Struct({
   holderIdentity: Schema.optionalKey(Schema.NullOr(Schema.String)),
@@ -16,21 +16,23 @@ const Wire = Schema.Struct({ metadata: Metadata, spec: Schema.optionalKey(Schema
 const decodeWire = Schema.decodeUnknownEffect(Wire)
 const decodeIdentity = Schema.decodeOption(Identity)
 
-/** A JSON object of the API, with what we do not know of kept for writing it back. */
+/** An object of the API. Fields that this program does not know are kept, and written back. */
 export type Json = { readonly [key: string]: unknown }
 
+/** A Lease as it was read. */
 export interface Lease {
+  /** All of it. */
   readonly json: Json
   readonly name: string
   readonly resourceVersion: string
-  /** None where it was released. */
+  /** None where nobody holds it. */
   readonly holder: Option.Option<Identity>
   readonly durationSeconds: Option.Option<number>
   readonly transitions: number
   readonly acquireTime: Option.Option<string>
 }
 
-/** Reads a Lease of an answer. */
+/** Reads a Lease from JSON of the API. */
 export const decode = (json: unknown): Effect.Effect<Lease, Schema.SchemaError> =>
   Effect.map(decodeWire(json), ({ metadata, spec }) => ({
     json: json as Json,
@@ -41,13 +43,14 @@ export const decode = (json: unknown): Effect.Effect<Lease, Schema.SchemaError> 
     acquireTime: Option.fromNullishOr(spec?.acquireTime)
   }))
 
-/** Kubernetes' MicroTime: RFC 3339 in UTC with six digits of a second, from nanoseconds since 1970. */
+/** Nanoseconds since 1970 as Kubernetes' MicroTime: RFC 3339 in UTC, with six digits of a second. */
 export const microTime = (unixNanos: bigint): string => {
   const micros = unixNanos / 1000n
   const iso = new Date(Number(micros / 1000n)).toISOString()
   return `${iso.slice(0, -1)}${String(micros % 1000n).padStart(3, "0")}Z`
 }
 
+/** What a holder writes. */
 export interface Claim {
   readonly identity: Identity
   readonly durationSeconds: number
@@ -55,7 +58,7 @@ export interface Claim {
   readonly now: string
 }
 
-/** A first Lease, held by the candidate. */
+/** A new Lease, held by the candidate. */
 export const created = (name: string, { durationSeconds, identity, now }: Claim): Json => ({
   apiVersion: "coordination.k8s.io/v1",
   kind: "Lease",
@@ -71,7 +74,7 @@ export const created = (name: string, { durationSeconds, identity, now }: Claim)
 
 const specOf = ({ json }: Lease): Json => (json["spec"] ?? {}) as Json
 
-/** The Lease held by the candidate: renewed where it holds it already, else taken over. */
+/** The Lease held by the candidate: renewed if it holds it already, else taken over. */
 export const held = (lease: Lease, { durationSeconds, identity, now }: Claim): Json => {
   const renewed = Option.contains(lease.holder, identity)
   return {
@@ -87,7 +90,7 @@ export const held = (lease: Lease, { durationSeconds, identity, now }: Claim): J
   }
 }
 
-/** The Lease that its holder has given back: free at once. */
+/** The Lease given back by its holder, and free at once. */
 export const released = (lease: Lease, now: string): Json => ({
   ...lease.json,
   spec: {

@@ -1,18 +1,17 @@
 /**
  * Credential plugins of a kubeconfig: a command that prints an `ExecCredential`, as in Kubernetes' client authentication
- * API (`client.authentication.k8s.io/v1` and `v1beta1`). Run without a shell, kept until its credential expires.
+ * API (`client.authentication.k8s.io/v1` and `v1beta1`). It runs without a shell, and its credential is kept until it expires.
  */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { Clock, Data, Effect, Option, Schema } from "effect"
 import { execFile } from "node:child_process"
 import { resolve } from "node:path"
 import { promisify } from "node:util"
-
-/** Variables of the environment; the apps read them, libraries are given them. */
-export type Environment = Readonly<Record<string, string | undefined>>
+import type { Environment } from "../../ClusterAccess.ts"
 
 const text = Schema.optionalKey(Schema.NullOr(Schema.String))
 
+/** The `exec` of a kubeconfig's user. */
 export const Plugin = Schema.Struct({
   apiVersion: Schema.Literals(["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"]),
   command: Schema.NonEmptyString,
@@ -33,6 +32,7 @@ const Status = Schema.Struct({
 })
 const decode = Schema.decodeEffect(Schema.fromJsonString(Schema.Struct({ status: Status })))
 
+/** The plugin gave no credential. The next request runs it again. */
 export class PluginFailed extends Data.TaggedError("PluginFailed")<{
   readonly command: string
   readonly reason: string
@@ -45,14 +45,15 @@ export class PluginFailed extends Data.TaggedError("PluginFailed")<{
 const run = promisify(execFile)
 const deadlineMillis = 20_000
 const maxOutputBytes = 256 * 1024
-/** A credential is not used in its last seconds. */
+/** A credential is not used in its last seconds: a request would arrive after it expired. */
 const spareMillis = 10_000
 
-/** The plugin's credential, run again when the last one has expired. */
+/** The plugin's credential. Evaluating it runs the plugin, unless the last credential is still good. */
 export const make = (plugin: Plugin, options: {
   readonly environment: Environment
   /** A command with a slash in it is relative to the kubeconfig. */
   readonly directory: string
+  /** The kubeconfig's cluster, which the plugin is told where it asks for it. */
   readonly cluster: unknown
 }) => {
   const command = plugin.command.includes("/") ? resolve(options.directory, plugin.command) : plugin.command
@@ -67,11 +68,11 @@ export const make = (plugin: Plugin, options: {
     ...Object.fromEntries((plugin.env ?? []).map(({ name, value }) => [name, value])),
     KUBERNETES_EXEC_INFO: JSON.stringify(request)
   }
-  /** The credential, and until when it is used on the monotonic clock. */
+  /** The last credential, and until when it is used: milliseconds of the monotonic clock. */
   let kept: Option.Option<{ readonly status: typeof Status.Type; readonly until: number }> = Option.none()
 
   return Effect.gen(function*() {
-    if (plugin.interactiveMode === "Always") return yield* failed("wants a terminal; this program has none")
+    if (plugin.interactiveMode === "Always") return yield* failed("needs a terminal, and this program has none")
     if (Option.isSome(kept) && (yield* MonotonicTime.millis) < kept.value.until) return kept.value.status
     const { stdout } = yield* Effect.tryPromise({
       try: (signal) =>
@@ -81,7 +82,7 @@ export const make = (plugin: Plugin, options: {
           timeout: deadlineMillis,
           signal
         }),
-      // What it prints may be a secret: only its exit is told.
+      // What it prints may be a secret: only its exit code is reported.
       catch: (cause) => {
         const { code, killed } = cause as { readonly code?: unknown; readonly killed?: boolean }
         return failed(killed === true ? `took longer than ${deadlineMillis / 1000} s` : `failed (${String(code)})`)
@@ -89,7 +90,7 @@ export const make = (plugin: Plugin, options: {
     })
     const { status } = yield* Effect.mapError(decode(stdout), () => failed("printed no ExecCredential"))
     const expires = Date.parse(status.expirationTimestamp ?? "")
-    // What is left of its life: the time of day may be set meanwhile.
+    // The remaining life is counted on the monotonic clock: the wall clock may be set meanwhile.
     const left = Number.isNaN(expires) ? Infinity : expires - spareMillis - (yield* Clock.currentTimeMillis)
     kept = Option.some({ status, until: (yield* MonotonicTime.millis) + left })
     return status
