@@ -1,4 +1,3 @@
-import type { TagResolution } from "@spegel-ts/containerd/HostsToml"
 import * as MirrorConfiguration from "@spegel-ts/containerd/MirrorConfiguration"
 import { Console, Effect, Option, Schema } from "effect"
 import { Command } from "effect/cli"
@@ -21,8 +20,8 @@ const target = textSchema<string>({
   print: (url) => url
 })
 
-const resolutions: ReadonlyArray<TagResolution> = ["mirror", "upstream-first", "never"]
-const tagResolution = textSchema<Option.Option<TagResolution>>({
+const resolutions: ReadonlyArray<MirrorConfiguration.TagResolution> = ["mirror", "upstream-first", "never"]
+const tagResolution = textSchema<Option.Option<MirrorConfiguration.TagResolution>>({
   expected: resolutions.join(", "),
   parse: (text) => {
     const found = resolutions.find((resolution) => resolution === text)

@@ -1,14 +1,14 @@
 /**
- * What this node knows of a containerd that does not use the mirror, or keeps no layers for peers. Each fault is told once
- * in the log, and on the debug page and by a metric for as long as it is there.
+ * Known faults of containerd: it does not use the mirror, or keeps no layers for peers. A fault is logged once, and is
+ * on the debug page and in a metric as long as it lasts.
  */
 import { Context, Effect, Layer, Metric } from "effect"
 import type { CertainFinding } from "./MirrorUse.ts"
 
-/** A finding in containerd's configuration, or what pulls showed. */
+/** A finding in containerd's configuration, or in what it pulls (`NotAsked`). */
 export type Reason = CertainFinding["_tag"] | "NotAsked"
 
-/** Whether containerd does not use the mirror: a request of containerd refutes it. */
+/** Whether the fault means that containerd does not use the mirror. A request by containerd refutes it. */
 const meansUnused: Readonly<Record<Reason, boolean>> = {
   ConfigPathIsList: true,
   ConfigPathUnset: true,
@@ -22,7 +22,7 @@ const meansUnused: Readonly<Record<Reason, boolean>> = {
 
 export const reasons = Object.keys(meansUnused) as ReadonlyArray<Reason>
 
-/** Those by which containerd does not use the mirror. */
+/** Faults which mean that containerd does not use the mirror. */
 export const unused = reasons.filter((reason) => meansUnused[reason])
 
 const fault = (reason: Reason) =>
@@ -32,11 +32,11 @@ const fault = (reason: Reason) =>
   })
 
 export class ContainerdFaults extends Context.Service<ContainerdFaults, {
-  /** Logged at WARN, unless it is known. */
+  /** Records a fault. Logs it at WARN if it is new. */
   readonly raise: (reason: Reason, message: string) => Effect.Effect<void>
-  /** Logged at INFO, where one of them is known. */
+  /** Removes faults. Logs `message` at INFO if there was one of them. */
   readonly clear: (reasons: ReadonlyArray<Reason>, message: string) => Effect.Effect<void>
-  /** What is known now, and what was logged of it. */
+  /** Present faults, with their log messages. */
   readonly known: Effect.Effect<ReadonlyMap<Reason, string>>
 }>()("@spegel-ts/spegel/ContainerdFaults") {
   static readonly layer: Layer.Layer<ContainerdFaults> = Layer.effect(

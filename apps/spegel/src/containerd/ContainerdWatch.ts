@@ -1,10 +1,10 @@
 /**
- * Follows a containerd to notice that it does not use this mirror, or keeps no layers for peers: at the start by its
- * configuration, later by what the kubelet pulls. Needs gRPC: load it late.
+ * Watches whether containerd uses this mirror and keeps layers for peers: at the start by its configuration, later by
+ * what the kubelet pulls. Load it late: it brings a TOML parser.
  */
 import * as Background from "@spegel-ts/background/Background"
+import * as ConfigFindings from "@spegel-ts/containerd/ConfigFindings"
 import { ContainerdClient, type ContainerdClientOptions } from "@spegel-ts/containerd/ContainerdClient"
-import * as ContainerdConfig from "@spegel-ts/containerd/ContainerdConfig"
 import * as KubeletPulls from "@spegel-ts/containerd/KubeletPulls"
 import { ContentStore } from "@spegel-ts/content/ContentStore"
 import { Effect, Option, Schedule } from "effect"
@@ -14,7 +14,7 @@ import * as UseWatch from "./UseWatch.ts"
 
 export interface ContainerdWatchOptions extends Omit<UseWatch.UseWatchOptions, "faults"> {
   readonly containerd: ContainerdClientOptions
-  /** containerd's configuration file; empty where it is out of reach. */
+  /** containerd's configuration file; empty if it is out of reach. */
   readonly containerdConfig: string
 }
 
@@ -38,12 +38,12 @@ export const start = Effect.fnUntraced(function*(options: ContainerdWatchOptions
     )
     yield* Effect.forEach(
       findings.value,
-      (finding) => faults.raise(finding._tag, ContainerdConfig.describe(finding)),
+      (finding) => faults.raise(finding._tag, ConfigFindings.describe(finding)),
       { discard: true }
     )
   })
 
-  // It ends when containerd stops, which the store logs, and begins again with the configuration that containerd then has.
+  // Ends when containerd stops, which the store logs, and starts again with the configuration that containerd then has.
   const follow = Effect.gen(function*() {
     const client = yield* ContainerdClient
     const check = checkConfiguration(client).pipe(
@@ -54,7 +54,7 @@ export const start = Effect.fnUntraced(function*(options: ContainerdWatchOptions
     const pulls = KubeletPulls.follow({ client, store, onPull: watch.pulled })
     yield* Effect.all([check, pulls], { concurrency: "unbounded" })
   }).pipe(
-    Effect.provide(ContainerdClient.layer(options.containerd)),
+    Effect.provide(ContainerdClient.layer({ ...options.containerd, socketSetting: "--containerd-sock" })),
     Effect.scoped,
     Effect.catchTag("ContainerdUnavailable", ({ message }) => Effect.logDebug(message)),
     Effect.andThen(Effect.sleep(retry)),

@@ -1,10 +1,10 @@
 /**
- * Compares what containerd pulls for the kubelet with what it asks this mirror for. The configuration cannot tell: 2.x
- * does not show it, and it may be out of reach.
+ * Compares what containerd pulls for the kubelet with what it asks this mirror for. We cannot rely on the
+ * configuration: 2.x does not report it, and its file may be out of reach.
  *
- * A pull without a request to this mirror can be harmless: while this one starts, a Service may lead it to another node's
- * mirror, or in an upgrade to the one before on this node. So one such pull is enough only where containerd has never asked
- * and no mirror before can have served it; else it takes several in a row.
+ * A pull without a request to this mirror can be harmless: while this mirror starts, a Service may send the request to
+ * another node's mirror, or during an upgrade to the previous mirror on this node. So one such pull is enough only if
+ * containerd has never asked and no previous mirror can have served it; otherwise it takes several in a row.
  */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import type { KubeletPull } from "@spegel-ts/containerd/KubeletPulls"
@@ -23,7 +23,7 @@ export interface UseWatchOptions {
   readonly ready: Effect.Effect<boolean>
   /** Images that the mirror handles. */
   readonly filter: RegistryFilter
-  /** Where the mirror's hosts.toml files are, as containerd is to be told. */
+  /** The directory of the mirror's hosts.toml files, as containerd should know it. */
   readonly configPath: string
 }
 
@@ -34,15 +34,15 @@ export interface UseWatch {
 }
 
 /**
- * How long after a pull a request, also for another image, shows that containerd uses this mirror. A node that has just
- * become ready goes on pulling when kube-proxy has learned of its mirror.
+ * A request up to this long after a pull, even for another image, shows that containerd uses this mirror. kube-proxy
+ * may learn of a new mirror only after the first pulls.
  */
 const patienceMillis = 30_000
-/** How long before its manifest is stored a pull may have asked for it. */
+/** A pull may have asked for its manifest up to this long before it was stored. */
 const leadMillis = 30_000
-/** How long after the mirror is ready a Service may still lead pulls to the one before. */
+/** A Service may send pulls to the previous mirror up to this long after this one is ready. */
 const settlingMillis = 15_000
-/** How many pulls in a row without a request count, where one may be led elsewhere. */
+/** How many pulls in a row without a request count, if one alone may have gone elsewhere. */
 const enough = 3
 const maxWaiting = 64
 const look = "1 second"
@@ -79,7 +79,7 @@ export const make = Effect.fnUntraced(function*(
     const isSettled = !hasPredecessor || pull.fetchedAt > readyAt + settlingMillis
     if (inARow < (isSettled && askedAt === -Infinity ? 1 : enough)) return
     const known = yield* faults.known
-    // The cause has been logged.
+    // The cause is known, and has been logged.
     if (unused.some((reason) => known.has(reason))) return
     yield* faults.raise(
       "NotAsked",

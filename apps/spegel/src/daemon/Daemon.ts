@@ -1,5 +1,7 @@
 /** What `spegel registry` runs: store, router, tracker and registry, composed, with their two listeners. */
 import * as Background from "@spegel-ts/background/Background"
+import { ContainerdClient } from "@spegel-ts/containerd/ContainerdClient"
+import * as ContainerdStore from "@spegel-ts/containerd/ContainerdStore"
 import * as OciLayout from "@spegel-ts/content/OciLayout"
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import type { NodeTaintOptions } from "@spegel-ts/kubernetes/NodeTaint"
@@ -81,17 +83,13 @@ export interface DaemonSettings extends MirrorFlags.MirrorSettings {
   readonly shutdownGrace: Duration.Duration
 }
 
-/** Loaded only where there is a containerd: gRPC takes memory. */
-const containerdStore = Effect.fnUntraced(function*(
-  { contentPath, namespace, socket }: Extract<StoreSettings, { readonly _tag: "Containerd" }>
-) {
-  const { ContainerdClient } = yield* Effect.promise(() => import("@spegel-ts/containerd/ContainerdClient"))
-  const ContainerdStore = yield* Effect.promise(() => import("@spegel-ts/containerd/ContainerdStore"))
-  return ContainerdStore.layer({ contentPath }).pipe(Layer.provide(ContainerdClient.layer({ socket, namespace })))
-})
+const containerdStore = ({ contentPath, namespace, socket }: Extract<StoreSettings, { readonly _tag: "Containerd" }>) =>
+  ContainerdStore.layer({ contentPath, contentPathSetting: "--containerd-content-path" }).pipe(
+    Layer.provide(ContainerdClient.layer({ socket, socketSetting: "--containerd-sock", namespace }))
+  )
 
 const storeLayer = (store: StoreSettings) => {
-  if (store._tag === "Containerd") return Layer.unwrap(containerdStore(store))
+  if (store._tag === "Containerd") return containerdStore(store)
   return store.create
     ? Layer.unwrap(Effect.as(OciLayoutWriter.make({ root: store.root }), OciLayout.layer({ root: store.root })))
     : OciLayout.layer({ root: store.root })

@@ -1,16 +1,16 @@
 /**
- * Notices a content directory that is not containerd's: of another daemon, of a containerd with another root, or mounted
- * from elsewhere. A container sees other paths than containerd does, so that what is in the directory decides.
+ * Notices a content directory that is not this containerd's: it belongs to another daemon or another root, or the wrong
+ * directory was mounted. A container sees other paths than containerd does, so we compare contents, not paths.
  */
 import * as Background from "@spegel-ts/background/Background"
 import type { BlobDirectory } from "@spegel-ts/content/BlobDirectory"
 import { Effect, Queue, type Scope, Stream } from "effect"
 import { stat } from "node:fs/promises"
-import type { ContainerdClient, ContainerdFailed, ContainerdUnavailable, Image } from "./ContainerdClient.ts"
+import type { ContainerdClient, ContainerdFailed, ContainerdUnavailable, Image } from "../../ContainerdClient.ts"
 
-/** A check compares so many images at most. */
+/** The most images that one check compares. */
 const maxImages = 1000
-/** containerd may be just writing, or removing, what is missed: it is looked for a second time. */
+/** containerd may be writing or removing the missing content at this moment, so we look twice. */
 const secondLook = "1 second"
 
 const placeOf = (path: string) =>
@@ -19,22 +19,24 @@ const placeOf = (path: string) =>
 export interface ContentDirectoryCheck {
   /** Compares all images in the background. */
   readonly all: Effect.Effect<void>
-  /** Looks for an image that has just changed, and compares all images only where it is missing or something was wrong. */
+  /** Looks for an image that has just changed. Compares all images only if it is missing, or if something was wrong. */
   readonly image: (image: Image) => Effect.Effect<void>
 }
 
-/** Says once what is wrong, and again after it was right. */
+/** Logs once what is wrong, and once when it is right again. */
 export const make = Effect.fnUntraced(function*(options: {
   readonly client: typeof ContainerdClient.Service
   readonly directory: Pick<BlobDirectory, "digests" | "size">
   readonly contentPath: string
+  /** How users know the setting of that path. */
+  readonly contentPathSetting: string
   /** Images of containerd's namespace now. */
   readonly images: Effect.Effect<ReadonlyArray<Image>, ContainerdUnavailable | ContainerdFailed>
 }): Effect.fn.Return<ContentDirectoryCheck, never, Scope.Scope> {
-  const { client, contentPath, directory, images } = options
+  const { client, contentPath, contentPathSetting, directory, images } = options
   const looks = yield* Queue.sliding<void>(1)
 
-  /** Images that containerd has and the directory has not; undefined where containerd has none at all. */
+  /** Images that containerd has and the directory lacks; undefined if containerd has none at all. */
   const missing = Effect.gen(function*() {
     const known = (yield* images).filter(({ digest }) => digest.startsWith("sha256:")).slice(0, maxImages)
     if (known.length === 0) return undefined
@@ -42,7 +44,7 @@ export const make = Effect.fnUntraced(function*(options: {
     return known.filter(({ digest }) => !held.has(digest))
   })
 
-  /** What is wrong; undefined where nothing is, or nothing can be told yet. */
+  /** Whether something is wrong, with an image that shows it if there is one. */
   const finding = Effect.gen(function*() {
     const root = yield* client.contentRoot
     const first = yield* missing
@@ -68,10 +70,10 @@ export const make = Effect.fnUntraced(function*(options: {
       const lack = example === "" ? "" : ` and lacks what it has, such as ${example}`
       return Effect.logWarning(
         `${contentPath} is not this containerd's content directory${lack}: nothing of it can be given to peers; ` +
-          `containerd keeps its content in ${root}: mount that, and name it by --containerd-content-path`
+          `containerd keeps its content in ${root}: mount that, and set ${contentPathSetting} to it`
       )
     }),
-    // It says so itself where it matters.
+    // The store reports a containerd that is away.
     Effect.catch((error) => Effect.logDebug(`cannot compare ${contentPath} with containerd: ${error.message}`))
   )
   yield* Background.keepRunning("content directory check", Effect.forever(Effect.andThen(Queue.take(looks), check)))

@@ -1,28 +1,29 @@
 /**
- * containerd's `hosts.toml` as text (docs/hosts.md of containerd): what we write stands in marked blocks, and what others
- * wrote comes back to the byte when they are removed.
+ * Edits containerd's `hosts.toml` as text (docs/hosts.md of containerd). We write marked blocks; when they are removed,
+ * the text of others is restored to the byte. `docs/decisions/0014-hosts-toml.md` tells why.
  *
- * Order is meaning in this file: hosts are tried as their tables stand, and a root key such as `server` that comes after
- * a table belongs to that table. So the first block goes behind the root keys and in front of the first table, and hosts
- * that are not to be asked any more are suspended where they stand. Where that does not lead all versions of containerd
- * to the same hosts, the whole text is suspended, and the block says in a plain way what containerd made of it.
+ * The order of the file matters: containerd tries hosts in the order of their tables, and a root key such as `server`
+ * that follows a table belongs to that table. So the first block goes between the root keys and the first table, and
+ * hosts that are no longer to be asked are suspended in place. If that does not lead all versions of containerd to the
+ * same hosts, we suspend the whole text, and the block says in plain TOML what containerd made of it.
  */
 import { Option, Result } from "effect"
 import { isDeepStrictEqual } from "node:util"
 import type { TomlTable } from "smol-toml"
-import * as HostsBlocks from "./internal/hosts/HostsBlocks.ts"
-import * as HostsReading from "./internal/hosts/HostsReading.ts"
-import { areAlike, mergeOptions, union, withoutDefault } from "./internal/hosts/HostsUnion.ts"
-import { printHosts, printOptions } from "./internal/hosts/HostTables.ts"
+import * as HostsBlocks from "./HostsBlocks.ts"
+import * as HostsReading from "./HostsReading.ts"
+import { areAlike, mergeOptions, union, withoutDefault } from "./HostsUnion.ts"
+import { printHosts, printOptions } from "./HostTables.ts"
 
-export { HostsTomlUnusable, restore, type Undo } from "./internal/hosts/HostsBlocks.ts"
+export { HostsTomlUnusable, restore, type Undo } from "./HostsBlocks.ts"
 
 /**
- * Who is asked for a tag. `mirror`: the mirror, then upstream. `upstream-first`: upstream, and the mirror only where
- * upstream does not answer. `never`: upstream alone. Digests are always asked of the mirror first.
+ * Whom containerd asks for a tag. `mirror`: the mirror, then upstream. `upstream-first`: upstream, and the mirror if
+ * upstream does not answer. `never`: upstream only. For a digest containerd always asks the mirror first.
  */
 export type TagResolution = "mirror" | "upstream-first" | "never"
 
+/** The mirror as hosts of a file. */
 export interface Mirror {
   /** URLs without a slash at the end, `http://127.0.0.1:5000`, in the order in which they are asked. */
   readonly targets: ReadonlyArray<string>
@@ -33,40 +34,42 @@ export interface Mirror {
 
 /** The registry that a file is for. */
 export interface Upstream {
-  /** Written as `server` where the file has none. Without it containerd asks the registry itself in its own way. */
+  /** Written as `server` if the file has none. Without it containerd finds the registry in its own way. */
   readonly server: Option.Option<string>
-  /** The registry itself as a host; none where the file is for several. */
+  /** The registry itself as a host; none if the file is for several registries. */
   readonly self: Option.Option<HostsReading.Host>
-  /** Hosts that are the registry itself and no mirror of it: their tables are never suspended. */
+  /** Hosts of the registry itself, as opposed to its mirrors: their tables are never suspended. */
   readonly hosts: ReadonlyArray<string>
-  /** Certificates that containerd takes by their names where it reads no file. */
+  /** Certificates that containerd finds by their names when there is no file. */
   readonly certificates: {
     readonly all: TomlTable
-    /** Those that cannot break a pull by a version that did not take them. */
+    /** Those that cannot break pulls of a version that did not use them so far. */
     readonly loadable: TomlTable
   }
 }
 
+/** What to write into a file. */
 export interface InstallOptions {
   readonly mirror: Mirror
   readonly upstream: Upstream
-  /** Whether hosts that the file names already are asked behind the mirror; else they are suspended. */
+  /** Whether containerd still asks the hosts of the file, after the mirror; otherwise they are suspended. */
   readonly prependExisting: boolean
-  /** What `restore` has to tell besides the text. */
+  /** What has to be undone besides the text; `restore` gives it back. */
   readonly undo: HostsBlocks.Undo
 }
 
+/** A file with the mirror in it. */
 export interface Installed {
   readonly text: string
-  /** URLs of hosts that are not asked any more. */
+  /** URLs of hosts that containerd no longer asks. */
   readonly removed: ReadonlyArray<string>
-  /** Why some or all versions of containerd did not take the text as it was; empty where all did. */
+  /** Why some or all versions of containerd refused the text as it was; empty if all accepted it. */
   readonly refused: ReadonlyArray<string>
 }
 
 const hostOf = (url: string) => URL.parse(url.includes("://") ? url : `https://${url}`)?.host ?? url
 
-/** Upstream that drops packets in an outage: without a timeout each tag waits 30 s for it. */
+/** In an outage upstream may drop packets: without a timeout each tag would wait 30 s for it. */
 const upstreamDefaults = { capabilities: ["pull", "resolve"], dial_timeout: "5s" }
 
 const mirrorHost = (
@@ -77,16 +80,16 @@ const mirrorHost = (
   url,
   options: {
     capabilities: [...capabilities],
-    // containerd 2.1 and later; older ones ignore it, and wait 30 s for a host that drops packets.
+    // From containerd 2.1 on. Older versions ignore it, and wait 30 s for a host that drops packets.
     dial_timeout: "200ms",
     ...Option.match(authorization, { onNone: () => ({}), onSome: (value) => ({ header: { authorization: [value] } }) })
   }
 })
 
 /**
- * Hosts behind all others. Measured with containerd 1.6, 1.7 and 2.1: a tag is asked of the hosts with both capabilities,
- * manifests and blobs of all hosts, whatever they are said to be capable of. So with `upstream-first` the mirror stands
- * first, for digests alone, then upstream, then the mirror again in another spelling, for tags in an outage.
+ * The hosts that come last. Measured with containerd 1.6, 1.7 and 2.1: containerd asks the hosts with both capabilities
+ * for a tag, and all hosts for manifests and blobs, whatever their capabilities. So with `upstream-first` the mirror
+ * comes first, for digests only, then upstream, then the mirror again in another spelling, for tags in an outage.
  */
 const fallback = (
   { mirror, upstream }: InstallOptions,
@@ -100,7 +103,9 @@ const fallback = (
   )
   if (Option.isNone(first)) {
     return Result.fail(
-      new HostsBlocks.HostsTomlUnusable({ reason: "names no upstream to ask first: upstream-first needs one" })
+      new HostsBlocks.HostsTomlUnusable({
+        reason: "does not name an upstream to ask first, which upstream-first needs"
+      })
     )
   }
   const { url } = first.value
@@ -112,7 +117,7 @@ const fallback = (
   ])
 }
 
-/** What is to be asked, and what is left out for it. */
+/** The hosts that containerd is to ask, and those that it is not. */
 interface Plan {
   readonly mirrors: ReadonlyArray<HostsReading.Host>
   readonly kept: ReadonlyArray<HostsReading.Host>
@@ -156,7 +161,7 @@ const rootLines = (server: Option.Option<string>, options: TomlTable) => [
   ...printOptions(options)
 ]
 
-/** The text with blocks in it: its hosts stay where they stand, or are suspended there. */
+/** Adds blocks to the text, whose hosts stay in place or are suspended in place. */
 const insert = (
   text: string,
   { hasServer, headers }: HostsReading.Readings,
@@ -182,7 +187,7 @@ const insert = (
   return plan.last.length > 0 ? HostsBlocks.addBlock(result, [], printHosts(plan.last)) : result
 }
 
-/** A block that says all, in front of the text as comments. */
+/** Writes one block that says everything, followed by the text as comments. */
 const replace = (text: string, plan: Plan, undo: ReadonlyArray<string>): string => {
   const options = mergeOptions(plan.options, plan.certificates)
   const hosts = [...plan.mirrors, ...plan.kept, ...plan.last].flatMap((host) =>
@@ -193,7 +198,7 @@ const replace = (text: string, plan: Plan, undo: ReadonlyArray<string>): string 
     + HostsBlocks.suspend(text)
 }
 
-/** Whether all versions of containerd ask for the plan where they read the text. */
+/** Whether all versions of containerd, when they read the text, ask the hosts of the plan. */
 const isRead = (text: string, { kept, last, mirrors, server }: Plan, { self }: Upstream): boolean => {
   const urls = [...mirrors, ...kept, ...last].map(({ url }) => url)
   return withoutDefault(HostsReading.read(text).ways, self).every((way) =>
@@ -201,7 +206,7 @@ const isRead = (text: string, { kept, last, mirrors, server }: Plan, { self }: U
   )
 }
 
-/** The text with the mirror in it. `text` is without our blocks; empty where there is no file. */
+/** Puts the mirror into a text that has none of our blocks. It is empty if there is no file. */
 export const install = (
   text: string,
   options: InstallOptions

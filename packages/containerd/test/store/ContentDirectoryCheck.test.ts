@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { ContainerdClient, type Image } from "@spegel-ts/containerd/ContainerdClient"
-import * as ContentDirectoryCheck from "@spegel-ts/containerd/ContentDirectoryCheck"
+import * as ContentDirectoryCheck from "@spegel-ts/containerd/internal/store/ContentDirectoryCheck"
 import { ContentNotFound } from "@spegel-ts/content/ContentStore"
 import * as Digest from "@spegel-ts/oci/Digest"
 import { Effect, Logger, Stream } from "effect"
@@ -39,6 +39,7 @@ const start = Effect.gen(function*() {
       size: (digest) => held.has(digest) ? Effect.succeed(1) : Effect.fail(new ContentNotFound({ content: digest }))
     },
     contentPath: "/content",
+    contentPathSetting: "--content-path",
     images: Effect.sync(() => images)
   })
   return { check, held, images, listings: () => listings }
