@@ -63,20 +63,20 @@ const eventOf = (
 const isFromPeer = (record: PullRecord, answer: Answer.Answer): boolean =>
   record.source !== undefined || (answer._tag !== "Refused" && answer.source?._tag === "Peer")
 
+const logged = (event: PullEvent, { incoming, record }: Ended) => {
+  // A log line has a time of its own.
+  const { time, ...facts } = event
+  return Effect.logDebug("request").pipe(Effect.annotateLogs({
+    ...facts,
+    began: new Date(time).toISOString(),
+    url: incoming.url ?? "",
+    attempts: record.failures.join("; ")
+  }))
+}
+
 export const make = Effect.gen(function*() {
   const log = yield* PullLog
   const context = yield* Effect.context()
-
-  const logged = (event: PullEvent, { incoming, record }: Ended) => {
-    // A log line has a time of its own.
-    const { time, ...facts } = event
-    return Effect.logDebug("request").pipe(Effect.annotateLogs({
-      ...facts,
-      began: new Date(time).toISOString(),
-      url: incoming.url ?? "",
-      attempts: record.failures.join("; ")
-    }))
-  }
 
   /** Counts content that was sent. An interrupted body counts with what the client took of it. */
   const countServed = (

@@ -4,9 +4,6 @@ import { Clock, type Context, Effect, Metric } from "effect"
 import type { PeerError } from "../../MirrorError.ts"
 import type { Fate } from "../verify/DownloadFate.ts"
 
-const counter = (name: string, description: string) => Metric.counter(name, { description, incremental: true })
-const gauge = (name: string, description: string) => Metric.gauge(name, { description })
-
 const durationBoundaries = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 const sizeBoundaries = [100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000]
 
@@ -65,65 +62,84 @@ const responseSize = MetricFamily.make(
   })
 )
 const inflight = MetricFamily.make(
-  gauge("http_requests_inflight", "Requests being answered"),
+  Metric.gauge("http_requests_inflight", { description: "Requests being answered" }),
   Object.keys(expectedAnswers).map((handler) => ({ handler }))
 )
 
 // Content that is sent
 
 const servedBytes = MetricFamily.make(
-  counter("spegel_served_bytes_total", "Body bytes of content sent, by where they came from and to whom they went"),
+  Metric.counter("spegel_served_bytes_total", {
+    description: "Body bytes of content sent, by where they came from and to whom they went",
+    incremental: true
+  }),
   [{ source: "local", client: "node" }, { source: "local", client: "peer" }, { source: "peer", client: "node" }]
 )
-const relayedBytes = counter(
-  "spegel_mirror_relayed_bytes_total",
-  "Body bytes of peers that were passed on to a client as they came"
-)
-const bodyMemory = gauge(
-  "spegel_body_memory_bytes",
-  "Memory of bodies on their way to clients, buffers of sockets included, as it is known"
-)
-const bodiesRefused = counter("spegel_bodies_refused_total", "Bodies that were not sent since their memory is bounded")
-const uploadsInflight = gauge("spegel_uploads_inflight", "Bodies being sent to peers")
+const relayedBytes = Metric.counter("spegel_mirror_relayed_bytes_total", {
+  description: "Body bytes of peers that were passed on to a client as they came",
+  incremental: true
+})
+const bodyMemory = Metric.gauge("spegel_body_memory_bytes", {
+  description: "Memory of bodies on their way to clients, buffers of sockets included, as it is known"
+})
+const bodiesRefused = Metric.counter("spegel_bodies_refused_total", {
+  description: "Bodies that were not sent since their memory is bounded",
+  incremental: true
+})
+const uploadsInflight = Metric.gauge("spegel_uploads_inflight", { description: "Bodies being sent to peers" })
 const uploadsRefused = MetricFamily.make(
-  counter("spegel_uploads_refused_total", "Requests of peers answered 503, by the bound that was reached"),
+  Metric.counter("spegel_uploads_refused_total", {
+    description: "Requests of peers answered 503, by the bound that was reached",
+    incremental: true
+  }),
   [{ bound: "all" }, { bound: "peer" }]
 )
 
-const damagedBlobs = counter(
-  "spegel_content_damaged_total",
-  "Blobs of this node that are not what their digests say, and are not given to peers any more"
-)
+const damagedBlobs = Metric.counter("spegel_content_damaged_total", {
+  description: "Blobs of this node that are not what their digests say, and are not given to peers any more",
+  incremental: true
+})
 
 // Content of peers
 
 const cacheResults = ["hit", "miss"] as const
 
 const mirrorRequests = MetricFamily.make(
-  counter("spegel_mirror_requests_total", "Requests for content that this node lacked, by whether a peer served them")
+  Metric.counter("spegel_mirror_requests_total", {
+    description: "Requests for content that this node lacked, by whether a peer served them",
+    incremental: true
+  })
 )
-const lastSuccess = gauge(
-  "spegel_mirror_last_success_timestamp_seconds",
-  "When a peer last served a request of this node, as a Unix time; 0 for never"
-)
-const corruptions = counter("spegel_mirror_corruptions_total", "Bodies of peers with wrong bytes")
+const lastSuccess = Metric.gauge("spegel_mirror_last_success_timestamp_seconds", {
+  description: "When a peer last served a request of this node, as a Unix time; 0 for never"
+})
+const corruptions = Metric.counter("spegel_mirror_corruptions_total", {
+  description: "Bodies of peers with wrong bytes",
+  incremental: true
+})
 const peerFailures = MetricFamily.make(
-  counter("spegel_mirror_peer_failures_total", "Peers that were left for another or for upstream, by what they did"),
+  Metric.counter("spegel_mirror_peer_failures_total", {
+    description: "Peers that were left for another or for upstream, by what they did",
+    incremental: true
+  }),
   Object.keys(peerFailureReasons).map((reason) => ({ reason }))
 )
-const ingestsDiscarded = counter(
-  "spegel_mirror_ingests_discarded_total",
-  "Downloads of containerd that were discarded because of wrong bytes"
-)
+const ingestsDiscarded = Metric.counter("spegel_mirror_ingests_discarded_total", {
+  description: "Downloads of containerd that were discarded because of wrong bytes",
+  incremental: true
+})
 const commitsWatched = MetricFamily.make(
-  counter("spegel_mirror_commits_total", "Downloads of containerd with bytes of peers, by what became of them"),
+  Metric.counter("spegel_mirror_commits_total", {
+    description: "Downloads of containerd with bytes of peers, by what became of them",
+    incremental: true
+  }),
   Object.keys(fates).map((fate) => ({ fate }))
 )
 const circuitOpenings = MetricFamily.make(
-  counter(
-    "spegel_mirror_circuit_openings_total",
-    "How often a registry's peers got little time because they kept requests waiting"
-  )
+  Metric.counter("spegel_mirror_circuit_openings_total", {
+    description: "How often a registry's peers got little time because they kept requests waiting",
+    incremental: true
+  })
 )
 
 const known = [
