@@ -1,7 +1,7 @@
 /** A containerd daemon for a node of the demo, with its own root and socket, and pulls by its own client. */
 import * as MirrorConfiguration from "@spegel-ts/containerd/MirrorConfiguration"
+import * as Command from "@spegel-ts/testing/process/Command"
 import { Effect, Option } from "effect"
-import { execFile } from "node:child_process"
 import { existsSync } from "node:fs"
 import { mkdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
@@ -17,22 +17,12 @@ const pathsOf = (node: DemoNode) => ({
   socket: join(node.directory, "c.sock")
 })
 
-const ctr = (node: DemoNode, args: ReadonlyArray<string>): Effect.Effect<void, DemoUnsupported> =>
-  Effect.callback((resume) => {
-    const command = ["--address", pathsOf(node).socket, "--namespace", "k8s.io", ...args]
-    const child = execFile(
-      "ctr",
-      command,
-      { maxBuffer: 16 * 1024 * 1024 },
-      (error, _stdout, stderr) =>
-        resume(
-          error === null ? Effect.void : Effect.fail(new DemoUnsupported({ reason: `ctr: ${stderr || error.message}` }))
-        )
-    )
-    return Effect.sync(() => child.kill())
-  })
+const ctr = (node: DemoNode, args: ReadonlyArray<string>) =>
+  Command.run("ctr", ["--address", pathsOf(node).socket, "--namespace", "k8s.io", ...args]).pipe(
+    Effect.mapError(({ output }) => new DemoUnsupported({ reason: `ctr: ${output.trim()}` }))
+  )
 
-/** Fails where real daemons cannot be started. */
+/** Fails if this machine cannot run real daemons: that takes root, `containerd` and `ctr`. */
 export const check: Effect.Effect<void, DemoUnsupported> = Effect.suspend(() => {
   if (process.getuid?.() !== 0) return Effect.fail(new DemoUnsupported({ reason: "--containerd needs root" }))
   const installed = (name: string) =>
@@ -42,7 +32,7 @@ export const check: Effect.Effect<void, DemoUnsupported> = Effect.suspend(() => 
     : Effect.fail(new DemoUnsupported({ reason: "--containerd needs containerd and ctr (Debian package containerd)" }))
 })
 
-/** Starts a node's daemon; gives the flags of its mirror. */
+/** Starts a node's daemon; gives the flags with which its mirror uses that store. */
 export const start = Effect.fn("ContainerdNode.start")(function*(node: DemoNode) {
   const { config, root, socket, state } = pathsOf(node)
   yield* Effect.promise(async () => {

@@ -1,6 +1,6 @@
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as Reference from "@spegel-ts/oci/Reference"
-import { decodeWith, type Given } from "@spegel-ts/spegel/cli/Flags"
+import { decodeWith, type Given } from "@spegel-ts/spegel/cli/Given"
 import * as GoInteger from "@spegel-ts/spegel/cli/GoInteger"
 import * as HangUp from "@spegel-ts/spegel/daemon/HangUp"
 import * as PullClient from "@spegel-ts/testing/content/PullClient"

@@ -3,9 +3,9 @@
  * ports, as pods on different hosts do.
  */
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
+import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import { Data, Effect } from "effect"
 import { mkdir, mkdtemp, rm } from "node:fs/promises"
-import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as DemoProcess from "./DemoProcess.ts"
@@ -27,19 +27,6 @@ export interface DemoNode {
 
 const upstreamAddress = "127.0.0.100"
 
-/** A port that is free on all addresses at this moment. */
-const freePort: Effect.Effect<number, DemoUnsupported> = Effect.callback((resume) => {
-  const server = createServer()
-  server.once(
-    "error",
-    (error) => resume(Effect.fail(new DemoUnsupported({ reason: `no free port: ${error.message}` })))
-  )
-  server.listen(0, () => {
-    const address = server.address()
-    server.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
-  })
-})
-
 export const isOk = (url: string): Effect.Effect<boolean> =>
   Effect.promise((signal) => fetch(url, { signal }).then((response) => response.ok, () => false))
 
@@ -51,24 +38,22 @@ export const directory = Effect.acquireRelease(
 
 /** Starts the registry that the nodes would pull from without a mirror: one that serves an image layout and asks nobody. */
 export const startUpstream = Effect.fn("DemoCluster.startUpstream")(function*(root: string) {
-  const [port, router, metrics] = yield* Effect.all([freePort, freePort, freePort])
-  const at = (port: number) => `http://${upstreamAddress}:${port}`
+  const ports = yield* MirrorPorts.free
+  const url = `http://${upstreamAddress}:${ports.registry}`
   yield* DemoProcess.start({
     name: "the upstream registry",
     ...DemoProcess.spegel([
       "registry",
       `--store=oci-layout:${root}`,
       `--data-dir=${join(root, "..", "upstream-identity")}`,
-      `--registry-addr=${upstreamAddress}:${port}`,
-      `--router-addr=${upstreamAddress}:${router}`,
-      `--metrics-addr=${upstreamAddress}:${metrics}`,
+      ...MirrorPorts.flags(upstreamAddress, ports),
       "--bootstrap-kind=static",
-      `--static-bootstrap-peers=${upstreamAddress}:${router}`,
+      `--static-bootstrap-peers=${upstreamAddress}:${ports.router}`,
       "--log-level=error"
     ]),
-    ready: isOk(`${at(port)}/readyz`)
+    ready: isOk(`${url}/readyz`)
   })
-  return { url: at(port), metrics: at(metrics) }
+  return { url, metrics: `http://${upstreamAddress}:${ports.metrics}` }
 })
 
 /** Starts the nodes. `storeOf` gives the flags of a node's store. */
@@ -77,15 +62,15 @@ export const startNodes = Effect.fn("DemoCluster.startNodes")(function*<E, R>(op
   readonly directory: string
   readonly storeOf: (node: DemoNode) => Effect.Effect<ReadonlyArray<string>, E, R>
 }) {
-  const [registryPort, routerPort, metricsPort] = yield* Effect.all([freePort, freePort, freePort])
+  const ports = yield* MirrorPorts.free
   const nodes = Array.from({ length: options.count }, (_, index): DemoNode => {
     const address = `127.0.0.${index + 2}`
     return {
       name: `node ${index + 1}`,
       address,
       directory: join(options.directory, `node-${index + 1}`),
-      registry: `http://${address}:${registryPort}`,
-      metrics: `http://${address}:${metricsPort}`
+      registry: `http://${address}:${ports.registry}`,
+      metrics: `http://${address}:${ports.metrics}`
     }
   })
   yield* Effect.forEach(nodes, (node) =>
@@ -98,11 +83,9 @@ export const startNodes = Effect.fn("DemoCluster.startNodes")(function*<E, R>(op
           "registry",
           ...store,
           `--data-dir=${join(node.directory, "data")}`,
-          `--registry-addr=${node.address}:${registryPort}`,
-          `--router-addr=${node.address}:${routerPort}`,
-          `--metrics-addr=${node.address}:${metricsPort}`,
+          ...MirrorPorts.flags(node.address, ports),
           "--bootstrap-kind=static",
-          `--static-bootstrap-peers=${nodes[0]?.address}:${routerPort}`,
+          `--static-bootstrap-peers=${nodes[0]?.address}:${ports.router}`,
           "--log-level=warn"
         ]),
         ready: isOk(`${node.registry}/readyz`)

@@ -3,8 +3,9 @@ import { Console, Data, Effect } from "effect"
 import { Command, Flag } from "effect/cli"
 import { chmod, rm } from "node:fs/promises"
 import { join } from "node:path"
+import { flagOnly, flagsOf } from "../cli/Setting.ts"
 import { lostRunsFile } from "../daemon/LostRuns.ts"
-import { dataDir as directory } from "./shared.ts"
+import { dataDir as directory } from "../settings/SharedSettings.ts"
 
 /** The data directory was not changed. */
 export class DataDirectoryUnusable extends Data.TaggedError("DataDirectoryUnusable")<{
@@ -16,12 +17,14 @@ export class DataDirectoryUnusable extends Data.TaggedError("DataDirectoryUnusab
   }
 }
 
-const flags = {
+export const dataDirSettings = {
   dataDir: directory,
-  remove: Flag.Boolean("remove").pipe(
-    Flag.withDescription("Remove the identity instead: what a mirror leaves behind"),
-    Flag.withDefault(false)
-  )
+  remove: flagOnly({
+    description: "Remove the identity instead: it is all that a mirror leaves behind",
+    fallback: "false",
+    metavar: undefined,
+    flag: (name) => Flag.Boolean(name).pipe(Flag.withDefault(false))
+  })
 }
 
 /**
@@ -30,7 +33,7 @@ const flags = {
  */
 export const dataDir = Command.make(
   "data-dir",
-  flags,
+  flagsOf(dataDirSettings),
   Effect.fnUntraced(function*({ dataDir, remove }) {
     const key = join(dataDir, keyFile)
     const attempt = (path: string, run: () => Promise<void>) =>

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as Flags from "@spegel-ts/spegel/cli/Flags"
+import { environmentName } from "@spegel-ts/spegel/cli/Setting"
 import { version } from "@spegel-ts/spegel/Version"
 import * as InProcess from "@spegel-ts/testing/node/InProcess"
 import { temporary } from "@spegel-ts/testing/node/Upstream"
@@ -320,7 +320,7 @@ describe("spegel", () => {
         (command) => InProcess.run([command, "--help"])
       )).map(({ stdout }) => stdout).join("\n")
       for (const [flag, variable] of Object.entries(ofGoSpegel)) {
-        assert.strictEqual(Flags.environmentName(flag), variable)
+        assert.strictEqual(environmentName(flag), variable)
         assert.match(help, new RegExp(`--${flag}\\b[^]*?\\(env ${variable}[,)]`))
       }
     }))
