@@ -5,7 +5,8 @@ import * as GoInteger from "@spegel-ts/spegel/cli/GoInteger"
 import * as HangUp from "@spegel-ts/spegel/daemon/HangUp"
 import * as PullClient from "@spegel-ts/testing/content/PullClient"
 import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
-import { Console, Effect, Option, Schedule, type Schema } from "effect"
+import * as Lookup from "@spegel-ts/testing/node/Lookup"
+import { Console, Effect, type Schema } from "effect"
 import { Command, Flag } from "effect/cli"
 import { join } from "node:path"
 import * as ContainerdNode from "./ContainerdNode.ts"
@@ -42,25 +43,6 @@ const showBar = (line: string) => {
   if (process.stdout.isTTY) process.stdout.write(`\r\u001b[2K${line}`)
 }
 const endBar = () => showBar("")
-
-/** Waits until a node can have every object of the image from its peers. */
-const waitUntilFound = (node: DemoCluster.DemoNode, image: RandomImage.RandomImage) => {
-  const { registry, repository } = image.reference
-  const head = (path: string) =>
-    Effect.promise((signal) =>
-      fetch(`${node.registry}/v2/${repository}/${path}?ns=${encodeURIComponent(registry)}`, { method: "HEAD", signal })
-        .then((response) => response.ok, () => false)
-    )
-  const paths = [
-    `manifests/${image.reference.tag}`,
-    ...image.objects.map(({ descriptor }) => `blobs/${descriptor.digest}`)
-  ]
-  return Effect.forEach(paths, head).pipe(
-    Effect.map((found) => found.every((ok) => ok)),
-    Effect.repeat({ schedule: Schedule.spaced("50 millis"), until: (found) => found }),
-    Effect.timeoutOption("20 seconds")
-  )
-}
 
 const pullEmbedded = Effect.fnUntraced(function*(
   node: DemoCluster.DemoNode,
@@ -163,8 +145,10 @@ const run = Effect.fnUntraced(function*(options: DemoOptions) {
     if (index > 0) yield* Effect.forEach(DemoReport.refusals(pulled), (line) => Console.log(line))
     const next = nodes[index + 1]
     // Advertising takes a moment, and in a cluster pulls on different nodes are further apart than here.
-    if (next !== undefined && Option.isNone(yield* waitUntilFound(next, image))) {
-      yield* Console.log(`${next.name} cannot find all of it at its peers yet; it pulls all the same`)
+    if (next !== undefined) {
+      yield* Lookup.untilFound(next.registry, image.reference, Lookup.pathsOf(image)).pipe(
+        Effect.catch(() => Console.log(`${next.name} cannot find all of it at its peers yet; it pulls all the same`))
+      )
     }
   }
 

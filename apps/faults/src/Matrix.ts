@@ -25,6 +25,8 @@ export interface CellResult extends Cell {
   readonly faulty: number
   readonly faultBytes: number
   readonly upstreamBytes: number
+  /** How often the cell was run until the fault was met. */
+  readonly tries: number
   /** The mirror's log of the cell, where it went wrong. */
   readonly log: string
 }
@@ -45,16 +47,18 @@ const pauseBeforeRetry = "1 second"
 /** Beyond this the machinery hangs: pulls have a limit of their own. */
 const cellLimit = "10 minutes"
 
-/** Two peers have the image and one of them is chosen at random: the cell is run until it was the faulty one. */
+/** The mirror may still take another peer than the faulty one, as where a lookup finds the good one first. */
 const maxTries = 24
 
-/** Has the good peer serve an image: it is then held against it no more that it was frozen in the cell before. */
+/**
+ * Has the good peer serve an image, after which the mirror no longer holds against it that it was frozen in the cell before.
+ * Gives whether all of the image came from it.
+ */
 const trustGood = Effect.fnUntraced(function*(lane: Lane.Lane) {
   const image = yield* lane.image()
   lane.upstream.state.blobBytes = 0
   yield* lane.shareWithGood(image)
-  // A node tells of what it holds within half a second.
-  yield* Effect.sleep("1 second")
+  yield* lane.untilFound(image)
   yield* lane.pull(image, "mirror")
   const upstreamBytes = lane.upstream.state.blobBytes
   yield* lane.forget(image)
@@ -72,7 +76,10 @@ const attempt = Effect.fnUntraced(function*(lane: Lane.Lane, cell: Cell) {
     lane.shareWithFault(image, cell),
     cell.company === "good peer" ? lane.shareWithGood(image) : Effect.void
   ], { concurrency: "unbounded" })
-  if (cell.company === "good peer") yield* lane.faultPeer.awaitProviders(1)
+  if (cell.company === "good peer") {
+    yield* lane.faultPeer.awaitProviders(1)
+    yield* lane.occupyGood
+  }
   lane.upstream.state.blobBytes = 0
   const errors: Array<string> = []
   let seconds = 0
@@ -106,9 +113,10 @@ const attempt = Effect.fnUntraced(function*(lane: Lane.Lane, cell: Cell) {
     faulty: met ? counts.faulty : 0,
     faultBytes: counts.bytes,
     upstreamBytes,
+    tries: 1,
     log: good ? "" : log.slice(-8000)
   } satisfies CellResult
-})
+}, Effect.scoped)
 
 /** The machinery failed, not the mirror; shown like a failed pull. */
 const broken = (cell: Cell, cause: Cause.Cause<unknown>): CellResult => ({
@@ -120,6 +128,7 @@ const broken = (cell: Cell, cause: Cause.Cause<unknown>): CellResult => ({
   faulty: 0,
   faultBytes: 0,
   upstreamBytes: 0,
+  tries: 0,
   log: ""
 })
 
@@ -127,7 +136,7 @@ const broken = (cell: Cell, cause: Cause.Cause<unknown>): CellResult => ({
 export const runCell = (lane: Lane.Lane, cell: Cell): Effect.Effect<CellResult> =>
   Effect.gen(function*() {
     for (let tries = 1;; tries++) {
-      const result: CellResult = yield* attempt(lane, cell)
+      const result: CellResult = { ...yield* attempt(lane, cell), tries }
       if (result.faulty > 0 || !result.succeeded) return result
       if (tries === maxTries) return { ...result, succeeded: false, errors: ["the mirror never met the fault"] }
     }

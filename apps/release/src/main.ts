@@ -1,4 +1,4 @@
-/** What a release is made of: `npm run image`, `npm run chart:readme`. */
+/** Makes what a release consists of: `npm run image`, `npm run docs`. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { version } from "@spegel-ts/spegel/Version"
@@ -8,7 +8,7 @@ import { mkdtemp, rm } from "node:fs/promises"
 import { arch, tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
-import * as ChartReadme from "./ChartReadme.ts"
+import * as Documents from "./Documents.ts"
 import * as ImageDefinition from "./ImageDefinition.ts"
 import * as OciArchive from "./OciArchive.ts"
 import * as RootFilesystem from "./RootFilesystem.ts"
@@ -60,20 +60,20 @@ const image = Command.make(
   }, Effect.scoped)
 ).pipe(Command.withDescription("Build the image without Docker, from what is installed here: Debian, and the bundle"))
 
-const chartReadme = Command.make(
-  "chart-readme",
+const docs = Command.make(
+  "docs",
   {
     check: Flag.Boolean("check").pipe(
-      Flag.withDescription("Only tell whether it is up to date"),
+      Flag.withDescription("Only check that they are up to date"),
       Flag.withDefault(false)
     )
   },
-  ({ check }) => ChartReadme.update({ directory: join(repository, "charts/spegel"), check })
-).pipe(Command.withDescription("Write the table of values into the chart's README"))
+  ({ check }) => Documents.updateAll({ root: repository, check })
+).pipe(Command.withDescription("Write the tables of flags, metrics and chart values into the documents"))
 
 const release = Command.make("release").pipe(
-  Command.withDescription("What users install: the image and the chart"),
-  Command.withSubcommands([image, root, chartReadme])
+  Command.withDescription("What users install and read: the image, the chart, tables in documents"),
+  Command.withSubcommands([image, root, docs])
 )
 
 Command.run(release, { version }).pipe(Effect.provide(NodeServices.layer), NodeRuntime.runMain)

@@ -4,6 +4,7 @@
  */
 import { parallelFetch } from "@spegel-ts/faults/Plan"
 import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
+import * as Lookup from "@spegel-ts/testing/node/Lookup"
 import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as Node from "@spegel-ts/testing/node/Node"
 import * as Upstream from "@spegel-ts/testing/node/Upstream"
@@ -179,11 +180,11 @@ export const trial = (
       registry: ["--mirror-resolve-timeout=5s", "--mirror-hedge-delay=30s", `--mirror-verify=${verify}`],
       ...(disturbance === "in parts" ? { settings: parallelFetch } : {})
     })
-    yield* Node.untilFound(node, upstream.host, [`blobs/${layer}`])
+    yield* Lookup.untilFound(node.url, upstream.repository, [`blobs/${layer}`])
     const pull = pullOf(node, variant, image.name)
     const first = yield* Effect.scoped(Effect.gen(function*() {
       if (company === "good peer") {
-        yield* Node.untilFound(node, upstream.host, [`blobs/${ballast}`])
+        yield* Lookup.untilFound(node.url, upstream.repository, [`blobs/${ballast}`])
         yield* keepBusy(node, upstream.host, ballast)
       }
       yield* disturbed(node, variant, image.name)

@@ -7,6 +7,7 @@ import type { PullEvent } from "@spegel-ts/registry/PullLog"
 import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
 import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
 import * as LogSink from "@spegel-ts/testing/node/LogSink"
+import * as Lookup from "@spegel-ts/testing/node/Lookup"
 import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as Node from "@spegel-ts/testing/node/Node"
 import * as Upstream from "@spegel-ts/testing/node/Upstream"
@@ -61,7 +62,7 @@ const pullFromDyingPeer = Effect.fnUntraced(function*(kind: LogSink.Kind) {
     misbehaviour: { fault: "reset mid-body", kind: "GET large layer" },
     happenings: FaultServer.none
   })
-  yield* Node.untilFound(node, upstream.host, ["manifests/v1"])
+  yield* Lookup.untilFound(node.url, upstream.repository, ["manifests/v1"])
   yield* flood(node)
   const dropped = yield* metric(node, "spegel_log_lines_dropped_total")
   assert.strictEqual(dropped > 0, kind !== "read", `${dropped} lines were dropped`)

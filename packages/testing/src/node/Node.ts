@@ -91,16 +91,6 @@ export const start = Effect.fnUntraced(
 
 export interface Node extends Effect.Success<ReturnType<typeof start>> {}
 
-/** Waits until the node's mirror can have all this of an upstream's repository from its peers. */
-export const untilFound = (node: Node, upstream: string, paths: ReadonlyArray<string>) =>
-  Effect.forEach(
-    paths,
-    (path) =>
-      Effect.tryPromise(() => fetch(`${node.url}/v2/team/app/${path}?ns=${upstream}`, { method: "HEAD" })).pipe(
-        Effect.filterOrFail((response) => response.ok, (response) => `${path}: ${response.status}`)
-      )
-  ).pipe(Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 200 }))
-
 /** More than a manifest or a configuration has. */
 const layerBytes = 1024 * 1024
 

@@ -16,7 +16,9 @@ export const temporary = Effect.acquireRelease(
   (directory) => Effect.promise(() => rm(directory, { recursive: true, force: true, maxRetries: 5 }))
 )
 
-/** Registries that start at the same moment are given the same free port: each has an address of its own. */
+const repository = "team/app"
+
+/** Registries that start at the same moment may be given the same free port: each has an address of its own. */
 let started = 0
 const nextAddress = () => `127.0.0.${100 + started++ % 100}`
 
@@ -83,13 +85,15 @@ export const start = Effect.gen(function*() {
     function*(writer: OciLayoutWriter.OciLayoutWriter, image: RandomImage.RandomImage, tag: string) {
       for (const { descriptor: { digest, mediaType }, kind } of image.objects.toReversed()) {
         const bytes = yield* writer.read(digest)
-        yield* Effect.promise(() => upload(`http://${direct}/v2/team/app`, kind, tag, digest, mediaType, bytes))
+        yield* Effect.promise(() => upload(`http://${direct}/v2/${repository}`, kind, tag, digest, mediaType, bytes))
       }
     }
   )
 
   return {
     host,
+    /** All images are there. */
+    repository: { registry: host, repository },
     state,
     publish,
     /** Forgets all images. */
@@ -104,7 +108,7 @@ export const start = Effect.gen(function*() {
       }) {
         const root = join(directory, `image-${image.tag}`)
         const writer = yield* OciLayoutWriter.make({ root })
-        const name = `${host}/team/app:${image.tag}`
+        const name = `${host}/${repository}:${image.tag}`
         const reference = Result.getOrThrow(Reference.parse(name))
         const layerSizes = Array.from({ length: image.layers }, () => image.layerSize)
         const written = yield* RandomImage.write({ writer, reference, layerSizes, seed: image.seed ?? 0 })
@@ -119,9 +123,3 @@ export const start = Effect.gen(function*() {
 export type Upstream = Effect.Success<typeof start>
 
 export type Image = Effect.Success<ReturnType<Upstream["push"]>>
-
-/** Where all of an image is in its repository. */
-export const pathsOf = (image: Image): ReadonlyArray<string> => [
-  `manifests/${image.reference.tag}`,
-  ...image.objects.map(({ descriptor }) => `blobs/${descriptor.digest}`)
-]
