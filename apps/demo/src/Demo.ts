@@ -1,3 +1,4 @@
+/** The demo: an upstream registry and nodes on this machine, which pull one image after another. */
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as Reference from "@spegel-ts/oci/Reference"
 import { decodeWith, type Given } from "@spegel-ts/spegel/cli/Given"
@@ -33,12 +34,12 @@ const flags = {
   ),
   keep: Flag.Boolean("keep").pipe(Flag.withDescription("Leave it running until Ctrl-C"), Flag.withDefault(false)),
   json: Flag.Boolean("json").pipe(
-    Flag.withDescription("Print the sums as one JSON object on the last line"),
+    Flag.withDescription("Print the totals as one JSON object on the last line"),
     Flag.withDefault(false)
   )
 }
 
-/** Rewrites one line of a terminal; a pipe gets no bars. */
+/** Rewrites the current line of a terminal; a pipe gets no bars. */
 const showBar = (line: string) => {
   if (process.stdout.isTTY) process.stdout.write(`\r\u001b[2K${line}`)
 }
@@ -82,7 +83,7 @@ const pullEmbedded = Effect.fnUntraced(function*(
   }))
 })
 
-/** containerd tells nothing of its requests; the mirror's ledger has those it answered, and upstream answered the rest. */
+/** containerd does not report its requests: the mirror's log of pulls has those it answered, and upstream answered the rest. */
 const pullWithContainerd = Effect.fnUntraced(function*(
   node: DemoCluster.DemoNode,
   image: RandomImage.RandomImage,
@@ -141,10 +142,10 @@ const run = Effect.fnUntraced(function*(options: DemoOptions) {
     yield* Console.log(
       `${node.name} has it after ${(performance.now() - started).toFixed(0)} ms`
     )
-    // Nobody has it before the first node has.
+    // Before the first pull no peer has the image.
     if (index > 0) yield* Effect.forEach(DemoReport.refusals(pulled), (line) => Console.log(line))
     const next = nodes[index + 1]
-    // Advertising takes a moment, and in a cluster pulls on different nodes are further apart than here.
+    // Advertising takes a moment, and pulls on different nodes of a cluster are further apart than here.
     if (next !== undefined) {
       yield* Lookup.untilFound(next.registry, image.reference, Lookup.pathsOf(image)).pipe(
         Effect.catch(() => Console.log(`${next.name} cannot find all of it at its peers yet; it pulls all the same`))
@@ -171,5 +172,7 @@ const run = Effect.fnUntraced(function*(options: DemoOptions) {
 }, Effect.scoped)
 
 export const demo = Command.make("demo", flags, run).pipe(
-  Command.withDescription("Show it on this machine: three nodes pull an image, one from upstream, two from peers")
+  Command.withDescription(
+    "Show the mirror on this machine: three nodes pull an image, one from upstream and two from peers"
+  )
 )

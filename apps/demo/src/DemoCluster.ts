@@ -1,5 +1,5 @@
 /**
- * An upstream registry and a few nodes, each a process of its own. Nodes listen on 127.0.0.2, .3, ... with the same
+ * An upstream registry and a few nodes, each in a process of its own. The nodes listen on 127.0.0.2, .3, ... with the same
  * ports, as pods on different hosts do.
  */
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
@@ -10,13 +10,14 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as DemoProcess from "./DemoProcess.ts"
 
-/** The machine does not give what the demo needs. */
+/** This machine lacks something that the demo needs, or a command failed. */
 export class DemoUnsupported extends Data.TaggedError("DemoUnsupported")<{ readonly reason: string }> {
   override get message() {
     return this.reason
   }
 }
 
+/** A node; `registry` and `metrics` are URLs. */
 export interface DemoNode {
   readonly name: string
   readonly address: string
@@ -27,16 +28,17 @@ export interface DemoNode {
 
 const upstreamAddress = "127.0.0.100"
 
+/** Whether a GET of the URL succeeds. */
 export const isOk = (url: string): Effect.Effect<boolean> =>
   Effect.promise((signal) => fetch(url, { signal }).then((response) => response.ok, () => false))
 
-/** A directory of the demo's own, removed with the scope. */
+/** A temporary directory, which is removed when the scope closes. */
 export const directory = Effect.acquireRelease(
   Effect.promise(() => mkdtemp(join(tmpdir(), "spegel-demo-"))),
   (path) => Effect.promise(() => rm(path, { recursive: true, force: true, maxRetries: 5 }))
 )
 
-/** Starts the registry that the nodes would pull from without a mirror: one that serves an image layout and asks nobody. */
+/** Starts the registry that nodes without a mirror pull from: a `spegel` that serves an image layout and has no peers. */
 export const startUpstream = Effect.fn("DemoCluster.startUpstream")(function*(root: string) {
   const ports = yield* MirrorPorts.free
   const url = `http://${upstreamAddress}:${ports.registry}`
@@ -56,7 +58,7 @@ export const startUpstream = Effect.fn("DemoCluster.startUpstream")(function*(ro
   return { url, metrics: `http://${upstreamAddress}:${ports.metrics}` }
 })
 
-/** Starts the nodes. `storeOf` gives the flags of a node's store. */
+/** Starts the nodes; `storeOf` gives the flags with which a node uses its store. */
 export const startNodes = Effect.fn("DemoCluster.startNodes")(function*<E, R>(options: {
   readonly count: number
   readonly directory: string
@@ -94,7 +96,7 @@ export const startNodes = Effect.fn("DemoCluster.startNodes")(function*<E, R>(op
   return nodes
 })
 
-/** An empty image layout as a node's store. */
+/** Makes an empty image layout as a node's store; gives the flags for it. */
 export const layoutStore = (node: DemoNode) => {
   const root = join(node.directory, "layout")
   return Effect.as(OciLayoutWriter.make({ root }), [`--store=oci-layout:${root}`])

@@ -11,6 +11,7 @@ import type { Containerd } from "@spegel-ts/testing/containerd/ContainerdPackage
 import * as CriClient from "@spegel-ts/testing/containerd/CriClient"
 import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
 import * as NetworkNamespace from "@spegel-ts/testing/network/NetworkNamespace"
+import * as BusyPeer from "@spegel-ts/testing/node/BusyPeer"
 import * as Lookup from "@spegel-ts/testing/node/Lookup"
 import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
@@ -19,7 +20,6 @@ import { Cause, Data, Effect, Exit, Option, Result, Schedule } from "effect"
 import { mkdir, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { pathToFileURL } from "node:url"
-import * as BusyPeer from "./BusyPeer.ts"
 import * as FaultPeerProcess from "./FaultPeerProcess.ts"
 import type { Misbehaviour } from "./FaultServer.ts"
 import * as SettableClock from "./SettableClock.ts"
@@ -28,7 +28,7 @@ import * as SettableClock from "./SettableClock.ts"
 export type Client = "CRI" | "ctr"
 
 export interface LaneOptions {
-  /** From 0; lanes that run at the same time have different ones. */
+  /** From 0; lanes that run at the same time differ in it. */
   readonly index: number
   readonly containerd: Containerd
   /** More of containerd's configuration. */
@@ -46,11 +46,11 @@ export interface Image extends RandomImage.RandomImage {
 
 export interface Pull {
   readonly seconds: number
-  /** What containerd said; undefined after success. */
+  /** The error of containerd; undefined after success. */
   readonly error: string | undefined
 }
 
-/** A mirror process did not start well. */
+/** A mirror process did not become ready. */
 export class MirrorNotReady extends Data.TaggedError("MirrorNotReady")<{
   readonly url: string
   readonly output: string
@@ -66,8 +66,14 @@ const kibibyte = 1024
 /** Images of lanes have lower seeds. */
 const ballastSeed = 16_000_000
 
-/** A small layer, which mirrors check before they pass it on, and a large one, which streams. */
+/** A small layer, which mirrors verify before they send it, and a large one, which they stream. */
 const layerSizes = [64 * kibibyte, 4.5 * 1024 * kibibyte]
+
+/**
+ * Requests that keep the good peer busy. A peer that answered later than another counts for ten seconds as if it had four more;
+ * the fault peer, to which each connection is new, may be such a one.
+ */
+const busyRequests = 6
 
 /** More than the buffers of the sockets between a peer and a client that does not read. */
 const ballastBytes = 32 * 1024 * kibibyte
@@ -194,13 +200,13 @@ const shareBallast = Effect.fnUntraced(function*({ goodWriter, node, upstream }:
   return `${node.url}/v2/${reference.repository}/${path}?ns=${reference.registry}`
 })
 
-/** Who gets an image, and who loses it again. */
+/** Gives images to the peers, and takes them away again. */
 const sharing = (
   { addresses, clockFile, containerd, directory, faultPeer, good, goodRoot, goodWriter, index, node, upstream }: Members
 ) => {
   let images = 0
   return {
-    /** An image of which nobody has anything but upstream. */
+    /** Makes an image that upstream alone has. */
     image: Effect.fnUntraced(function*(sizes: ReadonlyArray<number> = layerSizes) {
       const seed = index * 1_000_000 + ++images
       const tag = `v${seed}`
@@ -228,7 +234,7 @@ const sharing = (
       }, { peer: good.child.pid ?? 0, mirror: node.child.pid ?? 0, clockFile }),
     /** Waits until the mirror under test finds all of the image at its peers. */
     untilFound: (image: Image) => Lookup.untilFound(node.url, upstream.repository, Lookup.pathsOf(image)),
-    /** Takes the image away from everybody. */
+    /** Removes the image everywhere. */
     forget: Effect.fnUntraced(function*({ layout, name, objects, reference }: Image) {
       yield* CriClient.removeImage(containerd.socket, name)
       yield* goodWriter.untag(reference)
@@ -278,7 +284,7 @@ const pulling = ({ client, configPath, containerd, node, upstream }: Members) =>
         error: Exit.isSuccess(exit) ? undefined : Cause.prettyErrors(exit.cause).map(String).join("; ").trim()
       } satisfies Pull
     }),
-    /** Takes the image away from the node, until nothing of it is left there. */
+    /** Removes the image from the node; ends when nothing of it is left. */
     collect: (image: Image) =>
       CriClient.removeImage(containerd.socket, image.name).pipe(
         Effect.andThen(lacking(image)),
@@ -297,7 +303,7 @@ export const start = Effect.fnUntraced(function*(options: LaneOptions) {
     node,
     faultPeer,
     /** Makes the mirror under test ask the fault peer before the good one, while the scope is open. */
-    occupyGood: BusyPeer.occupy(ballast),
+    occupyGood: BusyPeer.occupy(ballast, busyRequests),
     /** Lets the good peer continue after it was stopped. */
     thawGood: Effect.sync(() => good.child.kill("SIGCONT")),
     ...sharing(members),

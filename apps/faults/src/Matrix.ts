@@ -1,10 +1,10 @@
-/** Every fault with every request of a pull: does the pull end well, and how much later than from upstream alone. */
+/** Every fault with every request of a pull: whether the pull succeeds, and how much later than from upstream alone. */
 import { Cause, Effect, Exit } from "effect"
 import { clockChanges, type Fault, type RequestKind } from "./Fault.ts"
 import type * as Lane from "./Lane.ts"
 import * as SettableClock from "./SettableClock.ts"
 
-/** Who else has the image: upstream alone, or a good peer too. */
+/** The other holders of the image: upstream alone, or a good peer too. */
 export type Company = "upstream" | "good peer"
 
 export interface Cell {
@@ -16,9 +16,9 @@ export interface Cell {
 export interface CellResult extends Cell {
   /** Pulls until one succeeded. */
   readonly attempts: number
-  /** What they took together, without the pause between them. */
+  /** The duration of all of them, without the pauses between them. */
   readonly seconds: number
-  /** What containerd said of each that failed. */
+  /** The error of each that failed. */
   readonly errors: ReadonlyArray<string>
   readonly succeeded: boolean
   /** Requests that met the fault, and body bytes from the fault peer and from upstream. */
@@ -27,24 +27,24 @@ export interface CellResult extends Cell {
   readonly upstreamBytes: number
   /** How often the cell was run until the fault was met. */
   readonly tries: number
-  /** The mirror's log of the cell, where it went wrong. */
+  /** The mirror's log, if the cell failed. */
   readonly log: string
 }
 
-/** As bad as a fault may make a pull, over one from upstream alone. */
+/** How much longer a fault may make a pull than one from upstream alone. */
 export const maxAddedSeconds = 5
 
-/** A pull of a large layer with wrong bytes cannot be saved: containerd has them when they are known to be wrong. */
+/** A large layer with wrong bytes fails its first pull: containerd has the bytes by the time they are known to be wrong. */
 export const maxAttempts = ({ fault, kind }: Cell): number =>
   fault === "wrong bytes" && kind === "GET large layer" ? 2 : 1
 
-/** A peer that is back has what it had: nothing of the image is to come from upstream. */
+/** A peer that is back has what it had: nothing of the image may come from upstream. */
 const maxUpstreamBytes = ({ fault }: Cell): number => fault === "restart beside a freeze" ? 0 : Infinity
 
 /** Shorter than the kubelet waits. */
 const pauseBeforeRetry = "1 second"
 
-/** Beyond this the machinery hangs: pulls have a limit of their own. */
+/** Pulls have a limit of their own: a cell that takes longer hangs elsewhere. */
 const cellLimit = "10 minutes"
 
 /** The mirror may still take another peer than the faulty one, as where a lookup finds the good one first. */
@@ -84,7 +84,7 @@ const attempt = Effect.fnUntraced(function*(lane: Lane.Lane, cell: Cell) {
   const errors: Array<string> = []
   let seconds = 0
   let succeeded = false
-  // One more than is allowed tells whether the pull works at all.
+  // One attempt more than is allowed shows whether the pull works at all.
   while (!succeeded && errors.length <= maxAttempts(cell)) {
     if (errors.length > 0) yield* Effect.sleep(pauseBeforeRetry)
     const pull = yield* lane.pull(image, "mirror")
@@ -118,7 +118,7 @@ const attempt = Effect.fnUntraced(function*(lane: Lane.Lane, cell: Cell) {
   } satisfies CellResult
 }, Effect.scoped)
 
-/** The machinery failed, not the mirror; shown like a failed pull. */
+/** The result of a cell that could not be run; reports show it like a failed pull. */
 const broken = (cell: Cell, cause: Cause.Cause<unknown>): CellResult => ({
   ...cell,
   attempts: 0,
@@ -132,7 +132,7 @@ const broken = (cell: Cell, cause: Cause.Cause<unknown>): CellResult => ({
   log: ""
 })
 
-/** Runs one cell; one that the fault never met counts as failed. */
+/** Runs a cell until its fault was met; one whose fault was never met counts as failed. */
 export const runCell = (lane: Lane.Lane, cell: Cell): Effect.Effect<CellResult> =>
   Effect.gen(function*() {
     for (let tries = 1;; tries++) {
@@ -150,7 +150,7 @@ export const runCell = (lane: Lane.Lane, cell: Cell): Effect.Effect<CellResult> 
     )
   )
 
-/** A pull without a mirror, in seconds; `inParts` is what is expected of how containerd asks for large layers. */
+/** The seconds of a pull without a mirror. `inParts` says whether containerd is expected to ask for large layers in parts. */
 export const plainPull = (lane: Lane.Lane, inParts: boolean): Effect.Effect<number> =>
   Effect.gen(function*() {
     const image = yield* lane.image()

@@ -5,7 +5,7 @@ import { type CellResult, type Company, maxAddedSeconds } from "./Matrix.ts"
 import { companies, type Part } from "./Plan.ts"
 
 export interface PartResult extends Omit<Part, "cells"> {
-  /** Pulls without a mirror, between the others. */
+  /** Durations of pulls without a mirror, which are made between the others. */
   readonly plainSeconds: ReadonlyArray<number>
   readonly cells: ReadonlyArray<CellResult>
 }
@@ -15,7 +15,7 @@ export const median = (values: ReadonlyArray<number>): number =>
 
 export const addedSeconds = (part: PartResult, cell: CellResult): number => cell.seconds - median(part.plainSeconds)
 
-/** The pull ended well, but not in time. */
+/** The pull succeeded, but too late. */
 export const isLate = (part: PartResult, cell: CellResult): boolean =>
   cell.succeeded && addedSeconds(part, cell) > maxAddedSeconds
 
@@ -31,7 +31,7 @@ const textOf = (part: PartResult, cell: CellResult): string => {
 
 const line = (cells: ReadonlyArray<string>) => `| ${cells.join(" | ")} |`
 
-/** Seconds over a plain pull, for the parts that have the same company. */
+/** Seconds over a plain pull, for the parts with the same company. */
 const table = (company: Company, parts: ReadonlyArray<PartResult>): string => {
   const inCompany = parts.filter((part) => part.company === company)
   const rows = faults.flatMap((fault) =>
@@ -57,7 +57,7 @@ const table = (company: Company, parts: ReadonlyArray<PartResult>): string => {
   ].join("\n")
 }
 
-/** What each fault costs over all cells, in seconds. */
+/** The cost of each fault over all cells, in seconds. */
 const summary = (parts: ReadonlyArray<PartResult>): string => {
   const rows = faults.flatMap((fault) => {
     const added = parts.flatMap((part) =>
@@ -107,7 +107,7 @@ export const emptyMirrorTable = (results: ReadonlyArray<EmptyMirror>): string =>
     ""
   ].join("\n")
 
-/** What went wrong in a part, with what containerd and the mirror said. */
+/** The failures of a part, with the messages of containerd and of the mirror. */
 export const failures = (part: PartResult): string =>
   part.cells.filter((cell) => !isMet(part, cell)).map((cell) =>
     [

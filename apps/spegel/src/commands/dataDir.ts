@@ -28,8 +28,8 @@ export const dataDirSettings = {
 }
 
 /**
- * The mirror needs root's group for containerd's socket, and not root. What a directory that root has made lacks for that
- * is the group's right to write; its owner may give that without any capability.
+ * The mirror needs root's group for containerd's socket, but not root. In a directory that root has made, the group lacks the right
+ * to write; the owner of the directory may grant it without any capability.
  */
 export const dataDir = Command.make(
   "data-dir",
@@ -49,11 +49,11 @@ export const dataDir = Command.make(
       }
       return yield* Console.log(`removed ${key}`)
     }
-    // One that a mirror has made is its own already, and nobody else may change that.
+    // A key that a mirror has made is its own already, and nobody else may change that.
     yield* attempt(key, () => chmod(key, 0o640)).pipe(Effect.ignore)
     yield* attempt(dataDir, () => chmod(dataDir, 0o770)).pipe(
-      Effect.andThen(Console.log(`${dataDir} is its group's`)),
-      // A mirror that cannot keep its identity has one in memory: it is not to wait for this.
+      Effect.andThen(Console.log(`${dataDir} can be written by its group`)),
+      // A mirror that cannot keep its identity has one in memory: this must not stop its start.
       Effect.catch((error) => Effect.logWarning(`${error.message}; a mirror may not be able to keep its identity`))
     )
   })

@@ -1,14 +1,14 @@
 /**
- * What this node knows of a containerd that does not use the mirror, or keeps no layers for peers. Each fault is told once
- * in the log, and on the debug page and by a metric for as long as it is there.
+ * The reasons why containerd does not use the mirror, or keeps no layers for peers, as far as this node knows. Each is logged once,
+ * and shown on the debug page and by a metric as long as it holds.
  */
 import { Context, Effect, Layer, Metric } from "effect"
 import type { CertainFinding } from "./MirrorUse.ts"
 
-/** A finding in containerd's configuration, or what pulls showed. */
+/** A finding in containerd's configuration, or one from its pulls (`NotAsked`). */
 export type Reason = CertainFinding["_tag"] | "NotAsked"
 
-/** Whether containerd does not use the mirror: a request of containerd refutes it. */
+/** Whether the reason means that containerd does not use the mirror, which a request of containerd disproves. */
 const meansUnused: Readonly<Record<Reason, boolean>> = {
   ConfigPathIsList: true,
   ConfigPathUnset: true,
@@ -20,9 +20,10 @@ const meansUnused: Readonly<Record<Reason, boolean>> = {
   UpgradeWillIgnoreConfigPath: false
 }
 
+/** All reasons. */
 export const reasons = Object.keys(meansUnused) as ReadonlyArray<Reason>
 
-/** Those by which containerd does not use the mirror. */
+/** The reasons that mean that containerd does not use the mirror. */
 export const unused = reasons.filter((reason) => meansUnused[reason])
 
 const fault = (reason: Reason) =>
@@ -32,11 +33,11 @@ const fault = (reason: Reason) =>
   })
 
 export class ContainerdFaults extends Context.Service<ContainerdFaults, {
-  /** Logged at WARN, unless it is known. */
+  /** A reason holds. Logs the message at WARN, unless the reason is known. */
   readonly raise: (reason: Reason, message: string) => Effect.Effect<void>
-  /** Logged at INFO, where one of them is known. */
+  /** Reasons no longer hold. Logs the message at INFO if one of them was known. */
   readonly clear: (reasons: ReadonlyArray<Reason>, message: string) => Effect.Effect<void>
-  /** What is known now, and what was logged of it. */
+  /** The reasons that hold now, with the messages that were logged. */
   readonly known: Effect.Effect<ReadonlyMap<Reason, string>>
 }>()("@spegel-ts/spegel/ContainerdFaults") {
   static readonly layer: Layer.Layer<ContainerdFaults> = Layer.effect(

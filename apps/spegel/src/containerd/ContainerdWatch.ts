@@ -1,6 +1,6 @@
 /**
- * Follows a containerd to notice that it does not use this mirror, or keeps no layers for peers: at the start by its
- * configuration, later by what the kubelet pulls. Needs gRPC: load it late.
+ * Notices that containerd does not use this mirror, or keeps no layers for peers: at the start by its configuration, later by what
+ * the kubelet pulls. It needs gRPC, which takes memory: import it dynamically.
  */
 import * as Background from "@spegel-ts/background/Background"
 import { ContainerdClient, type ContainerdClientOptions } from "@spegel-ts/containerd/ContainerdClient"
@@ -14,14 +14,14 @@ import * as UseWatch from "./UseWatch.ts"
 
 export interface ContainerdWatchOptions extends Omit<UseWatch.UseWatchOptions, "faults"> {
   readonly containerd: ContainerdClientOptions
-  /** containerd's configuration file; empty where it is out of reach. */
+  /** containerd's configuration file; empty if it is out of reach. */
   readonly containerdConfig: string
 }
 
 const retry = "2 seconds"
 const maxChecks = 30
 
-/** Runs in the background of the scope. */
+/** Starts the watch, which runs in the background until the scope closes. */
 export const start = Effect.fnUntraced(function*(options: ContainerdWatchOptions) {
   const faults = yield* ContainerdFaults
   const store = yield* ContentStore
@@ -43,7 +43,7 @@ export const start = Effect.fnUntraced(function*(options: ContainerdWatchOptions
     )
   })
 
-  // It ends when containerd stops, which the store logs, and begins again with the configuration that containerd then has.
+  // It ends when containerd stops, which the store logs, and begins again with the configuration of the next containerd.
   const follow = Effect.gen(function*() {
     const client = yield* ContainerdClient
     const check = checkConfiguration(client).pipe(

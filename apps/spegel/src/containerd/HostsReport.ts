@@ -1,10 +1,10 @@
-/** What `configuration` did to hosts.toml files, for people. */
+/** Tells people what `configuration` did to hosts.toml files. */
 import type { Change } from "@spegel-ts/containerd/MirrorConfiguration"
 import { Effect } from "effect"
 
 const done = { wrote: "wrote", unchanged: "left unchanged", removed: "removed the mirror from" }
 
-/** One line, with one more for each host that is not asked any more. */
+/** A line for the file, and one for each host that containerd no longer asks. */
 export const print = ({ kind, path, removedHosts }: Change): string =>
   [
     `${done[kind]} ${path}`,
@@ -13,10 +13,10 @@ export const print = ({ kind, path, removedHosts }: Change): string =>
     )
   ].join("\n")
 
-/** Says that a file was not what its author took it for. */
+/** Warns about a file with something in it that containerd refuses. */
 export const warn = ({ path, refused }: Change): Effect.Effect<void> =>
   refused.length === 0
     ? Effect.void
-    : Effect.logWarning("containerd does not read what stood in this file, or not in all versions: put it right").pipe(
+    : Effect.logWarning("containerd does not read this file as it was, or not in all versions: correct it").pipe(
       Effect.annotateLogs({ file: path, reason: refused.join("; ") })
     )

@@ -1,10 +1,10 @@
-/** What keeps containerd from asking the mirror, whatever hosts.toml says: as far as its configuration tells. */
+/** Reasons in containerd's configuration why it does not ask the mirror, whatever hosts.toml says. */
 import type { ContainerdClient, ContainerdFailed, ContainerdUnavailable } from "@spegel-ts/containerd/ContainerdClient"
 import * as ContainerdConfig from "@spegel-ts/containerd/ContainerdConfig"
 import { Effect, Option } from "effect"
 import { existsSync } from "node:fs"
 
-/** The version by the socket; loaded only where there is one, as gRPC takes memory. */
+/** Asks containerd for its version. Loads its module only when there is a socket: gRPC takes memory. */
 const versionOf = Effect.fnUntraced(function*(socket: string) {
   const { ContainerdClient } = yield* Effect.promise(() => import("@spegel-ts/containerd/ContainerdClient"))
   return yield* Effect.gen(function*() {
@@ -12,7 +12,7 @@ const versionOf = Effect.fnUntraced(function*(socket: string) {
   }).pipe(Effect.provide(ContainerdClient.layer({ socket, namespace: "k8s.io" })))
 })
 
-/** Logs what keeps containerd from asking the mirror, where its configuration and its socket are in reach. */
+/** Warns about these reasons, if both the configuration and the socket are in reach. Never fails. */
 export const warn = Effect.fn("MirrorUse.warn")(function*(options: {
   readonly containerdConfig: string
   readonly containerdSock: string
@@ -30,12 +30,12 @@ export const warn = Effect.fn("MirrorUse.warn")(function*(options: {
     }
   }).pipe(
     Effect.timeout("5 seconds"),
-    // The configuration is written all the same: this is advice.
+    // This is advice: the hosts.toml files are written already.
     Effect.catch((error) => Effect.logWarning(`cannot tell whether containerd uses this mirror: ${error.message}`))
   )
 })
 
-/** A finding that is so wherever this process runs: a container may see other paths, and inline mirrors may name this one. */
+/** A finding that holds wherever this process runs: a container may see other paths, and inline mirrors may name this one. */
 export type CertainFinding = Exclude<
   ContainerdConfig.Finding,
   { readonly _tag: "ConfigPathElsewhere" | "InlineMirrors" }
@@ -44,7 +44,7 @@ export type CertainFinding = Exclude<
 const isCertain = (finding: ContainerdConfig.Finding): finding is CertainFinding =>
   finding._tag !== "ConfigPathElsewhere" && finding._tag !== "InlineMirrors"
 
-/** What containerd's own word for its configuration (1.x) shows, or else the file; none where neither is in reach. */
+/** The findings in the configuration that containerd itself reports (1.x), else in the file; none if neither is in reach. */
 export const findings = Effect.fn("MirrorUse.findings")(function*(
   client: Pick<typeof ContainerdClient.Service, "criConfig" | "version">,
   options: { readonly containerdConfig: string; readonly configPath: string }

@@ -1,10 +1,10 @@
 /**
- * Compares what containerd pulls for the kubelet with what it asks this mirror for. The configuration cannot tell: 2.x
- * does not show it, and it may be out of reach.
+ * Compares what containerd pulls for the kubelet with what it asks this mirror for. The configuration is not enough: containerd
+ * 2.x does not report it, and the file may be out of reach.
  *
- * A pull without a request to this mirror can be harmless: while this one starts, a Service may lead it to another node's
- * mirror, or in an upgrade to the one before on this node. So one such pull is enough only where containerd has never asked
- * and no mirror before can have served it; else it takes several in a row.
+ * A pull without a request to this mirror can be harmless: while this mirror starts, a Service may send the request to another
+ * node's mirror, or during an upgrade to this node's previous one. So one such pull is evidence only if containerd has never asked
+ * and no previous mirror can have served it; otherwise it takes several in a row.
  */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import type { KubeletPull } from "@spegel-ts/containerd/KubeletPulls"
@@ -17,32 +17,33 @@ import { type ContainerdFaults, unused } from "./ContainerdFaults.ts"
 export interface UseWatchOptions {
   readonly faults: typeof ContainerdFaults.Service
   readonly requests: Stream.Stream<PullEvent>
-  /** Whether a mirror has run on this node before. In an upgrade it may serve for a while beside this one. */
+  /** Whether a mirror has run on this node before. During an upgrade both may serve for a while. */
   readonly hasPredecessor: boolean
-  /** Whether the mirror is ready to be asked. */
+  /** Whether this mirror is ready to serve. */
   readonly ready: Effect.Effect<boolean>
   /** Images that the mirror handles. */
   readonly filter: RegistryFilter
-  /** Where the mirror's hosts.toml files are, as containerd is to be told. */
+  /** Directory of the mirror's hosts.toml files, as containerd's configuration should name it. */
   readonly configPath: string
 }
 
 export interface UseWatch {
+  /** The kubelet has pulled an image. */
   readonly pulled: (pull: KubeletPull) => Effect.Effect<void>
   /** Runs until interrupted. */
   readonly run: Effect.Effect<void>
 }
 
 /**
- * How long after a pull a request, also for another image, shows that containerd uses this mirror. A node that has just
- * become ready goes on pulling when kube-proxy has learned of its mirror.
+ * A request that comes this soon after a pull, even for another image, shows that containerd uses this mirror: a node that has
+ * just become ready continues to pull once kube-proxy knows its mirror.
  */
 const patienceMillis = 30_000
-/** How long before its manifest is stored a pull may have asked for it. */
+/** A pull may have asked for its manifest this long before the manifest is stored. */
 const leadMillis = 30_000
-/** How long after the mirror is ready a Service may still lead pulls to the one before. */
+/** A Service may send pulls to the previous mirror this long after this one is ready. */
 const settlingMillis = 15_000
-/** How many pulls in a row without a request count, where one may be led elsewhere. */
+/** Pulls in a row without a request that are evidence, if a pull may have been sent elsewhere. */
 const enough = 3
 const maxWaiting = 64
 const look = "1 second"
@@ -79,7 +80,7 @@ export const make = Effect.fnUntraced(function*(
     const isSettled = !hasPredecessor || pull.fetchedAt > readyAt + settlingMillis
     if (inARow < (isSettled && askedAt === -Infinity ? 1 : enough)) return
     const known = yield* faults.known
-    // The cause has been logged.
+    // The reason has been logged.
     if (unused.some((reason) => known.has(reason))) return
     yield* faults.raise(
       "NotAsked",
