@@ -16,7 +16,7 @@ import * as Machine from "./Machine.ts"
 import * as Programs from "./Programs.ts"
 import * as Upstream from "./Upstream.ts"
 
-/** Numbers of the machines; nodes have the numbers behind the last one. */
+/** Numbers of the machines; nodes have numbers after the last one. */
 const numbersOf = { outside: 1, controlPlane: 10, upstream: 20, nodes: 30 }
 
 export interface NodeOptions {
@@ -36,14 +36,14 @@ export interface Node extends Machine.Machine {
   readonly nodeName: string
 }
 
-/** Something did not come about in time; `last` is what was seen at the end. */
+/** A condition did not come true in time; `last` is the last failure. */
 export class GaveUp extends Data.TaggedError("GaveUp")<{ readonly what: string; readonly last: string }> {
   override get message() {
     return `gave up waiting: ${this.what}; ${this.last}`
   }
 }
 
-/** Does `effect` until it succeeds, at most so long. */
+/** Repeats `effect` until it succeeds; fails with `GaveUp` after `within`. */
 export const eventually = <A, E extends { readonly message: string }, R>(
   what: string,
   within: Duration.Input,
@@ -59,7 +59,7 @@ export const eventually = <A, E extends { readonly message: string }, R>(
     )
   })
 
-/** What the API server's own policy lacks, and the cluster's DNS, which is a process of the control plane. */
+/** Objects that the API server does not make itself: kube-proxy's role, and the DNS service, a process of the control plane. */
 const initialObjects = ({ dns, family }: Addresses, controlPlaneAddress: string) => [
   {
     apiVersion: "rbac.authorization.k8s.io/v1",
@@ -88,9 +88,8 @@ const initialObjects = ({ dns, family }: Addresses, controlPlaneAddress: string)
 ]
 
 export interface ClusterOptions {
-  /** Of its machines, pods and services. */
   readonly addresses: Addresses
-  /** What the registry gives one connection at most. */
+  /** The most that the registry sends over one connection. */
   readonly upstreamBytesPerSecond: number
 }
 
@@ -102,7 +101,7 @@ export const start = Effect.fnUntraced(function*({ addresses, upstreamBytesPerSe
   const containerds = yield* Programs.provide
   const directory = yield* Effect.acquireRelease(
     Effect.promise(() => mkdtemp(join(tmpdir(), "cluster-"))),
-    // A node that was ended may still let go of a mount.
+    // A node that was killed may still be releasing a mount.
     (directory) => Effect.promise(() => rm(directory, { recursive: true, force: true, maxRetries: 5 }))
   )
   const pki = join(directory, "pki")
@@ -148,7 +147,7 @@ export const start = Effect.fnUntraced(function*({ addresses, upstreamBytesPerSe
 
   const program = (name: "kubectl" | "helm") => (args: ReadonlyArray<string>, input?: string) =>
     Command.run(join(Programs.directories.bin, name), args, {
-      // The logs of hooks go there.
+      // helm writes the logs of hooks there.
       withErrors: name === "helm",
       environment: { KUBECONFIG: admin, HELM_CACHE_HOME: join(directory, "helm"), HOME: directory },
       ...(input === undefined ? {} : { input })
@@ -203,9 +202,9 @@ export const start = Effect.fnUntraced(function*({ addresses, upstreamBytesPerSe
         KUBELET_FLAGS: kubeletFlags.join(" ")
       }
     })
-    // It leads nowhere, but addresses of services need a route before kube-proxy's rules turn them into others.
+    // The route leads nowhere: addresses of services need one until kube-proxy's rules replace them.
     yield* machine.ip("route", "add", addresses.anywhere, "via", controlPlaneAddress)
-    // What a network plugin's daemon would do: the way to each node's pods.
+    // The daemon of a network plugin would add the routes to each node's pods.
     for (const other of machines) {
       yield* other.ip("route", "add", addresses.podsOf(number), "via", address)
       const otherNumber = numbers.get(other.name)
@@ -220,7 +219,7 @@ export const start = Effect.fnUntraced(function*({ addresses, upstreamBytesPerSe
       ...machine,
       containerd: options.containerd,
       nodeName,
-      // All disks are in memory: what nobody looks at any more makes room.
+      // All disks are in memory: a dead node makes room.
       kill: Effect.andThen(
         machine.kill,
         Effect.promise(() => rm(join(directory, options.name, "containerd"), { recursive: true, force: true }))
@@ -244,7 +243,7 @@ export const start = Effect.fnUntraced(function*({ addresses, upstreamBytesPerSe
         "2 minutes",
         kubectl(["wait", "--for=condition=Ready", `node/${nodeName}`, "--timeout=1s"])
       ),
-    /** Ends the cluster's DNS for as long as the scope is open. */
+    /** Stops the cluster's DNS while the scope is open. */
     withoutDns: Effect.acquireRelease(
       Effect.promise(() => writeFile(noDns, "")).pipe(
         Effect.andThen(Effect.ignore(controlPlane.run("pkill", "-x", "coredns")))

@@ -1,4 +1,4 @@
-/** docker-registry with an image in it, behind a proxy that counts what is asked of it and can be switched off. */
+/** A real registry (docker-registry), behind a proxy that records requests and can be switched off. */
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as Reference from "@spegel-ts/oci/Reference"
 import { Effect, Result, Schedule } from "effect"
@@ -22,7 +22,7 @@ const repository = "team/app"
 let started = 0
 const nextAddress = () => `127.0.0.${100 + started++ % 100}`
 
-/** Pushes one object as it is (distribution specification, "Pushing"); other clients compress layers on the way. */
+/** Pushes one object unchanged (distribution specification, "Pushing"); other clients compress layers on the way. */
 const upload = async (
   repository: string,
   kind: string,
@@ -43,7 +43,7 @@ const upload = async (
   return put(location.href, "application/octet-stream")
 }
 
-/** Starts a registry without content. */
+/** Starts an empty registry. */
 export const start = Effect.gen(function*() {
   const directory = yield* temporary
   const address = nextAddress()
@@ -60,7 +60,7 @@ export const start = Effect.gen(function*() {
     Effect.retry({ schedule: Schedule.spaced("50 millis"), times: 200 })
   )
 
-  // A request reads `GET /v2/... bytes=1024-`; the range is empty where the whole object is asked for.
+  // A request is noted as `GET /v2/... bytes=1024-`, with an empty range if it has none.
   const state = { down: false, blobBytes: 0, requests: [] as Array<string> }
   const proxy = createServer((incoming, outgoing) => {
     if (state.down) return incoming.socket.destroy()
@@ -74,13 +74,13 @@ export const start = Effect.gen(function*() {
       }
     )
     forwarded.on("error", () => outgoing.destroy())
-    // containerd leaves early where it fetches a layer in parts.
+    // containerd closes connections early when it fetches a layer in parts.
     outgoing.on("close", () => forwarded.destroy())
     incoming.pipe(forwarded)
   })
   const host = `${address}:${yield* LocalServer.listen(proxy, address)}`
 
-  /** Takes over an image from the layout that it was written to. */
+  /** Pushes an image from the layout that it was written to. */
   const publish = Effect.fnUntraced(
     function*(writer: OciLayoutWriter.OciLayoutWriter, image: RandomImage.RandomImage, tag: string) {
       for (const { descriptor: { digest, mediaType }, kind } of image.objects.toReversed()) {
@@ -96,9 +96,9 @@ export const start = Effect.gen(function*() {
     repository: { registry: host, repository },
     state,
     publish,
-    /** Forgets all images. */
+    /** Removes all images. */
     clear: Effect.promise(() => rm(join(directory, "data"), { recursive: true, force: true })),
-    /** Pushes an image of noise, which shares layers with others of the same seed only; gives its full name. */
+    /** Makes and pushes an image of noise; images share layers only if their seeds are the same. Gives its full name, too. */
     push: Effect.fnUntraced(
       function*(image: {
         readonly tag: string

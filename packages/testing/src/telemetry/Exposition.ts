@@ -1,4 +1,4 @@
-/** What a mirror that has just started tells at `/metrics`, and how to read that format. */
+/** The metrics of a mirror that has just started, and their text format. */
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import { Effect, Schedule } from "effect"
 import * as RandomImage from "../content/RandomImage.ts"
