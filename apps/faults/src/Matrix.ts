@@ -47,8 +47,11 @@ const pauseBeforeRetry = "1 second"
 /** Pulls have a limit of their own: a cell that takes longer hangs elsewhere. */
 const cellLimit = "10 minutes"
 
-/** The mirror may still take another peer than the faulty one, as where a lookup finds the good one first. */
-const maxTries = 24
+/** How often a cell is run until its fault is met. A lookup may find the good peer so much earlier that it alone is asked. */
+const maxTries = 8
+
+/** How often the good peer is tried until it serves again after a freeze. */
+const maxTrials = 24
 
 /**
  * Has the good peer serve an image, after which the mirror no longer holds against it that it was frozen in the cell before.
@@ -67,7 +70,7 @@ const trustGood = Effect.fnUntraced(function*(lane: Lane.Lane) {
 
 const attempt = Effect.fnUntraced(function*(lane: Lane.Lane, cell: Cell) {
   if (cell.fault === "restart beside a freeze") {
-    const trusted = yield* Effect.repeat(trustGood(lane), { until: (trusted) => trusted, times: maxTries })
+    const trusted = yield* Effect.repeat(trustGood(lane), { until: (trusted) => trusted, times: maxTrials })
     if (!trusted) return yield* Effect.die(new Error("the good peer does not serve any more"))
   }
   const image = yield* lane.image()

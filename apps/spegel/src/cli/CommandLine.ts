@@ -9,6 +9,7 @@ import { dataDir, dataDirSettings } from "../commands/dataDir.ts"
 import { probe, probeSettings } from "../commands/probe.ts"
 import { registry } from "../commands/registry.ts"
 import { version as versionCommand, versionSettings } from "../commands/version.ts"
+import * as FlagHints from "../settings/FlagHints.ts"
 import { registrySettings } from "../settings/RegistrySettings.ts"
 import { version } from "../Version.ts"
 import * as GoArguments from "./GoArguments.ts"
@@ -113,7 +114,7 @@ export const runCommand = <Name extends string, Input, E extends { readonly _tag
     Effect.tapCause((cause) =>
       Cause.hasInterruptsOnly(cause) ? Effect.void : Option.match(Cause.findErrorOption(cause), {
         onNone: () => complain(`unexpected failure: ${Cause.pretty(cause)}`),
-        onSome: (error) => error._tag === "ShowHelp" ? Effect.void : complain(error.message)
+        onSome: (error) => error._tag === "ShowHelp" ? Effect.void : complain(FlagHints.withFlags(error))
       })
     ),
     Effect.provide(Layer.mergeAll(

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { environmentName } from "@spegel-ts/spegel/cli/Setting"
+import * as FlagHints from "@spegel-ts/spegel/settings/FlagHints"
 import { version } from "@spegel-ts/spegel/Version"
 import * as InProcess from "@spegel-ts/testing/node/InProcess"
 import { temporary } from "@spegel-ts/testing/node/Upstream"
@@ -170,6 +171,14 @@ describe("spegel", () => {
         "--record-refresh: must be shorter than --record-ttl"
       )
     }))
+
+  it("names the flags behind the errors of libraries, which know none", () => {
+    const error = { _tag: "NoUsableAddress", message: "this node has no address" }
+    assert.strictEqual(FlagHints.withFlags(error), "this node has no address (check --router-addr and --peer-cidrs)")
+    for (const other of [{ ...error, _tag: "Other" }, { ...error, message: "check --router-addr" }]) {
+      assert.strictEqual(FlagHints.withFlags(other), other.message)
+    }
+  })
 
   it.effect("says which settings of configuration do not fit, and touches nothing", () =>
     Effect.gen(function*() {
