@@ -10,7 +10,7 @@ import * as Lookup from "@spegel-ts/testing/node/Lookup"
 import { Console, Effect, type Schema } from "effect"
 import { Command, Flag } from "effect/cli"
 import { join } from "node:path"
-import * as ContainerdNode from "./ContainerdNode.ts"
+import * as ContainerdNodes from "./ContainerdNodes.ts"
 import * as DemoCluster from "./DemoCluster.ts"
 import * as DemoReport from "./DemoReport.ts"
 import * as NodeFacts from "./NodeFacts.ts"
@@ -85,12 +85,13 @@ const pullEmbedded = Effect.fnUntraced(function*(
 
 /** containerd does not report its requests: the mirror's log of pulls has those it answered, and upstream answered the rest. */
 const pullWithContainerd = Effect.fnUntraced(function*(
+  daemons: ContainerdNodes.ContainerdNodes,
   node: DemoCluster.DemoNode,
   image: RandomImage.RandomImage,
   upstream: string
 ) {
   showBar(`${node.name}  containerd is pulling`)
-  yield* ContainerdNode.pull(node, upstream, Reference.print(image.reference))
+  yield* daemons.pull(node, upstream, Reference.print(image.reference))
   endBar()
   const peers = yield* NodeFacts.addressesOfPeers(node.metrics)
   const pulls = yield* NodeFacts.pulls(node.metrics)
@@ -112,7 +113,8 @@ type DemoOptions = Command.Command.Config.Infer<typeof flags>
 
 const run = Effect.fnUntraced(function*(options: DemoOptions) {
   yield* HangUp.interrupts
-  if (options.containerd) yield* ContainerdNode.check
+  if (options.containerd) yield* ContainerdNodes.check
+  const daemons = ContainerdNodes.make()
   const directory = yield* DemoCluster.directory
   const layout = join(directory, "upstream")
   yield* Console.log(`Starting an upstream registry and ${options.nodes} nodes ...`)
@@ -127,16 +129,19 @@ const run = Effect.fnUntraced(function*(options: DemoOptions) {
   const nodes = yield* DemoCluster.startNodes({
     count: options.nodes,
     directory,
-    storeOf: (node) => options.containerd ? ContainerdNode.start(node) : Effect.orDie(DemoCluster.layoutStore(node))
+    storeOf: (node) => options.containerd ? daemons.storeOf(node) : Effect.orDie(DemoCluster.layoutStore(node))
   })
 
   yield* Console.log(`Pulling ${Reference.print(image.reference)} on one node after the other\n`)
-  const pull = options.containerd ? pullWithContainerd : pullEmbedded
+  const pull = (node: DemoCluster.DemoNode) =>
+    options.containerd
+      ? pullWithContainerd(daemons, node, image, upstream.url)
+      : pullEmbedded(node, image, upstream.url)
   const rows: Array<DemoReport.ReportRow> = []
   let millis = 0
   for (const [index, node] of nodes.entries()) {
     const started = performance.now()
-    const pulled = yield* pull(node, image, upstream.url)
+    const pulled = yield* pull(node)
     millis += performance.now() - started
     rows.push(...pulled)
     yield* Console.log(

@@ -118,7 +118,7 @@ export const many = <A>(options: {
         Flag.mapEffect(Effect.fnUntraced(function*(given) {
           const texts = "texts" in given ? given.texts : yield* Effect.fromOption(CommaList.parse(given.text)).pipe(
             Effect.mapError(() =>
-              wrong(given, "expected values separated by commas, each whole one in double quotes or none")
+              wrong(given, "expected values separated by commas; double quotes go around a whole value")
             )
           )
           const values = texts.map((text) => text.trim()).filter((text) => text !== "")

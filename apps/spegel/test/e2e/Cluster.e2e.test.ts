@@ -24,7 +24,7 @@ const cluster = Effect.fnUntraced(function*(count: number) {
   return { upstream, nodes, first, second, third }
 })
 
-/** What a node's mirror left to upstream, and why. */
+/** The requests that a node's mirror left to upstream, with the reasons. */
 const unservedBy = (node: Node.Node) =>
   Effect.promise(async () => {
     const pulls = (await (await fetch(`${node.metrics}/debug/pulls`)).json()) as ReadonlyArray<PullEvent>

@@ -17,7 +17,7 @@ const mebibyte = 1024 * 1024
 
 export type Place = "first KiB" | "middle" | "last KiB"
 
-/** What else happens: the first pull ends in another way, or two run at once. */
+/** Other events: the first pull ends in another way, or two run at once. */
 export type Disturbance = "none" | "in parts" | "two pulls" | "client killed" | "containerd killed"
 
 export interface Variant {
@@ -124,7 +124,7 @@ const pullOf = (node: Node.Node, { client, disturbance }: Variant, name: string)
     : Effect.asVoid(one)
 }
 
-/** A pull that does not come to its end. */
+/** Starts a pull and ends it early, if the variant says so. */
 const disturbed = Effect.fnUntraced(function*(node: Node.Node, variant: Variant, name: string) {
   if (variant.disturbance !== "client killed" && variant.disturbance !== "containerd killed") return
   const pulling = yield* Effect.forkScoped(Effect.exit(pullOf(node, variant, name)))

@@ -71,7 +71,7 @@ const pullFromDyingPeer = Effect.fnUntraced(function*(kind: LogSink.Kind) {
   yield* node.fetch(Reference.name(reference))
   const millis = performance.now() - begun
 
-  // That it was as it was meant to be: a part from the peer, the rest from upstream.
+  // The test has to mean something: a part came from the peer, the rest from upstream.
   assert.isAbove((yield* peer.counts).faulty, 0)
   const pulls = yield* Effect.promise(async () => await (await fetch(`${node.metrics}/debug/pulls`)).json())
   const layer = objects.at(-1)?.digest
@@ -79,7 +79,7 @@ const pullFromDyingPeer = Effect.fnUntraced(function*(kind: LogSink.Kind) {
   assert.isAbove(served.reduce((sum, { bytes }) => sum + bytes, 0), 0)
   assert.isBelow(upstream.state.blobBytes, layerSize)
   assert.isAbove(upstream.state.blobBytes, 0)
-  // What was pulled is advertised: the tracker lives.
+  // The tracker lives: it advertises the image.
   yield* metric(node, `spegel_advertised_image_tags{registry="${upstream.host}"}`).pipe(
     Effect.repeat({ schedule: Schedule.spaced("50 millis"), until: (tags) => tags === 1 })
   )
