@@ -22,6 +22,8 @@ import { join } from "node:path"
 const self = { id: "self", addresses: ["10.0.0.1"], registryPort: 5000 }
 const inotifyLimit = () => Number(readFileSync("/proc/sys/fs/inotify/max_queued_events", "utf8"))
 
+const until = (condition: () => boolean) => Effect.repeat(Effect.sleep("5 millis"), { until: condition })
+
 const start = Effect.gen(function*() {
   const root = yield* Effect.acquireRelease(
     Effect.sync(() => mkdtempSync(join(tmpdir(), "bursts-"))),
@@ -53,13 +55,13 @@ const start = Effect.gen(function*() {
     )
   )
   yield* Effect.forkScoped(Context.get(tracker, StateTracker).run)
-  yield* Effect.repeat(Effect.sleep("5 millis"), { until: () => listings > 0 })
+  yield* until(() => listings > 0)
   const advertised = () =>
     new Set([...network.providers].flatMap(([key, providers]) => providers.has(self.id) ? [key as string] : []))
   const held = () => new Set(readdirSync(blobs).map((name) => `sha256:${name}`))
   /** Waits until what is advertised is what is held. */
   const untilEqual = Effect.gen(function*() {
-    for (let look = 0; look < 400; look++) {
+    for (let look = 0; look < 2000; look++) {
       const [now, wanted] = [advertised(), held()]
       if (now.size === wanted.size && [...now].every((key) => wanted.has(key))) return
       yield* Effect.sleep("50 millis")
@@ -87,12 +89,13 @@ describe("StateTracker over files", () => {
         for (let at = 0; at < count; at++) add(at)
         yield* untilEqual
         assert.strictEqual(held().size, count)
-        assert.isAbove(losses(), 0)
+        // The listing at the start may have found them before the loss was noticed.
+        yield* until(() => losses() > 0)
         const before = losses()
         for (let at = 0; at < count - 10; at++) remove(at)
         yield* untilEqual
         assert.strictEqual(held().size, 10)
-        assert.isAbove(losses(), before)
+        yield* until(() => losses() > before)
       }),
     120_000
   )
@@ -102,9 +105,11 @@ describe("StateTracker over files", () => {
     () =>
       Effect.gen(function*() {
         const { add, listings, losses, remove, untilEqual } = yield* start
-        for (let at = 0; at < 5000; at++) add(at)
+        for (let at = 0; at < 5000; at++) {
+          add(at)
+          if (at % 100 === 99) yield* Effect.sleep("5 millis")
+        }
         yield* untilEqual
-        const [lost, listed] = [losses(), listings()]
         for (let at = 0; at < 3000; at += 100) {
           for (let next = at; next < at + 100; next++) {
             remove(next)
@@ -114,7 +119,8 @@ describe("StateTracker over files", () => {
           yield* Effect.sleep("5 millis")
         }
         yield* untilEqual
-        assert.deepStrictEqual([losses(), listings()], [lost, listed])
+        // The listing is the one at the start.
+        assert.deepStrictEqual([losses(), listings()], [0, 1])
       }),
     120_000
   )

@@ -1,0 +1,49 @@
+import { assert, describe, it } from "@effect/vitest"
+import { existsSync, globSync, readFileSync } from "node:fs"
+import { dirname, join } from "node:path"
+import { fileURLToPath } from "node:url"
+
+const repository = fileURLToPath(new URL("../../..", import.meta.url))
+const pages = globSync(["*.md", ".github/*.md", "{docs,packages,apps,examples,charts}/**/*.md"], {
+  cwd: repository,
+  exclude: (path) => /(?:^|\/)(?:node_modules|dist|bundle)(?:\/|$)/.test(path)
+})
+const read = (page: string) => readFileSync(join(repository, page), "utf8")
+const withoutCode = (text: string) => text.replaceAll(/^```[^]*?^```/gm, "")
+
+/** The anchors that GitHub gives the headings of a page. */
+const anchorsOf = (text: string) =>
+  new Set(
+    [...withoutCode(text).matchAll(/^#+ (.+)$/gm)].map(([, heading = ""]) =>
+      heading.replaceAll(/\[([^\]]+)\]\([^)]+\)/g, "$1").toLowerCase().replaceAll(/[^\w\- ]/g, "").replaceAll(" ", "-")
+    )
+  )
+
+describe("documentation", () => {
+  it("has its main pages", () => {
+    for (const page of ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "docs/README.md"]) {
+      assert.include(pages, page)
+    }
+  })
+
+  for (const page of pages) {
+    it(`${page} links to what is there`, () => {
+      const dead: Array<string> = []
+      for (const [, target = ""] of withoutCode(read(page)).matchAll(/\]\(([^)\s]+)\)/g)) {
+        if (/^[a-z]+:/.test(target)) continue
+        const [path = "", anchor] = target.split("#")
+        const file = path === "" ? page : join(dirname(page), path)
+        const isThere = existsSync(join(repository, file)) &&
+          (anchor === undefined || anchorsOf(read(file)).has(anchor))
+        if (!isThere) dead.push(target)
+      }
+      assert.deepStrictEqual(dead, [])
+    })
+
+    it(`${page} names files of the repository that are there`, () => {
+      const named = [...read(page).matchAll(/`((?:packages|apps|examples|charts|docs|systemd)\/[\w./-]+)`/g)]
+        .map(([, path = ""]) => path)
+      assert.deepStrictEqual(named.filter((path) => !existsSync(join(repository, path))), [])
+    })
+  }
+})
