@@ -3,6 +3,7 @@ import { Console, Effect } from "effect"
 import type * as Lane from "./Lane.ts"
 import { median } from "./Report.ts"
 
+/** The result: medians over pairs of pulls. */
 export interface EmptyMirror {
   readonly name: string
   readonly pairs: number
@@ -19,6 +20,7 @@ export const maxAddedSeconds = 0.1
 
 const layerSizes = Array.from({ length: 4 }, () => 64 * 1024 * 1024)
 
+/** Whether the mirror costs little enough: less than 5 % and 100 ms. */
 export const isMet = ({ addedSeconds, ratio }: EmptyMirror): boolean =>
   ratio <= maxRatio && addedSeconds <= maxAddedSeconds
 

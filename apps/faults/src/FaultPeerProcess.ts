@@ -15,12 +15,14 @@ export interface Others {
   readonly clockFile: string
 }
 
+/** Messages to the process of a peer; each is answered by a `Reply` with its id. */
 export type Command =
   | { readonly _tag: "Start"; readonly options: Omit<FaultPeerOptions, "happenings">; readonly others: Others }
   | { readonly _tag: "AwaitProviders"; readonly providers: number }
   | { readonly _tag: "Counts" }
   | { readonly _tag: "Stop" }
 
+/** The answer to a command: its result, or why it failed. */
 export type Reply =
   | { readonly id: number; readonly result: unknown }
   | { readonly id: number; readonly failure: string }

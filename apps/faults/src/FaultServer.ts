@@ -10,12 +10,14 @@ export interface ServedObject {
   readonly bytes: Uint8Array
 }
 
+/** A fault, and the requests that meet it. */
 export interface Misbehaviour {
   readonly fault: Fault
   /** The requests that meet the fault; all others are answered correctly. */
   readonly kind: RequestKind
 }
 
+/** Totals since the start. */
 export interface Counts {
   readonly requests: number
   /** Requests that met the fault, or that can no longer be made because of it. */
@@ -81,6 +83,7 @@ interface Script {
   readonly end: (socket: Socket) => void
 }
 
+/** A server of one image; `start` before use, and `stop` it at the end. */
 export class FaultServer {
   readonly #options: FaultServerOptions
   readonly #server: Server

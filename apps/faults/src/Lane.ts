@@ -36,6 +36,7 @@ export interface LaneOptions {
   readonly client: Client
 }
 
+/** An image of the upstream registry. */
 export interface Image extends RandomImage.RandomImage {
   /** With registry and tag. */
   readonly name: string
@@ -44,6 +45,7 @@ export interface Image extends RandomImage.RandomImage {
   readonly seed: number
 }
 
+/** The outcome of a pull of containerd. */
 export interface Pull {
   readonly seconds: number
   /** The error of containerd; undefined after success. */
@@ -294,6 +296,7 @@ const pulling = ({ client, configPath, containerd, node, upstream }: Members) =>
   }
 }
 
+/** Starts a cluster, which ends with the scope. Fails if one of its members does not become ready. */
 export const start = Effect.fnUntraced(function*(options: LaneOptions) {
   const members = yield* startMembers(options)
   const { faultPeer, good, node, upstream } = members

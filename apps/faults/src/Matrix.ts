@@ -7,6 +7,7 @@ import * as SettableClock from "./SettableClock.ts"
 /** The other holders of the image: upstream alone, or a good peer too. */
 export type Company = "upstream" | "good peer"
 
+/** One run of a pull: a fault, the request that meets it, and the company. */
 export interface Cell {
   readonly fault: Fault
   readonly kind: RequestKind

@@ -35,6 +35,7 @@ export interface Part {
   readonly cells: ReadonlyArray<Cell>
 }
 
+/** Text filters for cells; empty for all. */
 export interface Filter {
   /** Only faults whose name contains this text. */
   readonly fault: string
@@ -59,6 +60,7 @@ const cellsOf = (flavour: Flavour, company: Company, filter: Filter): ReadonlyAr
 const isQuick = ({ client, company, flavour }: Part): boolean =>
   flavour.version === "2.1" && (client === "CRI" || (company === "upstream" && !flavour.inParts))
 
+/** The parts of a run; parts without cells are left out. */
 export const make = (options: {
   readonly versions: ReadonlyArray<Version>
   readonly clients: ReadonlyArray<Client>

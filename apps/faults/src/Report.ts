@@ -4,21 +4,25 @@ import { faults, requestKinds } from "./Fault.ts"
 import { type CellResult, type Company, maxAddedSeconds } from "./Matrix.ts"
 import { companies, type Part } from "./Plan.ts"
 
+/** A part with its results. */
 export interface PartResult extends Omit<Part, "cells"> {
   /** Durations of pulls without a mirror, which are made between the others. */
   readonly plainSeconds: ReadonlyArray<number>
   readonly cells: ReadonlyArray<CellResult>
 }
 
+/** The middle value; 0 if there are none. */
 export const median = (values: ReadonlyArray<number>): number =>
   values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0
 
+/** How much longer the cell took than a plain pull of the same part. */
 export const addedSeconds = (part: PartResult, cell: CellResult): number => cell.seconds - median(part.plainSeconds)
 
 /** The pull succeeded, but too late. */
 export const isLate = (part: PartResult, cell: CellResult): boolean =>
   cell.succeeded && addedSeconds(part, cell) > maxAddedSeconds
 
+/** The pull succeeded in time. */
 export const isMet = (part: PartResult, cell: CellResult): boolean => cell.succeeded && !isLate(part, cell)
 
 const columnOf = ({ client, flavour }: PartResult) => `${flavour.name} ${client}`
@@ -88,6 +92,7 @@ export const tables = (parts: ReadonlyArray<PartResult>): string =>
   companies.filter((company) => parts.some((part) => part.company === company)).map((company) => table(company, parts))
     .join("\n")
 
+/** The cost of empty mirrors, as Markdown. */
 export const emptyMirrorTable = (results: ReadonlyArray<EmptyMirror>): string =>
   [
     "### The mirror has nothing",

@@ -32,6 +32,7 @@ const fault = (reason: Reason) =>
     attributes: { reason }
   })
 
+/** The known reasons, kept in one place for the log, the metric and the debug page. */
 export class ContainerdFaults extends Context.Service<ContainerdFaults, {
   /** A reason holds. Logs the message at WARN, unless the reason is known. */
   readonly raise: (reason: Reason, message: string) => Effect.Effect<void>

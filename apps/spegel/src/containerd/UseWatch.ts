@@ -48,6 +48,7 @@ const enough = 3
 const maxWaiting = 64
 const look = "1 second"
 
+/** Makes a watch; `run` has to run for it to notice anything. */
 export const make = Effect.fnUntraced(function*(
   { configPath, faults, filter, hasPredecessor, ready, requests }: UseWatchOptions
 ) {
@@ -84,9 +85,9 @@ export const make = Effect.fnUntraced(function*(
     if (unused.some((reason) => known.has(reason))) return
     yield* faults.raise(
       "NotAsked",
-      `containerd does not use this mirror: it pulled ${Reference.print(pull.reference)} without asking it: ` +
-        `set config_path in containerd's configuration to ${configPath}, and to no second directory beside it, restart ` +
-        "containerd, and check that the mirror's address in hosts.toml there can be reached from the node"
+      `containerd does not use this mirror: it pulled ${Reference.print(pull.reference)} without asking it. ` +
+        `To mend that, set config_path in containerd's configuration to ${configPath}, with no second directory, restart ` +
+        "containerd, and check that the node can reach the mirror's address in the hosts.toml files there"
     )
   })
 
@@ -98,9 +99,9 @@ export const make = Effect.fnUntraced(function*(
           ? faults.clear(["LayersDiscarded"], "containerd keeps layers: this node can give them to peers")
           : faults.raise(
             "LayersDiscarded",
-            `containerd discards layers once they are unpacked, as those of ${Reference.print(pull.reference)}: ` +
-              "this node cannot give them to peers: set discard_unpacked_layers = false and config_path to one directory in " +
-              "containerd's configuration, and restart containerd"
+            `containerd discards layers once they are unpacked, such as those of ${Reference.print(pull.reference)}: ` +
+              "this node cannot give them to peers. To keep them, set discard_unpacked_layers = false, and config_path to " +
+              "one directory, in containerd's configuration, and restart containerd"
           )
       }
       if (pull.fetchedAt < readyAt) return

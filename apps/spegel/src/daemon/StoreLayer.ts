@@ -11,6 +11,7 @@ export type StoreSettings = ContainerdSettings | {
   readonly create: boolean
 }
 
+/** A containerd: its socket, the namespace of its images, and the directory of their blobs. */
 export interface ContainerdSettings {
   readonly _tag: "Containerd"
   readonly socket: string
@@ -25,6 +26,7 @@ const containerdStore = Effect.fnUntraced(function*({ contentPath, namespace, so
   return ContainerdStore.layer({ contentPath }).pipe(Layer.provide(ContainerdClient.layer({ socket, namespace })))
 })
 
+/** The store as a layer. Fails if containerd or the layout cannot be used. */
 export const layer = (store: StoreSettings) => {
   if (store._tag === "Containerd") return Layer.unwrap(containerdStore(store))
   return store.create

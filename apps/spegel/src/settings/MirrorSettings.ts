@@ -82,6 +82,7 @@ export const mirrorSettings = {
 
 export type MirrorSettings = Values<typeof mirrorSettings>
 
+/** The settings of the registry; `recordTtl` is how long records of peers are believed. */
 export const mirrorOptions = (settings: MirrorSettings, recordTtl: Duration.Duration): MirrorOptions => ({
   resolveTimeout: settings.mirrorResolveTimeout,
   resolveRetries: settings.mirrorResolveRetries,
@@ -96,6 +97,7 @@ export const mirrorOptions = (settings: MirrorSettings, recordTtl: Duration.Dura
   recordTtl
 })
 
+/** The settings of connections to peers. */
 export const transportOptions = (settings: MirrorSettings): TransportOptions => ({
   stallTimeout: settings.mirrorStallTimeout,
   minPeerSpeed: settings.mirrorMinSpeed

@@ -39,6 +39,7 @@ export interface ContainerdOptions {
   readonly settings?: string
 }
 
+/** Starts a daemon and waits until it answers; fails with `CommandFailed` after 20 seconds. */
 export const start = Effect.fnUntraced(function*(options?: ContainerdOptions) {
   const directory = yield* Effect.acquireRelease(
     Effect.promise(() => mkdtemp(join(tmpdir(), "containerd-"))),

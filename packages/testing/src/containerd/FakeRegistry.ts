@@ -74,6 +74,7 @@ export interface FakeRegistryOptions {
   readonly address?: string
 }
 
+/** Starts a registry, which ends with the scope; `requests` has all requests as `METHOD path`. */
 export const start = Effect.fnUntraced(function*(options?: FakeRegistryOptions) {
   const address = options?.address ?? "127.0.0.1"
   const objects = new Map<string, Buffer>([[layerDigest, layer]])

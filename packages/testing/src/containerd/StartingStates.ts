@@ -253,6 +253,7 @@ export const texts: ReadonlyArray<StartingState> = HostsTexts.texts.map(({ isMir
     write(certs(directory, withPort(registry), "hosts.toml"), make(upstream))
 }))
 
+/** All states: of the file system, and of texts. */
 export const states: ReadonlyArray<StartingState> = [...shapes, ...texts]
 
 /** Everything below a directory: kind, permissions, owner and content of each entry. */

@@ -23,6 +23,7 @@ export class PullFailed extends Data.TaggedError("PullFailed")<{
 /** The host that served an object. */
 export type Host = "mirror" | "upstream"
 
+/** An object of the image that was pulled; `millis` is how long it took. */
 export interface PulledObject {
   readonly kind: string
   readonly descriptor: Descriptor
@@ -33,6 +34,7 @@ export interface PulledObject {
   readonly millis: number
 }
 
+/** Bytes of an object that have been written, and its size. */
 export interface Progress {
   readonly kind: string
   readonly written: number

@@ -2,6 +2,7 @@
 import * as CommandLine from "@spegel-ts/spegel/cli/CommandLine"
 import { Console, Effect, Exit, Layer, Logger, References } from "effect"
 
+/** A command line that has ended. */
 export interface Finished {
   readonly succeeded: boolean
   readonly stdout: string

@@ -5,6 +5,7 @@ import { closeSync, constants, openSync } from "node:fs"
 import { join } from "node:path"
 import { temporary } from "./Upstream.ts"
 
+/** A pipe that is read, one that never is, one whose reader is gone, and a full device. */
 export const kinds = ["read", "never read", "reader gone", "device full"] as const
 
 export type Kind = typeof kinds[number]

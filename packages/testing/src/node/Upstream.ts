@@ -11,6 +11,7 @@ import { freePort } from "../network/FreePort.ts"
 import * as LocalServer from "../network/LocalServer.ts"
 import * as Subprocess from "../process/Subprocess.ts"
 
+/** A temporary directory, removed when the scope closes. */
 export const temporary = Effect.acquireRelease(
   Effect.promise(() => mkdtemp(join(tmpdir(), "spegel-e2e-"))),
   (directory) => Effect.promise(() => rm(directory, { recursive: true, force: true, maxRetries: 5 }))

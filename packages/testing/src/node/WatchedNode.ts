@@ -12,6 +12,7 @@ export interface WatchedNodeOptions
   readonly version: ContainerdPackages.Version
 }
 
+/** Starts a node with this version of containerd, and a registry that has any image. */
 export const start = Effect.fnUntraced(function*({ version, ...options }: WatchedNodeOptions) {
   const upstream = yield* FakeRegistry.start({ address: "127.0.0.100" })
   const programs = yield* Effect.orDie(ContainerdPackages.fetch(version))
@@ -56,6 +57,7 @@ export const start = Effect.fnUntraced(function*({ version, ...options }: Watche
 
 export type WatchedNode = Effect.Success<ReturnType<typeof start>>
 
+/** Repeats `check` until it does not throw; fails with its text after so many seconds. */
 export const eventually = (seconds: number, check: () => void) =>
   Effect.try({ try: check, catch: String }).pipe(
     Effect.retry({ schedule: Schedule.spaced("250 millis"), times: seconds * 4 })
