@@ -8,7 +8,6 @@ import { mkdtemp, rm } from "node:fs/promises"
 import { arch, tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
-import * as Documents from "./Documents.ts"
 import * as ImageDefinition from "./ImageDefinition.ts"
 import * as OciArchive from "./OciArchive.ts"
 import * as RootFilesystem from "./RootFilesystem.ts"
@@ -68,7 +67,11 @@ const docs = Command.make(
       Flag.withDefault(false)
     )
   },
-  ({ check }) => Documents.updateAll({ root: repository, check })
+  Effect.fnUntraced(function*({ check }) {
+    // Images are built without what it needs.
+    const Documents = yield* Effect.promise(() => import("./Documents.ts"))
+    yield* Documents.updateAll({ root: repository, check })
+  })
 ).pipe(Command.withDescription("Write the tables of flags, metrics and chart values into the documents"))
 
 const release = Command.make("release").pipe(
