@@ -11,7 +11,7 @@ const port = 25_901
 /** A member that lives as long as the scope. */
 const member = Effect.fnUntraced(function*(host: string, peers: ReadonlyArray<string>) {
   const bootstrap = yield* Effect.fromResult(Bootstrap.fromStatic(peers))
-  const layer = Libp2p.layer({ host: Option.some(host), port, dataDir: Option.none(), registryPort: 5000 }).pipe(
+  const layer = Libp2p.layer({ host: Option.some(host), port, dataDir: Option.none(), servicePort: 5000 }).pipe(
     Layer.provide(Bootstrap.layer(bootstrap))
   )
   const context = yield* Layer.build(Layer.fresh(layer))

@@ -46,7 +46,7 @@ export const start = Effect.fnUntraced(function*(options: FaultPeerOptions) {
         host: Option.some(host),
         port: options.routerPort,
         dataDir: Option.none(),
-        registryPort: options.registryPort
+        servicePort: options.registryPort
       }).pipe(Layer.provide(Bootstrap.layer(Result.getOrThrow(Bootstrap.fromStatic(options.bootstrap)))))
     ),
     scope

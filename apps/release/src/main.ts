@@ -1,4 +1,4 @@
-/** Makes what a release consists of: `npm run image`, `npm run docs`. */
+/** Makes what a release consists of: `npm run image`, `npm run pack-packages`, `npm run docs`. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { version } from "@spegel-ts/spegel/Version"
@@ -6,10 +6,11 @@ import { Console, Effect } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { mkdtemp, rm } from "node:fs/promises"
 import { arch, tmpdir } from "node:os"
-import { join } from "node:path"
+import { join, resolve } from "node:path"
 import { fileURLToPath } from "node:url"
 import * as ImageDefinition from "./ImageDefinition.ts"
 import * as OciArchive from "./OciArchive.ts"
+import * as PackageTarballs from "./PackageTarballs.ts"
 import * as RootFilesystem from "./RootFilesystem.ts"
 
 const repository = fileURLToPath(new URL("../../..", import.meta.url))
@@ -74,9 +75,18 @@ const docs = Command.make(
   })
 ).pipe(Command.withDescription("Write the tables of flags, metrics and chart values into the documents"))
 
+const packPackages = Command.make(
+  "pack-packages",
+  { directory: Argument.String("directory").pipe(Argument.withDescription("Directory to write the tarballs into")) },
+  Effect.fnUntraced(function*({ directory }) {
+    const tarballs = yield* PackageTarballs.pack(repository, resolve(directory))
+    yield* Console.log(tarballs.join("\n"))
+  })
+).pipe(Command.withDescription("Pack the npm packages as they are published; they have to be compiled"))
+
 const release = Command.make("release").pipe(
-  Command.withDescription("What users install and read: the image, the chart, tables in documents"),
-  Command.withSubcommands([image, root, docs])
+  Command.withDescription("What users install and read: the image, the npm packages, tables in documents"),
+  Command.withSubcommands([image, root, docs, packPackages])
 )
 
 Command.run(release, { version }).pipe(Effect.provide(NodeServices.layer), NodeRuntime.runMain)

@@ -201,7 +201,7 @@ export const attempt = (
         kind: "client",
         attributes: {
           "server.address": peer.addresses[0] ?? "",
-          "server.port": peer.registryPort,
+          "server.port": peer.servicePort,
           "spegel.peer.id": peer.id,
           "spegel.start": entry.start,
           "spegel.hedge": entry.hedge

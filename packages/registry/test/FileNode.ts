@@ -7,7 +7,7 @@ import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Router } from "@spegel-ts/router/Router"
 import type { DataPlane } from "@spegel-ts/transfer/DataPlane"
-import * as PeerTransport from "@spegel-ts/transfer/PeerTransport"
+import { PeerTransport } from "@spegel-ts/transfer/PeerTransport"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Context, Duration, Effect, Layer, Option } from "effect"
 import { createHash, randomBytes } from "node:crypto"
@@ -45,7 +45,7 @@ export const start = Effect.fnUntraced(function*(
     id: `file-node-${address}`,
     addresses: [address],
     // Known once it listens.
-    get registryPort() {
+    get servicePort() {
       return port
     }
   }
@@ -80,7 +80,7 @@ export const start = Effect.fnUntraced(function*(
     port,
     blobs,
     self,
-    transport: Context.get(context, PeerTransport.PeerTransport),
+    transport: Context.get(context, PeerTransport),
     ledger: Context.get(context, PullLog.PullLog),
     /** Bodies that move now. */
     bodies: Effect.map(Context.get(context, Transfer).usage, ({ bodies }) => bodies)

@@ -7,7 +7,7 @@ import * as PullLog from "@spegel-ts/registry/PullLog"
 import { defaults, isProbe, Registry, type RegistryOptions } from "@spegel-ts/registry/Registry"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Router } from "@spegel-ts/router/Router"
-import * as PeerTransport from "@spegel-ts/transfer/PeerTransport"
+import { PeerTransport } from "@spegel-ts/transfer/PeerTransport"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Context, Duration, Effect, Layer, Option, Random, Stream } from "effect"
 
@@ -29,7 +29,7 @@ export const startNode = Effect.fnUntraced(function*(
     id: `node-${address}`,
     addresses: [address],
     // Known once it listens.
-    get registryPort() {
+    get servicePort() {
       return port
     }
   }

@@ -33,7 +33,7 @@ export interface Libp2pOptions {
   readonly host: Option.Option<string>
   readonly port: number
   /** Port of this node's registry; its peers are taken to use the same. */
-  readonly registryPort: number
+  readonly servicePort: number
   /** How long a record lives that a peer of our kind sent. Default 10 minutes. */
   readonly recordTtl?: Duration.Duration
   /** How often own records are handed out again. Default 9 minutes. */
@@ -88,7 +88,7 @@ export const layerWithoutIdentity = (
       const kademlia = new Kademlia({
         self: { id: host.peerId.toString(), idBytes },
         addresses: announced,
-        registryPort: options.registryPort,
+        servicePort: options.servicePort,
         environment: environmentOf(believed, guard),
         transport,
         ttlMillis: Duration.toMillis(options.recordTtl ?? defaultRecordTtl),
@@ -170,11 +170,11 @@ export const layerWithoutIdentity = (
         )
         return [...new Set(ips)]
       }
-      const toPeer = ({ addresses, id, registryPort }: Provider): Option.Option<Peer> => {
+      const toPeer = ({ addresses, id, servicePort }: Provider): Option.Option<Peer> => {
         const ips = ipsOf(addresses, believed)
         return ips.length === 0
           ? Option.none()
-          : Option.some({ id, addresses: ips, registryPort: registryPort ?? options.registryPort })
+          : Option.some({ id, addresses: ips, servicePort: servicePort ?? options.servicePort })
       }
 
       const clock = yield* Clock.Clock
@@ -228,7 +228,7 @@ export const layerWithoutIdentity = (
         self: Effect.sync(() => ({
           id: host.peerId.toString(),
           addresses: ipsOf(announced(), { loopback }),
-          registryPort: options.registryPort
+          servicePort: options.servicePort
         }))
       })
     })

@@ -5,7 +5,7 @@ export interface Peer {
   /** IP literals (no brackets, no ports), the one to try first in front. At least one. */
   readonly addresses: ReadonlyArray<string>
   /** The TCP port on which the peer's registry listens. */
-  readonly registryPort: number
+  readonly servicePort: number
 }
 
 /** What is known of a member of the network, for debug pages and metrics. */

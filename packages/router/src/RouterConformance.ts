@@ -69,7 +69,7 @@ export const routerConformance = (
         yield* eventually(b, key, [a])
         const [peer] = yield* find(b, key)
         const self = yield* a.self
-        assert.strictEqual(peer?.registryPort, self.registryPort)
+        assert.strictEqual(peer?.servicePort, self.servicePort)
         assert.isTrue(peer?.addresses.every((address) => self.addresses.includes(address)))
         assert.isNotEmpty(peer?.addresses)
       }))

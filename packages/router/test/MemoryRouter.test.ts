@@ -10,7 +10,7 @@ routerConformance(
     const start = (id: string, address: string) =>
       Effect.map(
         Layer.build(
-          Layer.fresh(MemoryRouter.layer({ network, self: { id, addresses: [address], registryPort: 5000 } }))
+          Layer.fresh(MemoryRouter.layer({ network, self: { id, addresses: [address], servicePort: 5000 } }))
         ),
         (context) => Context.get(context, Router)
       )

@@ -21,7 +21,7 @@ export const startRouter = (
       Libp2p.layer({
         host: Option.fromUndefinedOr(host),
         port,
-        registryPort: 5000,
+        servicePort: 5000,
         dataDir: Option.fromUndefinedOr(options?.dataDir),
         ...(options?.owner === undefined ? {} : { owner: options.owner }),
         ...(options?.joinGrace === undefined ? {} : { joinGrace: options.joinGrace })

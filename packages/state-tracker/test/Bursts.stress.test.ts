@@ -19,7 +19,7 @@ import {
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 
-const self = { id: "self", addresses: ["10.0.0.1"], registryPort: 5000 }
+const self = { id: "self", addresses: ["10.0.0.1"], servicePort: 5000 }
 const inotifyLimit = () => Number(readFileSync("/proc/sys/fs/inotify/max_queued_events", "utf8"))
 
 const until = (condition: () => boolean) => Effect.repeat(Effect.sleep("5 millis"), { until: condition })

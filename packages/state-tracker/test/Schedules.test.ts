@@ -169,7 +169,7 @@ const makeRouter = ({ chance }: Random, seen: Seen) => {
     ready: Effect.sync(() => !state.away),
     standing: Effect.succeed(Standing.Joined({ peers: 1 })),
     peers: Effect.succeed([]),
-    self: Effect.succeed({ id: "self", addresses: [], registryPort: 5000 })
+    self: Effect.succeed({ id: "self", addresses: [], servicePort: 5000 })
   })
   const steps = [
     () => {

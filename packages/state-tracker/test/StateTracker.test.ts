@@ -25,7 +25,7 @@ const recorder = () => {
     away: false,
     bugs: 0
   }
-  const self = { id: "self", addresses: ["10.0.0.1"], registryPort: 5000 }
+  const self = { id: "self", addresses: ["10.0.0.1"], servicePort: 5000 }
   const layer = Layer.succeed(Router, {
     advertise: (keys) =>
       Effect.suspend(() => {

@@ -53,7 +53,7 @@ const startOurs = async ({ address, bootstrap, dataDir, port, refreshMillis }: N
   const layer = Libp2p.layer({
     host: Option.some(address),
     port,
-    registryPort: 5000,
+    servicePort: 5000,
     dataDir: Option.map(Option.fromUndefinedOr(dataDir), (dataDir) => join(dataDir, address)),
     ...(refreshMillis === undefined ? {} : { refreshInterval: Duration.millis(refreshMillis) })
   }).pipe(

@@ -17,7 +17,7 @@ import * as BuildInfo from "@spegel-ts/telemetry/BuildInfo"
 import { MetricsEndpoint } from "@spegel-ts/telemetry/MetricsEndpoint"
 import * as Tracing from "@spegel-ts/telemetry/Tracing"
 import type { DataPlaneChoice } from "@spegel-ts/transfer/DataPlane"
-import * as PeerTransport from "@spegel-ts/transfer/PeerTransport"
+import { PeerTransport } from "@spegel-ts/transfer/PeerTransport"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Duration, Effect, Layer, Option } from "effect"
 import type { BlockList } from "node:net"
@@ -78,7 +78,7 @@ export interface DaemonSettings extends MirrorSettings {
 const routerLayer = (settings: DaemonSettings) =>
   Libp2p.layerWithoutIdentity({
     ...settings.routerAddr,
-    registryPort: settings.registryAddr.port,
+    servicePort: settings.registryAddr.port,
     peerCidrs: settings.peerCidrs,
     recordTtl: settings.recordTtl,
     refreshInterval: settings.recordRefresh

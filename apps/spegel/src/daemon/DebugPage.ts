@@ -77,7 +77,7 @@ export const render = (facts: DebugFacts): string => {
 ${faults.map((fault) => `<p class="no">${escape(fault)}</p>`).join("")}
 <p><code>${escape(self.id)}</code> at ${
     escape(self.addresses.join(", ") || "no announced address")
-  }, registry port ${self.registryPort}</p>
+  }, registry port ${self.servicePort}</p>
 <p>Data plane: ${escape(plane.name)}${plane.reason === undefined ? "" : `, since ${escape(plane.reason)}`}</p>
 <h2>Advertised</h2><p>${snapshot.digests} digests</p>
 ${table(["Registry", "Images", "Tags"], advertised, "This node holds no named images.")}

@@ -98,7 +98,7 @@ describe("what a node says of itself", () => {
         version: "1",
         standing,
         faults: ["containerd <does> not"],
-        self: { id: "12D3Koo", addresses: ["10.0.0.1"], registryPort: 5000 },
+        self: { id: "12D3Koo", addresses: ["10.0.0.1"], servicePort: 5000 },
         peers: [],
         snapshot: { tags: new Map(), images: new Map(), digests: 0 },
         pulls: []

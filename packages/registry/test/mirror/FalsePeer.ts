@@ -74,7 +74,7 @@ export const startFalsePeer = Effect.fnUntraced(function*(
   network.members.set(id, {
     id,
     addresses: [address],
-    registryPort: typeof bound === "object" && bound !== null ? bound.port : 0
+    servicePort: typeof bound === "object" && bound !== null ? bound.port : 0
   })
   for (const name of names) {
     const key = ContentKey.make(name)

@@ -2,9 +2,8 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as LargeBody from "@spegel-ts/registry/internal/mirror/LargeBody"
 import * as Connections from "@spegel-ts/transfer/internal/conformance/Connections"
-import type { ByteSink } from "@spegel-ts/transfer/internal/peer/Exchange"
 import { PeerDisconnected } from "@spegel-ts/transfer/PeerError"
-import type { PeerResponse } from "@spegel-ts/transfer/PeerTransport"
+import type { ByteSink, PeerResponse } from "@spegel-ts/transfer/PeerTransport"
 import { Progress } from "@spegel-ts/transfer/Progress"
 import { Effect, Fiber } from "effect"
 import { createHash, randomBytes } from "node:crypto"
@@ -17,7 +16,7 @@ const expected = {
 }
 
 /** An answer with these bytes, the first of them elsewhere and the others where the sink wants them; then it breaks, or not. */
-const answerOf = (bytes: Buffer, breaks = false): PeerResponse => {
+const answerOf = (bytes: Buffer, breaks = false): Pick<PeerResponse, "move" | "relay"> => {
   const relay = (sink: ByteSink) =>
     Effect.gen(function*() {
       for (let at = 0; at < bytes.length;) {
@@ -33,14 +32,7 @@ const answerOf = (bytes: Buffer, breaks = false): PeerResponse => {
       }
       if (breaks) return yield* new PeerDisconnected({ peer: "a", reason: "broke off" })
     })
-  return {
-    status: 200,
-    headers: new Map(),
-    contentLength: bytes.length,
-    address: "127.0.0.2",
-    relay,
-    move: () => Effect.die("not asked for")
-  }
+  return { relay, move: () => Effect.die("not asked for") }
 }
 
 const setup = Effect.gen(function*() {

@@ -402,11 +402,11 @@ describe("Mirror", () => {
         "127.0.0.5",
         (socket, asked) => socket.write(honest(small, asked))
       )
-      const { registryPort = 0 } = network.members.get(elsewhere.id) ?? {}
+      const { servicePort = 0 } = network.members.get(elsewhere.id) ?? {}
       const redirecting = yield* startFalsePeer(
         network,
         "127.0.0.4",
-        (socket) => socket.write(response(307, "", `location: http://127.0.0.5:${registryPort}/`)),
+        (socket) => socket.write(response(307, "", `location: http://127.0.0.5:${servicePort}/`)),
         smallDigest
       )
       const { url } = yield* startNode(network, "127.0.0.3")

@@ -4,7 +4,7 @@ import { PeerMemory } from "@spegel-ts/registry/internal/mirror/PeerMemory"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { PeerDisconnected, PeerRefused, PeerStalled, PeerUnreachable } from "@spegel-ts/transfer/PeerError"
 
-const peer = (id: string): Peer => ({ id, addresses: [id], registryPort: 1 })
+const peer = (id: string): Peer => ({ id, addresses: [id], servicePort: 1 })
 const [a, b] = [peer("a"), peer("b")] as const
 const content = Digest.ofBytes(new Uint8Array())
 const unreachable = new PeerUnreachable({ peer: "a", reason: "refused" })

@@ -9,7 +9,7 @@ import { PeerDisconnected, PeerRefused, PeerStalled, PeerUnreachable } from "@sp
 import { Clock, Duration, Effect, Fiber, Random, Schedule, Stream } from "effect"
 import { TestClock } from "effect/testing"
 
-const peer = (id: string): Peer => ({ id, addresses: [id], registryPort: 1 })
+const peer = (id: string): Peer => ({ id, addresses: [id], servicePort: 1 })
 const [a, b] = [peer("a"), peer("b")] as const
 const content = Digest.ofBytes(new Uint8Array())
 const unreachable = new PeerUnreachable({ peer: "a", reason: "refused" })

@@ -4,7 +4,7 @@ import { PeerSpeeds } from "@spegel-ts/registry/internal/mirror/PeerSpeeds"
 import type { Peer } from "@spegel-ts/router/Peer"
 
 const mebibyte = 1024 * 1024
-const peer = (id: string): Peer => ({ id, addresses: [id], registryPort: 1 })
+const peer = (id: string): Peer => ({ id, addresses: [id], servicePort: 1 })
 const [a, b, c, slow] = [peer("a"), peer("b"), peer("c"), peer("slow")] as const
 
 describe("PeerSpeeds", () => {

@@ -63,7 +63,7 @@ const startPeer = Effect.fnUntraced(function*(
   const id = `peer-${address}`
   const { port } = server.address() as AddressInfo
   // Nobody listens on the first.
-  network.members.set(id, { id, addresses: ["127.0.0.49", address], registryPort: port })
+  network.members.set(id, { id, addresses: ["127.0.0.49", address], servicePort: port })
   for (const key of [digest, largeDigest].map(ContentKey.make)) {
     network.providers.set(key, new Set([...(network.providers.get(key) ?? []), id]))
   }

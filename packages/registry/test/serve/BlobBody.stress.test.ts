@@ -78,7 +78,7 @@ for (const plane of ["zero-copy", "portable"] as const) {
         for (const [index, address] of ["127.0.0.23", "127.0.0.24"].entries()) {
           const id = `proxy-${index}`
           yield* startProxy(address, holder.port, holder, () => 1 + below(20 * mib))
-          network.members.set(id, { id, addresses: [address], registryPort: holder.port })
+          network.members.set(id, { id, addresses: [address], servicePort: holder.port })
           for (const providers of network.providers.values()) providers.add(id)
         }
         const pull = Effect.fnUntraced(function*(node: typeof mirror, leaves: boolean) {
@@ -123,7 +123,7 @@ for (const plane of ["zero-copy", "portable"] as const) {
         const holder = yield* FileNode.start(network, "127.0.0.25", [96 * mib], { plane })
         const mirror = yield* FileNode.start(network, "127.0.0.26", [], { plane })
         const { sent } = yield* startProxy("127.0.0.27", holder.port, holder, () => Infinity)
-        network.members.set("slow", { id: "slow", addresses: ["127.0.0.27"], registryPort: holder.port })
+        network.members.set("slow", { id: "slow", addresses: ["127.0.0.27"], servicePort: holder.port })
         for (const providers of network.providers.values()) {
           providers.clear()
           providers.add("slow")

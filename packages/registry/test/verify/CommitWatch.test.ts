@@ -18,7 +18,7 @@ const right = Buffer.alloc(1000, "right")
 const wrong = Buffer.alloc(1000, "wrong")
 const digest = Digest.ofBytes(right)
 const size = right.length
-const peer = (name: string) => ({ id: name, addresses: ["10.0.0.1"], registryPort: 5000 })
+const peer = (name: string) => ({ id: name, addresses: ["10.0.0.1"], servicePort: 5000 })
 const [a, b] = [peer("a"), peer("b")] as const
 
 /** A download of containerd, as the test moves it. */

@@ -16,7 +16,7 @@ const digest = Digest.ofBytes(right)
 /** A node that holds one blob, which is read from the disk as `disk` has it. */
 const setUp = Effect.gen(function*() {
   const network = MemoryRouter.network()
-  const self = { id: "self", addresses: ["127.0.0.1"], registryPort: 1 }
+  const self = { id: "self", addresses: ["127.0.0.1"], servicePort: 1 }
   const disk = { bytes: right, reads: 0 }
   const layer = Layer.mergeAll(
     MemoryRouter.layer({ network, self }),

@@ -391,7 +391,7 @@ describe("Kademlia", { timeout: 60_000 }, () => {
     const kademlia = new Kademlia({
       self: { id: "self", idBytes: Buffer.from("self") },
       addresses: () => [],
-      registryPort: 5000,
+      servicePort: 5000,
       environment,
       transport: {
         request: () => Promise.reject(new Error("nobody")),

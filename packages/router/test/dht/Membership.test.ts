@@ -13,7 +13,7 @@ const withMember = (roundTrip: number) => {
   const state = { now: 1000, answersIn: Infinity }
   const membership = new Membership({
     self: { id: "self", idBytes: bytes("self") },
-    registryPort: 5000,
+    servicePort: 5000,
     refreshMillis: 540_000,
     after: () => {},
     onNewcomer: () => {},

@@ -85,7 +85,7 @@ export class Network {
     const kademlia = new Kademlia({
       self: { id: name, idBytes },
       addresses: () => [address],
-      registryPort: 5000,
+      servicePort: 5000,
       environment: {
         now: () => this.now,
         uptime: () => this.now + this.#suspended,

@@ -27,7 +27,7 @@ const maxLatencyMillis = 2
 /** TCP and the handshake of noise. */
 const connectMillis = 8
 const lossShare = 0.001
-const registryPort = 5000
+const servicePort = 5000
 const ttlMillis = 600_000
 const refreshMillis = 540_000
 
@@ -64,7 +64,7 @@ export class SimulatedNetwork {
       kademlia: new Kademlia({
         self: { id, idBytes },
         addresses: () => [address],
-        registryPort,
+        servicePort,
         environment: {
           now: () => this.#clock.now,
           uptime: () => this.#clock.now,
@@ -106,7 +106,7 @@ export class SimulatedNetwork {
         const heard = kademlia.members.heard(record, this.#clock.now)
         if (heard === undefined) continue
         heard.member.ours = true
-        heard.member.registryPort = registryPort
+        heard.member.servicePort = servicePort
       }
     }
   }

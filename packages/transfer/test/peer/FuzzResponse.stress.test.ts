@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { random } from "@spegel-ts/testing/SeededRandom"
-import { type ByteSink, Exchange } from "@spegel-ts/transfer/internal/peer/Exchange"
-import * as PeerTransport from "@spegel-ts/transfer/PeerTransport"
+import { Exchange } from "@spegel-ts/transfer/internal/peer/Exchange"
+import { type ByteSink, PeerTransport } from "@spegel-ts/transfer/PeerTransport"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Context, Duration, Effect, Layer, Result } from "effect"
 import { readdirSync } from "node:fs"
@@ -190,7 +190,7 @@ describe("responses of peers", { timeout: 300_000 }, () => {
               Layer.provide(Transfer.layerPortable)
             )
           ),
-          PeerTransport.PeerTransport
+          PeerTransport
         )
         const ask = Effect.scoped(Effect.flatMap(
           transport.request({ method: "GET", url: "/", headers: {}, addresses: ["127.0.0.2"], port }),

@@ -2,11 +2,11 @@ import { assert, describe, it } from "@effect/vitest"
 import type { DataPlane } from "@spegel-ts/transfer/DataPlane"
 import * as Connections from "@spegel-ts/transfer/internal/conformance/Connections"
 import { inOrder } from "@spegel-ts/transfer/internal/peer/ConnectionPool"
-import type { ByteSink } from "@spegel-ts/transfer/internal/peer/Exchange"
-import * as PeerTransport from "@spegel-ts/transfer/PeerTransport"
+
+import { type ByteSink, PeerTransport, type TransportOptions } from "@spegel-ts/transfer/PeerTransport"
 import { Progress } from "@spegel-ts/transfer/Progress"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
-import { Context, Duration, Effect, Exit, Fiber, Layer, Result, Scope } from "effect"
+import { Context, Duration, Effect, Exit, Fiber, Layer, Result, Scope, Stream } from "effect"
 import { randomBytes } from "node:crypto"
 import { createServer, type Server, type Socket } from "node:net"
 import { eventually } from "../../../registry/test/Waiting.ts"
@@ -44,7 +44,7 @@ const serve = (address: string, answer: (socket: Socket, connection: number, req
   )
 
 const transport = (
-  options?: Partial<PeerTransport.TransportOptions> & { readonly plane?: DataPlane["name"] }
+  options?: Partial<TransportOptions> & { readonly plane?: DataPlane["name"] }
 ) =>
   Effect.map(
     Layer.build(Layer.fresh(
@@ -52,7 +52,7 @@ const transport = (
         Layer.provide(Transfer.layer({ plane: options?.plane ?? "portable" }))
       )
     )),
-    (context) => Context.get(context, PeerTransport.PeerTransport)
+    (context) => Context.get(context, PeerTransport)
   )
 
 const collect = () => {
@@ -67,7 +67,7 @@ const collect = () => {
 }
 
 const get = (
-  peers: typeof PeerTransport.PeerTransport.Service,
+  peers: typeof PeerTransport.Service,
   port: number,
   addresses: ReadonlyArray<string> = ["127.0.0.2"]
 ) =>
@@ -283,9 +283,94 @@ describe("PeerTransport", () => {
       assert.strictEqual((yield* peers.connections).idle, 1)
     }))
 
+  describe("as a stream", () => {
+    const request = (peers: typeof PeerTransport.Service, port: number) =>
+      peers.request({ method: "GET", url: "/", headers: {}, addresses: ["127.0.0.2"], port })
+
+    it.live("gives every byte once, of bodies of any size, and uses the connection again", () =>
+      Effect.gen(function*() {
+        for (const size of [0, 1, 100_000, 3_000_000]) {
+          const body = randomBytes(size)
+          const { accepted, port } = yield* serve("127.0.0.2", (socket) => socket.write(ok(body)))
+          const peers = yield* transport()
+          for (let turn = 0; turn < 3; turn++) {
+            const chunks = yield* Effect.scoped(
+              Effect.flatMap(request(peers, port), ({ body }) => Stream.runCollect(body))
+            )
+            assert.isTrue(Buffer.concat(chunks).equals(body))
+            assert.isTrue(chunks.every(({ length }) => length > 0 && length <= 64 * 1024))
+          }
+          assert.strictEqual(accepted(), 1)
+          assert.deepStrictEqual(yield* peers.connections, { open: 1, idle: 1 })
+        }
+      }))
+
+    it.live("reads one chunk ahead of a slow reader, who is not taken for a slow peer", () =>
+      Effect.gen(function*() {
+        const body = randomBytes(20_000_000)
+        let sent = (): number => 0
+        const { port } = yield* serve("127.0.0.2", (socket) => {
+          sent = () => body.length - socket.writableLength
+          socket.write(ok(body))
+        })
+        const peers = yield* transport()
+        yield* Effect.scoped(Effect.gen(function*() {
+          const response = yield* request(peers, port)
+          // Longer than a peer may be silent.
+          yield* Stream.runForEach(Stream.take(response.body, 3), () => Effect.sleep("400 millis"))
+          assert.isBelow(sent(), body.length)
+        }))
+        // The body was not read to its end.
+        assert.deepStrictEqual(yield* peers.connections, { open: 0, idle: 0 })
+      }))
+
+    it.live("fails with what the peer did, after the bytes that it sent", () =>
+      Effect.gen(function*() {
+        const body = randomBytes(1_000_000)
+        const part = ok(body).subarray(0, 500_000)
+        for (
+          const [tag, answer] of [
+            ["PeerDisconnected", (socket: Socket) => socket.end(part)],
+            ["PeerStalled", (socket: Socket) => socket.write(part)]
+          ] as const
+        ) {
+          const { port } = yield* serve("127.0.0.2", answer)
+          const peers = yield* transport()
+          const chunks: Array<Uint8Array> = []
+          const error = yield* request(peers, port).pipe(
+            Effect.flatMap((response) =>
+              Stream.runForEach(response.body, (chunk) => Effect.sync(() => chunks.push(chunk)))
+            ),
+            Effect.scoped,
+            Effect.flip
+          )
+          assert.strictEqual(error._tag, tag)
+          const got = Buffer.concat(chunks)
+          assert.isAbove(got.length, 490_000)
+          assert.isTrue(got.equals(body.subarray(0, got.length)))
+        }
+      }))
+
+    it.live("leaves a peer that is slower than others", () =>
+      Effect.gen(function*() {
+        const { port } = yield* serve("127.0.0.2", (socket) => {
+          socket.write("HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n")
+          const timer = setInterval(() => socket.write("a few"), 20)
+          socket.on("close", () => clearInterval(timer))
+        })
+        const peers = yield* transport({ stallTimeout: Duration.seconds(10) })
+        const error = yield* request(peers, port).pipe(
+          Effect.flatMap((response) => Stream.runDrain(response.bodyComparedBy(() => 1_000_000))),
+          Effect.scoped,
+          Effect.flip
+        )
+        assert.deepInclude(error, { _tag: "PeerSlow", othersBytesPerSecond: 1_000_000 })
+      }))
+  })
+
   for (const plane of ["zero-copy", "portable"] as const) {
     describe(`to a client (${plane})`, () => {
-      const moving = Effect.fnUntraced(function*(peers: typeof PeerTransport.PeerTransport.Service, port: number) {
+      const moving = Effect.fnUntraced(function*(peers: typeof PeerTransport.Service, port: number) {
         const { far, near } = yield* Connections.client
         const chunks: Array<Buffer> = []
         far.on("data", (chunk) => chunks.push(chunk)).resume()

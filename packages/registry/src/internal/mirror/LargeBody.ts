@@ -6,8 +6,7 @@
 import * as Digest from "@spegel-ts/oci/Digest"
 import type { BodyInterrupted } from "@spegel-ts/transfer/BodyInterrupted"
 import { ClientSink } from "@spegel-ts/transfer/ClientSink"
-import type { ByteSink } from "@spegel-ts/transfer/internal/peer/Exchange"
-import type { Comparison, PeerResponse, TransportError } from "@spegel-ts/transfer/PeerTransport"
+import type { ByteSink, Comparison, PeerResponse, TransportError } from "@spegel-ts/transfer/PeerTransport"
 import { Deferred, Effect } from "effect"
 import { createHash } from "node:crypto"
 import type { Recipient } from "../serve/BlobBody.ts"
@@ -24,7 +23,7 @@ export interface LargeBody {
   readonly offset: () => number
   /** Takes the rest of the body, or what a peer gives of it, from an answer that begins at `offset`. */
   readonly take: (
-    response: PeerResponse,
+    response: Pick<PeerResponse, "move" | "relay">,
     compare: Comparison
   ) => Effect.Effect<void, TransportError | BodyInterrupted>
   /** Completes once the whole has turned out to be wrong; never otherwise. */

@@ -4,8 +4,7 @@
  */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import type * as ByteRange from "@spegel-ts/oci/ByteRange"
-import type { ByteSink } from "@spegel-ts/transfer/internal/peer/Exchange"
-import type { Comparison } from "@spegel-ts/transfer/PeerTransport"
+import type { ByteSink, Comparison } from "@spegel-ts/transfer/PeerTransport"
 import { Clock, Duration, Effect, type Scope } from "effect"
 import type { PeerError } from "../../MirrorError.ts"
 import type { Offer } from "./PeerAnswer.ts"

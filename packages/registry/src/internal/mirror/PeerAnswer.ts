@@ -4,7 +4,6 @@ import * as Digest from "@spegel-ts/oci/Digest"
 import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import type { Peer } from "@spegel-ts/router/Peer"
-import { parseContentRange } from "@spegel-ts/transfer/internal/peer/ResponseHead"
 import { PeerRefused, PeerStalled } from "@spegel-ts/transfer/PeerError"
 import { type PeerResponse, PeerTransport } from "@spegel-ts/transfer/PeerTransport"
 import { Duration, Effect, Option, Result, type Scope } from "effect"
@@ -29,8 +28,8 @@ export interface Offer {
 }
 
 /** A peer as errors and logs name it. */
-export const nameOf = ({ addresses: [address = ""], registryPort }: Peer): string =>
-  isIPv6(address) ? `[${address}]:${registryPort}` : `${address}:${registryPort}`
+export const nameOf = ({ addresses: [address = ""], servicePort }: Peer): string =>
+  isIPv6(address) ? `[${address}]:${servicePort}` : `${address}:${servicePort}`
 
 export const isWhole = ({ range, size }: Offer): boolean => range.start === 0 && range.end === size
 
@@ -77,7 +76,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
       ...printed,
       headers: { ...printed.headers, ...(yield* PullSpans.asking(printed)) },
       addresses: peer.addresses,
-      port: peer.registryPort,
+      port: peer.servicePort,
       patienceMillis: patienceMillis === undefined ? undefined : maxPatienceMillis
     }).pipe(Effect.timeoutOrElse({
       duration: firstByteMillis,
@@ -115,7 +114,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
 
   /** Tells a peer that its bytes were wrong, so that it looks at what it holds. */
   const complain = Effect.fnUntraced(
-    function*(request: ContentRequest, { addresses, registryPort }: Peer) {
+    function*(request: ContentRequest, { addresses, servicePort }: Peer) {
       const { headers, ...printed } = DistributionRequest.print({
         ...request,
         method: "HEAD",
@@ -126,7 +125,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
         ...printed,
         headers: { ...headers, [SelfCheck.suspectHeader]: "true" },
         addresses,
-        port: registryPort
+        port: servicePort
       })
     },
     Effect.scoped,
@@ -139,9 +138,8 @@ export const make = Effect.fnUntraced(function*(options: { readonly firstByteTim
 
 /** The part that a 206 answer has, where it is the one asked for. */
 const partOf = (response: PeerResponse, asked: string): Pick<Offer, "size" | "range"> | undefined => {
-  const sent = parseContentRange(response.headers.get("content-range"))
-  if (Result.isFailure(sent)) return undefined
-  const { end, size, start } = sent.success
+  if (response.contentRange === undefined) return undefined
+  const { end, size, start } = response.contentRange
   const expected = ByteRange.parse(asked, size)
   return Result.isSuccess(expected) &&
       Option.exists(expected.success, (range) => range.start === start && range.end === end + 1)

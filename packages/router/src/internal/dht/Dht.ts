@@ -18,7 +18,7 @@ export interface KademliaOptions {
   readonly self: { readonly id: string; readonly idBytes: Uint8Array }
   /** Multiaddrs that this node announces now. */
   readonly addresses: () => ReadonlyArray<Uint8Array>
-  readonly registryPort: number
+  readonly servicePort: number
   readonly environment: Environment
   readonly transport: Transport
   /** How long a record lives that a peer of our kind sent; others send theirs less often. */
@@ -42,7 +42,7 @@ export interface Provider {
   readonly id: string
   readonly addresses: ReadonlyArray<Uint8Array>
   /** The port of its registry, where it has told. */
-  readonly registryPort: number | undefined
+  readonly servicePort: number | undefined
 }
 
 /** What the node keeps and has done so far. */
@@ -228,7 +228,7 @@ export class Kademlia {
     const found = (id: string, addresses: ReadonlyArray<Uint8Array>) => {
       if (!wanted || seen.has(id)) return
       seen.add(id)
-      wanted = onFound({ id, addresses, registryPort: this.members.get(id)?.registryPort })
+      wanted = onFound({ id, addresses, servicePort: this.members.get(id)?.servicePort })
     }
     const local = this.#localProviders(key)
     for (const { addresses, id } of local) found(id, addresses)

@@ -1,22 +1,9 @@
 /** One request and its response on a connection, moved by what the connection reads. */
 import { Result } from "effect"
 import { PeerDisconnected, PeerRefused } from "../../PeerError.ts"
+import type { ByteSink } from "../../PeerTransport.ts"
 import type { Progress } from "../../Progress.ts"
 import * as ResponseHead from "./ResponseHead.ts"
-
-/** Where bytes go. */
-export interface ByteSink {
-  /**
-   * Where the next bytes are to be read to: asked for after each chunk, and written to once the chunk was taken. A sink
-   * that does not say gets small chunks in memory of their own.
-   */
-  readonly space?: () => Buffer
-  /**
-   * Takes a chunk, of its own space or not. True: the next may come. False: it may once `resume` was called; no other
-   * chunk comes before.
-   */
-  readonly write: (chunk: Buffer, resume: () => void) => boolean
-}
 
 export type ExchangeError = PeerDisconnected | PeerRefused
 

@@ -43,7 +43,7 @@ export interface Member {
   roundTrip: number | undefined
   /** Speaks our own protocol. */
   ours: boolean
-  registryPort: number | undefined
+  servicePort: number | undefined
   agent: string | undefined
 }
 
@@ -253,7 +253,7 @@ export class Members {
       resting: false,
       roundTrip: undefined,
       ours: before?.ours ?? false,
-      registryPort: before?.registryPort,
+      servicePort: before?.servicePort,
       agent: before?.agent
     }
   }

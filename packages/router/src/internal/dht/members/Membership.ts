@@ -19,7 +19,7 @@ import { everybodyUpTo, Region } from "./Neighbourhood.ts"
 
 export interface MembershipOptions {
   readonly self: { readonly id: string; readonly idBytes: Uint8Array }
-  readonly registryPort: number
+  readonly servicePort: number
   readonly environment: Environment
   readonly transport: Transport
   /** When own records are sent again. */
@@ -179,7 +179,7 @@ export class Membership {
 
   #hello(peers: ReadonlyArray<Member>): Message {
     const key = Buffer.alloc(8)
-    key.writeUInt16BE(this.#options.registryPort)
+    key.writeUInt16BE(this.#options.servicePort)
     key.writeInt32BE(this.#fingerprint, 2)
     key.writeUInt16BE(this.members.size, 6)
     return message(NoteType.hello, key, peers.map(toWire))
@@ -218,7 +218,7 @@ export class Membership {
     if (member === undefined || key.length !== 8) return
     const view = Buffer.from(key.buffer, key.byteOffset, key.length)
     member.ours = true
-    member.registryPort = view.readUInt16BE()
+    member.servicePort = view.readUInt16BE()
     const theirs = view.readInt32BE(2)
     this.told(closer, from)
     // News is no question: two nodes that differ would answer each other for ever.

@@ -1,27 +1,27 @@
 /**
- * Looks after the source of a body while it is moved: it fails when the source is silent or slow and the client waits for it,
- * and is meant to race `move`. Time in which the source waits for the client counts for nothing.
+ * Watches the source of a body and fails when it is silent or slow while the client waits for it; meant to race the move.
+ * Time in which the source waits for the client does not count.
  */
 import { Effect } from "effect"
-import type { Progress } from "./Progress.ts"
+import type { Progress } from "../../Progress.ts"
 
-/** Limits of a source. The caller makes the errors, since it knows the name of the source. */
+/** Limits of a source. The caller makes the errors, because it knows the source's name. */
 export interface SourceLimits<E> {
-  /** Longest silence. */
+  /** The longest silence allowed, in milliseconds. */
   readonly stallMillis: number
   readonly stalled: (waitedMillis: number) => E
-  /** Speeds that are judged, each over a time of its own. */
+  /** Speeds to judge, each over a window of its own. */
   readonly paces: ReadonlyArray<Pace<E>>
 }
 
 export interface Pace<E> {
-  /** A speed is told each time that the client has waited for so long. */
+  /** A speed is judged each time the client has waited this long, in milliseconds. */
   readonly windowMillis: number
-  /** Why a speed in bytes per second is too little; undefined where it is not. */
+  /** Why this speed in bytes per second is too low; undefined if it is not. */
   readonly judge: (bytesPerSecond: number) => E | undefined
 }
 
-/** Times between two looks: a part of the longest silence, and no less than costs nothing. */
+/** The time between two looks is this part of the longest silence, but at least `leastPauseMillis`. */
 const looksPerStall = 8
 const leastPauseMillis = 10
 
