@@ -3,11 +3,11 @@ import { Effect, Schedule } from "effect"
 import { type ClientRequest, get } from "node:http"
 
 const begin = (url: string) =>
-  Effect.callback<ClientRequest, Error>((resume) => {
+  Effect.callback<ClientRequest, string>((resume) => {
     const request = get(url, { agent: false }, ({ statusCode }) =>
       // Nobody reads the body.
-      resume(statusCode === 200 ? Effect.succeed(request) : Effect.fail(new Error(`${url} answers ${statusCode}`))))
-    request.on("error", (error) => resume(Effect.fail(error)))
+      resume(statusCode === 200 ? Effect.succeed(request) : Effect.fail(`${url} answers ${statusCode}`)))
+    request.on("error", ({ message }) => resume(Effect.fail(message)))
     return Effect.sync(() => request.destroy())
   })
 
