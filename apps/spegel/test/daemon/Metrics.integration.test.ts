@@ -12,7 +12,11 @@ const root = fileURLToPath(new URL("../../../..", import.meta.url))
 const read = (path: string) => readFileSync(`${root}/${path}`, "utf8")
 
 /** The names in docs/metrics.md. */
-const names = new Set([...read("docs/metrics.md").matchAll(/^\| `(\w+)` *\|/gm)].map(([, name = ""]) => name))
+const names = new Set(
+  [...read("docs/metrics.md").matchAll(/^\| `(\w+)` *\| (?:counter|gauge|histogram) *\|/gm)].map(([, name = ""]) =>
+    name
+  )
+)
 
 const noPromtool = Prerequisite.lacking(
   process.env,
