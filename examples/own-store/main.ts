@@ -2,7 +2,7 @@
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as Reference from "@spegel-ts/oci/Reference"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
-import * as PullLog from "@spegel-ts/registry/PullLog"
+import { PullLog } from "@spegel-ts/registry/PullLog"
 import { defaults, Registry } from "@spegel-ts/registry/Registry"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { PeerTransport } from "@spegel-ts/transfer/PeerTransport"

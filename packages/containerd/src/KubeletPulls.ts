@@ -6,6 +6,7 @@
  * and 2.1 (measured): the CRI plugin itself creates the record `repository@digest`; the manifest's labels name the
  * registry that it came from; and the manifest was written since this began, for no other client and no other namespace.
  */
+import { BoundedMap } from "@spegel-ts/background/BoundedMap"
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { BlobSource, type ContentStore } from "@spegel-ts/content/ContentStore"
 import * as Digest from "@spegel-ts/oci/Digest"
@@ -47,14 +48,6 @@ const source = "containerd.io/distribution.source."
 const childReference = "containerd.io/gc.ref.content."
 const manifestReference = `${childReference}m.`
 const configReference = `${childReference}config`
-
-/** Adds an entry as the latest, and forgets the oldest where there are too many. */
-const remember = <A>(map: Map<Digest.Digest, A>, digest: Digest.Digest, value: A): void => {
-  map.delete(digest)
-  map.set(digest, value)
-  const [oldest] = map.keys()
-  if (map.size > maxRemembered && oldest !== undefined) map.delete(oldest)
-}
 
 /** What a record's name `repository@digest` says; none for other names. */
 const byDigest = (name: string) =>
@@ -123,9 +116,9 @@ export const follow = Effect.fnUntraced(function*(
 ): Effect.fn.Return<void, ContainerdUnavailable | ContainerdFailed> {
   const begun = yield* Clock.currentTimeMillis
   /** Manifests of pulls, by when they were stored: a second name for one is no second fetch. */
-  const told = new Map<Digest.Digest, number>()
+  const told = new BoundedMap<Digest.Digest, number>(maxRemembered)
   /** Manifests for which another client has made a record. */
-  const others = new Map<Digest.Digest, true>()
+  const others = new BoundedMap<Digest.Digest, true>(maxRemembered)
   const created = yield* Queue.sliding<{ readonly name: string; readonly at: number }>(maxWaiting)
 
   const digestOf = (name: string) =>
@@ -141,7 +134,7 @@ export const follow = Effect.fnUntraced(function*(
       return Effect.flatMap(MonotonicTime.millis, (at) => Effect.asVoid(Queue.offer(created, { name, at })))
     }
     return digestOf(name).pipe(
-      Effect.map((digest) => remember(others, digest, true)),
+      Effect.map((digest) => void others.set(digest, true)),
       // The record has been removed again.
       Effect.catchTag("ContainerdNotFound", () => Effect.void)
     )
@@ -155,7 +148,7 @@ export const follow = Effect.fnUntraced(function*(
     const { digest, reference } = named.value
     const { createdAt, labels } = yield* client.contentInfo(digest)
     if (createdAt < begun || told.get(digest) === createdAt || others.has(digest)) return
-    remember(told, digest, createdAt)
+    told.set(digest, createdAt)
     if (!Object.keys(labels).some((label) => label.startsWith(source)) || (yield* client.isShared(digest))) return
     // containerd tells the time of a clock that may be set.
     const age = Math.max(0, (yield* Clock.currentTimeMillis) - createdAt)

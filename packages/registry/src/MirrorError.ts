@@ -1,4 +1,4 @@
-/** Why content did not come from a peer. The tag decides what happens next: another peer, or upstream. */
+/** Why content did not come from a peer. The tag decides the next step: another peer is asked, or the request falls back to upstream. */
 import type {
   PeerDisconnected,
   PeerRefused,
@@ -8,44 +8,44 @@ import type {
 } from "@spegel-ts/transfer/PeerError"
 import { Data } from "effect"
 
-/** Nobody (more) is known to hold the content: upstream is next. */
-export class PeerNotFound extends Data.TaggedError("PeerNotFound")<{
+interface Unresolved {
+  /** The digest, or `registry/repository:tag`. */
   readonly content: string
-  /** What became of the peers that were tried, oldest first. */
+  /** The peers that were tried and what became of them, in words, oldest first. */
   readonly tried: ReadonlyArray<string>
-}> {
-  override get message() {
-    return this.tried.length === 0
-      ? `no peer has ${this.content}`
-      : `no peer could serve ${this.content} (${this.tried.join("; ")})`
-  }
 }
 
-/** No peer was found within the resolve timeout: upstream is next. */
-export class ResolveTimeout extends Data.TaggedError("ResolveTimeout")<{
-  readonly content: string
+interface Late extends Unresolved {
   readonly waitedMillis: number
-  readonly tried: ReadonlyArray<string>
-}> {
+}
+
+const listed = ({ tried }: Unresolved): string => tried.length === 0 ? "" : ` (${tried.join("; ")})`
+
+/** No peer is known to hold the content, or all that were asked failed: the request falls back to upstream. */
+export class PeerNotFound extends Data.TaggedError("PeerNotFound")<Unresolved> {
   override get message() {
-    const tried = this.tried.length === 0 ? "" : ` (${this.tried.join("; ")})`
-    return `no peer with ${this.content} was found in ${this.waitedMillis} ms${tried}`
+    return `${this.tried.length === 0 ? "no peer has" : "no peer could serve"} ${this.content}${listed(this)}`
   }
 }
 
-/** The answer could not be begun in time: upstream is next. */
-export class AnswerTimeout extends Data.TaggedError("AnswerTimeout")<{
-  readonly content: string
-  readonly waitedMillis: number
-  readonly tried: ReadonlyArray<string>
-}> {
+/** No peer was found within the resolve timeout while none was being asked: the request falls back to upstream. */
+export class ResolveTimeout extends Data.TaggedError("ResolveTimeout")<Late> {
   override get message() {
-    const tried = this.tried.length === 0 ? "" : ` (${this.tried.join("; ")})`
-    return `no peer gave ${this.content} within ${this.waitedMillis} ms${tried}`
+    return `no peer with ${this.content} was found in ${this.waitedMillis} ms${listed(this)}`
   }
 }
 
-/** The peer's bytes are not those of the digest: another peer is next, as long as none of them was passed on. */
+/** A HEAD or a manifest took too long: the request falls back to upstream. */
+export class AnswerTimeout extends Data.TaggedError("AnswerTimeout")<Late> {
+  override get message() {
+    return `no peer gave ${this.content} within ${this.waitedMillis} ms${listed(this)}`
+  }
+}
+
+/**
+ * A peer's bytes are not those of the digest, and the peer is not asked for it again. Another peer is asked, unless some of the bytes
+ * were passed on: then the client's download fails.
+ */
 export class ContentCorrupted extends Data.TaggedError("ContentCorrupted")<{
   readonly peer: string
   readonly content: string
@@ -55,7 +55,7 @@ export class ContentCorrupted extends Data.TaggedError("ContentCorrupted")<{
   }
 }
 
-/** Failures of one peer, after which another may do. */
+/** Failures of one peer: another one may serve. */
 export type PeerError =
   | PeerUnreachable
   | PeerDisconnected
@@ -64,8 +64,8 @@ export type PeerError =
   | PeerRefused
   | ContentCorrupted
 
-/** Why containerd is sent on to upstream. */
+/** Why a request falls back to upstream. */
 export type MirrorError = PeerNotFound | ResolveTimeout | AnswerTimeout
 
-/** What a peer did, without its name. */
+/** The error's message without the peer's name. */
 export const why = (error: PeerError): string => error.message.slice(error.peer.length + 2)

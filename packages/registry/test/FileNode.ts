@@ -1,7 +1,7 @@
 /** A mirror on a real socket whose content is files of an OCI image layout, as in a daemon. */
 import * as OciLayout from "@spegel-ts/content/OciLayout"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
-import * as PullLog from "@spegel-ts/registry/PullLog"
+import { PullLog } from "@spegel-ts/registry/PullLog"
 import { defaults, Registry, type RegistryOptions } from "@spegel-ts/registry/Registry"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
@@ -81,7 +81,7 @@ export const start = Effect.fnUntraced(function*(
     blobs,
     self,
     transport: Context.get(context, PeerTransport),
-    ledger: Context.get(context, PullLog.PullLog),
+    log: Context.get(context, PullLog),
     /** Bodies that move now. */
     bodies: Effect.map(Context.get(context, Transfer).usage, ({ bodies }) => bodies)
   }

@@ -2,9 +2,9 @@ import { ContentStore, type Ingest } from "@spegel-ts/content/ContentStore"
 import { MemoryContent } from "@spegel-ts/content/MemoryStore"
 import * as MemoryStore from "@spegel-ts/content/MemoryStore"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
-import type { PlaceLimits } from "@spegel-ts/registry/internal/serve/ConnectionPlaces"
-import * as PullLog from "@spegel-ts/registry/PullLog"
-import { defaults, isProbe, Registry, type RegistryOptions } from "@spegel-ts/registry/Registry"
+import type { PlaceLimits } from "@spegel-ts/registry/internal/listen/ConnectionPlaces"
+import { PullLog } from "@spegel-ts/registry/PullLog"
+import { defaults, Registry, type RegistryOptions, whenCrowded } from "@spegel-ts/registry/Registry"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Router } from "@spegel-ts/router/Router"
 import { PeerTransport } from "@spegel-ts/transfer/PeerTransport"
@@ -18,7 +18,7 @@ export const startNode = Effect.fnUntraced(function*(
   options?: Partial<RegistryOptions> & {
     readonly stallTimeout?: Duration.Duration
     readonly connections?: PlaceLimits
-    /** What its containerd is downloading. */
+    /** The downloads of its containerd. */
     readonly ingests?: Iterable<Ingest>
     /** How a download's file is opened. */
     readonly openIngest?: ContentStore["Service"]["openIngest"]
@@ -50,7 +50,7 @@ export const startNode = Effect.fnUntraced(function*(
     host: Option.some(address),
     port: 0,
     handler: Context.get(context, Registry).handler,
-    isProbe,
+    whenCrowded,
     ...(options?.connections === undefined ? {} : { connections: options.connections }),
     grace: Duration.seconds(1)
   }).pipe(Effect.provideService(Random.Random, firstOfAll))
@@ -61,10 +61,10 @@ export const startNode = Effect.fnUntraced(function*(
     port,
     retire: Context.get(context, Registry).retire,
     content: Context.get(context, MemoryContent),
-    /** Whose downloads were thrown away. */
+    /** The refs of downloads that were discarded. */
     discarded,
     router: Context.get(context, Router),
-    ledger: Context.get(context, PullLog.PullLog)
+    log: Context.get(context, PullLog)
   }
 })
 
@@ -90,5 +90,5 @@ const downloading = ({ discarded, ingests = [], openIngest }: {
     }))
   )
 
-/** Of peers that are equally busy, the one named first is asked. */
+/** Makes the peer named first be asked first, among those that are equally busy. */
 const firstOfAll: typeof Random.Random.Service = { nextDoubleUnsafe: () => 0, nextIntUnsafe: () => 0 }

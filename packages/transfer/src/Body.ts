@@ -28,12 +28,13 @@ export type Source =
   }
 
 /**
- * Says how much may be sent to a client now. It is asked for what goes through this process, since the kernel holds that
- * without a bound of ours; what moves within the kernel has a bound (`BodyBounds`).
+ * Bounds what is sent to a client through this process, which the kernel would otherwise buffer up to `net.ipv4.tcp_wmem`.
+ * Bodies that move within the kernel are not asked about: they have a bound already (`BodyBounds`).
  */
 export interface SendRoom {
+  /** Whether this many bytes may be sent now. */
   readonly hasRoom: (bytes: number) => boolean
-  /** Calls `resume` once there is room, or the client has gone. */
+  /** Calls `resume` once, when there is room or the client has gone. */
   readonly whenRoom: (bytes: number, resume: () => void) => void
 }
 
@@ -52,14 +53,15 @@ export interface Body {
   readonly client: Client
   /** Bytes to move, the early ones of a peer included. */
   readonly length: number
+  /** Counts the bytes as they move. */
   readonly progress: Progress
 }
 
-/** A body that the client has whole. */
+/** A body that was moved to its last byte. */
 export interface Moved {
   /**
-   * The source's behaviour after its last byte, as far as it is known by then. A peer's connection may be used again only
-   * if it was quiet.
+   * The source's state after its last byte, as far as it is known by then. A peer's connection may be used again only if
+   * it was quiet.
    */
   readonly source: "quiet" | "closed" | "sent more"
 }
@@ -72,12 +74,12 @@ export class ClientGone extends Data.TaggedError("ClientGone") {
 }
 
 /**
- * The source has no more bytes, too early: a file is too short, a peer closed or reset its connection. The client has
- * everything that came: another source may go on at the byte that `Progress.moved` tells.
+ * The source ended too early: a file is too short, or a peer closed or reset its connection. The client has every byte that
+ * came, and another source can continue at `Progress.moved`.
  */
 export class SourceEnded extends Data.TaggedError("SourceEnded")<{
   readonly reason: string
-  /** Bytes that are missing. */
+  /** The number of bytes that are missing. */
   readonly missing: number
 }> {
   override get message() {
@@ -85,18 +87,19 @@ export class SourceEnded extends Data.TaggedError("SourceEnded")<{
   }
 }
 
-/** The layer is being closed. */
+/** The layer is being closed. Nothing more can be moved. */
 export class TransferAborted extends Data.TaggedError("TransferAborted") {
   override get message() {
     return "the data plane is shutting down"
   }
 }
 
-/** The mover is broken. The source is not to blame; the rest of the body can still be moved from the byte reached. */
+/** The mover is broken; the source is not to blame. The rest of the body can be moved from `Progress.moved` on. */
 export class TransferFailed extends Data.TaggedError("TransferFailed")<{ readonly reason: string }> {
   override get message() {
     return `the body could not be moved: ${this.reason}`
   }
 }
 
+/** How a move fails. */
 export type TransferError = ClientGone | SourceEnded | TransferAborted | TransferFailed

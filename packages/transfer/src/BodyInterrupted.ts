@@ -1,13 +1,13 @@
-/** How a body ends that is not sent to its end. */
+/** The failure of a body that is not sent to its end. */
 import { Data } from "effect"
 import { ClientGone } from "./Body.ts"
 
-/** The body could not be sent to its end; the connection is closed, so that the client sees it. */
+/** The body could not be sent to its end. The caller closes the connection, and so the client sees it. */
 export class BodyInterrupted extends Data.TaggedError("BodyInterrupted")<{ readonly reason: string }> {
   override get message() {
     return this.reason
   }
 }
 
-/** By which a trace tells a client that leaves from a body that breaks off. */
+/** The reason if the client left: a trace does not show that as an error. */
 export const clientGone: string = new ClientGone().message

@@ -1,21 +1,22 @@
 /**
- * Bytes to a client through Node: straight to its socket, one chunk at a time. A slow client slows the source, nothing is
- * queued.
+ * Sends bytes to a client through Node: straight to its socket, one chunk at a time. Nothing is queued, so a slow client slows
+ * the source.
  */
 import { Effect } from "effect"
 import type { Client, SendRoom } from "./Body.ts"
 import type { Progress } from "./Progress.ts"
 
-/** Where there is little room, so many bytes go at once. */
+/** While there is little room, this many bytes are sent at once. */
 export const pieceSize = 64 * 1024
 
+/** `progress` counts what the client's socket has accepted. */
 export class ClientSink {
   readonly client: Client
   readonly #progress: Progress
   #begin: (() => void) | undefined
-  /** The chunk that Node has and the kernel has not. */
+  /** The chunk that Node has, but the kernel has not yet. */
   #pending: { readonly bytes: number; readonly done: (taken: boolean) => void } | undefined
-  /** Told if it is stopped while a chunk waits for room. */
+  /** Called if the sink is stopped while a chunk waits for room. */
   #waiting: ((taken: boolean) => void) | undefined
 
   constructor(client: Client, progress: Progress) {
@@ -28,11 +29,11 @@ export class ClientSink {
   stopped = false
 
   /**
-   * Sends a chunk, the first one together with the head. True: the kernel has it. False: `done` is called once it has, or
-   * once `stop` was called. It is not called where the client has gone.
+   * Sends a chunk, the first one together with the head. True: the kernel has it. False: `done` is called once the kernel has
+   * it, or once `stop` was called. It is never called if the client has gone.
    *
-   * Writes go to the socket and not to the response, whose `write` corks until the next tick and so never completes at
-   * once.
+   * Writes go to the socket and not to the response: the response's `write` corks until the next tick, and so never
+   * completes at once.
    */
   write(chunk: Buffer, done: (taken: boolean) => void): boolean {
     const { room } = this.client
@@ -49,7 +50,7 @@ export class ClientSink {
     const go = () => {
       if (!this.stopped) {
         this.#waiting = undefined
-        // Whoever is told has returned from `write` by then.
+        // By then the caller has returned from `write`.
         if (this.#write(piece, goOn)) setImmediate(goOn, true)
       }
     }
@@ -73,20 +74,20 @@ export class ClientSink {
     this.#begin = undefined
     socket.write(chunk, onWritten)
     socket.uncork()
-    // The callback comes in a later turn even so.
+    // The kernel has it. Node calls back only in a later turn.
     if (socket.writableLength === 0 && !socket.destroyed) this.#taken(chunk.length)
     sync = false
     return this.#pending === undefined
   }
 
-  /** Sends a chunk; gives whether it went before `stop` was called. */
+  /** Sends a chunk. Resolves to whether it went out before `stop` was called. */
   send(chunk: Buffer): Promise<boolean> {
     const { promise, resolve } = Promise.withResolvers<boolean>()
     if (this.write(chunk, resolve)) resolve(true)
     return promise
   }
 
-  /** Nothing more is sent. A chunk that Node has goes out before anything that may follow, so it counts. */
+  /** Sends nothing more. A chunk that Node has already goes out before anything that may follow, and so it counts. */
   stop(): void {
     this.stopped = true
     this.#waiting?.(false)
@@ -104,7 +105,7 @@ export class ClientSink {
   }
 }
 
-/** Sends a chunk; does not end where the client goes. */
+/** Sends a chunk. Never ends if the client goes: race it with what notices that. */
 export const sent = (sink: ClientSink, chunk: Buffer): Effect.Effect<void> =>
   Effect.callback((resume) => {
     if (sink.write(chunk, () => resume(Effect.void))) return resume(Effect.void)

@@ -1,16 +1,16 @@
 /**
- * Looks after the client of a body while it is moved: it fails when the client takes nothing for too long, and is meant to
- * race `move`. Time in which the client waits for the source counts for nothing. Node cannot tell, as it does not see what
- * the mover writes.
+ * Watches the client of a body and fails when it takes nothing for too long; meant to race `Transfer.move`. Time in which the
+ * client waits for the source does not count. Node's own socket timeout is of no use here: Node does not see what the mover
+ * writes.
  */
 import { Effect } from "effect"
 import { ClientGone } from "./Body.ts"
 import type { Progress } from "./Progress.ts"
 
-/** A client that takes nothing is given up between its time and an eighth more. */
+/** How often it looks within the timeout: a client is given up after the timeout, and at most an eighth of it later. */
 const looks = 8
 
-/** Never succeeds. */
+/** Never succeeds. `timeoutMillis` is how long the client may take nothing. */
 export const watch = (
   progress: Pick<Progress, "moved" | "silentMillis">,
   timeoutMillis: number

@@ -1,18 +1,19 @@
 /**
- * Whether anybody has a file open for writing. The kernel grants a read lease (fcntl(2), F_SETLEASE) only of a file that
- * nobody has; asking costs a microsecond, and the lease is let go of at once. One who opens the file for writing in that
- * microsecond waits for its end.
+ * Tells whether any process has a file open for writing. The kernel grants a read lease (fcntl(2), F_SETLEASE) only on a file
+ * that no process writes. Asking takes a microsecond, and the lease is released at once; a process that opens the file for
+ * writing within that microsecond waits until then.
  *
- * It needs foreign calls, the file's owner or CAP_LEASE, and a file system with leases.
+ * It needs foreign calls (`@koromix/koffi-linux-*`), the file's owner or CAP_LEASE, and a file system with leases.
  */
 import { errno, type Libc, load, optional } from "./internal/mover/Libc.ts"
 
+/** `unknown`: the system does not tell. */
 export type FileWriter = "open" | "none" | "unknown"
 
-/** Found when it is asked for first: without a library for this system there are no foreign calls. */
+/** Loaded when it is first needed. Without a library for this system there are no foreign calls. */
 let library: { readonly libc: Libc | undefined } | undefined
 
-/** Whether the file of a descriptor is open for writing anywhere: by any process, this one included. */
+/** Whether any process, this one included, has the file of a descriptor open for writing. */
 export const writerOf = (descriptor: number): FileWriter => {
   library ??= { libc: optional(load) }
   const { libc } = library

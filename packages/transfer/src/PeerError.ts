@@ -1,7 +1,7 @@
-/** How a request to one peer fails. The tag decides what happens next; another peer may do in each case. */
+/** How a request to one peer fails. Another peer may succeed in each case; the tag tells how long to leave this one alone. */
 import { Data } from "effect"
 
-/** No connection could be made: another peer is next, and this one is left alone for a while. */
+/** No address of the peer accepted a connection. Ask another peer, and leave this one alone for a while. */
 export class PeerUnreachable extends Data.TaggedError("PeerUnreachable")<{
   readonly peer: string
   readonly reason: string
@@ -11,7 +11,7 @@ export class PeerUnreachable extends Data.TaggedError("PeerUnreachable")<{
   }
 }
 
-/** The connection broke: another peer is next. */
+/** The connection broke, or the peer closed it early. Ask another peer for the rest. */
 export class PeerDisconnected extends Data.TaggedError("PeerDisconnected")<{
   readonly peer: string
   readonly reason: string
@@ -21,13 +21,13 @@ export class PeerDisconnected extends Data.TaggedError("PeerDisconnected")<{
   }
 }
 
-/** The peer sends less than its client takes, and less than a peer has to or others do: another peer is next. */
+/** The peer is slower than its client, and slower than the limit or than other peers. Ask another peer for the rest. */
 export class PeerSlow extends Data.TaggedError("PeerSlow")<{
   readonly peer: string
   readonly bytesPerSecond: number
-  /** For how long its bytes were waited for. */
+  /** How long its bytes were waited for. */
   readonly waitedMillis: number
-  /** What other peers gave, where that is why it was left. */
+  /** The speed of other peers, if the comparison with them is why it was left. */
   readonly othersBytesPerSecond?: number
 }> {
   override get message() {
@@ -37,7 +37,7 @@ export class PeerSlow extends Data.TaggedError("PeerSlow")<{
   }
 }
 
-/** The peer is connected and sends nothing: another peer is next. */
+/** The peer is connected and sends nothing. Ask another peer for the rest. */
 export class PeerStalled extends Data.TaggedError("PeerStalled")<{
   readonly peer: string
   readonly waitedMillis: number
@@ -47,13 +47,13 @@ export class PeerStalled extends Data.TaggedError("PeerStalled")<{
   }
 }
 
-/** The peer answered, but not with the content: another peer is next. */
+/** The peer answered, but not with the content. Ask another peer. */
 export class PeerRefused extends Data.TaggedError("PeerRefused")<{
   readonly peer: string
   readonly reason: string
-  /** The HTTP status, where the answer was one. */
+  /** The HTTP status, if it is the reason. */
   readonly status?: number
-  /** When the peer wants to be asked again, where it said so (`Retry-After`). */
+  /** When the peer may be asked again, if it said so by `Retry-After`. */
   readonly retryAfterMillis?: number
 }> {
   override get message() {

@@ -1,19 +1,20 @@
 /**
- * A connection to a peer of which Node reads nothing but what its reader has asked for, into the reader's memory. Readers
- * take turns: one that parses the head, one that moves the body. While nobody reads, the mover may.
+ * A connection to a peer from which Node reads only what a reader asks for, into that reader's memory. Readers take turns:
+ * one parses the head, another one moves the body. While no reader reads, the mover may.
  */
 import { connect, type Socket } from "node:net"
 
+/** Takes the bytes of a connection. */
 export interface Reader {
-  /** Gives the memory for the next read. Node asks after each read, and may write to that memory until it asks again. */
+  /** Returns the memory for the next read. Node asks after each read, and may write to that memory until it asks again. */
   readonly space: () => Buffer
-  /** Takes what was read, which the next read may overwrite. False: nothing more is read until `resume`. */
+  /** Takes what was read; the next read may overwrite it. False: nothing more is read until `resume`. */
   readonly onBytes: (bytes: Buffer) => boolean
   /** The connection is of no more use: the peer ended it, it broke (then with a reason), or `destroy` was called. */
   readonly onEnd: (reason: string | undefined) => void
 }
 
-/** Node's handle of a socket, below its streams. There is no public way to it. */
+/** Node's handle of a socket, below its streams. It has no public API. */
 interface Handle {
   readonly fd?: number
   readonly reading?: boolean
@@ -21,10 +22,7 @@ interface Handle {
 
 const handleOf = (socket: Socket): Handle | undefined => (socket as { readonly _handle?: Handle })._handle
 
-/**
- * The descriptor of a plain connection; undefined where bytes need work on their way (TLS), or there is no connection any
- * more.
- */
+/** The descriptor of a plain connection; undefined if its bytes need processing (TLS), or the connection is closed. */
 export const descriptorOf = (socket: Socket): number | undefined => {
   const fd = "encrypted" in socket || socket.destroyed ? undefined : handleOf(socket)?.fd
   return fd === undefined || fd < 0 ? undefined : fd
@@ -33,9 +31,9 @@ export const descriptorOf = (socket: Socket): number | undefined => {
 export class PeerSocket {
   readonly socket: Socket
   #reader: Reader
-  /** The reader that gave the memory for the next read: Node asks after each read, and not again when readers change. */
+  /** The reader whose memory the next read goes to. Node asks after each read, and not again when the reader changes. */
   #asked: Reader
-  /** The last word of `resume` and `pause` during a delivery. libuv acts on it when the delivery returns. */
+  /** The last call of `resume` or `pause` during a delivery. libuv acts on it when the delivery returns. */
   #decided: "read on" | "stop" | undefined
   #delivering = false
   #ended = false
@@ -80,7 +78,7 @@ export class PeerSocket {
     return before
   }
 
-  /** Reads on. */
+  /** Continues to read. */
   resume(): void {
     if (this.#ended) return
     if (this.#delivering) this.#decided = "read on"
@@ -97,7 +95,7 @@ export class PeerSocket {
     this.socket.destroy()
   }
 
-  /** A reader may call `resume` and `pause` while it is given bytes, or have others do so: the last word counts. */
+  /** A reader may call `resume` and `pause` while it is given bytes, directly or not: the last call counts. */
   #deliver(bytes: Buffer): boolean {
     this.#delivering = true
     this.#decided = undefined

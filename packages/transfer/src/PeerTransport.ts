@@ -48,7 +48,10 @@ export interface PeerResponse extends ResponseHead {
   readonly address: string
   /** The port of this node's end of the connection. */
   readonly localPort?: number | undefined
-  /** The body in chunks of at most 64 KiB, each in memory of its own. One chunk is read ahead. */
+  /**
+   * The body in chunks of at most 256 KiB, none of which is overwritten later. One chunk is read ahead. It costs about
+   * 1.5 times the CPU of `relay`.
+   */
   readonly body: Stream.Stream<Uint8Array, TransportError>
   /** As `body`; `compare` judges the peer's speed as well. */
   readonly bodyComparedBy: (compare: Comparison) => Stream.Stream<Uint8Array, TransportError>

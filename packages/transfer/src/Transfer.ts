@@ -1,11 +1,12 @@
 /**
- * Moves a body to a client: of a file, of a file that somebody still writes, of a peer. There are two layers. Zero-copy
- * moves bytes within the kernel (sendfile(2), splice(2)) on a thread of its own. Portable copies them in JavaScript, and works
- * everywhere. They do the same otherwise.
+ * Moves a body to a client. The body comes from a file, from a file that is still being written, or from a peer. The
+ * zero-copy layer moves bytes within the kernel (sendfile(2), splice(2)), on a thread of its own. The portable layer copies
+ * them in JavaScript, and works everywhere. Otherwise both do the same.
  *
- * Time limits are the caller's: it reads `Progress` meanwhile, and interrupts. HTTP is the caller's too, but for the moment
- * at which the head goes out.
+ * The caller sets the time limits: it reads `Progress` meanwhile, and interrupts. The caller also writes the HTTP head;
+ * `Transfer` only says when it goes out.
  */
+import * as MetricFamily from "@spegel-ts/background/MetricFamily"
 import { Context, Deferred, Effect, Exit, Layer, Metric, Scope } from "effect"
 import type { Socket } from "node:net"
 import { type Body, ClientGone, type Moved, TransferAborted, type TransferError } from "./Body.ts"
@@ -18,41 +19,46 @@ import * as ZeroCopy from "./internal/ZeroCopy.ts"
 
 export interface TransferOptions {
   readonly plane: DataPlaneChoice
+  /** Remembers runs that ended by a fault of zero-copy. Without it such runs are not remembered. */
   readonly lostRuns?: LostRuns | undefined
 }
 
+/** Moves bodies to clients. Both layers pass `transferConformance`. */
 export class Transfer extends Context.Service<Transfer, {
-  /** The way that bytes go now: a mover that dies leaves the portable one. */
+  /** How bodies move now. If the zero-copy thread dies, bodies move the portable way from then on. */
   readonly plane: Effect.Effect<DataPlane>
   /**
-   * Moves a body to its last byte.
+   * Moves a body to its last byte. Interrupt it to abort.
    *
-   * Neither end is closed, however it ends. The client's connection may be written to again, and the peer's be read from
-   * where it was quiet after the last byte. Interrupt it to abort: it ends once nothing refers to the connections any more,
-   * and `Progress.moved` is exact from then on, as after every error but `ClientGone`.
+   * However it ends, neither connection is closed, nothing refers to them any more, and `Progress.moved` is exact, except
+   * after `ClientGone`. The client's connection can be written to again. The peer's can be read again if `Moved.source` is
+   * `quiet`.
+   *
+   * Fails with `ClientGone` if the client left, `SourceEnded` if the source ended early (another source can continue at
+   * `Progress.moved`), `TransferFailed` if the mover broke (the same source can), and `TransferAborted` if the layer closes.
    */
   readonly move: (body: Body) => Effect.Effect<Moved, TransferError>
-  /** Bodies that are being moved, and pipes that wait for one. */
+  /** The number of bodies being moved, and of pipes kept for the next ones. */
   readonly usage: Effect.Effect<{ readonly bodies: number; readonly idlePipes: number }>
 }>()("@spegel-ts/transfer/Transfer") {
-  /** In JavaScript. */
+  /** Copies bytes in JavaScript. */
   static readonly layerPortable: Layer.Layer<Transfer> = Layer.effect(this, Effect.suspend(() => portable(undefined)))
 
-  /** Within the kernel; fails where that does not prove itself. */
+  /** Moves bytes within the kernel. Fails if a trial at start shows that this does not work here. */
   static readonly layerZeroCopy: Layer.Layer<Transfer, ZeroCopyUnavailable> = Layer.effect(
     this,
     Effect.suspend(() => zeroCopy)
   )
 
-  /** As chosen; portable wherever zero-copy is not to be had. Says in one line which it is. */
+  /** The layer that `plane` chooses; portable wherever zero-copy does not work. Logs one line that says which. */
   static readonly layer = (options: TransferOptions): Layer.Layer<Transfer> => Layer.effect(this, chosen(options))
 }
 
-/** Bytes of a file that go out with the head. */
+/** Bytes of a file that go out together with the head. */
 const firstBytes = 16 * 1024
 
-/** The part that both layers share: it begins bodies, and ends them when the layer is closed. */
-const around = Effect.fnUntraced(function*(
+/** The part that both layers share: begins bodies, and ends them when the layer is closed. */
+const withLifetime = Effect.fnUntraced(function*(
   moveRest: (rest: Portable.Rest) => Effect.Effect<Moved, TransferError>
 ) {
   const closing = Deferred.makeUnsafe<never, TransferAborted>()
@@ -78,7 +84,7 @@ const around = Effect.fnUntraced(function*(
   return { move, bodies: () => running.size }
 })
 
-/** The first bytes go out with the head, then the rest follows. */
+/** Sends the first bytes together with the head, then the rest. */
 const whole = Effect.fnUntraced(function*(
   body: Body,
   moveRest: (rest: Portable.Rest) => Effect.Effect<Moved, TransferError>
@@ -101,7 +107,7 @@ const earlyOf = (early: Buffer, { length, progress }: Body) =>
     return bytes
   })
 
-/** Fails once the client's connection is closed, from either side. */
+/** Fails once the client's connection is closed, by either side. */
 const gone = (socket: Socket): Effect.Effect<never, ClientGone> =>
   Effect.callback((resume) => {
     const onClose = () => resume(Effect.fail(new ClientGone()))
@@ -111,7 +117,7 @@ const gone = (socket: Socket): Effect.Effect<never, ClientGone> =>
   })
 
 const portable = Effect.fnUntraced(function*(reason: string | undefined) {
-  const { bodies, move } = yield* around(Portable.move)
+  const { bodies, move } = yield* withLifetime(Portable.move)
   yield* publish("portable")
   return Transfer.of({
     plane: Effect.succeed({ name: "portable", reason }),
@@ -133,12 +139,12 @@ const zeroCopy: Effect.Effect<Transfer["Service"], ZeroCopyUnavailable, Scope.Sc
     Effect.tap((reason) => {
       plane = { name: "portable", reason }
       return publish("portable").pipe(
-        Effect.andThen(Effect.logWarning(`${reason}: bodies go the portable way from now on`))
+        Effect.andThen(Effect.logWarning(`${reason}: bodies move the portable way from now on`))
       )
     }),
     Effect.forkScoped
   )
-  const { bodies, move } = yield* around((rest) => ZeroCopy.move(mover, rest))
+  const { bodies, move } = yield* withLifetime((rest) => ZeroCopy.move(mover, rest))
   yield* prove(mover, move)
   return Transfer.of({
     plane: Effect.sync(() => plane),
@@ -147,19 +153,18 @@ const zeroCopy: Effect.Effect<Transfer["Service"], ZeroCopyUnavailable, Scope.Sc
   })
 })
 
-/** Remembers that zero-copy is in use, for as long as it is. */
+/** Remembers that zero-copy is in use, as long as it is. */
 const recorded = ({ begun, closed }: LostRuns) => Effect.acquireRelease(begun, () => closed)
 
-const inUse = Metric.gauge("spegel_data_plane", {
-  description: "1 for the data plane that moves bodies, 0 for the other"
-})
+const planes = ["zero-copy", "portable"] as const
+
+const inUse = MetricFamily.make(
+  Metric.gauge("spegel_data_plane", { description: "1 for the data plane that moves bodies, 0 for the other" }),
+  planes.map((plane) => ({ plane }))
+)
 
 const publish = (name: DataPlane["name"]) =>
-  Effect.forEach(
-    ["zero-copy", "portable"] as const,
-    (plane) => Metric.update(Metric.withAttributes(inUse, { plane }), plane === name ? 1 : 0),
-    { discard: true }
-  )
+  Effect.forEach(planes, (plane) => Metric.update(inUse.of({ plane }), plane === name ? 1 : 0), { discard: true })
 
 const chosen = Effect.fnUntraced(function*({ lostRuns, plane }: TransferOptions) {
   if (plane === "portable") {
@@ -167,12 +172,12 @@ const chosen = Effect.fnUntraced(function*({ lostRuns, plane }: TransferOptions)
     return yield* portable(undefined)
   }
   const lost = lostRuns === undefined ? 0 : yield* lostRuns.count
-  // A run that ends in good order lets the next one try again.
+  // If this run ends in good order, the next one may try zero-copy again.
   if (lostRuns !== undefined && lost >= maxLostRuns) yield* Effect.addFinalizer(() => lostRuns.closed)
   const attempt = lost >= maxLostRuns
     ? Effect.fail(new ZeroCopyUnavailable({ reason: `${lost} runs in a row ended in the middle of it` }))
     : Effect.andThen(lostRuns === undefined ? Effect.void : recorded(lostRuns), zeroCopy)
-  // A mover that did not prove itself is let go of at once, and not when the layer is closed.
+  // A mover that failed its trial is released at once, and not when the layer is closed.
   const scope = yield* Scope.fork(yield* Effect.scope)
   const result = yield* attempt.pipe(
     Scope.provide(scope),
@@ -186,6 +191,6 @@ const chosen = Effect.fnUntraced(function*({ lostRuns, plane }: TransferOptions)
   }
   const { reason } = result.failure
   const log = plane === "auto" && lost < maxLostRuns ? Effect.logInfo : Effect.logWarning
-  yield* log(`data plane: portable, since zero-copy is not to be had: ${reason}`)
+  yield* log(`data plane: portable, because zero-copy does not work here: ${reason}`)
   return yield* portable(reason)
 })

@@ -1,4 +1,4 @@
-/** The tests that every layer of `Transfer` must pass. Needs vitest; import it from tests only. */
+/** The tests that every layer of `Transfer` must pass. Needs `@effect/vitest`; import it from tests only. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Layer, Random, Result, Scope } from "effect"
 import * as Connections from "./internal/conformance/Connections.ts"
@@ -19,9 +19,9 @@ import {
 import { Progress } from "./Progress.ts"
 import type { Transfer } from "./Transfer.ts"
 
-/** Runs the suite. */
+/** Defines the suite for a layer, under its name. */
 export const transferConformance = (name: string, layer: Layer.Layer<Transfer, unknown>) => {
-  /** A test that leaves nothing of the system behind. */
+  /** A test that leaves no descriptor and no thread behind. */
   const test: Test = (title, body) =>
     it.live(title, () =>
       Effect.gen(function*() {

@@ -1,4 +1,4 @@
-/** Random aborts of bodies, many at once, over a layer of `Transfer`. Needs vitest; import it from tests only. */
+/** Ends many bodies at random times and in random ways, over a layer of `Transfer`. Needs `@effect/vitest`; import it from tests only. */
 import { assert, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Fiber, type Layer, Option, Random } from "effect"
 import type { FileHandle } from "node:fs/promises"
@@ -41,7 +41,7 @@ const fileEvents = relayEvents.filter((event) => !(event in peerEvents))
 
 type Running = Fiber.Fiber<Moved, TransferError>
 
-/** Has the event happen. */
+/** Makes the event happen. */
 const provoke = (
   event: Event,
   client: ClientOf,
@@ -74,7 +74,7 @@ const outcomeOf = (exit: Exit.Exit<Moved, TransferError>): string =>
     ? "whole"
     : Option.match(Cause.findErrorOption(exit.cause), { onNone: () => "interrupted", onSome: ({ _tag }) => _tag })
 
-/** Runs so many trials, `concurrency` at once. */
+/** Defines a test of `trials` bodies, `concurrency` at a time: bytes are right, and no descriptor, thread or body is left. */
 export const transferStress = (
   name: string,
   layer: Layer.Layer<Transfer, unknown>,
@@ -91,7 +91,7 @@ export const transferStress = (
     const client = yield* Connections.client
     const peer = relays ? yield* Connections.peer : undefined
     const receiver = receiving(client, part)
-    // A client that takes nothing leaves bytes in sockets and pipes.
+    // A client that reads nothing leaves bytes in sockets and pipes.
     if (yield* Random.nextBoolean) receiver.pause()
     const given = event === "the peer closes" ? { ...part, length: at } : part
     const source = peer === undefined
@@ -106,7 +106,7 @@ export const transferStress = (
     happened.add(`${event}: ${outcome}`)
     assert.isTrue(outcome === "whole" || outcome === events[event], `trial ${index}: ${event}: ${outcome}`)
     if (!(event in clientEvents)) {
-      // Exactly the bytes that count as moved have come: so the rest makes the body whole.
+      // Exactly the bytes counted as moved have come, so the rest makes the body whole.
       if (client.near.bytesWritten === 0) yield* Connections.write(client.near, head)
       yield* Connections.write(client.near, bytesOf(part).subarray(progress.moved))
       yield* receiver.all

@@ -56,7 +56,7 @@ const crowded = Effect.gen(function*() {
 })
 
 describe("ClientSink", () => {
-  it.live("sends a chunk in pieces where there is little room, each once there is some", () =>
+  it.live("sends a chunk in pieces while there is little room, each once there is some", () =>
     Effect.gen(function*() {
       const { progress, received, room, sink } = yield* crowded
       const bytes = randomBytes(150 * kib)
@@ -73,7 +73,7 @@ describe("ClientSink", () => {
       assert.isTrue(received().equals(bytes))
     }).pipe(Effect.scoped))
 
-  it.live("sends nothing more once it is stopped, and tells who waits", () =>
+  it.live("sends nothing more once it is stopped, and tells the waiting caller", () =>
     Effect.gen(function*() {
       const { near, progress, received, room, sink } = yield* crowded
       const outcome = sink.send(randomBytes(150 * kib))

@@ -4,7 +4,7 @@ import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 
 describe("ClientWatch", () => {
-  it.effect("gives a client up that takes nothing for its time, and a bit", () =>
+  it.effect("gives up a client that takes nothing for the timeout and an eighth", () =>
     Effect.gen(function*() {
       const progress = { moved: 5, silentMillis: 0 }
       const watching = yield* Effect.forkChild(watch(progress, 8000))

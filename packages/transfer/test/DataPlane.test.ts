@@ -48,7 +48,7 @@ describe("the choice of a data plane", () => {
       }
     }))
 
-  it.live("is portable where zero-copy is not to be had, and keeps nothing of what was tried", () =>
+  it.live("is portable where zero-copy does not work, and keeps nothing of the trial", () =>
     Effect.gen(function*() {
       const { arch } = process
       const { chosen, logged, remembered } = yield* Effect.acquireUseRelease(
@@ -62,7 +62,7 @@ describe("the choice of a data plane", () => {
       assert.strictEqual(logged.length, 1)
     }))
 
-  it.live("is portable where that is wanted, for no other reason", () =>
+  it.live("is portable if that is chosen, for no other reason", () =>
     Effect.gen(function*() {
       const { chosen, remembered } = yield* choose("portable", 0)
       assert.deepStrictEqual(chosen, { name: "portable", reason: undefined })

@@ -10,7 +10,7 @@ const onLinux = process.platform === "linux"
 const pathTo = (name: string) => new URL(name, import.meta.url).pathname
 
 describe.skipIf(!onLinux)("FileLease", () => {
-  it("tells of a writer for as long as there is one", async () => {
+  it("sees a writer as long as there is one", async () => {
     const directory = mkdtempSync(join(tmpdir(), "lease-"))
     const path = join(directory, "file")
     writeFileSync(path, "bytes")
@@ -32,7 +32,7 @@ describe.skipIf(!onLinux)("FileLease", () => {
     assert.strictEqual(FileLease.writerOf(file), "unknown", "nothing is open")
   })
 
-  it("does not end the process where somebody opens the file in that very moment", async () => {
+  it("survives another process that opens the file at that very moment", async () => {
     const { stdout } = await promisify(execFile)(process.execPath, [
       "--conditions=@spegel-ts/source",
       pathTo("./LeaseRace.ts")

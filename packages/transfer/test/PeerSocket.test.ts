@@ -55,7 +55,7 @@ describe("PeerSocket", () => {
       assert.strictEqual(next.chunks[1]?.buffer, next.memory.buffer)
     }).pipe(Effect.scoped))
 
-  it.live("reads on where that is said while bytes are delivered, whatever is answered then", () =>
+  it.live("continues if `resume` is called during a delivery, whatever that returns", () =>
     Effect.gen(function*() {
       const { keeper, remote } = yield* started((peer) =>
         new Keeper(() => {
@@ -69,7 +69,7 @@ describe("PeerSocket", () => {
       yield* until(() => keeper.chunks.length === 2)
     }).pipe(Effect.scoped))
 
-  it.live("stops where that is said while bytes are delivered, and is idle from then on", () =>
+  it.live("stops if `pause` is called during a delivery, and is idle from then on", () =>
     Effect.gen(function*() {
       let idle = false
       const { keeper, peer, remote } = yield* started((peer) =>

@@ -85,7 +85,7 @@ describe("the zero-copy layer", () => {
       assert.deepStrictEqual(yield* Holdings.leftOver(before), [])
     }))
 
-  it.live("has Node not take a connection for idle while the mover writes to it", () =>
+  it.live("keeps Node from taking a connection for idle while the mover writes to it", () =>
     Effect.gen(function*() {
       const handle = yield* Content.file
       const client = yield* Connections.client
@@ -134,7 +134,7 @@ describe("the zero-copy layer", () => {
       )
       yield* Effect.promise(() => handle.datasync())
       execFileSync("dd", [`if=${path}`, "iflag=nocache", "count=0", "status=none"])
-      // What goes out with the head is read by Node, and is not to be waited for here.
+      // Node reads the bytes that go out with the head: these are not to be waited for here.
       yield* Effect.promise(() => handle.read(Buffer.alloc(65_536), 0, 65_536, part.offset))
       const client = yield* Connections.client
       const receiver = receiving(client, part)

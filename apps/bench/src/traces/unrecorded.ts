@@ -1,5 +1,5 @@
 /** What the spans of a request cost where nobody records them. */
-import * as PullSpans from "@spegel-ts/registry/PullSpans"
+import * as RequestSpans from "@spegel-ts/registry/internal/observe/RequestSpans"
 import { Effect, References } from "effect"
 import { IncomingMessage, ServerResponse } from "node:http"
 import { Socket } from "node:net"
@@ -10,7 +10,7 @@ const rounds = 7
 
 const request = new IncomingMessage(new Socket())
 const response = new ServerResponse(request)
-const answer = { status: 200, bytes: 1024, source: "local" }
+const answer = { _tag: "Served", status: 200, bytes: 1024, source: { _tag: "Local" } } as const
 const event = {
   time: 0,
   method: "GET",
@@ -32,12 +32,12 @@ const event = {
 const step = Effect.void
 /** The steps of a request for own content. */
 const bare = Effect.andThen(Effect.andThen(step, step), step)
-const spanned = PullSpans.request(
+const spanned = RequestSpans.request(
   Effect.andThen(
-    Effect.andThen(PullSpans.parse(step), PullSpans.localLookup(event.content)(step)),
+    Effect.andThen(RequestSpans.parse(step), RequestSpans.localLookup(event.content)(step)),
     Effect.andThen(
-      Effect.andThen(step, PullSpans.answered(answer, request, response)),
-      PullSpans.pulled(event, false)
+      Effect.andThen(step, RequestSpans.answered(answer, request, response)),
+      RequestSpans.pulled(event)
     )
   ),
   request

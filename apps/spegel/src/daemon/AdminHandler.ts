@@ -3,7 +3,7 @@
  * close it without closing the registry.
  */
 import type { Handler } from "@spegel-ts/registry/HttpListener"
-import { PullLog } from "@spegel-ts/registry/PullLog"
+import { printed, PullLog } from "@spegel-ts/registry/PullLog"
 import { Router } from "@spegel-ts/router/Router"
 import { StateTracker } from "@spegel-ts/state-tracker/StateTracker"
 import { MetricsEndpoint } from "@spegel-ts/telemetry/MetricsEndpoint"
@@ -47,7 +47,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly debug: boole
       "/debug/peers",
       Effect.map(Effect.all([router.self, router.peers]), ([self, peers]) => json([{ ...self, self: true }, ...peers]))
     )
-    pages.set("/debug/pulls", Effect.map(pullLog.recent, json))
+    pages.set("/debug/pulls", Effect.map(pullLog.recent, (events) => json(events.map(printed))))
   }
 
   const handler: Handler = Effect.fnUntraced(function*(request, response) {

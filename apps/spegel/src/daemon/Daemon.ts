@@ -3,9 +3,9 @@ import * as Background from "@spegel-ts/background/Background"
 import type { NodeTaintOptions } from "@spegel-ts/kubernetes/NodeTaint"
 import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
-import * as PullLog from "@spegel-ts/registry/PullLog"
+import { PullLog } from "@spegel-ts/registry/PullLog"
 import * as PullSpans from "@spegel-ts/registry/PullSpans"
-import { isProbe, Registry } from "@spegel-ts/registry/Registry"
+import { Registry, whenCrowded } from "@spegel-ts/registry/Registry"
 import type { Bootstrap } from "@spegel-ts/router/Bootstrap"
 import * as HttpDocument from "@spegel-ts/router/HttpDocument"
 import { Identity, isKept, type Owner } from "@spegel-ts/router/Identity"
@@ -148,7 +148,7 @@ const listen = Effect.fnUntraced(function*(settings: DaemonSettings) {
   }
   yield* Effect.forkScoped((yield* StateTracker).run)
   const { handler } = yield* Registry
-  yield* HttpListener.listen({ ...settings.registryAddr, handler, isProbe, grace: settings.shutdownGrace })
+  yield* HttpListener.listen({ ...settings.registryAddr, handler, whenCrowded, grace: settings.shutdownGrace })
 })
 
 const logRunning = Effect.fnUntraced(function*(settings: DaemonSettings) {
@@ -171,7 +171,7 @@ const watchContainerd = Effect.fnUntraced(function*(settings: DaemonSettings, ha
     containerd: settings.store,
     containerdConfig: settings.containerdConfig,
     configPath: settings.containerdRegistryConfigPath,
-    requests: (yield* PullLog.PullLog).events,
+    requests: (yield* PullLog).events,
     hasPredecessor,
     ready: (yield* Router).ready,
     filter: settings.filter
@@ -193,7 +193,7 @@ const runServices = Effect.fnUntraced(function*(settings: DaemonSettings, hasPre
   yield* Effect.addFinalizer(() => Retirement.retire({ delay: settings.shutdownDelay, unready: retire, leave }))
   yield* logRunning(settings)
   const { snapshot } = yield* StateTracker
-  const { events } = yield* PullLog.PullLog
+  const { events } = yield* PullLog
   yield* Background.keepRunning("news of what is advertised", NodeNews.followAdvertised(snapshot))
   yield* Background.keepRunning("news of failed pulls", NodeNews.followFailures(events))
   yield* watchContainerd(settings, hasPredecessor)

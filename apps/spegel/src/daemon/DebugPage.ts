@@ -1,5 +1,6 @@
 /** The page at `/debug/web/`: this node, its peers, what it advertises, and its last requests with their outcomes. */
 import * as Digest from "@spegel-ts/oci/Digest"
+import * as Outcome from "@spegel-ts/registry/Outcome"
 import type { Attempt, PullEvent } from "@spegel-ts/registry/PullLog"
 import type { Peer, PeerFacts } from "@spegel-ts/router/Peer"
 import type { Standing } from "@spegel-ts/router/Router"
@@ -43,7 +44,7 @@ const attempt = ({ address, bytes, firstByteMillis, hedge, outcome, start }: Att
     ...(start > 0 ? [`from byte ${start}`] : []),
     ...(hedge ? ["hedged"] : []),
     ...(firstByteMillis === undefined ? [] : [`${size(bytes)}, first after ${firstByteMillis} ms`]),
-    outcome
+    Outcome.print(outcome)
   ].join(", ")
 
 const style =

@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { Outcome } from "@spegel-ts/registry/Outcome"
 import type { PullEvent } from "@spegel-ts/registry/PullLog"
 import { Standing } from "@spegel-ts/router/Router"
 import * as DebugPage from "@spegel-ts/spegel/daemon/DebugPage"
@@ -36,7 +37,7 @@ const pull = (over: Partial<PullEvent>): PullEvent => ({
     hedge: false,
     firstByteMillis: undefined,
     bytes: 0,
-    outcome: "no byte for 2000 ms"
+    outcome: Outcome.Failed({ reason: "no byte for 2000 ms" })
   }],
   reason: "",
   ...over

@@ -1,13 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as LargeBody from "@spegel-ts/registry/internal/mirror/LargeBody"
+import { eventually } from "@spegel-ts/testing/Eventually"
 import * as Connections from "@spegel-ts/transfer/internal/conformance/Connections"
 import { PeerDisconnected } from "@spegel-ts/transfer/PeerError"
 import type { ByteSink, PeerResponse } from "@spegel-ts/transfer/PeerTransport"
 import { Progress } from "@spegel-ts/transfer/Progress"
 import { Effect, Fiber } from "effect"
 import { createHash, randomBytes } from "node:crypto"
-import { eventually } from "../Waiting.ts"
 
 const body = randomBytes(3_000_000)
 const expected = {
@@ -49,7 +49,7 @@ const setup = Effect.gen(function*() {
 const noComparison = () => undefined
 
 describe("LargeBody", () => {
-  it.live("passes a right body on to its end, from one peer after another, also where the client is slow", () =>
+  it.live("passes a right body on to its end, from peer after peer, to a slow client too", () =>
     Effect.gen(function*() {
       const { far, hashed, received } = yield* setup
       far.pause()

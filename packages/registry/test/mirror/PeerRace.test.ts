@@ -1,9 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
+import { ContentId } from "@spegel-ts/registry/ContentId"
 import { PeerMemory } from "@spegel-ts/registry/internal/mirror/PeerMemory"
-import * as PeerRace from "@spegel-ts/registry/internal/mirror/PeerRace"
+import { PullRecord } from "@spegel-ts/registry/internal/observe/PullRecord"
+import * as AskOthers from "@spegel-ts/registry/internal/pull/AskOthers"
+import * as Attempt from "@spegel-ts/registry/internal/pull/Attempt"
+import * as LookUp from "@spegel-ts/registry/internal/pull/LookUp"
+import * as PeerRace from "@spegel-ts/registry/internal/pull/PeerRace"
+import * as PullPeers from "@spegel-ts/registry/internal/pull/PullPeers"
 import { type PeerError, PeerNotFound } from "@spegel-ts/registry/MirrorError"
-import { PullRecord } from "@spegel-ts/registry/PullLog"
+import { defaults, schedule } from "@spegel-ts/registry/ResolvePolicy"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { PeerDisconnected, PeerRefused, PeerStalled, PeerUnreachable } from "@spegel-ts/transfer/PeerError"
 import { Clock, Duration, Effect, Fiber, Random, Schedule, Stream } from "effect"
@@ -11,15 +17,12 @@ import { TestClock } from "effect/testing"
 
 const peer = (id: string): Peer => ({ id, addresses: [id], servicePort: 1 })
 const [a, b] = [peer("a"), peer("b")] as const
-const content = Digest.ofBytes(new Uint8Array())
+const content = ContentId.Digest({ digest: Digest.ofBytes(new Uint8Array()) })
 const unreachable = new PeerUnreachable({ peer: "a", reason: "refused" })
 const firstOfAll: typeof Random.Random.Service = { nextDoubleUnsafe: () => 0, nextIntUnsafe: () => 0 }
 const remembering = () => new PeerMemory({ hedgeMillis: 50, recordMillis: 600_000 })
 
 describe("PeerRace", () => {
-  const hedging = (memory: PeerMemory) =>
-    Schedule.forever.pipe(Schedule.modifyDelay(() => Effect.sync(() => Duration.millis(memory.hedgeMillis))))
-
   const make = (
     peers: ReadonlyArray<Peer> | ((count: number) => Stream.Stream<Peer>),
     options?: {
@@ -32,20 +35,30 @@ describe("PeerRace", () => {
     Effect.gen(function*() {
       const record = new PullRecord()
       const memory = options?.memory ?? remembering()
-      const race = yield* PeerRace.make({
+      const { resolveTimeout = defaults.resolveTimeout, retries = defaults.resolveRetries } = options ?? {}
+      const pull = yield* PullPeers.make({
         content,
         lookup: typeof peers === "function" ? peers : () => Stream.fromIterable(peers),
         memory,
         caution: options?.caution,
         record,
-        retries: options?.retries ?? 3,
-        resolveTimeout: options?.resolveTimeout ?? Duration.millis(20),
-        hedging: hedging(memory)
+        retries,
+        resolveTimeout,
+        schedule: schedule({
+          resolveTimeout,
+          hedgeDelay: Effect.sync(() => Duration.millis(memory.hedgeDelay.millis))
+        })
       })
-      return { ...race, record, memory }
+      yield* LookUp.start(pull)
+      return {
+        pull,
+        record,
+        memory,
+        race: <A>(start: number, use: Attempt.Use<A>) => PeerRace.race(pull, start, use)
+      }
     })
 
-  it.effect("skips whom it remembers, asks the next beside a late one, and closes the loser", () =>
+  it.effect("skips peers that failed before, hedges to the next, and closes the loser", () =>
     Effect.gen(function*() {
       const memory = remembering()
       memory.failed(a, content, unreachable, 0)
@@ -69,14 +82,14 @@ describe("PeerRace", () => {
       assert.strictEqual(value, asked[1])
       assert.notInclude(asked, "a")
       assert.deepStrictEqual([...open], [value])
-      assert.include(record.failures.join(), "later than another")
+      assert.include(record.failures.join(), "slower than another peer")
       // Where the winner fails after all, the loser is asked again, and nobody else is left then.
       assert.strictEqual((yield* race(0, ({ peer }) => Effect.succeed(peer.id))).value, asked[0])
       assert.instanceOf(yield* Effect.flip(race(0, () => Effect.succeed("never"))), PeerNotFound)
       assert.deepStrictEqual(record.attempts.map(({ hedge }) => hedge).filter(Boolean), [true])
     }))
 
-  it.effect("is not put off its hedge by peers that are found meanwhile", () =>
+  it.effect("hedges on time, whatever peers are found meanwhile", () =>
     Effect.gen(function*() {
       const found = Stream.fromIterable(Array.from({ length: 6 }, (_, index) => peer(`p${index}`))).pipe(
         Stream.schedule(Schedule.spaced("15 millis"))
@@ -94,7 +107,7 @@ describe("PeerRace", () => {
       assert.deepStrictEqual([second - first, third - second], [50, 50])
     }))
 
-  it.effect("waits for a peer only so long while none is asked, however many are found that send wrong bytes", () =>
+  it.effect("gives up in time while no peer is being asked, however many are found that sent wrong bytes", () =>
     Effect.gen(function*() {
       const memory = remembering()
       const bad = Array.from({ length: 9 }, (_, index) => peer(`p${index}`))
@@ -110,7 +123,7 @@ describe("PeerRace", () => {
       assert.strictEqual((yield* Fiber.join(racing))._tag, "ResolveTimeout")
     }))
 
-  it.effect("asks whom it objects to when nobody better is left, who fails at once first, and no liar", () =>
+  it.effect("asks peers with objections when no better one is left: fast failures first, liars never", () =>
     Effect.gen(function*() {
       const memory = remembering()
       const [frozen, lacking, liar, killed] = [peer("frozen"), peer("lacking"), peer("liar"), peer("killed")] as const
@@ -120,7 +133,7 @@ describe("PeerRace", () => {
       memory.corrupted([liar], content, 0, liar)
       const { race, record } = yield* make([frozen, lacking, liar, killed, a], { memory, retries: 5 })
       const asked: Array<string> = []
-      const fail = Effect.fnUntraced(function*({ patienceMillis, peer }: PeerRace.Attempt): Effect.fn.Return<
+      const fail = Effect.fnUntraced(function*({ patienceMillis, peer }: Attempt.Attempt): Effect.fn.Return<
         never,
         PeerError
       > {
@@ -135,7 +148,7 @@ describe("PeerRace", () => {
       )
     }))
 
-  it.effect("asks nobody of whom it knows bad things while somebody better may answer", () =>
+  it.effect("asks no peer with an objection while a better one may answer", () =>
     Effect.gen(function*() {
       const memory = remembering()
       memory.failed(b, content, unreachable, 0)
@@ -154,11 +167,11 @@ describe("PeerRace", () => {
       assert.deepStrictEqual(asked, ["a"])
     }))
 
-  it.effect("asks a peer again that broke off, when the others took long to fail", () =>
+  it.effect("asks a peer that broke off again, after the others took long to fail", () =>
     Effect.gen(function*() {
-      const { leave, race } = yield* make([a, b])
+      const { pull, race } = yield* make([a, b])
       const first = yield* race(0, ({ peer }) => Effect.succeed(peer.id))
-      yield* leave(first, new PeerDisconnected({ peer: first.peer.id, reason: "killed" }))
+      yield* Attempt.leave(pull, first, new PeerDisconnected({ peer: first.peer.id, reason: "killed" }))
       const asked: Array<string> = []
       const goOn = race(7, ({ peer }) =>
         Effect.gen(function*() {
@@ -172,11 +185,11 @@ describe("PeerRace", () => {
       assert.strictEqual(asked.length, 2)
     }))
 
-  it.effect("loses little time to peers that stay frozen, however many requests they are asked for", () =>
+  it.effect("loses little time to peers that stay frozen, over any number of requests", () =>
     Effect.gen(function*() {
       const memory = remembering()
       let asked = 0
-      const freeze = ({ patienceMillis = 1000, peer }: PeerRace.Attempt) => {
+      const freeze = ({ patienceMillis = 1000, peer }: Attempt.Attempt) => {
         asked++
         return Effect.delay(
           Effect.fail(new PeerStalled({ peer: peer.id, waitedMillis: patienceMillis })),
@@ -202,18 +215,18 @@ describe("PeerRace", () => {
       assert.isString((yield* race(0, ({ peer }) => Effect.succeed(peer.id))).value)
     }))
 
-  it.effect("gives peers little time where it is told to be cautious", () =>
+  it.effect("gives peers little time while the circuit is open", () =>
     Effect.gen(function*() {
-      const { lostTime, race, record } = yield* make([a], { caution: "is asked for what peers fail at" })
+      const { pull, race, record } = yield* make([a], { caution: "is asked for what peers fail at" })
       const error = yield* Effect.flip(
         race(0, ({ patienceMillis = 0, peer }) => new PeerStalled({ peer: peer.id, waitedMillis: patienceMillis }))
       )
       assert.instanceOf(error, PeerNotFound)
       assert.include(record.failures.join("; "), "no byte for 250 ms")
-      assert.isFalse(lostTime())
+      assert.isFalse(pull.lostTime)
     }))
 
-  it.live("takes what came while the process was held up, past the time for it", () =>
+  it.live("accepts a peer found while the process was held up, past the deadline", () =>
     Effect.gen(function*() {
       // Due while the process is held up, and after the time for a peer: that timer is the first to be seen.
       const found = Stream.fromEffect(Effect.delay(Effect.succeed(a), "400 millis"))
@@ -225,34 +238,40 @@ describe("PeerRace", () => {
       assert.strictEqual((yield* Fiber.join(racing)).value, "a")
     }))
 
-  it.effect("looks up again once renewed, and asks nobody twice", () =>
+  it.effect("looks up again after renewal, and asks no peer twice", () =>
     Effect.gen(function*() {
       const counts: Array<number> = []
-      const { race, renew } = yield* make((count) => {
+      const { pull, race } = yield* make((count) => {
         counts.push(count)
         return Stream.fromIterable(counts.length === 1 ? [a, b] : [a, b, peer("c")])
       }, { retries: 2 })
       const asked: Array<string> = []
-      const fail = ({ peer }: PeerRace.Attempt): Effect.Effect<never, PeerError> =>
+      const fail = ({ peer }: Attempt.Attempt): Effect.Effect<never, PeerError> =>
         Effect.andThen(Effect.sync(() => asked.push(peer.id)), new PeerDisconnected({ peer: peer.id, reason: "gone" }))
       assert.instanceOf(yield* Effect.flip(race(0, fail)), PeerNotFound)
       assert.deepStrictEqual(counts, [4])
-      yield* renew
+      pull.renew()
       assert.strictEqual((yield* race(7, ({ peer }) => Effect.succeed(peer.id))).value, "c")
       assert.deepStrictEqual(counts, [4, 6])
       assert.deepStrictEqual(asked.toSorted(), ["a", "b"])
     }))
 
-  it.effect("asks others beside the first, and does not wait for them longer than told", () =>
+  it.effect("asks the other peers at once, and waits for them no longer than told", () =>
     Effect.gen(function*() {
-      const { beside, race, record } = yield* make([a, b, peer("c")])
+      const { pull, race, record } = yield* make([a, b, peer("c")])
       const { peer: first } = yield* race(0, () => Effect.void)
       const others = [a, b, peer("c")].filter(({ id }) => id !== first.id)
       const asking = yield* Effect.forkChild(
-        beside(Duration.millis(50), ({ peer: { id } }) => id === others[0]?.id ? Effect.succeed(id) : Effect.never)
+        AskOthers.all(pull, Duration.millis(50), ({ peer: { id } }) =>
+          id === others[0]?.id ? Effect.succeed(id) : Effect.never)
       )
       yield* TestClock.adjust("50 millis")
-      assert.deepStrictEqual((yield* Fiber.join(asking)).map(({ value }) => value), [others[0]?.id ?? ""])
-      assert.include(record.failures.join(), `${others[1]?.id}:1: later than another`)
+      assert.deepStrictEqual(
+        (yield* Fiber.join(asking)).map(({ value }) =>
+          value
+        ),
+        [others[0]?.id ?? ""]
+      )
+      assert.include(record.failures.join(), `${others[1]?.id}:1: slower than another peer`)
     }))
 })

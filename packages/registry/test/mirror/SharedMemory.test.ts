@@ -11,7 +11,7 @@ const open = (memory: SharedMemory, name: string, events: Array<string>) => {
 }
 
 describe("SharedMemory", () => {
-  it("lets the largest give up for one that has less, and serves who waits when it did", () => {
+  it("makes the largest share give up for one that has less, which then gets its memory", () => {
     const events: Array<string> = []
     const memory = new SharedMemory(100)
     const [middle, large, small] = ["middle", "large", "small"].map((name) => open(memory, name, events))
@@ -30,7 +30,7 @@ describe("SharedMemory", () => {
     assert.deepStrictEqual(events.slice(4), ["rest has 56 more"])
   })
 
-  it("takes nothing from who has less, nor from who is complete: one waits until they end", () => {
+  it("takes nothing from smaller shares or complete bodies: the waiting one waits for their end", () => {
     const events: Array<string> = []
     const memory = new SharedMemory(100)
     const [complete, small, growing] = ["complete", "small", "growing"].map((name) => open(memory, name, events))
@@ -47,7 +47,7 @@ describe("SharedMemory", () => {
     assert.deepStrictEqual(events.slice(4), ["tiny has 1 more"])
   })
 
-  it("gives a body that is larger than all there is all there is", () => {
+  it("gives a body that is larger than all memory all memory", () => {
     const events: Array<string> = []
     const memory = new SharedMemory(100)
     const large = open(memory, "large", events)
@@ -60,7 +60,7 @@ describe("SharedMemory", () => {
     assert.strictEqual(events.at(-1), "next has 100 more")
   })
 
-  it("forgets who waits and goes", () => {
+  it("forgets a waiting share that is released", () => {
     const events: Array<string> = []
     const memory = new SharedMemory(100)
     const first = open(memory, "first", events)

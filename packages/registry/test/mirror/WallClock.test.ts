@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
+import * as Outcome from "@spegel-ts/registry/Outcome"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Clock, Duration, Effect } from "effect"
@@ -70,7 +71,7 @@ describe("a wall clock", () => {
           yield* fetchBlob(3)
           assert.strictEqual(busy.requests.length, 2)
           // The log of pulls has the time that people know.
-          const [event] = yield* node.ledger.recent
+          const [event] = yield* node.log.recent
           assert.closeTo(event?.time ?? 0, yield* Clock.currentTimeMillis, 10_000)
         }).pipe(Effect.provideService(Clock.Clock, clock))
       }))
@@ -94,8 +95,10 @@ describe("a wall clock", () => {
             Effect.gen(function*() {
               yield* get(urlOf(node.url, index))
               assert.strictEqual(peers[index]?.requests.length, 1)
-              const [event] = yield* node.ledger.recent
-              return event?.attempts.some(({ outcome }) => outcome.includes("where peers keep requests waiting"))
+              const [event] = yield* node.log.recent
+              return event?.attempts.some(({ outcome }) =>
+                Outcome.print(outcome).includes("where peers keep requests waiting")
+              )
             })
           for (const index of [0, 1]) assert.isFalse(yield* isCautious(index))
           set(by)

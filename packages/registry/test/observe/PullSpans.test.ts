@@ -2,12 +2,12 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { eventually } from "@spegel-ts/testing/Eventually"
 import { Effect, Exit, References } from "effect"
 import * as Tracer from "effect/Tracer"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
 import { startNode } from "../TestNode.ts"
-import { eventually } from "../Waiting.ts"
 
 const blob = Buffer.from("a small layer ".repeat(100))
 const digest = Digest.ofBytes(blob)
@@ -15,7 +15,7 @@ const digest = Digest.ofBytes(blob)
 const large = Buffer.alloc(6 * 1024 * 1024, "spegel")
 const largeDigest = Digest.ofBytes(large)
 
-/** What an embedding program's own tracer sees: every span that was begun. */
+/** An embedding program's own tracer: it sees every span that was begun. */
 const recording = () => {
   const spans: Array<Tracer.NativeSpan> = []
   const tracer = Tracer.make({
@@ -95,7 +95,7 @@ const failed = (span: Tracer.NativeSpan | undefined) =>
   span?.status._tag === "Ended" && Exit.isFailure(span.status.exit)
 
 describe("PullSpans", () => {
-  it.live("gives an embedding program's tracer what became of a request", () =>
+  it.live("tells an embedding program's tracer about a request", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       yield* startPeer(network, "127.0.0.42", (response) => response.writeHead(404, { "content-length": 0 }).end())
@@ -123,7 +123,7 @@ describe("PullSpans", () => {
         parts.every(({ parent }) => parent._tag === "Some" && parent.value.spanId === request.spanId)
       )
       const [refused, served] = named(spans, "ask peer")
-      // What a peer does not hold any more is a miss, as it is here.
+      // A peer that no longer holds it is a miss, as it is here.
       assert.isFalse(failed(refused))
       assert.deepInclude(facts(refused), {
         "http.response.status_code": 404,
@@ -140,7 +140,7 @@ describe("PullSpans", () => {
       assert.deepInclude(facts(named(spans, "peer lookup")[0]), { "spegel.peers.found": 2 })
     }))
 
-  it.live("tells of a miss, and that it is no error", () =>
+  it.live("shows a miss, which is no error", () =>
     Effect.gen(function*() {
       const spans = yield* traceOf(MemoryRouter.network(), (url) => get(blobUrl(url)))
       assert.deepInclude(facts(spans[0]), {
@@ -153,7 +153,7 @@ describe("PullSpans", () => {
       assert.isFalse(spans.some(({ attributes }) => attributes.has("error.type")))
     }))
 
-  it.live("tells of wrong bytes, streamed and held", () =>
+  it.live("shows wrong bytes, streamed and held", () =>
     Effect.gen(function*() {
       for (const right of [large, blob]) {
         const network = MemoryRouter.network()
@@ -172,7 +172,7 @@ describe("PullSpans", () => {
       }
     }))
 
-  it.live("tells of peers that fail", () =>
+  it.live("shows peers that fail", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       yield* startPeer(network, "127.0.0.42", (response) => response.writeHead(500, { "content-length": 0 }).end())
@@ -186,7 +186,7 @@ describe("PullSpans", () => {
       assert.notProperty(facts(spans[0]), "error.type")
     }))
 
-  it.live("tells of a body that no peer could finish", () =>
+  it.live("shows a body that no peer could finish", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       yield* startPeer(network, "127.0.0.42", (response) => {
@@ -197,7 +197,7 @@ describe("PullSpans", () => {
       assert.deepInclude(facts(spans[0]), { "error.type": "interrupted", "http.response.status_code": 200 })
     }))
 
-  it.live("tells of a client that goes away", () =>
+  it.live("shows a client that goes away", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       const half = large.length / 2
@@ -218,7 +218,7 @@ describe("PullSpans", () => {
       assert.deepInclude(facts(named(spans, "ask peer")[0]), { "spegel.ended": "the client went away" })
     }))
 
-  it.live("goes on with a valid traceparent, and tells the peer", () =>
+  it.live("continues a valid traceparent, and passes it to the peer", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       const { requests } = yield* startPeer(network, "127.0.0.42", whole(blob))
@@ -251,7 +251,7 @@ describe("PullSpans", () => {
       }
     }))
 
-  it.live("makes no span for a probe, and none where tracing is off", () =>
+  it.live("makes no span for a probe, nor when tracing is off", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       assert.deepStrictEqual(yield* traceOf(network, (url) => get(`${url}/readyz`)), [])

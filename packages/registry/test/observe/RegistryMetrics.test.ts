@@ -1,11 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
-import * as RegistryMetrics from "@spegel-ts/registry/RegistryMetrics"
+import * as RegistryMetrics from "@spegel-ts/registry/internal/observe/RegistryMetrics"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Effect, Metric, Schedule } from "effect"
 import { begun, get, ns, response, startFalsePeer } from "../mirror/FalsePeer.ts"
-import * as RawClient from "../serve/RawClient.ts"
+import * as RawClient from "../RawClient.ts"
 import { startNode } from "../TestNode.ts"
 
 const small = Buffer.from("a small layer ".repeat(100))
@@ -46,7 +46,7 @@ const untilGrown = <E, R>(
   })
 
 describe("RegistryMetrics", () => {
-  it.live("have their known labels as 0 before anything happens", () =>
+  it.live("exist as 0 for all known labels before anything happens", () =>
     Effect.gen(function*() {
       yield* startNode(MemoryRouter.network(), "127.0.0.71", { mirroredRegistries: ["docker.io"] })
       const known = yield* series
@@ -91,7 +91,7 @@ describe("RegistryMetrics", () => {
       assert.deepStrictEqual(expected.map((name) => [name, known.get(name)]), expected.map((name) => [name, 0]))
     }))
 
-  it.live("count a miss in a series that was there", () =>
+  it.live("count a miss in a series that existed", () =>
     Effect.gen(function*() {
       const node = yield* startNode(MemoryRouter.network(), "127.0.0.71", { mirroredRegistries: [ns] })
       yield* untilGrown(get(node.url + blobPath(smallDigest)), {
@@ -101,7 +101,7 @@ describe("RegistryMetrics", () => {
       })
     }))
 
-  it.live("count the first failure of a peer, and wrong bytes, in series that were there", () =>
+  it.live("count the first failure of a peer, and wrong bytes, in series that existed", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       const node = yield* startNode(network, "127.0.0.71", { mirroredRegistries: [ns] })
@@ -120,7 +120,7 @@ describe("RegistryMetrics", () => {
       })
     }))
 
-  it.live("count bytes by where they came from and to whom they went", () =>
+  it.live("count bytes by their origin and their client", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       const holder = yield* startNode(network, "127.0.0.72")
@@ -155,7 +155,7 @@ describe("RegistryMetrics", () => {
       }
     }))
 
-  it.live("count what of a body was sent where it ends early, and a client that leaves as served", () =>
+  it.live("count the bytes sent of a body that ends early, and a client that leaves as served", () =>
     Effect.gen(function*() {
       const network = MemoryRouter.network()
       const node = yield* startNode(network, "127.0.0.71", { mirroredRegistries: [ns] })
@@ -190,7 +190,7 @@ describe("RegistryMetrics", () => {
       })
     }))
 
-  it.live("count the registries beyond a hundred together, and hits and misses of them apart", () =>
+  it.live("count registries beyond a hundred together, with hits and misses apart", () =>
     Effect.gen(function*() {
       for (let number = 0; number < 300; number++) {
         yield* RegistryMetrics.mirrored(`registry-${number}.example`, number % 3 === 0)

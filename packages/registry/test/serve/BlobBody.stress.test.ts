@@ -7,7 +7,7 @@ import { createHash } from "node:crypto"
 import { readdir } from "node:fs/promises"
 import { connect, createServer, type Socket } from "node:net"
 import * as FileNode from "../FileNode.ts"
-import * as RawClient from "./RawClient.ts"
+import * as RawClient from "../RawClient.ts"
 
 const mib = 1024 ** 2
 const openFiles = Effect.promise(async () => (await readdir("/proc/self/fd")).length)
@@ -117,7 +117,7 @@ for (const plane of ["zero-copy", "portable"] as const) {
         assert.isAtMost(yield* eventually(openFiles, before + 4 * open), before + 4 * open)
       }))
 
-    it.live("go no faster than their reader, and then to their end", () =>
+    it.live("move no faster than their reader, up to their end", () =>
       Effect.gen(function*() {
         const network = MemoryRouter.network()
         const holder = yield* FileNode.start(network, "127.0.0.25", [96 * mib], { plane })
@@ -152,7 +152,7 @@ for (const plane of ["zero-copy", "portable"] as const) {
         if (blob === undefined) return assert.fail("no blob")
         for (const node of [holder, mirror]) {
           const clients = yield* Effect.forEach(
-            // What the kernel holds of a peer's bytes is bounded by the zero-copy data plane alone.
+            // Only the zero-copy data plane bounds the bytes of a peer that the kernel holds.
             Array.from({ length: plane === "zero-copy" ? 18 : 6 }),
             () => RawClient.open({ host: node.address, port: node.port }, blob.path)
           )
@@ -165,7 +165,7 @@ for (const plane of ["zero-copy", "portable"] as const) {
         for (const node of [mirror, holder]) assert.strictEqual(yield* eventually(node.bodies, 0), 0)
       }))
 
-    it.live("are let go of when their client or their peer goes away in the middle", () =>
+    it.live("are released when their client or their peer goes away in the middle", () =>
       Effect.gen(function*() {
         const network = MemoryRouter.network()
         const holder = yield* FileNode.start(network, "127.0.0.30", [96 * mib], { plane })
@@ -186,7 +186,7 @@ for (const plane of ["zero-copy", "portable"] as const) {
         }
       }))
 
-    it.live("are answered in order where requests come before answers", () =>
+    it.live("are answered in order when requests are pipelined", () =>
       Effect.gen(function*() {
         const holder = yield* FileNode.start(MemoryRouter.network(), "127.0.0.32", [300_000, 2 * mib, 100], { plane })
         const { socket, ...client } = yield* RawClient.open(
@@ -207,7 +207,7 @@ for (const plane of ["zero-copy", "portable"] as const) {
         for (const { bytes } of holder.blobs.slice(1)) assert.isAbove(rest.indexOf(bytes), 0)
       }))
 
-    it.live("whose client takes nothing for too long are given up", () =>
+    it.live("are given up when their client takes nothing for too long", () =>
       Effect.gen(function*() {
         const { port } = yield* HttpListener.listen({
           host: Option.some("127.0.0.33"),

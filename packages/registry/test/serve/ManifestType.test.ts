@@ -15,7 +15,7 @@ describe("What is held and is no manifest", () => {
     { method: "HEAD", headers: { "x-spegel-mirrored": "true" } }
   ]
 
-  it.live("is a blob, and is never answered as a manifest, asked anew or from memory", () =>
+  it.live("is a blob and never a manifest, from the store and from memory", () =>
     Effect.gen(function*() {
       const { address, blobs: [blob], port } = yield* FileNode.start(MemoryRouter.network(), "127.0.0.36", [1000])
       if (blob === undefined) return assert.fail("no blob")
@@ -30,7 +30,7 @@ describe("What is held and is no manifest", () => {
       }
     }))
 
-  it.live("is not what a tag is answered with: upstream is to say what it is", () =>
+  it.live("is no answer to a tag either: upstream says what the tag is", () =>
     Effect.gen(function*() {
       const { content, url } = yield* startNode(MemoryRouter.network(), "127.0.0.37")
       const digest = yield* content.put(Buffer.from("{\"mediaType\":\"a/b\",\"layers\":[]}"))

@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
+import { eventually } from "@spegel-ts/testing/Eventually"
 import { Effect, Metric } from "effect"
+import * as RawClient from "../RawClient.ts"
 import { startNode } from "../TestNode.ts"
-import { eventually } from "../Waiting.ts"
-import * as RawClient from "./RawClient.ts"
 
 /** More than the kernel holds between two sockets: who does not read stays an upload. */
 const blob = Buffer.alloc(48 * 1024 * 1024, "upload")
@@ -42,14 +42,14 @@ describe("UploadAdmission", () => {
       const refusal = yield* Effect.promise(() => third.head)
       assert.strictEqual(refusal.status, 503)
       assert.include(refusal.head, "retry-after: 1")
-      assert.include(String(yield* Effect.promise(() => third.body())), "--max-uploads=2")
+      assert.include(String(yield* Effect.promise(() => third.body())), "2 bodies to peers")
 
       assert.strictEqual((yield* Effect.promise(() => first.body())).length, blob.length)
       yield* eventually(Effect.map(inflight, (uploads) => uploads === 1))
       assert.strictEqual(yield* status(yield* ask("127.0.0.13")), 200)
     }))
 
-  it.live("bounds one peer without the others noticing; who goes away makes room", () =>
+  it.live("bounds one peer without the others noticing; a peer that goes away makes room", () =>
     Effect.gen(function*() {
       const { ask, status } = yield* start({ maxUploads: 10, maxUploadsPerPeer: 1 })
       const first = yield* ask("127.0.0.11")

@@ -9,6 +9,7 @@ import {
 import * as MemoryStore from "@spegel-ts/content/MemoryStore"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as CommitWatch from "@spegel-ts/registry/internal/verify/CommitWatch"
+import type { Verdict } from "@spegel-ts/registry/internal/verify/WatchedDownload"
 import type { FileWriter } from "@spegel-ts/transfer/FileLease"
 import { Effect, Exit, Option, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
@@ -115,7 +116,7 @@ const start = Effect.gen(function*() {
         })
     })
   )
-  const told = (verdict: CommitWatch.Verdict) =>
+  const told = (verdict: Verdict) =>
     Effect.sync(() => {
       const liar = verdict._tag === "Wrong"
         ? `, liar ${Option.match(verdict.liar, { onNone: () => "unknown", onSome: ({ id }) => id })}`
@@ -155,7 +156,7 @@ const pass = (millis: number) =>
   )
 
 describe("CommitWatch", () => {
-  it.effect("takes a commit for proof, and hashes nothing", () =>
+  it.effect("accepts a commit as proof, and hashes nothing", () =>
     Effect.gen(function*() {
       const { discarded, download, relay, said } = yield* start
       const pulled = download()
@@ -169,7 +170,7 @@ describe("CommitWatch", () => {
       assert.isFalse(pulled.isOpen)
     }))
 
-  it.effect("hashes what containerd has deleted, and calls the one that sent all of it a liar", () =>
+  it.effect("hashes a download that containerd deleted, and blames the peer that sent all of it", () =>
     Effect.gen(function*() {
       const { discarded, download, relay, said } = yield* start
       const pulled = download()
@@ -180,7 +181,7 @@ describe("CommitWatch", () => {
       assert.deepStrictEqual([said, discarded, pulled.hashed], [["Wrong a, liar a"], [], 1])
     }))
 
-  it.effect("blames nobody for what was cancelled: right bytes, or not all of them", () =>
+  it.effect("blames no peer for a cancelled download: right bytes, or not all of them", () =>
     Effect.gen(function*() {
       const { discarded, download, relay, said } = yield* start
       const complete = download()
@@ -227,7 +228,7 @@ describe("CommitWatch", () => {
       assert.deepStrictEqual([said, discarded, pulled.hashed], [["Right a"], [], 1])
     }))
 
-  it.effect("waits for a file to stand still where it cannot be told whether it is open", () =>
+  it.effect("waits for a file to stand still where it is unknown whether it is open", () =>
     Effect.gen(function*() {
       const { discarded, download, relay } = yield* start
       const pulled = download()
@@ -242,7 +243,7 @@ describe("CommitWatch", () => {
       assert.deepStrictEqual(discarded, [`k8s.io layer-${digest}`])
     }))
 
-  it.effect("discards what its file is known to be, and no other", () =>
+  it.effect("discards only the file that was found wrong", () =>
     Effect.gen(function*() {
       const { discarded, download, leave, relay, said } = yield* start
       const pulled = download()
@@ -260,7 +261,7 @@ describe("CommitWatch", () => {
       assert.deepStrictEqual(discarded, [])
     }))
 
-  it.effect("discards it once containerd answers again", () =>
+  it.effect("discards a wrong download once containerd answers again", () =>
     Effect.gen(function*() {
       const { discarded, download, leave, relay } = yield* start
       const pulled = download()
@@ -274,7 +275,7 @@ describe("CommitWatch", () => {
       assert.deepStrictEqual([discarded, pulled.hashed], [[`k8s.io layer-${digest}`], 1])
     }))
 
-  it.effect("says nothing of a file that somebody has moved", () =>
+  it.effect("judges no peer by a file that somebody moved", () =>
     Effect.gen(function*() {
       const { discarded, download, relay, said } = yield* start
       const pulled = download()
@@ -297,7 +298,7 @@ describe("CommitWatch", () => {
       assert.deepStrictEqual(said, ["Right a"])
     }))
 
-  it.effect("calls nobody a liar where several sent parts, or the beginning came from elsewhere", () =>
+  it.effect("blames no single peer where several sent parts, or the beginning came from elsewhere", () =>
     Effect.gen(function*() {
       const { download, relay, said } = yield* start
       const several = download()
@@ -316,7 +317,7 @@ describe("CommitWatch", () => {
       assert.deepStrictEqual(said, ["Wrong a+b, liar unknown", "Wrong b, liar unknown"])
     }))
 
-  it.effect("knows who sent what over a pull that was killed in between", () =>
+  it.effect("remembers the senders over a pull that was killed in between", () =>
     Effect.gen(function*() {
       const { discarded, download, relay, said } = yield* start
       const pulled = download()
@@ -337,7 +338,7 @@ describe("CommitWatch", () => {
       assert.deepStrictEqual(discarded, [`k8s.io layer-${digest}`])
     }))
 
-  it.effect("hashes once what was resumed, and leaves it to containerd where it is right", () =>
+  it.effect("hashes a resumed download once, and leaves it to containerd where it is right", () =>
     Effect.gen(function*() {
       const { discarded, download, relay, said } = yield* start
       const committed = download()
@@ -363,7 +364,7 @@ describe("CommitWatch", () => {
       assert.deepStrictEqual([said, discarded, left.bytesHashed], [["Right a", "Right b"], [], size])
     }))
 
-  it.effect("judges parts side by side when all are there, and calls nobody a liar", () =>
+  it.effect("judges parallel parts when all are there, and blames no single peer", () =>
     Effect.gen(function*() {
       const { begin, download, said } = yield* start
       const pulled = download()
@@ -398,7 +399,7 @@ describe("CommitWatch", () => {
       assert.deepStrictEqual(said.slice(1), ["Wrong a, liar unknown"])
     }))
 
-  it.effect("watches nothing where it is in doubt which download a relay is for", () =>
+  it.effect("watches no download where it is uncertain which one a relay is for", () =>
     Effect.gen(function*() {
       const { begin, download, said } = yield* start
       const spoil = (pulled: Download) => {
@@ -428,7 +429,7 @@ describe("CommitWatch", () => {
       assert.deepStrictEqual([one.hashed, two.hashed, three.hashed], [0, 0, 0])
     }))
 
-  it.effect("does not take another namespace's pull of the same blob for its own", () =>
+  it.effect("tells another namespace's pull of the same blob apart", () =>
     Effect.gen(function*() {
       const { begin, download, said } = yield* start
       const own = download()
@@ -451,7 +452,7 @@ describe("CommitWatch", () => {
       assert.deepStrictEqual(said, ["Right a"])
     }))
 
-  it.effect("doubts those that sent what was given up when a pull begins anew, until it is hashed", () =>
+  it.effect("doubts the senders of a download that was given up when a pull begins anew, until it is hashed", () =>
     Effect.gen(function*() {
       const { commits, download, relay, said } = yield* start
       const pulled = download()
@@ -490,7 +491,7 @@ describe("CommitWatch", () => {
       assert.deepStrictEqual([said, pulled.hashed], [[], 0])
     }))
 
-  it.effect("discards at once what was found to be wrong as it streamed", () =>
+  it.effect("discards a download at once that was found wrong while it streamed", () =>
     Effect.gen(function*() {
       const { begin, discarded, download, leave, said } = yield* start
       const pulled = download()
@@ -509,7 +510,7 @@ describe("CommitWatch", () => {
       assert.strictEqual(discarded.length, 1)
     }))
 
-  it.effect("sweeps what no relay tells of, each complete download once", () =>
+  it.effect("sweeps complete downloads that no relay was for, each once", () =>
     Effect.gen(function*() {
       const { discarded, download } = yield* start
       const [bad, good, half, busy] = [download("one"), download("two"), download("three"), download("four")]

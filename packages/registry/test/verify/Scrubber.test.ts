@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { BlobSource, ContentStore } from "@spegel-ts/content/ContentStore"
 import * as MemoryStore from "@spegel-ts/content/MemoryStore"
 import * as Digest from "@spegel-ts/oci/Digest"
-import * as SelfCheck from "@spegel-ts/registry/internal/verify/Scrubber"
+import * as Scrubber from "@spegel-ts/registry/internal/verify/Scrubber"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import * as MemoryRouter from "@spegel-ts/router/MemoryRouter"
 import { Router } from "@spegel-ts/router/Router"
@@ -34,7 +34,7 @@ const setUp = Effect.gen(function*() {
   )
   return yield* Effect.gen(function*() {
     yield* Effect.flatMap(Router, (router) => router.advertise([ContentKey.make(digest)]))
-    const check = yield* SelfCheck.make
+    const check = yield* Scrubber.make
     /** The check reads in the background. */
     const settled = (done: () => boolean) =>
       Effect.promise(() => setTimeout(5)).pipe(Effect.repeat({ until: done, times: 2000 }))
@@ -54,8 +54,8 @@ const setUp = Effect.gen(function*() {
   }).pipe(Effect.provide(yield* Layer.build(layer)))
 })
 
-describe("SelfCheck", () => {
-  it.effect("finds a damaged blob, and advertises it no more", () =>
+describe("Scrubber", () => {
+  it.effect("finds a damaged blob, and withdraws it", () =>
     Effect.gen(function*() {
       const { advertised, disk, isDamaged, settled, suspect } = yield* setUp
       disk.bytes = Buffer.from("as it was pulleD")
@@ -64,7 +64,7 @@ describe("SelfCheck", () => {
       assert.deepStrictEqual([yield* isDamaged(digest), advertised()], [true, false])
     }))
 
-  it.effect("gives a blob to peers again that was replaced by a right one, and none that was by a wrong one", () =>
+  it.effect("advertises a damaged blob again once a right copy replaced it, and not after a wrong one", () =>
     Effect.gen(function*() {
       const { advertised, disk, isDamaged, replace, settled, suspect } = yield* setUp
       disk.bytes = Buffer.from("as it was pulleD")
@@ -90,7 +90,7 @@ describe("SelfCheck", () => {
       assert.deepStrictEqual([yield* isDamaged(digest), advertised()], [true, false])
     }))
 
-  it.effect("leaves a blob that is right, and does not read it for each complaint", () =>
+  it.effect("keeps a right blob, and does not read it for each complaint", () =>
     Effect.gen(function*() {
       const { advertised, disk, isDamaged, settled, suspect } = yield* setUp
       for (let turn = 0; turn < 5; turn++) yield* suspect

@@ -1,5 +1,5 @@
 /**
- * The interval of looks at the end of a growing file. A look costs one system call; inotify would tell of each write, and
- * cost more.
+ * How often the end of a growing file is looked at, in milliseconds. A look costs one system call; inotify would report each
+ * write, which costs more.
  */
 export const growthMillis = 10

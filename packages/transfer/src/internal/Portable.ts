@@ -1,6 +1,6 @@
 /**
- * Moves bodies in plain JavaScript: they are read into one buffer a stream, and written from there. The next bytes are read
- * once the kernel has the ones before.
+ * Moves bodies in plain JavaScript: each stream reads into one buffer and writes from there. It reads the next bytes once the
+ * kernel has the last ones.
  */
 import { Effect } from "effect"
 import { setTimeout as sleep } from "node:timers/promises"
@@ -18,13 +18,13 @@ export interface Rest extends Body {
   readonly moved: number
 }
 
-/** A body's bytes in a turn of the event loop, after which others have theirs. */
+/** The bytes that a body may move in one turn of the event loop, before others have theirs. */
 const turnBytes = 3 * 512 * 1024
 
 const asError = (cause: unknown): TransferError =>
   cause instanceof SourceEnded ? cause : new TransferFailed({ reason: String(cause) })
 
-/** Moves what is left. Interrupted, it ends when nothing of the source is in use any more. */
+/** Moves the rest of a body. When it is interrupted it ends once nothing of the source is in use any more. */
 export const move = (rest: Rest): Effect.Effect<Moved, TransferError> =>
   rest.source._tag === "Peer" ? relay(rest, rest.source.peer) : copy(rest, rest.source)
 
@@ -48,12 +48,12 @@ const readFile = async (
     )
     if (bytesRead > 0 || signal.aborted) return buffer.subarray(0, bytesRead)
     if (_tag === "File") throw new SourceEnded({ reason: "the file ended", missing: left })
-    // A signal here would cost a listener each time; this is over soon.
+    // Listening to the signal would cost more each time than waiting for this short sleep.
     await sleep(growthMillis)
   }
 }
 
-/** The first bytes of a file, at most so many. */
+/** The first bytes of a file, at most this many. */
 export const firstOf = (source: FileSource, most: number, progress: Progress): Effect.Effect<Buffer, TransferError> =>
   settling(async (signal) => {
     if (most === 0) return Buffer.alloc(0)
@@ -63,7 +63,7 @@ export const firstOf = (source: FileSource, most: number, progress: Progress): E
     return bytes
   })
 
-/** A promise as an effect whose interruption waits for the promise's end. */
+/** A promise as an effect. Its interruption aborts the signal and waits until the promise has ended. */
 const settling = <A>(run: (signal: AbortSignal) => Promise<A>): Effect.Effect<A, TransferError> =>
   Effect.callback((resume) => {
     const controller = new AbortController()
@@ -102,20 +102,20 @@ const relay = ({ length, moved, progress, sink }: Rest, peer: PeerSocket): Effec
     return Effect.sync(() => relaying.stop())
   })
 
-/** A peer's bytes on their way to a client. */
+/** Passes a peer's bytes on to a client. */
 class Relay implements Reader {
   readonly #peer: PeerSocket
   readonly #sink: ClientSink
   readonly #progress: Progress
   readonly #buffer: Buffer
   readonly #end: (exit: Effect.Effect<Moved, TransferError>) => void
-  /** The reader that had the connection before, and gets it back. */
+  /** The reader that had the connection before, and will have it again. */
   #next: Reader | undefined
   #left: number
   #inTurn = 0
   #excess = false
   #sending = false
-  /** Why there will be no more bytes, told once those before are out. */
+  /** Why no more bytes will come; the result once those before are out. */
   #ended: Effect.Effect<Moved, TransferError> | undefined
 
   constructor(
@@ -129,7 +129,7 @@ class Relay implements Reader {
     this.#sink = sink
     this.#progress = progress
     this.#left = left
-    // A byte more than is due shows that the peer sends more.
+    // Room for one byte more than is due shows whether the peer sends more.
     this.#buffer = Buffers.acquire(left + 1)
     this.#end = end
   }
@@ -145,7 +145,7 @@ class Relay implements Reader {
     this.#close()
   }
 
-  /** A read after the last byte is the next reader's: by then the buffer may be that of another stream. */
+  /** A read after the last byte goes to the next reader: by then this buffer may belong to another stream. */
   space(): Buffer {
     return this.#left === 0 && this.#next !== undefined ? this.#next.space() : this.#buffer.subarray(0, this.#left + 1)
   }

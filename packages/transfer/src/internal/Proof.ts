@@ -1,6 +1,6 @@
 /**
- * Tries the mover before anybody depends on it: a file's bytes go to a connection of this process with itself (sendfile),
- * from there to another one (splice), and are compared.
+ * Tries the mover before anybody depends on it: it sends a file over a connection of this process with itself (sendfile(2)),
+ * from there over a second one (splice(2)), and compares the bytes.
  */
 import { Data, Effect, type Scope } from "effect"
 import { once } from "node:events"
@@ -11,7 +11,7 @@ import { PeerSocket, type Reader } from "../PeerSocket.ts"
 import { Progress } from "../Progress.ts"
 import type { Mover } from "./mover/Mover.ts"
 
-/** Zero-copy is not to be had here. */
+/** Zero-copy does not work here. */
 export class ZeroCopyUnavailable extends Data.TaggedError("ZeroCopyUnavailable")<{ readonly reason: string }> {
   override get message() {
     return this.reason
@@ -25,12 +25,13 @@ const unavailable = (cause: unknown) =>
   new ZeroCopyUnavailable({ reason: cause instanceof Error ? cause.message : String(cause) })
 const attempt = <A>(run: () => Promise<A>) => Effect.tryPromise({ try: run, catch: unavailable })
 
+/** Fails if the mover does not move right bytes within the kernel, within 5 seconds. */
 export const prove = (
   mover: Mover,
   move: (body: Body) => Effect.Effect<Moved, TransferError>
 ): Effect.Effect<void, ZeroCopyUnavailable> =>
   Effect.gen(function*() {
-    // Every process has a file of some size: its own program.
+    // Every process can read one file of some size: its own program.
     const handle = yield* Effect.acquireRelease(
       attempt(() => open(process.execPath)),
       (handle) => Effect.promise(() => handle.close())

@@ -1,6 +1,6 @@
 /**
- * Moves bodies within the kernel, on the mover's thread. Connections are lent to it: Node does nothing with them until they
- * come back. A body that it cannot move goes the portable way, from the byte reached.
+ * Moves bodies within the kernel, on the mover's thread. Connections are lent to the mover: Node leaves them alone until they
+ * are given back. A body that the mover cannot move goes the portable way, from the byte reached.
  */
 import { Effect } from "effect"
 import type { Socket } from "node:net"
@@ -10,7 +10,7 @@ import type { Mover, Submission } from "./mover/Mover.ts"
 import type { Ending } from "./mover/Protocol.ts"
 import * as Portable from "./Portable.ts"
 
-/** To hand a body over and back costs more than to copy so many bytes. */
+/** Lending connections and taking them back costs more than copying this many bytes. */
 const leastBytes = 128 * 1024
 
 export const move = (mover: Mover, rest: Portable.Rest): Effect.Effect<Moved, TransferError> => {
@@ -24,7 +24,7 @@ export const move = (mover: Mover, rest: Portable.Rest): Effect.Effect<Moved, Tr
   )
 }
 
-/** True if both ends are plain connections, and Node has done all that it was told to do with them. */
+/** True if both ends are plain connections, and Node has nothing left to do with them. */
 const isLendable = ({ client: { socket }, source }: Portable.Rest): boolean => {
   if (descriptorOf(socket) === undefined || socket.writableLength > 0) return false
   if (source._tag !== "Peer") return true
@@ -32,7 +32,7 @@ const isLendable = ({ client: { socket }, source }: Portable.Rest): boolean => {
   return descriptorOf(source.peer.socket) !== undefined && source.peer.idle
 }
 
-/** Interrupted, it ends when the mover has let go of the connections. */
+/** Lends the connections to the mover. When it is interrupted it ends once the mover has given them back. */
 const lent = (mover: Mover, rest: Portable.Rest): Effect.Effect<Ending> =>
   Effect.callback((resume) => {
     const over = Promise.withResolvers<void>()
@@ -77,7 +77,7 @@ const submissionOf = ({ client, length, moved, progress, source }: Portable.Rest
   }
 }
 
-/** Node does not see what the mover writes: it would take the connection for one on which nothing happens. */
+/** Switches the socket's timeout off meanwhile: Node does not see what the mover writes, and would think it idle. */
 const lendClient = (socket: Socket): () => void => {
   const { timeout } = socket
   if (timeout === undefined || timeout === 0) return () => {}
@@ -87,7 +87,7 @@ const lendClient = (socket: Socket): () => void => {
   }
 }
 
-/** Nobody reads here meanwhile; but who has the connection may close it. The next read is that of the reader before. */
+/** Nobody reads from the peer meanwhile, but its owner may close it. The next read goes to the reader before. */
 const lendPeer = (peer: PeerSocket, onEnd: () => void): () => void => {
   const before: Reader = peer.use({ space: () => before.space(), onBytes: () => false, onEnd })
   return () => void peer.use(before)

@@ -9,7 +9,7 @@ import { createServer } from "node:net"
 
 const { below, pick } = random(20_261_125)
 
-/** What a peer could send: mostly right, with one or more things wrong. */
+/** A response that a peer could send: mostly right, with one or more things wrong. */
 const makeResponse = (): Buffer => {
   const body = Buffer.from(Array.from({ length: below(300) }, () => 65 + below(26)))
   const lines = [
@@ -68,7 +68,7 @@ const makeResponse = (): Buffer => {
 }
 
 /**
- * What a strict reader would pass on at most, written without a look at the one under test: nothing unless the head is
+ * The most that a strict reader would pass on, written without a look at the one under test: nothing unless the head is
  * beyond doubt, then as many bytes as its one Content-Length says.
  */
 const allowed = (bytes: Buffer): Buffer => {
@@ -139,7 +139,7 @@ describe("responses of peers", { timeout: 300_000 }, () => {
         bytes.copy(into, 0, position, position + size)
         position += size
         wire.flowing = exchange.onBytes(into.subarray(0, size))
-        // What it was read into is used for the next connection's bytes.
+        // The memory that it was read into is used for the next connection's bytes.
         if (into === shared) shared.fill(0)
         into = exchange.nextBuffer() ?? shared
       }
@@ -163,7 +163,7 @@ describe("responses of peers", { timeout: 300_000 }, () => {
     assert.isAbove(refused, 20_000)
   })
 
-  it.live("3,000 mutated ones over sockets, some waited for no longer: no socket and no file is left", () =>
+  it.live("3,000 mutated ones over sockets, some abandoned: no socket and no file is left", () =>
     Effect.gen(function*() {
       const files = () => readdirSync("/proc/self/fd").length
       const before = files()

@@ -3,13 +3,13 @@ import type { DataPlane } from "@spegel-ts/transfer/DataPlane"
 import * as Connections from "@spegel-ts/transfer/internal/conformance/Connections"
 import { inOrder } from "@spegel-ts/transfer/internal/peer/ConnectionPool"
 
+import { eventually } from "@spegel-ts/testing/Eventually"
 import { type ByteSink, PeerTransport, type TransportOptions } from "@spegel-ts/transfer/PeerTransport"
 import { Progress } from "@spegel-ts/transfer/Progress"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Context, Duration, Effect, Exit, Fiber, Layer, Result, Scope, Stream } from "effect"
 import { randomBytes } from "node:crypto"
 import { createServer, type Server, type Socket } from "node:net"
-import { eventually } from "../../../registry/test/Waiting.ts"
 
 const ok = (body: string | Buffer, ...fields: ReadonlyArray<string>) =>
   Buffer.concat([
@@ -97,7 +97,7 @@ describe("PeerTransport", () => {
       assert.strictEqual(accepted(), 2)
     }))
 
-  it.live("does not take what has come for the whole when it is left", () =>
+  it.live("does not take a part for the whole when it is abandoned", () =>
     Effect.gen(function*() {
       const { port } = yield* serve(
         "127.0.0.2",
@@ -114,7 +114,7 @@ describe("PeerTransport", () => {
       assert.strictEqual((yield* Fiber.join(relaying))._tag, "PeerDisconnected")
     }))
 
-  it.live("takes a refusal's body with it, so that the connection stays", () =>
+  it.live("reads the body of a refusal, so that the connection is kept", () =>
     Effect.gen(function*() {
       const { accepted, port } = yield* serve(
         "127.0.0.2",
@@ -130,7 +130,7 @@ describe("PeerTransport", () => {
       assert.strictEqual(accepted(), 1)
     }))
 
-  it.live("drops a resting connection on bytes nobody asked for, on its end, and when it rests too long", () =>
+  it.live("drops an idle connection on unexpected bytes, on its end, and when it is idle for too long", () =>
     Effect.gen(function*() {
       for (
         const after of [
@@ -151,7 +151,7 @@ describe("PeerTransport", () => {
       }
     }))
 
-  it.live("does not keep a connection that said more than its answer, or that it closes", () =>
+  it.live("does not keep a connection that sent more than its response, or `connection: close`", () =>
     Effect.gen(function*() {
       for (
         const answer of [
@@ -167,7 +167,7 @@ describe("PeerTransport", () => {
       }
     }))
 
-  it.live("asks again on a new connection when a resting one dies under the request, and once only", () =>
+  it.live("asks again on a new connection when an idle one dies under the request, once only", () =>
     Effect.gen(function*() {
       const { accepted, port } = yield* serve("127.0.0.2", (socket, connection, request) => {
         if (request === 1) socket.destroy()
@@ -195,7 +195,7 @@ describe("PeerTransport", () => {
       assert.strictEqual(accepted(), 1)
     }))
 
-  it.live("bounds what rests", () =>
+  it.live("bounds idle connections", () =>
     Effect.gen(function*() {
       // All are answered once all are here.
       const waiting: Array<Socket> = []
@@ -211,7 +211,7 @@ describe("PeerTransport", () => {
       assert.deepStrictEqual(yield* few.connections, { open: 1, idle: 1 })
     }))
 
-  it.live("leaves nothing open when it closes, nor when a request is called off", () =>
+  it.live("leaves nothing open when it closes, nor when a request is cancelled", () =>
     Effect.gen(function*() {
       const { port, sockets } = yield* serve("127.0.0.2", (socket, _connection, request) => {
         if (request === 0) socket.write(ok("body"))
@@ -298,14 +298,14 @@ describe("PeerTransport", () => {
               Effect.flatMap(request(peers, port), ({ body }) => Stream.runCollect(body))
             )
             assert.isTrue(Buffer.concat(chunks).equals(body))
-            assert.isTrue(chunks.every(({ length }) => length > 0 && length <= 64 * 1024))
+            assert.isTrue(chunks.every(({ length }) => length > 0 && length <= 256 * 1024))
           }
           assert.strictEqual(accepted(), 1)
           assert.deepStrictEqual(yield* peers.connections, { open: 1, idle: 1 })
         }
       }))
 
-    it.live("reads one chunk ahead of a slow reader, who is not taken for a slow peer", () =>
+    it.live("reads one chunk ahead of a slow reader, and does not blame the peer", () =>
       Effect.gen(function*() {
         const body = randomBytes(20_000_000)
         let sent = (): number => 0

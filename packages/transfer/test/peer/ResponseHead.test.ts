@@ -7,7 +7,7 @@ const parse = (...lines: ReadonlyArray<string>) =>
 const refused = (...lines: ReadonlyArray<string>) => Result.getOrThrow(Result.flip(parse(...lines))).reason
 
 describe("ResponseHead", () => {
-  it("reads what a registry answers", () => {
+  it("parses a registry's response", () => {
     const head = Result.getOrThrow(parse("HTTP/1.1 200 OK", "Content-Length: 42", "Content-Type:  text/plain  "))
     assert.deepStrictEqual([head.status, head.contentLength, head.headers.get("content-type")], [200, 42, "text/plain"])
     assert.strictEqual(Result.getOrThrow(parse("HTTP/1.1 204")).contentLength, 0)
@@ -41,7 +41,7 @@ describe("ResponseHead", () => {
     ResponseHead.parse(Buffer.from(bytes))
   })
 
-  it("reads a content range, and nothing like one", () => {
+  it("parses a content range, and nothing that only looks like one", () => {
     const rangeIn = (...fields: ReadonlyArray<string>) =>
       Result.getOrThrow(parse("HTTP/1.1 206 Partial Content", "content-length: 5", ...fields)).contentRange
     assert.deepStrictEqual(rangeIn("Content-Range: bytes 5-9/10"), { start: 5, end: 9, size: 10 })

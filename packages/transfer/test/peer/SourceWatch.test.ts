@@ -47,7 +47,7 @@ describe("SourceWatch", () => {
       assert.strictEqual(yield* Effect.flip(Fiber.join(watching)), "stalled after enough")
     }))
 
-  it.effect("begins anew with each byte", () =>
+  it.effect("begins again with each byte", () =>
     Effect.gen(function*() {
       const progress = new Waiting()
       const watching = yield* Effect.forkChild(watch(progress, limits))

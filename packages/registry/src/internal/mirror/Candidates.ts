@@ -1,29 +1,30 @@
 /**
- * The peers that one request may ask, the most promising first. What speaks against a peer is a preference: it is asked
- * later than others, and not never. Only who sends wrong bytes is left out.
+ * The peers that one pull may ask, the most promising first. An objection to a peer only defers it: it is asked after others.
+ * Peers that sent wrong bytes are never asked.
  */
 import type { Peer } from "@spegel-ts/router/Peer"
-import { maxPatienceMillis } from "./Patience.ts"
+import type { ContentId } from "../../ContentId.ts"
+import { maxPatienceMillis } from "../../ResolvePolicy.ts"
 import type { Objection, PeerMemory } from "./PeerMemory.ts"
 
-/** A peer that failed this request cannot be back sooner. */
+/** A peer that failed this pull cannot be back sooner. */
 const comebackMillis = 100
 
 export interface Candidate {
   readonly peer: Peer
-  /** How long it may be silent, in milliseconds, where something speaks against it. */
+  /** How long it may be silent, in milliseconds; undefined for the usual time, where there is no objection to it. */
   readonly patienceMillis: number | undefined
 }
 
 export interface CandidateOptions {
-  readonly content: string
+  readonly content: ContentId
   readonly memory: PeerMemory
-  /** Why a peer that has not proved itself is not to keep this request waiting for long, if so. */
+  /** Why peers that have not proved themselves get little time of this pull; undefined where they get the usual time. */
   readonly caution: string | undefined
   /** From 0 to 1. */
   readonly random: () => number
-  /** Told once of each peer that is not asked when its turn comes. */
-  readonly onPassedOver: (peer: Peer, reason: string) => void
+  /** Called once for each peer that is deferred. */
+  readonly onDeferred: (peer: Peer, reason: string) => void
 }
 
 interface Objectionable {
@@ -31,14 +32,14 @@ interface Objectionable {
   readonly objection: Objection
 }
 
-/** Who fails at once costs little; and the sooner an objection ends, the less it says. */
+/** A peer that fails at once costs little; and the sooner an objection ends, the less it says. */
 const byPromise = (one: Objectionable, other: Objectionable) =>
   Number(one.objection.cost === "time") - Number(other.objection.cost === "time") ||
   one.objection.until - other.objection.until
 
 export class Candidates {
   readonly #options: CandidateOptions
-  readonly #passedOver = new Set<string>()
+  readonly #deferred = new Set<string>()
   readonly #failedAt = new Map<string, number>()
   #peers: ReadonlyArray<Peer> = []
 
@@ -51,19 +52,19 @@ export class Candidates {
     this.#peers = [...this.#peers, peer]
   }
 
-  /** A peer broke off, or could not be reached: it may be asked again when it had time to come back. */
+  /** A peer that failed and may come back: it may be asked again after a while. */
   addFailed(peer: Peer, now: number): void {
     this.#failedAt.set(peer.id, now)
     this.add(peer)
   }
 
-  /** Whether there is a peer against which nothing speaks. */
+  /** Whether there is a peer without an objection. */
   hasGood(now: number): boolean {
     return this.#peers.some((peer) => this.#objection(peer, now) === undefined)
   }
 
-  /** Takes the next to ask; one against which something speaks only where that is `allowed`. */
-  next(now: number, allowed: boolean): Candidate | undefined {
+  /** Takes the next peer to ask; one with an objection only where no better one can be expected. */
+  next(now: number, nobodyBetter: boolean): Candidate | undefined {
     const { memory, random } = this.#options
     const good: Array<Peer> = []
     const others: Array<Objectionable> = []
@@ -71,14 +72,14 @@ export class Candidates {
       const objection = this.#objection(peer, now)
       if (objection === undefined) good.push(peer)
       else {
-        this.#passOver(peer, objection)
+        this.#defer(peer, objection)
         if (objection.cost !== "wrong bytes") others.push({ peer, objection })
       }
     }
     this.#peers = [...good, ...others.map(({ peer }) => peer)]
     const chosen = good[memory.choose(good, random, now)]
     if (chosen !== undefined) return this.#take(chosen, undefined)
-    if (!allowed) return undefined
+    if (!nobodyBetter) return undefined
     const patienceOf = ({ cost }: Objection) => cost === "time" ? memory.patience.left(now) : maxPatienceMillis
     const [best] = others.filter(({ objection, peer }) =>
       patienceOf(objection) > 0 && now - (this.#failedAt.get(peer.id) ?? -Infinity) >= comebackMillis
@@ -93,10 +94,10 @@ export class Candidates {
     return { reason: caution, cost: "time", until: now }
   }
 
-  #passOver(peer: Peer, { reason }: Objection): void {
-    if (this.#passedOver.has(peer.id) || this.#failedAt.has(peer.id)) return
-    this.#passedOver.add(peer.id)
-    this.#options.onPassedOver(peer, reason)
+  #defer(peer: Peer, { reason }: Objection): void {
+    if (this.#deferred.has(peer.id) || this.#failedAt.has(peer.id)) return
+    this.#deferred.add(peer.id)
+    this.#options.onDeferred(peer, reason)
   }
 
   #take(peer: Peer, patienceMillis: number | undefined): Candidate {

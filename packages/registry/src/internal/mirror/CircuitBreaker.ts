@@ -1,42 +1,44 @@
 /**
- * Circuit breakers (closed, open, half open): where peers keep a registry's requests waiting in vain, they get little
- * time for a while, and then one request probes with all of it. Whoever serves closes the circuit at any time: a peer that
- * is well again is not shut off.
+ * Circuit breakers (closed, open, half open), one for each registry. Where peers keep a registry's requests waiting in vain, its
+ * circuit opens: requests still ask peers, and give them little time. After a pause one request probes with all of its time.
+ * Any request that a peer serves closes the circuit at once, even while it is open: a peer that works again is used again.
  */
+import { BoundedMap } from "@spegel-ts/background/BoundedMap"
 
-export interface CircuitOptions {
+export interface CircuitBreakerOptions {
   /** Failures in a row that open it; 0 keeps it closed. */
   readonly failures: number
   /** How long it is open at first, in milliseconds; twice as long after each probe that fails. */
   readonly pauseMillis: number
 }
 
-/** More registries than that are not told apart by a node. */
+/** A node mirrors fewer registries than that. */
 const maxCircuits = 1000
 const maxPauseMillis = 5 * 60_000
 
-export class Circuit {
-  readonly #options: CircuitOptions
+export class CircuitBreaker {
+  readonly #options: CircuitBreakerOptions
   #failures = 0
   #pauseMillis: number
   #openUntil: number | undefined
   #probing = false
 
-  constructor(options: CircuitOptions) {
+  constructor(options: CircuitBreakerOptions) {
     this.#options = options
     this.#pauseMillis = options.pauseMillis
   }
 
-  /** Whether peers get little time of this request. */
+  /** Whether this request gives peers little time. After the pause it is false once: that request is the probe. */
   isOpen(now: number): boolean {
     if (this.#openUntil === undefined) return false
     if (now < this.#openUntil) return true
-    // One probe at a time; one that never tells is followed by another.
+    // One probe at a time. A probe that never reports is followed by another.
     this.#probing = true
     this.#openUntil = now + this.#pauseMillis
     return false
   }
 
+  /** A peer served a request: closes the circuit. */
   succeeded(): void {
     this.#failures = 0
     this.#openUntil = undefined
@@ -44,7 +46,7 @@ export class Circuit {
     this.#pauseMillis = this.#options.pauseMillis
   }
 
-  /** True where this failure opened the circuit, or kept it open after a probe. */
+  /** A request waited in vain. True where this opened the circuit, or kept it open after a probe. */
   failed(now: number): boolean {
     // Requests that began before it opened tell nothing new.
     if (this.#openUntil !== undefined && !this.#probing) return false
@@ -56,20 +58,21 @@ export class Circuit {
   }
 }
 
-/** One circuit a registry. */
-export class Circuits {
-  readonly #options: CircuitOptions
-  readonly #circuits = new Map<string, Circuit>()
+/** The circuit breakers of all registries. */
+export class CircuitBreakers {
+  readonly #options: CircuitBreakerOptions
+  readonly #breakers = new BoundedMap<string, CircuitBreaker>(maxCircuits)
 
-  constructor(options: CircuitOptions) {
+  constructor(options: CircuitBreakerOptions) {
     this.#options = options
   }
 
-  of(registry: string): Circuit {
-    const known = this.#circuits.get(registry)
+  /** The circuit breaker of a registry, new where there was none. */
+  of(registry: string): CircuitBreaker {
+    const known = this.#breakers.get(registry)
     if (known !== undefined) return known
-    const circuit = new Circuit(this.#options)
-    if (this.#circuits.size < maxCircuits) this.#circuits.set(registry, circuit)
-    return circuit
+    const breaker = new CircuitBreaker(this.#options)
+    this.#breakers.set(registry, breaker)
+    return breaker
   }
 }

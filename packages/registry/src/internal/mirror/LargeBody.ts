@@ -1,17 +1,16 @@
 /**
- * A large body on its way to a client, from one peer after another: passed on as it comes, or hashed meanwhile. What is
- * hashed has its last chunk held back until the digest is known: where it is wrong, the body never becomes complete, and
- * containerd does not commit it.
+ * A large body on its way to a client, from one peer after another: passed on as it comes, or hashed on the way. A hashed body has
+ * its last chunk held back until its digest is known. Where it is wrong, it never becomes complete, and containerd does not commit it.
  */
-import * as Digest from "@spegel-ts/oci/Digest"
+import type * as Digest from "@spegel-ts/oci/Digest"
 import type { BodyInterrupted } from "@spegel-ts/transfer/BodyInterrupted"
 import { ClientSink } from "@spegel-ts/transfer/ClientSink"
 import type { ByteSink, Comparison, PeerResponse, TransportError } from "@spegel-ts/transfer/PeerTransport"
 import { Deferred, Effect } from "effect"
-import { createHash } from "node:crypto"
 import type { Recipient } from "../serve/BlobBody.ts"
+import { ContentHash } from "../verify/ContentHash.ts"
 
-/** What a whole body has to be. */
+/** The digest and the size that the whole body must have. */
 export interface Expected {
   readonly digest: Digest.Digest
   /** In bytes. */
@@ -19,9 +18,9 @@ export interface Expected {
 }
 
 export interface LargeBody {
-  /** The byte of the whole that comes next, after all that was taken from peers for the client. */
+  /** The resume offset: the byte of the whole that comes next, after all that was taken from peers for the client. */
   readonly offset: () => number
-  /** Takes the rest of the body, or what a peer gives of it, from an answer that begins at `offset`. */
+  /** Takes the rest of the body, or what a peer gives of it, from a response that begins at `offset`. */
   readonly take: (
     response: Pick<PeerResponse, "move" | "relay">,
     compare: Comparison
@@ -40,10 +39,10 @@ export const passing = (start: number, to: Recipient): LargeBody => ({
 /** Read, hashed and sent at once. */
 const chunkSize = 256 * 1024
 
-/** Passes a whole body on, hashed in this process. */
+/** Passes a whole body on, and hashes it in this process. */
 export const hashed = ({ digest, size }: Expected, { client, progress }: Recipient): LargeBody => {
   const sink = new ClientSink(client, progress)
-  const hash = createHash(Digest.algorithm(digest))
+  const hash = new ContentHash(digest)
   const wrong = Deferred.makeUnsafe<void>()
   const buffer = Buffer.allocUnsafeSlow(Math.min(chunkSize, size))
   let offset = 0
@@ -59,14 +58,14 @@ export const hashed = ({ digest, size }: Expected, { client, progress }: Recipie
     write: (chunk, resume) => {
       offset += chunk.length
       hash.update(chunk)
-      if (offset === size && hash.digest("hex") !== Digest.hex(digest)) {
+      if (offset === size && !hash.matches()) {
         Deferred.doneUnsafe(wrong, Effect.void)
         return false
       }
       const goOn = () => {
         sending = false
         whenSent()
-        // Others have their turn before.
+        // Other requests have their turn first.
         setImmediate(resume)
       }
       sending = true

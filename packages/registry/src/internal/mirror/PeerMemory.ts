@@ -1,18 +1,20 @@
 /**
- * What this node remembers of peers: who could not be reached or was too slow, who lacked what he was said to have, who
- * lied, how busy each is, and how soon first bytes come. All of it is bounded and fades.
+ * This node's experience with peers: which could not be reached or were too slow, which lacked content that they were said to have,
+ * which sent wrong bytes, and how busy each is. All of it is bounded and fades.
  *
- * What speaks against a peer is an objection: others are asked before it. Only wrong bytes exclude a peer.
+ * A reason not to ask a peer is an objection: others are asked before it. Only wrong bytes exclude a peer.
  */
-import * as Digest from "@spegel-ts/oci/Digest"
+import { BoundedMap } from "@spegel-ts/background/BoundedMap"
+import { Tally } from "@spegel-ts/background/Tally"
 import type { Peer } from "@spegel-ts/router/Peer"
+import * as ContentId from "../../ContentId.ts"
 import type { PeerError } from "../../MirrorError.ts"
-import { Patience } from "./Patience.ts"
+import { HedgeDelay, Patience } from "../../ResolvePolicy.ts"
 
 export interface PeerMemoryOptions {
-  /** How long a first byte may take until there are times to go by, in milliseconds. */
+  /** How long to wait for a first byte before hedging, until there are observations, in milliseconds. */
   readonly hedgeMillis: number
-  /** How long what a peer says it holds is believed, in milliseconds. */
+  /** How long a peer's word that it holds something is believed, in milliseconds. */
   readonly recordMillis: number
 }
 
@@ -24,11 +26,11 @@ const maxPauseMillis = 60_000
 const brokenMillis = 30_000
 const busyMillis = 1000
 const maxBusyMillis = 30_000
-/** For so long a peer that answered too late counts as if it had that many requests more. */
+/** For so long a peer that answered too late counts as if it had `lateLoad` more requests. */
 const lateMillis = 10_000
 const lateLoad = 4
 const quarantineMillis = 60 * 60_000
-/** What becomes of a download is known sooner, as a rule. */
+/** The fate of a download is known sooner, as a rule. */
 const doubtMillis = 5 * 60_000
 /** A lie counts half after this long. */
 const lieHalfLifeMillis = 10 * 60_000
@@ -36,86 +38,65 @@ const lieHalfLifeMillis = 10 * 60_000
 const maxLies = 3
 const maxEntries = 10_000
 
-/** Below this a late byte tells of a busy process and not of a slow peer. */
-const minHedgeMillis = 5
-const samples = 100
-
 export interface Objection {
   /** When it ends, as `MonotonicTime.millis` has it. */
   readonly until: number
-  /** What the peer did. */
+  /** The peer's failure, in words that follow "it". */
   readonly reason: string
-  /** What asking it all the same may cost: a moment, time in which nothing comes, or wrong bytes. */
+  /** The possible cost of asking it nevertheless: a moment, time in which nothing comes, or wrong bytes. */
   readonly cost: "little" | "time" | "wrong bytes"
 }
 
 /** The more an objection may cost, the more it counts. */
 const weights = { little: 0, time: 1, "wrong bytes": 2 }
 
-const remember = <A>(map: Map<string, A>, key: string, value: A) => {
-  map.delete(key)
-  map.set(key, value)
-  const oldest = map.keys().next().value
-  if (map.size > maxEntries && oldest !== undefined) map.delete(oldest)
-}
+const bounded = <A>() => new BoundedMap<string, A>(maxEntries)
+
+const keyOf = (id: string, content: ContentId.ContentId) => `${id} ${ContentId.print(content)}`
 
 export class PeerMemory {
-  /** By peer. The next is twice as long, until the peer has served something. */
-  readonly #pauses = new Map<string, Objection & { readonly millis: number }>()
-  readonly #busy = new Map<string, Objection>()
-  readonly #lies = new Map<string, { readonly count: number; readonly at: number }>()
+  /** By peer. The next pause is twice as long, until the peer has served something. */
+  readonly #pauses = bounded<Objection & { readonly millis: number }>()
+  readonly #busy = bounded<Objection>()
+  readonly #lies = bounded<{ readonly count: number; readonly at: number }>()
   /** By peer and content. */
-  readonly #contents = new Map<string, Objection>()
-  /** By peer and content: what came of it is not known to be right. */
-  readonly #doubts = new Map<string, Objection>()
-  readonly #load = new Map<string, number>()
+  readonly #contents = bounded<Objection>()
+  /** By peer and content: its bytes are not known to be right. */
+  readonly #doubts = bounded<Objection>()
+  readonly #load = new Tally<string>()
   /** Peers that have served something since they last kept a request waiting. */
-  readonly #proved = new Map<string, true>()
-  /** What requests may wait for peers that kept others waiting. */
+  readonly #proved = bounded<true>()
+  /** By peer: until when it counts as late. */
+  readonly #late = bounded<number>()
+  /** How long requests wait for peers that kept others waiting. */
   readonly patience = new Patience()
-  /** Until when. */
-  readonly #late = new Map<string, number>()
-  readonly #firstBytes: Array<number> = []
+  readonly hedgeDelay: HedgeDelay
   readonly #recordMillis: number
-  #hedgeMillis: number
 
   constructor(options: PeerMemoryOptions) {
-    this.#hedgeMillis = options.hedgeMillis
+    this.hedgeDelay = new HedgeDelay(options.hedgeMillis)
     this.#recordMillis = options.recordMillis
   }
 
-  /** What speaks most against asking a peer for some content now, if anything does. */
-  objection(peer: Peer, content: string, now: number): Objection | undefined {
-    if (this.#lieCount(peer.id, now) >= maxLies) {
+  /** The strongest objection to asking a peer for some content now, if there is any. */
+  objection({ id }: Peer, content: ContentId.ContentId, now: number): Objection | undefined {
+    if (this.#lieCount(id, now) >= maxLies) {
       return { until: Infinity, reason: "has lied repeatedly", cost: "wrong bytes" }
     }
-    const about = `${peer.id} ${content}`
-    const [most] = [
-      this.#contents.get(about),
-      this.#doubts.get(about),
-      this.#pauses.get(peer.id),
-      this.#busy.get(peer.id)
-    ]
+    const key = keyOf(id, content)
+    const [strongest] = [this.#contents.get(key), this.#doubts.get(key), this.#pauses.get(id), this.#busy.get(id)]
       .filter((objection) => objection !== undefined)
       .filter(({ until }) => until > now)
       .toSorted((one, other) => weights[other.cost] - weights[one.cost] || other.until - one.until)
-    return most
-  }
-
-  /** The first byte of an answer came. */
-  answered(millis: number): void {
-    this.#firstBytes.push(millis)
-    if (this.#firstBytes.length > samples) this.#firstBytes.shift()
-    const sorted = this.#firstBytes.toSorted((a, b) => a - b)
-    this.#hedgeMillis = Math.max(minHedgeMillis, sorted[Math.floor(sorted.length * 0.8)] ?? 0)
+    return strongest
   }
 
   /** A peer gave all that it was asked for: what it failed at before is over. */
-  served(peer: Peer, content: string): void {
-    this.#pauses.delete(peer.id)
-    this.#busy.delete(peer.id)
-    this.#contents.delete(`${peer.id} ${content}`)
-    remember(this.#proved, peer.id, true)
+  served({ id }: Peer, content: ContentId.ContentId): void {
+    this.#pauses.delete(id)
+    this.#busy.delete(id)
+    this.#contents.delete(keyOf(id, content))
+    this.#proved.set(id, true)
   }
 
   /** Whether the peer served something, and has kept no request waiting since. */
@@ -124,9 +105,7 @@ export class PeerMemory {
   }
 
   /** A peer was left because of `error`. */
-  failed(peer: Peer, content: string, error: PeerError, now: number): void {
-    const about = (millis: number, reason: string, cost: Objection["cost"] = "little") =>
-      remember(this.#contents, `${peer.id} ${content}`, { until: now + millis, reason, cost })
+  failed(peer: Peer, content: ContentId.ContentId, error: PeerError, now: number): void {
     switch (error._tag) {
       case "PeerUnreachable":
         return this.#pause(peer, unreachablePauseMillis, "could not be reached a moment ago", "little", now)
@@ -137,37 +116,36 @@ export class PeerMemory {
           ? this.#pause(peer, slowPauseMillis, "was too slow a moment ago", "time", now)
           : this.#pause(peer, slowPauseMillis, "was much slower than others a moment ago", "little", now)
       case "PeerDisconnected":
-        return about(brokenMillis, "broke off a moment ago")
+        return this.#object(peer, content, now + brokenMillis, "broke off a moment ago")
       case "PeerRefused":
-        if (error.status === 503) {
-          const until = now + Math.min(maxBusyMillis, error.retryAfterMillis ?? busyMillis)
-          return remember(this.#busy, peer.id, { until, reason: "said that it is busy", cost: "little" })
-        }
-        if (error.status !== 404) return about(brokenMillis, "refused it a moment ago")
-        // A tag may come at any time; what a digest is said to be held for is said for so long.
-        return Digest.isDigest(content) ? about(this.#recordMillis, "did not have it") : undefined
+        if (error.status === 503) return this.#isBusy(peer, error.retryAfterMillis, now)
+        if (error.status !== 404) return this.#object(peer, content, now + brokenMillis, "refused it a moment ago")
+        // A peer may hold a tag at any time; that it holds a digest is said for so long.
+        return content._tag === "Digest"
+          ? this.#object(peer, content, now + this.#recordMillis, "did not have it")
+          : undefined
       case "ContentCorrupted":
-        // Told by `corrupted`, with all who sent some of it.
+        // `corrupted` is told, with all peers that sent some of it.
         return undefined
     }
   }
 
-  /** Wrong bytes came from `peers`: from `liar`, where that is known. */
-  corrupted(peers: ReadonlyArray<Peer>, content: string, now: number, liar?: Peer): void {
+  /** Wrong bytes came from `peers`: all of them from `liar`, where that is known. */
+  corrupted(peers: ReadonlyArray<Peer>, content: ContentId.ContentId, now: number, liar?: Peer): void {
     for (const { id } of peers) {
-      remember(this.#contents, `${id} ${content}`, {
+      this.#contents.set(keyOf(id, content), {
         until: now + quarantineMillis,
         reason: id === liar?.id ? "has sent wrong bytes for it" : "was among those that sent wrong bytes for it",
         cost: "wrong bytes"
       })
     }
-    if (liar !== undefined) remember(this.#lies, liar.id, { count: this.#lieCount(liar.id, now) + 1, at: now })
+    if (liar !== undefined) this.#lies.set(liar.id, { count: this.#lieCount(liar.id, now) + 1, at: now })
   }
 
   /** All bytes came from `peers`, and containerd has thrown them away; whether they were right is not known yet. */
-  doubted(peers: ReadonlyArray<Peer>, content: string, now: number): void {
+  doubted(peers: ReadonlyArray<Peer>, content: ContentId.ContentId, now: number): void {
     for (const { id } of peers) {
-      remember(this.#doubts, `${id} ${content}`, {
+      this.#doubts.set(keyOf(id, content), {
         until: now + doubtMillis,
         reason: "has sent bytes for it that were not kept",
         cost: "wrong bytes"
@@ -175,22 +153,17 @@ export class PeerMemory {
     }
   }
 
-  /** What came from `peers` was right. */
-  believed(peers: ReadonlyArray<Peer>, content: string): void {
-    for (const { id } of peers) this.#doubts.delete(`${id} ${content}`)
-  }
-
-  /** How long a first byte may take before another peer is asked beside, in milliseconds. */
-  get hedgeMillis(): number {
-    return this.#hedgeMillis
+  /** The bytes that came from `peers` were right. */
+  believed(peers: ReadonlyArray<Peer>, content: ContentId.ContentId): void {
+    for (const { id } of peers) this.#doubts.delete(keyOf(id, content))
   }
 
   /** Another peer answered before this one, which had been asked sooner or at the same time. */
   lost(peer: Peer, now: number): void {
-    remember(this.#late, peer.id, now + lateMillis)
+    this.#late.set(peer.id, now + lateMillis)
   }
 
-  /** Of two taken at random, the less busy: spreads load without everybody choosing the same. */
+  /** The less busy of two taken at random: this spreads load without all nodes choosing the same peer. Gives its index. */
   choose(peers: ReadonlyArray<Peer>, random: () => number, now: number): number {
     const first = Math.floor(random() * peers.length)
     if (peers.length < 2) return first
@@ -198,25 +171,32 @@ export class PeerMemory {
     const second = other >= first ? other + 1 : other
     const load = (index: number) => {
       const id = peers[index]?.id ?? ""
-      return (this.#load.get(id) ?? 0) + ((this.#late.get(id) ?? 0) > now ? lateLoad : 0)
+      return this.#load.of(id) + ((this.#late.get(id) ?? 0) > now ? lateLoad : 0)
     }
     return load(second) < load(first) ? second : first
   }
 
   /** A request to the peer begins (1) or ends (-1). */
   busy(peer: Peer, change: 1 | -1): void {
-    const load = (this.#load.get(peer.id) ?? 0) + change
-    if (load > 0) this.#load.set(peer.id, load)
-    else this.#load.delete(peer.id)
+    this.#load.add(peer.id, change)
   }
 
-  #pause(peer: Peer, firstMillis: number, reason: string, cost: Objection["cost"], now: number): void {
-    if (cost === "time") this.#proved.delete(peer.id)
-    const last = this.#pauses.get(peer.id)
-    // While it lasts, another failure tells nothing new.
+  #pause({ id }: Peer, firstMillis: number, reason: string, cost: Objection["cost"], now: number): void {
+    if (cost === "time") this.#proved.delete(id)
+    const last = this.#pauses.get(id)
+    // During a pause another failure tells nothing new.
     const factor = last !== undefined && now < last.until ? 1 : 2
     const millis = Math.min(maxPauseMillis, Math.max(firstMillis, (last?.millis ?? 0) * factor))
-    remember(this.#pauses, peer.id, { until: now + millis, millis, reason, cost })
+    this.#pauses.set(id, { until: now + millis, millis, reason, cost })
+  }
+
+  #isBusy({ id }: Peer, retryAfterMillis: number | undefined, now: number): void {
+    const until = now + Math.min(maxBusyMillis, retryAfterMillis ?? busyMillis)
+    this.#busy.set(id, { until, reason: "said that it is busy", cost: "little" })
+  }
+
+  #object({ id }: Peer, content: ContentId.ContentId, until: number, reason: string): void {
+    this.#contents.set(keyOf(id, content), { until, reason, cost: "little" })
   }
 
   #lieCount(id: string, now: number): number {

@@ -1,16 +1,19 @@
 /**
- * A fixed amount of memory for bodies that are being read, taken as their bytes come: what somebody claims to send takes
- * nothing. Where none is left, whoever has most gives up for one that has less, so that large bodies that crawl do not keep
- * small ones waiting.
+ * A fixed amount of memory for bodies that are being read. It is taken as their bytes come: a peer's claim to send much takes
+ * nothing. Where no memory is left, the body that has most gives up for one that has less, so that large bodies that crawl do not
+ * keep small ones waiting.
  */
 
-/** What one body has. */
+/** The memory of one body. */
 export interface Share {
-  /** Takes so many bytes more. False: `onTaken` is called once they are taken, unless the share is lost or given back. */
+  /**
+   * Takes so many bytes more. True: they are taken now. False: `onTaken` is called once they are, unless the share is lost or
+   * released before.
+   */
   readonly take: (bytes: number, onTaken: () => void) => boolean
   /** The body is complete: its memory cannot be lost any more. */
   readonly keep: () => void
-  /** Gives all of it back. */
+  /** Gives all of its memory back. */
   readonly release: () => void
 }
 
@@ -30,7 +33,7 @@ interface Waiting {
 export class SharedMemory {
   readonly #size: number
   readonly #shares = new Set<Taken>()
-  /** Who waits for memory, in order. */
+  /** Bodies that wait for memory, in order. */
   #waiting: ReadonlyArray<Waiting> = []
   #free: number
 
@@ -40,7 +43,7 @@ export class SharedMemory {
     this.#free = size
   }
 
-  /** A share without memory. `onLost` is called at most once, where others need its memory; it is to be released then. */
+  /** A share without memory yet. `onLost` is called at most once, when others need its memory; its owner then releases it. */
   open(onLost: () => void): Share {
     const share: Taken = { bytes: 0, settled: false, onLost }
     this.#shares.add(share)
@@ -59,7 +62,7 @@ export class SharedMemory {
   }
 
   #take(share: Taken, more: number, onTaken: () => void): boolean {
-    // A body that is larger than all there is has all there is.
+    // A body that is larger than all memory gets all memory.
     const bytes = Math.min(more, this.#size - share.bytes)
     if (this.#waiting.length === 0 && bytes <= this.#free) {
       this.#free -= bytes
@@ -72,7 +75,7 @@ export class SharedMemory {
     return false
   }
 
-  /** The largest gives up, unless it has less than what waits would have: that waits for the others to end. */
+  /** The largest share gives up, unless it has less than the waiting one would have: then that waits for others to end. */
   #makeRoom({ bytes, share }: Waiting): void {
     const [largest] = [...this.#shares].filter((one) => one !== share && !one.settled)
       .toSorted((one, other) => other.bytes - one.bytes)

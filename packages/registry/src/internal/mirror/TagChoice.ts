@@ -1,12 +1,12 @@
 /**
- * What a tag points to where peers disagree, as they do after it was moved: the digest that most of those who answered
- * name, and among equals the smallest. So the same answers lead to the same choice on every node.
+ * Peers disagree about a tag after it was moved. Then the digest that most of them name is chosen, and among equals the smallest:
+ * the same answers lead to the same choice on every node.
  */
 import type { Digest } from "@spegel-ts/oci/Digest"
 
 type Named = { readonly digest: Digest }
 
-/** The candidate to take, the first of those that name its digest; and who names what, where they differ. */
+/** The candidate to take, the first of those that name its digest; and the votes in words, where they differ. */
 export const choose = <A extends Named>(
   candidates: readonly [A, ...ReadonlyArray<A>]
 ): { readonly chosen: A; readonly disagreement: string | undefined } => {

@@ -1,4 +1,4 @@
-/** HTTP basic authentication (RFC 7617) of the mirror's own clients. */
+/** HTTP basic authentication (RFC 7617) of clients of the registry. */
 import { Redacted } from "effect"
 import { createHash, timingSafeEqual } from "node:crypto"
 
@@ -7,7 +7,7 @@ export const challenge = `Basic realm="spegel-ts", charset="UTF-8"`
 
 const hash = (text: string) => createHash("sha256").update(text).digest()
 
-/** Whether an `Authorization` header has these credentials; takes as long for wrong ones as for right ones. */
+/** Returns whether an `Authorization` header has these credentials. Wrong ones take as long as right ones. */
 export const verifier = (credentials: {
   readonly username: string
   readonly password: Redacted.Redacted

@@ -1,4 +1,4 @@
-/** Bytes to the client of a response whose head is set; it goes out with the first of them. */
+/** Sends a body to the client of a response whose head is set. The head goes out with the first byte. */
 import type { ByteRange } from "@spegel-ts/oci/ByteRange"
 import type { Client, TransferError } from "@spegel-ts/transfer/Body"
 import { BodyInterrupted, clientGone } from "@spegel-ts/transfer/BodyInterrupted"
@@ -11,9 +11,9 @@ import type { FileHandle } from "node:fs/promises"
 import type { ServerResponse } from "node:http"
 import type { Socket } from "node:net"
 import { clientTimeout } from "../../HttpListener.ts"
-import type { BodyMemory } from "./BodyMemory.ts"
+import type { BodyMemory } from "../memory/BodyMemory.ts"
 
-/** Where a body goes, and how much of it has gone. */
+/** The client of a body, and how much of the body has gone to it. */
 export interface Recipient {
   readonly client: Client
   readonly progress: Progress
@@ -37,7 +37,7 @@ export const recipientOf = (response: ServerResponse, socket: Socket, memory: Bo
   return { client, progress: new Progress() }
 }
 
-/** Fails where the client takes nothing for too long. */
+/** Fails if the client takes nothing for too long. */
 export const whileTaking = <A, E, R>(
   progress: Progress,
   body: Effect.Effect<A, E | BodyInterrupted, R>
@@ -50,7 +50,7 @@ export const whileTaking = <A, E, R>(
     )
   )
 
-/** Sends `[start, end)` of a file. A mover that dies in the middle leaves the rest to the portable way. */
+/** Sends `[start, end)` of a file. If the mover dies, the rest goes the portable way. */
 export const sendFile = (
   { move }: Transfer["Service"],
   handle: FileHandle,

@@ -1,18 +1,16 @@
 /**
- * What this node can answer from its own store. With a namespace (`?ns=`, which containerd always sends) the name is
- * complete. Without one, as skopeo, crane and curl ask, a digest is enough; a tag is found when the name begins with a
- * registry host, or when exactly one registry holds the name and tag.
+ * Finds what a request means in this node's own store. With a namespace (`?ns=`, which containerd always sends) a name is
+ * complete. Without one, as skopeo, crane and curl ask, a digest is enough. A tag is found if the name begins with a
+ * registry host, or if exactly one registry holds that name and tag.
  */
 import { ContentNotFound, ContentStore, type Name, type StoreUnavailable } from "@spegel-ts/content/ContentStore"
 import type { Digest } from "@spegel-ts/oci/Digest"
-import * as DistributionError from "@spegel-ts/oci/DistributionError"
 import { looksLikeRegistry } from "@spegel-ts/oci/Grammar"
 import type { Reference } from "@spegel-ts/oci/Reference"
 import { Effect, Option, Stream } from "effect"
+import { Refusal, Refused } from "./Refusal.ts"
 
-type LocalError = ContentNotFound | StoreUnavailable
-
-/** A repository of which the registry is known, or may be one of those that hold it. */
+/** A repository whose registry is known, or has to be told from what is held. */
 export interface RepositoryName {
   readonly namespace: Option.Option<string>
   readonly repository: string
@@ -22,7 +20,7 @@ export interface RepositoryName {
 export const ifHeld = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.catchIf(Effect.asSome(effect), (error) => error instanceof ContentNotFound, () => Effect.succeedNone)
 
-/** The complete name where it can be told without asking what is held. */
+/** The complete name, if it can be told without asking what is held. */
 export const complete = (name: RepositoryName): Option.Option<Reference> => {
   if (Option.isSome(name.namespace)) {
     return Option.some({ registry: name.namespace.value, repository: name.repository })
@@ -37,7 +35,7 @@ export const complete = (name: RepositoryName): Option.Option<Reference> => {
 export const make = Effect.gen(function*() {
   const store = yield* ContentStore
 
-  /** Names held of a repository, of all registries that the request may mean. */
+  /** The held names of a repository, of all registries that the request may mean. */
   const namesOf = (name: RepositoryName): Effect.Effect<ReadonlyArray<Name>, StoreUnavailable> => {
     const known = complete(name)
     return store.names.pipe(
@@ -54,44 +52,38 @@ export const make = Effect.gen(function*() {
     [...new Set(names.map(({ reference }) => reference.registry))].toSorted()
 
   const ambiguous = (registries: ReadonlyArray<string>, repository: string) =>
-    DistributionError.nameUnknown(
-      `${registries.join(" and ")} both hold ${repository}: put the registry in front, or give it as ?ns=`
-    )
+    new Refused({ refusal: Refusal.Ambiguous({ registries, repository }) })
 
   return {
-    /** The digest that a tag points to here. */
+    /** The digest that a tag points to here. Fails with `ContentNotFound` if the complete name is not held. */
     resolve: Effect.fnUntraced(
       function*(
         name: RepositoryName,
         tag: string
-      ): Effect.fn.Return<Digest, LocalError | DistributionError.DistributionError> {
+      ): Effect.fn.Return<Digest, ContentNotFound | Refused | StoreUnavailable> {
+        const { repository } = name
         const known = complete(name)
         if (Option.isSome(known)) return yield* store.resolve({ ...known.value, tag })
         const held = (yield* namesOf(name)).filter(({ reference }) => reference.tag === tag)
         const [only, ...more] = held
-        if (only === undefined) {
-          return yield* DistributionError.manifestUnknown(
-            `no registry's ${name.repository}:${tag} is held by this node; without ?ns= only local content is served`
-          )
-        }
-        if (more.length > 0) return yield* ambiguous(registriesOf(held), name.repository)
+        if (only === undefined) return yield* new Refused({ refusal: Refusal.TagNotHeld({ repository, tag }) })
+        if (more.length > 0) return yield* ambiguous(registriesOf(held), repository)
         return only.digest
       }
     ),
 
-    /** Tags held of a repository, in order. */
+    /** The held tags of a repository, sorted. */
     tags: Effect.fnUntraced(
-      function*(
-        name: RepositoryName
-      ): Effect.fn.Return<ReadonlyArray<string>, StoreUnavailable | DistributionError.DistributionError> {
+      function*(name: RepositoryName): Effect.fn.Return<ReadonlyArray<string>, Refused | StoreUnavailable> {
+        const { repository } = name
         const held = yield* namesOf(name)
         const registries = registriesOf(held)
-        if (registries.length === 0) {
-          return yield* DistributionError.nameUnknown(`${name.repository} is not held by this node`)
-        }
-        if (registries.length > 1) return yield* ambiguous(registries, name.repository)
+        if (registries.length === 0) return yield* new Refused({ refusal: Refusal.RepositoryNotHeld({ repository }) })
+        if (registries.length > 1) return yield* ambiguous(registries, repository)
         return held.flatMap(({ reference }) => reference.tag ?? []).toSorted()
       }
     )
   }
 })
+
+export type LocalContent = Effect.Success<typeof make>

@@ -1,9 +1,9 @@
 /**
- * What becomes of a download of containerd, told without hashing what is on its way: containerd hashes every blob itself and
- * renames the file where it is right. Where it did not, the file is hashed here; and so is one that a killed pull has begun.
+ * The fate of a download of containerd, found without hashing its bytes on the way: containerd hashes every blob itself, and renames
+ * the file where it is right. Where it did not, the file is hashed here; so is one that a killed pull has begun.
  *
- * There is no time after which a commit is overdue: containerd's fsync takes as long as the disk does. While it runs the
- * file is open for writing.
+ * A commit is never overdue by time alone: containerd's fsync takes as long as the disk does. While it runs the file is open for
+ * writing.
  */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import type { Ingest, IngestState, OpenIngest, StoreUnavailable } from "@spegel-ts/content/ContentStore"
@@ -12,18 +12,21 @@ import { Effect } from "effect"
 import type { GrowingHash } from "./ContentHash.ts"
 
 /**
- * `committed`: containerd found it right. `right`, `wrong`: it was given up, and these are its bytes. `unknown`: it was given
- * up before it was complete, or somebody moved it; that says nothing of who sent it.
+ * `committed`: containerd found it right. `right`, `wrong`: it was given up, and hashing told about its bytes. `unknown`: it was given
+ * up before it was complete, or somebody moved it; that says nothing of its senders.
  */
 export type Fate = "committed" | "right" | "wrong" | "unknown"
 
-/** What may happen to a download next: more is written, or it is committed or given up; nothing is expected soon. */
+/**
+ * The next event to expect of a download. `growing`: more is written. `complete`: it is committed or given up. `resting`: nothing is
+ * expected soon.
+ */
 export type Phase = "growing" | "complete" | "resting"
 
 export interface DownloadOptions {
   readonly ingest: Ingest
   readonly file: OpenIngest
-  /** Whether it began with bytes that another pull has left. */
+  /** Whether it began with bytes that another pull had left. */
   readonly isResumed: boolean
   /** Whether bytes are being relayed to it. */
   readonly isBusy: () => boolean
@@ -31,17 +34,17 @@ export interface DownloadOptions {
   readonly quietMillis: number
   readonly writerOf: (descriptor: number) => FileWriter
   readonly hash: GrowingHash
-  /** Waits until it is looked at again. */
+  /** Waits until the file is to be looked at again. */
   readonly pause: (phase: Phase) => Effect.Effect<void>
 }
 
-/** A rename takes as long as this at most. */
+/** A rename takes no longer than this. */
 const movedMillis = 1000
 
-/** How long a file has to stand still where it cannot be told whether it is open: a slow disk syncs 10 MiB a second. */
+/** How long a file has to stand still where we cannot tell whether it is open: a slow disk syncs 10 MiB a second. */
 const stillMillis = (size: number) => Math.max(3000, (size / (10 * 1024 * 1024)) * 1000)
 
-/** For how long nobody has written to a file. */
+/** How long nobody has written to a file. */
 class Stillness {
   #written = -1
   #modified = -1
@@ -63,13 +66,13 @@ class Stillness {
     const writer = writerOf(file.descriptor)
     if (writer === "unknown") return now - this.#stillSince >= stillMillis(ingest.size)
     if (writer === "none") this.#closedAt ??= now
-    // Another pull goes on with it.
+    // Another pull has resumed it.
     else if (written < ingest.size) this.#closedAt = undefined
     return this.#closedAt !== undefined && now - this.#closedAt >= quietMillis
   }
 }
 
-/** Looks after a download until its fate is known. */
+/** Watches a download until its fate is known. */
 export const find = Effect.fnUntraced(function*(
   options: DownloadOptions
 ): Effect.fn.Return<Fate, StoreUnavailable> {
@@ -79,8 +82,8 @@ export const find = Effect.fnUntraced(function*(
   const hashed = Effect.map(isRight, (right): Fate => right ? "right" : "wrong")
   let movedSince: number | undefined
   let phase: Phase = "growing"
-  // What a killed pull has left may be wrong, and its lease keeps it: the next pulls would have it committed over and over. It
-  // is hashed while the rest comes, so that it can be discarded before the first of them has failed.
+  // Bytes that a killed pull has left may be wrong, and its lease keeps them: each next pull would try to commit them. They are
+  // hashed while the rest comes, so that the download can be discarded before the first of those pulls has failed.
   let isResumed = options.isResumed
   while (true) {
     yield* pause(phase)

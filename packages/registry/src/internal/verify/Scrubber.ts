@@ -1,25 +1,27 @@
 /**
- * Disks and memory err. A peer that got wrong bytes from this node says so, and this node then reads what it holds: a
- * blob that is not what its digest says is not given to peers any more, so that it costs the cluster one failed pull. When
- * it was replaced, as by pulling its image again, it is read once more, and given to peers if it is right.
+ * Checks this node's own blobs against their digests, since disks and memory err. A peer that got wrong bytes from this node says so,
+ * and this node then reads the blob: one that is damaged is not given to peers any more, so that it costs the cluster one failed
+ * pull. When it was replaced, as by pulling its image again, it is read once more, and given to peers if it is right.
  *
- * Anybody can say so, and reading costs time: checks run one at a time, a tenth of the time at most, and not twice for
- * the same blob within ten minutes.
+ * Any peer can say so, and reading costs time: checks run one at a time, for a tenth of the time at most, and not twice for the same
+ * blob within ten minutes.
  */
 import * as Background from "@spegel-ts/background/Background"
+import { BoundedMap } from "@spegel-ts/background/BoundedMap"
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
-import { type BlobSource, ContentStore } from "@spegel-ts/content/ContentStore"
+import { type BlobSource, type ContentChange, ContentStore } from "@spegel-ts/content/ContentStore"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { Router } from "@spegel-ts/router/Router"
-import { Duration, Effect, Latch, Metric, Queue, Stream } from "effect"
+import { Duration, Effect, Latch, Queue, Stream } from "effect"
+import * as RegistryMetrics from "../observe/RegistryMetrics.ts"
 import * as ContentHash from "./ContentHash.ts"
 
 /** Header of a request by which a peer says that it got wrong bytes of the blob that it names. */
 export const suspectHeader = "x-spegel-suspect"
 
-export interface SelfCheck {
-  /** Has a blob checked in the background, unless it was lately or too many others wait. */
+export interface Scrubber {
+  /** Has a blob checked in the background, unless it was checked lately or too many others wait. */
   readonly suspect: (digest: Digest.Digest) => Effect.Effect<void>
   /** Whether a check has found that a blob is not what its digest says, and no later one that it is right again. */
   readonly isDamaged: (digest: Digest.Digest) => Effect.Effect<boolean>
@@ -28,13 +30,63 @@ export interface SelfCheck {
 const maxWaiting = 16
 const maxRemembered = 10_000
 const againAfterMillis = 10 * 60_000
-/** Time to rest after a check, as a multiple of the time that it took. */
+/** How long to rest after a check, as a multiple of the time that it took. */
 const rest = 9
 
-const damagedBlobs = Metric.counter("spegel_content_damaged_total", {
-  description: "Blobs of this node that are not what their digests say, and are not given to peers any more",
-  incremental: true
+interface Parts {
+  readonly store: ContentStore["Service"]
+  readonly router: Router["Service"]
+  /** Blobs to check. */
+  readonly waiting: Queue.Queue<Digest.Digest>
+  readonly checkedAt: BoundedMap<Digest.Digest, number>
+  /** Blobs that were found damaged, and which copy of each. */
+  readonly damaged: Map<Digest.Digest, unknown>
+  /** Open while any is damaged. */
+  readonly anyDamaged: Latch.Latch
+}
+
+/** Checks end with the scope. */
+export const make = Effect.gen(function*() {
+  const parts: Parts = {
+    store: yield* ContentStore,
+    router: yield* Router,
+    waiting: yield* Queue.dropping<Digest.Digest>(maxWaiting),
+    checkedAt: new BoundedMap(maxRemembered),
+    damaged: new Map(),
+    anyDamaged: yield* Latch.make(false)
+  }
+  yield* Background.keepRunning("self check", checks(parts))
+  yield* Background.keepRunning("watch of damaged blobs", watchDamaged(parts))
+  return {
+    isDamaged: (digest) =>
+      Effect.suspend(() =>
+        parts.damaged.has(digest) ? Effect.as(lookAgain(parts, digest), true) : Effect.succeed(false)
+      ),
+    suspect: (digest) => suspect(parts, digest)
+  } satisfies Scrubber
 })
+
+const suspect = Effect.fnUntraced(function*({ checkedAt, damaged, waiting }: Parts, digest: Digest.Digest) {
+  const now = yield* MonotonicTime.millis
+  if (damaged.has(digest) || now - (checkedAt.get(digest) ?? -Infinity) < againAfterMillis) return
+  if (yield* Queue.offer(waiting, digest)) checkedAt.set(digest, now)
+})
+
+const checks = (parts: Parts) =>
+  Queue.take(parts.waiting).pipe(
+    // A blob that cannot be read is not held, or the store is away.
+    Effect.flatMap((digest) => Effect.catch(check(parts, digest), ({ message }) => Effect.logDebug(message))),
+    Effect.forever
+  )
+
+const check = Effect.fnUntraced(function*(parts: Parts, digest: Digest.Digest) {
+  const begun = yield* MonotonicTime.millis
+  const source = yield* parts.store.open(digest)
+  const copy = yield* copyOf(source)
+  const isRight = yield* ContentHash.growing(digest, () => chunksOf(source)).matches
+  yield* isRight ? markRepaired(parts, digest) : markDamaged(parts, digest, copy)
+  yield* Effect.sleep(Duration.millis(((yield* MonotonicTime.millis) - begun) * rest))
+}, Effect.scoped)
 
 /** Tells one copy of a blob from the next: a file by its inode and times, bytes in memory by themselves. */
 const copyOf = (source: BlobSource): Effect.Effect<unknown> =>
@@ -49,93 +101,53 @@ const copyOf = (source: BlobSource): Effect.Effect<unknown> =>
 const chunksOf = (source: BlobSource) =>
   source._tag === "File" ? source.handle.createReadStream({ start: 0, autoClose: false }) : toChunks(source.bytes)
 
-/** Checks end with the scope. */
-export const make = Effect.gen(function*() {
-  const store = yield* ContentStore
-  const router = yield* Router
-  const waiting = yield* Queue.dropping<Digest.Digest>(maxWaiting)
-  const checkedAt = new Map<Digest.Digest, number>()
-  /** What was found damaged: which copy of it. */
-  const damaged = new Map<Digest.Digest, unknown>()
-  const anyDamaged = yield* Latch.make(false)
-  yield* Metric.value(damagedBlobs)
+const toChunks = async function*(bytes: Uint8Array): AsyncGenerator<Buffer> {
+  yield Buffer.from(bytes)
+}
 
-  const markDamaged = Effect.fnUntraced(function*(digest: Digest.Digest, copy: unknown) {
-    const isNew = !damaged.has(digest)
-    damaged.set(digest, copy)
-    yield* anyDamaged.open
-    yield* router.withdraw([ContentKey.make(digest)])
-    if (isNew) yield* Metric.update(damagedBlobs, 1)
-    yield* Effect.logError(
-      `this node's copy of ${digest} is damaged, and is not given to peers any more: check the disk, remove the images that use it and pull them again`
-    )
-  })
-
-  const markRepaired = Effect.fnUntraced(function*(digest: Digest.Digest) {
-    if (!damaged.delete(digest)) return
-    if (damaged.size === 0) yield* anyDamaged.close
-    yield* Effect.logInfo(`this node's copy of ${digest} is right again, and is given to peers`)
-    yield* router.advertise([ContentKey.make(digest)])
-  })
-
-  const check = Effect.fnUntraced(function*(digest: Digest.Digest) {
-    const begun = yield* MonotonicTime.millis
-    const source = yield* store.open(digest)
-    const copy = yield* copyOf(source)
-    if (yield* ContentHash.matches(digest, chunksOf(source))) yield* markRepaired(digest)
-    else yield* markDamaged(digest, copy)
-    yield* Effect.sleep(Duration.millis(((yield* MonotonicTime.millis) - begun) * rest))
-  }, Effect.scoped)
-
-  const checks = Queue.take(waiting).pipe(
-    Effect.flatMap((digest) =>
-      // What cannot be read is not held, or the store is away.
-      Effect.catch(check(digest), ({ message }) => Effect.logDebug(message))
-    ),
-    Effect.forever
+const markDamaged = Effect.fnUntraced(function*(parts: Parts, digest: Digest.Digest, copy: unknown) {
+  const { anyDamaged, damaged, router } = parts
+  const isNew = !damaged.has(digest)
+  damaged.set(digest, copy)
+  yield* anyDamaged.open
+  yield* router.withdraw([ContentKey.make(digest)])
+  if (isNew) yield* RegistryMetrics.contentDamaged
+  yield* Effect.logError(
+    `this node's copy of ${digest} is damaged, and is not given to peers any more: check the disk, remove the images that use it and pull them again`
   )
-  yield* Background.keepRunning("self check", checks)
+})
 
-  /** Has a blob that was found damaged read again, where there is another copy of it. */
-  const lookAgain = Effect.fnUntraced(
-    function*(digest: Digest.Digest) {
-      if ((yield* copyOf(yield* store.open(digest))) !== damaged.get(digest)) yield* Queue.offer(waiting, digest)
-    },
-    Effect.scoped,
-    (looking) => Effect.ignore(looking)
-  )
+const markRepaired = Effect.fnUntraced(function*({ anyDamaged, damaged, router }: Parts, digest: Digest.Digest) {
+  if (!damaged.delete(digest)) return
+  if (damaged.size === 0) yield* anyDamaged.close
+  yield* Effect.logInfo(`this node's copy of ${digest} is right again, and is given to peers`)
+  yield* router.advertise([ContentKey.make(digest)])
+})
 
-  // Nothing is watched while nothing is damaged.
-  const watch = anyDamaged.await.pipe(
+/** Has a blob that was found damaged read again, where there is another copy of it. */
+const lookAgain = Effect.fnUntraced(
+  function*({ damaged, store, waiting }: Parts, digest: Digest.Digest) {
+    if ((yield* copyOf(yield* store.open(digest))) !== damaged.get(digest)) yield* Queue.offer(waiting, digest)
+  },
+  Effect.scoped,
+  (looking) => Effect.ignore(looking)
+)
+
+/** Looks again at damaged blobs that were replaced. Changes are not watched while no blob is damaged. */
+const watchDamaged = (parts: Parts) =>
+  parts.anyDamaged.await.pipe(
     Effect.andThen(
-      store.changes.pipe(
-        Stream.takeWhile(() => damaged.size > 0),
-        Stream.runForEach((change) =>
-          change._tag === "Resync"
-            ? Effect.forEach([...damaged.keys()], lookAgain, { discard: true })
-            : change._tag === "BlobAdded" && damaged.has(change.digest)
-            ? lookAgain(change.digest)
-            : Effect.void
-        )
+      parts.store.changes.pipe(
+        Stream.takeWhile(() => parts.damaged.size > 0),
+        Stream.runForEach((change) => lookAgainAfter(parts, change))
       )
     ),
     Effect.forever
   )
-  yield* Background.keepRunning("watch of damaged blobs", watch)
 
-  return {
-    isDamaged: (digest) =>
-      Effect.suspend(() => damaged.has(digest) ? Effect.as(lookAgain(digest), true) : Effect.succeed(false)),
-    suspect: Effect.fnUntraced(function*(digest) {
-      const now = yield* MonotonicTime.millis
-      if (damaged.has(digest) || now - (checkedAt.get(digest) ?? -Infinity) < againAfterMillis) return
-      if (!(yield* Queue.offer(waiting, digest))) return
-      if (checkedAt.size >= maxRemembered) checkedAt.clear()
-      checkedAt.set(digest, now)
-    })
-  } satisfies SelfCheck
-})
-
-const toChunks = async function*(bytes: Uint8Array): AsyncGenerator<Buffer> {
-  yield Buffer.from(bytes)
-}
+const lookAgainAfter = (parts: Parts, change: ContentChange): Effect.Effect<void> =>
+  change._tag === "Resync"
+    ? Effect.forEach([...parts.damaged.keys()], (digest) => lookAgain(parts, digest), { discard: true })
+    : change._tag === "BlobAdded" && parts.damaged.has(change.digest)
+    ? lookAgain(parts, change.digest)
+    : Effect.void

@@ -1,12 +1,12 @@
-/** Who sent the bytes of one download, as far as this node relayed them. */
+/** The peers that sent the bytes of one download, as far as this node relayed them. */
 import type { Peer } from "@spegel-ts/router/Peer"
 
-/** A download asks three peers or so; one in parts may ask many. */
+/** A pull asks some three peers; a download in parts is many pulls. */
 const maxSenders = 100
 
 export class Senders {
   readonly #peers = new Map<string, Peer>()
-  /** Up to here, from the first byte, what was sent leaves no gap. */
+  /** All bytes before this one were sent, without a gap. */
   #reached = 0
   #mixed = false
 
@@ -16,7 +16,7 @@ export class Senders {
     if (from <= this.#reached) this.#reached = Math.max(this.#reached, to)
   }
 
-  /** Several relays ran side by side: which of their bytes the download took is not known. */
+  /** Several relays ran side by side: we cannot tell which of their bytes the download took. */
   mix(): void {
     this.#mixed = true
   }

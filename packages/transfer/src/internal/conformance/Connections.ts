@@ -1,4 +1,4 @@
-/** Connections of this process with itself: those of a client and of a peer, both ends of each. */
+/** Connections of this process with itself, both ends of each: those of a client and of a peer. */
 import { Data, Effect, type Scope } from "effect"
 import { once } from "node:events"
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net"
@@ -40,7 +40,7 @@ export const client: Effect.Effect<{ readonly near: Socket; readonly far: Socket
   }
 )
 
-/** A reader of something else than bodies: it keeps what it is given, until it holds `early` bytes. */
+/** Reads what is no body: keeps what it is given until it has enough. */
 class HeadReader implements Reader {
   readonly #space = Buffer.allocUnsafeSlow(16 * 1024)
   #bytes = Buffer.alloc(0)
@@ -63,7 +63,7 @@ class HeadReader implements Reader {
     this.#onEnough?.()
   }
 
-  /** Reads at least so many bytes; gives all that came. */
+  /** Reads at least this many bytes; returns all that came. */
   read(peer: PeerSocket, wanted: number): Promise<Buffer> {
     const { promise, resolve } = Promise.withResolvers<void>()
     this.#wanted = wanted
@@ -104,7 +104,7 @@ export class Receiver {
   bytes = 0
   /** True while every byte so far was right. */
   right = true
-  /** The way in which the connection ended, if it did. */
+  /** How the connection ended, if it did. */
   ended: "FIN" | "RST" | undefined
 
   /** `expected` begins with the head. Reads at once. */
@@ -127,7 +127,7 @@ export class Receiver {
     return this.right && this.bytes === this.#expected.length
   }
 
-  /** Waits until so many bytes came, or no more can. */
+  /** Waits until this many bytes came, or no more can. */
   received(bytes: number): Effect.Effect<void> {
     return Effect.callback((resume) => {
       if (this.bytes >= bytes || this.ended !== undefined) return resume(Effect.void)
@@ -167,7 +167,7 @@ export class Receiver {
   }
 }
 
-/** Writes to a socket; ends when the kernel has all, or the connection is over. */
+/** Writes to a socket. Ends when the kernel has all bytes, or the connection is closed. */
 export const write = (socket: Socket, bytes: Buffer): Effect.Effect<void> =>
   Effect.callback((resume) => {
     const done = () => resume(Effect.void)

@@ -7,12 +7,12 @@ import { join } from "node:path"
 
 const size = 12 * 1024 * 1024
 
-/** No two parts of it are alike. */
+/** No two parts of it are the same. */
 export const bytes: Buffer = createCipheriv("aes-128-ctr", Buffer.alloc(16), Buffer.alloc(16)).update(
   Buffer.alloc(size)
 )
 
-/** A folder as long as the scope is open. */
+/** A folder that exists while the scope is open. */
 export const folder: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
   Effect.promise(() => mkdtemp(join(tmpdir(), "transfer-"))),
   (path) => Effect.promise(() => rm(path, { recursive: true, force: true }))

@@ -141,7 +141,7 @@ export const endingSuite = (test: Test): void => {
         if (Result.isFailure(result)) {
           assert.strictEqual(result.failure._tag, "ClientGone", `trial ${trial}`)
           gone++
-        } // What is left may be in the client's memory already.
+        } // The rest may be in the client's memory already.
         else assert.strictEqual(progress.moved, large.length)
       }
       assert.isAbove(gone, 6)

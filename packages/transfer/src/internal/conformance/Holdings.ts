@@ -1,11 +1,11 @@
-/** Counts descriptors and threads of this process, to see that none is left. Only Linux tells of them. */
+/** Counts descriptors and threads of this process, to see that none is left. Only Linux lists them. */
 import { Effect, Schedule } from "effect"
 import { readdir, readFile, readlink } from "node:fs/promises"
 
 export interface Holdings {
   /** Descriptors by what they are: `socket`, `pipe`, `anon_inode`, or the path of a file. */
   readonly descriptors: ReadonlyMap<string, number>
-  /** Threads but those of Node's own pool, which start when they are first needed. */
+  /** Threads, without those of Node's own pool, which start when they are first needed. */
   readonly threads: number
 }
 
@@ -36,7 +36,7 @@ const beyond = (before: Holdings, now: Holdings): ReadonlyArray<string> => [
   ...(now.threads > before.threads ? [`${now.threads - before.threads} more threads`] : [])
 ]
 
-/** Waits until nothing is held beyond `before`; gives what is left after 10 seconds. */
+/** Waits until nothing is held beyond `before`; returns what is left after 10 seconds. */
 export const leftOver = (before: Holdings): Effect.Effect<ReadonlyArray<string>> =>
   Effect.map(look, (now) => beyond(before, now)).pipe(
     Effect.repeat({ schedule: Schedule.spaced("50 millis"), until: ({ length }) => length === 0, times: 200 })

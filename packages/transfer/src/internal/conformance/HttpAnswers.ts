@@ -1,4 +1,4 @@
-/** A server of node:http whose bodies go by `Transfer`, below its responses, and a client of it. */
+/** A server of node:http whose bodies move by `Transfer`, below its responses, and a client of it. */
 import { Effect, type Scope } from "effect"
 import { once } from "node:events"
 import type { FileHandle } from "node:fs/promises"
@@ -18,7 +18,7 @@ const answer = Effect.fnUntraced(function*(handle: FileHandle, length: number, r
   response.end()
 })
 
-/** The port of a server that answers every request so. */
+/** Starts a server that answers every request so; returns its port. */
 export const serve = Effect.fnUntraced(function*(
   handle: FileHandle,
   length: number
@@ -45,7 +45,7 @@ export const serve = Effect.fnUntraced(function*(
   return (server.address() as AddressInfo).port
 })
 
-/** Asks so often, one after another on one connection; gives the bodies, and how many connections there were. */
+/** Asks this often, one request after another on one connection; returns the bodies, and how many connections there were. */
 export const ask = (port: number, times: number) =>
   Effect.acquireUseRelease(
     Effect.sync(() => new Agent({ keepAlive: true, maxSockets: 1 })),

@@ -219,7 +219,7 @@ const withoutDescriptors = Effect.acquireRelease(
     try {
       for (;;) taken.push(openSync("/dev/null", "r"))
     } catch {
-      // That was the last one.
+      // The last descriptor is taken.
     }
     return { before, taken }
   }),

@@ -1,6 +1,6 @@
 /**
- * A program that uses up what its user may have of pipes, and then relays a body by the zero-copy layer. Prints what became
- * of it, as JSON. Without CAP_SYS_RESOURCE and CAP_SYS_ADMIN a new pipe has 8 KiB then.
+ * A program that uses up its user's limit of pipes, then relays bodies by the zero-copy layer, and prints the result as JSON.
+ * Without CAP_SYS_RESOURCE and CAP_SYS_ADMIN a new pipe has 8 KiB from then on.
  */
 import { Effect, Fiber } from "effect"
 import { Progress } from "../../Progress.ts"
@@ -12,7 +12,7 @@ import { moving, receiving, sending } from "./Trials.ts"
 const part = { offset: 9, length: 4 * 1024 * 1024 }
 const libc = load()
 
-/** The capacity of a new pipe that was told to have 256 KiB. */
+/** Makes a pipe and asks for 256 KiB; returns the capacity that it got. */
 const newPipe = (): number => libc.resizePipe(libc.newPipe()?.[0] ?? -1, 256 * 1024)
 
 const relay = Effect.gen(function*() {

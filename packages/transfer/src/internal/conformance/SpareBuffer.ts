@@ -1,4 +1,4 @@
-/** The next buffer that a stream of the portable layer gets, to see that nobody else writes to it. */
+/** Takes the buffer that the next stream of the portable layer would get, to see that nobody else writes to it. */
 import { Effect, type Scope } from "effect"
 import * as Buffers from "../Buffers.ts"
 

@@ -1,4 +1,4 @@
-/** A program that ends while its zero-copy layer is open: by an exception, or by `process.exit`. */
+/** A program that ends while its zero-copy layer is open, by an exception or by `process.exit`. */
 import { Effect } from "effect"
 import { Transfer } from "../../Transfer.ts"
 

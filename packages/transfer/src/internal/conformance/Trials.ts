@@ -1,4 +1,4 @@
-/** A body on its way in a suite: a client, a source, and what the client should get. */
+/** Bodies in the suites: a client, a source, and what the client should get. */
 import { Effect, Fiber, Random, Schedule, type Scope } from "effect"
 import type { FileHandle } from "node:fs/promises"
 import type { Moved, Source, TransferError } from "../../Body.ts"
@@ -28,7 +28,7 @@ export const large: Part = { offset: 4321, length: 11 * mib }
 
 export const bytesOf = ({ length, offset }: Part): Buffer => Content.bytes.subarray(offset, offset + length)
 
-/** A part of any length up to `most`, mostly a long one. */
+/** A random part of any length up to `most`, usually a long one. */
 export const randomPart = (most: number): Effect.Effect<Part> =>
   Effect.gen(function*() {
     const exponent = yield* Random.nextBetween(0, Math.log2(most))
@@ -47,7 +47,7 @@ export const moving = (
   return Effect.flatMap(Transfer, ({ move }) => move({ source, client: { socket: near, begin }, length, progress }))
 }
 
-/** Moves the rest of a body that another source has begun. */
+/** Moves the rest of a body that another source began. */
 export const movingOn = (
   { near }: ClientOf,
   source: Source,
@@ -60,7 +60,7 @@ export const movingOn = (
 export const receiving = (client: ClientOf, part: Part): Connections.Receiver =>
   new Connections.Receiver(client.far, Buffer.concat([head, bytesOf(part)]))
 
-/** A peer that sends a part in two writes, the first of which is read with its head, and then `more`. */
+/** A peer that sends a part in two writes and then `more`. The first write is read together with the head. */
 export const sending = Effect.fnUntraced(function*(
   { early, peer, remote }: PeerOf,
   part: Part,
@@ -76,14 +76,14 @@ export const sending = Effect.fnUntraced(function*(
 
 export const fileSource = (handle: FileHandle, { offset }: Part): Source => ({ _tag: "File", handle, offset })
 
-/** Waits until something holds; a test that waits for ever is stopped by its time limit. */
+/** Waits until a condition holds. The time limit of the test stops one that never does. */
 export const until = (holds: () => boolean): Effect.Effect<void> =>
   Effect.sync(holds).pipe(
     Effect.repeat({ schedule: Schedule.spaced("5 millis"), until: (held) => held }),
     Effect.asVoid
   )
 
-/** Waits until a body has not moved for some looks: the client's memory in the kernel is full. */
+/** Waits until a body does not move any more: the kernel has no room for the client's bytes. */
 export const stuck = (progress: Progress): Effect.Effect<void> => {
   let last = -1
   let looks = 0

@@ -1,16 +1,16 @@
 /**
- * Keeps sendfile(2) from waiting for a disk, which would hold up every other body: it is called only for bytes that are in
- * the page cache. The kernel is told to read others ahead, and they are looked at again a moment later.
+ * Keeps sendfile(2) from waiting for a disk, which would delay every other body: it is called only for bytes in the page
+ * cache. The kernel is told to read the others ahead, and they are looked at again a moment later.
  */
 import { errno, type Libc } from "./Libc.ts"
 
-/** A part that is looked at by its first and last byte. Whatever is evicted in between costs a wait. */
+/** A part of a file is looked at by its first and last byte. A page between them that was evicted costs a wait. */
 const windowBytes = 1024 * 1024
-/** Bytes that the kernel reads ahead of those that are sent. */
+/** How many bytes the kernel reads ahead of those that are sent. */
 const aheadBytes = 4 * 1024 * 1024
-/** A look costs more than the bytes that a fast disk gives meanwhile; so they become rare soon. */
+/** The longest pause between looks. A look costs more than what a fast disk reads meanwhile, so pauses double up to this. */
 const maxPatienceMillis = 8
-/** A part that is not there after so many looks is waited for by sendfile: memory may be so short that it never stays. */
+/** After this many looks sendfile waits for the disk: memory may be so short that the part never stays in the cache. */
 const maxLooks = 500
 
 export class ColdFile {
@@ -21,19 +21,19 @@ export class ColdFile {
   #askedTo = 0
   #looks = 0
 
-  /** `end` is the byte after the last that is sent. */
+  /** `end` is the offset after the last byte that is sent. */
   constructor(libc: Libc, fd: number, end: number) {
     this.#libc = libc
     this.#fd = fd
     this.#end = end
   }
 
-  /** When to look again where 0 bytes can be sent. */
+  /** The pause before the next look, after one that found 0 bytes. */
   get patienceMillis(): number {
     return Math.min(2 ** (this.#looks - 1), maxPatienceMillis)
   }
 
-  /** Bytes from here on that can be sent without a disk; 0 where one is waited for. */
+  /** How many bytes from here on can be sent without the disk; 0 if it has to be waited for. */
   cachedFrom(position: number): number {
     if (position >= this.#cachedTo && !this.#look(position, Math.min(position + windowBytes, this.#end))) return 0
     return this.#cachedTo - position
@@ -55,7 +55,7 @@ export class ColdFile {
     return false
   }
 
-  /** A file's end counts as cached: sendfile tells of it. Not every file system can say. */
+  /** The end of a file counts as cached: sendfile reports it. Not every file system can tell. */
   #read(position: number): "cached" | "cold" | "unknown" {
     if (this.#libc.readCached(this.#fd, position) >= 0) return "cached"
     return this.#libc.errno() === errno.EAGAIN ? "cold" : "unknown"

@@ -1,4 +1,4 @@
-/** A file's bytes to a client, by sendfile(2). */
+/** Moves a file's bytes to a client by sendfile(2). */
 import type { Progress } from "../../Progress.ts"
 import { growthMillis } from "../Growth.ts"
 import { ColdFile } from "./ColdFile.ts"
@@ -46,7 +46,7 @@ export class FileMove implements Move {
       this.#progress.move(sent)
       turn -= sent
       if (this.#moved === length) return { _tag: "Complete", source: "quiet" }
-      // The next call would only say so.
+      // The client takes no more now: the next call would only say so.
       if (sent < wanted) break
     }
     return waitForRoom(this.#tools)

@@ -2,7 +2,7 @@
  * The system calls that move bytes within the kernel, as functions of the C library that Node itself is linked with.
  * Linux on x64 and arm64, glibc and musl: koffi has prebuilt binaries for these, so nothing is compiled.
  *
- * A wrong argument here ends the process: keep it small.
+ * A wrong argument here ends the process, so keep this module small.
  */
 import { createRequire } from "node:module"
 
@@ -28,7 +28,7 @@ export const errno = {
 
 export const epoll = { IN: 0x1, OUT: 0x4, ONESHOT: 0x4000_0000 } as const
 
-/** As the C library has them: -1 tells that `errno` has the reason. */
+/** The calls as the C library has them: after -1, `errno` returns the reason. */
 export interface Libc {
   readonly errno: () => number
   readonly close: (fd: number) => number
@@ -37,7 +37,7 @@ export interface Libc {
   readonly eventfd: () => number
   /** Wakes the thread that waits for an eventfd. */
   readonly signal: (eventfd: number) => void
-  /** Forgets the wake-ups so far. */
+  /** Discards the wake-ups so far. */
   readonly drain: (eventfd: number) => void
   readonly epollCreate: () => number
   readonly epollCtl: (epoll: number, operation: number, fd: number, event: Buffer) => number
@@ -46,19 +46,19 @@ export interface Libc {
   readonly splice: (from: number, to: number, count: number) => number
   /** A pipe: its end to read from, and its end to write to. */
   readonly newPipe: () => readonly [number, number] | undefined
-  /** Sets the capacity of a pipe; gives what it has then. */
+  /** Sets the capacity of a pipe; returns its capacity afterwards. */
   readonly resizePipe: (fd: number, bytes: number) => number
-  /** Most unsent bytes that a socket takes before it is no longer writable. */
+  /** Bounds the unsent bytes of a socket: with more, it is not writable. */
   readonly limitUnsent: (socket: number, bytes: number) => number
-  /** Most bytes, with what the kernel adds to them, that a connection holds of what it has received; as its user may. */
+  /** Bounds the unread bytes of a socket, the kernel's own overhead included (`net.core.rmem_max` bounds it further). */
   readonly limitUnread: (socket: number, bytes: number) => number
-  /** Looks for a byte that a socket has received, without taking it: 1, 0 at its end, -1. */
+  /** Looks for a received byte without taking it: 1 if there is one, 0 at the end, -1 with EAGAIN if there is none yet. */
   readonly peek: (socket: number) => number
-  /** Has the kernel read a part of a file into its cache, without waiting for it. */
+  /** Makes the kernel read a part of a file into its cache, without waiting. */
   readonly readAhead: (fd: number, offset: number, bytes: number) => void
-  /** Reads one byte of a file, if that needs no disk: 1, 0 at its end, -1 with EAGAIN where it needs it; 1 if unknown. */
+  /** Reads one byte of a file without the disk: 1, 0 at its end, -1 with EAGAIN if the disk is needed; 1 if unknown. */
   readonly readCached: (fd: number, offset: number) => number
-  /** Takes a read lease of a file, and lets go of it at once: 0, -1 with EAGAIN where the file is open for writing. */
+  /** Takes a read lease on a file and releases it at once: 0, or -1 with EAGAIN if the file is open for writing. */
   readonly tryReadLease: (fd: number) => number
 }
 
@@ -83,7 +83,7 @@ const MSG_DONTWAIT = 0x40
 const POSIX_FADV_WILLNEED = 3
 const RWF_NOWAIT = 8
 
-/** What is found; undefined where the system does not have it. */
+/** The result of `find`; undefined if it throws, because the system does not have it. */
 export const optional = <A>(find: () => A): A | undefined => {
   try {
     return find()
@@ -92,7 +92,7 @@ export const optional = <A>(find: () => A): A | undefined => {
   }
 }
 
-/** Loads the library; throws where there is none for this system. */
+/** Loads the library. Throws if there is none for this system. */
 export const load = (): Libc => {
   const name = `@koromix/koffi-${process.platform}-${process.arch}`
   const koffi = createRequire(import.meta.url)(name) as Koffi
@@ -162,7 +162,7 @@ export const load = (): Libc => {
     readAhead: (fd, offset, bytes) => void fadvise(fd, offset, bytes, POSIX_FADV_WILLNEED),
     readCached: (fd, offset) => preadv2?.(fd, vector, 1, offset, RWF_NOWAIT) ?? 1,
     tryReadLease: (fd) => {
-      // Who opens the file for writing meanwhile has a signal sent here: SIGIO would end the process, this one is ignored.
+      // If another process opens the file for writing meanwhile, the kernel sends a signal: SIGIO would end this process; SIGURG is ignored.
       if (fcntl(fd, F_SETSIG, SIGURG) !== 0 || fcntl(fd, F_SETLEASE, F_RDLCK) !== 0) return -1
       return fcntl(fd, F_SETLEASE, F_UNLCK)
     }

@@ -1,21 +1,21 @@
-/** The common part of all moves. */
+/** The parts that all moves have in common. */
 import { maxUnsent } from "../../BodyBounds.ts"
 import { Progress } from "../../Progress.ts"
 import { epoll, errno, type Libc } from "./Libc.ts"
 import type { Poll, Watched } from "./Poll.ts"
 import type { Ending, Job } from "./Protocol.ts"
 
-/** Bytes of one body in a row, after which others have their turn. */
+/** How many bytes of one body are moved in a row, before others have their turn. */
 export const turnBytes = 4 * 1024 * 1024
 
-/** Waits of a move: for a descriptor that it has armed, or for a time. */
+/** A move waits for a descriptor that it has armed, or for a time. */
 export type Waits = { readonly napMillis: number } | "armed"
 
 /** A body that is being moved. */
 export interface Move {
-  /** Moves what can be moved now. */
+  /** Moves what can be moved now; returns how it ended, or what it waits for. */
   readonly step: () => Ending | Waits
-  /** It is over. */
+  /** Called once, when it is over. */
   readonly close: () => void
 }
 
@@ -28,8 +28,8 @@ export interface Tools {
 }
 
 /**
- * Waits until the client takes bytes. A connection that is broken wakes it too, and the next call fails; one that is broken
- * at another time is seen by Node, which goes on reading from it.
+ * Waits until the client takes bytes. A broken connection wakes it too, and then the next call fails. At all other times Node
+ * notices a broken connection, since it keeps reading from the client.
  */
 export const waitForRoom = ({ client, poll }: Tools): Waits => {
   poll.arm(client, epoll.OUT)
@@ -40,7 +40,7 @@ export const limitUnsent = ({ job, libc }: Tools): void => void libc.limitUnsent
 
 export const progressOf = ({ progress }: Job): Progress => new Progress(progress)
 
-/** Errors that tell of a client: EPIPE, and those of the network, from ENETDOWN to EHOSTUNREACH. */
+/** Errors of the client's connection: EPIPE, and those of the network, from ENETDOWN to EHOSTUNREACH. */
 const isOfClient = (code: number): boolean =>
   code === errno.EPIPE || (code >= errno.ENETDOWN && code <= errno.EHOSTUNREACH)
 
@@ -48,5 +48,5 @@ const isOfClient = (code: number): boolean =>
 export const endOfClient = (code: number): Ending =>
   isOfClient(code) ? { _tag: "ClientGone" } : { _tag: "Failed", reason: `errno ${code}` }
 
-/** The call may succeed when it is tried again. */
+/** Whether the call may succeed when it is tried again. */
 export const isTransient = (code: number): boolean => code === errno.EAGAIN || code === errno.EINTR

@@ -1,4 +1,4 @@
-/** The event loop's side of the mover: hands jobs to its thread, and hears how they ended. */
+/** The event loop's side of the mover: gives jobs to its thread, and is told how they ended. */
 import type { Socket } from "node:net"
 import { Worker } from "node:worker_threads"
 import { descriptorOf } from "../../PeerSocket.ts"
@@ -6,16 +6,16 @@ import type { Progress } from "../../Progress.ts"
 import { type Libc, load } from "./Libc.ts"
 import type { Command, Ending, Job, Report, ThreadData } from "./Protocol.ts"
 
-/** In the sources a TypeScript file, in the build and in the bundle a JavaScript one beside this. */
+/** A TypeScript file in the sources; a JavaScript file beside this one in the build and in the bundle. */
 const threadUrl = new URL(import.meta.url.endsWith(".ts") ? "./MoverThread.ts" : "./MoverThread.js", import.meta.url)
 
-/** A thread has a heap of its own, and needs next to nothing of it. */
+/** The thread has a heap of its own, and needs almost nothing of it. */
 const resourceLimits = { maxYoungGenerationSizeMb: 1, maxOldGenerationSizeMb: 16 }
 
-/** Each job has two descriptors, and a pipe's two where it relays. */
+/** Each job has two descriptors, and the two of a pipe if it relays. */
 const maxJobs = 512
 
-/** A job that has not ended yet, and the callback for its end. */
+/** A job that has not ended yet. */
 interface Waiting {
   readonly job: Job
   readonly onEnd: (ending: Ending) => void
@@ -40,11 +40,11 @@ export class Mover {
   #idlePipes = 0
   #completed = 0
 
-  /** Throws where the system has no such calls, or no such thread can be started. */
+  /** Throws if the system lacks the calls, or the thread cannot be started. */
   static async start(): Promise<Mover> {
     const mover = new Mover(load())
     await Promise.race([mover.#started.promise, mover.died.then((reason) => Promise.reject(new Error(reason)))])
-    // A body's connections keep the process alive; the thread need not.
+    // The connections of bodies keep the process alive; the thread need not.
     mover.#worker.unref()
     return mover
   }
@@ -62,27 +62,27 @@ export class Mover {
     process.once("exit", this.#onProcessExit)
   }
 
-  /** Why the thread is gone; it is not, until then. */
+  /** Resolves when the thread is gone, to the reason. */
   get died(): Promise<string> {
     return this.#exit.promise
   }
 
-  /** Jobs that came to their end so far. */
+  /** The number of jobs that moved all their bytes so far. */
   get completed(): number {
     return this.#completed
   }
 
-  /** Pipes that wait for the next job. */
+  /** The number of pipes kept for the next jobs. */
   get idlePipes(): number {
     return this.#idlePipes
   }
 
   /**
-   * Moves a body; gives a function that aborts it, or undefined where it cannot be moved now. `onEnd` is called once, also
-   * after an abort: from then on nothing of the mover's refers to the connections.
+   * Moves a body. Returns a function that aborts it, or undefined if it cannot be moved now. `onEnd` is called once, also
+   * after an abort; then the mover no longer refers to the connections.
    *
-   * Node may not write to the client meanwhile, nor read from the peer. It may close both: what moves are duplicates, since
-   * the number of a descriptor that is closed is used again, for a stranger's connection.
+   * Meanwhile Node must not write to the client, nor read from the peer. It may close both: the mover works on duplicates,
+   * because the number of a closed descriptor is used again, for another connection.
    */
   submit(submission: Submission, onEnd: (ending: Ending) => void): (() => void) | undefined {
     const { from, kind, length, offset, progress, to } = submission
@@ -106,7 +106,7 @@ export class Mover {
     await this.died
   }
 
-  /** Duplicates of all of them, or of none. */
+  /** Duplicates all of them, or none. */
   #duplicate(fds: ReadonlyArray<number | undefined>): ReadonlyArray<number> {
     const duplicates: Array<number> = []
     for (const fd of fds) {
@@ -118,7 +118,7 @@ export class Mover {
     return []
   }
 
-  /** A process that ends, for instance by an exception, waits for its threads; this one waits in a foreign call. */
+  /** A process that ends, for example by an exception, waits for its threads, and this one waits in a foreign call. */
   readonly #onProcessExit = (): void => this.#tell({ _tag: "Close" })
 
   #tell(command: Command): void {
@@ -135,7 +135,7 @@ export class Mover {
     waiting?.onEnd(report.ending)
   }
 
-  /** Jobs that are left here never reached the thread, so that their descriptors are open still. */
+  /** Jobs that are left here never reached the thread, so their descriptors are still open. */
   #onExit(reason: string): void {
     process.off("exit", this.#onProcessExit)
     const ending: Ending = this.#closed ? { _tag: "Aborted" } : { _tag: "Failed", reason }

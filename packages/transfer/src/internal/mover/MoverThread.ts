@@ -1,6 +1,6 @@
 /**
- * The thread that moves bodies: one epoll, system calls that do not wait, no byte in JavaScript. Commands come through its
- * port, whose messages it fetches itself: its event loop never runs.
+ * The thread that moves bodies: one epoll, system calls that do not block, no byte in JavaScript. Commands come through a
+ * port. The thread fetches them itself, because its event loop never runs.
  */
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads"
 import { FileMove } from "./FileMove.ts"
@@ -14,9 +14,9 @@ import { RelayMove } from "./RelayMove.ts"
 interface Running {
   readonly job: Job
   readonly move: Move
-  /** When it goes on without an event. */
+  /** When it continues without an event. */
   wakeAt: number
-  /** Lets go of everything it has. */
+  /** Releases everything that it holds. */
   readonly release: () => void
 }
 
@@ -29,7 +29,7 @@ class MoverThread {
   readonly #jobs = new Map<number, Running>()
   /** Jobs by what they wait for. */
   readonly #byKey = new Map<number, Running>()
-  /** Jobs that go on at a time. */
+  /** Jobs that continue at a given time. */
   readonly #napping = new Set<Running>()
   #closing = false
 
@@ -86,7 +86,7 @@ class MoverThread {
     this.#step(running)
   }
 
-  /** Everything that a job needs; undefined where something is not to be had. */
+  /** Everything that a job needs; undefined if the system refuses a part of it. */
   #make(job: Job): Running | undefined {
     const client = this.#poll.watch(job.to)
     if (client === undefined) return undefined
@@ -151,7 +151,7 @@ class MoverThread {
     this.#tell(running.job, ending)
   }
 
-  /** Closes the job's descriptors before it tells: the event loop may then do with the connections what it likes. */
+  /** Closes the job's descriptors before it reports: afterwards the event loop may do anything with the connections. */
   #tell({ from, id, to }: Job, ending: Ending): void {
     this.#libc.close(from)
     this.#libc.close(to)

@@ -1,6 +1,6 @@
 /**
- * The pipes that bodies of peers pass through. They are kept: making one and giving it its size costs as much as a large
- * splice, and what a user may have of them is bounded.
+ * The pipes that peers' bodies pass through. They are kept, because making and sizing one costs as much as a large splice, and
+ * because the kernel bounds how many a user may have.
  */
 import type { Libc } from "./Libc.ts"
 
@@ -9,9 +9,9 @@ export interface Pipe {
   readonly write: number
 }
 
-/** In bytes, as pages of 4 KiB count. A fragment of a packet fills a page's place, however small it is. */
+/** In bytes. The kernel counts pages of 4 KiB: a fragment of a packet takes the place of a page, however small it is. */
 const wantedSize = 256 * 1024
-/** With less, a body does better in the portable layer. */
+/** With a smaller pipe the portable layer is faster. */
 const leastSize = 64 * 1024
 const maxKept = 32
 
@@ -28,8 +28,8 @@ export class Pipes {
   }
 
   /**
-   * An empty pipe; undefined where there are no descriptors, or where the user has so many pipes that a new one has 8 KiB and
-   * may not grow (`fs.pipe-user-pages-soft` in pipe(7)).
+   * An empty pipe. Undefined if no descriptor is left, or if the user has so many pipes that a new one has 8 KiB and may not
+   * grow (`fs.pipe-user-pages-soft` in pipe(7)).
    */
   acquire(): Pipe | undefined {
     const kept = this.#kept.pop()
@@ -42,7 +42,7 @@ export class Pipes {
     return undefined
   }
 
-  /** One that has bytes in it is of no more use. */
+  /** Keeps a pipe for another body. One that still holds bytes is closed. */
   release(pipe: Pipe, empty: boolean): void {
     if (empty && this.#kept.length < maxKept) this.#kept.push(pipe)
     else this.#close(pipe)

@@ -1,6 +1,6 @@
 /**
- * An epoll instance that tells of each descriptor once, until it is armed again: so a job waits for one thing at a time, and
- * a connection that is broken while nobody waits for it wakes nobody. (EPOLLHUP and EPOLLERR cannot be masked otherwise.)
+ * An epoll instance that reports each descriptor once, until it is armed again. So a job waits for one event at a time, and a
+ * connection that breaks while no job waits for it wakes nobody (EPOLLHUP and EPOLLERR cannot be masked otherwise).
  */
 import { epoll, type Libc } from "./Libc.ts"
 
@@ -13,11 +13,11 @@ const packed = process.arch === "x64"
 const eventSize = packed ? 12 : 16
 const dataOffset = packed ? 4 : 8
 
-/** A descriptor that is watched. */
+/** A watched descriptor. */
 export interface Watched {
   readonly fd: number
   readonly key: number
-  /** The events that it is armed for; 0 once one came. */
+  /** The events that it is armed for; 0 after one came. */
   armed: number
 }
 
@@ -35,9 +35,9 @@ export class Poll {
     if (this.#fd === -1) throw new Error(`epoll_create1 failed with errno ${libc.errno()}`)
   }
 
-  /** Watches a descriptor, for nothing yet; undefined where the system does not allow it. */
+  /** Watches a descriptor, for no event yet. Undefined if the system refuses. */
   watch(fd: number): Watched | undefined {
-    // Keys are not used again, as descriptors are: an event may be of a job that ended in the same round.
+    // Unlike descriptors, keys are never reused: an event may belong to a job that ended in the same round.
     const watched: Watched = { fd, key: this.#nextKey++, armed: 0 }
     this.#event.writeUInt32LE(epoll.ONESHOT, 0)
     this.#event.writeBigUInt64LE(BigInt(watched.key), dataOffset)
@@ -46,7 +46,7 @@ export class Poll {
     return watched
   }
 
-  /** Tells once, when one of the events is there, or an error. */
+  /** Reports once, when one of the events occurs, or an error. */
   arm(watched: Watched, events: number): void {
     if (watched.armed === events) return
     watched.armed = events
@@ -60,7 +60,7 @@ export class Poll {
     this.#libc.epollCtl(this.#fd, DEL, watched.fd, this.#event)
   }
 
-  /** Waits at most so long, for ever with -1; calls `tell` for each descriptor that has something to tell. */
+  /** Waits at most this long, without limit for -1. Calls `tell` for each descriptor that an event occurred on. */
   wait(millis: number, tell: (watched: Watched) => void): void {
     const count = this.#libc.epollWait(this.#fd, this.#events, maxEvents, millis)
     for (let index = 0; index < count; index++) {

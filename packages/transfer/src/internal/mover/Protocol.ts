@@ -1,4 +1,4 @@
-/** Messages between the event loop and the mover's thread. */
+/** The messages between the event loop and the mover's thread. */
 
 /** A body to move. Both descriptors are the mover's own: it closes them. */
 export interface Job {
@@ -6,10 +6,10 @@ export interface Job {
   readonly kind: "file" | "growing file" | "relay"
   readonly from: number
   readonly to: number
-  /** The first byte of a file. */
+  /** The offset of the first byte in a file. */
   readonly offset: number
   readonly length: number
-  /** The memory of its `Progress`. */
+  /** The memory of the body's `Progress`. */
   readonly progress: SharedArrayBuffer
 }
 
@@ -18,13 +18,13 @@ export type Command =
   | { readonly _tag: "Abort"; readonly id: number }
   | { readonly _tag: "Close" }
 
-/** The end of a job. */
+/** How a job ended. */
 export type Ending =
   | { readonly _tag: "Complete"; readonly source: "quiet" | "closed" | "sent more" }
   | { readonly _tag: "ClientGone" }
   | { readonly _tag: "SourceEnded"; readonly reason: string }
   | { readonly _tag: "Aborted" }
-  /** Nothing was moved, since there was no pipe, or since the kernel cannot do it with these descriptors. */
+  /** Nothing was moved: there was no pipe, or the kernel cannot do it with these descriptors. */
   | { readonly _tag: "Refused" }
   | { readonly _tag: "Failed"; readonly reason: string }
 

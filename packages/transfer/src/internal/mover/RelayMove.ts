@@ -1,6 +1,6 @@
 /**
- * A peer's bytes to a client, by splice(2) through a pipe. Never more is taken from the peer than is due: what follows the
- * body is the next answer's, or a lie.
+ * Moves a peer's bytes to a client by splice(2) through a pipe. It never takes more from the peer than is due: the bytes that
+ * follow the body belong to the next response, or to none.
  */
 import { maxInPipe, maxUnread } from "../../BodyBounds.ts"
 import type { Progress } from "../../Progress.ts"
@@ -26,7 +26,7 @@ export class RelayMove implements Move {
   readonly #progress: Progress
   #taken = 0
   #moved = 0
-  /** Why the peer gives no more. The client gets what is in the pipe first. */
+  /** Why the peer gives no more. The client still gets what is in the pipe. */
   #ended: string | undefined
 
   constructor(tools: Tools, peer: Watched, pipe: Pipe) {
@@ -62,7 +62,7 @@ export class RelayMove implements Move {
     this.#progress.waitsNoMore()
   }
 
-  /** Bytes from the peer into the pipe; 0 where there are none now, or no room for them. */
+  /** Moves bytes from the peer into the pipe; 0 if there are none now, or no room for them. */
   #fill(): number | Ending {
     const most = Math.min(this.#tools.job.length - this.#taken, maxInPipe - (this.#taken - this.#moved))
     if (most <= 0 || this.#ended !== undefined) return 0
@@ -81,7 +81,7 @@ export class RelayMove implements Move {
     return 0
   }
 
-  /** Bytes from the pipe to the client; 0 where it takes none now. */
+  /** Moves bytes from the pipe to the client; 0 if it takes none now. */
   #drain(): number | Ending {
     if (this.isEmpty) return 0
     const count = this.#tools.libc.splice(this.#pipe.read, this.#tools.job.to, this.#taken - this.#moved)

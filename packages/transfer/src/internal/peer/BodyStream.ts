@@ -2,22 +2,31 @@
 import { Effect, Queue, Stream } from "effect"
 import type { ByteSink, TransportError } from "../../PeerTransport.ts"
 
-/** The size of the memory that chunks are cut from. */
-const blockSize = 64 * 1024
-/** The rest of a block that is too small to read into. */
-const leastSpace = 8 * 1024
+/** The most memory that chunks are cut from at once, in bytes. */
+const blockSize = 256 * 1024
+/** The rest of a block is not read into if it is smaller than this and than what is left of the body. */
+const leastSpace = 32 * 1024
 
-/** Chunks never share bytes: what was handed out is not read into again. */
+/** The memory of chunks. They never share bytes: what was handed out is not read into again. */
 class Blocks {
   #free = Buffer.alloc(0)
+  /** Bytes of the body that are still to come. */
+  #left: number
+
+  constructor(length: number) {
+    this.#left = length
+  }
 
   readonly space = (): Buffer => {
-    if (this.#free.length < leastSpace) this.#free = Buffer.allocUnsafeSlow(blockSize)
+    if (this.#free.length < Math.min(leastSpace, this.#left)) {
+      this.#free = Buffer.allocUnsafeSlow(Math.min(blockSize, this.#left))
+    }
     return this.#free
   }
 
-  /** Takes a chunk out of its block. A chunk that arrived with the head has memory of its own. */
+  /** Takes a chunk out of its block. The first bytes, which arrived with the head, have memory of their own. */
   take(chunk: Buffer): Buffer {
+    this.#left -= chunk.length
     if (chunk.buffer === this.#free.buffer) this.#free = this.#free.subarray(chunk.length)
     return chunk
   }
@@ -28,12 +37,13 @@ interface Delivery {
   readonly resume: () => void
 }
 
-/** Runs `relay` while the stream is read; ending the stream early interrupts it. */
+/** Runs `relay` for a body of `length` bytes while the stream is read. Ending the stream early interrupts it. */
 export const make = (
+  length: number,
   relay: (sink: ByteSink) => Effect.Effect<void, TransportError>
 ): Stream.Stream<Uint8Array, TransportError> =>
   Stream.callback<Delivery, TransportError>((queue) => {
-    const blocks = new Blocks()
+    const blocks = new Blocks(length)
     const relaying = relay({
       space: blocks.space,
       write: (chunk, resume) => {

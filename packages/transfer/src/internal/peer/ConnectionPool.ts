@@ -1,6 +1,6 @@
 /**
- * Connections to peers: those in use, and those that rest until the next request. How many rest, and how long, is
- * bounded; the server closes after 65 s, and a request must not meet that.
+ * Connections to peers: those in use, and those kept idle for the next request. How many are idle, and for how long, is
+ * bounded: a peer closes an idle connection after 65 s, and a request must not run into that.
  */
 import { isIPv6 } from "node:net"
 import { PeerConnection } from "./PeerConnection.ts"
@@ -8,8 +8,9 @@ import { PeerConnection } from "./PeerConnection.ts"
 export interface PoolLimits {
   readonly maxIdlePerPeer: number
   readonly maxIdle: number
+  /** How long a connection may be idle before it is closed, in milliseconds. */
   readonly idleMillis: number
-  /** How long one address of a peer may take to connect before the next is tried beside it. */
+  /** How long one address of a peer may take to connect before the next one is also tried. In milliseconds. */
   readonly nextAddressMillis: number
 }
 
@@ -20,15 +21,16 @@ export const defaultLimits: PoolLimits = {
   nextAddressMillis: 50
 }
 
+/** A peer's registry. */
 export interface Target {
-  /** IP literals. At least one. */
+  /** IP literals, at least one. */
   readonly addresses: ReadonlyArray<string>
   readonly port: number
 }
 
 const keyOf = ({ addresses, port }: Target) => `${port} ${addresses.join(" ")}`
 
-/** RFC 8305: the families in turn, IPv6 first. */
+/** The order in which to try addresses (RFC 8305): the families in turn, IPv6 first. */
 export const inOrder = (addresses: ReadonlyArray<string>): ReadonlyArray<string> => {
   const six = addresses.filter((address) => isIPv6(address))
   const four = addresses.filter((address) => !isIPv6(address))
@@ -39,7 +41,7 @@ export const inOrder = (addresses: ReadonlyArray<string>): ReadonlyArray<string>
 export class ConnectionPool {
   readonly #limits: PoolLimits
   readonly #all = new Set<PeerConnection>()
-  /** By peer; the one that rested last is used first. */
+  /** By peer. The one used last is used first. */
   readonly #idle = new Map<string, Array<PeerConnection>>()
   #idleCount = 0
   #closed = false
@@ -48,38 +50,38 @@ export class ConnectionPool {
     this.#limits = limits
   }
 
-  /** Open connections, in use and resting. */
+  /** The number of open connections, and of the idle ones among them. */
   get size(): { readonly open: number; readonly idle: number } {
     return { open: this.#all.size, idle: this.#idleCount }
   }
 
-  /** A connection that rests. */
+  /** An idle connection, if there is one. */
   take(target: Target): PeerConnection | undefined {
     const key = keyOf(target)
-    const resting = this.#idle.get(key)
-    const connection = resting?.pop()
-    if (resting?.length === 0) this.#idle.delete(key)
+    const idle = this.#idle.get(key)
+    const connection = idle?.pop()
+    if (idle?.length === 0) this.#idle.delete(key)
     if (connection !== undefined) this.#idleCount--
     return connection
   }
 
-  /** The exchange on a connection is over. */
+  /** Keeps a connection whose exchange is over. */
   give(target: Target, connection: PeerConnection): void {
     if (this.#closed || connection.gone) return connection.destroy()
     const key = keyOf(target)
-    const resting = this.#idle.get(key) ?? []
+    const idle = this.#idle.get(key) ?? []
     connection.rest(this.#limits.idleMillis)
-    if (resting.length >= this.#limits.maxIdlePerPeer || this.#idleCount >= this.#limits.maxIdle) {
+    if (idle.length >= this.#limits.maxIdlePerPeer || this.#idleCount >= this.#limits.maxIdle) {
       return connection.destroy()
     }
-    resting.push(connection)
-    this.#idle.set(key, resting)
+    idle.push(connection)
+    this.#idle.set(key, idle)
     this.#idleCount++
   }
 
   /**
-   * A new connection, to whichever of the addresses answers first: the next is tried when one fails, or takes long.
-   * Gives a function that calls it off.
+   * Opens a connection to the address that accepts first: the next one is tried when one fails, or takes long. Returns a
+   * function that stops it.
    */
   dial(
     target: Target,
@@ -132,11 +134,11 @@ export class ConnectionPool {
 
   #forget(target: Target, connection: PeerConnection): void {
     const key = keyOf(target)
-    const resting = this.#idle.get(key)
-    const index = resting?.indexOf(connection) ?? -1
-    if (resting === undefined || index === -1) return
-    resting.splice(index, 1)
+    const idle = this.#idle.get(key)
+    const index = idle?.indexOf(connection) ?? -1
+    if (idle === undefined || index === -1) return
+    idle.splice(index, 1)
     this.#idleCount--
-    if (resting.length === 0) this.#idle.delete(key)
+    if (idle.length === 0) this.#idle.delete(key)
   }
 }

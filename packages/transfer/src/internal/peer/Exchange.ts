@@ -1,4 +1,4 @@
-/** One request and its response on a connection, moved by what the connection reads. */
+/** One request and its response on a connection; driven by what the connection reads. */
 import { Result } from "effect"
 import { PeerDisconnected, PeerRefused } from "../../PeerError.ts"
 import type { ByteSink } from "../../PeerTransport.ts"
@@ -7,20 +7,20 @@ import * as ResponseHead from "./ResponseHead.ts"
 
 export type ExchangeError = PeerDisconnected | PeerRefused
 
-/** What an exchange needs of its connection. */
+/** The connection, as an exchange uses it. */
 export interface Wire {
-  /** Reads on. */
+  /** Continues to read. */
   readonly resume: () => void
-  /** The response was read to its last byte: the connection is free, where `reusable`. */
+  /** The response was read to its last byte. The connection is free for another exchange if `reusable`. */
   readonly done: (reusable: boolean) => void
-  /** The response is of no more use, and so is the connection; nothing is told of it any more. */
+  /** The response, and so the connection, is of no more use. The exchange needs no more events. */
   readonly destroy: () => void
 }
 
 type OnHead = (result: Result.Result<ResponseHead.ResponseHead, ExchangeError>) => void
 type OnEnd = (failure: ExchangeError | undefined) => void
 
-/** What all connections read into is overwritten soon. */
+/** A copy of what was read into the memory that all connections share. */
 const copyOf = (chunk: Buffer): Buffer => {
   const copy = Buffer.allocUnsafeSlow(chunk.length)
   chunk.copy(copy)
@@ -37,20 +37,20 @@ export class Exchange {
   #onEnd: OnEnd = () => {}
   #head: ResponseHead.ResponseHead | undefined
   #headBytes: Buffer = Buffer.alloc(0)
-  /** Whether the response was handed over, which waits for the first byte of its body. */
+  /** Whether the response was handed over: that happens when the first byte of its body is here. */
   #answered = false
   #reusable = true
-  /** Body bytes that are still to be read from the connection. */
+  /** Body bytes still to be read from the connection. */
   #unread = 0
-  /** Body bytes that the sink has not been given yet. */
+  /** Body bytes still to be given to the sink. */
   #remaining = 0
-  /** Where the connection was told to read the next bytes to. */
+  /** The memory that the connection reads the next bytes into. */
   #space: Buffer | undefined
   /** Body bytes that arrived before anyone asked for them. */
   #early: Buffer | undefined
   #sink: ByteSink | undefined
   #progress: Progress | undefined
-  /** Whether the next bytes are wanted now: the reader may have come, and taken all, within the read that it waited for. */
+  /** Whether the sink wants the next bytes now: it may have come, and taken all, during the read that it waited for. */
   #flowing = false
   #ended = false
   #failure: ExchangeError | undefined
@@ -66,7 +66,7 @@ export class Exchange {
     this.#onHead = onHead
   }
 
-  /** Where the connection is to read the next bytes to, if not to the buffer that all of them share. */
+  /** The memory for the connection's next read; undefined for the buffer that all connections share. */
   nextBuffer(): Buffer | undefined {
     this.#space = this.#unread > 0 ? this.#sink?.space?.() : undefined
     return this.#space
@@ -92,8 +92,8 @@ export class Exchange {
   }
 
   /**
-   * Gives the body away: its first bytes, and the right to read the others from the connection until `returned`. Once
-   * only, and instead of `relay`.
+   * Lends the body: returns its first bytes, and leaves it to the caller to read the others from the connection until it
+   * calls `returned`. Once only, and instead of `relay`.
    */
   lend(): Result.Result<Buffer, ExchangeError> {
     if (this.#failure !== undefined) return Result.fail(this.#failure)
@@ -102,7 +102,7 @@ export class Exchange {
     return Result.succeed(early)
   }
 
-  /** The body that was lent was read to its end, and then the connection was `quiet`, or it was not. */
+  /** The lent body was read to its end, after which the connection was `quiet` or not; or it failed. */
   returned(outcome: "quiet" | "loud" | ExchangeError): void {
     if (this.complete) return this.#end(undefined)
     if (typeof outcome !== "string") return this.#fail(outcome)
@@ -111,7 +111,7 @@ export class Exchange {
     this.#end(undefined)
   }
 
-  /** Whether to go on reading. */
+  /** Takes what was read. Returns whether to continue reading. */
   onBytes(chunk: Buffer): boolean {
     this.started = true
     if (this.#head === undefined) return this.#onHeadBytes(chunk)
@@ -126,7 +126,7 @@ export class Exchange {
     this.#fail(new PeerDisconnected({ peer: this.#peer, reason: reason ?? `closed the connection ${missing}` }))
   }
 
-  /** Nobody wants the rest; whoever still takes bytes is told that they are not all. */
+  /** Nobody wants the rest. A sink that still takes bytes gets a failure. */
   abandon(): void {
     const unread = this.#head === undefined || this.#unread > 0
     const incomplete = unread || this.#remaining > 0
@@ -156,7 +156,7 @@ export class Exchange {
     return this.#flowing
   }
 
-  /** Counts a chunk of the body as read; bytes beyond its length belong to nobody. */
+  /** Counts a chunk of the body as read. Bytes beyond its length are dropped, and with them the connection. */
   #take(chunk: Buffer): Buffer {
     const excess = chunk.length > this.#unread
     if (excess) this.#reusable = false
@@ -166,7 +166,7 @@ export class Exchange {
     return bytes
   }
 
-  /** The first body bytes: the response is worth handing over, and waits for its reader. */
+  /** Hands the response over with its first body bytes, which wait for a sink. */
   #handOver(bytes: Buffer): void {
     if (bytes.length > 0) this.#early = bytes
     this.#answered = true
@@ -185,7 +185,7 @@ export class Exchange {
     return taken && this.#delivered()
   }
 
-  /** The sink has the chunk; whether there is more to read for it. */
+  /** The sink has the chunk. Returns whether there is more to read for it. */
   #delivered(): boolean {
     if (this.#ended) return false
     if (this.#remaining === 0) this.#end(undefined)

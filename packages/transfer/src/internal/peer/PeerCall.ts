@@ -104,7 +104,8 @@ export class PeerCall {
   }
 
   #responseOf(exchange: Exchange, connection: PeerConnection, head: ResponseHead): PeerResponse {
-    const stream = (compare?: Comparison) => BodyStream.make((sink) => this.#relay(exchange, sink, compare))
+    const stream = (compare?: Comparison) =>
+      BodyStream.make(head.contentLength, (sink) => this.#relay(exchange, sink, compare))
     return {
       ...head,
       address: connection.address,

@@ -1,24 +1,24 @@
 /**
- * A connection to a peer's registry, used for one exchange after another: a raw socket that reads into a buffer which
- * is reused. While it waits, for an answer or for the next request, it has no buffer of its own.
+ * A connection to a peer's registry, used for one exchange after another. While it waits for a response or for the next
+ * request, it has no buffer of its own.
  */
 import { PeerSocket } from "../../PeerSocket.ts"
 import type { Exchange } from "./Exchange.ts"
 
-/** What all connections read heads into, one at a time: whatever is to outlive the reading is copied. */
+/** All connections read heads into this, one at a time: what is to be kept is copied. */
 const shared = Buffer.allocUnsafeSlow(16 * 1024)
 
 export class PeerConnection {
   readonly address: string
-  /** For who moves a body; nobody else reads from it. */
+  /** A body may be moved from it. Nobody else reads from it. */
   readonly socket: PeerSocket
   readonly #onGone: (reason: string | undefined) => void
   #exchange: Exchange | undefined
   #gone = false
-  /** Ends the connection when it has rested for too long. */
+  /** Closes the connection when it has been idle for too long. */
   #timer: NodeJS.Timeout | undefined
 
-  /** `onGone` is called once, whoever ended the connection. */
+  /** `onGone` is called once, whichever side closed the connection. */
   constructor(
     address: string,
     port: number,
@@ -35,7 +35,7 @@ export class PeerConnection {
     this.socket.socket.on("connect", onConnected)
   }
 
-  /** By which the kernel's tables name the connection. */
+  /** This node's port, by which the kernel's tables name the connection. */
   get localPort(): number | undefined {
     return this.socket.socket.localPort
   }
@@ -54,19 +54,22 @@ export class PeerConnection {
     this.socket.resume()
   }
 
-  /** The exchange is over: what comes now was not asked for, and nothing may come for so long. It is read, so that its end is seen. */
+  /**
+   * Ends the exchange. The connection is closed if it stays idle for too long, or on any byte: nothing was asked for. It is
+   * read, because only then Node notices when the peer closes it.
+   */
   rest(idleMillis: number): void {
     this.#exchange = undefined
     this.#timer = setTimeout(() => this.destroy(), idleMillis)
     this.socket.resume()
   }
 
-  /** Ends the connection, and tells the exchange on it. */
+  /** Closes the connection, and fails the exchange on it. */
   destroy(): void {
     this.#end(undefined)
   }
 
-  /** Ends the connection for an exchange that knows. */
+  /** Closes the connection without an event to its exchange. */
   drop(): void {
     this.#exchange = undefined
     this.#end(undefined)

@@ -14,7 +14,7 @@ export interface ContentRange {
 
 export interface ResponseHead {
   readonly status: number
-  /** Header fields by lower-case name. Where a name is repeated the last one counts; fields that frame the body are not. */
+  /** Header fields by lower-case name. The last one counts; a repeated field that frames the body is refused. */
   readonly headers: ReadonlyMap<string, string>
   /** The size of the body that follows, in bytes. */
   readonly contentLength: number

@@ -1,0 +1,34 @@
+/** Content that peers have and will send. */
+import type * as ByteRange from "@spegel-ts/oci/ByteRange"
+import type * as Digest from "@spegel-ts/oci/Digest"
+import type { Peer } from "@spegel-ts/router/Peer"
+import type { BodyInterrupted } from "@spegel-ts/transfer/BodyInterrupted"
+import type { Effect, Option } from "effect"
+import type { Recipient } from "./internal/serve/BlobBody.ts"
+import type { ContentCorrupted, MirrorError } from "./MirrorError.ts"
+
+export interface MirroredContent {
+  /** The peer that answered; others may send parts of the body. */
+  readonly peer: Peer
+  readonly digest: Digest.Digest
+  readonly mediaType: string
+  /** Size of the whole in bytes. */
+  readonly size: number
+  /** The part that `body` gives; none for the whole. */
+  readonly range: Option.Option<ByteRange.ByteRange>
+  readonly body: MirroredBody
+}
+
+export type MirroredBody =
+  | { readonly _tag: "Verified"; readonly bytes: Uint8Array }
+  | {
+    readonly _tag: "Stream"
+    /** Passes the body on, from one peer after another. Once only. */
+    readonly relay: (to: Recipient) => Effect.Effect<void, StreamError>
+  }
+
+/**
+ * Why a body ends early: `BodyInterrupted` where the client has gone; a `MirrorError` where no peer is left that can go on, so that
+ * the client takes the rest from upstream; `ContentCorrupted` where it is hashed on the way and is wrong, before its last byte.
+ */
+export type StreamError = MirrorError | ContentCorrupted | BodyInterrupted

@@ -1,0 +1,258 @@
+/** All metrics of the registry. docs/metrics.md explains each; where Spegel has a metric, it has Spegel's name and labels. */
+import * as MetricFamily from "@spegel-ts/background/MetricFamily"
+import { Clock, type Context, Effect, Metric } from "effect"
+import type { PeerError } from "../../MirrorError.ts"
+import type { Fate } from "../verify/DownloadFate.ts"
+
+const counter = (name: string, description: string) => Metric.counter(name, { description, incremental: true })
+const gauge = (name: string, description: string) => Metric.gauge(name, { description })
+
+const durationBoundaries = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
+const sizeBoundaries = [100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000]
+
+/** The endpoint of a request: one of the API, a probe, or none that the registry knows. */
+export type RequestHandler =
+  | "blob"
+  | "manifest"
+  | "tagslist"
+  | "referrers"
+  | "ping"
+  | "livez"
+  | "readyz"
+  | "invalid"
+
+/**
+ * The answers that alerts use, by handler and method; the series of others begin with the first such answer. Code 0 stands
+ * for a body that was not sent to its end.
+ */
+const expectedAnswers: Readonly<Record<RequestHandler, Readonly<Record<string, ReadonlyArray<number>>>>> = {
+  blob: { GET: [200, 206, 404, 503, 0], HEAD: [200, 404, 503] },
+  manifest: { GET: [200, 404, 503, 0], HEAD: [200, 404, 503] },
+  tagslist: {},
+  referrers: {},
+  ping: {},
+  livez: { GET: [200] },
+  readyz: { GET: [200, 503] },
+  invalid: {}
+}
+
+const peerFailureReasons: Readonly<Record<PeerError["_tag"], true>> = {
+  ContentCorrupted: true,
+  PeerDisconnected: true,
+  PeerRefused: true,
+  PeerSlow: true,
+  PeerStalled: true,
+  PeerUnreachable: true
+}
+
+const fates: Readonly<Record<Fate, true>> = { committed: true, right: true, wrong: true, unknown: true }
+
+// Requests
+
+const requestDuration = MetricFamily.make(
+  Metric.histogram("http_request_duration_seconds", {
+    description: "How long requests took, body included",
+    boundaries: durationBoundaries
+  }),
+  Object.entries(expectedAnswers).flatMap(([handler, methods]) =>
+    Object.entries(methods).flatMap(([method, codes]) => codes.map((code) => ({ handler, method, code: String(code) })))
+  )
+)
+const responseSize = MetricFamily.make(
+  Metric.histogram("http_response_size_bytes", {
+    description: "Size of response bodies",
+    boundaries: sizeBoundaries
+  })
+)
+const inflight = MetricFamily.make(
+  gauge("http_requests_inflight", "Requests being answered"),
+  Object.keys(expectedAnswers).map((handler) => ({ handler }))
+)
+
+// Content that is sent
+
+const servedBytes = MetricFamily.make(
+  counter("spegel_served_bytes_total", "Body bytes of content sent, by where they came from and to whom they went"),
+  [{ source: "local", client: "node" }, { source: "local", client: "peer" }, { source: "peer", client: "node" }]
+)
+const relayedBytes = counter(
+  "spegel_mirror_relayed_bytes_total",
+  "Body bytes of peers that were passed on to a client as they came"
+)
+const bodyMemory = gauge(
+  "spegel_body_memory_bytes",
+  "Memory of bodies on their way to clients, buffers of sockets included, as it is known"
+)
+const bodiesRefused = counter("spegel_bodies_refused_total", "Bodies that were not sent since their memory is bounded")
+const uploadsInflight = gauge("spegel_uploads_inflight", "Bodies being sent to peers")
+const uploadsRefused = MetricFamily.make(
+  counter("spegel_uploads_refused_total", "Requests of peers answered 503, by the bound that was reached"),
+  [{ bound: "all" }, { bound: "peer" }]
+)
+
+const damagedBlobs = counter(
+  "spegel_content_damaged_total",
+  "Blobs of this node that are not what their digests say, and are not given to peers any more"
+)
+
+// Content of peers
+
+const cacheResults = ["hit", "miss"] as const
+
+const mirrorRequests = MetricFamily.make(
+  counter("spegel_mirror_requests_total", "Requests for content that this node lacked, by whether a peer served them")
+)
+const lastSuccess = gauge(
+  "spegel_mirror_last_success_timestamp_seconds",
+  "When a peer last served a request of this node, as a Unix time; 0 for never"
+)
+const corruptions = counter("spegel_mirror_corruptions_total", "Bodies of peers with wrong bytes")
+const peerFailures = MetricFamily.make(
+  counter("spegel_mirror_peer_failures_total", "Peers that were left for another or for upstream, by what they did"),
+  Object.keys(peerFailureReasons).map((reason) => ({ reason }))
+)
+const ingestsDiscarded = counter(
+  "spegel_mirror_ingests_discarded_total",
+  "Downloads of containerd that were discarded because of wrong bytes"
+)
+const commitsWatched = MetricFamily.make(
+  counter("spegel_mirror_commits_total", "Downloads of containerd with bytes of peers, by what became of them"),
+  Object.keys(fates).map((fate) => ({ fate }))
+)
+const circuitOpenings = MetricFamily.make(
+  counter(
+    "spegel_mirror_circuit_openings_total",
+    "How often a registry's peers got little time because they kept requests waiting"
+  )
+)
+
+const known = [
+  ...requestDuration.known,
+  ...inflight.known,
+  ...servedBytes.known,
+  relayedBytes,
+  bodyMemory,
+  bodiesRefused,
+  uploadsInflight,
+  ...uploadsRefused.known,
+  damagedBlobs,
+  lastSuccess,
+  corruptions,
+  ...peerFailures.known,
+  ingestsDiscarded,
+  ...commitsWatched.known
+]
+
+/** Further registries share one label, so that clients cannot make series without end by `?ns=`. */
+const maxRegistries = 100
+const registries = new Set<string>()
+
+/** The label value of a registry. All series of a new one begin. */
+const registryLabel = (registry: string): Effect.Effect<string> => {
+  if (registries.has(registry)) return Effect.succeed(registry)
+  const label = registries.size < maxRegistries ? registry : "other"
+  if (registries.size < maxRegistries) registries.add(registry)
+  return Effect.as(
+    MetricFamily.exist([
+      ...cacheResults.map((cache) => mirrorRequests.of({ registry: label, cache })),
+      circuitOpenings.of({ registry: label })
+    ]),
+    label
+  )
+}
+
+/** Begins the series of registries that are known to be mirrored. */
+export const mirroredRegistries = (registries: Iterable<string>): Effect.Effect<void> =>
+  Effect.forEach(registries, registryLabel, { discard: true })
+
+/** Begins all series whose labels are known. */
+export const initialise: Effect.Effect<void> = MetricFamily.exist(known)
+
+/** Counts a request for content that this node lacks: `hit` when a peer served it. */
+export const mirrored = (registry: string, hit: boolean): Effect.Effect<void> =>
+  Effect.andThen(
+    Effect.flatMap(
+      registryLabel(registry),
+      (registry) => Metric.update(mirrorRequests.of({ registry, cache: hit ? "hit" : "miss" }), 1)
+    ),
+    hit ? Effect.flatMap(Clock.currentTimeMillis, (now) => Metric.update(lastSuccess, now / 1000)) : Effect.void
+  )
+
+/** Counts a body with wrong bytes. */
+export const corrupted: Effect.Effect<void> = Metric.update(corruptions, 1)
+
+/** Counts a failure of a peer by the tag of its error. */
+export const peerFailed = (reason: PeerError["_tag"]): Effect.Effect<void> =>
+  Metric.update(peerFailures.of({ reason }), 1)
+
+/** Counts a download of containerd that was discarded. */
+export const ingestDiscarded: Effect.Effect<void> = Metric.update(ingestsDiscarded, 1)
+
+/** Counts a download of containerd that peers sent bytes of. */
+export const commitWatched = (fate: Fate): Effect.Effect<void> => Metric.update(commitsWatched.of({ fate }), 1)
+
+/** Counts a circuit that opened, or stayed open after a probe. */
+export const circuitOpened = (registry: string): Effect.Effect<void> =>
+  Effect.flatMap(registryLabel(registry), (registry) => Metric.update(circuitOpenings.of({ registry }), 1))
+
+/** Counts a blob of this node that was found damaged. */
+export const contentDamaged: Effect.Effect<void> = Metric.update(damagedBlobs, 1)
+
+/** Sets the memory that bodies use now, in bytes. */
+export const bodyMemoryUsed = (bytes: number): Effect.Effect<void> => Metric.update(bodyMemory, bytes)
+
+/** Counts a body that found no memory. */
+export const bodyRefused: Effect.Effect<void> = Metric.update(bodiesRefused, 1)
+
+/** Sets the number of bodies being sent to peers. */
+export const uploading = (bodies: number): Effect.Effect<void> => Metric.update(uploadsInflight, bodies)
+
+/** Counts an upload that a bound did not allow. */
+export const uploadRefused = (bound: "all" | "peer"): Effect.Effect<void> =>
+  Metric.update(uploadsRefused.of({ bound }), 1)
+
+interface ServedContent {
+  readonly source: "local" | "peer"
+  /** `peer` for another mirror; `node` for this node's containerd and all others. */
+  readonly client: "node" | "peer"
+  /** Body bytes sent. */
+  readonly bytes: number
+  /** The part of them that was passed on as it came from a peer. */
+  readonly relayed: number
+}
+
+/** Counts content that was sent, synchronously. */
+export const servedUnsafe = (
+  { bytes, client, relayed, source }: ServedContent,
+  context: Context.Context<never>
+): void => {
+  if (bytes > 0) servedBytes.of({ source, client }).updateUnsafe(bytes, context)
+  if (relayed > 0) relayedBytes.updateUnsafe(relayed, context)
+}
+
+interface AnsweredRequest {
+  readonly handler: RequestHandler
+  readonly method: string
+  readonly status: number
+  readonly millis: number
+  /** Body bytes sent. */
+  readonly bytes: number
+}
+
+/** Counts an answered request, synchronously. */
+export const answeredUnsafe = (
+  { bytes, handler, method, millis, status }: AnsweredRequest,
+  context: Context.Context<never>
+): void => {
+  const labels = { handler, method: method === "GET" || method === "HEAD" ? method : "other", code: String(status) }
+  requestDuration.of(labels).updateUnsafe(millis / 1000, context)
+  responseSize.of(labels).updateUnsafe(bytes, context)
+}
+
+/** Counts `effect` as a request in flight while it runs. */
+export const counted = (handler: RequestHandler) => <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.acquireUseRelease(
+    Metric.modify(inflight.of({ handler }), 1),
+    () => effect,
+    () => Metric.modify(inflight.of({ handler }), -1)
+  )

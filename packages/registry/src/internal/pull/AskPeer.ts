@@ -1,0 +1,103 @@
+/** Asks one peer, for the content of a pull or for a part of it. */
+import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
+import type { Peer } from "@spegel-ts/router/Peer"
+import { PeerStalled } from "@spegel-ts/transfer/PeerError"
+import type { PeerTransport } from "@spegel-ts/transfer/PeerTransport"
+import { Duration, Effect, Fiber, Option, type Scope } from "effect"
+import type { ContentRequest } from "../../ContentId.ts"
+import type { PeerError } from "../../MirrorError.ts"
+import { maxPatienceMillis } from "../../ResolvePolicy.ts"
+import * as PeerAnswer from "../mirror/PeerAnswer.ts"
+import * as PeerSpans from "../observe/PeerSpans.ts"
+import * as Scrubber from "../verify/Scrubber.ts"
+import * as Attempt from "./Attempt.ts"
+import type { MirrorParts } from "./MirrorParts.ts"
+import type { Pull } from "./Pull.ts"
+
+export interface AskOptions {
+  /** A part of the content, as `Range` names it; undefined for the whole. */
+  readonly range?: string | undefined
+  /** How long the peer may be silent, in milliseconds; undefined for the usual time. */
+  readonly patienceMillis?: number | undefined
+  /** Asks what the peer holds, and for none of its bytes. */
+  readonly head?: boolean
+}
+
+/** Sends a request to a peer, and judges its answer by its head. The first byte of the body has to come in time. */
+export const ask = Effect.fnUntraced(function*(
+  { options, transport }: Pick<MirrorParts, "options" | "transport">,
+  request: ContentRequest,
+  peer: Peer,
+  { head = false, patienceMillis, range }: AskOptions = {}
+): Effect.fn.Return<PeerAnswer.PeerAnswer, PeerError, Scope.Scope> {
+  // A HEAD of a manifest promises what a GET will give, so it is a GET that has to succeed.
+  const method = head ? "HEAD" : request._tag === "Manifest" ? "GET" : request.method
+  const printed = DistributionRequest.print({ ...request, method, mirrored: true, range })
+  const firstByteMillis = Math.min(Duration.toMillis(options.firstByteTimeout), patienceMillis ?? Infinity)
+  const response = yield* transport.request({
+    ...printed,
+    headers: { ...printed.headers, ...(yield* PeerSpans.asking(printed)) },
+    addresses: peer.addresses,
+    port: peer.servicePort,
+    patienceMillis: patienceMillis === undefined ? undefined : maxPatienceMillis
+  }).pipe(Effect.timeoutOrElse({
+    duration: firstByteMillis,
+    orElse: () => Effect.fail(new PeerStalled({ peer: PeerAnswer.nameOf(peer), waitedMillis: firstByteMillis }))
+  }))
+  yield* PeerSpans.peerAnswered(response)
+  return yield* PeerAnswer.judge(request, peer, response, range)
+})
+
+/**
+ * Asks for a part of a blob, or for the whole. A peer that has it in another size than `size` cannot have the content; by default
+ * that is the size that containerd expects, where it is known.
+ */
+export const forBlob = Effect.fnUntraced(function*(
+  { download, mirror, peers, request }: Pull,
+  attempt: Attempt.Attempt,
+  range: string | undefined,
+  size?: number
+): Effect.fn.Return<PeerAnswer.PeerAnswer, PeerError, Scope.Scope> {
+  const looking = yield* download
+  const { patienceMillis, peer } = attempt
+  const answer = yield* ask(mirror, request, peer, { range, patienceMillis })
+  yield* Attempt.answered(peers, attempt)
+  const expected = size ?? Option.getOrUndefined((yield* Fiber.join(looking)).size)
+  return yield* PeerAnswer.sized(answer, expected)
+})
+
+/** A peer may ignore ranges, as of an empty blob. */
+const ignoresRange = (error: PeerError): boolean =>
+  error._tag === "PeerRefused" && (error.status === 416 || error.status === 200)
+
+/** Asks for what the client wants of a blob, or for the whole where that is small: a part cannot be verified. */
+export const forWanted = (
+  pull: Pull,
+  attempt: Attempt.Attempt
+): Effect.Effect<PeerAnswer.PeerAnswer, PeerError, Scope.Scope> => {
+  const { mirror: { options: { verifySize } }, range } = pull
+  if (range === undefined) return forBlob(pull, attempt, undefined)
+  return forBlob(pull, attempt, range).pipe(
+    Effect.filterOrElse(({ size }) => size > verifySize, () => forBlob(pull, attempt, undefined)),
+    Effect.catchIf(
+      ignoresRange,
+      (error) => Effect.filterOrFail(forBlob(pull, attempt, undefined), ({ size }) => size <= verifySize, () => error)
+    )
+  )
+}
+
+/** Tells a peer that its bytes were wrong, so that it checks its own copy (`Scrubber`). Its answer does not matter. */
+export const complain = (
+  { options, transport }: MirrorParts,
+  request: ContentRequest,
+  { addresses, servicePort }: Peer
+): Effect.Effect<void> => {
+  const printed = DistributionRequest.print({ ...request, method: "HEAD", mirrored: true, range: undefined })
+  const complaint: Parameters<PeerTransport["Service"]["request"]>[0] = {
+    ...printed,
+    headers: { ...printed.headers, [Scrubber.suspectHeader]: "true" },
+    addresses,
+    port: servicePort
+  }
+  return transport.request(complaint).pipe(Effect.scoped, Effect.timeout(options.firstByteTimeout), Effect.ignore)
+}

@@ -1,0 +1,52 @@
+/** The parts of a mirror that all its pulls share. */
+import { Router } from "@spegel-ts/router/Router"
+import * as FileLease from "@spegel-ts/transfer/FileLease"
+import { PeerTransport } from "@spegel-ts/transfer/PeerTransport"
+import { Duration, Effect, type Schedule, type Scope } from "effect"
+import type { MirrorOptions } from "../../Mirror.ts"
+import * as ResolvePolicy from "../../ResolvePolicy.ts"
+import * as BufferedBodies from "../mirror/BufferedBodies.ts"
+import { CircuitBreakers } from "../mirror/CircuitBreaker.ts"
+import { PeerMemory } from "../mirror/PeerMemory.ts"
+import { PeerThroughput } from "../mirror/PeerThroughput.ts"
+import * as CommitWatch from "../verify/CommitWatch.ts"
+
+export interface MirrorParts {
+  readonly options: MirrorOptions
+  /** Outlives the pulls. */
+  readonly scope: Scope.Scope
+  readonly router: Router["Service"]
+  readonly transport: PeerTransport["Service"]
+  readonly bodies: BufferedBodies.BufferedBodies
+  readonly commits: CommitWatch.CommitWatch
+  readonly memory: PeerMemory
+  readonly throughput: PeerThroughput
+  readonly breakers: CircuitBreakers
+  readonly schedule: Schedule.Schedule<number, ResolvePolicy.Situation>
+}
+
+export const make = Effect.fnUntraced(function*(options: MirrorOptions) {
+  const memory = new PeerMemory({
+    hedgeMillis: Duration.toMillis(options.hedgeDelay),
+    recordMillis: Duration.toMillis(options.recordTtl)
+  })
+  const parts: MirrorParts = {
+    options,
+    scope: yield* Effect.scope,
+    router: yield* Router,
+    transport: yield* PeerTransport,
+    bodies: yield* BufferedBodies.make(options.verifyMemory),
+    commits: yield* CommitWatch.make(FileLease.writerOf),
+    memory,
+    throughput: new PeerThroughput(),
+    breakers: new CircuitBreakers({
+      failures: options.circuitFailures,
+      pauseMillis: Duration.toMillis(options.circuitPause)
+    }),
+    schedule: ResolvePolicy.schedule({
+      resolveTimeout: options.resolveTimeout,
+      hedgeDelay: Effect.sync(() => Duration.millis(memory.hedgeDelay.millis))
+    })
+  }
+  return parts
+})

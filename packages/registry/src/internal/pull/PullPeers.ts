@@ -1,0 +1,139 @@
+/**
+ * The peers of one pull: those that the lookup named and that were not asked yet, those that are being asked, and how many more may
+ * be asked.
+ */
+import type { Peer } from "@spegel-ts/router/Peer"
+import type { RouterNotReady } from "@spegel-ts/router/Router"
+import {
+  Data,
+  type Duration,
+  Effect,
+  type Option,
+  Queue,
+  Random,
+  type Result,
+  type Schedule,
+  type Scope,
+  type Stream
+} from "effect"
+import type { ContentId } from "../../ContentId.ts"
+import type { PeerError } from "../../MirrorError.ts"
+import { Outcome } from "../../Outcome.ts"
+import type { Situation } from "../../ResolvePolicy.ts"
+import { Candidates } from "../mirror/Candidates.ts"
+import { nameOf } from "../mirror/PeerAnswer.ts"
+import type { PeerMemory } from "../mirror/PeerMemory.ts"
+import type { AttemptEntry, PullRecord } from "../observe/PullRecord.ts"
+import type { Attempt } from "./Attempt.ts"
+
+export interface PullPeersOptions {
+  readonly content: ContentId
+  /** Gives the peers that are said to have the content, at most `count`. */
+  readonly lookup: (count: number) => Stream.Stream<Peer, RouterNotReady>
+  readonly memory: PeerMemory
+  /** Why peers that have not proved themselves get little time of this pull; undefined where they get the usual time. */
+  readonly caution: string | undefined
+  readonly record: PullRecord
+  /** How many peers may be asked. */
+  readonly retries: number
+  /** How long to wait for a peer while none is being asked; `schedule` waits so long. */
+  readonly resolveTimeout: Duration.Duration
+  readonly schedule: Schedule.Schedule<number, Situation>
+}
+
+/** News for the race: a lookup or an attempt went on. */
+export type PeerEvent = Data.TaggedEnum<{
+  Found: { readonly peer: Peer }
+  LookupEnded: {}
+  AttemptEnded: { readonly attempt: Attempt; readonly result: Result.Result<unknown, PeerError> }
+}>
+export const PeerEvent = Data.taggedEnum<PeerEvent>()
+
+export class PullPeers {
+  readonly options: PullPeersOptions
+  /** The pull's scope. */
+  readonly scope: Scope.Scope
+  readonly events: Queue.Queue<PeerEvent>
+  readonly candidates: Candidates
+  readonly running = new Set<Attempt>()
+  readonly #seen = new Set<string>()
+  /** A lookup is under way. */
+  looking = false
+  /** Peers may be looked up once more where those known are used up. */
+  mayLookAgain = false
+  /** How many more peers may be asked. */
+  left: number
+  /** Whether a peer without an objection has kept this pull waiting in vain. */
+  lostTime = false
+
+  constructor(options: PullPeersOptions, scope: Scope.Scope, events: Queue.Queue<PeerEvent>, random: () => number) {
+    this.options = options
+    this.scope = scope
+    this.events = events
+    this.left = options.retries
+    const { caution, content, memory } = options
+    this.candidates = new Candidates({
+      content,
+      memory,
+      caution,
+      random,
+      onDeferred: (peer, reason) => this.entryOf(peer, 0, false, Outcome.Deferred({ reason }))
+    })
+  }
+
+  /** How many different peers the lookups have named. */
+  get seen(): number {
+    return this.#seen.size
+  }
+
+  learn(event: PeerEvent): void {
+    if (event._tag === "LookupEnded") this.looking = false
+    if (event._tag !== "Found" || this.#seen.has(event.peer.id)) return
+    this.#seen.add(event.peer.id)
+    this.options.record.peersSeen++
+    this.candidates.add(event.peer)
+  }
+
+  /** Learns what has happened by now. */
+  get learnAll(): Effect.Effect<void> {
+    return Effect.map(Queue.clear(this.events), (events) => {
+      for (const event of events) this.learn(event)
+    })
+  }
+
+  /** The next event, if it comes within so many milliseconds. */
+  takeWithin(millis: number): Effect.Effect<Option.Option<PeerEvent>> {
+    return Queue.take(this.events).pipe(Effect.timeoutOption(millis))
+  }
+
+  /** Whether there is a peer without an objection that was not asked yet, and that may be asked. */
+  hasAnother(now: number): boolean {
+    return this.left > 0 && this.candidates.hasGood(now)
+  }
+
+  /** Allows as many more peers as at first, and one more lookup. */
+  renew(): void {
+    this.left = this.options.retries
+    this.mayLookAgain = true
+  }
+
+  /** Begins an entry in the record of the pull. */
+  entryOf(peer: Peer, start: number, hedge: boolean, outcome: Outcome): AttemptEntry {
+    return this.options.record.begin({
+      peer: peer.id,
+      address: nameOf(peer),
+      start,
+      hedge,
+      firstByteMillis: undefined,
+      bytes: 0,
+      outcome
+    })
+  }
+}
+
+/** The peers of a pull whose scope is the current one; none is looked up yet. */
+export const make = Effect.fnUntraced(function*(options: PullPeersOptions) {
+  const random = yield* Random.Random
+  const events = yield* Queue.unbounded<PeerEvent>()
+  return new PullPeers(options, yield* Effect.scope, events, () => random.nextDoubleUnsafe())
+})

@@ -1,9 +1,0 @@
-/**
- * Whom a connection counts for: its IP address. An IPv6 address counts by itself and not by its /64, since the pods of a
- * node share one, and so do the nodes of a subnet.
- */
-const mapped = /^::ffff:(?=\d+\.)/i
-
-/** A socket's remote address; IPv4 looks the same whether the listener takes IPv6 or not. */
-export const of = ({ remoteAddress = "" }: { readonly remoteAddress?: string | undefined }): string =>
-  remoteAddress.replace(mapped, "")

@@ -1,0 +1,167 @@
+/**
+ * Why a request gets no content, and the one place where that is put into words: containerd shows the error of its first
+ * host, this mirror, to the user. Content that neither this node nor a peer can serve is a 404 and never a 5xx: then
+ * containerd asks the next host of its hosts.toml.
+ */
+import * as ByteRange from "@spegel-ts/oci/ByteRange"
+import type * as Digest from "@spegel-ts/oci/Digest"
+import * as DistributionError from "@spegel-ts/oci/DistributionError"
+import { Data } from "effect"
+import type { OutgoingHttpHeaders } from "node:http"
+import type { ContentRequest } from "../../ContentId.ts"
+import type { MirrorError } from "../../MirrorError.ts"
+import * as BasicAuth from "./BasicAuth.ts"
+
+/** Refusals of any request. */
+type AnyRefusal = Data.TaggedEnum<{
+  /** The request is not one of the API; the error says what is wrong with it. */
+  Invalid: { readonly error: DistributionError.DistributionError }
+  /** The client gave no credentials, or wrong ones. */
+  Unauthorized: {}
+  /** Referrers are not mirrored. */
+  Referrers: {}
+  /** The node holds nothing of this repository. */
+  RepositoryNotHeld: { readonly repository: string }
+  /** Several registries hold this repository, and the client did not say which one it means. */
+  Ambiguous: { readonly repository: string; readonly registries: ReadonlyArray<string> }
+  /** The node is stopping. */
+  Stopping: {}
+  /** The router has met no other node yet. */
+  Joining: { readonly reason: string | undefined }
+  /** The content store cannot be asked. */
+  StoreUnavailable: { readonly message: string }
+  /** A bug, which was logged. */
+  Defect: {}
+  /** This node holds as many connections as it may. */
+  TooManyConnections: { readonly byPeer: boolean }
+}>
+
+/** Refusals of requests for content. */
+type ContentRefusal = Data.TaggedEnum<{
+  /** A filter leaves this image to upstream. */
+  Filtered: {}
+  /** This node's copy is not what its digest says. */
+  Damaged: { readonly digest: Digest.Digest }
+  /** A peer asked for what this node does not hold. */
+  NotHeld: { readonly wanted: string }
+  /** Without `?ns=` the registry is not known, and no peer can be asked. */
+  NotHeldNoNamespace: { readonly wanted: string }
+  /** Without `?ns=`, no registry is known to hold this tag. */
+  TagNotHeld: { readonly repository: string; readonly tag: string }
+  /** Tags are left to upstream. */
+  TagsNotMirrored: {}
+  /** No peer could serve it. */
+  NoPeer: { readonly error: MirrorError }
+  /** The range lies beyond the end. */
+  RangeOutside: { readonly error: ByteRange.RangeNotSatisfiable; readonly content: string }
+  /** The memory for bodies is in use. */
+  NoMemory: {}
+  /** This node sends as many bodies to peers, or to this peer, as it may. */
+  TooManyUploads: { readonly bound: "all" | "peer"; readonly max: number }
+}>
+
+export type Refusal = AnyRefusal | ContentRefusal
+export const Refusal = Data.taggedEnum<Refusal>()
+
+/** A step of a request ends it with this. */
+export class Refused extends Data.TaggedError("Refused")<{ readonly refusal: Refusal }> {}
+
+/** The error that the client is told. */
+export interface Told {
+  readonly error: DistributionError.DistributionError
+  readonly headers?: OutgoingHttpHeaders
+}
+
+/** When a peer that was refused may ask again, in seconds. */
+const retryAfter: OutgoingHttpHeaders = { "retry-after": "1" }
+
+const toUpstream = "containerd continues with the upstream registry"
+
+type Unknown = (message: string) => Told
+
+const unavailable = (message: string): Told => ({ error: DistributionError.unavailable(message) })
+const nameUnknown = (message: string): Told => ({ error: DistributionError.nameUnknown(message) })
+
+/** The words for a refusal. `request` is undefined if the request was not for content. */
+export const tell = (refusal: Refusal, request: ContentRequest | undefined): Told => {
+  switch (refusal._tag) {
+    case "Invalid":
+      return { error: refusal.error }
+    case "Unauthorized":
+      return {
+        error: DistributionError.unauthorized("spegel-ts: this mirror asks for a user name and a password"),
+        headers: { "www-authenticate": BasicAuth.challenge }
+      }
+    case "Referrers":
+      return nameUnknown("spegel-ts: referrers are left to the upstream registry")
+    case "RepositoryNotHeld":
+      return nameUnknown(`${refusal.repository} is not held by this node`)
+    case "Ambiguous": {
+      const registries = refusal.registries.join(" and ")
+      return nameUnknown(
+        `${registries} both hold ${refusal.repository}: put the registry in front, or give it as ?ns=`
+      )
+    }
+    case "Stopping":
+      return unavailable("the mirror is stopping")
+    case "Joining":
+      return unavailable(`the router is looking for peers${refusal.reason === undefined ? "" : `: ${refusal.reason}`}`)
+    case "StoreUnavailable":
+      return unavailable(`spegel-ts: ${refusal.message}`)
+    case "Defect":
+      return unavailable("spegel-ts: unexpected failure; see the mirror's log")
+    case "TooManyConnections": {
+      const message = "spegel-ts: this node holds as many connections as it may; ask another"
+      // Only a 404 makes containerd ask upstream.
+      return refusal.byPeer ? unavailable(message) : nameUnknown(message)
+    }
+    default:
+      return tellContent(
+        refusal,
+        request?.mirrored === true,
+        request?._tag === "Blob"
+          ? (message) => ({ error: DistributionError.blobUnknown(message) })
+          : (message) => ({ error: DistributionError.manifestUnknown(message) })
+      )
+  }
+}
+
+/** `unknown` makes a 404. */
+const tellContent = (refusal: ContentRefusal, toPeer: boolean, unknown: Unknown): Told => {
+  switch (refusal._tag) {
+    case "Filtered":
+      return unknown("spegel-ts: this image is left to the upstream registry (mirrored registries, filters)")
+    case "Damaged":
+      return unknown(`spegel-ts: this node's copy of ${refusal.digest} is damaged`)
+    case "NotHeld":
+      return unknown(`spegel-ts: this node does not hold ${refusal.wanted}`)
+    case "NotHeldNoNamespace":
+      return unknown(`spegel-ts: this node does not hold ${refusal.wanted}; without ?ns= no peer is asked`)
+    case "TagNotHeld":
+      return unknown(
+        `no registry's ${refusal.repository}:${refusal.tag} is held by this node; without ?ns= only local content is served`
+      )
+    case "TagsNotMirrored":
+      return unknown("spegel-ts: tags are left to the upstream registry")
+    case "NoPeer":
+      return unknown(`spegel-ts: ${refusal.error.message}; ${toUpstream}`)
+    case "RangeOutside":
+      return {
+        error: DistributionError.rangeInvalid(`spegel-ts: ${refusal.error.message} of ${refusal.content}`),
+        headers: { "content-range": ByteRange.unsatisfiedRange(refusal.error.size) }
+      }
+    case "NoMemory": {
+      const reason = "spegel-ts: this node's memory for bodies is in use"
+      return toPeer
+        ? { ...unavailable(`${reason}: ask another`), headers: retryAfter }
+        : unknown(`${reason}; ${toUpstream}`)
+    }
+    case "TooManyUploads": {
+      const whom = refusal.bound === "all" ? "peers" : "this peer"
+      return {
+        ...unavailable(`spegel-ts: this node already sends ${refusal.max} bodies to ${whom}, its limit: ask another`),
+        headers: retryAfter
+      }
+    }
+  }
+}
