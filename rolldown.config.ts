@@ -10,7 +10,11 @@ export default defineConfig({
   input: { main: "apps/spegel/src/main.ts", MoverThread: "packages/transfer/src/internal/mover/MoverThread.ts" },
   platform: "node",
   plugins: [{ name: "native libraries", writeBundle: () => cp(native, `${bundle}/${native}`, { recursive: true }) }],
-  resolve: { conditionNames: ["@spegel-ts/source", "node", "import", "default"] },
+  resolve: {
+    // ES modules where a package has both kinds: what is not used of a CommonJS module stays in the bundle.
+    conditionNames: ["@spegel-ts/source", "module", "node", "import", "default"],
+    mainFields: ["module", "main"]
+  },
   output: {
     dir: bundle,
     format: "esm",

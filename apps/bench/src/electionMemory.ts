@@ -1,4 +1,4 @@
-/** What the kind `kubernetes` adds to the memory of a bundled daemon, which `npm run bundle` makes. */
+/** How much memory the bootstrap kind `kubernetes` adds to a daemon of the bundle that `npm run bundle` makes. */
 import type { ApiServer } from "@spegel-ts/testing/kubernetes/ApiServer"
 import { leastRoles } from "@spegel-ts/testing/kubernetes/Field"
 import { Effect } from "effect"
@@ -14,7 +14,7 @@ import { sleep } from "./Waiting.ts"
 
 const bundle = fileURLToPath(new URL("../../spegel/bundle/main.js", import.meta.url))
 const leaseName = "memory"
-/** By then a lone daemon leads, has renewed often, and has given back what starting took. */
+/** By then a lone daemon leads, has renewed often, and has freed what its start took. */
 const settledMillis = 25_000
 
 /** MiB of a daemon that has settled. */
@@ -35,6 +35,7 @@ const residentOf = async (port: number, flags: ReadonlyArray<string>): Promise<n
   }
 }
 
+/** Measures a daemon without the kind, then one that leads. Measures nothing where there is no bundle. */
 export const electionMemory = (server: ApiServer, port: number): Effect.Effect<ReadonlyArray<Bar>> =>
   Effect.gen(function*() {
     if (!existsSync(bundle)) return []

@@ -5,7 +5,7 @@ import { Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as Bar from "./Bar.ts"
 import { commands as bytes } from "./bytes/commands.ts"
-import { election } from "./election.ts"
+import { commands as elections } from "./election.ts"
 import { filters } from "./filters.ts"
 import { json, svg } from "./Flags.ts"
 import * as Plot from "./Plot.ts"
@@ -162,23 +162,6 @@ const routerUpkeep = Command.make("router-upkeep", {
     yield* printBars(bars)
   })).pipe(Command.withDescription("What it costs to provide a few keys, and to keep many provided"))
 
-const elections = Command.make("election", {
-  perProcess: Flag.Int("per-process").pipe(
-    Flag.withDescription("Candidates in each of the five processes"),
-    Flag.withDefault(10)
-  ),
-  port: Flag.Int("port").pipe(Flag.withDescription("First of three ports"), Flag.withDefault(25_851)),
-  json
-}, ({ json, perProcess, port }) =>
-  Effect.gen(function*() {
-    const bars = yield* election(perProcess, port)
-    if (json) yield* Console.log(JSON.stringify({ candidates: 5 * perProcess, bars }))
-  })).pipe(
-    Command.withDescription(
-      "Elections over a real Kubernetes API (needs etcd and go), 4 minutes; memory too where there is a bundle"
-    )
-  )
-
 Command.make("bench").pipe(
   Command.withDescription("Benchmarks of spegel-ts"),
   Command.withSubcommands([
@@ -187,7 +170,7 @@ Command.make("bench").pipe(
     underAttack,
     routerMemory,
     routerUpkeep,
-    elections,
+    ...elections,
     filters,
     ...bytes,
     state,

@@ -1,5 +1,6 @@
 /** What docs/kubernetes.md tells operators to copy: the chart takes its values, and containerd its settings. */
 import { assert, beforeAll, describe, it } from "@effect/vitest"
+import * as ConfigFindings from "@spegel-ts/containerd/ConfigFindings"
 import * as ContainerdConfig from "@spegel-ts/containerd/ContainerdConfig"
 import { Result } from "effect"
 import { readFile } from "node:fs/promises"
@@ -34,7 +35,7 @@ const configPath = "/etc/containerd/certs.d"
 
 /** What keeps containerd of a version from asking the mirror, with these settings. */
 const findings = (text: string, containerd: string) =>
-  ContainerdConfig.verify(Result.getOrThrow(ContainerdConfig.parse(text)), { containerd, configPath })
+  ConfigFindings.find(Result.getOrThrow(ContainerdConfig.parse(text)), { containerd, configPath })
 
 const missing = HelmChart.missingPrerequisite()
 

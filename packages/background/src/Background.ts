@@ -1,10 +1,11 @@
 /**
- * Work that goes on beside requests: watching, refreshing, exporting. It may fail, by an error or by a bug. It then starts
- * again with growing pauses; one WARN says that it fails, one INFO that it works again, and metrics tell meanwhile.
+ * Background tasks: watching, refreshing, exporting. A task that fails, by an error or by a bug, starts again after growing
+ * pauses. One WARN says that it fails, one INFO that it works again, and metrics show its state in between.
  *
  * Not for work that a request waits for: that fails with its request.
  */
-import { Cause, Clock, Duration, Effect, type Exit, type Fiber, Metric, Option, Random, type Scope } from "effect"
+import { Cause, Duration, Effect, type Exit, type Fiber, Metric, Option, Random, type Scope } from "effect"
+import * as MonotonicTime from "./MonotonicTime.ts"
 
 const failures = (task: string) =>
   Metric.counter("spegel_background_failures_total", {
@@ -18,17 +19,17 @@ const failing = (task: string) =>
     attributes: { task }
   })
 
-/** How a task is doing. */
+/** Takes reports on a task, and publishes them as log lines and metrics. */
 export interface Health {
-  /** The task has failed. Counted each time; said at WARN when it worked before, else at DEBUG. */
+  /** The task has failed. Counted each time; logged at WARN when it is news, else at DEBUG. */
   readonly failed: (cause: Cause.Cause<unknown>) => Effect.Effect<void>
-  /** The task works. Said at INFO when it had failed. */
+  /** The task works. Logged at INFO when it had failed before. */
   readonly works: Effect.Effect<void>
 }
 
 const firstPauseMillis = 200
 const defaultMaxPause = Duration.seconds(10)
-/** A task that has run for so long works. */
+/** A task that has run for this long works. */
 const settleTime = Duration.seconds(30)
 
 const messageOf = (cause: Cause.Cause<unknown>): string => {
@@ -36,13 +37,16 @@ const messageOf = (cause: Cause.Cause<unknown>): string => {
   return error instanceof Error ? error.message : String(error)
 }
 
-/** A bug is told with its stack, an expected error with its message. */
+/** A bug is logged with its stack, an expected error with its message alone. */
 const describe = (cause: Cause.Cause<unknown>): ReadonlyArray<unknown> =>
   Option.isSome(Cause.findErrorOption(cause)) ? [] : [cause]
 
 /**
- * The health of a task that retries by itself. `distinctReasons` is how many different messages are said at WARN before
- * the task works again; by default only the first.
+ * The health of a task that retries by itself. `distinctReasons` is how many different messages are logged at WARN until the
+ * task works again; by default only the first.
+ *
+ * Metrics, with the label `task`: `spegel_background_failures_total`, and `spegel_background_failing`, which is 1 while the
+ * task fails.
  */
 export const health = Effect.fnUntraced(function*(
   task: string,
@@ -72,6 +76,7 @@ export const health = Effect.fnUntraced(function*(
   }
 })
 
+/** How a failed task is started again. */
 export interface RunOptions {
   /** The longest pause before the task starts again. Default 10 seconds; pauses begin with 0.2 seconds. */
   readonly maxPause?: Duration.Duration
@@ -79,6 +84,7 @@ export interface RunOptions {
 
 const hasEnded = Cause.fail(new Error("it has ended"))
 
+/** Runs `work` again and again until its end is one that `isDone` accepts. */
 const supervise = Effect.fnUntraced(function*<E, R>(
   task: string,
   work: Effect.Effect<unknown, E, R>,
@@ -90,11 +96,10 @@ const supervise = Effect.fnUntraced(function*<E, R>(
   const attempt = Effect.exit(work)
   const run = Effect.gen(function*() {
     for (let failures = 0;; failures++) {
-      const begun = yield* Clock.monotonicTimeNanos
+      const begun = yield* MonotonicTime.millis
       const exit = yield* failures === 0 ? attempt : Effect.raceFirst(attempt, settle)
       if (isDone(exit)) return yield* works
-      const ran = Duration.nanos((yield* Clock.monotonicTimeNanos) - begun)
-      if (Duration.isGreaterThanOrEqualTo(ran, settleTime)) failures = 0
+      if ((yield* MonotonicTime.millis) - begun >= Duration.toMillis(settleTime)) failures = 0
       yield* failed(exit._tag === "Failure" ? exit.cause : hasEnded)
       const pause = Math.min(firstPauseMillis * 2 ** failures, Duration.toMillis(maxPause))
       yield* Effect.sleep(pause * (yield* Random.nextBetween(0.8, 1.2)))
@@ -103,14 +108,14 @@ const supervise = Effect.fnUntraced(function*<E, R>(
   yield* Effect.forkScoped(run, { startImmediately: true })
 })
 
-/** Runs `work` in the background of the scope for ever: it starts again when it fails, and when it ends. */
+/** Runs `work` in the background until the scope closes: it starts again when it fails, and when it ends. */
 export const keepRunning = <E, R>(
   task: string,
   work: Effect.Effect<unknown, E, R>,
   options?: RunOptions
 ): Effect.Effect<void, never, R | Scope.Scope> => supervise(task, work, () => false, options)
 
-/** Runs `work` in the background of the scope until it succeeds. */
+/** Runs `work` in the background until it succeeds or the scope closes: it starts again when it fails. */
 export const untilDone = <E, R>(
   task: string,
   work: Effect.Effect<unknown, E, R>,
@@ -118,8 +123,8 @@ export const untilDone = <E, R>(
 ): Effect.Effect<void, never, R | Scope.Scope> => supervise(task, work, ({ _tag }) => _tag === "Success", options)
 
 /**
- * Takes failures that a library tells by events, outside of any fiber. The task works again when there was none for 30
- * seconds.
+ * Makes a function that takes the failures of a task that a library reports by events, outside any fiber. The task counts as
+ * working again after 30 seconds without a failure.
  */
 export const reporter = Effect.fnUntraced(function*(task: string): Effect.fn.Return<(error: unknown) => void> {
   const { failed, works } = yield* health(task, { distinctReasons: 16 })
@@ -132,7 +137,10 @@ export const reporter = Effect.fnUntraced(function*(task: string): Effect.fn.Ret
   }
 })
 
-/** Runs callbacks that a library or a timer calls: what they throw would end the process, and is reported instead. */
+/**
+ * Makes a function that runs a callback of a library or a timer. What the callback throws would end the process; it is
+ * reported as a failure of `task` instead.
+ */
 export const guard = (task: string): Effect.Effect<(run: () => void) => void> =>
   Effect.map(reporter(task), (report) => (run) => {
     try {

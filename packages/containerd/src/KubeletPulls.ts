@@ -2,9 +2,10 @@
  * Finds the images that containerd fetched from a registry for the kubelet.
  *
  * Much else makes image records: imports, `ctr` and `nerdctl` (which read other configurations than the CRI plugin
- * does), and new names for content that is held. Three signs tell a pull of the kubelet, the same in containerd 1.6, 1.7
- * and 2.1 (measured): the CRI plugin itself creates the record `repository@digest`; the manifest's labels name the
- * registry that it came from; and the manifest was written since this began, for no other client and no other namespace.
+ * does), and new names for content that is held. Three signs tell a pull of the kubelet, the same in containerd 1.6,
+ * 1.7 and 2.1 (measured): the CRI plugin itself creates the record `repository@digest`; the manifest's labels name the
+ * registry that it came from; and the manifest was written since this began, for no other client and no other
+ * namespace.
  */
 import { BoundedMap } from "@spegel-ts/background/BoundedMap"
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
@@ -16,22 +17,24 @@ import * as Reference from "@spegel-ts/oci/Reference"
 import { Clock, Effect, Option, Queue, Result, Stream } from "effect"
 import type { ContainerdClient, ContainerdFailed, ContainerdUnavailable, ImageEvent } from "./ContainerdClient.ts"
 
+/** One image that containerd has just fetched for the kubelet. */
 export interface KubeletPull {
   /** Registry, repository and digest; the tag is not known. */
   readonly reference: Reference.Reference
   /** When its manifest was stored, as `MonotonicTime.millis` has it. */
   readonly fetchedAt: number
-  /** Whether containerd keeps the layers once they are unpacked; none where that cannot be told. */
+  /** Whether containerd keeps the layers once they are unpacked; none if that is unknown. */
   readonly keepsLayers: Option.Option<boolean>
 }
 
 type Client = Pick<typeof ContainerdClient.Service, "contentInfo" | "events" | "isShared" | "image">
 type Store = Pick<typeof ContentStore.Service, "open">
 
+/** Where to look, and whom to tell. */
 export interface KubeletPullsOptions {
   readonly client: Client
   readonly store: Store
-  /** Called when a pull has ended, for one after another. */
+  /** Called after each pull. The next call waits until this one has returned. */
   readonly onPull: (pull: KubeletPull) => Effect.Effect<void>
 }
 
@@ -80,8 +83,8 @@ const hasLayers = (store: Store, digest: Digest.Digest) =>
   )
 
 /**
- * By a manifest's labels containerd knows which blobs to keep. With `discard_unpacked_layers` it never sets those for layers,
- * so this is known before the first layer is gone.
+ * By a manifest's labels containerd knows which blobs to keep. With `discard_unpacked_layers` it never sets those for
+ * layers, so this is known before the first layer is gone.
  */
 const keepsLayers = Effect.fnUntraced(function*(
   { client, store }: Pick<KubeletPullsOptions, "client" | "store">,
@@ -110,7 +113,10 @@ const keepsLayers = Effect.fnUntraced(function*(
   return Option.none<boolean>()
 })
 
-/** Runs until containerd goes away. */
+/**
+ * Calls `onPull` for each pull from now on. Fails when containerd goes away: run it again then, which tells of no pull
+ * that ended meanwhile.
+ */
 export const follow = Effect.fnUntraced(function*(
   { client, onPull, store }: KubeletPullsOptions
 ): Effect.fn.Return<void, ContainerdUnavailable | ContainerdFailed> {

@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as ConfigFindings from "@spegel-ts/containerd/ConfigFindings"
 import * as ContainerdConfig from "@spegel-ts/containerd/ContainerdConfig"
 import { Effect, Option, Result } from "effect"
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises"
@@ -10,7 +11,7 @@ const oldKey = `plugins."io.containerd.grpc.v1.cri".registry`
 const newKey = `plugins.'io.containerd.cri.v1.images'.registry`
 
 const findings = (containerd: string, text: string) =>
-  ContainerdConfig.verify(Result.getOrThrow(ContainerdConfig.parse(text)), { containerd, configPath: directory })
+  ConfigFindings.find(Result.getOrThrow(ContainerdConfig.parse(text)), { containerd, configPath: directory })
     .map(({ _tag }) => _tag)
 
 const version2 = `version = 2\n[${oldKey}]\nconfig_path = "${directory}/"\n`
@@ -29,8 +30,7 @@ describe("ContainerdConfig", () => {
     const of = (registry: unknown, containerd: unknown = {}) =>
       Option.map(
         ContainerdConfig.ofCriStatus(JSON.stringify({ containerd, registry })),
-        (config) =>
-          ContainerdConfig.verify(config, { containerd: "1.7.24", configPath: directory }).map(({ _tag }) => _tag)
+        (config) => ConfigFindings.find(config, { containerd: "1.7.24", configPath: directory }).map(({ _tag }) => _tag)
       )
     assert.deepStrictEqual(of({ configPath: directory, mirrors: null, configs: null }), Option.some([]))
     assert.deepStrictEqual(
@@ -93,12 +93,12 @@ describe("ContainerdConfig", () => {
   })
 
   it("says what to do about what it finds", () => {
-    const [finding] = ContainerdConfig.verify(Result.getOrThrow(ContainerdConfig.parse("version = 2")), {
+    const [finding] = ConfigFindings.find(Result.getOrThrow(ContainerdConfig.parse("version = 2")), {
       containerd: "1.7.24",
       configPath: directory
     })
     assert.isDefined(finding)
-    assert.include(finding === undefined ? "" : ContainerdConfig.describe(finding), oldKey)
+    assert.include(finding === undefined ? "" : ConfigFindings.describe(finding), oldKey)
   })
 
   it.effect("reads imports, and names the file that cannot be read", () =>

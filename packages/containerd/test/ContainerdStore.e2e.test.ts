@@ -86,8 +86,16 @@ describe.skipIf(missing !== undefined)(`containerd${missing === undefined ? "" :
         const daemon = yield* ContainerdDaemon.start()
         const { config, descriptor, layer } = testImage("one")
         const fields = {
-          config: { mediaType: MediaType.dockerConfig, digest: Digest.ofBytes(config), size: config.length },
-          layers: [{ mediaType: MediaType.dockerLayer, digest: Digest.ofBytes(layer), size: layer.length }]
+          config: {
+            mediaType: "application/vnd.docker.container.image.v1+json",
+            digest: Digest.ofBytes(config),
+            size: config.length
+          },
+          layers: [{
+            mediaType: "application/vnd.docker.image.rootfs.diff.tar",
+            digest: Digest.ofBytes(layer),
+            size: layer.length
+          }]
         }
         const v1 = Result.getOrThrow(Reference.parse("registry.example/app:v1"))
         yield* Effect.gen(function*() {
@@ -162,7 +170,7 @@ describe.skipIf(missing !== undefined)(`containerd${missing === undefined ? "" :
 
       const message = yield* messageOf({ ...daemon, contentPath: file })
       assert.include(message, `${file} is not a directory`)
-      assert.include(message, "--containerd-content-path")
+      assert.include(message, "the content path")
     }), 60_000)
 
   /** Logs of a store that is told to read a directory, and the store itself. */
@@ -195,7 +203,7 @@ describe.skipIf(missing !== undefined)(`containerd${missing === undefined ? "" :
       assert.strictEqual(wrong.warnings().length, 1)
       const [warning] = wrong.warnings()
       for (
-        const words of [other.contentPath, daemon.contentPath, "registry.example/own:v", "--containerd-content-path"]
+        const words of [other.contentPath, daemon.contentPath, "registry.example/own:v", "the content path"]
       ) {
         assert.include(warning, words)
       }

@@ -1,9 +1,10 @@
 /**
- * A directory with `blobs/sha256/<hex>` for complete blobs and `ingest/<any>/{ref,total,data}` for downloads under way.
- * containerd's content root and an OCI image layout are both such a directory, and are read by this one mechanism.
+ * Reads a directory with `blobs/sha256/<hex>` for complete blobs and `ingest/<any>/{ref,total,data}` for downloads in
+ * progress. containerd's content root and an OCI image layout both have this form.
  *
- * A file under `blobs/` is complete and verified: containerd renames it there only after its digest was checked, and
- * other writers must do the same. Only regular files count, and only sha256: no client of a registry stores others.
+ * A file under `blobs/` is complete and verified: containerd checks the digest before it renames a file to that place,
+ * and other writers must do the same. We read only regular files, and only sha256: clients of registries store nothing
+ * else.
  */
 import * as Digest from "@spegel-ts/oci/Digest"
 import { ManifestReader, type ManifestShape } from "@spegel-ts/oci/ManifestShape"
@@ -23,26 +24,27 @@ import * as IngestFile from "./internal/IngestFile.ts"
 export interface BlobDirectory
   extends Pick<typeof ContentStore.Service, "size" | "open" | "digests" | "inProgress" | "openIngest">
 {
-  /** What the bytes of a complete blob show of a manifest's type. None where they are no manifest. */
+  /** What the bytes of a complete blob tell about a manifest's type; none if they are not a manifest. */
   readonly manifestShape: (
     digest: Digest.Digest
   ) => Effect.Effect<Option.Option<ManifestShape>, ContentNotFound | StoreUnavailable>
-  /** All bytes of a complete blob; none where it is larger than `limit` bytes. */
+  /** All bytes of a complete blob; none if it is larger than `limit` bytes. */
   readonly readSmall: (
     digest: Digest.Digest,
     limit: number
   ) => Effect.Effect<Option.Option<Uint8Array>, ContentNotFound | StoreUnavailable>
   /**
-   * Blobs that came or went; begins with `Resync` once it listens, and repeats it whenever events were lost. Goes on
-   * when the directory vanishes and when it comes (back); fails when it cannot be watched. Each subscriber has its own
-   * watchers, closed with it.
+   * Blobs that are added or removed. Begins with `Resync` once it listens, and repeats it whenever events were lost.
+   * The directory may vanish and come back. Fails if it cannot be watched. Each subscriber has its own watchers.
    */
   readonly changes: Stream.Stream<ContentChange, StoreUnavailable>
 }
 
+/** Which directory to read. */
 export interface BlobDirectoryOptions {
+  /** The directory that has `blobs` and `ingest`. */
   readonly root: string
-  /** A file in `root`; while someone listens to `changes`, `changed` runs whenever it may be different. */
+  /** A file in `root`. While someone listens to `changes`, `changed` runs whenever the file may have changed. */
   readonly file?: { readonly name: string; readonly changed: Effect.Effect<void> }
 }
 
@@ -50,10 +52,12 @@ const encodedSha256 = /^[0-9a-f]{64}$/
 const maxShapes = 1024
 const opening = "open the content store"
 
-/** No blob: nothing there, a link (which could lead out of the store), or a socket. */
+/**
+ * Whether the failure means that there is no blob: no file, a link (which could lead out of the store), or a socket.
+ */
 const isNoBlob = (cause: unknown) => isMissing(cause) || codeOf(cause) === "ELOOP" || codeOf(cause) === "ENXIO"
 
-/** How much of a manifest is looked at in one turn of the event loop, in bytes. */
+/** How many bytes of a manifest we look at in one turn of the event loop. */
 const pieceSize = 64 * 1024
 
 const shapeOf = async (handle: FileHandle, size: number): Promise<Option.Option<ManifestShape>> => {
@@ -82,7 +86,7 @@ const nextDigests = async (directory: Dir) => {
   return { found, isEnd: false }
 }
 
-/** Fails unless there is a directory that can be read. */
+/** Fails with `StoreUnavailable` unless there is a directory at `root` that can be read. */
 export const check = Effect.fnUntraced(function*(root: string): Effect.fn.Return<void, StoreUnavailable> {
   const stats = yield* tryFile(opening, root, () => stat(root))
   if (!stats.isDirectory()) {
@@ -91,7 +95,7 @@ export const check = Effect.fnUntraced(function*(root: string): Effect.fn.Return
   yield* tryFile(opening, root, () => readdir(root))
 })
 
-/** Reads the directory at `root`. All of it may come later, as on a new node; what is there and cannot be read is an error. */
+/** Reads the directory at `root`, which may not exist yet. Fails with `StoreUnavailable` if it cannot be read. */
 export const make = Effect.fn("BlobDirectory.make")(function*(options: BlobDirectoryOptions) {
   const { root } = options
   const blobs = join(root, "blobs", "sha256")
@@ -119,7 +123,7 @@ export const make = Effect.fn("BlobDirectory.make")(function*(options: BlobDirec
       Effect.scoped
     )
 
-  // What a digest names never changes; whether it is still held is asked each time.
+  // The content of a digest never changes. Whether it is still held is asked each time.
   const shapes = yield* Cache.makeWith(
     (digest: Digest.Digest) => read(digest, shapeOf),
     {
@@ -137,7 +141,7 @@ export const make = Effect.fn("BlobDirectory.make")(function*(options: BlobDirec
       })),
     (directory) => Effect.promise(async () => directory?.close())
   )
-  /** Read piece by piece: all names at once would be a good part of this process's memory. */
+  /** Read piece by piece: all names at once would take a large part of this process's memory. */
   const digests = Stream.unwrap(Effect.map(listing, (directory) =>
     directory === undefined
       ? Stream.empty

@@ -1,22 +1,23 @@
 /**
- * Tells any number of subscribers of changes that a store notices itself, in bounded memory: a subscriber that falls
- * too far behind is told to list again.
+ * Publishes the changes of a store to any number of subscribers, in bounded memory: a subscriber that falls too far
+ * behind is told to list again.
  */
 import { Array as Arr, Effect, Latch, PubSub, Stream } from "effect"
 import { ContentChange } from "./ContentStore.ts"
 
+/** A store publishes its changes; each subscriber has a stream of its own. */
 export interface ChangeFeed {
-  /** Never waits. */
+  /** Never waits for a subscriber. */
   readonly publish: (change: ContentChange) => Effect.Effect<void>
-  /** What is published from the subscription on, after a first `Resync`. */
+  /** A `Resync`, then what is published after the subscription. */
   readonly changes: Stream.Stream<ContentChange>
-  /** The same together with `others`, which begin with a `Resync` of their own: that one comes first of all. */
+  /** The same merged with `others`, whose own first `Resync` comes first of all. */
   readonly changesWith: <E>(others: Stream.Stream<ContentChange, E>) => Stream.Stream<ContentChange, E>
 }
 
-/** Changes kept for the slowest subscriber. */
 const defaultCapacity = 4096
 
+/** `capacity` is how many changes are kept for the slowest subscriber; default 4096. */
 export const make = Effect.fnUntraced(function*(options?: { readonly capacity?: number }) {
   const published = yield* PubSub.sliding<readonly [position: number, change: ContentChange]>(
     options?.capacity ?? defaultCapacity
@@ -26,7 +27,7 @@ export const make = Effect.fnUntraced(function*(options?: { readonly capacity?: 
   const subscribe = Effect.map(PubSub.subscribe(published), (subscription) => {
     let expected = next
     return Stream.fromSubscription(subscription).pipe(
-      // What was published together stays together: a burst costs its subscribers one turn.
+      // Keeps batches together: a burst costs its subscribers one turn.
       Stream.mapArray(Arr.flatMap(([position, change]): Arr.NonEmptyReadonlyArray<ContentChange> => {
         const isWhole = position === expected
         expected = position + 1
@@ -36,7 +37,7 @@ export const make = Effect.fnUntraced(function*(options?: { readonly capacity?: 
   })
 
   return {
-    // Not `publishUnsafe`, which drops the newest when it is full: no later position would tell of that.
+    // Not `publishUnsafe`: when full it drops the newest, and no later position would show the loss.
     publish: (change) => Effect.suspend(() => Effect.asVoid(PubSub.publish(published, [next++, change]))),
     changes: Stream.unwrap(Effect.map(
       subscribe,
@@ -47,7 +48,7 @@ export const make = Effect.fnUntraced(function*(options?: { readonly capacity?: 
         const own = yield* subscribe
         const begun = yield* Latch.make(false)
         return Stream.merge(others, Stream.unwrap(Effect.as(begun.await, own))).pipe(
-          // Not `tap`, which takes apart what came together.
+          // Not `tap`, which takes batches apart.
           Stream.mapArray((changes) => {
             begun.openUnsafe()
             return changes

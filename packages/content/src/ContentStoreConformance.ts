@@ -1,4 +1,4 @@
-/** What every layer of `ContentStore` must do, as tests to run over a layer. Needs vitest; import it from tests only. */
+/** What every layer of `ContentStore` must do, as tests over a layer. Needs vitest: import it only from tests. */
 import { assert, describe, it } from "@effect/vitest"
 import type { Descriptor } from "@spegel-ts/oci/Descriptor"
 import * as Digest from "@spegel-ts/oci/Digest"
@@ -7,21 +7,22 @@ import { Effect, type Layer, Option, Queue, Result, Schedule, type Scope, Stream
 import { readdir, readFile, readlink } from "node:fs/promises"
 import { type BlobSource, type ContentChange, ContentStore } from "./ContentStore.ts"
 
-/** How the suite fills a store: as its owner would (containerd, a client that writes a layout). */
+/** How the suite fills a store: as its owner does (containerd, or a client that writes a layout). */
 export interface ContentFixture {
-  /** Stores an image of one config and one layer under `reference`; gives what it consists of. */
+  /** Stores an image of one config and one layer under `reference`; gives its parts. */
   readonly addImage: (reference: Reference.Reference, seed: string) => Effect.Effect<ImageFixture>
-  /** Removes the name and everything that only it kept. */
+  /** Removes the name and all content that no other name keeps. */
   readonly removeImage: (reference: Reference.Reference) => Effect.Effect<void>
 }
 
+/** An image that a fixture has stored. */
 export interface ImageFixture {
   readonly manifest: Descriptor
   readonly layer: { readonly digest: Digest.Digest; readonly bytes: Uint8Array }
 }
 
 /** All bytes of an opened blob. */
-export const readAll = (source: BlobSource): Effect.Effect<Uint8Array> =>
+const readAll = (source: BlobSource): Effect.Effect<Uint8Array> =>
   source._tag === "Bytes"
     ? Effect.succeed(source.bytes)
     : Effect.promise(async () => {
@@ -30,7 +31,7 @@ export const readAll = (source: BlobSource): Effect.Effect<Uint8Array> =>
       return buffer
     })
 
-/** Files and directories that this process watches by inotify; none where the system has no inotify. */
+/** How many files and directories this process watches by inotify. */
 const inotifyWatches = Effect.promise(async () => {
   let count = 0
   for (const fd of await readdir("/proc/self/fd").catch(() => [])) {
@@ -41,7 +42,7 @@ const inotifyWatches = Effect.promise(async () => {
   return count
 })
 
-/** Runs the suite; `make` builds a fresh store and the fixture that fills it. */
+/** Declares the tests for one layer. `make` builds a fresh store for each, and the fixture that fills it. */
 export const contentStoreConformance = (
   name: string,
   make: Effect.Effect<
@@ -151,7 +152,7 @@ export const contentStoreConformance = (
       Effect.gen(function*() {
         const changes = yield* subscribe
         const image = yield* fixture.addImage(v1, "one")
-        // Blobs and names have sources of their own: their order among each other is not promised.
+        // Blobs and names have different sources: their relative order is not guaranteed.
         const names = yield* subscribe
         yield* awaitChange(changes, "BlobAdded", (change) => change.digest === image.layer.digest)
         yield* fixture.removeImage(v1)

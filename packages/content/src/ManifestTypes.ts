@@ -1,6 +1,6 @@
 /**
- * The media types of held manifests. A manifest need not say its own, and containerd believes the registry that it came
- * from: what it was stored under is the first to ask, then the indexes that name it, then its own bytes.
+ * The media types of held manifests. A manifest need not contain its type, and containerd believes the registry. So the
+ * type under which it was stored decides first, then the indexes that name it, then its own bytes.
  */
 import type { Descriptor } from "@spegel-ts/oci/Descriptor"
 import type { Digest } from "@spegel-ts/oci/Digest"
@@ -12,20 +12,21 @@ import { Effect, Option, Result } from "effect"
 import type { BlobDirectory } from "./BlobDirectory.ts"
 import type { ContentNotFound, StoreUnavailable } from "./ContentStore.ts"
 
-/** Content that a store's owner keeps as something of a type, under a name or none. */
+/** Content that a store's owner keeps under a media type, with or without a name. */
 export interface Kept extends Pick<Descriptor, "digest" | "mediaType"> {
   readonly reference: Option.Option<Reference>
 }
 
-/** Indexes are small. What a larger one names is known by its own bytes. In bytes. */
+/** Size limit in bytes of indexes that we read. Manifests in a larger one have to tell their own type. */
 const maxIndexSize = 256 * 1024
 
-/** An index's children by digest, with their types. */
+/** The types of an index's children, by digest. */
 type Children = ReadonlyMap<Digest, string>
 
 const isSameRepository = (one: Reference, other: Reference) =>
   one.registry === other.registry && one.repository === other.repository
 
+/** For manifests in `directory`. Each index is read once. */
 export const make = (directory: Pick<BlobDirectory, "manifestShape" | "readSmall">) => {
   const childrenOf = new Map<Digest, Children>()
 
@@ -36,11 +37,11 @@ export const make = (directory: Pick<BlobDirectory, "manifestShape" | "readSmall
         const children = Option.getOrElse(named, () => [])
         childrenOf.set(index, new Map(children.map(({ digest, mediaType }) => [digest, mediaType])))
       }),
-      // An index that is not here now is tried again.
+      // A missing index is tried again next time.
       Effect.ignore
     )
 
-  /** The types under which the indexes that are kept name a digest. */
+  /** The types that the kept indexes give a digest. */
   const typesByIndexes = Effect.fnUntraced(function*(digest: Digest, kept: ReadonlyArray<Kept>) {
     const indexes = new Set(kept.flatMap((one) => MediaType.isIndex(one.mediaType) ? [one.digest] : []))
     for (const index of childrenOf.keys()) {
@@ -55,8 +56,8 @@ export const make = (directory: Pick<BlobDirectory, "manifestShape" | "readSmall
   })
 
   /**
-   * The type of a held manifest; of `name` first, which may have a tag, where others keep the same manifest as another
-   * type. `kept` is everything that is kept under a name. None for what is no manifest, or cannot be told to be one.
+   * The type of a held manifest. If several names keep it under different types, the type of `name` counts. `kept` is
+   * everything that the store's owner keeps. None if it is not a manifest, or its type is in doubt.
    */
   return Effect.fnUntraced(function*(
     digest: Digest,

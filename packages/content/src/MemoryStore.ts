@@ -1,4 +1,4 @@
-/** A `ContentStore` in memory, with the means to change it: for tests, and for programs that hold no files. */
+/** A `ContentStore` in memory, and a service to change it: for tests, and for programs without files. */
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as ManifestShape from "@spegel-ts/oci/ManifestShape"
 import * as Reference from "@spegel-ts/oci/Reference"
@@ -6,7 +6,7 @@ import { Context, Effect, Layer, Option, Stream } from "effect"
 import * as ChangeFeed from "./ChangeFeed.ts"
 import { BlobSource, ContentChange, ContentNotFound, ContentStore, type Name } from "./ContentStore.ts"
 
-/** Changes what the `ContentStore` beside it holds; only what makes a difference is told as a change. */
+/** Changes what the `ContentStore` beside it holds. A call that changes nothing publishes nothing. */
 export class MemoryContent extends Context.Service<MemoryContent, {
   readonly put: (bytes: Uint8Array) => Effect.Effect<Digest.Digest>
   readonly remove: (digest: Digest.Digest) => Effect.Effect<void>
@@ -14,7 +14,7 @@ export class MemoryContent extends Context.Service<MemoryContent, {
   readonly untag: (reference: Reference.Reference) => Effect.Effect<void>
 }>()("@spegel-ts/content/MemoryContent") {}
 
-/** An empty store and its handle. */
+/** An empty store, and the service that changes it. */
 export const layer: Layer.Layer<ContentStore | MemoryContent> = Layer.effectContext(Effect.gen(function*() {
   const blobs = new Map<Digest.Digest, Uint8Array>()
   const names = new Map<string, Name>()

@@ -1,7 +1,7 @@
 /**
- * A `ContentStore` over an OCI image layout directory (OCI image specification, image-layout.md): the store of nodes
- * without containerd. `index.json` gives the names: its entries whose `org.opencontainers.image.ref.name` (or
- * containerd's `io.containerd.image.name`) is a full reference with a tag. Bare tags name no registry and are passed over.
+ * A `ContentStore` over an OCI image layout (OCI image specification, image-layout.md): the store of nodes without
+ * containerd. The names are those entries of `index.json` whose `org.opencontainers.image.ref.name` (or containerd's
+ * `io.containerd.image.name`) is a full reference with a tag. A bare tag names no registry and is ignored.
  */
 import type { Descriptor } from "@spegel-ts/oci/Descriptor"
 import * as Manifest from "@spegel-ts/oci/Manifest"
@@ -16,13 +16,13 @@ import { readSmall } from "./internal/BoundedFile.ts"
 import { isMissing, tryFile, unavailable } from "./internal/FileFailure.ts"
 import * as ManifestTypes from "./ManifestTypes.ts"
 
-/** Annotations that may hold an image's name, the more specific first. */
+/** Annotations that may hold an image's name, the more specific one first. */
 export const nameAnnotations = ["io.containerd.image.name", "org.opencontainers.image.ref.name"] as const
 
-/** `index.json` may have this many bytes. */
+/** Size limit of `index.json`, in bytes. */
 export const maxIndexSize = 4 * 1024 * 1024
 
-/** The name that an entry of `index.json` has by its annotations. */
+/** The name in the annotations of an entry of `index.json`. */
 export const nameOf = (annotations: Readonly<Record<string, unknown>> = {}): Option.Option<Reference.Reference> => {
   for (const annotation of nameAnnotations) {
     const text = annotations[annotation]
@@ -34,7 +34,7 @@ export const nameOf = (annotations: Readonly<Record<string, unknown>> = {}): Opt
   return Option.none()
 }
 
-/** What `index.json` says: everything that it lists, and the names in it. */
+/** Everything that `index.json` lists, and the names in it. */
 interface Listed {
   readonly kept: ReadonlyArray<ManifestTypes.Kept>
   readonly names: ReadonlyMap<string, Name>
@@ -65,14 +65,14 @@ const readIndex = Effect.fnUntraced(function*(path: string) {
     try: () => readSmall(path, maxIndexSize),
     catch: (cause) => unavailable("read the image layout", path)(cause)
   })
-  if (bytes === undefined) return yield* corrupt(path, `is no file of at most ${maxIndexSize} bytes`)
+  if (bytes === undefined) return yield* corrupt(path, `is not a file of at most ${maxIndexSize} bytes`)
   return yield* Effect.fromResult(Manifest.readIndex(bytes)).pipe(
     Effect.map(listedIn),
-    Effect.mapError(({ reason }) => corrupt(path, `is no image index (${reason})`))
+    Effect.mapError(({ reason }) => corrupt(path, `is not an image index (${reason})`))
   )
 })
 
-/** What tells one version of a file from the next: it is replaced by a rename, or written in place. */
+/** Differs between versions of a file, whether it is replaced by a rename or written in place. */
 const versionOf = (path: string) =>
   tryFile("read the image layout", path, () =>
     stat(path, { bigint: true }).then(
@@ -84,8 +84,9 @@ const versionOf = (path: string) =>
     ))
 
 /**
- * The layout at `root`, which must exist; a missing `index.json` is an empty one. Fails where `index.json` is corrupt
- * at the start; when it is damaged later, the names read last stay in force and a warning says so, once.
+ * The layout at `root`, which must exist; a missing `index.json` counts as empty. Building it fails with
+ * `StoreUnavailable` if `index.json` is corrupt. If it is damaged later, the store keeps the last good names and logs
+ * one warning.
  */
 export const layer = (options: { readonly root: string }): Layer.Layer<ContentStore, StoreUnavailable> =>
   Layer.effect(
@@ -97,11 +98,11 @@ export const layer = (options: { readonly root: string }): Layer.Layer<ContentSt
       let listed = nothing
       let seen: string | undefined = undefined
 
-      /** Reads `index.json` where it is not the version read last, and tells what is different. */
+      /** Reads `index.json` if it has changed, and publishes the differences. */
       const refresh = oneAtATime.withPermits(1)(Effect.gen(function*() {
         const version = Option.getOrElse(yield* versionOf(path), () => "")
         if (version === seen) return
-        // A damaged version is read once, not on each request.
+        // A damaged version is read once, not for each request.
         seen = version
         const before = listed.names
         listed = version === "" ? nothing : yield* readIndex(path)
@@ -121,7 +122,7 @@ export const layer = (options: { readonly root: string }): Layer.Layer<ContentSt
         root: options.root,
         file: {
           name: "index.json",
-          // An event says more than times do, whose clock is coarse: two versions within a tick may look the same.
+          // File times are coarse: two versions within a tick look the same, but each causes an event.
           changed: Effect.suspend(() => {
             seen = undefined
             return keepLast(refresh)
@@ -130,7 +131,7 @@ export const layer = (options: { readonly root: string }): Layer.Layer<ContentSt
       })
       const manifestType = ManifestTypes.make(directory)
       yield* refresh
-      // Asked for on each use, since inotify tells of a rename a moment after it has happened.
+      // Checked on each use, because inotify reports a rename a moment after it has happened.
       const current = Effect.map(keepLast(refresh), () => listed)
 
       return ContentStore.of({
@@ -144,7 +145,7 @@ export const layer = (options: { readonly root: string }): Layer.Layer<ContentSt
         manifestType: (digest, name) => Effect.flatMap(current, ({ kept }) => manifestType(digest, name, kept)),
         names: Stream.fromIterableEffect(Effect.map(current, ({ names }) => names.values())),
         changes: feed.changesWith(directory.changes),
-        // Its writers clean up for themselves.
+        // Its writers remove their own downloads.
         discard: () => Effect.void
       })
     })

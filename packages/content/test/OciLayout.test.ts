@@ -124,7 +124,7 @@ describe("OciLayout", () => {
         await truncate(join(root, "index.json"), OciLayout.maxIndexSize + 1)
       })
       const error = yield* Effect.flip(Layer.build(OciLayout.layer({ root })))
-      assert.include(error.message, "is no file of at most 4194304 bytes")
+      assert.include(error.message, "is not a file of at most 4194304 bytes")
     }))
 
   it.live("names a root that does not exist", () =>

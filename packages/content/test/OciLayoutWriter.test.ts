@@ -52,7 +52,7 @@ describe("OciLayoutWriter", () => {
     Effect.gen(function*() {
       const writer = yield* OciLayoutWriter.make({ root: yield* temporary })
       const sha512 = Digest.Digest.make(`sha512:${"0".repeat(128)}`)
-      assert.include((yield* Effect.flip(writer.ingest(sha512, 1))).message, "is no sha256 digest")
+      assert.include((yield* Effect.flip(writer.ingest(sha512, 1))).message, "is not a sha256 digest")
     }))
 
   it.live("leaves what others have put into the index as it is", () =>

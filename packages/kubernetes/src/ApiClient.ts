@@ -1,50 +1,75 @@
 /**
- * Requests to a Kubernetes API server over `node:https`: one kept connection for requests, one a watch. The official client
- * would do this and much more, but takes as much memory as a third of this program may, and a new TLS connection a request.
+ * Requests to a Kubernetes API server. They share one connection, which is kept; each watch has another. Every request has a
+ * deadline, and an answer is at most 1 MiB.
+ *
+ * docs/decisions/0005-kubernetes-client.md says why this is not the official client.
  */
 import { Data, Duration, Effect, type Scope, Stream } from "effect"
-import { Agent as HttpAgent, type IncomingMessage, request as httpRequest } from "node:http"
-import { Agent as HttpsAgent, request as httpsRequest } from "node:https"
-import type { ClusterAccess, ClusterAccessInvalid, TlsMaterial } from "./ClusterAccess.ts"
+import type { IncomingMessage } from "node:http"
+import type { ClusterAccess, ClusterAccessInvalid } from "./ClusterAccess.ts"
+import * as ApiConnection from "./internal/http/ApiConnection.ts"
 
-/** No usable answer came: nothing listens, the connection broke, the deadline passed, the answer is too large. */
+/**
+ * No usable answer came: nothing listens, the connection broke, the deadline passed, or the answer is too large. The server
+ * may have carried out the request.
+ */
 export class ApiUnreachable extends Data.TaggedError("ApiUnreachable")<{ readonly reason: string }> {
   override get message() {
     return this.reason
   }
 }
 
+/** A whole answer. Any status is an answer: it is for the caller to judge. */
 export interface Answer {
   readonly status: number
+  /** By names in lower case. */
   readonly headers: Readonly<Record<string, string | ReadonlyArray<string> | undefined>>
+  /** As it came, which is JSON for all but some errors of proxies. */
   readonly body: string
 }
 
+/** A request of the API: https://kubernetes.io/docs/reference/using-api/api-concepts/ */
 export interface ApiRequest {
   /** A PATCH is a merge patch (RFC 7386). */
   readonly method: "GET" | "PATCH" | "POST" | "PUT"
   /** With its query, as `/apis/coordination.k8s.io/v1/...`. */
   readonly path: string
+  /** Sent as JSON. */
   readonly body?: unknown
 }
 
+/** A client of one API server. */
+export interface ApiClient {
+  /** Sends a request and reads its whole answer, within `deadline`. */
+  readonly request: (
+    request: ApiRequest,
+    deadline: Duration.Duration
+  ) => Effect.Effect<Answer, ApiUnreachable | ClusterAccessInvalid>
+  /**
+   * Sends a request whose answer goes on, such as a watch, and succeeds with the answer's lines once its head has come. Only
+   * that has a deadline. The stream ends when the server ends it; the connection closes with the scope. An answer whose status
+   * is not 200 is read whole instead.
+   */
+  readonly lines: (
+    request: ApiRequest,
+    deadline: Duration.Duration
+  ) => Effect.Effect<
+    Answer | Stream.Stream<string, ApiUnreachable>,
+    ApiUnreachable | ClusterAccessInvalid,
+    Scope.Scope
+  >
+}
+
 const maxBodyBytes = 1024 * 1024
-/** A connection that is cut without a word is noticed by probes after this long in silence. */
-const keepAliveMillis = 15_000
 
 const reasonOf = (cause: unknown): string => {
   const { code, message } = cause as { readonly code?: unknown; readonly message?: unknown }
   return typeof code === "string" && !String(message).includes(code) ? `${String(message)} (${code})` : String(message)
 }
 
-const agentOf = ({ ca, cert, key, servername, verify }: TlsMaterial, secure: boolean) => {
-  const pooled = { keepAlive: true, maxFreeSockets: 1, keepAliveMsecs: keepAliveMillis, scheduling: "lifo" } as const
-  return secure
-    ? new HttpsAgent({ ...pooled, ca, cert, key, servername, rejectUnauthorized: verify })
-    : new HttpAgent(pooled)
-}
+const unreachable = (cause: unknown) => new ApiUnreachable({ reason: reasonOf(cause) })
 
-/** The body, as it comes, cut at line ends. A line longer than a body may be is refused. */
+/** The body as it comes, cut at line ends. It fails where a line is longer than a whole body may be. */
 async function* linesOf(response: IncomingMessage): AsyncGenerator<string> {
   response.setEncoding("utf8")
   let rest = ""
@@ -68,99 +93,34 @@ const bodyOf = async (response: IncomingMessage): Promise<string> => {
   return Buffer.concat(chunks).toString()
 }
 
-const unreachable = (cause: unknown) => new ApiUnreachable({ reason: reasonOf(cause) })
+const answerOf = (response: IncomingMessage): Effect.Effect<Answer, ApiUnreachable> =>
+  Effect.map(Effect.tryPromise({ try: () => bodyOf(response), catch: unreachable }), (body) => ({
+    status: response.statusCode ?? 0,
+    headers: response.headers,
+    body
+  }))
 
-/** A client whose connections close with the scope. */
-export const make = Effect.fnUntraced(function*(access: ClusterAccess) {
-  const secure = access.server.protocol === "https:"
-  let agent: { readonly of: string; readonly agent: HttpAgent } | undefined
-  yield* Effect.addFinalizer(() => Effect.sync(() => agent?.agent.destroy()))
+const within =
+  (deadline: Duration.Duration) => <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | ApiUnreachable, R> =>
+    Effect.timeoutOrElse(effect, {
+      duration: deadline,
+      orElse: () => Effect.fail(new ApiUnreachable({ reason: `no answer within ${Duration.format(deadline)}` }))
+    })
 
-  /** Certificates rotate: new ones need new connections. */
-  const agentFor = (tls: TlsMaterial) => {
-    const of = JSON.stringify(tls)
-    if (agent?.of !== of) {
-      agent?.agent.destroy()
-      agent = { of, agent: agentOf(tls, secure) }
+/** A client whose connections close with the scope. It connects at its first request. */
+export const make = (access: ClusterAccess): Effect.Effect<ApiClient, never, Scope.Scope> =>
+  Effect.map(ApiConnection.make(access), (connect) => {
+    const send = (request: ApiRequest) =>
+      Effect.catchTag(connect(request), "ConnectionFailed", ({ cause }) => Effect.fail(unreachable(cause)))
+    return {
+      request: (request, deadline) => Effect.flatMap(send(request), answerOf).pipe(Effect.scoped, within(deadline)),
+      lines: (request, deadline) =>
+        Effect.flatMap(
+          send(request),
+          (response): ReturnType<ApiClient["lines"]> =>
+            response.statusCode === 200
+              ? Effect.succeed(Stream.fromAsyncIterable(linesOf(response), unreachable))
+              : answerOf(response)
+        ).pipe(within(deadline))
     }
-    return agent.agent
-  }
-
-  /** Sends it, and succeeds with the head of the answer; what is open is closed with the scope. */
-  const send = ({ body, method, path }: ApiRequest) =>
-    Effect.flatMap(access.credentials, ({ authorization, tls }) =>
-      Effect.acquireRelease(
-        Effect.sync(() => {
-          const payload = body === undefined ? undefined : JSON.stringify(body)
-          const prefix = access.server.pathname.replace(/\/$/, "")
-          const request = (secure ? httpsRequest : httpRequest)(new URL(prefix + path, access.server), {
-            method,
-            agent: agentFor(tls),
-            headers: {
-              accept: "application/json",
-              "user-agent": "spegel-ts",
-              ...(authorization === undefined ? {} : { authorization }),
-              ...(payload === undefined
-                ? {}
-                : {
-                  "content-type": method === "PATCH" ? "application/merge-patch+json" : "application/json",
-                  "content-length": Buffer.byteLength(payload)
-                })
-            }
-          })
-          request.on("socket", (socket) => socket.setKeepAlive(true, keepAliveMillis))
-          // Errors after the answer has begun are the body's.
-          request.on("error", () => {})
-          return { request, payload }
-        }),
-        ({ request }) => Effect.sync(() => request.destroy())
-      )).pipe(Effect.flatMap(({ payload, request }) =>
-        Effect.callback<IncomingMessage, ApiUnreachable>((resume) => {
-          request.once("response", (response) => resume(Effect.succeed(response)))
-          request.once("error", (error) => resume(Effect.fail(unreachable(error))))
-          request.end(payload)
-        })
-      ))
-
-  const within =
-    (deadline: Duration.Duration) =>
-    <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | ApiUnreachable, R> =>
-      Effect.timeoutOrElse(effect, {
-        duration: deadline,
-        orElse: () => Effect.fail(new ApiUnreachable({ reason: `no answer within ${Duration.format(deadline)}` }))
-      })
-
-  const answer = (response: IncomingMessage): Effect.Effect<Answer, ApiUnreachable> =>
-    Effect.map(Effect.tryPromise({ try: () => bodyOf(response), catch: unreachable }), (body) => ({
-      status: response.statusCode ?? 0,
-      headers: response.headers,
-      body
-    }))
-
-  return {
-    /** One request and its whole answer, within the deadline. */
-    request: (
-      request: ApiRequest,
-      deadline: Duration.Duration
-    ): Effect.Effect<Answer, ApiUnreachable | ClusterAccessInvalid> =>
-      Effect.flatMap(send(request), answer).pipe(Effect.scoped, within(deadline)),
-    /** The lines of an answer that goes on; the deadline is that of its head. An answer that is not 200 is told whole. */
-    lines: (
-      request: ApiRequest,
-      deadline: Duration.Duration
-    ): Effect.Effect<
-      Answer | Stream.Stream<string, ApiUnreachable>,
-      ApiUnreachable | ClusterAccessInvalid,
-      Scope.Scope
-    > =>
-      Effect.flatMap(
-        send(request),
-        (response): Effect.Effect<Answer | Stream.Stream<string, ApiUnreachable>, ApiUnreachable> =>
-          response.statusCode === 200
-            ? Effect.succeed(Stream.fromAsyncIterable(linesOf(response), unreachable))
-            : answer(response)
-      ).pipe(within(deadline))
-  }
-})
-
-export type ApiClient = Effect.Success<ReturnType<typeof make>>
+  })

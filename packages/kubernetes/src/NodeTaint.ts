@@ -1,12 +1,12 @@
 /**
- * Takes a taint off this node once the mirror can serve. A cluster that gives the taint to its new nodes keeps pods, and
- * with them pulls, away until then.
+ * Removes a taint from this node once the node is ready for pods. A cluster that gives the taint to its new nodes keeps pods
+ * away until then, and with them their pulls.
  */
-import { Data, Duration, Effect, Option, Schedule, Schema } from "effect"
+import { Data, Duration, Effect, Schedule, Schema } from "effect"
 import * as ApiClient from "./ApiClient.ts"
 import * as ClusterAccess from "./ClusterAccess.ts"
 
-/** The taint is still there. */
+/** The taint could not be removed. A later try may succeed. */
 export class TaintKept extends Data.TaggedError("TaintKept")<{
   readonly node: string
   readonly taint: string
@@ -17,27 +17,26 @@ export class TaintKept extends Data.TaggedError("TaintKept")<{
   }
 }
 
-export interface NodeTaintOptions {
+/** Which taint to remove, and when. */
+export interface NodeTaintOptions extends ClusterAccess.AccessOptions {
   /** Name of this node. */
   readonly node: string
   /** Key of the taint; its values and effects do not matter. */
   readonly taint: string
-  /** How to reach the API server; none for this pod's service account. */
-  readonly kubeconfig: Option.Option<string>
-  readonly environment: NodeJS.ProcessEnv
+  /** Whether the node may take pods; asked every 200 ms. */
   readonly ready: Effect.Effect<boolean>
 }
 
 const deadline = Duration.seconds(10)
 
-/** Of a taint, whatever it has is given back. */
+/** Taints are kept as they are, since a patch must give all of them back. */
 const Node = Schema.fromJsonString(Schema.Struct({
   metadata: Schema.Struct({ resourceVersion: Schema.String }),
   spec: Schema.Struct({ taints: Schema.optionalKey(Schema.Array(Schema.Record(Schema.String, Schema.Unknown))) })
 }))
 
-/** Takes it off; gives false where it was not there. A node that another has changed meanwhile is read again. */
-const takeOff = Effect.fnUntraced(function*(client: ApiClient.ApiClient, { node, taint }: NodeTaintOptions) {
+/** Whether the taint was there, and is removed. Fails where the node was changed between the read and the patch. */
+const remove = Effect.fnUntraced(function*(client: ApiClient.ApiClient, { node, taint }: NodeTaintOptions) {
   const kept = (reason: string) => new TaintKept({ node, taint, reason })
   const request = (request: Omit<ApiClient.ApiRequest, "path">) =>
     client.request({ ...request, path: `/api/v1/nodes/${encodeURIComponent(node)}` }, deadline).pipe(
@@ -48,25 +47,23 @@ const takeOff = Effect.fnUntraced(function*(client: ApiClient.ApiClient, { node,
       )
     )
   const { metadata, spec: { taints = [] } } = yield* Schema.decodeEffect(Node)((yield* request({ method: "GET" })).body)
-    .pipe(Effect.mapError(({ message }) => kept(`the answer is no Node: ${message}`)))
+    .pipe(Effect.mapError(({ message }) => kept(`the answer is not a Node: ${message}`)))
   const others = taints.filter(({ key }) => key !== taint)
   if (others.length === taints.length) return false
-  // The version makes the server refuse, and not lose, what others have done to the taints since.
+  // With the version the server refuses the patch, rather than undo what others have done to the taints since.
   const { resourceVersion } = metadata
   yield* request({ method: "PATCH", body: { metadata: { resourceVersion }, spec: { taints: others } } })
   return true
 })
 
-/** Waits until the mirror is ready, then takes the taint off. */
+/** Waits for `ready`, then removes the taint. Does nothing more where the node does not have it. */
 export const removeWhenReady = Effect.fn("NodeTaint.removeWhenReady")(function*(options: NodeTaintOptions) {
-  const { environment, kubeconfig, node, ready, taint } = options
+  const { node, ready, taint } = options
   yield* Effect.repeat(ready, { schedule: Schedule.spaced("200 millis"), until: (ready) => ready })
-  const remove = Effect.gen(function*() {
-    const access = yield* Option.match(kubeconfig, {
-      onNone: () => ClusterAccess.inCluster({ environment }),
-      onSome: (path) => ClusterAccess.fromKubeconfig({ path, environment })
-    })
-    return yield* takeOff(yield* ApiClient.make(access), options)
-  }).pipe(Effect.scoped)
-  if (yield* remove) yield* Effect.logInfo("the node takes pods").pipe(Effect.annotateLogs({ node, taint }))
+  const removed = ClusterAccess.make(options).pipe(
+    Effect.flatMap(ApiClient.make),
+    Effect.flatMap((client) => remove(client, options)),
+    Effect.scoped
+  )
+  if (yield* removed) yield* Effect.logInfo("the node takes pods").pipe(Effect.annotateLogs({ node, taint }))
 })

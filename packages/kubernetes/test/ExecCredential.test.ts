@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as ExecCredential from "@spegel-ts/kubernetes/ExecCredential"
+import * as ExecCredential from "@spegel-ts/kubernetes/internal/access/ExecCredential"
 import * as JumpingClock from "@spegel-ts/testing/kubernetes/JumpingClock"
 import { Clock, Effect } from "effect"
 import { TestClock } from "effect/testing"

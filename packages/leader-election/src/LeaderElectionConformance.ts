@@ -1,9 +1,9 @@
-/** What every layer of `LeaderElection` must do, as tests over candidates for one lease. Needs vitest. */
+/** What every layer of `LeaderElection` must do, as tests over candidates for one lease. Needs `@effect/vitest`. */
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Duration, Effect, Exit, Layer, Option, Schedule, Scope, Stream } from "effect"
 import { type ElectionTimes, Identity, LeaderElection } from "./LeaderElection.ts"
 
-/** Short terms: the suite waits for them. */
+/** Times for the suite, which waits for terms to end: 5, 3 and 1 seconds. */
 export const conformanceTimes: ElectionTimes = {
   leaseDuration: Duration.seconds(5),
   renewDeadline: Duration.seconds(3),
@@ -12,7 +12,10 @@ export const conformanceTimes: ElectionTimes = {
 
 type Candidates = (identity: Identity) => Layer.Layer<LeaderElection, unknown>
 
-/** Runs the suite; `make` gives a new lease, as the layer of each candidate for it with `conformanceTimes`. */
+/**
+ * Defines the suite. Each test runs `make` once: it makes a new lease, and gives the layer of a candidate for it by the
+ * candidate's identity, with `conformanceTimes`.
+ */
 export const leaderElectionConformance = (name: string, make: Effect.Effect<Candidates, unknown, Scope.Scope>) => {
   const start = Effect.fnUntraced(function*(candidates: Candidates, name: string) {
     const identity = Identity.make(name)

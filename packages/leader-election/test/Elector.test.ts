@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as Elector from "@spegel-ts/leader-election/internal/Elector"
-import * as Lease from "@spegel-ts/leader-election/internal/Lease"
-import { type LeaseApi, LeaseConflict, WatchExpired } from "@spegel-ts/leader-election/internal/LeaseApi"
-import * as Pace from "@spegel-ts/leader-election/internal/Pace"
+import * as Elector from "@spegel-ts/leader-election/internal/elector/Elector"
+import * as Pace from "@spegel-ts/leader-election/internal/elector/Pace"
+import * as Lease from "@spegel-ts/leader-election/internal/lease/Lease"
+import { type LeaseApi, LeaseConflict, WatchExpired } from "@spegel-ts/leader-election/internal/lease/LeaseApi"
 import {
   defaultTimes,
   Identity,

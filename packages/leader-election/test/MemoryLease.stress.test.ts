@@ -6,6 +6,6 @@ leaderElectionConformance(
   "MemoryLease",
   Effect.map(
     MemoryLease.make(),
-    ({ api }) => (identity) => MemoryLease.layer({ api, identity, times: conformanceTimes })
+    (lease) => (identity) => MemoryLease.layer({ lease, identity, times: conformanceTimes })
   )
 )

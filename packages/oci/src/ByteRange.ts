@@ -33,7 +33,7 @@ export const parse = (
     if (length === 0) return Result.fail(new RangeNotSatisfiable({ size }))
     return Result.succeed(Option.some({ start: Math.max(0, size - length), end: size }))
   }
-  // Both are digits here. Compared as integers of any size: two huge ones must not collapse into one double.
+  // Compared as integers of any size: two huge numbers must not become the same double.
   if (last && BigInt(last) < BigInt(first ?? "")) return Result.succeed(Option.none())
   const start = Number(first)
   if (start >= size) return Result.fail(new RangeNotSatisfiable({ size }))

@@ -3,7 +3,7 @@ import { Option, Schema } from "effect"
 import * as Digest from "./Digest.ts"
 import * as JsonField from "./JsonField.ts"
 
-/** What a piece of content is: media type (empty where nothing is said), digest and size in bytes. */
+/** Describes a piece of content: media type (empty if unknown), digest and size in bytes. */
 export class Descriptor extends Schema.Class<Descriptor>("@spegel-ts/oci/Descriptor")({
   mediaType: Schema.String,
   digest: Digest.Digest,
@@ -29,8 +29,8 @@ const platformOf = (value: unknown): Pick<Descriptor, "platform"> => {
 }
 
 /**
- * A descriptor that somebody else wrote: what is missing, null or of another type is taken as not said. None where it
- * names no content, or by a digest of an algorithm that is not known here.
+ * Reads a descriptor that somebody else wrote. Fields that are null or of a wrong type count as missing. None if the
+ * digest is missing or of an unknown algorithm, or the size is not a size.
  */
 export const read = (value: unknown): Option.Option<Descriptor> => {
   const size = JsonField.get(value, "size") ?? 0

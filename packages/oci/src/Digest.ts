@@ -16,6 +16,7 @@ export const Digest = Schema.String.pipe(
 )
 export type Digest = typeof Digest.Type
 
+/** Whether a value is a digest in its one right spelling. */
 export const isDigest = Schema.is(Digest)
 
 /** The digest that `text` is, if it is one. */

@@ -7,7 +7,7 @@ import * as Digest from "./Digest.ts"
 import * as DistributionError from "./DistributionError.ts"
 import { isRegistry, isRepository, isTag } from "./Grammar.ts"
 
-/** What a manifest is asked by. */
+/** The last part of a manifest's path. */
 export type ManifestReference = Data.TaggedEnum<{
   Tag: { readonly tag: string }
   Digest: { readonly digest: Digest.Digest }
@@ -19,12 +19,13 @@ interface Content {
   readonly repository: string
   /** Registry host of `?ns=`, which containerd sends to every mirror. */
   readonly namespace: Option.Option<string>
-  /** True when a peer asks (`X-Spegel-Mirrored: true`): answered from local content only. */
+  /** Whether a peer asks (`X-Spegel-Mirrored: true`). It is answered from local content only. */
   readonly mirrored: boolean
   /** The `Range` header of a GET as it came; other methods have no ranges (RFC 9110, section 14.2). */
   readonly range: string | undefined
 }
 
+/** One request of the API, by its endpoint. */
 export type DistributionRequest = Data.TaggedEnum<{
   /** end-1: `GET /v2/` */
   Ping: { readonly method: "GET" | "HEAD" }
@@ -57,7 +58,7 @@ export interface HttpRequest {
   readonly headers: Readonly<Record<string, string | ReadonlyArray<string> | undefined>>
 }
 
-/** Header by which one mirror tells another that it is asking for itself. */
+/** A mirror sends this header when it asks a peer. */
 export const mirroredHeader = "x-spegel-mirrored"
 
 /** Longer than any legal request: 255 characters of name, a sha512 digest and a query. */
@@ -69,8 +70,7 @@ const headerValue = (value: string | ReadonlyArray<string> | undefined): string 
   typeof value === "object" ? value[0] : value
 
 /**
- * Content has no validators here, so that none in `If-Range` can match: the whole is sent then (RFC 9110, section
- * 13.1.5).
+ * Our content has no validators, so `If-Range` never matches, and the whole content is sent (RFC 9110, section 13.1.5).
  */
 const rangeOf = ({ headers, method }: HttpRequest): string | undefined =>
   method === "GET" && headers["if-range"] === undefined ? headerValue(headers["range"]) : undefined
@@ -111,46 +111,71 @@ const invalidDigest = Result.fail(
 const readOnly = (method: string) =>
   DistributionError.unsupported(`this is a read-only mirror: it answers GET and HEAD, not ${method}`)
 
-/** `/v2/<name>/<endpoint>/<last>`, read from the right: a name may contain any endpoint's word. */
+/** `/v2/<name>/<endpoint>/<last>`, matched from the right, because a name may contain `manifests` or `blobs`. */
 const endpoint = /^\/v2\/(?<name>.*)\/(?<endpoint>manifests|blobs|tags|referrers)\/(?<last>[^/]+)$/s
 const uploads = /^\/v2\/.+\/blobs\/uploads(?:\/[^/]*)?$/s
 
-/** Reads a request. The error is the answer: its status, code and body are what the client gets. */
-export const parse = (http: HttpRequest): Parsed => {
-  if (http.url.length > maxUrlLength) {
-    return Result.fail(DistributionError.uriTooLong(`the URL is longer than ${maxUrlLength} characters`))
-  }
-  // It asks about the server as a whole, of which only the methods can be said.
-  if (http.url === "*") return Result.fail(readOnly(http.method))
-  const mark = http.url.indexOf("?")
-  const decoded = decodePath(mark === -1 ? http.url : http.url.slice(0, mark))
+/** A path that names content, in its parts. */
+interface ContentPath {
+  readonly name: string
+  readonly endpoint: string
+  readonly last: string
+}
+
+const unknownEndpoint = Result.fail(
+  DistributionError.nameUnknown("no endpoint of the distribution API has this path")
+)
+
+/** The path, decoded, and the query as it came. */
+const splitUrl = (
+  url: string
+): Result.Result<{ readonly path: string; readonly search: string }, DistributionError.DistributionError> => {
+  const mark = url.indexOf("?")
+  const decoded = decodePath(mark === -1 ? url : url.slice(0, mark))
   if (Option.isNone(decoded)) {
     return Result.fail(DistributionError.nameInvalid("the path has a broken percent-encoding"))
   }
   const path = decoded.value
-  const known = path === "/v2" || path.startsWith("/v2/")
-  if (!known) return Result.fail(DistributionError.nameUnknown("this is a registry: all its paths begin with /v2/"))
+  return path === "/v2" || path.startsWith("/v2/")
+    ? Result.succeed({ path, search: mark === -1 ? "" : url.slice(mark + 1) })
+    : Result.fail(DistributionError.nameUnknown("this is a registry: all its paths begin with /v2/"))
+}
 
-  const { method } = http
-  if (method !== "GET" && method !== "HEAD") {
-    return Result.fail(readOnly(method))
+const parseManifest = (content: Content, reference: string): Parsed => {
+  const digest = Digest.fromString(reference)
+  if (Option.isSome(digest)) {
+    const reference = ManifestReference.Digest({ digest: digest.value })
+    return Result.succeed(DistributionRequest.Manifest({ ...content, reference }))
   }
-  if (path === "/v2" || path === "/v2/") return Result.succeed(DistributionRequest.Ping({ method }))
-  if (uploads.test(path)) {
-    return Result.fail(DistributionError.unsupported("this is a read-only mirror: it takes no uploads"))
-  }
+  if (reference.includes(":")) return invalidDigest
+  return isTag(reference)
+    ? Result.succeed(
+      DistributionRequest.Manifest({ ...content, reference: ManifestReference.Tag({ tag: reference }) })
+    )
+    : Result.fail(DistributionError.tagInvalid("a tag is 1 to 128 letters, digits, dots, dashes or underscores"))
+}
 
-  const groups = endpoint.exec(path)?.groups as { name: string; endpoint: string; last: string } | undefined
-  if (groups === undefined) {
-    return Result.fail(DistributionError.nameUnknown("no endpoint of the distribution API has this path"))
+const parseTagsList = ({ method, namespace, repository }: Content, query: URLSearchParams): Parsed => {
+  const n = parseCount(query.get("n"))
+  if (Result.isFailure(n)) return Result.fail(n.failure)
+  const last = Option.fromNullishOr(query.get("last"))
+  if (Option.isSome(last) && !isTag(last.value)) {
+    return Result.fail(DistributionError.tagInvalid("?last= must be a tag"))
   }
-  const repository = groups.name
+  return Result.succeed(DistributionRequest.TagsList({ method, repository, namespace, n: n.success, last }))
+}
+
+const parseContent = (
+  http: HttpRequest,
+  method: Content["method"],
+  { endpoint, last, name: repository }: ContentPath,
+  query: URLSearchParams
+): Parsed => {
   if (!isRepository(repository)) {
     return Result.fail(
       DistributionError.nameInvalid("a name is lower-case words joined by / . _ or -, at most 255 characters")
     )
   }
-  const query = new URLSearchParams(mark === -1 ? "" : http.url.slice(mark + 1))
   const parsedNamespace = parseNamespace(query)
   if (Result.isFailure(parsedNamespace)) return Result.fail(parsedNamespace.failure)
   const namespace = parsedNamespace.success
@@ -161,42 +186,35 @@ export const parse = (http: HttpRequest): Parsed => {
     mirrored: headerValue(http.headers[mirroredHeader])?.toLowerCase() === "true",
     range: rangeOf(http)
   }
-  const digest = Digest.fromString(groups.last)
+  if (endpoint === "manifests") return parseManifest(content, last)
+  if (endpoint === "tags") return last === "list" ? parseTagsList(content, query) : unknownEndpoint
+  const digest = Digest.fromString(last)
+  if (Option.isNone(digest)) return invalidDigest
+  return Result.succeed(
+    endpoint === "blobs"
+      ? DistributionRequest.Blob({ ...content, digest: digest.value })
+      : DistributionRequest.Referrers({ method, repository, namespace, digest: digest.value })
+  )
+}
 
-  switch (groups.endpoint) {
-    case "blobs":
-      return Option.isNone(digest)
-        ? invalidDigest
-        : Result.succeed(DistributionRequest.Blob({ ...content, digest: digest.value }))
-    case "referrers":
-      return Option.isNone(digest)
-        ? invalidDigest
-        : Result.succeed(DistributionRequest.Referrers({ method, repository, namespace, digest: digest.value }))
-    case "manifests": {
-      if (Option.isSome(digest)) {
-        const reference = ManifestReference.Digest({ digest: digest.value })
-        return Result.succeed(DistributionRequest.Manifest({ ...content, reference }))
-      }
-      if (groups.last.includes(":")) return invalidDigest
-      return isTag(groups.last)
-        ? Result.succeed(
-          DistributionRequest.Manifest({ ...content, reference: ManifestReference.Tag({ tag: groups.last }) })
-        )
-        : Result.fail(DistributionError.tagInvalid("a tag is 1 to 128 letters, digits, dots, dashes or underscores"))
-    }
-    default: {
-      if (groups.last !== "list") {
-        return Result.fail(DistributionError.nameUnknown("no endpoint of the distribution API has this path"))
-      }
-      const n = parseCount(query.get("n"))
-      if (Result.isFailure(n)) return Result.fail(n.failure)
-      const last = Option.fromNullishOr(query.get("last"))
-      if (Option.isSome(last) && !isTag(last.value)) {
-        return Result.fail(DistributionError.tagInvalid("?last= must be a tag"))
-      }
-      return Result.succeed(DistributionRequest.TagsList({ method, repository, namespace, n: n.success, last }))
-    }
+/** Reads a request. On failure the error is the answer: the client gets its status, code and body. */
+export const parse = (http: HttpRequest): Parsed => {
+  const { method, url } = http
+  if (url.length > maxUrlLength) {
+    return Result.fail(DistributionError.uriTooLong(`the URL is longer than ${maxUrlLength} characters`))
   }
+  // `OPTIONS *` asks about the server as a whole: all we can say is which methods it has.
+  if (url === "*") return Result.fail(readOnly(method))
+  const split = splitUrl(url)
+  if (Result.isFailure(split)) return Result.fail(split.failure)
+  const { path, search } = split.success
+  if (method !== "GET" && method !== "HEAD") return Result.fail(readOnly(method))
+  if (path === "/v2" || path === "/v2/") return Result.succeed(DistributionRequest.Ping({ method }))
+  if (uploads.test(path)) {
+    return Result.fail(DistributionError.unsupported("this is a read-only mirror: it takes no uploads"))
+  }
+  const groups = endpoint.exec(path)?.groups as ContentPath | undefined
+  return groups === undefined ? unknownEndpoint : parseContent(http, method, groups, new URLSearchParams(search))
 }
 
 const printQuery = (parameters: ReadonlyArray<readonly [string, Option.Option<string>]>): string => {

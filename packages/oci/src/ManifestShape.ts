@@ -1,23 +1,23 @@
 /**
- * What the top level of a manifest shows of its type. containerd reads it with Go's encoding/json, and so does this:
+ * What the top level of a manifest tells about its type. We follow Go's encoding/json, with which containerd reads it:
  * keys match in any case, the last of several counts, null sets no string, a byte order mark is an error.
  *
- * Nothing is built of what lies deeper, so that a large manifest costs one pass over its bytes. JSON that is broken
- * there is not noticed: containerd refuses it, whoever sends it.
+ * We skip what lies deeper, so a large manifest costs one pass over its bytes. We do not notice broken JSON there:
+ * containerd refuses it, whoever sends it.
  */
 import { Option } from "effect"
 import * as JsonField from "./JsonField.ts"
 import * as MediaType from "./MediaType.ts"
 
-/** A document as containerd sees it before it believes a media type of it (`validateMediaType`). */
+/** What containerd checks before it believes the media type of a document (`validateMediaType`). */
 export interface ManifestShape {
-  /** What it says itself, which may be anything; empty where it says nothing. */
+  /** Its field `mediaType`, which may be any text; empty if it has none. */
   readonly mediaType: string
-  /** It has `config` or `layers`, if only null: it is no index. */
+  /** It has `config` or `layers`, even if null: it is not an index. */
   readonly hasImage: boolean
-  /** It has `manifests`, if only null: it is no manifest of one image. */
+  /** It has `manifests`, even if null: it is not the manifest of one image. */
   readonly hasIndex: boolean
-  /** The type that its fields suggest where it says nothing itself. */
+  /** The type that its fields suggest if it has no `mediaType`. */
   readonly suggested: Option.Option<string>
 }
 
@@ -26,10 +26,10 @@ type Field = (typeof fieldNames)[number]
 
 const fieldOf: ReadonlyMap<string, Field> = new Map(fieldNames.map((name) => [JsonField.fold(name), name]))
 
-/** No key or media type that is known is longer, even with each letter escaped. In bytes. */
+/** In bytes. No known key or media type is longer, even with each letter escaped. */
 const maxCaptured = 512
 
-/** A manifest has less than ten keys at its top level; with more than this it is left to other hosts. */
+/** A manifest has less than ten keys at its top level. One with more than this is left to other hosts. */
 const maxKeys = 10_000
 
 const byteOf = (character: string) => character.charCodeAt(0)
@@ -37,16 +37,16 @@ const [quote, backslash, colon, comma, nullStart] = [byteOf("\""), byteOf("\\"),
 const [openBrace, closeBrace, openBracket, closeBracket] = [byteOf("{"), byteOf("}"), byteOf("["), byteOf("]")]
 const isSpace = (byte: number) => byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09
 
-/** Reads one document, piece by piece as it comes. */
+/** Reads one document piece by piece. */
 export class ManifestReader {
   #progress: "before" | "within" | "after" | "refused" = "before"
   #depth = 0
-  /** What comes next at the top level; `rest` is what follows the first byte of a value. */
+  /** What follows at the top level; `rest` is what follows the first byte of a value. */
   #expected: "key" | "value" | "rest" = "key"
   #field: Field | undefined
   #inString = false
   #escaped = false
-  /** Bytes of the string being read, where it may matter. */
+  /** Bytes of the string being read, if it may matter. */
   #captured: Array<number> | undefined
   #mediaType = ""
   #keys = 0
@@ -66,14 +66,14 @@ export class ManifestReader {
     }
   }
 
-  /** Whether what comes still makes no difference: it is no manifest. */
+  /** Whether it is not a manifest, whatever follows. */
   get refused(): boolean {
     return this.#progress === "refused"
   }
 
-  /** What all the bytes are. None where they are no JSON object, or one that containerd takes for no manifest at all. */
+  /** The shape of all bytes; none if they are not a JSON object, or one that containerd never takes for a manifest. */
   end(): Option.Option<ManifestShape> {
-    // fsLayers are those of schema 1, which containerd converts or refuses, but never keeps.
+    // Schema 1 has fsLayers. containerd converts or refuses it, but never keeps it.
     if (this.#progress !== "after" || this.#values.has("fsLayers")) return Option.none()
     const hasImage = this.#values.has("config") || this.#values.has("layers")
     const hasIndex = this.#values.has("manifests")
@@ -117,7 +117,7 @@ export class ManifestReader {
     this.#expected = "rest"
     const field = this.#field
     if (field !== undefined) this.#values.set(field, byte)
-    // Null leaves what another `mediaType` has said before.
+    // Null does not change an earlier `mediaType`.
     if (field === "mediaType" && byte !== quote && byte !== nullStart) this.#progress = "refused"
   }
 
@@ -152,7 +152,7 @@ export class ManifestReader {
     this.#escaped = escaped
     const captured = this.#captured
     if (captured !== undefined) {
-      // One more than may be: it is not the shorter string that it begins with.
+      // One byte more than the limit, to tell a long string from a short one with the same beginning.
       const wanted = maxCaptured + 1 - captured.length
       captured.push(...bytes.subarray(from, Math.min(ended ? at - 1 : at, from + wanted)))
     }
@@ -177,9 +177,9 @@ export class ManifestReader {
   }
 }
 
-/** The text of a JSON string, of which these are the bytes between the quotes; undefined where it is none. */
+/** The text of a JSON string, from the bytes between its quotes; undefined if they are not valid. */
 const textOf = (captured: ReadonlyArray<number>): string | undefined => {
-  // Too long to be anything that is known.
+  // Too long for any known key or type.
   if (captured.length > maxCaptured) return "..."
   try {
     return String(JSON.parse(`"${Buffer.from(captured).toString("utf8")}"`))
@@ -188,7 +188,7 @@ const textOf = (captured: ReadonlyArray<number>): string | undefined => {
   }
 }
 
-/** The shape of a document at hand. */
+/** The shape of a document in memory. */
 export const ofBytes = (bytes: Uint8Array): Option.Option<ManifestShape> => {
   if (bytes.length > MediaType.maxManifestSize) return Option.none()
   const reader = new ManifestReader()
@@ -196,22 +196,22 @@ export const ofBytes = (bytes: Uint8Array): Option.Option<ManifestShape> => {
   return reader.end()
 }
 
-/** Whether containerd could take the document for a manifest of this type: one of the four, and of its kind. */
+/** Whether containerd could accept the document as a manifest of this type, which has to be one of the four. */
 export const allows = ({ hasImage, hasIndex, mediaType }: ManifestShape, type: string): boolean =>
   MediaType.isIndex(type)
     ? !hasImage && !MediaType.isImage(mediaType)
     : MediaType.isImage(type) && !hasIndex && !MediaType.isIndex(mediaType)
 
-/** The type by the document alone: what it says, else what its fields suggest. None where that is unknown or in doubt. */
+/** The type that the document tells by its `mediaType`, otherwise by its fields. None if it is unknown or in doubt. */
 export const ownType = (shape: ManifestShape): Option.Option<string> => {
   if (shape.mediaType === "") return shape.suggested
   return allows(shape, shape.mediaType) ? Option.some(shape.mediaType) : Option.none()
 }
 
 /**
- * The type to answer with. `kept` are the types that the document is known under elsewhere, in sets of equal weight,
- * the weightiest first: the first set that names a possible one decides. Where it names several, the document has to
- * say which; a wrong type breaks a pull, none leaves it to another host.
+ * The type to answer with. `kept` are the types under which the document is known, in sets of equal weight, the most
+ * trusted first. The first set with a possible type decides; if it has several, the document itself has to say which. A
+ * wrong type breaks a pull, but none leaves it to another host.
  */
 export const typeOf = (
   shape: ManifestShape,

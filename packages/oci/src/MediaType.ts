@@ -1,16 +1,18 @@
 /** Media types of images (OCI image specification 1.1; Docker image manifest version 2, schema 2). */
 
+/** Several manifests under one name, one a platform. */
 export const imageIndex = "application/vnd.oci.image.index.v1+json"
+/** The manifest of one image. */
 export const imageManifest = "application/vnd.oci.image.manifest.v1+json"
+/** The configuration of an image. */
 export const imageConfig = "application/vnd.oci.image.config.v1+json"
+/** A layer, not compressed. */
 export const imageLayer = "application/vnd.oci.image.layer.v1.tar"
-export const imageLayerGzip = "application/vnd.oci.image.layer.v1.tar+gzip"
-export const imageLayerZstd = "application/vnd.oci.image.layer.v1.tar+zstd"
+/** Docker's image index. */
 export const dockerManifestList = "application/vnd.docker.distribution.manifest.list.v2+json"
+/** Docker's manifest of one image. */
 export const dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
-export const dockerConfig = "application/vnd.docker.container.image.v1+json"
-export const dockerLayer = "application/vnd.docker.image.rootfs.diff.tar"
-export const dockerLayerGzip = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+/** Bytes of no known type: what blobs are answered as. */
 export const octetStream = "application/octet-stream"
 
 const indexes: ReadonlySet<string> = new Set([imageIndex, dockerManifestList])
@@ -21,9 +23,6 @@ export const isIndex = (mediaType: string): boolean => indexes.has(mediaType)
 
 /** A manifest of one image. */
 export const isImage = (mediaType: string): boolean => manifests.has(mediaType)
-
-/** A manifest of either kind: of one image, or of several. */
-export const isManifest = (mediaType: string): boolean => isImage(mediaType) || isIndex(mediaType)
 
 /** The most that containerd takes for a manifest, in bytes: its own arithmetic, a little more than 4 MiB. */
 export const maxManifestSize = 4 * 1048 * 1048

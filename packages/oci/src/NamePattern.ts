@@ -1,26 +1,29 @@
 /**
- * Regular expressions over the names of images, in the syntax of RE2, which is that of Go and so of Spegel. Matching takes
- * time that is linear in the name: anybody may ask for any name, and no expression of an administrator may then stop the
- * mirror, as JavaScript's own can. `docs/decisions/0001-re2js.md` has the figures.
+ * Regular expressions over the names of images, in the syntax of RE2, which Go and so Spegel uses. Matching takes time
+ * linear in the name: anybody may ask for any name, and a JavaScript expression could then stop the mirror.
+ * `docs/decisions/0001-re2js.md` has the figures.
  */
 import { Data, Effect } from "effect"
 
+/** A compiled expression. */
 export interface NamePattern {
   /** True when any part of the name matches. */
   readonly matches: (name: string) => boolean
 }
 
-/** An expression that RE2 does not have. */
+/** RE2 does not accept the expression. */
 export class InvalidPattern extends Data.TaggedError("InvalidPattern")<{
   readonly expression: string
   readonly reason: string
 }> {
   override get message() {
-    return `${JSON.stringify(this.expression)} is no regular expression of RE2: ${this.reason}`
+    return `${JSON.stringify(this.expression)} is not a regular expression of RE2: ${this.reason}`
   }
 }
 
-/** Loads the engine, which takes memory, with the first expression. */
+/**
+ * Compiles an expression, or fails with `InvalidPattern`. The engine takes memory, and is loaded with the first one.
+ */
 export const compile = Effect.fnUntraced(function*(expression: string) {
   const { RE2JS } = yield* Effect.promise(() => import("re2js"))
   return yield* Effect.try({

@@ -3,16 +3,18 @@ import { Data, Option, Result } from "effect"
 import * as Digest from "./Digest.ts"
 import { isRegistry, isRepository, isTag } from "./Grammar.ts"
 
+/** A reference in its parts; without a tag and a digest it names a repository. */
 export interface Reference {
   /** Host of the registry as containerd names it (`docker.io`, `[::1]:5000`, `registry.example:5000`). */
   readonly registry: string
   /** Repository inside the registry, with the `library/` of docker.io's short names. */
   readonly repository: string
+  /** At most 128 characters. There is no default. */
   readonly tag?: string
   readonly digest?: Digest.Digest
 }
 
-/** `reference` is no image reference; `part` is where it goes wrong and `reason` how. */
+/** `reference` is not an image reference; `part` and `reason` say where and why. */
 export class InvalidReference extends Data.TaggedError("InvalidReference")<{
   readonly reference: string
   readonly part: "registry" | "repository" | "tag" | "digest"

@@ -12,22 +12,19 @@ export class InvalidRegistry extends Data.TaggedError("InvalidRegistry")<{ reado
   override get message() {
     return `${
       JSON.stringify(this.registry)
-    } is no registry: expected a host such as docker.io or a URL such as https://registry.example:5000`
+    } is not a registry: expected a host such as docker.io or a URL such as https://registry.example:5000`
   }
 }
 
-/** The registry host that a flag names, as a host or as a URL without path, query and credentials. */
+/** The host of a registry that is named by its host, or by a URL without path, query and credentials. */
 export const registryHost = (registry: string): Result.Result<string, InvalidRegistry> => {
   const host = /^https?:\/\/([^/]+)\/?$/.exec(registry)?.[1] ?? registry
   return isRegistry(host) ? Result.succeed(host) : Result.fail(new InvalidRegistry({ registry }))
 }
 
-/** Handles everything. */
-export const all: RegistryFilter = () => true
-
 /**
- * `mirroredRegistries` empty means all. A pattern that matches `registry/repository:tag` (without `:tag` where a digest is
- * asked) leaves the image out, as in Spegel: `:latest$` leaves all latest tags to upstream.
+ * An empty `mirroredRegistries` means all. A pattern that matches `registry/repository:tag` (without `:tag` if a digest
+ * is asked for) leaves the image out, as in Spegel: `:latest$` leaves all latest tags to upstream.
  */
 export const make = (options: {
   readonly mirroredRegistries: ReadonlyArray<string>

@@ -9,25 +9,24 @@ describe("DistributionError", () => {
     })
     // The detail is optional, and then absent.
     assert.strictEqual(
-      DistributionError.denied("no").body(),
-      "{\"errors\":[{\"code\":\"DENIED\",\"message\":\"no\"}]}"
+      DistributionError.nameInvalid("no").body(),
+      "{\"errors\":[{\"code\":\"NAME_INVALID\",\"message\":\"no\"}]}"
     )
   })
 
   it("gives each code its status", () => {
-    const { denied, manifestInvalid, rangeInvalid, tooManyRequests, unauthorized, unsupported } = DistributionError
+    const { blobUnknown, digestInvalid, rangeInvalid, unauthorized, unsupported } = DistributionError
     assert.deepStrictEqual(
-      [manifestInvalid, unauthorized, denied, unsupported, rangeInvalid, tooManyRequests].map((make) => {
+      [digestInvalid, unauthorized, blobUnknown, unsupported, rangeInvalid].map((make) => {
         const { code, status } = make("")
         return [status, code]
       }),
       [
-        [400, "MANIFEST_INVALID"],
+        [400, "DIGEST_INVALID"],
         [401, "UNAUTHORIZED"],
-        [403, "DENIED"],
+        [404, "BLOB_UNKNOWN"],
         [405, "UNSUPPORTED"],
-        [416, "RANGE_INVALID"],
-        [429, "TOOMANYREQUESTS"]
+        [416, "RANGE_INVALID"]
       ]
     )
   })

@@ -58,8 +58,8 @@ describe("Manifest", () => {
 
   it("says where a manifest goes wrong", () => {
     const messageOf = (document: unknown) => Result.getOrThrow(Result.flip(Manifest.parse(bytes(document)))).message
-    assert.include(messageOf({ config: { ...config, size: -1 }, layers: [] }), "config is no descriptor")
-    assert.include(messageOf({ config, layers: [descriptor, null] }), "layers[1] is no descriptor")
+    assert.include(messageOf({ config: { ...config, size: -1 }, layers: [] }), "config is not a descriptor")
+    assert.include(messageOf({ config, layers: [descriptor, null] }), "layers[1] is not a descriptor")
     assert.include(messageOf("no"), "neither")
   })
 

@@ -1,23 +1,25 @@
 /**
- * Logs, one line each: JSON with `time`, `level`, `msg`, then the annotations, then `error`; or, on a terminal, text for
+ * Logs, one line each: JSON with `time`, `level` and `msg`, then the annotations, then `error`; or, on a terminal, text for
  * people (`TerminalLine`).
  */
 import { Cause, Layer, Logger, type LogLevel, References } from "effect"
 
-/** What a line consists of. */
+/** The parts of a log line. */
 export interface LogLine {
   readonly time: Date
+  /** In capitals, such as `INFO`. */
   readonly level: string
   readonly message: string
   /** The annotations. */
   readonly fields: Readonly<Record<string, unknown>>
+  /** The cause, with stacks. */
   readonly error: string | undefined
 }
 
-/** A line as text, with its end. Never throws. */
+/** Renders a line, its newline included. Never throws. */
 export type Format = (line: LogLine) => string
 
-/** Any value as text. */
+/** Any value as text: an error's message, else what `String` gives. Never throws. */
 export const textOf = (value: unknown): string => {
   try {
     return value instanceof Error ? value.message : String(value)
@@ -36,7 +38,7 @@ const lineOf: Logger.Logger<unknown, LogLine> = Logger.make(({ cause, date, fibe
 
 const ownFields = new Set(["time", "level", "msg", "error"])
 
-/** An object as JSON; where JSON has no form for a value (a cycle, a bigint), each value as text. */
+/** An object as JSON. Where JSON cannot express a value (a cycle, a bigint), every value becomes text. */
 const stringify = (record: Readonly<Record<string, unknown>>): string => {
   try {
     return JSON.stringify(record)
@@ -45,7 +47,7 @@ const stringify = (record: Readonly<Record<string, unknown>>): string => {
   }
 }
 
-/** One JSON object. An annotation that has the name of a field of our own is `fields.<name>`. */
+/** One JSON object. An annotation with the name of a field of our own becomes `fields.<name>`. */
 export const json: Format = ({ error, fields, level, message, time }) => {
   const named = Object.entries(fields).map(([name, value]) => [ownFields.has(name) ? `fields.${name}` : name, value])
   return `${
@@ -59,7 +61,7 @@ export const json: Format = ({ error, fields, level, message, time }) => {
   }\n`
 }
 
-/** Logs of `minimumLevel` and above, each line handed to `write` as `format` has it. */
+/** Replaces the program's loggers: lines of `minimumLevel` and above are rendered by `format` and passed to `write`. */
 export const layer = (options: {
   readonly minimumLevel: LogLevel.LogLevel
   readonly format: Format

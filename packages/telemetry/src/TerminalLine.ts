@@ -3,7 +3,7 @@ import { type Format, type LogLine, textOf } from "./Logging.ts"
 
 const colours = new Map([["FATAL", 31], ["ERROR", 31], ["WARN", 33], ["INFO", 32], ["DEBUG", 36], ["TRACE", 36]])
 
-/** Names that come from the network must not move a cursor: one line, no control characters. */
+/** One line without control characters: a name from the network must not move the cursor. */
 const printable = (text: string): string =>
   text.replaceAll(/\s+/g, " ").replaceAll(
     /\p{Cc}/gu,
@@ -25,7 +25,7 @@ const format = ({ error, fields, level, message, time }: LogLine, paint: (code: 
     ...(error === undefined ? [] : [paint(31, printable(error))])
   ].join(" ")
 
-/** Without colour where the environment has `NO_COLOR` (https://no-color.org) or a terminal that knows none. */
+/** Coloured, unless the environment has `NO_COLOR` (https://no-color.org) or its `TERM` is `dumb`. */
 export const terminal = (environment: Readonly<Record<string, string | undefined>>): Format => {
   const plain = (environment["NO_COLOR"] ?? "") !== "" || environment["TERM"] === "dumb"
   const paint = (code: number, text: string) => plain ? text : `\u001b[${code}m${text}\u001b[0m`

@@ -1,31 +1,35 @@
 /**
- * Traces of requests, exported over OTLP/HTTP where the standard `OTEL_*` variables name a collector. Where they do not,
- * no exporter is loaded and no span is made.
+ * Traces of requests, exported over OTLP by the OpenTelemetry SDK where the standard `OTEL_*` variables name a collector.
+ * Where they do not, the SDK is not loaded and no span is made.
  */
 import { Effect, Layer, Option, References } from "effect"
 import { Tracer } from "effect/Tracer"
-import * as OtelEnvironment from "./OtelEnvironment.ts"
-import type { ExporterOptions } from "./SpanExporter.ts"
+import type { SdkOptions } from "./internal/traces/OpenTelemetry.ts"
+import * as OtelVariables from "./internal/traces/OtelVariables.ts"
 
-export interface TracingOptions extends ExporterOptions {
-  readonly environment: OtelEnvironment.Environment
-  /** Resource attributes of the process; those of the environment go before them. */
-  readonly attributes: Readonly<Record<string, string>>
+export interface TracingOptions extends SdkOptions {
+  /** Usually `process.env`. */
+  readonly environment: Readonly<Record<string, string | undefined>>
+  /** Names of the spans within a request that are exported, beside the request's own; all where not given. */
+  readonly spanNames?: ReadonlySet<string>
 }
 
-/** Logs what of the environment cannot be used. */
+/** A tracer for the program. Variables that cannot be used are named at WARN; the program starts all the same. */
 export const layer = (options: TracingOptions): Layer.Layer<never> =>
   Layer.unwrap(Effect.gen(function*() {
-    const { complaints, traces } = OtelEnvironment.read(options.environment, {
-      "service.version": options.version,
-      ...options.attributes
-    })
+    const { complaints, traces } = OtelVariables.read(options.environment)
     yield* Effect.forEach(complaints, (complaint) => Effect.logWarning(complaint), { discard: true })
     if (Option.isNone(traces)) return Layer.succeed(References.TracerEnabled, false)
-    const settings = traces.value
-    const OtlpTracer = yield* Effect.promise(() => import("./OtlpTracer.ts"))
-    yield* Effect.logInfo("exporting traces").pipe(
-      Effect.annotateLogs({ collector: settings.url.origin, protocol: settings.protocol })
+    const { collector, protocol } = traces.value
+    const [OpenTelemetry, RequestTracer] = yield* Effect.promise(() =>
+      Promise.all([import("./internal/traces/OpenTelemetry.ts"), import("./internal/traces/RequestTracer.ts")])
     )
-    return Layer.effect(Tracer, OtlpTracer.make(settings, options))
+    yield* Effect.logInfo("exporting traces").pipe(Effect.annotateLogs({ collector, protocol }))
+    return Layer.effect(
+      Tracer,
+      Effect.flatMap(
+        OpenTelemetry.make(traces.value, options),
+        (tracer) => RequestTracer.make(tracer, options.spanNames)
+      )
+    )
   }))

@@ -9,7 +9,10 @@ const columns = ["", "start ms", "idle MiB", "used MiB", "CPU us/request", "requ
 const width = 16
 
 export const traces = Command.make("traces", {
-  port: Flag.Int("port").pipe(Flag.withDescription("First of three ports"), Flag.withDefault(26_251)),
+  port: Flag.Int("port").pipe(
+    Flag.withDescription("The port of each daemon, on an address of its own"),
+    Flag.withDefault(26_251)
+  ),
   rounds: Flag.Int("rounds").pipe(Flag.withDescription("Rounds of each setting"), Flag.withDefault(5)),
   json
 }, ({ json, port, rounds }) =>

@@ -1,6 +1,7 @@
 /** What traces cost a daemon: memory where they are exported, CPU for each request. */
 import { spawnSync } from "node:child_process"
 import { createServer } from "node:http"
+import * as http2 from "node:http2"
 import type { AddressInfo } from "node:net"
 import { join } from "node:path"
 import * as Content from "../bytes/load/Content.ts"
@@ -25,33 +26,65 @@ export interface TraceFigures {
   readonly requestsPerSecond: number
 }
 
-const settings: ReadonlyArray<readonly [name: string, environment: (url: string) => Readonly<Record<string, string>>]> =
-  [
-    ["not exported", () => ({})],
-    ["1 % of traces", (url) => ({
-      OTEL_EXPORTER_OTLP_ENDPOINT: url,
-      OTEL_TRACES_SAMPLER: "parentbased_traceidratio",
-      OTEL_TRACES_SAMPLER_ARG: "0.01"
-    })],
-    ["all traces", (url) => ({ OTEL_EXPORTER_OTLP_ENDPOINT: url, OTEL_BSP_MAX_QUEUE_SIZE: "65536" })]
-  ]
+interface Collectors {
+  readonly http: string
+  readonly grpc: string
+}
+
+const everything = (protocol: string, url: string) => ({
+  OTEL_EXPORTER_OTLP_ENDPOINT: url,
+  OTEL_EXPORTER_OTLP_PROTOCOL: protocol,
+  OTEL_BSP_MAX_QUEUE_SIZE: "65536"
+})
+
+const settings: ReadonlyArray<
+  readonly [name: string, environment: (collectors: Collectors) => Readonly<Record<string, string>>]
+> = [
+  ["not exported", () => ({})],
+  ["1 % of traces", ({ http }) => ({
+    OTEL_EXPORTER_OTLP_ENDPOINT: http,
+    OTEL_TRACES_SAMPLER: "parentbased_traceidratio",
+    OTEL_TRACES_SAMPLER_ARG: "0.01"
+  })],
+  ["all, protobuf", ({ http }) => everything("http/protobuf", http)],
+  ["all, JSON", ({ http }) => everything("http/json", http)],
+  ["all, gRPC", ({ grpc }) => everything("grpc", grpc)]
+]
 
 const settleMillis = 5000
 
-/** A collector that takes everything and looks at nothing. */
-const startCollector = async () => {
-  const server = createServer((request, response) => {
+const listening = async (server: ReturnType<typeof createServer> | http2.Http2Server): Promise<string> => {
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+}
+
+/** A gRPC message of no bytes: not compressed, length 0. */
+const emptyMessage = Buffer.alloc(5)
+
+/** Collectors that accept everything and look at nothing. */
+const startCollectors = async () => {
+  const http = createServer((request, response) => {
     request.resume().once("end", () => response.end())
   })
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
-  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, stop: () => server.close() }
+  const grpc = http2.createServer().on("stream", (stream) => {
+    // A daemon is killed in the end, whatever it is sending.
+    stream.on("error", () => {})
+    stream.respond({ ":status": 200, "content-type": "application/grpc" }, { waitForTrailers: true })
+    stream.once("wantTrailers", () => stream.sendTrailers({ "grpc-status": "0" }))
+    stream.resume().once("end", () => stream.end(emptyMessage))
+  })
+  const stop = () => {
+    http.close()
+    grpc.close()
+  }
+  return { urls: { http: await listening(http), grpc: await listening(grpc) }, stop }
 }
 
 /** Daemons with each setting, asked in turns. */
 export const measure = (options: { readonly port: number; readonly rounds: number }) =>
   withServers(async (directory, started): Promise<ReadonlyArray<TraceFigures>> => {
     const manifest = await Content.manifest(directory, 1024)
-    const collector = await startCollector()
+    const collectors = await startCollectors()
     try {
       const daemons: Array<{
         readonly setting: string
@@ -70,7 +103,7 @@ export const measure = (options: { readonly port: number; readonly rounds: numbe
         const begun = performance.now()
         const { pid } = await started(Servers.spegel(directory, address, {
           store: "layout",
-          environment: { ...compiled, ...environment(collector.url) }
+          environment: { ...compiled, ...environment(collectors.urls) }
         }))
         const startMillis = performance.now() - begun
         await sleep(settleMillis)
@@ -96,6 +129,6 @@ export const measure = (options: { readonly port: number; readonly rounds: numbe
         requestsPerSecond: percentile(rates, 0.5)
       })))
     } finally {
-      collector.stop()
+      collectors.stop()
     }
   })

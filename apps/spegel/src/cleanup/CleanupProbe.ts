@@ -1,12 +1,12 @@
 /**
- * Waits until the cleanup of every node has answered, as the name of a headless service lists them: Go Spegel's way. Nodes that
- * are down have no address, and are not waited for.
+ * Waits until the cleanup pods of all nodes answer, as Go Spegel does. The name of a headless service gives their addresses, so
+ * nodes that are down are not waited for.
  */
 import { Data, Duration, Effect, Option, Schedule } from "effect"
 import { lookup } from "node:dns/promises"
 import { isIPv6 } from "node:net"
 
-/** Not every node has answered. */
+/** Not every node answered in time. */
 export class CleanupPending extends Data.TaggedError("CleanupPending")<{ readonly reason: string }> {
   override get message() {
     return this.reason
@@ -39,7 +39,7 @@ const probe = (host: string, port: number) => {
   )
 }
 
-/** One round: the addresses of `host`, all of which have answered. */
+/** Asks all addresses of `host` once, and gives them if all answered. */
 const round = Effect.fnUntraced(function*(host: string, port: number) {
   const addresses = yield* Effect.tryPromise({
     try: () => lookup(host, { all: true }),
@@ -51,8 +51,8 @@ const round = Effect.fnUntraced(function*(host: string, port: number) {
 })
 
 /**
- * Ends after `threshold` rounds in a row, `period` apart, in which the same addresses have all answered: a node that
- * comes later is waited for too. Fails where that is not so within `timeout`.
+ * Succeeds after `threshold` rounds in a row, `period` apart, in which the same addresses all answered: a node that comes
+ * late is waited for too. Fails with `CleanupPending` where that does not happen within `timeout`.
  */
 export const wait = Effect.fn("CleanupProbe.wait")(function*(options: {
   readonly host: string

@@ -1,49 +1,53 @@
-/** What Kubernetes says of the pods that clean nodes up: how many are done, and on which nodes none has come to its end. */
+/** What Kubernetes knows of the pods that clean nodes up: how many are done, and which nodes are not cleaned, and why. */
 import type { Answer, ApiClient, ApiUnreachable } from "@spegel-ts/kubernetes/ApiClient"
 import type { ClusterAccessInvalid } from "@spegel-ts/kubernetes/ClusterAccess"
 import { Data, Duration, Effect, Schema } from "effect"
 
-/** The API server did not say it; `reason` is its answer, or why there was none. */
+/** The API server gave no usable answer; `reason` is what it answered, or why it did not. */
 export class SurveyFailed extends Data.TaggedError("SurveyFailed")<{ readonly reason: string }> {
   override get message() {
     return this.reason
   }
 }
 
+/** The DaemonSets that are surveyed, in one namespace. */
 export interface SurveyOptions {
   readonly client: ApiClient
   readonly namespace: string
-  /** DaemonSet whose pods clean up, and are ready when they are done. */
+  /** DaemonSet whose pods clean up, and become ready when they are done. */
   readonly daemonSet: string
-  /** DaemonSet of the mirrors, which may be gone: its pods' nodes are to be cleaned too. */
+  /** DaemonSet of the mirrors, which may be gone already: the nodes of its pods must be cleaned too. */
   readonly mirrorDaemonSet: string
 }
 
+/** How far the cleanup has come. */
 export interface Progress {
-  /** Nodes that are to be cleaned, as far as Kubernetes has counted. */
+  /** Nodes that must be cleaned, as far as Kubernetes has counted. */
   readonly wanted: number
+  /** Nodes that are clean. */
   readonly ready: number
-  /** Whether those numbers are of the DaemonSet as it is now. */
+  /** Whether Kubernetes has counted for the DaemonSet as it is now. */
   readonly current: boolean
-  /** Since the DaemonSet was made, by the API server's clock. */
+  /** Time since the DaemonSet was created, by the API server's clock. */
   readonly age: Duration.Duration
 }
 
-/** A node that was not cleaned, and what is known of the reason. */
+/** A node that is not clean, and what is known of the reason. */
 export interface Left {
   readonly node: string
   readonly reason: string
 }
 
+/** All nodes that are known, sorted by name. */
 export interface Survey {
   readonly restored: ReadonlyArray<string>
   readonly left: ReadonlyArray<Left>
-  /** Why pods were not created at all; empty where all were. */
+  /** Why Kubernetes created no pods for some nodes; empty where it created all. */
   readonly refusal: string
 }
 
 const deadline = Duration.seconds(10)
-/** An answer is a mebibyte at most, and a pod takes up to 20 kB. */
+/** A page fits into the 1 MiB that an answer may have: a pod takes up to 20 kB. */
 const pageSize = 40
 
 const optional = Schema.optionalKey
@@ -66,7 +70,7 @@ const Pod = Schema.Struct({
   metadata: Schema.Struct({ ownerReferences: listOf(Schema.Struct({ kind: Schema.String, name: Schema.String })) }),
   spec: Schema.Struct({
     nodeName: text,
-    // Before it is scheduled a DaemonSet's pod names its node here.
+    // A pod of a DaemonSet names its node here until it is scheduled.
     affinity: optional(Schema.Struct({
       nodeAffinity: optional(Schema.Struct({
         requiredDuringSchedulingIgnoredDuringExecution: optional(Schema.Struct({
@@ -104,7 +108,7 @@ const isOf = ({ metadata }: Pod, daemonSet: string) =>
 const isReady = ({ status }: Pod) =>
   status?.conditions?.some(({ status, type }) => type === "Ready" && status === "True") ?? false
 
-/** The most that is known of why a pod is not ready. */
+/** Why a pod is not ready, as precisely as is known. */
 const reasonOf = ({ status }: Pod): string => {
   const waiting = [...status?.initContainerStatuses ?? [], ...status?.containerStatuses ?? []]
     .flatMap(({ state }) => state?.waiting ?? [])
@@ -116,7 +120,8 @@ const reasonOf = ({ status }: Pod): string => {
     : [known.reason, known.message].filter((part) => part !== undefined && part !== "").join(": ").slice(0, 300)
 }
 
-export const make = ({ client, daemonSet, mirrorDaemonSet, namespace }: SurveyOptions) => {
+/** Reads objects of one namespace. */
+const readerOf = (client: ApiClient, namespace: string) => {
   const get = (path: string): Effect.Effect<Answer, SurveyFailed> =>
     client.request({ method: "GET", path }, deadline).pipe(
       Effect.mapError(({ message }: ApiUnreachable | ClusterAccessInvalid) => new SurveyFailed({ reason: message })),
@@ -128,11 +133,19 @@ export const make = ({ client, daemonSet, mirrorDaemonSet, namespace }: SurveyOp
     )
   const decode = <A>(schema: Schema.Codec<A, unknown>, body: string) =>
     Schema.decodeEffect(Schema.fromJsonString(schema))(body).pipe(
-      Effect.mapError(({ message }) => new SurveyFailed({ reason: `the API server's answer is another: ${message}` }))
+      Effect.mapError(({ message }) =>
+        new SurveyFailed({ reason: `the API server's answer cannot be understood: ${message}` })
+      )
     )
   const inNamespace = `namespaces/${encodeURIComponent(namespace)}`
 
-  /** All items of a list, a page at a time. */
+  /** A DaemonSet, and the time of the API server at which it was read. */
+  const daemonSet = Effect.fnUntraced(function*(name: string) {
+    const { body, headers } = yield* get(`/apis/apps/v1/${inNamespace}/daemonsets/${encodeURIComponent(name)}`)
+    return { ...yield* decode(DaemonSet, body), readAt: Date.parse(String(headers["date"])) }
+  })
+
+  /** All items of a list, read a page at a time. */
   const list = Effect.fnUntraced(function*<A>(item: Schema.Codec<A, unknown>, resource: string, fields = "") {
     const page = Schema.Struct({
       items: Schema.Array(item),
@@ -151,23 +164,26 @@ export const make = ({ client, daemonSet, mirrorDaemonSet, namespace }: SurveyOp
     } while (next !== undefined)
     return items
   })
+  return { daemonSet, list }
+}
+
+/** The progress and the survey, read anew each time they are run. */
+export const make = ({ client, daemonSet, mirrorDaemonSet, namespace }: SurveyOptions) => {
+  const reader = readerOf(client, namespace)
 
   const progress = Effect.gen(function*() {
-    const { body, headers } = yield* get(`/apis/apps/v1/${inNamespace}/daemonsets/${encodeURIComponent(daemonSet)}`)
-    const { metadata, status } = yield* decode(DaemonSet, body)
+    const { metadata, readAt, status } = yield* reader.daemonSet(daemonSet)
     return {
       wanted: status.desiredNumberScheduled,
       ready: status.numberReady,
       current: (status.observedGeneration ?? 0) >= (metadata.generation ?? 1),
-      age: Duration.millis(
-        Math.max(0, Date.parse(String(headers["date"])) - Date.parse(metadata.creationTimestamp)) || 0
-      )
+      age: Duration.millis(Math.max(0, readAt - Date.parse(metadata.creationTimestamp)) || 0)
     } satisfies Progress
   })
 
-  /** Nodes on which the kubelet has ended a mirror of late: the mirrors' pods may be gone, and their events are not. */
+  /** Nodes on which the kubelet has stopped a mirror recently: such events outlive the mirrors' pods. */
   const nodesOfStopped = Effect.map(
-    list(Event, "events", "reason=Killing"),
+    reader.list(Event, "events", "reason=Killing"),
     (events) =>
       events.flatMap(({ involvedObject: { fieldPath, name = "" }, source }) =>
         fieldPath === "spec.containers{registry}" && name.replace(/-[^-]*$/, "") === mirrorDaemonSet
@@ -177,15 +193,15 @@ export const make = ({ client, daemonSet, mirrorDaemonSet, namespace }: SurveyOp
   )
 
   const survey = Effect.gen(function*() {
-    const pods = yield* list(Pod, "pods")
+    const pods = yield* reader.list(Pod, "pods")
     const cleanups = pods.filter((pod) => isOf(pod, daemonSet))
     const restored = new Set(cleanups.filter(isReady).flatMap((pod) => nodeOf(pod) ?? []))
-    const refusals = yield* list(Event, "events", `reason=FailedCreate,involvedObject.name=${daemonSet}`)
+    const refusals = yield* reader.list(Event, "events", `reason=FailedCreate,involvedObject.name=${daemonSet}`)
     const refusal = (refusals.at(-1)?.message ?? "").replace("(combined from similar events): ", "")
     const left = new Map<string, string>()
     const mirrors = pods.filter((pod) => isOf(pod, mirrorDaemonSet)).flatMap((pod) => nodeOf(pod) ?? [])
     const without = refusal === "" ? "it has no cleanup pod" : "its cleanup pod was refused"
-    // Where pods are refused nothing else names nodes. Events are kept for an hour: their nodes may be gone.
+    // Refused pods name no node, so events must. Events are kept for an hour: some of those nodes may be gone.
     const stopped = refusal === "" ? [] : yield* nodesOfStopped
     for (const node of [...mirrors, ...stopped]) left.set(node, without)
     for (const pod of cleanups) left.set(nodeOf(pod) ?? "a node without a name", reasonOf(pod))

@@ -1,10 +1,10 @@
-/** Waits until the nodes are cleaned, as Kubernetes tells of it, but not for ever; then says which are and which are not. */
+/** Waits until Kubernetes says that all nodes are clean, or until a time limit; then names those that are and those that are not. */
 import * as ApiClient from "@spegel-ts/kubernetes/ApiClient"
 import * as ClusterAccess from "@spegel-ts/kubernetes/ClusterAccess"
 import { Clock, Console, Data, Duration, Effect, Option, Schedule } from "effect"
 import * as CleanupSurvey from "./CleanupSurvey.ts"
 
-/** Some nodes were not cleaned in time, or it is not known; `nodes` says which, and what is known of the reasons. */
+/** Some nodes were not cleaned in time, or that is not known. `nodes` names them, with the known reasons. */
 export class NodesLeft extends Data.TaggedError("NodesLeft")<{
   readonly nodes: string
   readonly advice: string
@@ -14,6 +14,7 @@ export class NodesLeft extends Data.TaggedError("NodesLeft")<{
   }
 }
 
+/** What to wait for, and how long. */
 export interface WaitOptions {
   /** How to reach the API server; none for this pod's service account. */
   readonly kubeconfig: Option.Option<string>
@@ -21,11 +22,12 @@ export interface WaitOptions {
   readonly namespace: string
   readonly daemonSet: string
   readonly mirrorDaemonSet: string
-  /** How many rounds in a row must find all of them done. */
+  /** How many rounds in a row must find all nodes clean. */
   readonly threshold: number
+  /** The time between two rounds. */
   readonly period: Duration.Duration
   /**
-   * How long after the making of the DaemonSet it gives up: a pod that takes the place of another does not begin anew. None
+   * How long after the creation of the DaemonSet it gives up, so that a pod which replaces another does not start over. None
    * for never.
    */
   readonly timeout: Option.Option<Duration.Duration>
@@ -33,7 +35,7 @@ export interface WaitOptions {
 
 const maxNames = 100
 
-/** Names with commas between them; of very many the first. */
+/** Names with commas between them; only the first ones where there are very many. */
 const join = (names: ReadonlyArray<string>): string =>
   names.length <= maxNames
     ? names.join(", ")
@@ -52,7 +54,7 @@ const privileged = "Pod Security refuses pods that mount directories of the node
 const adviceFor = ({ refusal }: CleanupSurvey.Survey) =>
   refusal.includes("violates PodSecurity") ? privileged + advice : advice
 
-/** The nodes that are left, `count` as Kubernetes counts them: some may have no name. */
+/** The nodes that are not clean. Kubernetes counts `count` of them, and may not name them all. */
 const describe = ({ left, refusal }: CleanupSurvey.Survey, count: number): string => {
   const named = left.map(({ node, reason }) => `${node} (${reason})`)
   const unnamed = count > left.length ? [`${nodes(count - left.length)} without a cleanup pod`] : []
@@ -60,14 +62,10 @@ const describe = ({ left, refusal }: CleanupSurvey.Survey, count: number): strin
   return `${all}${refusal === "" ? "" : `; ${refusal}`}`
 }
 
-/** Ends when all nodes were cleaned for `threshold` rounds, and fails when `timeout` is over. */
+/** Succeeds once `threshold` rounds in a row found all nodes clean, and fails with `NodesLeft` when `timeout` is over. */
 export const wait = Effect.fn("CleanupWait.wait")(function*(options: WaitOptions) {
-  const { environment, kubeconfig, period, threshold, timeout } = options
-  const access = yield* Option.match(kubeconfig, {
-    onNone: () => ClusterAccess.inCluster({ environment }),
-    onSome: (path) => ClusterAccess.fromKubeconfig({ path, environment })
-  })
-  const client = yield* ApiClient.make(access)
+  const { period, threshold, timeout } = options
+  const client = yield* ApiClient.make(yield* ClusterAccess.make(options))
   const { progress, survey } = CleanupSurvey.make({ ...options, client })
   const started = yield* Clock.currentTimeMillis
   let passed = 0
@@ -75,7 +73,7 @@ export const wait = Effect.fn("CleanupWait.wait")(function*(options: WaitOptions
   let told = ""
   const isOver = (age: Duration.Duration) => Option.exists(timeout, Duration.isLessThanOrEqualTo(age))
 
-  /** True when it is over, one way or the other. What is waited for is told with names when it is another number. */
+  /** Whether the wait is over, one way or the other. It logs the names of the nodes when their number has changed. */
   const round = Effect.gen(function*() {
     const { age, current, ready, wanted } = yield* progress
     missing = Math.max(0, wanted - ready)

@@ -1,4 +1,3 @@
-import type { TagResolution } from "@spegel-ts/containerd/HostsToml"
 import * as MirrorConfiguration from "@spegel-ts/containerd/MirrorConfiguration"
 import { Console, Effect, Option, Schema } from "effect"
 import { Command } from "effect/cli"
@@ -27,7 +26,7 @@ const target = textSchema<string>({
   print: (url) => url
 })
 
-const resolutions: ReadonlyArray<TagResolution> = ["mirror", "upstream-first", "never"]
+const resolutions: ReadonlyArray<MirrorConfiguration.TagResolution> = ["mirror", "upstream-first", "never"]
 
 export const configurationSettings = {
   containerdRegistryConfigPath,

@@ -1,14 +1,14 @@
 /**
- * The reasons why containerd does not use the mirror, or keeps no layers for peers, as far as this node knows. Each is logged once,
- * and shown on the debug page and by a metric as long as it holds.
+ * Known faults of containerd: it does not use the mirror, or keeps no layers for peers. A fault is logged once, and is
+ * on the debug page and in a metric as long as it lasts.
  */
 import { Context, Effect, Layer, Metric } from "effect"
 import type { CertainFinding } from "./MirrorUse.ts"
 
-/** A finding in containerd's configuration, or one from its pulls (`NotAsked`). */
+/** A finding in containerd's configuration, or in what it pulls (`NotAsked`). */
 export type Reason = CertainFinding["_tag"] | "NotAsked"
 
-/** Whether the reason means that containerd does not use the mirror, which a request of containerd disproves. */
+/** Whether the fault means that containerd does not use the mirror. A request by containerd refutes it. */
 const meansUnused: Readonly<Record<Reason, boolean>> = {
   ConfigPathIsList: true,
   ConfigPathUnset: true,
@@ -20,10 +20,9 @@ const meansUnused: Readonly<Record<Reason, boolean>> = {
   UpgradeWillIgnoreConfigPath: false
 }
 
-/** All reasons. */
 export const reasons = Object.keys(meansUnused) as ReadonlyArray<Reason>
 
-/** The reasons that mean that containerd does not use the mirror. */
+/** Faults which mean that containerd does not use the mirror. */
 export const unused = reasons.filter((reason) => meansUnused[reason])
 
 const fault = (reason: Reason) =>
@@ -32,13 +31,12 @@ const fault = (reason: Reason) =>
     attributes: { reason }
   })
 
-/** The known reasons, kept in one place for the log, the metric and the debug page. */
 export class ContainerdFaults extends Context.Service<ContainerdFaults, {
-  /** A reason holds. Logs the message at WARN, unless the reason is known. */
+  /** Records a fault. Logs it at WARN if it is new. */
   readonly raise: (reason: Reason, message: string) => Effect.Effect<void>
-  /** Reasons no longer hold. Logs the message at INFO if one of them was known. */
+  /** Removes faults. Logs `message` at INFO if there was one of them. */
   readonly clear: (reasons: ReadonlyArray<Reason>, message: string) => Effect.Effect<void>
-  /** The reasons that hold now, with the messages that were logged. */
+  /** Present faults, with their log messages. */
   readonly known: Effect.Effect<ReadonlyMap<Reason, string>>
 }>()("@spegel-ts/spegel/ContainerdFaults") {
   static readonly layer: Layer.Layer<ContainerdFaults> = Layer.effect(

@@ -1,10 +1,10 @@
 /**
- * Notices that containerd does not use this mirror, or keeps no layers for peers: at the start by its configuration, later by what
- * the kubelet pulls. It needs gRPC, which takes memory: import it dynamically.
+ * Watches whether containerd uses this mirror and keeps layers for peers: at the start by its configuration, later by
+ * what the kubelet pulls. Load it late: it brings a TOML parser.
  */
 import * as Background from "@spegel-ts/background/Background"
+import * as ConfigFindings from "@spegel-ts/containerd/ConfigFindings"
 import { ContainerdClient, type ContainerdClientOptions } from "@spegel-ts/containerd/ContainerdClient"
-import * as ContainerdConfig from "@spegel-ts/containerd/ContainerdConfig"
 import * as KubeletPulls from "@spegel-ts/containerd/KubeletPulls"
 import { ContentStore } from "@spegel-ts/content/ContentStore"
 import { Effect, Option, Schedule } from "effect"
@@ -21,7 +21,7 @@ export interface ContainerdWatchOptions extends Omit<UseWatch.UseWatchOptions, "
 const retry = "2 seconds"
 const maxChecks = 30
 
-/** Starts the watch, which runs in the background until the scope closes. */
+/** Runs in the background of the scope. */
 export const start = Effect.fnUntraced(function*(options: ContainerdWatchOptions) {
   const faults = yield* ContainerdFaults
   const store = yield* ContentStore
@@ -38,12 +38,12 @@ export const start = Effect.fnUntraced(function*(options: ContainerdWatchOptions
     )
     yield* Effect.forEach(
       findings.value,
-      (finding) => faults.raise(finding._tag, ContainerdConfig.describe(finding)),
+      (finding) => faults.raise(finding._tag, ConfigFindings.describe(finding)),
       { discard: true }
     )
   })
 
-  // It ends when containerd stops, which the store logs, and begins again with the configuration of the next containerd.
+  // Ends when containerd stops, which the store logs, and starts again with the configuration that containerd then has.
   const follow = Effect.gen(function*() {
     const client = yield* ContainerdClient
     const check = checkConfiguration(client).pipe(
@@ -54,7 +54,7 @@ export const start = Effect.fnUntraced(function*(options: ContainerdWatchOptions
     const pulls = KubeletPulls.follow({ client, store, onPull: watch.pulled })
     yield* Effect.all([check, pulls], { concurrency: "unbounded" })
   }).pipe(
-    Effect.provide(ContainerdClient.layer(options.containerd)),
+    Effect.provide(ContainerdClient.layer({ ...options.containerd, socketSetting: "--containerd-sock" })),
     Effect.scoped,
     Effect.catchTag("ContainerdUnavailable", ({ message }) => Effect.logDebug(message)),
     Effect.andThen(Effect.sleep(retry)),

@@ -1,22 +1,21 @@
 /** Tells people what `configuration` did to hosts.toml files. */
-import type { Change } from "@spegel-ts/containerd/MirrorConfiguration"
+import { Change } from "@spegel-ts/containerd/MirrorConfiguration"
 import { Effect } from "effect"
 
-const done = { wrote: "wrote", unchanged: "left unchanged", removed: "removed the mirror from" }
+const removals = (urls: ReadonlyArray<string>) =>
+  urls.map((url) => `\n  removed ${url}: \`spegel cleanup\` brings it back, --prepend-existing=true keeps it`).join("")
 
-/** A line for the file, and one for each host that containerd no longer asks. */
-export const print = ({ kind, path, removedHosts }: Change): string =>
-  [
-    `${done[kind]} ${path}`,
-    ...removedHosts.map((url) =>
-      `  removed ${url}: \`spegel cleanup\` brings it back, --prepend-existing=true keeps it`
-    )
-  ].join("\n")
+/** One line, and one more for each host that containerd no longer asks. */
+export const print: (change: Change) => string = Change.$match({
+  Wrote: ({ path, removedHosts }) => `wrote ${path}${removals(removedHosts)}`,
+  Unchanged: ({ path, removedHosts }) => `left unchanged ${path}${removals(removedHosts)}`,
+  Removed: ({ path }) => `removed the mirror from ${path}`
+})
 
-/** Warns about a file with something in it that containerd refuses. */
-export const warn = ({ path, refused }: Change): Effect.Effect<void> =>
-  refused.length === 0
+/** Logs why containerd refused a file as it was. */
+export const warn = (change: Change): Effect.Effect<void> =>
+  change._tag === "Removed" || change.refused.length === 0
     ? Effect.void
-    : Effect.logWarning("containerd does not read this file as it was, or not in all versions: correct it").pipe(
-      Effect.annotateLogs({ file: path, reason: refused.join("; ") })
+    : Effect.logWarning("containerd does not read what stood in this file, or not in all versions: put it right").pipe(
+      Effect.annotateLogs({ file: change.path, reason: change.refused.join("; ") })
     )

@@ -1,18 +1,20 @@
-/** Reasons in containerd's configuration why it does not ask the mirror, whatever hosts.toml says. */
-import type { ContainerdClient, ContainerdFailed, ContainerdUnavailable } from "@spegel-ts/containerd/ContainerdClient"
+/** Looks in containerd's configuration for what keeps it from asking the mirror, whatever hosts.toml says. */
+import * as ConfigFindings from "@spegel-ts/containerd/ConfigFindings"
+import {
+  ContainerdClient,
+  type ContainerdFailed,
+  type ContainerdUnavailable
+} from "@spegel-ts/containerd/ContainerdClient"
 import * as ContainerdConfig from "@spegel-ts/containerd/ContainerdConfig"
 import { Effect, Option } from "effect"
 import { existsSync } from "node:fs"
 
-/** Asks containerd for its version. Loads its module only when there is a socket: gRPC takes memory. */
-const versionOf = Effect.fnUntraced(function*(socket: string) {
-  const { ContainerdClient } = yield* Effect.promise(() => import("@spegel-ts/containerd/ContainerdClient"))
-  return yield* Effect.gen(function*() {
-    return yield* (yield* ContainerdClient).version
-  }).pipe(Effect.provide(ContainerdClient.layer({ socket, namespace: "k8s.io" })))
-})
+const versionOf = (socket: string) =>
+  Effect.flatMap(ContainerdClient, ({ version }) => version).pipe(
+    Effect.provide(ContainerdClient.layer({ socket, socketSetting: "--containerd-sock", namespace: "k8s.io" }))
+  )
 
-/** Warns about these reasons, if both the configuration and the socket are in reach. Never fails. */
+/** Logs what keeps containerd from asking the mirror, if its configuration and its socket can be reached. */
 export const warn = Effect.fn("MirrorUse.warn")(function*(options: {
   readonly containerdConfig: string
   readonly containerdSock: string
@@ -23,28 +25,28 @@ export const warn = Effect.fn("MirrorUse.warn")(function*(options: {
   yield* Effect.gen(function*() {
     const config = yield* ContainerdConfig.read(containerdConfig)
     const containerd = yield* versionOf(containerdSock)
-    for (const finding of ContainerdConfig.verify(config, { containerd, configPath })) {
-      yield* Effect.logWarning(ContainerdConfig.describe(finding)).pipe(
+    for (const finding of ConfigFindings.find(config, { containerd, configPath })) {
+      yield* Effect.logWarning(ConfigFindings.describe(finding)).pipe(
         Effect.annotateLogs({ file: containerdConfig, containerd })
       )
     }
   }).pipe(
     Effect.timeout("5 seconds"),
-    // This is advice: the hosts.toml files are written already.
+    // This is only advice: the configuration has been written.
     Effect.catch((error) => Effect.logWarning(`cannot tell whether containerd uses this mirror: ${error.message}`))
   )
 })
 
-/** A finding that holds wherever this process runs: a container may see other paths, and inline mirrors may name this one. */
+/** A finding that holds inside a container too, which sees other paths; and inline mirrors may name this mirror. */
 export type CertainFinding = Exclude<
-  ContainerdConfig.Finding,
+  ConfigFindings.Finding,
   { readonly _tag: "ConfigPathElsewhere" | "InlineMirrors" }
 >
 
-const isCertain = (finding: ContainerdConfig.Finding): finding is CertainFinding =>
+const isCertain = (finding: ConfigFindings.Finding): finding is CertainFinding =>
   finding._tag !== "ConfigPathElsewhere" && finding._tag !== "InlineMirrors"
 
-/** The findings in the configuration that containerd itself reports (1.x), else in the file; none if neither is in reach. */
+/** Findings in the configuration that containerd reports (1.x), otherwise in the file; none if we have neither. */
 export const findings = Effect.fn("MirrorUse.findings")(function*(
   client: Pick<typeof ContainerdClient.Service, "criConfig" | "version">,
   options: { readonly containerdConfig: string; readonly configPath: string }
@@ -59,6 +61,6 @@ export const findings = Effect.fn("MirrorUse.findings")(function*(
     : Option.none()
   return Option.map(
     Option.orElse(own, () => file),
-    (config) => ContainerdConfig.verify(config, { containerd, configPath: options.configPath }).filter(isCertain)
+    (config) => ConfigFindings.find(config, { containerd, configPath: options.configPath }).filter(isCertain)
   )
 })

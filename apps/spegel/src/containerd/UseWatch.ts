@@ -1,10 +1,10 @@
 /**
- * Compares what containerd pulls for the kubelet with what it asks this mirror for. The configuration is not enough: containerd
- * 2.x does not report it, and the file may be out of reach.
+ * Compares what containerd pulls for the kubelet with what it asks this mirror for. We cannot rely on the
+ * configuration: 2.x does not report it, and its file may be out of reach.
  *
- * A pull without a request to this mirror can be harmless: while this mirror starts, a Service may send the request to another
- * node's mirror, or during an upgrade to this node's previous one. So one such pull is evidence only if containerd has never asked
- * and no previous mirror can have served it; otherwise it takes several in a row.
+ * A pull without a request to this mirror can be harmless: while this mirror starts, a Service may send the request to
+ * another node's mirror, or during an upgrade to the previous mirror on this node. So one such pull is enough only if
+ * containerd has never asked and no previous mirror can have served it; otherwise it takes several in a row.
  */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import type { KubeletPull } from "@spegel-ts/containerd/KubeletPulls"
@@ -17,38 +17,36 @@ import { type ContainerdFaults, unused } from "./ContainerdFaults.ts"
 export interface UseWatchOptions {
   readonly faults: typeof ContainerdFaults.Service
   readonly requests: Stream.Stream<PullEvent>
-  /** Whether a mirror has run on this node before. During an upgrade both may serve for a while. */
+  /** Whether a mirror has run on this node before. In an upgrade it may serve for a while beside this one. */
   readonly hasPredecessor: boolean
-  /** Whether this mirror is ready to serve. */
+  /** Whether the mirror is ready to be asked. */
   readonly ready: Effect.Effect<boolean>
   /** Images that the mirror handles. */
   readonly filter: RegistryFilter
-  /** Directory of the mirror's hosts.toml files, as containerd's configuration should name it. */
+  /** The directory of the mirror's hosts.toml files, as containerd should know it. */
   readonly configPath: string
 }
 
 export interface UseWatch {
-  /** The kubelet has pulled an image. */
   readonly pulled: (pull: KubeletPull) => Effect.Effect<void>
   /** Runs until interrupted. */
   readonly run: Effect.Effect<void>
 }
 
 /**
- * A request that comes this soon after a pull, even for another image, shows that containerd uses this mirror: a node that has
- * just become ready continues to pull once kube-proxy knows its mirror.
+ * A request up to this long after a pull, even for another image, shows that containerd uses this mirror. kube-proxy
+ * may learn of a new mirror only after the first pulls.
  */
 const patienceMillis = 30_000
-/** A pull may have asked for its manifest this long before the manifest is stored. */
+/** A pull may have asked for its manifest up to this long before it was stored. */
 const leadMillis = 30_000
-/** A Service may send pulls to the previous mirror this long after this one is ready. */
+/** A Service may send pulls to the previous mirror up to this long after this one is ready. */
 const settlingMillis = 15_000
-/** Pulls in a row without a request that are evidence, if a pull may have been sent elsewhere. */
+/** How many pulls in a row without a request count, if one alone may have gone elsewhere. */
 const enough = 3
 const maxWaiting = 64
 const look = "1 second"
 
-/** Makes a watch; `run` has to run for it to notice anything. */
 export const make = Effect.fnUntraced(function*(
   { configPath, faults, filter, hasPredecessor, ready, requests }: UseWatchOptions
 ) {
@@ -81,13 +79,13 @@ export const make = Effect.fnUntraced(function*(
     const isSettled = !hasPredecessor || pull.fetchedAt > readyAt + settlingMillis
     if (inARow < (isSettled && askedAt === -Infinity ? 1 : enough)) return
     const known = yield* faults.known
-    // The reason has been logged.
+    // The cause is known, and has been logged.
     if (unused.some((reason) => known.has(reason))) return
     yield* faults.raise(
       "NotAsked",
-      `containerd does not use this mirror: it pulled ${Reference.print(pull.reference)} without asking it. ` +
-        `To mend that, set config_path in containerd's configuration to ${configPath}, with no second directory, restart ` +
-        "containerd, and check that the node can reach the mirror's address in the hosts.toml files there"
+      `containerd does not use this mirror: it pulled ${Reference.print(pull.reference)} without asking it: ` +
+        `set config_path in containerd's configuration to ${configPath}, and to no second directory beside it, restart ` +
+        "containerd, and check that the mirror's address in hosts.toml there can be reached from the node"
     )
   })
 
@@ -99,9 +97,9 @@ export const make = Effect.fnUntraced(function*(
           ? faults.clear(["LayersDiscarded"], "containerd keeps layers: this node can give them to peers")
           : faults.raise(
             "LayersDiscarded",
-            `containerd discards layers once they are unpacked, such as those of ${Reference.print(pull.reference)}: ` +
-              "this node cannot give them to peers. To keep them, set discard_unpacked_layers = false, and config_path to " +
-              "one directory, in containerd's configuration, and restart containerd"
+            `containerd discards layers once they are unpacked, as those of ${Reference.print(pull.reference)}: ` +
+              "this node cannot give them to peers: set discard_unpacked_layers = false and config_path to one directory in " +
+              "containerd's configuration, and restart containerd"
           )
       }
       if (pull.fetchedAt < readyAt) return

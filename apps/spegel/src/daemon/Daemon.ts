@@ -163,7 +163,7 @@ const logRunning = Effect.fnUntraced(function*(settings: DaemonSettings) {
   }))
 })
 
-/** Loads its module only when there is a containerd: gRPC takes memory. */
+/** Loads its module only when there is a containerd: it brings a TOML parser. */
 const watchContainerd = Effect.fnUntraced(function*(settings: DaemonSettings, hasPredecessor: boolean) {
   if (settings.store._tag !== "Containerd") return
   const ContainerdWatch = yield* Effect.promise(() => import("../containerd/ContainerdWatch.ts"))

@@ -1,7 +1,10 @@
 /** The store that holds this node's content, as the settings name it. */
+import { ContainerdClient } from "@spegel-ts/containerd/ContainerdClient"
+import * as ContainerdStore from "@spegel-ts/containerd/ContainerdStore"
 import * as OciLayout from "@spegel-ts/content/OciLayout"
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import { Effect, Layer } from "effect"
+import { flagName } from "../cli/Setting.ts"
 
 /** Where this node's content is. */
 export type StoreSettings = ContainerdSettings | {
@@ -19,16 +22,14 @@ export interface ContainerdSettings {
   readonly contentPath: string
 }
 
-/** Loads its modules only when there is a containerd: gRPC takes memory. */
-const containerdStore = Effect.fnUntraced(function*({ contentPath, namespace, socket }: ContainerdSettings) {
-  const { ContainerdClient } = yield* Effect.promise(() => import("@spegel-ts/containerd/ContainerdClient"))
-  const ContainerdStore = yield* Effect.promise(() => import("@spegel-ts/containerd/ContainerdStore"))
-  return ContainerdStore.layer({ contentPath }).pipe(Layer.provide(ContainerdClient.layer({ socket, namespace })))
-})
+const containerdStore = ({ contentPath, namespace, socket }: ContainerdSettings) =>
+  ContainerdStore.layer({ contentPath, contentPathSetting: `--${flagName("containerdContentPath")}` }).pipe(
+    Layer.provide(ContainerdClient.layer({ socket, socketSetting: `--${flagName("containerdSock")}`, namespace }))
+  )
 
 /** The store as a layer. Fails if containerd or the layout cannot be used. */
 export const layer = (store: StoreSettings) => {
-  if (store._tag === "Containerd") return Layer.unwrap(containerdStore(store))
+  if (store._tag === "Containerd") return containerdStore(store)
   return store.create
     ? Layer.unwrap(Effect.as(OciLayoutWriter.make({ root: store.root }), OciLayout.layer({ root: store.root })))
     : OciLayout.layer({ root: store.root })

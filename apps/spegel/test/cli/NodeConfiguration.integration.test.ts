@@ -95,7 +95,7 @@ describe("spegel on a node", { timeout: 120_000 }, () => {
         warnings.find((line) => line.includes("ghcr.io")),
         "skip_verify has a value that containerd refuses"
       )
-      assert.include(warnings.find((line) => line.includes("quay.io")), "is no file")
+      assert.include(warnings.find((line) => line.includes("quay.io")), "is not a file")
       const second = yield* configure("ghcr.io")
       assert.strictEqual(
         second.stdout,

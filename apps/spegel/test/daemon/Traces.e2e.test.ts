@@ -11,6 +11,7 @@ import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
 import { temporary } from "@spegel-ts/testing/node/Upstream"
 import * as Collector from "@spegel-ts/testing/telemetry/Collector"
+import type { ReceivedSpan } from "@spegel-ts/testing/telemetry/ReceivedSpan"
 import { Effect, Schedule } from "effect"
 
 const reference = { registry: "registry.example", repository: "team/app", tag: "v1" }
@@ -18,7 +19,7 @@ const layerSize = 6 * 1024 * 1024
 const server = 2
 const client = 3
 
-type Span = Collector.ReceivedSpan
+type Span = ReceivedSpan
 
 /** A daemon over an image layout, on an address of its own; it exports when it ends. */
 const startDaemon = Effect.fnUntraced(function*(options: {
@@ -27,6 +28,8 @@ const startDaemon = Effect.fnUntraced(function*(options: {
   readonly layout: string
   readonly bootstrap: string | undefined
   readonly collector: string
+  /** Of OTLP; by default that of the specification. */
+  readonly protocol?: string
 }) {
   const { host, layout } = options
   const ports = yield* MirrorPorts.free
@@ -46,6 +49,7 @@ const startDaemon = Effect.fnUntraced(function*(options: {
       : ["--bootstrap-kind=static", `--static-bootstrap-peers=${options.bootstrap}`])
   ], {
     OTEL_EXPORTER_OTLP_ENDPOINT: options.collector,
+    OTEL_EXPORTER_OTLP_PROTOCOL: options.protocol ?? "",
     OTEL_RESOURCE_ATTRIBUTES: `service.instance.id=${options.name}`,
     // Spans arrive only because they are sent at the end.
     OTEL_BSP_SCHEDULE_DELAY: "600000"
@@ -62,14 +66,21 @@ const startDaemon = Effect.fnUntraced(function*(options: {
 
 const emptyLayout = Effect.tap(temporary, (root) => OciLayoutWriter.make({ root }))
 
-const startHolder = Effect.fnUntraced(function*(collector: string, layers: number) {
+const startHolder = Effect.fnUntraced(function*(collector: string, layers: number, protocol?: string) {
   const layout = yield* temporary
   const image = yield* RandomImage.write({
     writer: yield* OciLayoutWriter.make({ root: layout }),
     reference,
     layerSizes: Array.from({ length: layers }, () => layerSize)
   })
-  const node = yield* startDaemon({ name: "holder", host: "127.0.0.31", layout, bootstrap: undefined, collector })
+  const node = yield* startDaemon({
+    name: "holder",
+    host: "127.0.0.31",
+    layout,
+    bootstrap: undefined,
+    collector,
+    ...(protocol === undefined ? {} : { protocol })
+  })
   return { image, layout, node }
 })
 
@@ -91,7 +102,7 @@ const sum = (numbers: ReadonlyArray<unknown>) => numbers.reduce<number>((sum, nu
 describe("traces", { timeout: 120_000 }, () => {
   it.live("tell of one pull across two nodes: who was asked, what came, and that it was right", () =>
     Effect.gen(function*() {
-      const collector = yield* Collector.start
+      const collector = yield* Collector.start()
       const { image, node: holder } = yield* startHolder(collector.url, 2)
       yield* SpegelProcess.untilReady(holder.url)
       const layout = yield* emptyLayout
@@ -195,7 +206,7 @@ describe("traces", { timeout: 120_000 }, () => {
         for (const span of children) {
           assert.isTrue(span.start >= request.start && span.end <= request.end, `${span.name} is within its request`)
         }
-        assert.isFalse([...children, remote].some((span) => span?.error))
+        assert.isFalse([...children, remote].some((span) => span?.status === "error"))
         return { content: attribute(request, "spegel.content"), bytes }
       })
       assert.deepStrictEqual(
@@ -207,7 +218,7 @@ describe("traces", { timeout: 120_000 }, () => {
 
   it.live("tell of a peer that ends in mid-body, and of the one that goes on: their bytes add up", () =>
     Effect.gen(function*() {
-      const collector = yield* Collector.start
+      const collector = yield* Collector.start()
       const { image, layout, node: holder } = yield* startHolder(collector.url, 1)
       yield* SpegelProcess.untilReady(holder.url)
       const objects = image.objects.map(({ descriptor }) => descriptor)
@@ -269,7 +280,7 @@ describe("traces", { timeout: 120_000 }, () => {
       const spans = collector.spans.filter(({ traceId }) => traceId === parent.traceId)
       // The client's trace goes on.
       const [request] = spans.filter(({ parentSpanId }) => parentSpanId === parent.spanId) as [Span]
-      assert.deepInclude(request, { kind: server, error: false })
+      assert.deepInclude(request, { kind: server, status: "unset" })
       const attempts = childrenOf(spans, request).filter(({ kind }) => kind === client)
       const bytesOf = (span: Span) => Number(attribute(span, "spegel.bytes"))
       const [broken, served, ...idle] = attempts.toSorted((a, b) =>
@@ -302,6 +313,30 @@ describe("traces", { timeout: 120_000 }, () => {
         "spegel.result": "not checked"
       })
       assert.match(String(attribute(request, "spegel.peers.left")), /\b127\.0\.0\.33:\d+: closed the connection/)
+    }))
+
+  it.live("are exported by each protocol: the bundle has what it takes", () =>
+    Effect.gen(function*() {
+      const http = yield* Collector.start()
+      const grpc = yield* Collector.startGrpc
+      for (
+        const [protocol, { spans, url }] of [["http/json", http], ["http/protobuf", http], ["grpc", grpc]] as const
+      ) {
+        spans.length = 0
+        const { image, node } = yield* startHolder(url, 1, protocol)
+        yield* SpegelProcess.untilReady(node.url)
+        yield* untilServed(
+          `${node.url}/v2/team/app/blobs/${image.objects.at(-1)?.descriptor.digest}?ns=registry.example`
+        )
+        const { code, stderr } = yield* node.stop
+        assert.strictEqual(code, 0)
+        assert.notInclude(stderr, "trace export failed")
+        assert.deepStrictEqual(
+          spans.filter(({ kind }) => kind === server).map(({ resource, status }) => [resource["service.name"], status]),
+          [["spegel", "unset"]],
+          protocol
+        )
+      }
     }))
 
   it.live("do not harm a pull where the collector is not there", () =>

@@ -133,7 +133,7 @@ describe.skipIf(missing !== undefined)(`--bootstrap-kind=kubernetes${note}`, { t
       for (const node of [denied, misled]) yield* node.ready
       yield* untilLogged(denied, "list, watch and update on those with resourceNames [spegel-leader-election]")
       yield* untilLogged(misled, "/nowhere/kubeconfig")
-      yield* untilLogged(misled, "check --kubeconfig-path")
+      yield* untilLogged(misled, "check the kubeconfig")
       server.roles.set(denied.user, leastRoles(leaseName))
       yield* untilHeld((holder) => holder.includes(`/${denied.address}/`))
     }))

@@ -1,3 +1,3 @@
-/** `MirrorConfiguration.test.ts` with a kill at every change of every starting state; by itself it tries a quarter. */
+/** `StartingStates.test.ts` with a kill at every change of every starting state; by itself it tries a twelfth. */
 process.env["EVERY_KILL"] = "true"
-await import("./MirrorConfiguration.test.ts")
+await import("./StartingStates.test.ts")

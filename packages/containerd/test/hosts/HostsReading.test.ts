@@ -89,7 +89,7 @@ describe("HostsReading", () => {
     assert.deepStrictEqual(reasons(`${host}\ndial_timeout = 5\n`), [
       "dial_timeout has a value that containerd refuses (containerd 2.1, 2.2)"
     ])
-    assert.deepStrictEqual(reasons(`a = 1\n\nb = \n${host}\n`), ["line 3: no value"])
+    assert.deepStrictEqual(reasons(`a = 1\n\nb = \n${host}\n`), ["line 3: a value is expected"])
     assert.deepStrictEqual(reasons(`${host}\n`), [])
   })
 

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as HostsToml from "@spegel-ts/containerd/HostsToml"
+import * as HostsToml from "@spegel-ts/containerd/internal/hosts/HostsToml"
 import { Effect, Option, Result, Schema } from "effect"
 import { isUtf8 } from "node:buffer"
 import { parse, type TomlTable } from "smol-toml"
@@ -210,7 +210,7 @@ describe("HostsToml", () => {
       mirror: { ...mirror, tagResolution: "upstream-first" },
       upstream: { ...options.upstream, self: Option.none() }
     })
-    assert.include(Option.getOrThrow(Result.getFailure(upstreamFirst)).reason, "names no upstream")
+    assert.include(Option.getOrThrow(Result.getFailure(upstreamFirst)).reason, "does not name an upstream")
     const text = install(foreign)
     assert.isTrue(Result.isFailure(HostsToml.restore(text.replace("# spegel-ts: end\n", ""))))
   })

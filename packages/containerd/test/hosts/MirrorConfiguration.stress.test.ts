@@ -3,14 +3,11 @@ import * as MirrorConfiguration from "@spegel-ts/containerd/MirrorConfiguration"
 import * as StartingStates from "@spegel-ts/testing/containerd/StartingStates"
 import { Effect } from "effect"
 import { spawnSync } from "node:child_process"
-import { mkdtempSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
-import { write } from "./KilledRun.ts"
+import { options, registry, temporary } from "./HostsFixture.ts"
 
 const program = fileURLToPath(new URL("KilledRun.ts", import.meta.url))
-const registry = "registry.example:5000"
 
 /** Whether the process was killed; it ends by itself where it makes fewer changes. */
 const killedAt = (at: number, command: "write" | "remove", configPath: string): boolean => {
@@ -33,15 +30,12 @@ describe.each(states)("processes that are killed, from $name", (state) => {
     Effect.gen(function*() {
       let kills = 0
       for (let at = 1;; at += 4) {
-        const directory = yield* Effect.acquireRelease(
-          Effect.sync(() => mkdtempSync(join(tmpdir(), "killed-"))),
-          (directory) => Effect.sync(() => rmSync(directory, { recursive: true, force: true }))
-        )
+        const directory = yield* temporary
         state.make(directory, registry)
         const before = StartingStates.snapshot(directory)
         state.before?.(directory, registry)
         const configPath = join(directory, "certs.d")
-        if (command === "remove") yield* write(configPath)
+        if (command === "remove") yield* MirrorConfiguration.write(options(configPath))
         const killed = killedAt(at, command, configPath)
         yield* MirrorConfiguration.remove(configPath)
         assert.deepStrictEqual(StartingStates.snapshot(directory), before, `killed at ${at}`)

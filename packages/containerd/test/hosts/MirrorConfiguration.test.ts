@@ -2,40 +2,13 @@ import { assert, describe, it } from "@effect/vitest"
 import * as MirrorConfiguration from "@spegel-ts/containerd/MirrorConfiguration"
 import * as StartingStates from "@spegel-ts/testing/containerd/StartingStates"
 import { Effect, Option, Redacted } from "effect"
-import {
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  statSync,
-  symlinkSync,
-  writeFileSync
-} from "node:fs"
+import { mkdirSync, readdirSync, readFileSync, readlinkSync, statSync, symlinkSync, writeFileSync } from "node:fs"
 import fs from "node:fs/promises"
 import { syncBuiltinESMExports } from "node:module"
-import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { parse } from "smol-toml"
-import * as KilledFileSystem from "./KilledFileSystem.ts"
+import { options, temporary, url } from "./HostsFixture.ts"
 
-const url = "http://127.0.0.1:5000"
-const registry = "registry.example:5000"
-
-const temporary = Effect.acquireRelease(
-  Effect.sync(() => mkdtempSync(join(tmpdir(), "hosts-"))),
-  (directory) => Effect.sync(() => rmSync(directory, { recursive: true, force: true }))
-)
-
-const options = (configPath: string): MirrorConfiguration.MirrorConfigurationOptions => ({
-  configPath,
-  mirroredRegistries: [],
-  mirrorTargets: [url],
-  tagResolution: "mirror",
-  prependExisting: false,
-  basicAuth: Option.none()
-})
 const basicAuth = Option.some({ username: "user", password: Redacted.make("secret") })
 
 const put = (directory: string, name: string, text = "", mode = 0o644) => {
@@ -96,13 +69,12 @@ describe("MirrorConfiguration", () => {
       ])
       mkdirSync(join(directory, "registry.example_5000_"))
       assert.deepStrictEqual(yield* MirrorConfiguration.write(mirrored), [
-        {
-          kind: "removed",
-          path: join(directory, "registry.example:5000", "hosts.toml"),
+        MirrorConfiguration.Change.Removed({ path: join(directory, "registry.example:5000", "hosts.toml") }),
+        MirrorConfiguration.Change.Wrote({
+          path: join(directory, "registry.example_5000_", "hosts.toml"),
           removedHosts: [],
           refused: []
-        },
-        { kind: "wrote", path: join(directory, "registry.example_5000_", "hosts.toml"), removedHosts: [], refused: [] }
+        })
       ])
       assert.deepStrictEqual(readdirSync(join(directory, "registry.example:5000")), [])
     }))
@@ -212,7 +184,7 @@ describe("MirrorConfiguration", () => {
       const text = `[host."${url}"]\ncapabilities = ["pull"]\n[host."https://cache.example"]\n`
       put(directory, "_default", text)
       const changes = yield* MirrorConfiguration.write({ ...options(directory), prependExisting: true })
-      assert.deepStrictEqual(changes.map(({ kind, removedHosts }) => [kind, removedHosts]), [["wrote", [url]]])
+      assert.deepStrictEqual(changes.map((change) => change._tag === "Wrote" && change.removedHosts), [[url]])
       assert.deepStrictEqual(hostsOf(directory, "_default"), [url, "https://cache.example"])
       yield* MirrorConfiguration.remove(directory)
       assert.strictEqual(read(directory, "_default"), text)
@@ -242,32 +214,32 @@ describe("MirrorConfiguration", () => {
       const all = ["a.example", "b.example", "c.example", "d.example"]
       const wrote = yield* mirrored(...all)
       assert.deepStrictEqual(wrote, [
-        { kind: "wrote", path: "a.example", removedHosts: ["https://cache.example"], refused: [] },
+        { _tag: "Wrote", path: "a.example", removedHosts: ["https://cache.example"], refused: [] },
         {
-          kind: "wrote",
+          _tag: "Wrote",
           path: "b.example",
           removedHosts: [],
           refused: ["skip_verify has a value that containerd refuses"]
         },
         {
-          kind: "wrote",
+          _tag: "Wrote",
           path: "c.example",
           removedHosts: [],
           refused: ["there is no table [host] (containerd 1.x)"]
         },
         {
-          kind: "wrote",
+          _tag: "Wrote",
           path: "d.example",
           removedHosts: [],
-          refused: ["host is no table (containerd 2.0, 2.1, 2.2)", "there is no table [host] (containerd 1.x)"]
+          refused: ["host is not a table (containerd 2.0, 2.1, 2.2)", "there is no table [host] (containerd 1.x)"]
         }
       ])
       const again = yield* mirrored("b.example", "c.example", "d.example")
-      assert.deepStrictEqual(again.map(({ kind, path }) => [kind, path]), [
-        ["removed", "a.example"],
-        ["unchanged", "b.example"],
-        ["unchanged", "c.example"],
-        ["unchanged", "d.example"]
+      assert.deepStrictEqual(again.map(({ _tag, path }) => [_tag, path]), [
+        ["Removed", "a.example"],
+        ["Unchanged", "b.example"],
+        ["Unchanged", "c.example"],
+        ["Unchanged", "d.example"]
       ])
     }))
 
@@ -341,106 +313,4 @@ describe("MirrorConfiguration", () => {
       assert.notInclude(error.message, Buffer.from("user:secret").toString("base64"))
       assert.include(error.message, "/dev/null/certs.d")
     }))
-})
-
-// These are left as they are.
-const mirrored = StartingStates.states.filter(({ isMirrored }) => isMirrored !== false)
-
-describe.each(mirrored)("starting from $name", (state) => {
-  const start = Effect.map(temporary, (directory) => {
-    state.make(directory, registry)
-    const before = StartingStates.snapshot(directory)
-    state.before?.(directory, registry)
-    const configPath = join(directory, "certs.d")
-    return {
-      before,
-      snapshot: () => StartingStates.snapshot(directory),
-      write: (prependExisting: boolean) =>
-        MirrorConfiguration.write({
-          ...options(configPath),
-          prependExisting,
-          basicAuth,
-          mirroredRegistries: state.only === true ? [`http://${registry}`] : []
-        }),
-      remove: MirrorConfiguration.remove(configPath)
-    }
-  })
-  const killedAt = (at: number, effect: Effect.Effect<unknown, Error>) =>
-    Effect.promise(() => KilledFileSystem.run(at, () => Effect.runPromise(effect)))
-  const all = (...effects: ReadonlyArray<Effect.Effect<unknown, Error>>) =>
-    killedAt(Infinity, Effect.all(effects, { concurrency: "unbounded" }))
-
-  // Of states that are one text, half in either way.
-  const isText = StartingStates.texts.includes(state)
-  const isEven = StartingStates.states.indexOf(state) % 2 === 0
-  it.live.each(isText ? [isEven] : [true, false])(
-    "is restored, again and again (prepend: %s)",
-    (prepend) =>
-      Effect.gen(function*() {
-        const { before, remove, snapshot, write } = yield* start
-        yield* all(write(prepend))
-        const written = snapshot()
-        assert.notDeepEqual(written, before)
-        yield* all(write(prepend))
-        assert.deepStrictEqual(snapshot(), written)
-        yield* all(write(!prepend))
-        yield* all(remove)
-        assert.deepStrictEqual(snapshot(), before)
-        yield* all(remove)
-        assert.deepStrictEqual(snapshot(), before)
-      }).pipe(Effect.scoped)
-  )
-
-  // A text is one more file to replace.
-  if (isText) return
-  // Some changes of each state, half of the states in either way; `EveryKill.stress.test.ts` tries all of every state.
-  const prepend = isEven
-  const stride = process.env["EVERY_KILL"] === "true" ? 1 : 12
-  const first = 1 + Math.floor(StartingStates.states.indexOf(state) / 2) % stride
-  it.live("is completed by the next run, wherever one is killed", () =>
-    Effect.gen(function*() {
-      const whole = yield* start
-      const writes = yield* killedAt(Infinity, whole.write(prepend))
-      const written = whole.snapshot()
-      const removals = yield* killedAt(Infinity, whole.remove)
-      assert.isAbove(writes, 4)
-      assert.isAbove(removals, 2)
-      for (let at = first; at <= writes; at += stride) {
-        const { before, remove, snapshot, write } = yield* start
-        yield* killedAt(at, write(prepend))
-        yield* all(write(prepend))
-        assert.deepStrictEqual(snapshot(), written, `configuration killed at ${at} of ${writes}`)
-        yield* all(remove)
-        const again = yield* start
-        yield* killedAt(at, again.write(prepend))
-        yield* all(again.remove)
-        assert.deepStrictEqual([snapshot(), again.snapshot()], [before, before], `killed at ${at}, then cleanup`)
-      }
-      for (let at = first; at <= removals; at += stride) {
-        const { before, remove, snapshot, write } = yield* start
-        yield* all(write(prepend))
-        yield* killedAt(at, remove)
-        yield* all(remove)
-        assert.deepStrictEqual(snapshot(), before, `cleanup killed at ${at} of ${removals}`)
-      }
-    }).pipe(Effect.scoped), 60_000)
-
-  it.live("is restored after runs at the same time", () =>
-    Effect.gen(function*() {
-      const { before, remove, snapshot, write } = yield* start
-      const other = yield* start
-      yield* all(other.write(true))
-      for (let turn = 0; turn < 2; turn++) {
-        yield* all(write(true), write(true), write(true))
-        assert.deepStrictEqual(snapshot(), other.snapshot())
-        yield* all(remove, remove)
-        assert.deepStrictEqual(snapshot(), before)
-        // Who is last wins, and nothing of others is lost.
-        const mixed = yield* start
-        yield* all(mixed.write(true), mixed.remove, mixed.write(false))
-        yield* all(mixed.remove)
-        const after = mixed.snapshot()
-        assert.deepStrictEqual(before.filter((entry) => !after.includes(entry)), [])
-      }
-    }).pipe(Effect.scoped))
 })

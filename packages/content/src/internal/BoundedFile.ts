@@ -1,8 +1,8 @@
-/** Reads files that others write: never more than was allowed, and never a pipe that would wait for its writer. */
+/** Reads files that others write. Never reads more than the limit, and never waits for the writer of a pipe. */
 import { constants } from "node:fs"
 import { type FileHandle, open } from "node:fs/promises"
 
-/** Opening a pipe for reading would otherwise block a thread of the pool until someone writes to it. */
+/** Without O_NONBLOCK, opening a pipe would block a thread of the pool until someone writes to it. */
 export const openFlags = constants.O_RDONLY | constants.O_NONBLOCK
 
 /** At most `limit` bytes from the start of the file. */
@@ -17,13 +17,13 @@ export const readUpTo = async (handle: FileHandle, limit: number): Promise<Buffe
   return buffer.subarray(0, length)
 }
 
-/** The regular file at `path`; undefined where it is larger than `limit` bytes or of another kind. */
+/** The regular file at `path`; undefined if it is larger than `limit` bytes or not a regular file. */
 export const readSmall = async (path: string, limit: number): Promise<Buffer | undefined> => {
   const handle = await open(path, openFlags)
   try {
     const stats = await handle.stat()
     if (!stats.isFile() || stats.size > limit) return undefined
-    // One more than was there: a file that grows meanwhile must not be read as a shorter, whole one.
+    // One byte more than its size, to notice a file that grows meanwhile.
     const bytes = await readUpTo(handle, Math.min(stats.size, limit) + 1)
     return bytes.length > limit ? undefined : bytes
   } finally {

@@ -1,4 +1,4 @@
-/** What a failed file operation means for a store, in words that name the path and what to do. */
+/** Turns failures of file operations into `StoreUnavailable`, with the path and what to do. */
 import { Effect } from "effect"
 import { StoreUnavailable } from "../ContentStore.ts"
 

@@ -1,4 +1,4 @@
-/** Downloads under way: `ingest/<any>/{ref,total,data}`, as containerd's content store keeps them. */
+/** Downloads in progress: `ingest/<any>/{ref,total,data}`, as containerd's content store keeps them. */
 import * as Digest from "@spegel-ts/oci/Digest"
 import { Effect, Option } from "effect"
 import { lstat, opendir } from "node:fs/promises"
@@ -10,11 +10,11 @@ import { isMissing, tryFile } from "./FileFailure.ts"
 /** containerd's metadata store keeps refs as `<namespace>/<number>/<ref>`; other writers have no namespaces. */
 const containerdRef = /^([^/]+)\/[0-9]+\/(.+)$/s
 
-/** containerd names an ingest `<kind>-<digest>`, with an image name in between where the descriptor has one. */
+/** containerd names an ingest `<kind>-<digest>`, with an image name in between if the descriptor has one. */
 const digestOfIngest = /(?:^|[-@])(sha256:[0-9a-f]{64})$/
 const decimal = /^[0-9]{1,15}$/
 
-/** containerd has as many ingests as downloads under way: a handful. */
+/** containerd has one ingest for each download in progress: a handful. */
 const maxIngests = 1000
 /** An ingest's `ref` is a namespace, a number and an image name. */
 const maxRefSize = 4096
@@ -48,7 +48,7 @@ const readIngest = async (directory: string): Promise<Option.Option<Ingest>> => 
     : Option.none()
 }
 
-/** The ingests in `directory`, which may not exist. One that vanishes while it is read, or has no size, is none. */
+/** The ingests in `directory`, which may not exist. Ingests without a size, or gone when we read them, are left out. */
 export const list = Effect.fnUntraced(function*(
   directory: string
 ): Effect.fn.Return<ReadonlyArray<Ingest>, StoreUnavailable> {

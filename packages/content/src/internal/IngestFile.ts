@@ -1,7 +1,7 @@
 /**
- * The file of a download, followed by its inode: containerd renames it to its blob when it commits, and unlinks it when it
- * gives it up. Neither a blob of this digest nor a path that is free tells which of the two has happened, since several
- * clients may download the same content.
+ * Follows the file of a download by its inode: containerd renames it to its blob when it commits, and unlinks it when
+ * it gives up. The names do not tell which of the two has happened, because several clients may download the same
+ * content.
  */
 import { Effect, type Scope } from "effect"
 import { type BigIntStats, constants } from "node:fs"

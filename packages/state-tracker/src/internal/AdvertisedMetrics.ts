@@ -1,8 +1,8 @@
-/** What is advertised, as metrics: only what has changed is updated. */
+/** Metrics of what is advertised. Only values that have changed are updated. */
 import { Effect, Metric } from "effect"
 import type { Snapshot } from "../StateTracker.ts"
 
-/** What digests are counted under. */
+/** The registry label of digests, which belong to none. */
 const noRegistry = ""
 
 const makeGauges = (registry: string) => {
@@ -19,7 +19,7 @@ const makeGauges = (registry: string) => {
   ] as const
 }
 
-/** By registry: a gauge that is kept works out its key once. */
+/** By registry. Gauges are kept, because making one computes its key. */
 const gauges = new Map<string, ReturnType<typeof makeGauges>>()
 
 const gaugesOf = (registry: string) => {
@@ -36,7 +36,7 @@ const valuesOf = ({ digests, images, tags }: Snapshot, registry: string): Readon
   return [named, names, named, content, names + content]
 }
 
-/** Publishes what has changed since `before`, or everything. A registry whose last image has gone is reported as 0. */
+/** Publishes what has changed since `before`, or everything. A registry without images left is reported as 0. */
 export const publish = (now: Snapshot, before?: Snapshot): Effect.Effect<void> => {
   const registries = new Set([noRegistry, ...now.tags.keys(), ...before?.tags.keys() ?? []])
   return Effect.forEach(registries, (registry) => {

@@ -1,13 +1,13 @@
 /**
- * What this node holds, and of which keys the router still has to be told. A change costs the same however much is held:
- * nothing is listed or counted again for it.
+ * What this node holds, and which keys the router still has to be told. A change costs the same however much is held:
+ * nothing is listed or counted again.
  */
 import type { ContentChange, Name } from "@spegel-ts/content/ContentStore"
 import * as Reference from "@spegel-ts/oci/Reference"
 import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
 import { RegistryCounts } from "./RegistryCounts.ts"
 
-/** Keys to tell the router of. */
+/** Keys to tell the router. */
 export interface Untold {
   readonly held: ReadonlyArray<string>
   readonly gone: ReadonlyArray<string>
@@ -16,25 +16,25 @@ export interface Untold {
 export class Holdings {
   readonly counts = new RegistryCounts()
   readonly #filter: RegistryFilter
-  /** Keys held: names of images, with what they point to, and digests. */
+  /** Held keys: names of images, with what they point to, and digests. */
   readonly #held = new Map<string, Name | undefined>()
   /**
-   * Keys that the router has yet to be told of, and whether it may already provide them. It provides any other key, or is
-   * just being told to, if and only if that is held.
+   * Keys that the router still has to be told, and whether it may already provide them. All other keys are provided, or
+   * just being told, if and only if they are held.
    */
   readonly #untold = new Map<string, boolean>()
 
-  /** Names that `filter` turns away count as not held. */
+  /** Names that `filter` rejects count as not held. */
   constructor(filter: RegistryFilter) {
     this.#filter = filter
   }
 
-  /** Whether there is nothing to tell the router of. */
+  /** Whether there is nothing to tell the router. */
   get isTold(): boolean {
     return this.#untold.size === 0
   }
 
-  /** Takes one difference. `Resync` says that some were lost: `compare` is to follow. */
+  /** Applies one change. Does nothing for `Resync`: call `compare` then. */
   apply(change: ContentChange): void {
     switch (change._tag) {
       case "BlobAdded":
@@ -51,7 +51,7 @@ export class Holdings {
     }
   }
 
-  /** Takes everything that is held now. */
+  /** Replaces everything by what is held now. */
   compare(names: Iterable<Name>, digests: Iterable<string>): void {
     const listed = new Map<string, Name | undefined>()
     for (const name of names) if (this.#filter(name.reference)) listed.set(Reference.name(name.reference), name)
@@ -60,7 +60,7 @@ export class Holdings {
     for (const [key, name] of listed) this.#add(key, name)
   }
 
-  /** Takes at most `count` keys to tell the router of. Where that fails, `failed` is to follow. */
+  /** Takes at most `count` keys to tell the router. Call `failed` if that fails. */
   next(count: number): Untold {
     const held: Array<string> = []
     const gone: Array<string> = []
@@ -73,7 +73,7 @@ export class Holdings {
     return { held, gone }
   }
 
-  /** The router may have been told of these or not: they are to be told again. */
+  /** The router may or may not know these: they will be told again. */
   failed({ gone, held }: Untold): void {
     for (const key of held) this.#untold.set(key, true)
     for (const key of gone) this.#untold.set(key, true)
@@ -94,7 +94,7 @@ export class Holdings {
     if (!this.#held.delete(key)) return
     if (name === undefined) this.counts.digests--
     else this.counts.removeName(name)
-    // The router need not forget what it has never been told.
+    // The router does not have to forget what it was never told.
     if (this.#untold.get(key) === false) this.#untold.delete(key)
     else this.#untold.set(key, true)
   }

@@ -1,11 +1,11 @@
-/** How much is held, by registry host: kept as names come and go. */
+/** Counts of what is held, by registry host, updated as names come and go. */
 import type { Name } from "@spegel-ts/content/ContentStore"
 import type { Digest } from "@spegel-ts/oci/Digest"
 
 interface Registry {
   /** Names held. */
   tags: number
-  /** Manifests that names point to, and how many names do. */
+  /** Manifests, with the number of names that point to each. */
   readonly manifests: Map<Digest, number>
 }
 

@@ -1,67 +1,36 @@
-/** An authority of one's own and certificates from it, as PEM files, made by openssl. */
-import type { Environment } from "@spegel-ts/kubernetes/ExecCredential"
+/** A certificate authority for tests, and certificates that it signs, as PEM files made by openssl. */
+import type { Environment } from "@spegel-ts/kubernetes/ClusterAccess"
 import { Effect } from "effect"
-import { execFile } from "node:child_process"
 import { writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { promisify } from "node:util"
+import { run } from "../process/Command.ts"
 import { inPath, lacking } from "./Prerequisite.ts"
 
-/** What this machine lacks for it; undefined where nothing is. CI must lack nothing. */
+/** What this machine lacks for it; undefined where it lacks nothing. Throws in CI. */
 export const missingPrerequisite = (environment: Environment): string | undefined =>
   lacking(environment, inPath("openssl", environment) ? undefined : "needs openssl")
 
-const run = promisify(execFile)
 const newKey = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+const openssl = (...args: ReadonlyArray<string>) => run("openssl", args)
 
-/** Writes into `directory`, which must be there. */
-export const authority = (directory: string) =>
-  Effect.promise(async () => {
-    const path = (name: string) => join(directory, name)
-    const ca = path("ca.crt")
-    await run("openssl", [
-      "req",
-      "-x509",
-      ...newKey,
-      "-subj",
-      "/CN=test authority",
-      "-keyout",
-      path("ca.key"),
-      "-out",
-      ca,
-      "-addext",
-      "keyUsage=critical,keyCertSign,cRLSign"
-    ])
-    return {
-      ca,
-      /** A certificate by that name, for clients, and for servers at 127.0.0.0/8's first addresses. */
-      certificate: (name: string) =>
-        Effect.promise(async () => {
-          const [cert, key, request] = [path(`${name}.crt`), path(`${name}.key`), path(`${name}.csr`)]
-          const extensions = path(`${name}.ext`)
-          await writeFile(
-            extensions,
-            "extendedKeyUsage=clientAuth,serverAuth\nsubjectAltName=IP:127.0.0.1,IP:127.0.0.2,IP:127.0.0.3\n"
-          )
-          await run("openssl", ["req", ...newKey, "-subj", `/CN=${name}`, "-keyout", key, "-out", request])
-          await run("openssl", [
-            "x509",
-            "-req",
-            "-in",
-            request,
-            "-CA",
-            ca,
-            "-CAkey",
-            path("ca.key"),
-            "-CAcreateserial",
-            "-days",
-            "2",
-            "-extfile",
-            extensions,
-            "-out",
-            cert
-          ])
-          return { cert, key }
-        })
-    }
-  })
+/** Makes an authority whose files are in `directory`, which must exist. */
+export const authority = Effect.fnUntraced(function*(directory: string) {
+  const path = (name: string) => join(directory, name)
+  const [ca, caKey] = [path("ca.crt"), path("ca.key")]
+  const usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+  yield* openssl("req", "-x509", ...newKey, "-subj", "/CN=test authority", "-keyout", caKey, "-out", ca, ...usage)
+  return {
+    ca,
+    /** A certificate of that name, for clients, and for servers at 127.0.0.1 to 127.0.0.3. */
+    certificate: Effect.fnUntraced(function*(name: string) {
+      const [cert, key, request] = [path(`${name}.crt`), path(`${name}.key`), path(`${name}.csr`)]
+      const extensions = path(`${name}.ext`)
+      const text = "extendedKeyUsage=clientAuth,serverAuth\nsubjectAltName=IP:127.0.0.1,IP:127.0.0.2,IP:127.0.0.3\n"
+      yield* Effect.promise(() => writeFile(extensions, text))
+      yield* openssl("req", ...newKey, "-subj", `/CN=${name}`, "-keyout", key, "-out", request)
+      const signed = ["-CA", ca, "-CAkey", caKey, "-CAcreateserial", "-days", "2", "-extfile", extensions]
+      yield* openssl("x509", "-req", "-in", request, ...signed, "-out", cert)
+      return { cert, key }
+    })
+  }
+})

@@ -1,12 +1,12 @@
-/** What an election must do over a Kubernetes API, as tests: the scenarios, over a field of candidates. Needs vitest. */
+/** The scenarios as tests over a field of candidates. Needs vitest. */
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { Effect, Exit, Scope } from "effect"
 import type { Field } from "./Field.ts"
 import { scenarios } from "./Scenarios.ts"
 
 /**
- * Runs the suite over the field that `make` starts: five processes at least. Never two leaders, through all of it. `missing`
- * says what the machine lacks for it, if anything.
+ * Runs the scenarios over the field that `make` starts, which needs five processes, and checks that there were never two leaders.
+ * `missing` says what the machine lacks for it; the suite is skipped then.
  */
 export const electionSuite = (options: {
   readonly name: string

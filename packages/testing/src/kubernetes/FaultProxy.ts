@@ -1,28 +1,30 @@
-/** What lies between candidates and an API server, and what goes wrong there. Each candidate's way is a port of its own. */
+/** A proxy between candidates and an API server that causes faults. Each candidate has a port of its own, a way. */
 import { Effect } from "effect"
 import { readFile } from "node:fs/promises"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
 import { Agent, request } from "node:https"
-import type { AddressInfo } from "node:net"
 import { setTimeout as sleep } from "node:timers/promises"
+import { listen } from "../network/LocalServer.ts"
 
-/** What happens to the requests of one way; all of it may change while requests are under way. */
+/** The faults of one way. They may change while requests are under way. */
 export interface Faults {
   /** `refused`: connections are reset. `silent`: requests are swallowed, as by a network that drops packets. */
   cut: "no" | "refused" | "silent"
-  /** Share of requests that are answered 500, or 429 with this many seconds in Retry-After, in place of the server. */
+  /** Share of requests that the proxy answers with 500. */
   errors: number
+  /** Share of requests that the proxy answers with 429. */
   throttled: number
+  /** Retry-After of those answers. */
   retryAfterSeconds: number
   /** Share of requests that the server answers and whose answers are lost. */
   dropped: number
-  /** Milliseconds that an answer is held back, at most. */
+  /** The longest time that an answer is held back, in milliseconds; each is held back for a random part of it. */
   delay: number
-  /** The version that a watch asks for, in place of its own: an old one makes the server answer 410. */
+  /** The version from which the next watch is made to start: an old one makes the server answer 410. */
   watchFrom: string | undefined
 }
 
-export const none = (): Faults => ({
+const noFaults = (): Faults => ({
   cut: "no",
   errors: 0,
   throttled: 0,
@@ -32,6 +34,7 @@ export const none = (): Faults => ({
   watchFrom: undefined
 })
 
+/** Requests and connections of all ways. */
 export interface Counts {
   reads: number
   watches: number
@@ -41,6 +44,7 @@ export interface Counts {
   open: number
 }
 
+/** Starts a proxy in front of `server`. It stops with the scope. */
 export const start = Effect.fnUntraced(function*(server: { readonly url: string; readonly caPath: string }) {
   const ca = yield* Effect.promise(() => readFile(server.caPath))
   const agent = yield* Effect.acquireRelease(
@@ -73,7 +77,7 @@ export const start = Effect.fnUntraced(function*(server: { readonly url: string;
     sent.on("response", (response) => {
       const pass = async () => {
         if (faults.delay > 0) await sleep(Math.random() * faults.delay)
-        // The server has done it; nobody is told.
+        // The server has carried it out, and nobody learns of it.
         if (!isWatch && Math.random() < faults.dropped) return outgoing.destroy()
         outgoing.writeHead(response.statusCode ?? 502, response.headers)
         outgoing.flushHeaders()
@@ -90,29 +94,18 @@ export const start = Effect.fnUntraced(function*(server: { readonly url: string;
   }
 
   /** A way to the server, as an `http` URL. */
-  const way = Effect.acquireRelease(
-    Effect.callback<{ readonly url: string; readonly faults: Faults; readonly close: () => void }>((resume) => {
-      const faults = none()
-      const listener = createServer((incoming, outgoing) => {
-        // A client that goes away while its request is read.
-        void handle(faults, incoming, outgoing).catch(() => outgoing.destroy())
-      })
-      listener.on("connection", (socket) => {
-        counts.connections++
-        counts.open++
-        socket.on("close", () => counts.open--)
-      })
-      listener.listen(0, "127.0.0.1", () =>
-        resume(Effect.succeed({
-          url: `http://127.0.0.1:${(listener.address() as AddressInfo).port}`,
-          faults,
-          close: () => {
-            listener.close()
-            listener.closeAllConnections()
-          }
-        })))
-    }),
-    ({ close }) => Effect.sync(close)
-  )
+  const way = Effect.gen(function*() {
+    const faults = noFaults()
+    const listener = createServer((incoming, outgoing) => {
+      // Fails where a client goes away while its request is read.
+      void handle(faults, incoming, outgoing).catch(() => outgoing.destroy())
+    })
+    listener.on("connection", (socket) => {
+      counts.connections++
+      counts.open++
+      socket.on("close", () => counts.open--)
+    })
+    return { url: `http://127.0.0.1:${yield* listen(listener)}`, faults }
+  })
   return { counts, way }
 })

@@ -1,12 +1,14 @@
-/** Many candidates for one lease, some to a process, each with a way to the API server that can be spoilt. */
+/** Many candidates for one lease, several in each process, each with a way to the API server on which faults can be caused. */
 import { defaultTimes, type ElectionTimes } from "@spegel-ts/leader-election/LeaderElection"
 import { Data, Duration, Effect, Schedule, type Scope } from "effect"
-import { type ChildProcess, spawn } from "node:child_process"
+import { spawn } from "node:child_process"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
+import * as Subprocess from "../process/Subprocess.ts"
 import type { ApiServer } from "./ApiServer.ts"
 import * as FaultProxy from "./FaultProxy.ts"
 
+/** What a process of candidates is told, as JSON. */
 export interface CandidateSettings {
   readonly namespace: string
   readonly name: string
@@ -16,11 +18,11 @@ export interface CandidateSettings {
   readonly candidates: ReadonlyArray<{ readonly id: string; readonly kubeconfig: string }>
 }
 
-/** A time in which a candidate said that it leads; milliseconds of the machine's monotonic clock. */
+/** A time in which a candidate said that it led, in milliseconds of the machine's monotonic clock. */
 export interface Reign {
   readonly id: string
   readonly from: number
-  /** Undefined while it goes on. */
+  /** Undefined while it lasts. */
   until: number | undefined
 }
 
@@ -38,36 +40,31 @@ interface Member {
   readonly stop: Effect.Effect<void>
   readonly pause: Effect.Effect<void>
   readonly resume: Effect.Effect<void>
-  /** Sets its wall clock off by so many milliseconds. */
+  /** Sets its wall clock wrong by so many milliseconds. */
   readonly jump: (millis: number) => Effect.Effect<void>
 }
 
+/** All candidates, and what they said. */
 export interface Field {
   readonly server: ApiServer
   readonly times: ElectionTimes
   readonly members: ReadonlyArray<Member>
   readonly counts: FaultProxy.Counts
-  /** What the candidates said last. */
+  /** The last log lines of the candidates. */
   readonly log: () => string
-  /** The reign that goes on, of another than `before`, waited for a minute. */
+  /** The current reign, once it is not that of `before`; waits for a minute. */
   readonly leader: (before?: string) => Effect.Effect<Reign, NoLeader>
   readonly processOf: (id: string) => ReadonlyArray<Member>
   readonly candidateOf: (id: string) => Member["candidates"]
   readonly everyFault: (set: (faults: FaultProxy.Faults) => void) => Effect.Effect<void>
-  /** Reigns that began before the one before had ended. */
+  /** Pairs of reigns of which the second began before the first had ended. */
   readonly overlaps: () => ReadonlyArray<readonly [Reign, Reign]>
 }
 
+/** Milliseconds of the machine's monotonic clock, which all processes share. */
 export const now = () => Number(process.hrtime.bigint()) / 1e6
 
 const program = fileURLToPath(new URL(`candidates${import.meta.url.endsWith(".ts") ? ".ts" : ".js"}`, import.meta.url))
-
-const ended = (child: ChildProcess, signal: NodeJS.Signals) =>
-  Effect.callback<void>((resume) => {
-    if (child.exitCode !== null || child.signalCode !== null) return resume(Effect.void)
-    child.once("exit", () => resume(Effect.void))
-    child.kill(signal)
-  })
 
 /** What all candidates of a field have in common. */
 interface Shared {
@@ -101,11 +98,9 @@ const startMember = Effect.fnUntraced(function*(
   }
   const child = yield* Effect.acquireRelease(
     Effect.sync(() =>
-      spawn(process.execPath, ["--conditions=@spegel-ts/source", program, JSON.stringify(settings)], {
-        stdio: ["pipe", "pipe", "pipe"]
-      })
+      spawn(process.execPath, ["--conditions=@spegel-ts/source", program, JSON.stringify(settings)], { stdio: "pipe" })
     ),
-    (child) => ended(child, "SIGKILL")
+    Subprocess.kill
   )
   child.stderr.on("data", (bytes: Buffer) => said(bytes.toString()))
   createInterface(child.stdout).on("line", (line) => {
@@ -119,12 +114,12 @@ const startMember = Effect.fnUntraced(function*(
     if (until !== undefined && open !== undefined) open.until = until
   })
   const end = (signal: NodeJS.Signals) =>
-    Effect.andThen(
-      ended(child, signal),
-      Effect.sync(() => {
-        // The dead say no more.
+    Effect.sync(() => child.kill(signal)).pipe(
+      Effect.andThen(Subprocess.ended(child)),
+      Effect.andThen(Effect.sync(() => {
+        // A dead process does not say when its reign ended.
         for (const reign of reigns) if (ids.includes(reign.id)) reign.until ??= now()
-      })
+      }))
     )
   const signal = (name: NodeJS.Signals) => Effect.asVoid(Effect.sync(() => child.kill(name)))
   return {
@@ -137,7 +132,7 @@ const startMember = Effect.fnUntraced(function*(
   }
 })
 
-/** Starts so many processes with so many candidates each, stopped with the scope. */
+/** Starts `processes` processes with `perProcess` candidates each. They are killed with the scope. */
 export const start = Effect.fnUntraced(function*(options: {
   readonly server: ApiServer
   readonly name: string
@@ -193,7 +188,7 @@ export const start = Effect.fnUntraced(function*(options: {
   }
 })
 
-/** What docs/kubernetes-election.md grants. */
+/** The permissions that docs/kubernetes-election.md grants. */
 export const leastRoles = (name: string) => [
   { verbs: ["create"] },
   { verbs: ["list", "watch", "update"], resourceNames: [name] }

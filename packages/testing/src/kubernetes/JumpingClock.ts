@@ -1,6 +1,7 @@
-/** A clock whose wall time can be set wrong, as by a bad time server. Its monotonic time goes on as before. */
+/** A clock whose wall time can be set wrong, as by a bad time server. Its monotonic time is not affected. */
 import { type Clock, Effect } from "effect"
 
+/** Makes one from `clock`. `jump` sets its wall time off by so many milliseconds from that of `clock`. */
 export const make = (clock: Clock.Clock) => {
   let offsetMillis = 0
   const millis = () => clock.currentTimeMillisUnsafe() + offsetMillis

@@ -1,9 +1,9 @@
-/** What happens to clusters, for a `Field` of candidates, and what may come of it. */
+/** Faults of a cluster, caused to a `Field` of candidates, with bounds for their effects. */
 import { Duration, Effect } from "effect"
 import type { Field } from "./Field.ts"
 import { now } from "./Field.ts"
 
-/** A figure, and what it must not exceed. */
+/** A measured figure, and what it must not exceed. */
 export interface Figure {
   readonly name: string
   readonly value: number
@@ -11,6 +11,7 @@ export interface Figure {
   readonly unit: string
 }
 
+/** Causes one fault, undoes it, and measures. */
 export interface Scenario {
   readonly title: string
   readonly run: (field: Field) => Effect.Effect<ReadonlyArray<Figure>, { readonly message: string }>
@@ -35,7 +36,7 @@ const toLeader = (
   run: (field) =>
     Effect.gen(function*() {
       const { id } = yield* field.leader()
-      // In the middle of a term, as harm comes.
+      // Not right after a renewal: faults come at any time of a term.
       yield* Effect.sleep("1500 millis")
       const since = now()
       const undo = yield* harm(field, id)
@@ -161,7 +162,7 @@ const noisy: Scenario = {
     })
 }
 
-/** In this order: each needs a process less than those before it, or all that are left. Five processes are enough. */
+/** To be run in this order, since some end processes for good. Five processes are enough. */
 export const scenarios: ReadonlyArray<Scenario> = [
   idle,
   partitioned,

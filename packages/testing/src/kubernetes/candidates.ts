@@ -1,6 +1,7 @@
 /**
- * A process with some candidates, for `Field`: prints when each begins and ceases to say that it leads, as JSON lines with
- * times of the machine's monotonic clock, which all processes share. A number on stdin sets the wall clock off by as much.
+ * A process with some candidates, for `Field`. It prints a JSON line when a candidate begins and ceases to say that it leads, with
+ * the time on the machine's monotonic clock, which all processes share. A number on stdin sets the wall clock wrong by so many
+ * milliseconds.
  */
 import * as KubernetesLease from "@spegel-ts/leader-election/KubernetesLease"
 import { Identity, LeaderElection } from "@spegel-ts/leader-election/LeaderElection"
@@ -32,7 +33,7 @@ const candidate = Effect.fnUntraced(function*(id: string, kubeconfig: string) {
   const sample = Effect.sync(now).pipe(
     Effect.flatMap((before) =>
       Effect.map(isLeader, (is) => {
-        // A process that was paused in between has looked at one time and read the clock at another.
+        // The process was paused in between: the time does not belong to what was seen.
         if (now() - before > 2) return
         if (is !== leads) say(is ? { id, from: before } : { id, until: last })
         leads = is

@@ -1,158 +1,28 @@
-/** An OTLP collector for tests: takes traces over HTTP as JSON or protobuf, and keeps what it understood. */
-import { BinaryReader, WireType } from "@bufbuild/protobuf/wire"
-import { Effect } from "effect"
-import { createServer, type IncomingMessage } from "node:http"
+/** OTLP collectors for tests: they keep the spans that they understood. */
+import * as grpc from "@grpc/grpc-js"
+import { Effect, type Scope } from "effect"
+import { createServer, type IncomingMessage, type RequestListener } from "node:http"
+import * as https from "node:https"
 import type { AddressInfo } from "node:net"
 import { gunzipSync } from "node:zlib"
-
-export type Attributes = Readonly<Record<string, unknown>>
-
-export interface ReceivedSpan {
-  readonly traceId: string
-  readonly spanId: string
-  /** Empty for the first span of a trace. */
-  readonly parentSpanId: string
-  readonly name: string
-  readonly kind: number
-  /** Nanoseconds since the epoch. */
-  readonly start: bigint
-  readonly end: bigint
-  readonly attributes: Attributes
-  readonly error: boolean
-  readonly message: string
-  /** Of the process that the span is from. */
-  readonly resource: Attributes
-}
-
-interface AnyValue {
-  readonly stringValue?: string
-  readonly boolValue?: boolean
-  readonly intValue?: string | number
-  readonly doubleValue?: number
-  readonly arrayValue?: { readonly values: ReadonlyArray<AnyValue> }
-}
-type KeyValues = ReadonlyArray<{ readonly key: string; readonly value: AnyValue }>
-interface TracesData {
-  readonly resourceSpans: ReadonlyArray<{
-    readonly resource: { readonly attributes: KeyValues }
-    readonly scopeSpans: ReadonlyArray<{
-      readonly spans: ReadonlyArray<{
-        readonly traceId: string
-        readonly spanId: string
-        readonly parentSpanId?: string
-        readonly name: string
-        readonly kind: number
-        readonly startTimeUnixNano: string
-        readonly endTimeUnixNano: string
-        readonly attributes: KeyValues
-        readonly status?: { readonly code?: number; readonly message?: string }
-      }>
-    }>
-  }>
-}
-
-/** Fields of a message by number, each with all its values; which of them are messages is the reader's to know. */
-type Fields = Map<number, Array<Uint8Array | bigint>>
-
-const fieldsOf = (bytes: Uint8Array): Fields => {
-  const reader = new BinaryReader(bytes)
-  const fields: Fields = new Map()
-  while (reader.pos < reader.len) {
-    const [number, type] = reader.tag()
-    const value = type === WireType.LengthDelimited
-      ? reader.bytes()
-      : type === WireType.Bit64
-      ? BigInt(reader.fixed64())
-      : type === WireType.Varint
-      ? BigInt(reader.int64())
-      : BigInt(reader.fixed32())
-    fields.set(number, [...fields.get(number) ?? [], value])
-  }
-  return fields
-}
-
-const bytesOf = (fields: Fields, number: number): ReadonlyArray<Uint8Array> =>
-  (fields.get(number) ?? []).filter((value) => value instanceof Uint8Array)
-const numberOf = (fields: Fields, number: number): bigint => {
-  const [value] = fields.get(number) ?? []
-  return typeof value === "bigint" ? value : 0n
-}
-const textOf = (fields: Fields, number: number, encoding: "hex" | "utf8" = "utf8"): string =>
-  Buffer.from(bytesOf(fields, number)[0] ?? new Uint8Array()).toString(encoding)
-
-const anyValueOf = (bytes: Uint8Array): AnyValue => {
-  const fields = fieldsOf(bytes)
-  if (fields.has(1)) return { stringValue: textOf(fields, 1) }
-  if (fields.has(2)) return { boolValue: numberOf(fields, 2) === 1n }
-  if (fields.has(3)) return { intValue: String(numberOf(fields, 3)) }
-  if (fields.has(4)) {
-    return { doubleValue: Buffer.from(new BigUint64Array([numberOf(fields, 4)]).buffer).readDoubleLE() }
-  }
-  return { arrayValue: { values: bytesOf(fieldsOf(bytesOf(fields, 5)[0] ?? new Uint8Array()), 1).map(anyValueOf) } }
-}
-const keyValuesOf = (fields: Fields, number: number): KeyValues =>
-  bytesOf(fields, number).map(fieldsOf).map((pair) => ({
-    key: textOf(pair, 1),
-    value: anyValueOf(bytesOf(pair, 2)[0] ?? new Uint8Array())
-  }))
-
-/** Field numbers are those of opentelemetry-proto, trace/v1/trace.proto. */
-const decodeProtobuf = (bytes: Uint8Array): TracesData => ({
-  resourceSpans: bytesOf(fieldsOf(bytes), 1).map(fieldsOf).map((resourceSpans) => ({
-    resource: { attributes: bytesOf(resourceSpans, 1).flatMap((resource) => keyValuesOf(fieldsOf(resource), 1)) },
-    scopeSpans: bytesOf(resourceSpans, 2).map(fieldsOf).map((scopeSpans) => ({
-      spans: bytesOf(scopeSpans, 2).map(fieldsOf).map((span) => ({
-        traceId: textOf(span, 1, "hex"),
-        spanId: textOf(span, 2, "hex"),
-        parentSpanId: textOf(span, 4, "hex"),
-        name: textOf(span, 5),
-        kind: Number(numberOf(span, 6)),
-        startTimeUnixNano: String(numberOf(span, 7)),
-        endTimeUnixNano: String(numberOf(span, 8)),
-        attributes: keyValuesOf(span, 9),
-        status: bytesOf(span, 15).map(fieldsOf).map((status) => ({
-          message: textOf(status, 2),
-          code: Number(numberOf(status, 3))
-        }))[0] ?? {}
-      }))
-    }))
-  }))
-})
-
-const plain = (value: AnyValue): unknown =>
-  value.arrayValue?.values.map(plain) ??
-    (value.intValue === undefined ? value.stringValue ?? value.boolValue ?? value.doubleValue : Number(value.intValue))
-const attributesOf = (pairs: KeyValues): Attributes =>
-  Object.fromEntries(pairs.map(({ key, value }) => [key, plain(value)]))
-
-const spansOf = ({ resourceSpans }: TracesData): ReadonlyArray<ReceivedSpan> =>
-  resourceSpans.flatMap(({ resource, scopeSpans }) =>
-    scopeSpans.flatMap(({ spans }) =>
-      spans.map((span) => ({
-        traceId: span.traceId,
-        spanId: span.spanId,
-        parentSpanId: span.parentSpanId ?? "",
-        name: span.name,
-        kind: span.kind,
-        start: BigInt(span.startTimeUnixNano),
-        end: BigInt(span.endTimeUnixNano),
-        attributes: attributesOf(span.attributes),
-        error: span.status?.code === 2,
-        message: span.status?.message ?? "",
-        resource: attributesOf(resource.attributes)
-      }))
-    )
-  )
+import * as ReceivedSpan from "./ReceivedSpan.ts"
 
 /** How a request is answered; `undefined` never. */
 export type Answer = { readonly status: number; readonly headers?: Readonly<Record<string, string>> } | undefined
 
-/** Listens on loopback while the scope is open. */
-export const start = Effect.gen(function*() {
-  const spans: Array<ReceivedSpan> = []
+/** A server's certificate and key, and the authority that its clients' certificates must be of, as PEM. */
+export interface Tls {
+  readonly cert: Buffer
+  readonly key: Buffer
+  readonly ca: Buffer
+}
+
+/** Takes traces over HTTP, or HTTPS with client certificates, as JSON or protobuf, on loopback while the scope is open. */
+export const start = Effect.fnUntraced(function*(options?: { readonly tls?: Tls }) {
+  const spans: Array<ReceivedSpan.ReceivedSpan> = []
   const requests: Array<Pick<IncomingMessage, "headers" | "method" | "url">> = []
   const behaviour: { answer: () => Answer } = { answer: () => ({ status: 200 }) }
-  const server = createServer((request, response) => {
+  const listener: RequestListener = (request, response) => {
     const chunks: Array<Buffer> = []
     request.on("data", (chunk: Buffer) => chunks.push(chunk)).once("end", () => {
       requests.push(request)
@@ -162,13 +32,16 @@ export const start = Effect.gen(function*() {
       if (answer.status === 200) {
         const sent = Buffer.concat(chunks)
         const body = request.headers["content-encoding"] === "gzip" ? gunzipSync(sent) : sent
-        spans.push(...spansOf(
-          request.headers["content-type"] === "application/json" ? JSON.parse(body.toString()) : decodeProtobuf(body)
-        ))
+        const isJson = request.headers["content-type"] === "application/json"
+        spans.push(...(isJson ? ReceivedSpan.fromJson(body.toString()) : ReceivedSpan.fromProtobuf(body)))
       }
       response.end()
     })
-  })
+  }
+  const tls = options?.tls
+  const server = tls === undefined
+    ? createServer(listener)
+    : https.createServer({ ...tls, requestCert: true, rejectUnauthorized: true }, listener)
   const port = yield* Effect.acquireRelease(
     Effect.callback<number>((resume) => {
       server.listen(0, "127.0.0.1", () => resume(Effect.succeed((server.address() as AddressInfo).port)))
@@ -179,5 +52,51 @@ export const start = Effect.gen(function*() {
         server.closeAllConnections()
       })
   )
-  return { url: `http://127.0.0.1:${port}`, spans, requests, behaviour }
+  /** How many connections are open. */
+  const connections = Effect.callback<number>((resume) => {
+    server.getConnections((_, count) => resume(Effect.succeed(count)))
+  })
+  return { url: `${tls === undefined ? "http" : "https"}://127.0.0.1:${port}`, spans, requests, behaviour, connections }
+})
+
+export interface GrpcCollector {
+  readonly url: string
+  readonly spans: Array<ReceivedSpan.ReceivedSpan>
+  /** What came with each request, by name. */
+  readonly metadata: ReadonlyArray<Readonly<Record<string, unknown>>>
+}
+
+const raw = (bytes: Buffer) => bytes
+const exportMethod = {
+  path: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+  requestStream: false,
+  responseStream: false,
+  requestSerialize: raw,
+  requestDeserialize: raw,
+  responseSerialize: raw,
+  responseDeserialize: raw
+}
+
+/** Takes traces over gRPC, on loopback while the scope is open. */
+export const startGrpc: Effect.Effect<GrpcCollector, never, Scope.Scope> = Effect.gen(function*() {
+  const spans: Array<ReceivedSpan.ReceivedSpan> = []
+  const metadata: Array<Readonly<Record<string, unknown>>> = []
+  const server = new grpc.Server()
+  const take: grpc.handleUnaryCall<Buffer, Buffer> = (call, respond) => {
+    metadata.push(call.metadata.getMap())
+    spans.push(...ReceivedSpan.fromProtobuf(call.request))
+    respond(null, Buffer.alloc(0))
+  }
+  server.addService({ export: exportMethod }, { export: take })
+  const port = yield* Effect.acquireRelease(
+    Effect.callback<number>((resume) => {
+      server.bindAsync(
+        "127.0.0.1:0",
+        grpc.ServerCredentials.createInsecure(),
+        (_, port) => resume(Effect.succeed(port))
+      )
+    }),
+    () => Effect.sync(() => server.forceShutdown())
+  )
+  return { url: `http://127.0.0.1:${port}`, spans, metadata }
 })

@@ -10,7 +10,7 @@ import {
 import { Client, credentials, logVerbosity, Metadata, type ServiceError, setLogVerbosity, status } from "@grpc/grpc-js"
 import { Data, Duration, Effect, type Scope, Stream } from "effect"
 
-/** What the other side, or the channel itself, answered instead of a message. `code` is a gRPC status code. */
+/** The call failed: the server, or the channel itself, answered with a gRPC status code. */
 export class GrpcError extends Data.TaggedError("GrpcError")<{ readonly code: status; readonly details: string }> {
   override get message() {
     return `${status[this.code] ?? this.code}: ${this.details}`
@@ -44,7 +44,7 @@ export const make = (options: {
 }): Effect.Effect<GrpcChannel, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.sync(() => {
-      // What goes wrong is told by the calls; the library would write to standard error, and wait for its reader.
+      // Calls report what goes wrong. The library would write to standard error, and block while nobody reads it.
       setLogVerbosity(logVerbosity.NONE)
       const client = new Client(`unix:${options.socket}`, credentials.createInsecure(), {
         "grpc.max_receive_message_length": maxReceiveBytes,
@@ -102,7 +102,7 @@ export const unary = <I extends DescMessage, O extends DescMessage>(
     )
     return Effect.sync(() => call.cancel())
   }).pipe(
-    // gRPC's own deadline is a time of day, which may be set to another.
+    // gRPC's own deadline is a time of day: it breaks when the clock is set.
     Effect.timeoutOrElse({
       duration: channel.deadline,
       orElse: () =>
@@ -133,7 +133,7 @@ export const serverStream = <I extends DescMessage, O extends DescMessage>(
         create(method.input, request),
         channel.metadata
       )
-      // Cancelling reports an error too, when nobody iterates any more: unheard it would end the process.
+      // Cancelling also emits an error, when nobody iterates any more. Without a listener it would end the process.
       call.on("error", () => {})
       return call
     }),

@@ -1,6 +1,6 @@
 /**
- * Changes of files that are whole or not there, whenever the process or the machine stops. What a killed process left
- * unfinished has a name of ours, and `sweep` removes it.
+ * Atomic changes of files and directories: whenever the process or the machine stops, a change is complete or absent.
+ * Unfinished work has a name of ours, and `sweep` removes it.
  */
 import { randomUUID } from "node:crypto"
 import { constants, type Stats } from "node:fs"
@@ -9,13 +9,13 @@ import { dirname, join } from "node:path"
 
 const unfinished = /^\.spegel-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
-/** A name beside `path`, on its file system. */
-const besides = (path: string) => join(dirname(path), `.spegel-${randomUUID()}`)
+/** A new name in `directory` for something that any `sweep` may remove. */
+const unfinishedIn = (directory: string) => join(directory, `.spegel-${randomUUID()}`)
 
 export const hasCode = (cause: unknown, ...codes: ReadonlyArray<string>): boolean =>
   cause instanceof Error && "code" in cause && typeof cause.code === "string" && codes.includes(cause.code)
 
-/** What `run` gives, or undefined where the file is not there, or behind links that loop. */
+/** The result of `run`, or undefined if the file does not exist or its links form a loop. */
 export const ifThere = async <A>(run: Promise<A>): Promise<A | undefined> => {
   try {
     return await run
@@ -25,15 +25,15 @@ export const ifThere = async <A>(run: Promise<A>): Promise<A | undefined> => {
   }
 }
 
-/** Whether there is anything of that name, be it a link to nothing. */
+/** Whether the name exists, even as a broken link. */
 export const exists = async (path: string): Promise<boolean> => await ifThere(lstat(path)) !== undefined
 
 export const isLink = async (path: string): Promise<boolean> => (await ifThere(lstat(path)))?.isSymbolicLink() ?? false
 
-/** Whether there is something, behind links too. */
+/** Whether the name exists and is not a broken link. */
 export const isThere = async (path: string): Promise<boolean> => await ifThere(stat(path)) !== undefined
 
-/** Whether it is a directory itself, not a link to one. */
+/** Whether it is a directory, and not a link to one. */
 export const isDirectory = async (path: string): Promise<boolean> =>
   (await ifThere(lstat(path)))?.isDirectory() ?? false
 
@@ -42,14 +42,14 @@ export interface File {
   readonly stats: Stats
 }
 
-/** There is a directory or a device where a file is expected. */
+/** The name belongs to a directory, a pipe or a device. */
 export class NoFile extends Error {
-  override readonly message = "is no file: remove it"
+  override readonly message = "is not a file: remove it"
 }
 
-/** The file, or undefined where there is none. What is read and told of it is one version of it. */
+/** The file, or undefined if it does not exist. Bytes and stats are of the same version. */
 export const read = async (path: string, maxSize = Infinity): Promise<File | undefined> => {
-  // A named pipe would be waited for.
+  // Without O_NONBLOCK a named pipe would wait for its writer.
   const handle = await ifThere(open(path, constants.O_RDONLY | constants.O_NONBLOCK))
   if (handle === undefined) return undefined
   try {
@@ -62,13 +62,26 @@ export const read = async (path: string, maxSize = Infinity): Promise<File | und
   }
 }
 
+/** The file, or undefined if there is none, or something that is not a file. */
+export const readIfFile = async (path: string): Promise<File | undefined> => {
+  try {
+    return await read(path)
+  } catch (cause) {
+    if (cause instanceof NoFile) return undefined
+    throw cause
+  }
+}
+
+/** The permission bits of a file. */
+export const permissions = ({ mode }: Stats): number => mode & 0o7777
+
 const namesIn = async (path: string): Promise<ReadonlyArray<string>> => (await ifThere(readdir(path))) ?? []
 
-/** Entries of a directory but for what is unfinished; none where it is not there. */
+/** Entries of a directory except unfinished ones; none if it does not exist. */
 export const list = async (path: string): Promise<ReadonlyArray<string>> =>
   (await namesIn(path)).filter((name) => !unfinished.test(name)).toSorted()
 
-/** Directories in a directory, and links to directories; but for those that may not be looked at. */
+/** Directories in a directory, and links to directories, except those that we may not look at. */
 export const directories = async (path: string): Promise<ReadonlyArray<string>> => {
   const found: Array<string> = []
   for (const name of await list(path)) {
@@ -87,14 +100,14 @@ const sync = async (directory: string) => {
   }
 }
 
-/** Makes a file in a directory that nobody else knows yet. */
+/** Makes a file under a name that nobody else knows yet. */
 export const writeNew = async (path: string, bytes: Uint8Array, mode: number, owner?: Stats) => {
   const handle = await open(path, "wx", 0o600)
   try {
     await handle.writeFile(bytes)
     const { gid, uid } = await handle.stat()
     if (owner !== undefined && (owner.uid !== uid || owner.gid !== gid)) await handle.chown(owner.uid, owner.gid)
-    // After the change of owner, and whatever the umask.
+    // After chown, which may clear bits, and independent of the umask.
     await handle.chmod(mode)
     await handle.sync()
   } finally {
@@ -103,15 +116,15 @@ export const writeNew = async (path: string, bytes: Uint8Array, mode: number, ow
 }
 
 /**
- * Writes `path`, in place of what is there, with permissions `mode` and the owner of `previous`. A symbolic link stays,
- * and what it names is written. Without `previous` there must be nothing.
+ * Replaces the file at `path`, with permissions `mode` and the owner of `previous`. A symbolic link stays, and its
+ * target is replaced. Without `previous` the file must not exist yet.
  */
 export const write = async (path: string, bytes: Uint8Array, mode: number, previous?: Stats): Promise<void> => {
   const target = previous === undefined ? path : await realpath(path)
-  const temporary = besides(target)
+  const temporary = unfinishedIn(dirname(target))
   try {
     await writeNew(temporary, bytes, mode, previous)
-    // A link, other than a rename, fails where somebody has made the file in the meantime.
+    // Unlike rename, link fails if somebody has made the file in the meantime.
     await (previous === undefined ? link(temporary, target) : rename(temporary, target))
   } finally {
     await rm(temporary, { force: true })
@@ -119,9 +132,9 @@ export const write = async (path: string, bytes: Uint8Array, mode: number, previ
   await sync(dirname(target))
 }
 
-/** Makes the directory `path`, together with what `fill` puts into the directory that it is given. */
+/** Makes the directory `path` together with its content, which `fill` puts into the directory that it is given. */
 export const makeDirectory = async (path: string, fill: (directory: string) => Promise<void>): Promise<void> => {
-  const temporary = besides(path)
+  const temporary = unfinishedIn(dirname(path))
   try {
     await mkdir(temporary, { mode: 0o755 })
     await fill(temporary)
@@ -134,18 +147,20 @@ export const makeDirectory = async (path: string, fill: (directory: string) => P
   await sync(dirname(path))
 }
 
-/** Removes a file or a directory with all in it, at once; puts it back where `isRight` says no of what was taken. */
-export const remove = async (path: string, isRight?: (taken: string) => Promise<boolean>): Promise<void> => {
-  const temporary = besides(path)
+/** Moves a file or a directory into `directory`, under a name that `sweep` removes. Fails if `directory` is gone. */
+export const take = (path: string, directory: string): Promise<void> => rename(path, unfinishedIn(directory))
+
+/** Removes a file, or a directory with its content. */
+export const remove = async (path: string): Promise<void> => {
+  const temporary = unfinishedIn(dirname(path))
   await rename(path, temporary)
-  if (isRight !== undefined && !await isRight(temporary)) return rename(temporary, path)
   await rm(temporary, { recursive: true, force: true })
   await sync(dirname(path))
 }
 
 /**
- * Removes what was left unfinished in a directory. A run at the same time may still be at work on it: it is taken away
- * at once, so that this run fails and starts again. Emptied in its place, it could be renamed to its final name empty.
+ * Removes unfinished work in a directory. A run at the same time may still be at work on it. Renaming it first makes
+ * that run fail and start again; if we emptied it in place, that run could rename an empty directory to its final name.
  */
 export const sweep = async (directory: string): Promise<void> => {
   for (const name of await namesIn(directory)) {

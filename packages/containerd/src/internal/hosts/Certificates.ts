@@ -1,6 +1,6 @@
 /**
- * Certificates that containerd takes by their names, as Docker does, where it reads no hosts.toml in their directory:
- * `*.crt` is a CA, `*.cert` a client's, with its key in `*.key` or in the same file.
+ * Certificates that containerd finds by their names, as Docker does, if their directory has no hosts.toml: `*.crt` is a
+ * CA, `*.cert` a client certificate with its key in `*.key` or in the same file.
  */
 import { X509Certificate } from "node:crypto"
 import { readFile } from "node:fs/promises"
@@ -12,7 +12,7 @@ import * as AtomicFile from "./AtomicFile.ts"
 export interface Certificates {
   /** The options `ca` and `client` that name them. */
   readonly all: TomlTable
-  /** Those without the ones that would make every pull fail. */
+  /** The same without certificates that cannot be loaded, which would make every pull fail. */
   readonly loadable: TomlTable
 }
 

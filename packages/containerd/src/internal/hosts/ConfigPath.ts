@@ -1,19 +1,20 @@
-/** The directory that containerd's `config_path` names, where it was not there: made, and removed again. */
+/** Makes the directory that containerd's `config_path` names if it is missing, and removes it again. */
 import { mkdir, rm } from "node:fs/promises"
 import { dirname, join, relative, resolve } from "node:path"
 import * as AtomicFile from "./AtomicFile.ts"
+import { isForeign } from "./HostsFile.ts"
 
-/** Stands in a directory that was made here; has the number of directories that were made. */
+/** A file in a directory that we made. It contains how many directories we made, counted upwards. */
 const marker = ".made-by-spegel"
 
-/** The topmost directory on the way to `path` that is not there. */
+/** The topmost missing directory on the way to `path`. */
 const firstMissing = async (path: string): Promise<string | undefined> => {
   let missing: string | undefined
   for (let at = resolve(path); !await AtomicFile.exists(at); at = dirname(at)) missing = at
   return missing
 }
 
-/** Makes it with those above it that are not there, marked so that `remove` knows. */
+/** Makes the directory and its missing parents, marked for `remove`. */
 export const make = async (path: string): Promise<void> => {
   const missing = await firstMissing(path)
   if (missing === undefined) return
@@ -25,12 +26,15 @@ export const make = async (path: string): Promise<void> => {
   })
 }
 
-/** Removes what `make` made, unless something else has come into it. */
+/** Removes what `make` made. If somebody else has put something into it, the directory stays, as theirs. */
 export const remove = async (path: string): Promise<void> => {
   const mark = join(path, marker)
   const levels = await AtomicFile.read(mark)
   if (levels === undefined) return
-  if ((await AtomicFile.list(path)).length > 1) return rm(mark, { force: true })
+  const others = (await AtomicFile.list(path)).filter((name) => name !== marker)
+  for (const name of others) if (await isForeign(join(path, name))) return rm(mark, { force: true })
+  // A run at the same time has configured a registry in it. The next removal needs the mark.
+  if (others.length > 0) return
   let top = resolve(path)
   for (let level = 1; level < Number(levels.bytes.toString()); level++) {
     if ((await AtomicFile.list(dirname(top))).length > 1) break
@@ -39,13 +43,13 @@ export const remove = async (path: string): Promise<void> => {
   try {
     await AtomicFile.remove(top)
   } catch (cause) {
-    // A mount point stays where it is.
+    // A mount point cannot be removed.
     if (!AtomicFile.hasCode(cause, "EBUSY")) throw cause
     await rm(mark, { force: true })
   }
 }
 
-/** Removes what killed runs left in it, in its directories and beside it. */
+/** Removes what killed runs left in the directory, in its directories and beside it. */
 export const sweep = async (path: string): Promise<void> => {
   await AtomicFile.sweep(dirname(await firstMissing(path) ?? resolve(path)))
   await AtomicFile.sweep(path)

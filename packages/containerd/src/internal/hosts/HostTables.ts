@@ -1,15 +1,15 @@
 /**
- * Tables of hosts as text that all versions of containerd read alike.
+ * Prints tables of hosts so that all versions of containerd read them alike.
  *
- * No header may name an IPv6 address for that: go-toml 1 (containerd 1.x) ends a header at the first `]`, and refuses the
- * file. go-toml 2 (containerd 2.x) reads escapes in headers, go-toml 1 does not, and sees a URL without a host, at which
- * containerd 1.x goes on with the next. For containerd 1.x such a host stands as keys below `[host]`, which containerd
- * 2.x does not take for a host. Both together need two spellings of the URL.
+ * A header must not contain an IPv6 address: go-toml 1 (containerd 1.x) ends a header at the first `]` and refuses the
+ * file. go-toml 2 (containerd 2.x) reads escapes in headers; go-toml 1 does not, sees a URL without a host, and
+ * containerd 1.x skips it. So for containerd 1.x we write such a host as keys below `[host]`, which containerd 2.x does
+ * not take for a host. Both forms together need two spellings of the URL.
  */
 import type { TomlTable, TomlValue } from "smol-toml"
 import type { Host } from "./HostsReading.ts"
 
-/** A TOML basic string; JSON's escapes are a subset of TOML's. Bytes that are no UTF-8 are replaced, as containerd does. */
+/** A TOML basic string; JSON's escapes are a subset of TOML's. Invalid UTF-8 is replaced, as containerd does. */
 const quote = (text: string) => JSON.stringify(Buffer.from(Buffer.from(text, "latin1").toString()).toString("latin1"))
 
 const print = (value: TomlValue | undefined): string =>
@@ -54,19 +54,21 @@ const printKeys = (header: TomlTable) =>
   Object.entries(header).map(([key, value]) => `${/^[\w-]+$/.test(key) ? key : quote(key)} = ${print(value)}`)
 
 /**
- * As keys below `[host]`. An inline table where dotted keys make go-toml 2 panic
- * (`skip_verify` behind another one); go-toml 1 does not keep the order of several inline tables.
+ * A host as keys below `[host]`. We use an inline table only if dotted keys would make go-toml 2 panic (`skip_verify`
+ * behind another one), because go-toml 1 does not keep the order of several inline tables.
  */
 const printKeysOf = (host: Host): ReadonlyArray<string> => {
   const name = quote(respelled(host))
-  // A key makes the table; these are the capabilities that a host has by itself.
+  // The table needs at least one key; these capabilities are the default.
   const options: TomlTable = { ...allCapabilities, ...host.options }
   return "skip_verify" in options
     ? [`${name} = { ${printOptions(options).join(", ")} }`]
     : printOptions(options, `${name}.`)
 }
 
-/** In the order in which they are to be asked; containerd 1.x asks an IPv6 address once, in its first place. */
+/**
+ * The hosts in the order in which they are to be asked. containerd 1.x asks an IPv6 address once, at its first place.
+ */
 export const printHosts = (hosts: ReadonlyArray<Host>): ReadonlyArray<string> => {
   const bracketed = hosts.filter(({ url }) => hasBrackets(url))
   const [first] = bracketed

@@ -1,8 +1,8 @@
 /**
- * What we write into a `hosts.toml` stands in marked blocks, and what we take out of effect stays as comments: so the file
- * by itself tells how it was before, to the byte, and one atomic replacement of it configures or restores a registry.
+ * The marks in a `hosts.toml`: we write marked blocks, and turn what is to have no effect into comments. So the file
+ * itself records what it was before, to the byte, and one atomic replacement configures or restores a registry.
  *
- * Text here has one character a byte (`latin1`): bytes that are no UTF-8 have to come back too.
+ * Text has one character per byte (`latin1`), because invalid UTF-8 has to be restored too.
  */
 import { Data, Option, Result } from "effect"
 import { isUtf8 } from "node:buffer"
@@ -15,8 +15,12 @@ export interface Undo {
   readonly mode: Option.Option<number>
 }
 
-/** The file cannot be changed so that containerd does what is wanted. */
-export class HostsTomlUnusable extends Data.TaggedError("HostsTomlUnusable")<{ readonly reason: string }> {}
+/** The file cannot be changed so that containerd does what is wanted: a person has to put it right. */
+export class HostsTomlUnusable extends Data.TaggedError("HostsTomlUnusable")<{ readonly reason: string }> {
+  override get message() {
+    return this.reason
+  }
+}
 
 const mark = "# spegel-ts:"
 const undoPattern = "(?:; undo: ([a-z0-9, ]+))?"

@@ -1,6 +1,6 @@
 /**
- * How containerd reads a `hosts.toml`, by version. It refuses a file as a whole for one value that it does not take, says
- * so in its log alone, and goes on as if the directory had certificates only.
+ * How each version of containerd reads a `hosts.toml`. One value that it does not accept makes it refuse the whole
+ * file. It says so only in its log, and goes on as if the directory contained nothing but certificates.
  */
 import { Option, Result } from "effect"
 import { isUtf8 } from "node:buffer"
@@ -9,14 +9,14 @@ import * as TomlReader from "./TomlReader.ts"
 
 export interface Host {
   readonly url: string
-  /** Those that containerd knows, under their own names. */
+  /** The options that containerd knows, by their canonical names. */
   readonly options: TomlTable
 }
 
 export interface Reading {
-  /** In the order in which they are asked. */
+  /** In the order in which containerd asks them. */
   readonly hosts: ReadonlyArray<Host>
-  /** Asked behind them; without it the registry itself is. */
+  /** Asked after the hosts; without it containerd asks the registry itself. */
   readonly server: Option.Option<string>
   /** Options of the server, or of the registry itself. */
   readonly options: TomlTable
@@ -25,7 +25,7 @@ export interface Reading {
 /** Versions of containerd that read the same file in different ways. */
 interface Version {
   readonly name: string
-  /** go-toml 2, in containerd 2.x, takes keys in any case, and takes tables with headers alone for hosts. */
+  /** go-toml 2 accepts keys in any case, and takes only tables with headers for hosts. */
   readonly library: 1 | 2
   readonly hasDialTimeout: boolean
   readonly hasReferrers: boolean
@@ -39,29 +39,31 @@ const versions: ReadonlyArray<Version> = [
 ]
 
 export interface Readings {
-  /** What versions of containerd make of the file, the newest first; none where one refuses it, or may. */
+  /**
+   * What each version of containerd makes of the file, the newest first; none for a version that refuses it, or may.
+   */
   readonly ways: ReadonlyArray<Option.Option<Reading>>
-  /** Whether it says `server`, be it an empty one. */
+  /** Whether the file has a key `server`, even an empty one. */
   readonly hasServer: boolean
-  /** Headers of its tables; none where nobody can read it. */
+  /** Headers of its tables; empty if no version can read it. */
   readonly headers: ReadonlyArray<TomlReader.Header>
   /** Why some or all versions refuse it. */
   readonly reasons: ReadonlyArray<string>
 }
 
-/** A URL without scheme is for https. */
+/** containerd takes a URL without a scheme as https. */
 const withScheme = (url: string) => url.startsWith("http") ? url : `https://${url}`
 
 const path = String.raw`(?:/(?:[^\x00-\x20\x7f%"'\\\[\]?#]|%[\da-fA-F]{2})*)?`
 const rest = String.raw`(?:[/?#](?:[^\x00-\x1f\x7f%]|%[\da-fA-F]{2})*)?$`
 const user = String.raw`(?:[^\x00-\x20\x7f-\xff/?#\[\]@\\%]*@)?`
 
-/** A URL of a host that can be asked; containerd leaves out what stands behind `?`. */
+/** A URL that containerd can send requests to. It drops what follows `?`. */
 const askable = new RegExp(
   String
     .raw`^(https?://${user}(?:[\w.~!$&'()*+,;=\x80-\xff-]+|\[[\da-fA-F:.]+\]|(?=:\d))(?::\d*)?${path})(?:[?#][\x20-\x7e]*)?$`
 )
-/** What Go takes for a URL, if not in all of its versions. */
+/** What at least some versions of Go accept as a URL. */
 const parseable = [
   new RegExp(
     String.raw`^https?://${user}(?:[\w.~!$&'()*+,;=<>":\x80-\xff-]*:\d*|[\w.~!$&'()*+,;=<>"\x80-\xff-]*)${rest}`
@@ -70,16 +72,16 @@ const parseable = [
   new RegExp(String.raw`^http(?!s?:)[\w.+-]*(?::\d*)?${rest}`)
 ]
 
-/** Whether the host that it names can be asked. */
+/** Whether containerd can send requests to it. */
 const isAskable = (url: string): boolean => askable.test(withScheme(url))
 
 const isUrl = (url: string): boolean =>
   url === "" || isAskable(url) || parseable.some((pattern) => pattern.test(withScheme(url)))
 
-/** A server without a host in it is the registry itself. */
+/** containerd takes a server URL without a host as the registry itself. */
 const hasHost = (url: string): boolean => /^https?:\/\/(?:[^/?#]*@)?[^/?#]/.test(withScheme(url))
 
-/** The URL as all versions of containerd take it; none where nobody can be asked at it. */
+/** The URL in a form that all versions of containerd accept; none if they cannot send requests to it. */
 export const plainUrl = (url: string): Option.Option<string> => {
   const found = askable.exec(withScheme(url))?.[1]
   return found === undefined
@@ -89,7 +91,7 @@ export const plainUrl = (url: string): Option.Option<string> => {
 
 const goDuration = /^[+-]?(?:0|(?:(?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|\xc2\xb5s|\xce\xbcs|ms|s|m|h))+)$/
 
-/** The values of a key, in all spellings that the version takes for it. */
+/** The values of a key, in all spellings that the version accepts. */
 const valuesOf = (table: TomlReader.Table, name: string, { library }: Version): ReadonlyArray<TomlReader.Value> => {
   const keys = library === 2
     ? [...table.entries.keys()].filter((key) => key.toLowerCase() === name)
@@ -107,7 +109,7 @@ interface OptionKind<A extends TomlReader.Value = TomlReader.Value> {
   readonly name: string
   /** The type that the library wants, in all tables of hosts. */
   readonly isType: (value: TomlReader.Value) => value is A
-  /** What containerd makes of the value in the tables of hosts that it asks; undefined where it refuses it. */
+  /** What containerd makes of the value in the table of a host that it asks; undefined if it refuses it. */
   readonly take: (value: A, version: Version) => TomlValue | undefined
 }
 
@@ -171,7 +173,7 @@ const optionsOf = (table: TomlReader.Table, version: Version, isAsked: boolean):
       if (isKnown && (!isType(value) || isAsked && taken === undefined)) {
         return Result.fail(`${name} has a value that containerd refuses`)
       }
-      // An option that this version does not know stays for those that do.
+      // An option that this version does not know is kept for those that do.
       if (taken !== undefined) options[name] = taken
     }
   }
@@ -191,15 +193,15 @@ const hostsOf = ({ headers, root }: TomlReader.Document, version: Version) =>
     const all = version.library === 1 ? [exact ?? ""] : valuesOf(root, "host", version)
     const tables = new Map<string, TomlReader.Table>()
     for (const table of all) {
-      if (!isTable(table)) return yield* Result.fail("host is no table")
+      if (!isTable(table)) return yield* Result.fail("host is not a table")
       for (const [url, entry] of table.entries) {
-        if (!isTable(entry)) return yield* Result.fail(`the host ${url} is no table`)
+        if (!isTable(entry)) return yield* Result.fail(`the host ${url} is not a table`)
         tables.set(url, entry)
       }
     }
     const urls = version.library === 1
       ? [...tables].toSorted(([, one], [, other]) => one.position - other.position).map(([url]) => url)
-      // A name without a letter counts as seen.
+      // containerd skips an empty name.
       : headers.flatMap(({ isArray, path: [first, url = ""] }) =>
         !isArray && first === "host" && url !== "" ? [url] : []
       )
@@ -210,21 +212,21 @@ const readAs = (document: TomlReader.Document, version: Version): Result.Result<
   Result.gen(function*() {
     const { tables, urls } = yield* hostsOf(document, version)
     const servers = valuesOf(document.root, "server", version)
-    if (!servers.every(isString)) return yield* Result.fail("server is no string")
+    if (!servers.every(isString)) return yield* Result.fail("server is not a string")
     const server = servers.at(-1) ?? ""
     const wrong = [...urls, server].find((url) => !isUrl(url))
-    if (wrong !== undefined) return yield* Result.fail(`${wrong} is no URL`)
+    if (wrong !== undefined) return yield* Result.fail(`${wrong} is not a URL`)
     const options = new Map<string, TomlTable>()
     for (const [url, table] of tables) options.set(url, yield* optionsOf(table, version, urls.has(url)))
     const hosts = [...urls].map((url) => ({ url, options: options.get(url) ?? {} }))
     const root = yield* optionsOf(document.root, version, true)
     if (hasHost(server)) return { hosts, server: Option.some(server), options: root }
-    // Of the registry itself containerd takes all capabilities.
+    // containerd gives the registry itself all capabilities.
     const { capabilities: _, ...others } = root
     return { hosts, server: Option.none(), options: others }
   })
 
-/** The root, `host`, a host, and its header. */
+/** containerd uses the root, `host`, each host, and its header. */
 const isWanted = (path: ReadonlyArray<string>): boolean => {
   const [first, , third] = path.map((name) => name.toLowerCase())
   return first === undefined || first === "header" || first === "host" && (third === undefined || third === "header")
@@ -233,7 +235,7 @@ const isWanted = (path: ReadonlyArray<string>): boolean => {
 const isStrict = (text: string): boolean =>
   isUtf8(Buffer.from(text, "latin1")) && Result.isSuccess(Result.try(() => parse(text)))
 
-/** Reasons, each with the versions that have it where not all do. */
+/** The reasons; one that does not apply to all versions names those to which it does. */
 const byVersion = (failures: ReadonlyArray<Option.Option<string>>): ReadonlyArray<string> => {
   const reasons = new Set(failures.flatMap(Option.toArray))
   return [...reasons].map((reason) => {
@@ -257,7 +259,7 @@ export const read = (text: string): Readings => {
     hosts.map(({ url }) => url).concat(Option.toArray(server))
   )
   const doubts = ways.every(Option.isNone) ? [] : [
-    ...isOdd || !isStrict(text) ? ["it is no strict TOML, which some versions of containerd refuse"] : [],
+    ...isOdd || !isStrict(text) ? ["it is not strict TOML, which some versions of containerd refuse"] : [],
     ...urls.filter((url) => !isAskable(url)).map((url) => `the host ${JSON.stringify(url)} cannot be asked`)
   ]
   return {

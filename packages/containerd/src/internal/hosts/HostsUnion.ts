@@ -1,6 +1,6 @@
 /**
- * One reading for all versions of containerd, where they read a file in different ways: it asks all that one of them
- * would ask, so that a pull that worked with one version works with each.
+ * Merges the readings of all versions of containerd into one, if they differ. It asks every host that any of them would
+ * ask, so a pull that worked with one version works with all.
  */
 import { Option } from "effect"
 import { isDeepStrictEqual } from "node:util"
@@ -10,7 +10,7 @@ import { respelled } from "./HostTables.ts"
 
 type Ways = ReadonlyArray<Option.Option<Reading>>
 
-/** What containerd does where it refuses a file. */
+/** What containerd does when it refuses a file. */
 const nothing: Reading = { hosts: [], server: Option.none(), options: {} }
 
 const readingsOf = (ways: Ways): ReadonlyArray<Reading> => ways.map(Option.getOrElse(() => nothing))
@@ -20,7 +20,7 @@ export const areAlike = (ways: Ways): boolean => {
   return others.every((reading) => isDeepStrictEqual(reading, first))
 }
 
-/** The ways, without a server that containerd would ask as well if it were not named. */
+/** Drops a server that containerd would ask anyway. */
 export const withoutDefault = (ways: Ways, registry: Option.Option<Host>): Ways =>
   ways.map(
     Option.map((reading) =>
@@ -30,7 +30,7 @@ export const withoutDefault = (ways: Ways, registry: Option.Option<Host>): Ways 
     )
   )
 
-/** Both, with the lists of both; of single values the first. */
+/** Merges options: lists are joined, other values come from the first. */
 export const mergeOptions = (one: TomlTable, other: TomlTable): TomlTable => {
   const merged: TomlTable = { ...other, ...one }
   for (const name of ["ca", "client"]) {
@@ -40,7 +40,7 @@ export const mergeOptions = (one: TomlTable, other: TomlTable): TomlTable => {
   return merged
 }
 
-/** No capabilities are all of them. Those that only new versions know would make others refuse the file. */
+/** No capabilities means all of them. A capability that only new versions know would make others refuse the file. */
 const capabilitiesOf = (options: ReadonlyArray<TomlTable>): TomlTable => {
   const lists = options.map(({ capabilities }) => Array.isArray(capabilities) ? capabilities : [])
   if (lists.some((list) => list.length === 0)) return {}
@@ -48,7 +48,7 @@ const capabilitiesOf = (options: ReadonlyArray<TomlTable>): TomlTable => {
   return { capabilities: known.length === 0 ? ["push"] : known }
 }
 
-/** The hosts in their order, each once; one whose path is read in two ways stands there in two spellings. */
+/** The hosts in their order, each once. A host whose path is read in two ways appears in two spellings. */
 const mergeHosts = (hosts: ReadonlyArray<Host>): ReadonlyArray<Host> => {
   const groups = Map.groupBy(hosts, ({ options, url }) => `${options["override_path"] === true} ${url}`)
   const merged: Array<Host> = []
@@ -71,7 +71,7 @@ export const union = (ways: Ways): Reading => {
   const [first = nothing] = readings
   const hosts = readings.flatMap(({ hosts }) => hosts)
   if (roots.every((root) => isDeepStrictEqual(root, roots[0]))) return { ...first, hosts: mergeHosts(hosts) }
-  // The registry itself can only be asked last, so servers become hosts in front of it.
+  // containerd asks the registry itself last, so servers become hosts before it.
   const servers = roots.flatMap(({ options, server }) =>
     Option.toArray(Option.map(server, (url) => ({ url, options })))
   )

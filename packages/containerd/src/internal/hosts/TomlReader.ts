@@ -1,11 +1,12 @@
 /**
- * A tolerant reader of TOML. It takes whatever one of the two libraries takes that containerd reads `hosts.toml` with:
- * go-toml 1 in containerd 1.x, which knows little of the specification's strictness, and go-toml 2 in containerd 2.x.
- * What it refuses, both refuse. `isOdd` says that one of them may refuse what it took, or read it differently.
+ * A tolerant reader of TOML. containerd reads `hosts.toml` with go-toml 1 (containerd 1.x), which is far less strict
+ * than the specification, or go-toml 2 (containerd 2.x). This reader accepts what either accepts; what it refuses, both
+ * refuse. `isOdd` says that one of them may refuse the text, or read it differently.
  *
- * Text here has one character a byte (`latin1`).
+ * Text has one character per byte (`latin1`).
  */
 import { Result } from "effect"
+import { Refused, TomlScanner } from "./TomlScanner.ts"
 
 export type Value = string | boolean | Other | Table | ReadonlyArray<Value>
 
@@ -16,7 +17,7 @@ export class Other {
 
 export class Table {
   readonly entries = new Map<string, Value>()
-  /** Where it was made first, counted in tables; 0 for an inline table. go-toml 1 sorts hosts by it. */
+  /** Its place among the tables, by which go-toml 1 sorts hosts; 0 for an inline table. */
   readonly position: number
   constructor(position: number) {
     this.position = position
@@ -25,7 +26,7 @@ export class Table {
 
 export interface Header {
   readonly path: ReadonlyArray<string>
-  /** Where its bracket stands in the text. */
+  /** Position of its bracket in the text. */
   readonly at: number
   /** `[[a.b]]`, one of an array of tables. */
   readonly isArray: boolean
@@ -38,58 +39,19 @@ export interface Document {
   readonly isOdd: boolean
 }
 
-class Refused extends Error {}
-
-const patterns = {
-  space: /[ \t]*/y,
-  blank: /(?:[ \t\r\n]|#[^\n]*)*/y,
-  lineEnd: /[ \t]*(?:#[^\n]*)?(?:\r\n?|\n|$)/y,
-  bareKey: /[\w\x80-\xff-]+/y,
-  scalar: /[+-]?(?:inf|nan|\d[\w.:+-]*)(?: \d[\w.:+-]*)?/y,
-  boolean: /true|false/y,
-  /** go-toml 1 takes this one value on a line of its own. */
-  emptyArrayBelow: /[\r\n](?:[ \t\r\n]|#[^\n]*)*\[\]/y,
-  multilineBasic: /"""(?:\r?\n)?((?:\\[^]|[^\\])*?"{0,2})"""(?!")/y,
-  multilineLiteral: /'''(?:\r?\n)?([^]*?'{0,2})'''(?!')/y,
-  basic: /"((?:\\[^]|[^"\\\n\r])*)"/y,
-  literal: /'([^']*)'/y
-}
-
-/** Numbers and dates that both libraries take. */
-const common =
-  /^(?:[+-]?(?:inf|nan|\d[\d_]*(?:\.\d+)?(?:[eE][+-]?\d+)?)|0(?:x[\da-fA-F_]+|o[0-7_]+|b[01_]+)|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d))$/
-
-const escapes: Readonly<Record<string, string>> = {
-  b: "\b",
-  t: "\t",
-  n: "\n",
-  f: "\f",
-  r: "\r",
-  e: "\x1b",
-  "\"": "\"",
-  "\\": "\\",
-  "/": "/"
-}
-
 const maxDepth = 100
-const marks = ["\xef\xbb\xbf", "\xfe\xff", "\xff\xfe"]
 
 /** Reads one text; fails with `Refused`. */
-class Reader {
+class Reader extends TomlScanner {
   readonly root = new Table(0)
   readonly headers: Array<Header> = []
-  isOdd = false
-  private readonly text: string
   private readonly isWanted: (path: ReadonlyArray<string>) => boolean
-  private at: number
   private tables = 0
   private path: ReadonlyArray<string> = []
 
   constructor(text: string, isWanted: (path: ReadonlyArray<string>) => boolean) {
-    this.text = text
+    super(text)
     this.isWanted = isWanted
-    this.at = marks.find((mark) => text.startsWith(mark))?.length ?? 0
-    this.isOdd = this.at > 0
   }
 
   document() {
@@ -104,33 +66,13 @@ class Reader {
     }
   }
 
-  private refuse(reason: string): never {
-    throw new Refused(`line ${this.text.slice(0, this.at).split("\n").length}: ${reason}`)
-  }
-
-  /** go-toml 2 does not look at tables that nobody wants. */
+  /** Refuses what is defined twice, unless go-toml 2 ignores the table because nobody wants it. */
   private twice(what: string) {
-    if (this.isWanted(this.path)) this.refuse(`${what} stands twice`)
+    if (this.isWanted(this.path)) this.refuse(`${what} is defined twice`)
     this.isOdd = true
   }
 
-  /** What a pattern matches here, or its group. */
-  private take(name: keyof typeof patterns): string | undefined {
-    const pattern = patterns[name]
-    pattern.lastIndex = this.at
-    const match = pattern.exec(this.text)
-    if (match === null) return undefined
-    this.at = pattern.lastIndex
-    return match[1] ?? match[0]
-  }
-
-  private skip(character: string): boolean {
-    if (!this.text.startsWith(character, this.at)) return false
-    this.at += character.length
-    return true
-  }
-
-  /** Behind the bracket. */
+  /** Reads a header, after its first bracket. */
   private header(defined: Set<string>): Table {
     const at = this.at - 1
     const isArray = this.skip("[")
@@ -138,17 +80,17 @@ class Reader {
     const path = this.key()
     const written = this.text.slice(start, this.at)
     if (/[[\]]/.test(written)) this.isOdd = true
-    if (!this.skip(isArray ? "]]" : "]")) this.refuse("a table's name without an end")
+    if (!this.skip(isArray ? "]]" : "]")) this.refuse("a table's name does not end")
     this.tables++
     this.path = path
     this.headers.push({ path, at, isArray })
     if (isArray) {
-      // Tables of the element before may stand again.
+      // Tables of the previous element may be defined again.
       defined.clear()
       const parent = this.descend(this.root, path.slice(0, -1))
       const name = path.at(-1) ?? ""
       const before = parent.entries.get(name) ?? []
-      if (!Array.isArray(before)) this.refuse(`${name} is no array of tables`)
+      if (!Array.isArray(before)) this.refuse(`${name} is not an array of tables`)
       const table = new Table(this.tables)
       parent.entries.set(name, [...before, table])
       return table
@@ -158,7 +100,7 @@ class Reader {
     return this.descend(this.root, path)
   }
 
-  /** The table at the path; makes those that are not there. */
+  /** The table at the path. Missing tables are made. */
   private descend(from: Table, path: ReadonlyArray<string>, position = this.tables): Table {
     let table = from
     for (const name of path) {
@@ -183,7 +125,7 @@ class Reader {
       path.push(quoted === undefined ? part : this.unescape(quoted))
       const hasQuotes = `"'`.includes(this.text[this.at - 1] ?? "")
       this.take("space")
-      // go-toml 1 needs no dot behind a quote.
+      // go-toml 1 needs no dot after a quote.
       isJoined = hasQuotes && /["'\w]/.test(this.text[this.at] ?? "")
       if (isJoined) this.isOdd = true
     } while (isJoined || this.skip("."))
@@ -191,10 +133,10 @@ class Reader {
   }
 
   private assign(table: Table, isInline = false, depth = 0) {
-    // A table that dotted keys make has its place where they stand.
+    // Dotted keys make a table, whose place is theirs.
     this.tables++
     const path = this.key()
-    if (!this.skip("=")) this.refuse("= is expected behind a key")
+    if (!this.skip("=")) this.refuse("= is expected after a key")
     this.take("space")
     const value = this.value(depth)
     const parent = this.descend(table, path.slice(0, -1), isInline ? 0 : this.tables)
@@ -218,41 +160,8 @@ class Reader {
     if (this.skip("{")) return this.inline(depth + 1)
     const boolean = this.take("boolean")
     if (boolean !== undefined) return boolean === "true"
-    const scalar = this.take("scalar")
-    if (scalar === undefined) return this.refuse("no value")
-    if (!common.test(scalar)) this.isOdd = true
+    if (!this.scalar()) this.refuse("a value is expected")
     return new Other()
-  }
-
-  private string(): string | undefined {
-    const start = this.at
-    if (this.text.startsWith(`"""`, start) || this.text.startsWith("'''", start)) {
-      const basic = this.take("multilineBasic")
-      const string = basic === undefined ? this.take("multilineLiteral") : this.unescape(basic)
-      // go-toml 1 ends at the first three quotes, and does not care for the rest of the specification.
-      if (/(["'])\1{3}$/.test(this.text.slice(start, this.at)) || /[^\t\r\n\x20-\x7e\x80-\xff]/.test(string ?? "")) {
-        this.isOdd = true
-      }
-      return string
-    }
-    const basic = this.take("basic")
-    if (basic !== undefined) return this.unescape(basic)
-    const literal = this.take("literal")
-    if (literal !== undefined && /[^\t\x20-\x7e\x80-\xff]/.test(literal)) this.isOdd = true
-    return literal
-  }
-
-  private unescape(text: string): string {
-    if (/\\(?:[^btnfr"\\u]|u[dD])|[^\t\r\n\x20-\x7e\x80-\xff]/.test(text)) this.isOdd = true
-    return text.replace(/\\(?:u([\da-fA-F]{4})|U([\da-fA-F]{8})|[ \t\r\n]+|([^]))/g, (_, short, long, one) => {
-      const code = (short ?? long) as string | undefined
-      if (code !== undefined) {
-        const point = Number.parseInt(code, 16)
-        return Buffer.from(point > 0x10_ff_ff ? "\ufffd" : String.fromCodePoint(point)).toString("latin1")
-      }
-      const escaped = one as string | undefined
-      return escaped === undefined ? "" : escapes[escaped] ?? this.refuse(`\\${escaped} is no escape`)
-    })
   }
 
   private array(depth: number): ReadonlyArray<Value> {
@@ -260,7 +169,7 @@ class Reader {
     for (this.take("blank"); !this.skip("]"); this.take("blank")) {
       values.push(this.value(depth))
       this.take("blank")
-      if (!this.skip(",") && !this.text.startsWith("]", this.at)) this.refuse("an array without an end")
+      if (!this.skip(",") && !this.text.startsWith("]", this.at)) this.refuse("an array does not end")
     }
     return values
   }
@@ -275,14 +184,16 @@ class Reader {
         this.assign(table, true, depth)
         this.take("blank")
       } while (this.skip(","))
-      if (!this.skip("}")) this.refuse("an inline table without an end")
+      if (!this.skip("}")) this.refuse("an inline table does not end")
     }
     if (this.text.slice(start, this.at).includes("\n")) this.isOdd = true
     return table
   }
 }
 
-/** Fails with the reason why nobody takes it. `isWanted` tells whether containerd wants what is in a table. */
+/**
+ * Reads a text, or fails with the reason why neither library accepts it. `isWanted`: whether containerd uses a table.
+ */
 export const read = (
   text: string,
   isWanted: (path: ReadonlyArray<string>) => boolean

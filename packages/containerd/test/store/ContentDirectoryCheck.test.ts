@@ -1,0 +1,91 @@
+import { assert, describe, it } from "@effect/vitest"
+import { ContainerdClient, type Image } from "@spegel-ts/containerd/ContainerdClient"
+import * as ContentDirectoryCheck from "@spegel-ts/containerd/internal/store/ContentDirectoryCheck"
+import { ContentNotFound } from "@spegel-ts/content/ContentStore"
+import * as Digest from "@spegel-ts/oci/Digest"
+import { Effect, Logger, Stream } from "effect"
+import { TestClock } from "effect/testing"
+
+const imageOf = (name: string): Image => ({
+  name: `registry.example/${name}:v1`,
+  digest: Digest.ofBytes(Buffer.from(name)),
+  mediaType: "application/vnd.oci.image.manifest.v1+json",
+  size: 1
+})
+
+/** A check of a directory that has `held`, while containerd has `images`. */
+const start = Effect.gen(function*() {
+  const images: Array<Image> = []
+  const held = new Set<Digest.Digest>()
+  let listings = 0
+  const client = ContainerdClient.of({
+    images: () => Effect.die("not asked"),
+    image: () => Effect.die("not asked"),
+    events: Stream.empty,
+    contentInfo: () => Effect.succeed({ labels: {}, createdAt: 0 }),
+    isShared: () => Effect.succeed(false),
+    criConfig: Effect.succeedNone,
+    abortIngest: () => Effect.void,
+    contentRoot: Effect.succeed("/var/lib/containerd"),
+    version: Effect.succeed("2.1.0")
+  })
+  const check = yield* ContentDirectoryCheck.make({
+    client,
+    directory: {
+      digests: Stream.suspend(() => {
+        listings++
+        return Stream.fromIterable([...held])
+      }),
+      size: (digest) => held.has(digest) ? Effect.succeed(1) : Effect.fail(new ContentNotFound({ content: digest }))
+    },
+    contentPath: "/content",
+    contentPathSetting: "--content-path",
+    images: Effect.sync(() => images)
+  })
+  return { check, held, images, listings: () => listings }
+})
+
+/** What is logged while an effect runs. */
+const withLog = <A, E, R>(body: (lines: ReadonlyArray<string>) => Effect.Effect<A, E, R>) => {
+  const lines: Array<string> = []
+  const logger = Logger.make<unknown, void>(({ logLevel, message }) => {
+    lines.push(`${logLevel} ${String(message)}`)
+  })
+  return Effect.provide(body(lines), Logger.layer([logger]))
+}
+
+const pass = TestClock.adjust("5 seconds")
+
+describe("ContentDirectoryCheck", () => {
+  it.effect("lists nothing for an image that is there", () =>
+    Effect.gen(function*() {
+      const { check, held, images, listings } = yield* start
+      for (const name of ["one", "two", "three"]) {
+        const image = imageOf(name)
+        images.push(image)
+        held.add(image.digest)
+        yield* check.image(image)
+        yield* pass
+      }
+      assert.strictEqual(listings(), 0)
+    }))
+
+  it.effect("warns of an image that is missing, and tells when it is there, whichever image changes then", () =>
+    withLog((lines) =>
+      Effect.gen(function*() {
+        const { check, held, images } = yield* start
+        const [there, missing] = [imageOf("there"), imageOf("missing")]
+        images.push(there, missing)
+        held.add(there.digest)
+        yield* check.image(missing)
+        yield* pass
+        assert.strictEqual(lines.length, 1)
+        assert.match(lines[0] ?? "", /^Warn .* lacks what it has, such as registry\.example\/missing:v1/)
+        held.add(missing.digest)
+        yield* check.image(there)
+        yield* pass
+        assert.strictEqual(lines.length, 2)
+        assert.match(lines[1] ?? "", /^Info .* has containerd's content now/)
+      })
+    ))
+})
