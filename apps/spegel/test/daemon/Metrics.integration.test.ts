@@ -47,7 +47,7 @@ describe("metrics", { timeout: 120_000 }, () => {
 
   it("are all documented, and none is documented or shown on the dashboard that is not there", () => {
     const declared = globSync("{packages,apps}/*/src/**/*.ts", { cwd: root }).flatMap((path) =>
-      [...read(path).matchAll(/\b(?:counter|gauge|histogram|summary|frequency)\(\s*"(\w+)"/g)]
+      [...read(path).matchAll(/\b(?:counter|gauge|histogram|summary|frequency)\(\s*"((?:spegel|http)_\w+)"/g)]
         .map(([, name = ""]) => name)
     )
     assert.deepStrictEqual([...new Set(declared)].toSorted(), [...names].toSorted())
