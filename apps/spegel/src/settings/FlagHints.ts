@@ -5,7 +5,6 @@ import type { RegistrySettings } from "./RegistrySettings.ts"
 /** The settings behind the errors of libraries, by the tags of the errors. */
 const settingsOf: Readonly<Record<string, ReadonlyArray<keyof RegistrySettings>>> = {
   ClusterAccessInvalid: ["kubeconfigPath"],
-  ContainerdUnavailable: ["containerdSock", "containerdContentPath"],
   NoUsableAddress: ["routerAddr", "peerCidrs"],
   RouterListenFailed: ["routerAddr"]
 }
