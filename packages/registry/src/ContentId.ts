@@ -7,6 +7,7 @@ import { Data } from "effect"
 /** A request of the distribution API for content. */
 export type ContentRequest = Extract<DistributionRequest, { readonly _tag: "Blob" | "Manifest" }>
 
+/** Content as a request names it. Peers are always asked for digests, and for tags only if `resolveTags` is set. */
 export type ContentId = Data.TaggedEnum<{
   /** Always the same bytes. */
   Digest: { readonly digest: Digest.Digest }

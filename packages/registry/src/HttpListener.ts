@@ -35,10 +35,11 @@ export interface ListenTls {
   readonly ca: Buffer | undefined
 }
 
+/** The address to listen on, the handler of requests, and the limits on clients. */
 export interface ListenOptions {
   /** The IP to listen on; none for all of them. */
   readonly host: Option.Option<string>
-  /** 0 takes a free one. */
+  /** The TCP port; 0 takes a free one. */
   readonly port: number
   readonly handler: Handler
   /** How long running requests may continue when the scope closes. */

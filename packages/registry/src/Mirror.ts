@@ -14,6 +14,7 @@ import type { MirroredContent } from "./MirroredContent.ts"
 import type { MirrorError } from "./MirrorError.ts"
 import type { ResolveSettings } from "./ResolvePolicy.ts"
 
+/** How content is pulled from peers: the limits on waiting, and how much of a body is verified before it is sent. */
 export interface MirrorOptions extends ResolveSettings {
   /**
    * How bodies are verified that are too large to be held: `commit` passes them on and watches whether containerd commits
@@ -32,10 +33,13 @@ export interface MirrorOptions extends ResolveSettings {
   readonly circuitPause: Duration.Duration
 }
 
+/** Gets content that this node lacks from peers. `Registry` calls it for each request. */
 export interface Mirror {
   /**
-   * Finds a peer that has the content which a client, named by `userAgent`, asks for. Notes in `record` what is done. All that it
-   * opens closes with the scope. A `MirrorError` means that the request falls back to upstream.
+   * Finds a peer that has the content that a client asks for, and returns when its answer can begin. `userAgent` names
+   * the client, `record` collects the attempts. Everything that is opened closes with the scope. Fails with a `MirrorError` if no peer
+   * serves in time: the request falls back to upstream. Fails with `RangeNotSatisfiable` if the range begins beyond the end of
+   * the content (RFC 9110, section 15.5.17).
    */
   readonly fetch: (
     request: ContentRequest,

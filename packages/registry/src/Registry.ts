@@ -30,6 +30,7 @@ import * as Responder from "./internal/serve/Responder.ts"
 import type { PullLog } from "./PullLog.ts"
 import * as ResolvePolicy from "./ResolvePolicy.ts"
 
+/** How requests are answered: who may ask, for which images, and the limits on peers, uploads and memory. */
 export interface RegistryOptions extends ContentOptions {
   /** The credentials that every client of `/v2/` has to give; none for open access. */
   readonly basicAuth: Option.Option<Responder.Credentials>
@@ -67,12 +68,20 @@ export const whenCrowded = (incoming: IncomingMessage): DistributionError | unde
   return Refusal.tell(Refusal.Refusal.TooManyConnections({ byPeer }), undefined).error
 }
 
+/**
+ * Answers the pull part of the OCI distribution API from this node's content, otherwise from peers. Content that neither has is
+ * answered 404, and containerd asks the next host of its hosts.toml.
+ */
 export class Registry extends Context.Service<Registry, {
   /** Answers one request. Every error has the JSON body that the OCI distribution specification gives errors. */
   readonly handler: Handler
   /** Makes `/readyz` answer 503 from now on, so that nobody new is sent here. All else is answered as before. */
   readonly retire: Effect.Effect<void>
 }>()("@spegel-ts/registry/Registry") {
+  /**
+   * Serves the `ContentStore` of this node, and finds peers by the `Router`. Closing it ends what runs beside requests. The
+   * answers that are on their way end with `HttpListener`.
+   */
   static readonly layer = (
     options: RegistryOptions
   ): Layer.Layer<Registry, never, ContentStore | Router | PeerTransport | PullLog | Transfer> =>

@@ -7,6 +7,7 @@
  */
 import { Duration, Effect, Schedule } from "effect"
 
+/** The limits on waiting for peers. Each ends with another peer, or with the fallback to upstream. */
 export interface ResolveSettings {
   /** How long to wait for a peer to be found while none is being asked. Then the request falls back to upstream. */
   readonly resolveTimeout: Duration.Duration

@@ -40,6 +40,7 @@ export class StateTracker extends Context.Service<StateTracker, {
   /** What is advertised now. */
   readonly snapshot: Effect.Effect<Snapshot>
 }>()("@spegel-ts/state-tracker/StateTracker") {
+  /** Builds at once, also while the store or the router is away. Nothing is advertised until `run` runs. */
   static readonly layer = (
     options: StateTrackerOptions
   ): Layer.Layer<StateTracker, never, ContentStore | Router> => Layer.effect(this, make(options))

@@ -16,6 +16,7 @@ const maxWaitingBytes = 1024 * 1024
 /** Pause before a full pipe is tried again. */
 const retryMillis = 50
 
+/** Takes log lines for one file descriptor. */
 export interface LogWriter {
   /** Accepts a line, its newline included, or drops it. Never throws. */
   readonly write: (line: string) => void
@@ -23,6 +24,7 @@ export interface LogWriter {
   readonly flush: (millis: number) => Promise<void>
 }
 
+/** The parts of a writer that depend on the program: the text about dropped lines, and how to unblock the descriptor. */
 export interface LogWriterOptions {
   /** Makes the descriptor non-blocking where it cannot be reopened; called at most once. */
   readonly unblock?: () => void

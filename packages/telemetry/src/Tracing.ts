@@ -7,6 +7,7 @@ import { Tracer } from "effect/Tracer"
 import type { SdkOptions } from "./internal/traces/OpenTelemetry.ts"
 import * as OtelVariables from "./internal/traces/OtelVariables.ts"
 
+/** Where the configuration of traces comes from, which spans are exported, and what the process is called. */
 export interface TracingOptions extends SdkOptions {
   /** Usually `process.env`. */
   readonly environment: Readonly<Record<string, string | undefined>>

@@ -28,6 +28,7 @@ export const descriptorOf = (socket: Socket): number | undefined => {
   return fd === undefined || fd < 0 ? undefined : fd
 }
 
+/** One TCP connection to a peer. It ends once: with the peer's FIN, an error or `destroy`. Then it tells its reader. */
 export class PeerSocket {
   readonly socket: Socket
   #reader: Reader
@@ -91,6 +92,7 @@ export class PeerSocket {
     else this.socket.pause()
   }
 
+  /** Closes the connection at once. The reader's `onEnd` follows. */
   destroy(): void {
     this.socket.destroy()
   }
