@@ -138,7 +138,7 @@ export const reporter = Effect.fnUntraced(function*(task: string): Effect.fn.Ret
 })
 
 /**
- * Makes a function that runs a callback of a library or a timer. What the callback throws would end the process; it is
+ * Makes a function that runs a callback of a library or a timer. An exception of the callback would end the process; it is
  * reported as a failure of `task` instead.
  */
 export const guard = (task: string): Effect.Effect<(run: () => void) => void> =>

@@ -31,7 +31,7 @@ export interface PluginSettings {
   readonly discardsLayers: boolean
 }
 
-/** What a configuration says of registries and layers. */
+/** The settings of a containerd that concern registries and layers. */
 export interface ContainerdConfig {
   /** Version of the file's format, not of containerd. */
   readonly version: number

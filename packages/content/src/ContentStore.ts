@@ -1,5 +1,5 @@
 /**
- * What this node holds: names (tags) and blobs. The layers are `ContainerdStore.layer` (in `packages/containerd`),
+ * The content that this node holds: names (tags) and blobs. The layers are `ContainerdStore.layer` (in `packages/containerd`),
  * `OciLayout.layer` and `MemoryStore.layer`.
  *
  * A blob is listed and opened only once it is complete and verified; downloads in progress are `inProgress`.
@@ -57,8 +57,8 @@ export interface Ingest {
 }
 
 /**
- * What has become of a download's file. The open file tells, not its name: another download of the same content, by
- * another client or started later, is another file.
+ * The state of a download's file. It belongs to the open file and not to its name: another download of the same content,
+ * by another client or started later, is another file.
  */
 export type IngestState = Data.TaggedEnum<{
   /** It is still being written, or its owner has not decided yet. `modified` is in milliseconds since the epoch. */
@@ -91,7 +91,7 @@ export type BlobSource = Data.TaggedEnum<{
 }>
 export const BlobSource = Data.taggedEnum<BlobSource>()
 
-/** What this node holds. Every layer passes `ContentStoreConformance`. */
+/** The names and blobs that this node holds. Every layer passes `ContentStoreConformance`. */
 export class ContentStore extends Context.Service<ContentStore, {
   /** The digest that a name with a tag points to now. */
   readonly resolve: (reference: Reference) => Effect.Effect<Digest, ContentNotFound | StoreUnavailable>
@@ -123,8 +123,8 @@ export class ContentStore extends Context.Service<ContentStore, {
     ingest: Ingest
   ) => Effect.Effect<OpenIngest, ContentNotFound | StoreUnavailable, Scope.Scope>
   /**
-   * Discards the download that has this namespace and ref now, if the store's owner allows it. It is no error if there
-   * is none. A client that still writes to it fails at its end, so discard only bytes that are known to be wrong.
+   * Discards the download that has this namespace and ref now, if the store's owner allows it. Succeeds if there is
+   * none. A client that still writes to it fails at its end, so discard only bytes that are known to be wrong.
    */
   readonly discard: (ingest: Pick<Ingest, "namespace" | "ref">) => Effect.Effect<void, StoreUnavailable>
 }>()("@spegel-ts/content/ContentStore") {}

@@ -1,6 +1,6 @@
 /**
- * Where a Kubernetes API server is and how to be let in: by the service account of a pod, or by a kubeconfig. Files of tokens
- * and certificates are read again for each request, because they rotate.
+ * The address of a Kubernetes API server and the credentials for it, from the service account of a pod or from a kubeconfig.
+ * Files of tokens and certificates are read again for each request, because they rotate.
  *
  * The kubeconfig itself is read once. Both ways are loaded when they are used: a pod needs no YAML.
  */
@@ -16,7 +16,7 @@ export class ClusterAccessInvalid extends Data.TaggedError("ClusterAccessInvalid
   }
 }
 
-/** What a TLS connection needs; texts are PEM. */
+/** Certificates and settings of a TLS connection; texts are PEM. */
 export interface TlsMaterial {
   /** Authorities that sign the server's certificate; Node's own where it is absent. */
   readonly ca?: string | undefined
@@ -30,7 +30,7 @@ export interface TlsMaterial {
   readonly verify: boolean
 }
 
-/** What a request is sent with. */
+/** The credentials of one request. */
 export interface Credentials {
   readonly tls: TlsMaterial
   /** Value of the `authorization` header. */
@@ -45,7 +45,7 @@ export interface ClusterAccess {
   readonly credentials: Effect.Effect<Credentials, ClusterAccessInvalid>
 }
 
-/** Which way to take. */
+/** The choice between a kubeconfig and the service account. */
 export interface AccessOptions {
   /** Path of a kubeconfig, whose current context counts; none for the service account of this pod. */
   readonly kubeconfig: Option.Option<string>

@@ -17,7 +17,7 @@ export class TaintKept extends Data.TaggedError("TaintKept")<{
   }
 }
 
-/** Which taint to remove, and when. */
+/** The taint to remove, and the condition for it. */
 export interface NodeTaintOptions extends ClusterAccess.AccessOptions {
   /** Name of this node. */
   readonly node: string

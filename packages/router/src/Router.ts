@@ -1,5 +1,5 @@
 /**
- * Which peers of the cluster provide a key. Layers: `Router.layerMemory` (routers of one process, for tests and examples)
+ * Finds the peers of the cluster that provide a key. Layers: `Router.layerMemory` (routers of one process, for tests and examples)
  * and `Libp2p.layer` (a member of a network).
  *
  * The answer may be out of date: a lookup may miss a provider that advertised a moment ago, and may name one that has just
@@ -28,7 +28,7 @@ export type Standing = Data.TaggedEnum<{
 /** Constructors and matchers of `Standing`. */
 export const Standing = Data.taggedEnum<Standing>()
 
-/** What routers in memory share: the members, and who provides each key. Tests may write to it. */
+/** The network that routers in memory share: the members, and the providers of each key. Tests may write to it. */
 export interface MemoryNetwork {
   readonly members: Map<string, Peer>
   readonly providers: Map<ContentKey, Set<string>>

@@ -1,6 +1,6 @@
 /**
  * Writes log lines to a file descriptor. Logging never delays or breaks the program: a line is accepted at once, without
- * waiting and without throwing. Where nobody reads, the disk is full or slow, or the reader is gone, lines wait in bounded
+ * waiting and without throwing. If nobody reads, the disk is full or slow, or the reader is gone, lines wait in bounded
  * memory; those that do not fit are dropped and counted.
  */
 import { Context, Metric } from "effect"

@@ -38,7 +38,7 @@ const lineOf: Logger.Logger<unknown, LogLine> = Logger.make(({ cause, date, fibe
 
 const ownFields = new Set(["time", "level", "msg", "error"])
 
-/** An object as JSON. Where JSON cannot express a value (a cycle, a bigint), every value becomes text. */
+/** An object as JSON. If JSON cannot express a value (a cycle, a bigint), every value becomes text. */
 const stringify = (record: Readonly<Record<string, unknown>>): string => {
   try {
     return JSON.stringify(record)

@@ -1,13 +1,13 @@
 /**
  * Traces of requests, exported over OTLP by the OpenTelemetry SDK where the standard `OTEL_*` variables name a collector.
- * Where they do not, the SDK is not loaded and no span is made.
+ * Otherwise the SDK is not loaded and no span is made.
  */
 import { Effect, Layer, Option, References } from "effect"
 import { Tracer } from "effect/Tracer"
 import type { SdkOptions } from "./internal/traces/OpenTelemetry.ts"
 import * as OtelVariables from "./internal/traces/OtelVariables.ts"
 
-/** Where the configuration of traces comes from, which spans are exported, and what the process is called. */
+/** The variables to configure traces from, the spans to export, and the attributes of the process. */
 export interface TracingOptions extends SdkOptions {
   /** Usually `process.env`. */
   readonly environment: Readonly<Record<string, string | undefined>>

@@ -26,7 +26,7 @@ const { GrpcStatus, serverStream, unary } = GrpcChannel
 
 type Client = typeof ContainerdClient.Service
 
-/** What all calls share. */
+/** The connection that all calls share. */
 interface Connection {
   readonly channel: GrpcChannel.GrpcChannel
   readonly namespace: string

@@ -7,9 +7,9 @@
 import { Data, Option, Result } from "effect"
 import { isUtf8 } from "node:buffer"
 
-/** What has to be known to restore the file system, besides the text. */
+/** The facts, besides the text, that are needed to restore the file system. */
 export interface Undo {
-  /** What was not there before. */
+  /** Missing before, and made by us. */
   readonly made: Option.Option<"file" | "directory">
   /** Permissions that the file had, where they were changed. */
   readonly mode: Option.Option<number>

@@ -23,7 +23,7 @@ export interface Configured {
   readonly refused: ReadonlyArray<string>
 }
 
-/** What the file was before we changed it; none if we did not. */
+/** The text of the file before we changed it; none if we did not. */
 const restored = ({ bytes }: AtomicFile.File) => HostsToml.restore(bytes.toString("latin1"))
 
 interface Before {

@@ -82,7 +82,7 @@ export const make = (plugin: Plugin, options: {
           timeout: deadlineMillis,
           signal
         }),
-      // What it prints may be a secret: only its exit code is reported.
+      // Its output may be a secret: only its exit code is reported.
       catch: (cause) => {
         const { code, killed } = cause as { readonly code?: unknown; readonly killed?: boolean }
         return failed(killed === true ? `took longer than ${deadlineMillis / 1000} s` : `failed (${String(code)})`)

@@ -1,5 +1,5 @@
 /**
- * What a candidate knows, and how it learns it. Its steps (`Campaign`, `Watching`, `Writing`) share this value and nothing
+ * The knowledge of a candidate, and how it changes. Its steps (`Campaign`, `Watching`, `Writing`) share this value and nothing
  * else. All times are milliseconds of this machine's monotonic clock, and none is compared with another machine's.
  */
 import * as Background from "@spegel-ts/background/Background"
@@ -152,7 +152,7 @@ const freeFrom = (candidate: Candidate): number => {
 export const untilFree = (candidate: Candidate): Effect.Effect<number> =>
   Effect.map(MonotonicTime.millis, (now) => freeFrom(candidate) - now)
 
-/** Waits for news, but no longer than `millis`. */
+/** Waits for a change, but no longer than `millis`. */
 export const changeWithin = ({ changed }: Candidate, millis: number): Effect.Effect<unknown> =>
   millis === Infinity ? Queue.take(changed) : Effect.timeoutOption(Queue.take(changed), Math.ceil(millis))
 

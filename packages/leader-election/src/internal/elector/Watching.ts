@@ -44,7 +44,7 @@ const watchOnce = Effect.fnUntraced(function*(candidate: Candidate, cursor: Curs
   )
 }, Effect.scoped)
 
-/** What a failure means for the next watch. Gives how many milliseconds the server asked to be left alone. */
+/** Prepares the next watch after a failure. Returns how many milliseconds the server asked to be left alone. */
 const recover = Effect.fnUntraced(function*(
   candidate: Candidate,
   cursor: Cursor,

@@ -50,7 +50,7 @@ export const microTime = (unixNanos: bigint): string => {
   return `${iso.slice(0, -1)}${String(micros % 1000n).padStart(3, "0")}Z`
 }
 
-/** What a holder writes. */
+/** The fields that a holder writes. */
 export interface Claim {
   readonly identity: Identity
   readonly durationSeconds: number

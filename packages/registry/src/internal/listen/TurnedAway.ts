@@ -49,6 +49,6 @@ export const tunnel = (_request: IncomingMessage, socket: Duplex): void =>
   answerRaw(
     socket,
     "405 Method Not Allowed",
-    DistributionError.unsupported("this is no proxy"),
+    DistributionError.unsupported("this is not a proxy"),
     "allow: GET, HEAD\r\n"
   )

@@ -193,7 +193,7 @@ export class BodyMemory {
     for (const waiter of this.#waiters) if (isTried(waiter) && waiter.attempt()) this.#waiters.delete(waiter)
   }
 
-  /** After a measurement: whoever waits may have room now. */
+  /** After a measurement: requests that wait may have room now. */
   #goOn(): void {
     if (this.#accounts.beyond > this.#budget.beyond) this.#closeStalled(stalledAboveMillis)
     this.#retry(() => true)

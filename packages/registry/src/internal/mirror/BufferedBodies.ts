@@ -113,8 +113,8 @@ const readVerified = Effect.fnUntraced(function*(
 const pieceSize = 64 * 1024
 
 /**
- * The media type of a verified manifest. The peer says what its containerd keeps it as, which is what upstream said. Where the bytes
- * say otherwise, the peer is not believed; where neither tells, there is no manifest to answer with.
+ * The media type of a verified manifest. The peer says what its containerd keeps it as, which is what upstream said. If the bytes
+ * say otherwise, the peer is not believed; if neither tells, there is no manifest to answer with.
  */
 const manifestType = Effect.fnUntraced(function*(
   answer: PeerAnswer,

@@ -1,5 +1,5 @@
 /**
- * Circuit breakers (closed, open, half open), one for each registry. Where peers keep a registry's requests waiting in vain, its
+ * Circuit breakers (closed, open, half open), one for each registry. If peers keep a registry's requests waiting in vain, its
  * circuit opens: requests still ask peers, and give them little time. After a pause one request probes with all of its time.
  * Any request that a peer serves closes the circuit at once, even while it is open: a peer that works again is used again.
  */

@@ -1,7 +1,7 @@
 /**
- * Makes spans only where somebody records them: a span that nobody records costs a microsecond and more. Where
- * `TracerEnabled` is false there are none, and a trace that is not sampled has few. A span lasts as long as the body that it
- * tells of; no byte moves through one.
+ * Makes spans only where somebody records them: a span that nobody records costs a microsecond and more. If
+ * `TracerEnabled` is false there are none, and a trace that is not sampled has few. A span lasts as long as its body; no byte
+ * moves through one.
  */
 import { Effect } from "effect"
 

@@ -3,9 +3,9 @@
  * are for is watched (`WatchedDownload`): whether containerd commits it tells whether its senders sent the right bytes. Downloads
  * that are wrong are discarded: containerd would keep them, and each new pull would commit the same bytes again and fail.
  *
- * Bytes are blamed on a peer, or discarded, only where they were hashed and are wrong. A relay is for a download where containerd's
- * name is in `User-Agent` and where the download has come as far as the range asked for begins. Where that is in doubt, as for other
- * clients, the relay is not watched.
+ * Bytes are blamed on a peer, or discarded, only if they were hashed and are wrong. A relay belongs to a download if containerd's
+ * name is in `User-Agent` and the download has reached the first byte asked for. If that is in doubt, as for other clients, the
+ * relay is not watched.
  */
 import * as Background from "@spegel-ts/background/Background"
 import { Tally } from "@spegel-ts/background/Tally"
@@ -19,7 +19,7 @@ import * as WatchedDownload from "./WatchedDownload.ts"
 /** A client's GET of a blob. */
 export interface BlobRequest {
   readonly digest: Digest.Digest
-  /** The first byte asked for; none where the request is no download of all from there. */
+  /** The first byte asked for; none if the request does not ask for everything from there on. */
   readonly start: Option.Option<number>
   readonly userAgent: string
   /** Told of the peers that sent something, when their bytes are judged: as a rule after the request has ended. */

@@ -1,6 +1,6 @@
 /**
  * The fate of a download of containerd, found without hashing its bytes on the way: containerd hashes every blob itself, and renames
- * the file where it is right. Where it did not, the file is hashed here; so is one that a killed pull has begun.
+ * the file if it is right. If it did not, the file is hashed here; so is one that a killed pull has begun.
  *
  * A commit is never overdue by time alone: containerd's fsync takes as long as the disk does. While it runs the file is open for
  * writing.

@@ -259,7 +259,7 @@ export class Dht {
   /** Whether other members could name no further provider. */
   #isComplete(key: Uint8Array, position: Position, local: ReadonlyArray<Member>): boolean {
     const { neighbourhood } = this.#membership
-    // Where a provider is late, another member may know one that is not.
+    // If a provider is late, another member may know one that is not.
     if (local.length > 0) return local.some(({ late }) => !late) && neighbourhood.isKeeper(position)
     // A record of an evicted peer is a hint: other members may have heard from that peer since.
     return neighbourhood.hasEverything() && this.store.get(key, this.#now() / 1000).length === 0

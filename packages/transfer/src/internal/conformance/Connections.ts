@@ -40,7 +40,7 @@ export const client: Effect.Effect<{ readonly near: Socket; readonly far: Socket
   }
 )
 
-/** Reads what is no body: keeps what it is given until it has enough. */
+/** Reads a head: keeps its bytes until it has enough. */
 class HeadReader implements Reader {
   readonly #space = Buffer.allocUnsafeSlow(16 * 1024)
   #bytes = Buffer.alloc(0)

@@ -17,7 +17,7 @@ export interface LookupOptions extends Core {
   readonly membership: Membership
 }
 
-/** What to look for. */
+/** The key to look for, and the callback for its providers. */
 export interface Wanted {
   readonly key: Uint8Array
   /** The key's position. */

@@ -21,7 +21,7 @@ export interface MembershipOptions extends Core {
   readonly onNewcomer: (member: Member) => void
 }
 
-/** What a peer says of itself on a new connection. */
+/** A peer's own description on a new connection. */
 export interface ConnectedPeer extends PeerRecord {
   readonly agent: string | undefined
   /** Whether it speaks our gossip protocol. */

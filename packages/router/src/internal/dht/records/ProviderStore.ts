@@ -10,7 +10,7 @@ import { grown, KeyTable } from "./KeyTable.ts"
 /** The share of one peer. */
 const maxRecordsOfPeer = 100_000
 const maxProvidersOfKey = 64
-/** Of all peers together: 24 MiB. */
+/** The bound of all peers together: 24 MiB. */
 const maxRecords = 400_000
 const initialRecords = 1024
 /**
