@@ -4,7 +4,7 @@
 export class Tally<Key> {
   readonly #counts = new Map<Key, number>()
 
-  /** The count of a key; 0 where nothing was added. */
+  /** The count of a key; 0 if nothing was added. */
   of(key: Key): number {
     return this.#counts.get(key) ?? 0
   }

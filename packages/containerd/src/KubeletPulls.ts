@@ -2,7 +2,7 @@
  * Finds the images that containerd fetched from a registry for the kubelet.
  *
  * Much else makes image records: imports, `ctr` and `nerdctl` (which read other configurations than the CRI plugin
- * does), and new names for content that is held. Three signs tell a pull of the kubelet, the same in containerd 1.6,
+ * does), and new names for content that is held. Three signs identify a pull of the kubelet, the same in containerd 1.6,
  * 1.7 and 2.1 (measured): the CRI plugin itself creates the record `repository@digest`; the manifest's labels name the
  * registry that it came from; and the manifest was written since this began, for no other client and no other
  * namespace.

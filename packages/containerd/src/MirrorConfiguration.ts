@@ -97,7 +97,7 @@ const prepare = Effect.fnUntraced(function*(configPath: string) {
   }
 })
 
-/** Takes the mirror out of all directories except `except`. Gives the paths of the changed files, and the failures. */
+/** Takes the mirror out of all directories except `except`. Returns the paths of the changed files, and the failures. */
 const restoreAll = Effect.fnUntraced(function*(configPath: string, except: ReadonlySet<string>) {
   const names = yield* change(configPath, () => AtomicFile.directories(configPath))
   const [paths, failures] = yield* Effect.partition(names.filter((name) => !except.has(name)), (name) => {

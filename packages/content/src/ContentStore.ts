@@ -99,7 +99,7 @@ export class ContentStore extends Context.Service<ContentStore, {
   readonly size: (digest: Digest) => Effect.Effect<number, ContentNotFound | StoreUnavailable>
   /**
    * The media type of a held manifest or index: the type under which the store keeps it (if there are several, that of
-   * `name`), otherwise the type that its bytes tell. None if it is not a manifest, or its type is in doubt.
+   * `name`), otherwise the type that its bytes declare. None if it is not a manifest, or its type is in doubt.
    */
   readonly manifestType: (
     digest: Digest,

@@ -24,9 +24,9 @@ export interface TlsMaterial {
   readonly cert?: string | undefined
   /** The key of `cert`. */
   readonly key?: string | undefined
-  /** The name that the server's certificate must have, where that is not its host. */
+  /** The name that the server's certificate must have, if that is not its host. */
   readonly servername?: string | undefined
-  /** False only where a kubeconfig says `insecure-skip-tls-verify`. */
+  /** False only if a kubeconfig says `insecure-skip-tls-verify`. */
   readonly verify: boolean
 }
 
@@ -51,7 +51,7 @@ export interface AccessOptions {
   readonly kubeconfig: Option.Option<string>
   /** Names the API server of a pod's cluster, and is passed on to credential plugins. */
   readonly environment: Environment
-  /** Directory of the service account's files, where it is not `/var/run/secrets/kubernetes.io/serviceaccount`. */
+  /** Directory of the service account's files, if it is not `/var/run/secrets/kubernetes.io/serviceaccount`. */
   readonly serviceAccount?: string | undefined
 }
 

@@ -202,7 +202,7 @@ export const allows = ({ hasImage, hasIndex, mediaType }: ManifestShape, type: s
     ? !hasImage && !MediaType.isImage(mediaType)
     : MediaType.isImage(type) && !hasIndex && !MediaType.isIndex(mediaType)
 
-/** The type that the document tells by its `mediaType`, otherwise by its fields. None if it is unknown or in doubt. */
+/** The type that the document declares by its `mediaType`, otherwise by its fields. None if it is unknown or in doubt. */
 export const ownType = (shape: ManifestShape): Option.Option<string> => {
   if (shape.mediaType === "") return shape.suggested
   return allows(shape, shape.mediaType) ? Option.some(shape.mediaType) : Option.none()

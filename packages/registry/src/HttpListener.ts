@@ -122,7 +122,7 @@ const listenerOf = (
   })
 }
 
-/** TLS takes memory: it is loaded only where it is used. */
+/** TLS takes memory: it is loaded only if it is used. */
 const serverOf = (tls: ListenTls | undefined, options: ServerOptions, listener: Listener): Effect.Effect<Server> =>
   tls === undefined
     ? Effect.sync(() => createServer(options, listener))

@@ -1,5 +1,5 @@
 /**
- * Content from peers, where this node lacks it: who is asked, and what happens when a peer fails. Every failure has a tag, and the
+ * Gets content that this node lacks from peers: chooses whom to ask, and goes on when a peer fails. Every failure has a tag, and the
  * tag decides the next step. How long and how often peers are asked is in `ResolvePolicy`; the steps of a pull are in
  * `internal/pull/Pull`.
  */
@@ -27,7 +27,7 @@ export interface MirrorOptions extends ResolveSettings {
   readonly verifyMemory: number
   /** How long a peer's word that it holds something is believed. */
   readonly recordTtl: Duration.Duration
-  /** After so many requests in a row that waited in vain, a registry's circuit opens; 0: never. */
+  /** After this many requests in a row that waited in vain, a registry's circuit opens; 0: never. */
   readonly circuitFailures: number
   /** How long it is open at first; twice as long after each probe that fails. */
   readonly circuitPause: Duration.Duration

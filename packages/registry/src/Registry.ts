@@ -59,8 +59,8 @@ export const defaults: RegistryOptions = {
 }
 
 /**
- * For `HttpListener`: what a request beyond the bounds of connections is told. Probes are answered nevertheless, peers are
- * told to ask another node (503), and containerd continues with upstream (404).
+ * For `HttpListener`: the answer to a request on a connection beyond the bounds. Probes are answered as usual, peers get a 503
+ * and ask another node, and containerd gets a 404 and continues with upstream.
  */
 export const whenCrowded = (incoming: IncomingMessage): DistributionError | undefined => {
   if (RegistryRequest.isProbe(incoming)) return undefined
@@ -105,7 +105,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
   const watched = (yield* References.TracerEnabled) || (yield* LogLevel.isEnabled("Debug"))
   const turn = new TurnAnswers()
 
-  /** Gives an answer of a moment ago again, without a fiber. When a node is busy most requests are such. */
+  /** Repeats a recent answer without a fiber. On a busy node most requests repeat one. */
   const answerAgain = (incoming: IncomingMessage, response: ServerResponse): boolean => {
     const known = watched ? undefined : hot.repeat(incoming, MonotonicTime.millisUnsafe(clock))
     if (known === undefined || !authorise(incoming.headers.authorization)) return false
@@ -145,7 +145,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
   return { handler, retire: endpoints.retire }
 })
 
-/** Begins the series whose labels are known: also of the registries whose images this node holds, once the store tells. */
+/** Creates the series whose labels are known, also those of the registries whose images this node holds. */
 const startMetrics = Effect.fnUntraced(function*({ mirroredRegistries }: RegistryOptions) {
   const store = yield* ContentStore
   yield* RegistryMetrics.initialise

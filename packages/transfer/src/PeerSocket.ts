@@ -10,7 +10,7 @@ export interface Reader {
   readonly space: () => Buffer
   /** Takes what was read; the next read may overwrite it. False: nothing more is read until `resume`. */
   readonly onBytes: (bytes: Buffer) => boolean
-  /** The connection is of no more use: the peer ended it, it broke (then with a reason), or `destroy` was called. */
+  /** The connection is over: the peer ended it, it broke (then with a reason), or `destroy` was called. */
   readonly onEnd: (reason: string | undefined) => void
 }
 
@@ -67,7 +67,7 @@ export class PeerSocket {
     return this.#delivering ? this.#decided === "stop" : handleOf(this.socket)?.reading === false
   }
 
-  /** True once the connection is of no more use. */
+  /** True once the connection is over. */
   get ended(): boolean {
     return this.#ended
   }

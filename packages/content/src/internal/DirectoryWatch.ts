@@ -163,7 +163,7 @@ export class DirectoryWatch {
     this.#lose()
   }
 
-  /** Watches one level. Gives false if there is no directory. */
+  /** Watches one level. Returns false if there is no directory. */
   #watch(index: number, level: { readonly path: string; watcher: FSWatcher | undefined }): boolean {
     const { path } = level
     try {

@@ -11,7 +11,7 @@ import { isUtf8 } from "node:buffer"
 export interface Undo {
   /** Missing before, and made by us. */
   readonly made: Option.Option<"file" | "directory">
-  /** Permissions that the file had, where they were changed. */
+  /** Permissions that the file had, if they were changed. */
   readonly mode: Option.Option<number>
 }
 
@@ -66,7 +66,7 @@ const block = new RegExp(`(\\n?)^${mark} begin${undoPattern}\\n(?:(?!${mark})[^\
 
 const hasUndo = (list: string | undefined, word: string) => (list ?? "").split(", ").includes(word)
 
-/** The text before we changed it, and what else to undo; none where we did not. */
+/** The text before we changed it, and what else to undo; none if we did not. */
 export const restore = (
   text: string
 ): Result.Result<Option.Option<{ readonly text: string; readonly undo: Undo }>, HostsTomlUnusable> => {

@@ -93,7 +93,7 @@ export const configure = async (
   return { isChanged, removedHosts: installed.removed, refused: installed.refused }
 }
 
-/** Takes the mirror out of the file. Gives false if it was not in it. */
+/** Takes the mirror out of the file. Returns false if it was not there. */
 export const restore = async (directory: string): Promise<boolean> => {
   const path = join(directory, fileName)
   const file = await AtomicFile.readIfFile(path)

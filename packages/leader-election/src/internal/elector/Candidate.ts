@@ -10,7 +10,7 @@ import type { Lease } from "../lease/Lease.ts"
 import type { LeaseApi } from "../lease/LeaseApi.ts"
 import type { Times } from "./Times.ts"
 
-/** The leader, as readers are told of it. Once the Lease was read, failures no longer hide what it said. */
+/** The leader, as readers see it. Once the Lease was read, failures no longer hide what it said. */
 export type LeaderView =
   | { readonly _tag: "Unread" }
   | { readonly _tag: "Unreadable"; readonly error: LeaseUnavailable }
@@ -21,7 +21,7 @@ export interface State {
   observed: { readonly lease: Option.Option<Lease>; readonly at: number } | undefined
   /** Whether the Lease ever had a holder: then its deletion does not free it at once. */
   wasHeld: boolean
-  /** Until when this node leads; -Infinity while it does not. */
+  /** The end of this node's term; -Infinity while it does not lead. */
   leadsUntil: number
   /** Whether the API server answers. */
   contact: "not yet" | "held" | "lost"
@@ -64,7 +64,7 @@ export const make = Effect.fnUntraced(function*(
   }
 })
 
-/** The Lease that was last read; none where there is none. */
+/** The Lease that was last read; none if there is none. */
 export const observedLease = ({ state: { observed } }: Candidate): Option.Option<Lease> =>
   observed === undefined ? Option.none() : observed.lease
 

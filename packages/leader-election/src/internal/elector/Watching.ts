@@ -10,9 +10,9 @@ import * as Pace from "./Pace.ts"
 const shortWatchMillis = 5000
 
 interface Cursor {
-  /** The version from which the next watch goes on; undefined where the Lease must be listed first. */
+  /** The version from which the next watch goes on; undefined if the Lease must be listed first. */
   resume: string | undefined
-  /** When the last watch was opened; undefined where it was not. */
+  /** When the last watch was opened; undefined if it was not. */
   opened: number | undefined
 }
 
@@ -20,7 +20,7 @@ const isLeading = ({ state }: Candidate): boolean => state.leadsUntil !== -Infin
 
 const learn = (candidate: Candidate, cursor: Cursor, event: LeaseEvent): Effect.Effect<void> => {
   cursor.resume = event._tag === "Changed" ? event.lease.resourceVersion : event.resourceVersion
-  // The leader knows its own writes before the watch tells of them.
+  // The leader knows its own writes before the watch delivers them.
   if (event._tag === "Bookmark" || isLeading(candidate)) return Effect.void
   return observe(candidate, event._tag === "Changed" ? Option.some(event.lease) : Option.none())
 }

@@ -25,7 +25,7 @@ export interface Lease {
   readonly json: Json
   readonly name: string
   readonly resourceVersion: string
-  /** None where nobody holds it. */
+  /** None if nobody holds it. */
   readonly holder: Option.Option<Identity>
   readonly durationSeconds: Option.Option<number>
   readonly transitions: number

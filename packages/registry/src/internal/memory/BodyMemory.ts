@@ -29,7 +29,7 @@ export interface BodyMemoryOptions {
   readonly reserve?: () => Reserve
   /** The most that the kernel holds unsent of one connection, in bytes. */
   readonly maxUnsent: number
-  /** Asks the kernel for the queues of connections on these local ports. Undefined if it does not tell. */
+  /** Asks the kernel for the queues of connections on these local ports. Undefined if the kernel does not list them. */
   readonly queues: (isWanted: (localPort: number) => boolean) => ReadonlyArray<SocketQueue> | undefined
 }
 

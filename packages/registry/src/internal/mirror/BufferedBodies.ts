@@ -33,7 +33,7 @@ export interface Reading {
 }
 
 export interface BufferedBodies {
-  /** The whole body of a blob; none where there is no memory for it. The memory is given back with the scope. */
+  /** The whole body of a blob; none if there is no memory for it. The memory is given back with the scope. */
   readonly blob: (
     answer: PeerAnswer,
     reading: Reading
@@ -114,7 +114,7 @@ const pieceSize = 64 * 1024
 
 /**
  * The media type of a verified manifest. The peer says what its containerd keeps it as, which is what upstream said. If the bytes
- * say otherwise, the peer is not believed; if neither tells, there is no manifest to answer with.
+ * say otherwise, the peer is not believed; if neither names a type, there is no manifest to answer with.
  */
 const manifestType = Effect.fnUntraced(function*(
   answer: PeerAnswer,

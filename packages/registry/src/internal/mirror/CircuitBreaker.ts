@@ -46,9 +46,9 @@ export class CircuitBreaker {
     this.#pauseMillis = this.#options.pauseMillis
   }
 
-  /** A request waited in vain. True where this opened the circuit, or kept it open after a probe. */
+  /** A request waited in vain. True if this opened the circuit, or kept it open after a probe. */
   failed(now: number): boolean {
-    // Requests that began before it opened tell nothing new.
+    // Requests that began before it opened prove nothing new.
     if (this.#openUntil !== undefined && !this.#probing) return false
     if (this.#probing) this.#pauseMillis = Math.min(maxPauseMillis, this.#pauseMillis * 2)
     else if (this.#options.failures === 0 || ++this.#failures < this.#options.failures) return false

@@ -28,7 +28,7 @@ export const nameOf = ({ addresses: [address = ""], servicePort }: Peer): string
 /** Whether the body is the whole content: only then can it be verified by its digest. */
 export const isWhole = ({ range, size }: PeerAnswer): boolean => range.start === 0 && range.end === size
 
-/** The answer, where the whole has the size in bytes that is expected; undefined for any. */
+/** The answer, if the whole has the size in bytes that is expected; undefined for any. */
 export const sized = (answer: PeerAnswer, expected: number | undefined): Effect.Effect<PeerAnswer, PeerRefused> =>
   expected === undefined || answer.size === expected
     ? Effect.succeed(answer)

@@ -7,13 +7,13 @@
 /** The memory of one body. */
 export interface Share {
   /**
-   * Takes so many bytes more. True: they are taken now. False: `onTaken` is called once they are, unless the share is lost or
+   * Takes this many more bytes. True: they are taken now. False: `onTaken` is called once they are, unless the share is lost or
    * released before.
    */
   readonly take: (bytes: number, onTaken: () => void) => boolean
   /** The body is complete: its memory cannot be lost any more. */
   readonly keep: () => void
-  /** Gives all of its memory back. */
+  /** Returns all of its memory. */
   readonly release: () => void
 }
 

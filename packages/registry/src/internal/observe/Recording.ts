@@ -1,5 +1,5 @@
 /**
- * Makes spans only where somebody records them: a span that nobody records costs a microsecond and more. If
+ * Makes spans only if somebody records them: a span that nobody records costs a microsecond and more. If
  * `TracerEnabled` is false there are none, and a trace that is not sampled has few. A span lasts as long as its body; no byte
  * moves through one.
  */

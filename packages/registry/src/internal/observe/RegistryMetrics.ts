@@ -177,7 +177,7 @@ const registryLabel = (registry: string): Effect.Effect<string> => {
   )
 }
 
-/** Begins the series of registries that are known to be mirrored. */
+/** Creates the series of registries that are known to be mirrored. */
 export const mirroredRegistries = (registries: Iterable<string>): Effect.Effect<void> =>
   Effect.forEach(registries, registryLabel, { discard: true })
 

@@ -50,7 +50,7 @@ export const ask = Effect.fnUntraced(function*(
 
 /**
  * Asks for a part of a blob, or for the whole. A peer that has it in another size than `size` cannot have the content; by default
- * that is the size that containerd expects, where it is known.
+ * that is the size that containerd expects, if it is known.
  */
 export const forBlob = Effect.fnUntraced(function*(
   { download, mirror, peers, request }: Pull,

@@ -1,4 +1,4 @@
-/** The first step of a pull: looks up who has the content. Peers are asked as the lookup names them, not when it has ended. */
+/** The first step of a pull: looks up the peers that have the content. Peers are asked as the lookup names them, not when it has ended. */
 import { Effect, Queue, Stream } from "effect"
 import { PeerEvent, type PullPeers } from "./PullPeers.ts"
 

@@ -15,7 +15,7 @@ import type { Pull } from "./Pull.ts"
 
 /** How often a body may move to another peer because that one may be faster. */
 const maxMoves = 2
-/** A peer that gives more bytes per second is worth no comparison. */
+/** A peer that sends more bytes per second is not compared with others. */
 const sampleBelow = 16 * 1024 * 1024
 const sampleTime = Duration.seconds(2)
 

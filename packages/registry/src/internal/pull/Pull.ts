@@ -84,7 +84,7 @@ export const begin = Effect.fnUntraced(function*(mirror: MirrorParts, asked: Ask
   return { ...asked, mirror, content, range, peers, breaker, download, comparisons, fork } satisfies Pull
 })
 
-/** The download of containerd that a request is for. Its fate tells of the peers that sent it. */
+/** The download of containerd that a request is for. Its fate shows whether peers sent the right bytes. */
 const downloadOf = (mirror: MirrorParts, { request, userAgent }: Asked, range: string | undefined) => {
   if (request._tag === "Manifest") return Effect.succeed(CommitWatch.noDownload)
   const start = range === undefined ? Option.some(0) : ByteRange.openStart(range)

@@ -66,7 +66,7 @@ export const Refusal = Data.taggedEnum<Refusal>()
 /** A step of a request ends it with this. */
 export class Refused extends Data.TaggedError("Refused")<{ readonly refusal: Refusal }> {}
 
-/** The error that the client is told. */
+/** The error that the client gets. */
 export interface Told {
   readonly error: DistributionError.DistributionError
   readonly headers?: OutgoingHttpHeaders

@@ -1,6 +1,6 @@
 /**
  * Verification by commit. Large bodies are passed on to containerd unhashed, since it hashes them itself. Each download that they
- * are for is watched (`WatchedDownload`): whether containerd commits it tells whether its senders sent the right bytes. Downloads
+ * are for is watched (`WatchedDownload`): a commit by containerd proves that its senders sent the right bytes. Downloads
  * that are wrong are discarded: containerd would keep them, and each new pull would commit the same bytes again and fail.
  *
  * Bytes are blamed on a peer, or discarded, only if they were hashed and are wrong. A relay belongs to a download if containerd's
@@ -28,7 +28,7 @@ export interface BlobRequest {
 
 /** The download of containerd that a relay is for. */
 export interface Download {
-  /** The size in bytes that the image's manifest gives; none where nothing is being downloaded. */
+  /** The size in bytes that the image's manifest gives; none if nothing is being downloaded. */
   readonly size: Option.Option<number>
   /** Tells of bytes `[from, to)` that a peer sends, when they begin and when they end. Ignored where the relay is not watched. */
   readonly sent: (peer: Peer, from: number, to: number) => void
@@ -40,7 +40,7 @@ export interface Download {
 export const noDownload: Download = { size: Option.none(), sent: () => {}, discard: Effect.void }
 
 export interface CommitWatch {
-  /** Tells `Doubted` of those that sent the digest before, where a pull asks for all of it once more. */
+  /** Tells `Doubted` of those that sent the digest before, if a pull asks for all of it once more. */
   readonly doubt: (digest: Digest.Digest) => Effect.Effect<void>
   /** A relay begins, before its first byte; it ends with the scope. */
   readonly begin: (request: BlobRequest) => Effect.Effect<Download, never, Scope.Scope>
@@ -67,7 +67,7 @@ interface Relay extends Pick<BlobRequest, "digest" | "told"> {
 /** For a download for which nothing was relayed. A pull that this node did not serve may be about to commit it. */
 const unsent: WatchedDownload.WatchOptions = { isResumed: false, quietMillis: 5000, told: () => Effect.void }
 
-/** Watches end with the scope. `writerOf` tells whether a file is open for writing. */
+/** Watches end with the scope. `writerOf` finds out whether a file is open for writing. */
 export const make = Effect.fnUntraced(function*(writerOf: (descriptor: number) => FileWriter) {
   const watches: Watches = {
     store: yield* ContentStore,
@@ -115,7 +115,7 @@ const begin = Effect.fnUntraced(function*(watches: Watches, { digest, start, tol
   } satisfies Download
 })
 
-/** Gives the watch of the download that a relay is for, if that is certain. `found` are the downloads of its digest. */
+/** The watch of the download that a relay is for, if that is certain. `found` are the downloads of its digest. */
 const beginRelay = Effect.fnUntraced(function*(watches: Watches, relay: Relay, found: ReadonlyArray<Ingest>) {
   const isBusy = watches.relays.of(relay.digest) > 0
   watches.relays.add(relay.digest, 1)

@@ -12,8 +12,8 @@ import { Effect } from "effect"
 import type { GrowingHash } from "./ContentHash.ts"
 
 /**
- * `committed`: containerd found it right. `right`, `wrong`: it was given up, and hashing told about its bytes. `unknown`: it was given
- * up before it was complete, or somebody moved it; that says nothing of its senders.
+ * `committed`: containerd found it right. `right`, `wrong`: it was given up, and its bytes were hashed. `unknown`: it was given
+ * up before it was complete, or somebody moved it; its senders are not judged.
  */
 export type Fate = "committed" | "right" | "wrong" | "unknown"
 
@@ -41,7 +41,7 @@ export interface DownloadOptions {
 /** A rename takes no longer than this. */
 const movedMillis = 1000
 
-/** How long a file has to stand still where we cannot tell whether it is open: a slow disk syncs 10 MiB a second. */
+/** How long a file has to stand still if we cannot tell whether it is open: a slow disk syncs 10 MiB a second. */
 const stillMillis = (size: number) => Math.max(3000, (size / (10 * 1024 * 1024)) * 1000)
 
 /** How long nobody has written to a file. */

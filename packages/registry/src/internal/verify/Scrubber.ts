@@ -124,7 +124,7 @@ const markRepaired = Effect.fnUntraced(function*({ anyDamaged, damaged, router }
   yield* router.advertise([ContentKey.make(digest)])
 })
 
-/** Has a blob that was found damaged read again, where there is another copy of it. */
+/** Has a blob that was found damaged read again, if there is another copy of it. */
 const lookAgain = Effect.fnUntraced(
   function*({ damaged, store, waiting }: Parts, digest: Digest.Digest) {
     if ((yield* copyOf(yield* store.open(digest))) !== damaged.get(digest)) yield* Queue.offer(waiting, digest)

@@ -17,7 +17,7 @@ interface Judged {
 export type Verdict = Data.TaggedEnum<{
   /** The bytes were right. */
   Right: Judged
-  /** They were wrong; `liar` sent all of them, where that is known. */
+  /** They were wrong; `liar` sent all of them, if that is known. */
   Wrong: Judged & { readonly liar: Option.Option<Peer> }
   /** They were all there and containerd did not commit them; `Right` or `Wrong` follows. */
   Doubted: Judged

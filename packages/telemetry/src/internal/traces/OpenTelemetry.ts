@@ -1,4 +1,4 @@
-/** The OpenTelemetry SDK, set up for traces. Loaded only where there is a collector. */
+/** The OpenTelemetry SDK, set up for traces. Loaded only if there is a collector. */
 import type { Tracer } from "@opentelemetry/api"
 import * as Resources from "@opentelemetry/resources"
 import { BasicTracerProvider, BatchSpanProcessor } from "@opentelemetry/sdk-trace-base"

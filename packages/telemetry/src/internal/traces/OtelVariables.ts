@@ -29,7 +29,7 @@ export interface TraceExport {
 }
 
 export interface OtelVariables {
-  /** None where no collector is named, or traces are turned off. */
+  /** None if no collector is named, or traces are turned off. */
   readonly traces: Option.Option<TraceExport>
   /** One for each variable that cannot be used: its name, what was expected and what happens instead. Never its value. */
   readonly complaints: ReadonlyArray<string>

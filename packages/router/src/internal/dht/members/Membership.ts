@@ -29,7 +29,7 @@ export interface ConnectedPeer extends PeerRecord {
 }
 
 const verifyTimeoutMillis = 5000
-/** A peer that only one witness named is forgotten after so long. */
+/** A peer that only one witness named is forgotten after this long. */
 const rumourMillis = 10 * 60_000
 const helloKeyLength = 8
 
