@@ -21,7 +21,7 @@ const failing = (task: string) =>
 
 /** Takes reports on a task, and publishes them as log lines and metrics. */
 export interface Health {
-  /** The task has failed. Counted each time; logged at WARN when it is news, else at DEBUG. */
+  /** The task has failed. Counted each time; logged at WARN if its reason is new (see `health`), else at DEBUG. */
   readonly failed: (cause: Cause.Cause<unknown>) => Effect.Effect<void>
   /** The task works. Logged at INFO when it had failed before. */
   readonly works: Effect.Effect<void>

@@ -94,7 +94,7 @@ export interface ContentInfo {
 
 /**
  * A connection to containerd. Calls fail with `ContainerdUnavailable` when containerd cannot be talked to, with
- * `ContainerdFailed` when it refuses, and with `ContainerdNotFound` where it does not have what is asked for.
+ * `ContainerdFailed` when it refuses, and with `ContainerdNotFound` if it does not have what is asked for.
  */
 export class ContainerdClient extends Context.Service<ContainerdClient, {
   /**

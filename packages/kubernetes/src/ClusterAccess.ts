@@ -18,7 +18,7 @@ export class ClusterAccessInvalid extends Data.TaggedError("ClusterAccessInvalid
 
 /** Certificates and settings of a TLS connection; texts are PEM. */
 export interface TlsMaterial {
-  /** Authorities that sign the server's certificate; Node's own where it is absent. */
+  /** Authorities that sign the server's certificate; Node's own if it is absent. */
   readonly ca?: string | undefined
   /** The client's certificate, with its chain. */
   readonly cert?: string | undefined
@@ -37,7 +37,7 @@ export interface Credentials {
   readonly authorization?: string | undefined
 }
 
-/** The way to one API server. */
+/** The address of one API server, and the credentials for it. */
 export interface ClusterAccess {
   /** An http or https URL; its path is a prefix of all requests. */
   readonly server: URL
@@ -55,7 +55,7 @@ export interface AccessOptions {
   readonly serviceAccount?: string | undefined
 }
 
-/** Finds the way. It fails where the kubeconfig is absent or wrong, or this is not a pod; a later try may succeed. */
+/** Finds the API server and its credentials. Fails if the kubeconfig is absent or wrong, or this is not a pod; a later try may succeed. */
 export const make = Effect.fnUntraced(function*(
   { environment, kubeconfig, serviceAccount }: AccessOptions
 ): Effect.fn.Return<ClusterAccess, ClusterAccessInvalid> {

@@ -12,7 +12,7 @@ import { type CandidateOptions, defaultTimes, type ElectionTimesInvalid, LeaderE
 export interface KubernetesLeaseOptions extends CandidateOptions {
   /** Namespace of the Lease, which must exist. */
   readonly namespace: string
-  /** Name of the Lease, which is created where it does not exist. */
+  /** Name of the Lease, which is created if it does not exist. */
   readonly name: string
   /** Path of a kubeconfig; none for the service account of this pod. */
   readonly kubeconfig: Option.Option<string>

@@ -16,7 +16,7 @@ export type ContentId = Data.TaggedEnum<{
 }>
 export const ContentId = Data.taggedEnum<ContentId>()
 
-/** The content that a request asks for; `name` is the request's image, with its tag where it asks by one. */
+/** The content that a request asks for; `name` is the request's image, with its tag if it asks by one. */
 export const of = (request: ContentRequest, name: Reference.Reference): ContentId =>
   request._tag === "Blob"
     ? ContentId.Digest({ digest: request.digest })

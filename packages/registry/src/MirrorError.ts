@@ -1,4 +1,4 @@
-/** Why content did not come from a peer. The tag decides the next step: another peer is asked, or the request falls back to upstream. */
+/** The errors of a pull from peers. The tag decides the next step: another peer is asked, or the request falls back to upstream. */
 import type {
   PeerDisconnected,
   PeerRefused,

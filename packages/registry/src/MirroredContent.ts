@@ -33,7 +33,7 @@ export type MirroredBody =
   }
 
 /**
- * Why a body ends early: `BodyInterrupted` where the client has gone; a `MirrorError` where no peer is left that can go on, so that
- * the client takes the rest from upstream; `ContentCorrupted` where it is hashed on the way and is wrong, before its last byte.
+ * The errors that end a body early: `BodyInterrupted` if the client has gone; a `MirrorError` if no peer is left that can go on,
+ * so that the client takes the rest from upstream; `ContentCorrupted`, before the last byte, if the hash of the body is wrong.
  */
 export type StreamError = MirrorError | ContentCorrupted | BodyInterrupted

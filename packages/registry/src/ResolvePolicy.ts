@@ -1,7 +1,7 @@
 /**
  * The resolve policy: how long a pull waits for peers, and how many it asks, before the request falls back to upstream.
  *
- * By default it waits 20 ms for a peer to be found, tries 3 peers, and hedges to the next one where a first byte is late. That is
+ * By default it waits 20 ms for a peer to be found, tries 3 peers, and hedges to the next one if a first byte is late. That is
  * `schedule`, by which a race of peers (`PeerRace`) waits. `HedgeDelay` and `Patience` are the two durations that follow what
  * peers did before.
  */
@@ -98,7 +98,7 @@ const patienceShare = 0.05
 
 /**
  * How long requests wait for peers that kept others waiting before. Such a peer is asked only if no better one is left, since
- * it may work again; where it does not, each request would lose the time anew. So all requests together have one budget of
+ * it may work again; if it does not, each request would lose the time anew. So all requests together have one budget of
  * time to lose, which refills slowly: in the long run a pull is at most a twentieth slower than from upstream alone.
  */
 export class Patience {

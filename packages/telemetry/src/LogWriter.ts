@@ -26,7 +26,7 @@ export interface LogWriter {
 
 /** The parts of a writer that depend on the program: the text about dropped lines, and how to unblock the descriptor. */
 export interface LogWriterOptions {
-  /** Makes the descriptor non-blocking where it cannot be reopened; called at most once. */
+  /** Makes the descriptor non-blocking if it cannot be reopened; called at most once. */
   readonly unblock?: () => void
   /** The line, newline included, that reports dropped lines. It is written when there is room again. */
   readonly notice: (dropped: number) => string

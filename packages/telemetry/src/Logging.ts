@@ -19,7 +19,7 @@ export interface LogLine {
 /** Renders a line, its newline included. Never throws. */
 export type Format = (line: LogLine) => string
 
-/** Any value as text: an error's message, else what `String` gives. Never throws. */
+/** Any value as text: an error's message, else the result of `String`. Never throws. */
 export const textOf = (value: unknown): string => {
   try {
     return value instanceof Error ? value.message : String(value)

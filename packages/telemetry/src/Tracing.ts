@@ -1,5 +1,5 @@
 /**
- * Traces of requests, exported over OTLP by the OpenTelemetry SDK where the standard `OTEL_*` variables name a collector.
+ * Traces of requests, exported over OTLP by the OpenTelemetry SDK if the standard `OTEL_*` variables name a collector.
  * Otherwise the SDK is not loaded and no span is made.
  */
 import { Effect, Layer, Option, References } from "effect"
@@ -11,7 +11,7 @@ import * as OtelVariables from "./internal/traces/OtelVariables.ts"
 export interface TracingOptions extends SdkOptions {
   /** Usually `process.env`. */
   readonly environment: Readonly<Record<string, string | undefined>>
-  /** Names of the spans within a request that are exported, beside the request's own; all where not given. */
+  /** Names of the spans within a request that are exported, beside the request's own. Default: all. */
   readonly spanNames?: ReadonlySet<string>
 }
 

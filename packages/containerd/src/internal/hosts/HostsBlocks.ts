@@ -25,7 +25,7 @@ export class HostsTomlUnusable extends Data.TaggedError("HostsTomlUnusable")<{ r
 const mark = "# spegel-ts:"
 const undoPattern = "(?:; undo: ([a-z0-9, ]+))?"
 
-/** Text that ends a line, with what has to be undone where it did not. */
+/** Text that ends a line, and the change to undo if it did not. */
 const asLines = (text: string) =>
   text === "" || text.endsWith("\n") ? { text, undo: [] } : { text: `${text}\n`, undo: ["newline"] }
 
@@ -43,7 +43,7 @@ export const addBlock = (before: string, undo: ReadonlyArray<string>, lines: Rea
 const isPrintable = (text: string) =>
   /^(?:[\t\x20-\x7e\x80-\xff]|\r?\n)*$/.test(text) && isUtf8(Buffer.from(text, "latin1"))
 
-/** The text as comments, readable where it can be. */
+/** The text as comments, readable if it can be. */
 export const suspend = (text: string): string => {
   if (text === "") return ""
   const { text: lines, undo } = asLines(text)

@@ -25,7 +25,7 @@ export interface State {
   leadsUntil: number
   /** Whether the API server answers. */
   contact: "not yet" | "held" | "lost"
-  /** Until then others' leases are left alone: their holders come first after an outage. */
+  /** The time from which others' leases may be taken: after an outage their holders come first. */
   othersFrom: number
   /** Until then no attempt is made: the last one failed. */
   attemptFrom: number

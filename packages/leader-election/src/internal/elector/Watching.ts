@@ -1,4 +1,4 @@
-/** How a candidate follows the Lease: by one watch, resumed where the last one ended. */
+/** Follows the Lease by one watch at a time, each resumed where the last one ended. */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { Effect, Option, Queue, Random, Result, Stream } from "effect"
 import type { LeaseUnavailable } from "../../LeaderElection.ts"

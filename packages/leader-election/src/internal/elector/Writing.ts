@@ -1,4 +1,4 @@
-/** How a candidate writes the Lease: takes it over, renews it, gives it back. */
+/** The writes of a candidate: it takes the Lease over, renews it, and releases it. */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { Clock, type Duration, Effect, Option, Queue, Result } from "effect"
 import type { LeaseUnavailable } from "../../LeaderElection.ts"

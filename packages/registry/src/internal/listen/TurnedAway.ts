@@ -17,7 +17,7 @@ export const turnAway = (response: ServerResponse, error: DistributionError.Dist
   }).end(body)
 }
 
-/** Answers what Node's parser made no request of. `status` includes the reason phrase. */
+/** Answers bytes that Node's parser could not read as a request. `status` includes the reason phrase. */
 const answerRaw = (socket: Duplex, status: string, error: DistributionError.DistributionError, fields = ""): void => {
   const body = error.body()
   socket.end(

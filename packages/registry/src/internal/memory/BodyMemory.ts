@@ -37,11 +37,11 @@ export interface BodyMemoryOptions {
 const patienceMillis = 1000
 /** A client that took nothing for this long makes room for one that finds none. A busy disk may keep containerd waiting. */
 const stalledMillis = 30_000
-/** This is long enough where more is in use than all bodies may have, as happens while bodies keep coming from peers. */
+/** The same while more is in use than all bodies may have, which happens while bodies keep coming from peers. */
 const stalledAboveMillis = 2000
-/** Above this share of the unreserved budget the kernel is asked as soon as possible, ... */
+/** Above this share of the unreserved budget the kernel is asked as soon as possible. */
 const nearBound = 0.96
-/** ... and above this one every `watchMillis`. */
+/** Above this share the kernel is asked every `watchMillis`. */
 const busy = 0.25
 const watchMillis = 1000
 

@@ -39,7 +39,7 @@ export interface BufferedBodies {
     reading: Reading
   ) => Effect.Effect<Option.Option<BufferedBody>, PeerError, Scope.Scope>
   /**
-   * The whole body of a manifest. Memory is taken as bytes come, and given back with the scope. Reading fails where other manifests
+   * The whole body of a manifest. Memory is taken as bytes come, and given back with the scope. Reading fails if other manifests
    * need memory and this one has most of it.
    */
   readonly manifest: (answer: PeerAnswer, reading: Reading) => Effect.Effect<BufferedBody, PeerError, Scope.Scope>

@@ -12,7 +12,7 @@ const comebackMillis = 100
 
 export interface Candidate {
   readonly peer: Peer
-  /** How long it may be silent, in milliseconds; undefined for the usual time, where there is no objection to it. */
+  /** How long it may be silent, in milliseconds; undefined if there is no objection to it: then the usual time. */
   readonly patienceMillis: number | undefined
 }
 

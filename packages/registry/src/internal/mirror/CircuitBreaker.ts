@@ -67,7 +67,7 @@ export class CircuitBreakers {
     this.#options = options
   }
 
-  /** The circuit breaker of a registry, new where there was none. */
+  /** The circuit breaker of a registry; a new one if there was none. */
   of(registry: string): CircuitBreaker {
     const known = this.#breakers.get(registry)
     if (known !== undefined) return known

@@ -7,14 +7,14 @@ import { Effect } from "effect"
 
 export type Attributes = Readonly<Record<string, unknown>>
 
-/** Runs `traced` where spans are made, otherwise `plain`. */
+/** Runs `traced` if spans are made, otherwise `plain`. */
 export const whereTraced = <A, E, R, A2, E2, R2>(
   traced: () => Effect.Effect<A, E, R>,
   plain: Effect.Effect<A2, E2, R2>
 ): Effect.Effect<A | A2, E | E2, R | R2> =>
   Effect.withFiber<A | A2, E | E2, R | R2>(({ cache }) => cache.tracerEnabled ? traced() : plain)
 
-/** Runs `recorded` where the current span is sampled, otherwise `plain`. */
+/** Runs `recorded` if the current span is sampled, otherwise `plain`. */
 export const whereRecorded = <A, E, R, A2, E2, R2>(
   recorded: () => Effect.Effect<A, E, R>,
   plain: Effect.Effect<A2, E2, R2>

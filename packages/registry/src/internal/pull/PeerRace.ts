@@ -1,5 +1,5 @@
 /**
- * Asks peers until one answers: as the lookup names them, hedging to the next one where a first byte is late, and replacing one that
+ * Asks peers until one answers: as the lookup names them, hedging to the next one if a first byte is late, and replacing one that
  * fails. `ResolvePolicy.schedule` says how long to wait. If only peers with objections are left, those are asked, for a short
  * time each. Losers are interrupted, and leave no connection.
  */

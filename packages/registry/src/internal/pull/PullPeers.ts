@@ -59,7 +59,7 @@ export class PullPeers {
   readonly #seen = new Set<string>()
   /** A lookup is under way. */
   looking = false
-  /** Peers may be looked up once more where those known are used up. */
+  /** Peers may be looked up once more if those known are used up. */
   mayLookAgain = false
   /** How many more peers may be asked. */
   left: number

@@ -1,4 +1,4 @@
-/** How a request was answered: the fact from which metrics, spans and the log of pulls are made. */
+/** The answer to a request, as a fact from which metrics, spans and the log of pulls are made. */
 
 /** The origin of content. */
 export type Source =

@@ -30,7 +30,7 @@ export interface BlobRequest {
 export interface Download {
   /** The size in bytes that the image's manifest gives; none if nothing is being downloaded. */
   readonly size: Option.Option<number>
-  /** Tells of bytes `[from, to)` that a peer sends, when they begin and when they end. Ignored where the relay is not watched. */
+  /** Reports bytes `[from, to)` that a peer sends, when they begin and when they end. Ignored if the relay is not watched. */
   readonly sent: (peer: Peer, from: number, to: number) => void
   /** Discards the download, whose bytes were found to be wrong. */
   readonly discard: Effect.Effect<void>
@@ -40,7 +40,7 @@ export interface Download {
 export const noDownload: Download = { size: Option.none(), sent: () => {}, discard: Effect.void }
 
 export interface CommitWatch {
-  /** Tells `Doubted` of those that sent the digest before, if a pull asks for all of it once more. */
+  /** Reports `Doubted` for the peers that sent the digest before, if a pull asks for all of it once more. */
   readonly doubt: (digest: Digest.Digest) => Effect.Effect<void>
   /** A relay begins, before its first byte; it ends with the scope. */
   readonly begin: (request: BlobRequest) => Effect.Effect<Download, never, Scope.Scope>

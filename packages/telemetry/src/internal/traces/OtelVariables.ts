@@ -84,7 +84,7 @@ const rules: ReadonlyArray<Rule> = [
   }),
   every(/^OTEL_RESOURCE_ATTRIBUTES$/, pairs, (pair) => {
     const parts = pair.split("=").map((part) => decodeURIComponent(part.trim()))
-    // The SDK drops all attributes where one is longer.
+    // The SDK drops all attributes if one is longer.
     return parts.length === 2 && parts[0] !== "" && parts.every(({ length }) => length < 256)
   }),
   every(

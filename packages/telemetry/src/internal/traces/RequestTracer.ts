@@ -64,7 +64,7 @@ const endByConvention = (span: RecordedSpan): Tracer.Span => {
 }
 
 /**
- * Spans of `tracer` for requests, and for what is named in `spanNames` within them; all where that is not given. Whether a
+ * Spans of `tracer` for requests, and for the spans within them that `spanNames` lists; by default all. Whether a
  * trace is recorded is decided by the tracer's sampler, at its root. OpenTelemetry's own context is not kept: that costs
  * something at each step of each fiber, and only libraries with instrumentation read it.
  */

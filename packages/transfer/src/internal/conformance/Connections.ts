@@ -78,7 +78,7 @@ class HeadReader implements Reader {
   }
 }
 
-/** A peer: `peer` is what a body is moved from, `remote` its own end; `early` reads what comes with a head. */
+/** A peer: bodies are moved from `peer`, and `remote` is its own end; `early` reads the bytes that come with a head. */
 export const peer: Effect.Effect<
   { readonly peer: PeerSocket; readonly remote: Socket; readonly early: (wanted: number) => Effect.Effect<Buffer> },
   never,

@@ -134,7 +134,7 @@ export class ProviderStore {
     return largest[0] ?? none
   }
 
-  /** Drops expired records of the next `count` keys. In small steps, it never holds up a lookup. */
+  /** Drops expired records of the next `count` keys. The steps are small, so it never delays a lookup. */
   sweep(now: number, count: number): void {
     const end = Math.min(this.#swept + count, this.#keys.limit)
     for (let key = this.#swept; key < end; key++) this.#removeOf(key, (record) => (this.#expiries[record] ?? 0) <= now)
