@@ -55,7 +55,10 @@ export interface AccessOptions {
   readonly serviceAccount?: string | undefined
 }
 
-/** Finds the API server and its credentials. Fails if the kubeconfig is absent or wrong, or this is not a pod; a later try may succeed. */
+/**
+ * Finds the API server and its credentials. Fails if the kubeconfig is absent or wrong, or this is not a pod; a later try may
+ * succeed.
+ */
 export const make = Effect.fnUntraced(function*(
   { environment, kubeconfig, serviceAccount }: AccessOptions
 ): Effect.fn.Return<ClusterAccess, ClusterAccessInvalid> {

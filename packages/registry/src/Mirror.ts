@@ -1,6 +1,6 @@
 /**
- * Gets content that this node lacks from peers: chooses whom to ask, and goes on when a peer fails. Every failure has a tag, and the
- * tag decides the next step. How long and how often peers are asked is in `ResolvePolicy`; the steps of a pull are in
+ * Gets content that this node lacks from peers: chooses whom to ask, and goes on when a peer fails. Every failure has a tag, and
+ * the tag decides the next step. How long and how often peers are asked is in `ResolvePolicy`; the steps of a pull are in
  * `internal/pull/Pull`.
  */
 import type * as ByteRange from "@spegel-ts/oci/ByteRange"
@@ -36,10 +36,10 @@ export interface MirrorOptions extends ResolveSettings {
 /** Gets content that this node lacks from peers. `Registry` calls it for each request. */
 export interface Mirror {
   /**
-   * Finds a peer that has the content that a client asks for, and returns when its answer can begin. `userAgent` names
-   * the client, `record` collects the attempts. Everything that is opened closes with the scope. Fails with a `MirrorError` if no peer
-   * serves in time: the request falls back to upstream. Fails with `RangeNotSatisfiable` if the range begins beyond the end of
-   * the content (RFC 9110, section 15.5.17).
+   * Finds a peer that has the content that a client asks for, and returns when its answer can begin. `userAgent` names the
+   * client, `record` collects the attempts. Everything that is opened closes with the scope. Fails with a `MirrorError` if no
+   * peer serves in time: the request falls back to upstream. Fails with `RangeNotSatisfiable` if the range begins beyond the end
+   * of the content (RFC 9110, section 15.5.17).
    */
   readonly fetch: (
     request: ContentRequest,

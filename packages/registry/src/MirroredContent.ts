@@ -21,8 +21,8 @@ export interface MirroredContent {
 }
 
 /**
- * A body from peers. `Verified` is complete, in memory, and has the right digest: manifests, configs and blobs up to `verifySize`.
- * `Stream` is larger and is passed on as it comes.
+ * A body from peers. `Verified` is complete, in memory, and has the right digest: manifests, configs and blobs up to
+ * `verifySize`. `Stream` is larger and is passed on as it comes.
  */
 export type MirroredBody =
   | { readonly _tag: "Verified"; readonly bytes: Uint8Array }

@@ -1,9 +1,9 @@
 /**
- * Finds the peers of the cluster that provide a key. Layers: `Router.layerMemory` (routers of one process, for tests and examples)
- * and `Libp2p.layer` (a member of a network).
+ * Finds the peers of the cluster that provide a key. Layers: `Router.layerMemory` (routers of one process, for tests and
+ * examples) and `Libp2p.layer` (a member of a network).
  *
- * The answer may be out of date: a lookup may miss a provider that advertised a moment ago, and may name one that has just
- * gone. Callers try the peers they get, and carry on when none works.
+ * The answer may be out of date: a lookup may miss a provider that advertised a moment ago, and may name one that has just gone.
+ * Callers try the peers they get, and carry on when none works.
  */
 import { Context, Data, Effect, Layer, Stream } from "effect"
 import type { ContentKey } from "./ContentKey.ts"

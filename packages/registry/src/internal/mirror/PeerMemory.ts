@@ -1,6 +1,6 @@
 /**
- * This node's experience with peers: which could not be reached or were too slow, which lacked content that they were said to have,
- * which sent wrong bytes, and how busy each is. All of it is bounded and fades.
+ * This node's experience with peers: which could not be reached or were too slow, which lacked content that they were said to
+ * have, which sent wrong bytes, and how busy each is. All of it is bounded and fades.
  *
  * A reason not to ask a peer is an objection: others are asked before it. Only wrong bytes exclude a peer.
  */

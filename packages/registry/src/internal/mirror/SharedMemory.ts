@@ -1,6 +1,6 @@
 /**
- * A fixed amount of memory for bodies that are being read. It is taken as their bytes come: an announced
- * length reserves nothing. If no memory is left, the body that has most gives up for one that has less, so that large bodies that crawl do not
+ * A fixed amount of memory for bodies that are being read. It is taken as their bytes come: an announced length reserves
+ * nothing. If no memory is left, the body that has most gives up for one that has less, so that large bodies that crawl do not
  * keep small ones waiting.
  */
 

@@ -1,7 +1,7 @@
 /**
- * Elects the manifest of a tag. Only a peer's word says which one a tag points to, and peers differ after a tag was moved. So the first
- * manifest is compared with the digests that other providers name (`TagChoice`). A second manifest is fetched only if another one is
- * chosen.
+ * Elects the manifest of a tag. Only a peer's word says which one a tag points to, and peers differ after a tag was moved. So
+ * the first manifest is compared with the digests that other providers name (`TagChoice`). A second manifest is fetched only if
+ * another one is chosen.
  */
 import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import { Effect, Option, Result, Scope } from "effect"

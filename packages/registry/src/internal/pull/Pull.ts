@@ -1,11 +1,11 @@
 /**
- * One pull: a client's request for content that this node lacks. Its steps are files of this folder, in this order: `LookUp` finds
- * peers; `PeerRace` asks them (`AskPeer`), hedging; `Hold` reads and verifies what is small, and `ElectTag` compares what peers
- * say of a tag; `Relay` passes on what is large, and `GoOn` switches to another peer if one fails.
+ * One pull: a client's request for content that this node lacks. Its steps are files of this folder, in this order: `LookUp`
+ * finds peers; `PeerRace` asks them (`AskPeer`), hedging; `Hold` reads and verifies what is small, and `ElectTag` compares what
+ * peers say of a tag; `Relay` passes on what is large, and `GoOn` switches to another peer if one fails.
  *
- * The steps are functions of their modules and not closures of a pull: V8 keeps all that the closure of a generator function refers to
- * until its next major collection (the hidden class of its generators is in the old generation from the start), and those collections
- * made requests late.
+ * The steps are functions of their modules and not closures of a pull: V8 keeps all that the closure of a generator function
+ * refers to until its next major collection (the hidden class of its generators is in the old generation from the start), and
+ * those collections made requests late.
  */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import * as ByteRange from "@spegel-ts/oci/ByteRange"

@@ -1,6 +1,6 @@
 /**
- * The peers of one pull: those that the lookup named and that were not asked yet, those that are being asked, and how many more may
- * be asked.
+ * The peers of one pull: those that the lookup named and that were not asked yet, those that are being asked, and how many more
+ * may be asked.
  */
 import type { Peer } from "@spegel-ts/router/Peer"
 import type { RouterNotReady } from "@spegel-ts/router/Router"

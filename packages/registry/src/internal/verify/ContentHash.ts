@@ -33,7 +33,10 @@ export interface GrowingHash {
   readonly matches: Effect.Effect<boolean, StoreUnavailable>
 }
 
-/** `chunks` gives the bytes from an offset on; each is read once, one chunk after another, so that requests are answered in between. */
+/**
+ * `chunks` gives the bytes from an offset on; each is read once, one chunk after another, so that requests are answered in
+ * between.
+ */
 export const growing = (digest: Digest.Digest, chunks: (start: number) => AsyncIterable<Buffer>): GrowingHash => {
   const hash = new ContentHash(digest)
   let length = 0

@@ -1,6 +1,6 @@
 /**
- * The fate of a download of containerd, found without hashing its bytes on the way: containerd hashes every blob itself, and renames
- * the file if it is right. If it did not, the file is hashed here; so is one that a killed pull has begun.
+ * The fate of a download of containerd, found without hashing its bytes on the way: containerd hashes every blob itself, and
+ * renames the file if it is right. If it did not, the file is hashed here; so is one that a killed pull has begun.
  *
  * A commit is never overdue by time alone: containerd's fsync takes as long as the disk does. While it runs the file is open for
  * writing.
@@ -18,8 +18,8 @@ import type { GrowingHash } from "./ContentHash.ts"
 export type Fate = "committed" | "right" | "wrong" | "unknown"
 
 /**
- * The next event to expect of a download. `growing`: more is written. `complete`: it is committed or given up. `resting`: nothing is
- * expected soon.
+ * The next event to expect of a download. `growing`: more is written. `complete`: it is committed or given up. `resting`:
+ * nothing is expected soon.
  */
 export type Phase = "growing" | "complete" | "resting"
 
