@@ -1,4 +1,4 @@
-/** A figure, and what it must not exceed, or not fall below. */
+/** A figure with its bound: the most that it may be, or the least. */
 export interface Bar {
   readonly name: string
   readonly value: number
@@ -8,7 +8,7 @@ export interface Bar {
   readonly atLeast?: boolean
 }
 
-/** Unit of a figure that is so many times another. */
+/** The unit of a figure that is a multiple of another. */
 export const times = "x"
 
 const digits = (value: number, unit: string) => unit === times ? 2 : value < 100 && unit !== "" ? 1 : 0

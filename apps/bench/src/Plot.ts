@@ -1,9 +1,9 @@
-/** Bar charts as SVG, for documents: a group a figure, each with a scale of its own, and the value beside each bar. */
+/** Bar charts as SVG, for documents: a group of bars for each figure, with a scale of its own and the value beside each bar. */
 import { mkdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 
 export interface Bars {
-  /** What is measured, with its unit. */
+  /** The quantity, with its unit. */
   readonly name: string
   readonly bars: ReadonlyArray<{ readonly name: string; readonly value: number }>
 }
@@ -14,7 +14,7 @@ const valueWidth = 90
 const barHeight = 18
 const groupGap = 18
 const titleHeight = 48
-/** Told apart by readers who do not see all colours as well. */
+/** Colours that colour-blind readers can distinguish, too. */
 const colours = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"]
 
 const escape = (text: string): string =>
@@ -23,7 +23,7 @@ const escape = (text: string): string =>
 const print = (value: number): string =>
   value >= 100 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3)))
 
-/** The chart; names of bars that are the same in several groups have the same colour. */
+/** The chart. Bars of the same name have the same colour in all groups. */
 export const bars = (title: string, groups: ReadonlyArray<Bars>): string => {
   const names = [...new Set(groups.flatMap((group) => group.bars.map(({ name }) => name)))]
   const colourOf = (name: string) => colours[names.indexOf(name) % colours.length] ?? ""
@@ -63,7 +63,7 @@ export const bars = (title: string, groups: ReadonlyArray<Bars>): string => {
   ].join("\n")
 }
 
-/** Writes a chart into a directory, which is made if it is missing. */
+/** Writes a chart into a directory; makes the directory if it is missing. */
 export const write = async (directory: string, name: string, svg: string): Promise<void> => {
   await mkdir(directory, { recursive: true })
   await writeFile(join(directory, `${name}.svg`), svg)

@@ -1,7 +1,7 @@
-/** Time on the clock of this machine. */
+/** Waits for real time. */
 export const sleep = (millis: number) => new Promise<void>((resolve) => setTimeout(resolve, millis))
 
-/** Milliseconds until `done`; the limit where it never is. */
+/** Waits until `done`, at most for the limit; gives the milliseconds. */
 export const until = async (done: () => Promise<boolean>, limitMillis: number): Promise<number> => {
   const begun = performance.now()
   while (!await done()) {
@@ -11,7 +11,7 @@ export const until = async (done: () => Promise<boolean>, limitMillis: number): 
   return performance.now() - begun
 }
 
-/** Milliseconds until `done`; fails with `failure` where it is not done within the limit. */
+/** Waits until `done`; gives the milliseconds. Fails with `failure` after the limit. */
 export const untilDone = async (
   done: () => Promise<boolean>,
   limitMillis: number,

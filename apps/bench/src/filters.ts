@@ -1,4 +1,4 @@
-/** What RE2 costs for `--registry-filters`, beside JavaScript's own engine, and what it saves. */
+/** The costs of RE2 for registry filters, compared with JavaScript's own engine, and what it saves. */
 import * as NamePattern from "@spegel-ts/oci/NamePattern"
 import { Console, Effect } from "effect"
 import { Command } from "effect/cli"
@@ -67,4 +67,4 @@ export const filters = Command.make("filters", {}, () =>
       "\nMemory of a process, MiB".padEnd(45) +
         [resident("RE2"), resident("RegExp")].map((mib) => mib.toFixed(1).padStart(10)).join("")
     )
-  })).pipe(Command.withDescription("What RE2 costs for registry filters, beside JavaScript's own engine"))
+  })).pipe(Command.withDescription("The costs of RE2 for registry filters, compared with JavaScript's own engine"))

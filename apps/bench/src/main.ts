@@ -1,4 +1,4 @@
-/** `npm run bench`: figures that anybody can have again, each beside a yardstick in the same run. */
+/** `npm run bench`: figures that anybody can reproduce, each with a yardstick from the same run. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Console, Effect, Option } from "effect"
@@ -27,7 +27,7 @@ const ours: Plan = {
   joinLimitMillis: 120_000
 }
 
-/** The stock DHT needs 200 ms of CPU a key: it gets fewer, and less time. */
+/** The stock DHT needs 200 ms of CPU for a key: it gets fewer keys, and less time. */
 const stock: Plan = {
   rounds: 1,
   lookups: 30,

@@ -1,15 +1,16 @@
-/** The addresses of a cluster, all of one family: its machines', its pods' and its services'. */
+/** The addresses of a cluster's machines, pods and services, all of one family. */
 
 export interface Addresses {
   readonly family: "IPv4" | "IPv6"
-  /** Address of a machine by its number, from 1 to 99; all are in one subnet with a prefix of so many bits. */
+  /** The address of a machine by its number, from 1 to 99. */
   readonly machine: (number: number) => string
+  /** Bits of the prefix of the subnet with all machines. */
   readonly prefix: number
-  /** Addresses of a node's pods, by the node's number. */
+  /** The range of a node's pods, by the node's number. */
   readonly podsOf: (number: number) => string
   readonly pods: string
   readonly services: string
-  /** The API's service. */
+  /** The service of the API server. */
   readonly api: string
   readonly dns: string
   readonly anywhere: string
@@ -39,5 +40,5 @@ export const ipv6: Addresses = {
   anywhere: "::/0"
 }
 
-/** An address as it is in a URL. */
+/** An address as URLs have it: IPv6 in brackets. */
 export const inUrl = (address: string): string => address.includes(":") ? `[${address}]` : address

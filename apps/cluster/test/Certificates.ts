@@ -1,4 +1,4 @@
-/** The cluster's certificate authority, and who is somebody by its word. */
+/** The cluster's certificate authority, and the certificates and kubeconfig files that it issues. */
 import * as Command from "@spegel-ts/testing/process/Command"
 import { Effect } from "effect"
 import { writeFile } from "node:fs/promises"
@@ -6,7 +6,7 @@ import { join } from "node:path"
 
 const key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
 
-/** Makes an authority in a directory, which must be there. */
+/** Makes an authority in a directory, which has to exist. */
 export const make = Effect.fnUntraced(function*(directory: string, apiServer: string) {
   const path = (name: string) => join(directory, name)
   yield* Command.run("openssl", [
@@ -21,7 +21,7 @@ export const make = Effect.fnUntraced(function*(directory: string, apiServer: st
     path("ca.crt")
   ])
 
-  /** A certificate for a client, and for a server by these names (`DNS:a,IP:b`). */
+  /** Issues a certificate for a client, and for a server with these names (`DNS:a,IP:b`). */
   const certificate = Effect.fnUntraced(function*(name: string, subject: string, names = "") {
     const extensions = path(`${name}.ext`)
     yield* Effect.promise(() =>
@@ -59,7 +59,7 @@ export const make = Effect.fnUntraced(function*(directory: string, apiServer: st
     ])
   })
 
-  /** Access to the API as a subject; gives the file. */
+  /** Makes a kubeconfig file for a subject; gives its path. */
   const kubeconfig = Effect.fnUntraced(function*(name: string, subject: string) {
     yield* certificate(name, subject)
     const file = path(`${name}.kubeconfig`)
@@ -75,7 +75,7 @@ export const make = Effect.fnUntraced(function*(directory: string, apiServer: st
     return file
   })
 
-  /** The keys by which tokens of service accounts are signed and checked. */
+  /** Makes the keys that sign and verify tokens of service accounts. */
   const serviceAccounts = Effect.gen(function*() {
     const secret = path("service-accounts.key")
     yield* Command.run("openssl", ["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", secret])

@@ -16,7 +16,7 @@ import * as Machine from "./Machine.ts"
 import * as Programs from "./Programs.ts"
 import * as Upstream from "./Upstream.ts"
 
-/** Numbers of the machines; nodes have the numbers behind the last one. */
+/** Numbers of the machines; nodes have numbers after the last one. */
 const numbersOf = { outside: 1, controlPlane: 10, upstream: 20, nodes: 30 }
 
 export interface NodeOptions {
@@ -36,14 +36,14 @@ export interface Node extends Machine.Machine {
   readonly nodeName: string
 }
 
-/** Something did not come about in time; `last` is what was seen at the end. */
+/** A condition did not come true in time; `last` is the last failure. */
 export class GaveUp extends Data.TaggedError("GaveUp")<{ readonly what: string; readonly last: string }> {
   override get message() {
     return `gave up waiting: ${this.what}; ${this.last}`
   }
 }
 
-/** Does `effect` until it succeeds, at most so long. */
+/** Repeats `effect` until it succeeds; fails with `GaveUp` after `within`. */
 export const eventually = <A, E extends { readonly message: string }, R>(
   what: string,
   within: Duration.Input,
@@ -59,7 +59,7 @@ export const eventually = <A, E extends { readonly message: string }, R>(
     )
   })
 
-/** What the API server's own policy lacks, and the cluster's DNS, which is a process of the control plane. */
+/** Objects that the API server does not make itself: kube-proxy's role, and the DNS service, a process of the control plane. */
 const initialObjects = ({ dns, family }: Addresses, controlPlaneAddress: string) => [
   {
     apiVersion: "rbac.authorization.k8s.io/v1",
@@ -88,155 +88,184 @@ const initialObjects = ({ dns, family }: Addresses, controlPlaneAddress: string)
 ]
 
 export interface ClusterOptions {
-  /** Of its machines, pods and services. */
   readonly addresses: Addresses
-  /** What the registry gives one connection at most. */
+  /** The most that the registry sends over one connection. */
   readonly upstreamBytesPerSecond: number
 }
+
+/** Issues the certificates of the control plane and the registry; gives the administrator's kubeconfig. */
+const issueCertificates = Effect.fnUntraced(function*(authority: Authority, { api, machine }: Addresses) {
+  const names = [
+    ...[machine(numbersOf.controlPlane), "127.0.0.1", api].map((address) => `IP:${address}`),
+    "DNS:kubernetes.default.svc",
+    "DNS:kubernetes.default.svc.cluster.local"
+  ]
+  yield* authority.certificate("apiserver", "/CN=kube-apiserver", names.join(","))
+  yield* authority.certificate(
+    "upstream",
+    `/CN=${Upstream.host}`,
+    `DNS:${Upstream.host},IP:${machine(numbersOf.upstream)}`
+  )
+  yield* authority.serviceAccounts
+  yield* authority.kubeconfig("controller-manager", "/CN=system:kube-controller-manager")
+  yield* authority.kubeconfig("scheduler", "/CN=system:kube-scheduler")
+  yield* authority.kubeconfig("coredns", "/O=system:masters/CN=coredns")
+  yield* authority.kubeconfig("proxy", "/CN=system:kube-proxy")
+  return yield* authority.kubeconfig("admin", "/O=system:masters/CN=admin")
+})
+
+type Authority = Effect.Success<ReturnType<typeof Certificates.make>>
+
+/** Programs that act on the cluster as its administrator. */
+const programsOf = (directory: string, admin: string) => {
+  const program = (name: "kubectl" | "helm") => (args: ReadonlyArray<string>, input?: string) =>
+    Command.run(join(Programs.directories.bin, name), args, {
+      // helm writes the logs of hooks there.
+      withErrors: name === "helm",
+      environment: { KUBECONFIG: admin, HELM_CACHE_HOME: join(directory, "helm"), HOME: directory },
+      ...(input === undefined ? {} : { input })
+    })
+  const kubectl = program("kubectl")
+  return {
+    kubectl,
+    helm: program("helm"),
+    apply: (...objects: ReadonlyArray<unknown>) =>
+      kubectl(["apply", "-f", "-"], objects.map((object) => JSON.stringify(object)).join("\n---\n"))
+  }
+}
+
+interface NodeFactory {
+  readonly addresses: Addresses
+  readonly authority: Authority
+  readonly containerds: ReadonlyMap<Version, string>
+  readonly directory: string
+  readonly kubectl: ReturnType<typeof programsOf>["kubectl"]
+  /** All machines, to which new nodes are added. */
+  readonly machines: Array<Machine.Machine>
+  /** The numbers of the nodes, by name. */
+  readonly numbers: Map<string, number>
+}
+
+/** Adds the routes that the daemon of a network plugin would add: from each machine to the pods of each node. */
+const addRoutes = Effect.fnUntraced(function*(
+  { addresses, machines, numbers }: NodeFactory,
+  machine: Machine.Machine,
+  number: number
+) {
+  const { anywhere, podsOf } = addresses
+  // The route leads nowhere: addresses of services need one until kube-proxy's rules replace them.
+  yield* machine.ip("route", "add", anywhere, "via", addresses.machine(numbersOf.controlPlane))
+  for (const other of machines) {
+    yield* other.ip("route", "add", podsOf(number), "via", machine.address)
+    const otherNumber = numbers.get(other.name)
+    if (otherNumber !== undefined) yield* machine.ip("route", "add", podsOf(otherNumber), "via", other.address)
+  }
+})
+
+const startNodeMachine = (
+  { addresses, containerds, directory }: NodeFactory,
+  { configPath = "/etc/containerd/certs.d", containerd, containerdSettings = "", kubeletFlags = [], name }: NodeOptions,
+  number: number
+) =>
+  Machine.start({
+    name,
+    address: addresses.machine(numbersOf.nodes + number),
+    prefix: addresses.prefix,
+    script: "node.sh",
+    directory,
+    environment: {
+      BIN: Programs.directories.bin,
+      CNI: Programs.directories.cni,
+      CONTAINERD: containerds.get(containerd) ?? "",
+      VERSION: containerd,
+      CONTROL_PLANE: addresses.machine(numbersOf.controlPlane),
+      UPSTREAM: addresses.machine(numbersOf.upstream),
+      REGISTRY: Upstream.host,
+      PODS: addresses.podsOf(number),
+      ALL_PODS: addresses.pods,
+      DNS: addresses.dns,
+      ANYWHERE: addresses.anywhere,
+      CONFIG_PATH: configPath,
+      CONTAINERD_SETTINGS: containerdSettings,
+      KUBELET_FLAGS: kubeletFlags.join(" ")
+    }
+  })
+
+/** Starts a node and waits until Kubernetes has it, ready or not. */
+const addNode = Effect.fnUntraced(function*(factory: NodeFactory, options: NodeOptions): Effect.fn.Return<
+  Node,
+  Command.CommandFailed | GaveUp,
+  Scope.Scope
+> {
+  const { authority, directory, kubectl, machines, numbers } = factory
+  const nodeName = `node-${options.name}`
+  const number = numbers.size + 1
+  numbers.set(options.name, number)
+  yield* authority.kubeconfig(`kubelet-${options.name}`, `/O=system:nodes/CN=system:node:${nodeName}`)
+  const machine = yield* startNodeMachine(factory, options, number)
+  yield* addRoutes(factory, machine, number)
+  machines.push(machine)
+  yield* eventually(`${nodeName} is there`, "2 minutes", kubectl(["get", "node", nodeName]))
+  // All disks are in memory: a dead node makes room.
+  const makeRoom = Effect.promise(() =>
+    rm(join(directory, options.name, "containerd"), { recursive: true, force: true })
+  )
+  return { ...machine, containerd: options.containerd, nodeName, kill: Effect.andThen(machine.kill, makeRoom) }
+})
 
 /** Starts the control plane and the registry; nodes are added. */
 export const start = Effect.fnUntraced(function*({ addresses, upstreamBytesPerSecond }: ClusterOptions) {
   const { machine: addressOf, prefix } = addresses
   const controlPlaneAddress = addressOf(numbersOf.controlPlane)
-  const upstreamAddress = addressOf(numbersOf.upstream)
   const containerds = yield* Programs.provide
   const directory = yield* Effect.acquireRelease(
     Effect.promise(() => mkdtemp(join(tmpdir(), "cluster-"))),
-    // A node that was ended may still let go of a mount.
+    // A node that was killed may still be releasing a mount.
     (directory) => Effect.promise(() => rm(directory, { recursive: true, force: true, maxRetries: 5 }))
   )
-  const pki = join(directory, "pki")
-  yield* Effect.promise(() => mkdir(pki))
   yield* NetworkNamespace.addAddress(`${addressOf(numbersOf.outside)}/${prefix}`, NetworkNamespace.bridge)
 
   const api = `https://${inUrl(controlPlaneAddress)}:6443`
+  const pki = join(directory, "pki")
+  yield* Effect.promise(() => mkdir(pki))
   const authority = yield* Certificates.make(pki, api)
-  yield* authority.certificate(
-    "apiserver",
-    "/CN=kube-apiserver",
-    `IP:${controlPlaneAddress},IP:127.0.0.1,IP:${addresses.api},DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local`
-  )
-  yield* authority.certificate("upstream", `/CN=${Upstream.host}`, `DNS:${Upstream.host},IP:${upstreamAddress}`)
-  yield* authority.serviceAccounts
-  const admin = yield* authority.kubeconfig("admin", "/O=system:masters/CN=admin")
-  yield* authority.kubeconfig("controller-manager", "/CN=system:kube-controller-manager")
-  yield* authority.kubeconfig("scheduler", "/CN=system:kube-scheduler")
-  yield* authority.kubeconfig("coredns", "/O=system:masters/CN=coredns")
-  yield* authority.kubeconfig("proxy", "/CN=system:kube-proxy")
-
+  const admin = yield* issueCertificates(authority, addresses)
   const controlPlane = yield* Machine.start({
     name: "control-plane",
     address: controlPlaneAddress,
     prefix,
     script: "control-plane.sh",
     directory,
-    environment: {
-      BIN: Programs.directories.bin,
-      URL: api,
-      SERVICES: addresses.services
-    }
+    environment: { BIN: Programs.directories.bin, URL: api, SERVICES: addresses.services }
   })
   const upstreamMachine = yield* Machine.start({
     name: "upstream",
-    address: upstreamAddress,
+    address: addressOf(numbersOf.upstream),
     prefix,
     script: "upstream.sh",
     directory,
     environment: { BYTES_PER_SECOND: String(upstreamBytesPerSecond) }
   })
   const upstream = Upstream.make(upstreamMachine, directory)
-
-  const program = (name: "kubectl" | "helm") => (args: ReadonlyArray<string>, input?: string) =>
-    Command.run(join(Programs.directories.bin, name), args, {
-      // The logs of hooks go there.
-      withErrors: name === "helm",
-      environment: { KUBECONFIG: admin, HELM_CACHE_HOME: join(directory, "helm"), HOME: directory },
-      ...(input === undefined ? {} : { input })
-    })
-  const kubectl = program("kubectl")
-  const apply = (...objects: ReadonlyArray<unknown>) =>
-    kubectl(["apply", "-f", "-"], objects.map((object) => JSON.stringify(object)).join("\n---\n"))
+  const { apply, helm, kubectl } = programsOf(directory, admin)
 
   yield* eventually("the API server is ready", "2 minutes", kubectl(["get", "--raw", "/readyz"]))
   yield* apply(...initialObjects(addresses, controlPlaneAddress))
-  yield* eventually(
-    "the cluster's DNS answers",
-    "1 minute",
-    controlPlane.run("curl", "-sf", "http://127.0.0.1:8181/ready")
-  )
+  const dnsAnswers = controlPlane.run("curl", "-sf", "http://127.0.0.1:8181/ready")
+  yield* eventually("the cluster's DNS answers", "1 minute", dnsAnswers)
   yield* upstream.ready
 
-  const machines: Array<Machine.Machine> = [controlPlane, upstreamMachine]
-  const numbers = new Map<string, number>()
-
-  /** Starts a node and waits until Kubernetes has it, ready or not. */
-  const addNode = Effect.fnUntraced(function*(options: NodeOptions): Effect.fn.Return<
-    Node,
-    Command.CommandFailed | GaveUp,
-    Scope.Scope
-  > {
-    const number = numbers.size + 1
-    numbers.set(options.name, number)
-    const address = addressOf(numbersOf.nodes + number)
-    yield* authority.kubeconfig(`kubelet-${options.name}`, `/O=system:nodes/CN=system:node:node-${options.name}`)
-    const { configPath = "/etc/containerd/certs.d", containerdSettings = "", kubeletFlags = [] } = options
-    const machine = yield* Machine.start({
-      name: options.name,
-      address,
-      prefix,
-      script: "node.sh",
-      directory,
-      environment: {
-        BIN: Programs.directories.bin,
-        CNI: Programs.directories.cni,
-        CONTAINERD: containerds.get(options.containerd) ?? "",
-        VERSION: options.containerd,
-        CONTROL_PLANE: controlPlaneAddress,
-        UPSTREAM: upstreamAddress,
-        REGISTRY: Upstream.host,
-        PODS: addresses.podsOf(number),
-        ALL_PODS: addresses.pods,
-        DNS: addresses.dns,
-        ANYWHERE: addresses.anywhere,
-        CONFIG_PATH: configPath,
-        CONTAINERD_SETTINGS: containerdSettings,
-        KUBELET_FLAGS: kubeletFlags.join(" ")
-      }
-    })
-    // It leads nowhere, but addresses of services need a route before kube-proxy's rules turn them into others.
-    yield* machine.ip("route", "add", addresses.anywhere, "via", controlPlaneAddress)
-    // What a network plugin's daemon would do: the way to each node's pods.
-    for (const other of machines) {
-      yield* other.ip("route", "add", addresses.podsOf(number), "via", address)
-      const otherNumber = numbers.get(other.name)
-      if (otherNumber !== undefined) {
-        yield* machine.ip("route", "add", addresses.podsOf(otherNumber), "via", other.address)
-      }
-    }
-    machines.push(machine)
-    const nodeName = `node-${options.name}`
-    yield* eventually(`${nodeName} is there`, "2 minutes", kubectl(["get", "node", nodeName]))
-    return {
-      ...machine,
-      containerd: options.containerd,
-      nodeName,
-      // All disks are in memory: what nobody looks at any more makes room.
-      kill: Effect.andThen(
-        machine.kill,
-        Effect.promise(() => rm(join(directory, options.name, "containerd"), { recursive: true, force: true }))
-      )
-    }
-  })
-
+  const machines = [controlPlane, upstreamMachine]
+  const factory = { addresses, authority, containerds, directory, kubectl, machines, numbers: new Map() }
   const noDns = join(directory, "control-plane", "no-dns")
   return {
     directory,
     controlPlane,
     upstream,
     kubectl,
-    helm: program("helm"),
+    helm,
     apply,
-    addNode,
+    addNode: (options: NodeOptions) => addNode(factory, options),
     /** Waits until pods can run on a node. */
     nodeReady: ({ nodeName }: Node) =>
       eventually(
@@ -244,7 +273,7 @@ export const start = Effect.fnUntraced(function*({ addresses, upstreamBytesPerSe
         "2 minutes",
         kubectl(["wait", "--for=condition=Ready", `node/${nodeName}`, "--timeout=1s"])
       ),
-    /** Ends the cluster's DNS for as long as the scope is open. */
+    /** Stops the cluster's DNS while the scope is open. */
     withoutDns: Effect.acquireRelease(
       Effect.promise(() => writeFile(noDns, "")).pipe(
         Effect.andThen(Effect.ignore(controlPlane.run("pkill", "-x", "coredns")))

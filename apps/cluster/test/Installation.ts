@@ -1,4 +1,4 @@
-/** The chart on a cluster, as a user installs it, and what all scenarios ask of it. */
+/** The chart on a cluster, as a user installs it, with the steps that scenarios share. */
 import { Effect } from "effect"
 import { type Cluster, eventually, type Node } from "./Cluster.ts"
 import * as NodeFiles from "./NodeFiles.ts"
@@ -41,7 +41,7 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
   const apply = (values: ReadonlyArray<string> = [], from: string = chart) =>
     Effect.andThen(install(values, from), rolledOut)
 
-  /** Name of the mirror's pod on a node, without one that is being stopped; empty where there is none. */
+  /** The name of the mirror's pod on a node, unless it is being stopped; empty if there is none. */
   const podOn = ({ nodeName }: Node) =>
     Effect.map(
       inNamespace(
@@ -56,7 +56,7 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
       (text) => text.trim()
     )
 
-  /** Waits until a node that has come has a mirror that is ready. */
+  /** Waits until a new node has a mirror that is ready. */
   const mirrorReady = (node: Node) =>
     eventually(
       `${node.nodeName} has a mirror`,
@@ -68,14 +68,14 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
     )
 
   let images = 0
-  /** An image that no node has. */
+  /** Makes an image that no node has. */
   const newImage = (sizes: ReadonlyArray<number> = layerSizes) =>
     Effect.suspend(() => {
       images++
       return cluster.upstream.pushPod(`team/app-${images}:1`, sizes, images)
     })
 
-  /** Pulls a new image on the first node, then on the others: those must get everything from peers. */
+  /** Pulls a new image on the first node, then on the others, which must get all of it from peers. */
   const pullEverywhere = Effect.fnUntraced(function*(among: ReadonlyArray<Node> = nodes) {
     const name = yield* newImage()
     const [first, ...others] = among
@@ -102,7 +102,7 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
     )
   })
 
-  /** Neither the release nor the end of it has left anything in the namespace. */
+  /** Waits until nothing of the release is left in the namespace. */
   const isEmpty = eventually(
     "nothing is left in the namespace",
     "60 seconds",
@@ -112,7 +112,7 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
     )
   )
 
-  /** Uninstalls; all nodes are as they were, within the time that an operator waits, and helm names them. */
+  /** Uninstalls; all nodes must be restored in a time that an operator waits for, and named by helm. */
   const remove = Effect.gen(function*() {
     yield* Effect.forEach(nodes, files.isChanged)
     const { output, seconds } = yield* uninstall
@@ -133,7 +133,7 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
     inNamespace,
     rolledOut,
     restart: Effect.andThen(inNamespace("rollout", "restart", "daemonset/spegel"), rolledOut),
-    /** To be done before the first installation. */
+    /** Prepares the nodes; to be done before the first installation. */
     prepare: Effect.forEach(nodes, files.prepare),
     podOn,
     mirrorReady,

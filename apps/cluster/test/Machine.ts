@@ -1,4 +1,4 @@
-/** Machines at one bridge: namespaces of the kernel with a first process of their own, ended with the scope. */
+/** Machines on one bridge: namespaces of the kernel, each with a first process, which end with the scope. */
 import * as NetworkNamespace from "@spegel-ts/testing/network/NetworkNamespace"
 import { bridge } from "@spegel-ts/testing/network/NetworkNamespace"
 import * as Command from "@spegel-ts/testing/process/Command"
@@ -30,7 +30,7 @@ export interface Machine {
   readonly run: (...command: ReadonlyArray<string>) => Effect.Effect<string, Command.CommandFailed>
   /** Runs `ip` in its network. */
   readonly ip: (...args: ReadonlyArray<string>) => Effect.Effect<string, Command.CommandFailed>
-  /** Ends it at once with all that runs in it, as a loss of power does. */
+  /** Ends the machine at once with everything that runs in it, as a loss of power does. */
   readonly kill: Effect.Effect<void>
 }
 
@@ -67,7 +67,7 @@ export const start = Effect.fnUntraced(function*(
     env: { ...process.env, RUN: directory, NAME: name, ADDRESS: address, ...environment }
   })
 
-  /** The first process, as it is seen from outside: the only child of the one that was started. */
+  /** The id of the machine's first process outside of it: the only child of the one that was started. */
   const first = () => readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, "utf8").trim()
   return {
     name,

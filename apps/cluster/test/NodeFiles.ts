@@ -1,4 +1,4 @@
-/** What an installation changes on nodes, and what an uninstall has to give back to the byte. */
+/** The files that an installation changes on nodes, and an uninstall has to restore to the byte. */
 import { Effect } from "effect"
 import type { Node } from "./Cluster.ts"
 import * as Steps from "./Steps.ts"
@@ -6,7 +6,7 @@ import * as Steps from "./Steps.ts"
 const mirrors = "/etc/containerd/certs.d"
 const identity = "/var/lib/spegel"
 
-/** A configuration of the user's own, not as a program would write it. */
+/** A user's own configuration, in a style that no program writes. */
 const ownHosts = `# Ours.
 server = 'https://docker.io'
 
@@ -15,7 +15,7 @@ server = 'https://docker.io'
   capabilities=['pull']
 `
 
-/** Each path in containerd's directory of mirrors, with its kind, mode, owner and content. */
+/** Reads each path in containerd's directory of mirrors, with kind, mode, owner and content. */
 const read = (node: Node) => {
   const paths = String.raw`find . -printf '%p %y %m %U:%G\n' | sort`
   return node.run("bash", "-c", `cd ${mirrors} && ${paths} && find . -type f -exec sha256sum {} + | sort`)
@@ -24,7 +24,7 @@ const read = (node: Node) => {
 export const make = () => {
   const before = new Map<Node, string>()
   return {
-    /** Gives a node a configuration of its own, as users have, and notes what is there. For a node without a mirror. */
+    /** Gives a node without a mirror a configuration of its own, as users have one, and notes all files. */
     prepare: Effect.fnUntraced(function*(node: Node) {
       const directory = `${mirrors}/docker.io`
       const write =
@@ -32,11 +32,11 @@ export const make = () => {
       yield* node.run("bash", "-c", write, ownHosts)
       before.set(node, yield* read(node))
     }),
-    /** The mirror's configuration is there. */
+    /** Fails unless the mirror has changed the files. */
     isChanged: Effect.fnUntraced(function*(node: Node) {
       yield* Steps.promise((yield* read(node)) !== before.get(node), `${node.nodeName} has nothing to restore`)
     }),
-    /** containerd's mirrors are what they were, to the byte, and no identity is kept. */
+    /** Fails unless all files are what they were, to the byte, and no identity is left. */
     isRestored: Effect.fnUntraced(function*(node: Node) {
       const left = yield* node.run("find", identity, "!", "-type", "d")
       yield* Steps.promise(left === "", `left on ${node.nodeName}: ${left}`)

@@ -1,4 +1,4 @@
-/** Pods that are there to make a kubelet pull an image, and what the kubelet says of the pull. */
+/** Pods that make a kubelet pull an image, and the kubelet's events about the pull. */
 import { Effect, Schedule, Schema } from "effect"
 import { type Cluster, eventually, type Node } from "./Cluster.ts"
 
@@ -12,7 +12,7 @@ const Events = Schema.fromJsonString(Schema.Struct({
 }))
 const decodeEvents = Schema.decodeEffect(Events)
 
-/** Events of a namespace, the oldest first. */
+/** The events of a namespace, the oldest first. */
 export const eventsOf = (cluster: Cluster, namespace: string) =>
   Effect.flatMap(
     cluster.kubectl(["--namespace", namespace, "get", "events", "--sort-by=.metadata.creationTimestamp", "-o", "json"]),
@@ -31,7 +31,7 @@ const pod = (name: string, { nodeName }: Node, image: string) => ({
   }
 })
 
-/** Seconds of a kubelet's message, such as `in 1m2.5s` or `in 340ms`. */
+/** The seconds in a kubelet's message, such as `in 1m2.5s` or `in 340ms`. */
 const secondsOf = (message: string): number => {
   const duration = / in (?:(\d+)m)?([\d.]+)(ms|s) /.exec(message)
   const [, minutes = "0", value = "NaN", unit] = duration ?? []
@@ -41,7 +41,7 @@ const secondsOf = (message: string): number => {
 export interface Pull {
   readonly node: string
   readonly image: string
-  /** How long the kubelet says that it pulled. */
+  /** The duration that the kubelet reports. */
   readonly seconds: number
   /** Pulls that failed before this one. */
   readonly failures: ReadonlyArray<string>

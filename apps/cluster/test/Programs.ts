@@ -16,19 +16,19 @@ export const kubernetesVersion = "1.34.4"
 
 const source = fileURLToPath(new URL("../programs", import.meta.url))
 
-/** A change of what is pinned makes a new directory. */
+/** Another version has another directory. */
 const cache = join(
   process.env["XDG_CACHE_HOME"] || join(homedir(), ".cache"),
   "spegel-ts",
   `kubernetes-${kubernetesVersion}`
 )
 
-/** Where the programs are. */
+/** The directories with the programs. */
 export const directories = { bin: join(cache, "bin"), cni: join(cache, "cni") }
 
 interface Program {
   readonly name: string
-  /** Go module of ours that pins it, and all that it needs, by go.sum. */
+  /** The directory of the Go module that pins the program and its dependencies by go.sum. */
   readonly module: string
   readonly package: string
   readonly directory: string
@@ -107,7 +107,7 @@ const compile = Effect.fnUntraced(function*({ directory, module, name, package: 
   })
 })
 
-/** Builds what is not in the cache yet, and says where each version of containerd is. */
+/** Builds the programs that are not in the cache yet; gives the directory of each version of containerd. */
 export const provide = Effect.gen(function*() {
   if (process.getuid?.() !== 0) return yield* new PrerequisiteMissing({ reason: "needs root, for namespaces" })
   const lacking = debian.filter((program) => !inPath(program))

@@ -1,4 +1,4 @@
-/** Debian's Prometheus beside the control plane, which scrapes the mirrors each second, and what it answers. */
+/** Debian's Prometheus in the control plane, which scrapes the mirrors each second. */
 import * as NetworkNamespace from "@spegel-ts/testing/network/NetworkNamespace"
 import * as Subprocess from "@spegel-ts/testing/process/Subprocess"
 import { Effect, Schema } from "effect"
@@ -10,7 +10,7 @@ import * as Steps from "./Steps.ts"
 
 const port = 9191
 
-/** One of the lines of an answer: its labels and its value. */
+/** One series of an answer. */
 export interface Sample {
   readonly labels: Readonly<Record<string, string>>
   readonly value: number
@@ -57,7 +57,7 @@ export const start = Effect.fnUntraced(function*(cluster: Cluster, targets: Read
     `--web.listen-address=127.0.0.1:${port}`
   ], { stdio: ["ignore", log, log] })
 
-  /** What an expression gives now. */
+  /** Evaluates an expression now. */
   const query = (expression: string) =>
     cluster.controlPlane.run(
       "curl",

@@ -52,7 +52,7 @@ const quietRestart = Effect.fnUntraced(function*({ inNamespace, restart }: Insta
   return `${lines.length} lines of logs`
 })
 
-/** Those that a smoke test has come first. */
+/** All scenarios; those of a smoke test come first. */
 const scenarios = (installation: Installation.Installation) => [
   { name: "no warnings at the start", smoke: true, effect: withoutWarnings(installation) },
   { name: "helm test", smoke: true, effect: helmTest(installation) },

@@ -1,30 +1,30 @@
-/** What is tried on the cluster: each step is measured, and ends with a verdict. */
+/** Steps of a run on the cluster: each is measured, and passes or fails. */
 import { Console, Data, Effect, Exit } from "effect"
 import type { Cluster } from "./Cluster.ts"
 import * as Upstream from "./Upstream.ts"
 
-/** The cluster is not as the chart promises. */
+/** The cluster does not do what the chart promises. */
 export class NotAsPromised extends Data.TaggedError("NotAsPromised")<{ readonly reason: string }> {
   override get message() {
     return this.reason
   }
 }
 
-/** Fails with a reason unless it holds. */
+/** Fails with a reason unless the condition holds. */
 export const promise = (holds: boolean, reason: string): Effect.Effect<void, NotAsPromised> =>
   holds ? Effect.void : Effect.fail(new NotAsPromised({ reason }))
 
 export interface Row {
   readonly step: string
   readonly seconds: number
-  /** Sent by the registry meanwhile. */
+  /** Bytes that the registry sent during the step. */
   readonly upstreamBytes: number
   readonly passed: boolean
   /** Figures, or why it failed. */
   readonly detail: string
 }
 
-/** Runs a step; gives its row, and prints it. */
+/** Runs a step; prints its row and gives it. */
 export const run = <E extends { readonly message: string }, R>(
   cluster: Cluster,
   step: string,

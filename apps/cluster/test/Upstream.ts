@@ -1,4 +1,4 @@
-/** The registry that images come from: what is pushed to it, and what it was asked for. */
+/** The registry that images come from, with the requests that it was sent. */
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as Reference from "@spegel-ts/oci/Reference"
 import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
@@ -15,18 +15,18 @@ export const host = "registry.cluster.test"
 
 /** An answer of the registry. */
 export interface Sent {
-  /** Address of who asked. */
+  /** The address of the client. */
   readonly client: string
   readonly path: string
   readonly bytes: number
 }
 
-/** What was sent in some time. */
+/** The answers of a period. */
 export type Traffic = ReadonlyArray<Sent>
 
 export const totalBytes = (traffic: Traffic): number => traffic.reduce((sum, { bytes }) => sum + bytes, 0)
 
-/** What these machines were sent, or these machines of an image. */
+/** Bytes that were sent to these machines; of one image, if it is given. */
 export const bytesOf = (traffic: Traffic, machines: ReadonlyArray<Machine>, image = `${host}/`): number => {
   const path = image.replace(host, "/v2").replace(/:[^/]*$/, "/")
   const addresses = new Set(machines.map(({ address }) => address))
@@ -38,7 +38,7 @@ export const make = (machine: Machine, directory: string) => {
   const [enter, ...inMachine] = NetworkNamespace.enter(machine.name)
   const inNetwork = (...command: ReadonlyArray<string>) => Command.run(enter, [...inMachine, ...command])
 
-  /** Everything that was answered with GET: pushes do not count. */
+  /** All answers to GET requests: pushes do not count. */
   const lines = (): Traffic =>
     readFileSync(log, "utf8").split("\n").flatMap((line) => {
       const [client = "", method = "", path = "", , bytes = "0"] = line.split(" ")
@@ -65,7 +65,7 @@ export const make = (machine: Machine, directory: string) => {
     ),
     /** Pushes an OCI archive; gives the image's name. */
     pushArchive: (path: string, repository: string) => push(`oci-archive:${path}`, repository),
-    /** Makes an image whose pods wait to be stopped, of layers that do not compress; gives its name. */
+    /** Makes and pushes an image of layers that do not compress, whose pods wait to be stopped; gives its name. */
     pushPod: Effect.fnUntraced(function*(repository: string, layerSizes: ReadonlyArray<number>, seed: number) {
       const root = join(directory, `image-${seed}`)
       const writer = yield* OciLayoutWriter.make({ root })
@@ -76,7 +76,7 @@ export const make = (machine: Machine, directory: string) => {
       yield* Effect.promise(() => rm(root, { recursive: true }))
       return name
     }),
-    /** Does `effect`, and says what was sent meanwhile. */
+    /** Runs `effect`; gives the answers that were sent meanwhile, too. */
     during: <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<readonly [A, Traffic], E, R> =>
       Effect.suspend(() => {
         const before = lines().length

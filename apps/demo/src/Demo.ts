@@ -1,14 +1,16 @@
+/** The demo: an upstream registry and nodes on this machine, which pull one image after another. */
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as Reference from "@spegel-ts/oci/Reference"
-import { decodeWith, type Given } from "@spegel-ts/spegel/cli/Flags"
+import { decodeWith, type Given } from "@spegel-ts/spegel/cli/Given"
 import * as GoInteger from "@spegel-ts/spegel/cli/GoInteger"
 import * as HangUp from "@spegel-ts/spegel/daemon/HangUp"
 import * as PullClient from "@spegel-ts/testing/content/PullClient"
 import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
-import { Console, Effect, Option, Schedule, type Schema } from "effect"
+import * as Lookup from "@spegel-ts/testing/node/Lookup"
+import { Console, Effect, type Schema } from "effect"
 import { Command, Flag } from "effect/cli"
 import { join } from "node:path"
-import * as ContainerdNode from "./ContainerdNode.ts"
+import * as ContainerdNodes from "./ContainerdNodes.ts"
 import * as DemoCluster from "./DemoCluster.ts"
 import * as DemoReport from "./DemoReport.ts"
 import * as NodeFacts from "./NodeFacts.ts"
@@ -32,35 +34,16 @@ const flags = {
   ),
   keep: Flag.Boolean("keep").pipe(Flag.withDescription("Leave it running until Ctrl-C"), Flag.withDefault(false)),
   json: Flag.Boolean("json").pipe(
-    Flag.withDescription("Print the sums as one JSON object on the last line"),
+    Flag.withDescription("Print the totals as one JSON object on the last line"),
     Flag.withDefault(false)
   )
 }
 
-/** Rewrites one line of a terminal; a pipe gets no bars. */
+/** Rewrites the current line of a terminal; a pipe gets no bars. */
 const showBar = (line: string) => {
   if (process.stdout.isTTY) process.stdout.write(`\r\u001b[2K${line}`)
 }
 const endBar = () => showBar("")
-
-/** Waits until a node can have every object of the image from its peers. */
-const waitUntilFound = (node: DemoCluster.DemoNode, image: RandomImage.RandomImage) => {
-  const { registry, repository } = image.reference
-  const head = (path: string) =>
-    Effect.promise((signal) =>
-      fetch(`${node.registry}/v2/${repository}/${path}?ns=${encodeURIComponent(registry)}`, { method: "HEAD", signal })
-        .then((response) => response.ok, () => false)
-    )
-  const paths = [
-    `manifests/${image.reference.tag}`,
-    ...image.objects.map(({ descriptor }) => `blobs/${descriptor.digest}`)
-  ]
-  return Effect.forEach(paths, head).pipe(
-    Effect.map((found) => found.every((ok) => ok)),
-    Effect.repeat({ schedule: Schedule.spaced("50 millis"), until: (found) => found }),
-    Effect.timeoutOption("20 seconds")
-  )
-}
 
 const pullEmbedded = Effect.fnUntraced(function*(
   node: DemoCluster.DemoNode,
@@ -100,14 +83,15 @@ const pullEmbedded = Effect.fnUntraced(function*(
   }))
 })
 
-/** containerd tells nothing of its requests; the mirror's ledger has those it answered, and upstream answered the rest. */
+/** containerd does not report its requests: the mirror's log of pulls has those it answered, and upstream answered the rest. */
 const pullWithContainerd = Effect.fnUntraced(function*(
+  daemons: ContainerdNodes.ContainerdNodes,
   node: DemoCluster.DemoNode,
   image: RandomImage.RandomImage,
   upstream: string
 ) {
   showBar(`${node.name}  containerd is pulling`)
-  yield* ContainerdNode.pull(node, upstream, Reference.print(image.reference))
+  yield* daemons.pull(node, upstream, Reference.print(image.reference))
   endBar()
   const peers = yield* NodeFacts.addressesOfPeers(node.metrics)
   const pulls = yield* NodeFacts.pulls(node.metrics)
@@ -129,7 +113,8 @@ type DemoOptions = Command.Command.Config.Infer<typeof flags>
 
 const run = Effect.fnUntraced(function*(options: DemoOptions) {
   yield* HangUp.interrupts
-  if (options.containerd) yield* ContainerdNode.check
+  if (options.containerd) yield* ContainerdNodes.check
+  const daemons = ContainerdNodes.make()
   const directory = yield* DemoCluster.directory
   const layout = join(directory, "upstream")
   yield* Console.log(`Starting an upstream registry and ${options.nodes} nodes ...`)
@@ -144,27 +129,32 @@ const run = Effect.fnUntraced(function*(options: DemoOptions) {
   const nodes = yield* DemoCluster.startNodes({
     count: options.nodes,
     directory,
-    storeOf: (node) => options.containerd ? ContainerdNode.start(node) : Effect.orDie(DemoCluster.layoutStore(node))
+    storeOf: (node) => options.containerd ? daemons.storeOf(node) : Effect.orDie(DemoCluster.layoutStore(node))
   })
 
   yield* Console.log(`Pulling ${Reference.print(image.reference)} on one node after the other\n`)
-  const pull = options.containerd ? pullWithContainerd : pullEmbedded
+  const pull = (node: DemoCluster.DemoNode) =>
+    options.containerd
+      ? pullWithContainerd(daemons, node, image, upstream.url)
+      : pullEmbedded(node, image, upstream.url)
   const rows: Array<DemoReport.ReportRow> = []
   let millis = 0
   for (const [index, node] of nodes.entries()) {
     const started = performance.now()
-    const pulled = yield* pull(node, image, upstream.url)
+    const pulled = yield* pull(node)
     millis += performance.now() - started
     rows.push(...pulled)
     yield* Console.log(
       `${node.name} has it after ${(performance.now() - started).toFixed(0)} ms`
     )
-    // Nobody has it before the first node has.
+    // Before the first pull no peer has the image.
     if (index > 0) yield* Effect.forEach(DemoReport.refusals(pulled), (line) => Console.log(line))
     const next = nodes[index + 1]
-    // Advertising takes a moment, and in a cluster pulls on different nodes are further apart than here.
-    if (next !== undefined && Option.isNone(yield* waitUntilFound(next, image))) {
-      yield* Console.log(`${next.name} cannot find all of it at its peers yet; it pulls all the same`)
+    // Advertising takes a moment, and pulls on different nodes of a cluster are further apart than here.
+    if (next !== undefined) {
+      yield* Lookup.untilFound(next.registry, image.reference, Lookup.pathsOf(image)).pipe(
+        Effect.catch(() => Console.log(`${next.name} cannot find all of it at its peers yet; it pulls all the same`))
+      )
     }
   }
 
@@ -187,5 +177,7 @@ const run = Effect.fnUntraced(function*(options: DemoOptions) {
 }, Effect.scoped)
 
 export const demo = Command.make("demo", flags, run).pipe(
-  Command.withDescription("Show it on this machine: three nodes pull an image, one from upstream, two from peers")
+  Command.withDescription(
+    "Show the mirror on this machine: three nodes pull an image, one from upstream and two from peers"
+  )
 )

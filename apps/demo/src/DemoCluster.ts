@@ -1,22 +1,23 @@
 /**
- * An upstream registry and a few nodes, each a process of its own. Nodes listen on 127.0.0.2, .3, ... with the same
+ * An upstream registry and a few nodes, each in a process of its own. The nodes listen on 127.0.0.2, .3, ... with the same
  * ports, as pods on different hosts do.
  */
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
+import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import { Data, Effect } from "effect"
 import { mkdir, mkdtemp, rm } from "node:fs/promises"
-import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as DemoProcess from "./DemoProcess.ts"
 
-/** The machine does not give what the demo needs. */
+/** This machine lacks something that the demo needs, or a command failed. */
 export class DemoUnsupported extends Data.TaggedError("DemoUnsupported")<{ readonly reason: string }> {
   override get message() {
     return this.reason
   }
 }
 
+/** A node; `registry` and `metrics` are URLs. */
 export interface DemoNode {
   readonly name: string
   readonly address: string
@@ -27,65 +28,51 @@ export interface DemoNode {
 
 const upstreamAddress = "127.0.0.100"
 
-/** A port that is free on all addresses at this moment. */
-const freePort: Effect.Effect<number, DemoUnsupported> = Effect.callback((resume) => {
-  const server = createServer()
-  server.once(
-    "error",
-    (error) => resume(Effect.fail(new DemoUnsupported({ reason: `no free port: ${error.message}` })))
-  )
-  server.listen(0, () => {
-    const address = server.address()
-    server.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
-  })
-})
-
+/** Whether a GET of the URL succeeds. */
 export const isOk = (url: string): Effect.Effect<boolean> =>
   Effect.promise((signal) => fetch(url, { signal }).then((response) => response.ok, () => false))
 
-/** A directory of the demo's own, removed with the scope. */
+/** A temporary directory, which is removed when the scope closes. */
 export const directory = Effect.acquireRelease(
   Effect.promise(() => mkdtemp(join(tmpdir(), "spegel-demo-"))),
   (path) => Effect.promise(() => rm(path, { recursive: true, force: true, maxRetries: 5 }))
 )
 
-/** Starts the registry that the nodes would pull from without a mirror: one that serves an image layout and asks nobody. */
+/** Starts the registry that nodes without a mirror pull from: a `spegel` that serves an image layout and has no peers. */
 export const startUpstream = Effect.fn("DemoCluster.startUpstream")(function*(root: string) {
-  const [port, router, metrics] = yield* Effect.all([freePort, freePort, freePort])
-  const at = (port: number) => `http://${upstreamAddress}:${port}`
+  const ports = yield* MirrorPorts.free
+  const url = `http://${upstreamAddress}:${ports.registry}`
   yield* DemoProcess.start({
     name: "the upstream registry",
     ...DemoProcess.spegel([
       "registry",
       `--store=oci-layout:${root}`,
       `--data-dir=${join(root, "..", "upstream-identity")}`,
-      `--registry-addr=${upstreamAddress}:${port}`,
-      `--router-addr=${upstreamAddress}:${router}`,
-      `--metrics-addr=${upstreamAddress}:${metrics}`,
+      ...MirrorPorts.flags(upstreamAddress, ports),
       "--bootstrap-kind=static",
-      `--static-bootstrap-peers=${upstreamAddress}:${router}`,
+      `--static-bootstrap-peers=${upstreamAddress}:${ports.router}`,
       "--log-level=error"
     ]),
-    ready: isOk(`${at(port)}/readyz`)
+    ready: isOk(`${url}/readyz`)
   })
-  return { url: at(port), metrics: at(metrics) }
+  return { url, metrics: `http://${upstreamAddress}:${ports.metrics}` }
 })
 
-/** Starts the nodes. `storeOf` gives the flags of a node's store. */
+/** Starts the nodes; `storeOf` gives the flags with which a node uses its store. */
 export const startNodes = Effect.fn("DemoCluster.startNodes")(function*<E, R>(options: {
   readonly count: number
   readonly directory: string
   readonly storeOf: (node: DemoNode) => Effect.Effect<ReadonlyArray<string>, E, R>
 }) {
-  const [registryPort, routerPort, metricsPort] = yield* Effect.all([freePort, freePort, freePort])
+  const ports = yield* MirrorPorts.free
   const nodes = Array.from({ length: options.count }, (_, index): DemoNode => {
     const address = `127.0.0.${index + 2}`
     return {
       name: `node ${index + 1}`,
       address,
       directory: join(options.directory, `node-${index + 1}`),
-      registry: `http://${address}:${registryPort}`,
-      metrics: `http://${address}:${metricsPort}`
+      registry: `http://${address}:${ports.registry}`,
+      metrics: `http://${address}:${ports.metrics}`
     }
   })
   yield* Effect.forEach(nodes, (node) =>
@@ -98,11 +85,9 @@ export const startNodes = Effect.fn("DemoCluster.startNodes")(function*<E, R>(op
           "registry",
           ...store,
           `--data-dir=${join(node.directory, "data")}`,
-          `--registry-addr=${node.address}:${registryPort}`,
-          `--router-addr=${node.address}:${routerPort}`,
-          `--metrics-addr=${node.address}:${metricsPort}`,
+          ...MirrorPorts.flags(node.address, ports),
           "--bootstrap-kind=static",
-          `--static-bootstrap-peers=${nodes[0]?.address}:${routerPort}`,
+          `--static-bootstrap-peers=${nodes[0]?.address}:${ports.router}`,
           "--log-level=warn"
         ]),
         ready: isOk(`${node.registry}/readyz`)
@@ -111,7 +96,7 @@ export const startNodes = Effect.fn("DemoCluster.startNodes")(function*<E, R>(op
   return nodes
 })
 
-/** An empty image layout as a node's store. */
+/** Makes an empty image layout as a node's store; gives the flags for it. */
 export const layoutStore = (node: DemoNode) => {
   const root = join(node.directory, "layout")
   return Effect.as(OciLayoutWriter.make({ root }), [`--store=oci-layout:${root}`])

@@ -1,16 +1,18 @@
-/** What the demo prints: bars while it pulls, a table of who served what, and the sum. Pure. */
+/** The text that the demo prints: bars while it pulls, a table of the objects with their sources, and the totals. */
 
+/** An object that a node pulled. */
 export interface ReportRow {
   readonly node: string
   readonly kind: string
   readonly bytes: number
   readonly servedBy: string
-  /** What was said by who was asked before. */
+  /** Answers of the hosts that were asked before. */
   readonly refusals: ReadonlyArray<string>
-  /** Unknown where the client does not tell: containerd's pulls from upstream pass the mirror by. */
+  /** Undefined if the client does not tell: the mirror does not see what containerd pulls from upstream. */
   readonly millis: number | undefined
 }
 
+/** Totals; sizes in bytes. */
 export interface Summary {
   readonly imageBytes: number
   readonly nodes: number
@@ -27,7 +29,7 @@ const speed = (bytes: number, millis: number): string =>
 
 const barWidth = 30
 
-/** One line that fits 80 columns. */
+/** A progress bar that fits 80 columns. */
 export const bar = (node: string, kind: string, written: number, total: number, millis: number): string => {
   const share = total === 0 ? 1 : Math.min(1, written / total)
   const full = Math.round(share * barWidth)
@@ -37,7 +39,7 @@ export const bar = (node: string, kind: string, written: number, total: number, 
   }  ${kind}`
 }
 
-/** Columns as wide as their widest cell; numbers to the right. */
+/** A table with columns as wide as their widest cell, and numbers aligned to the right. */
 export const table = (rows: ReadonlyArray<ReportRow>): string => {
   const head = ["node", "object", "size", "served by", "ms", "speed"]
   const cells = rows.map(({ bytes, kind, millis, node, servedBy }) => [
@@ -56,13 +58,13 @@ export const table = (rows: ReadonlyArray<ReportRow>): string => {
   return [line(head), widths.map((width) => "─".repeat(width)).join("  "), ...cells.map(line)].join("\n")
 }
 
-/** Why hosts that were asked first did not serve. */
+/** Lines that say why a host that was asked first did not serve. */
 export const refusals = (rows: ReadonlyArray<ReportRow>): ReadonlyArray<string> =>
   rows.flatMap(({ kind, node, refusals, servedBy }) =>
     refusals.map((refusal) => `${node}: ${kind} comes from ${servedBy}: ${refusal}`)
   )
 
-/** The sum in words. */
+/** The totals in words. */
 export const sum = ({ imageBytes, nodes, peerBytes, seconds, upstreamBytes }: Summary): string => {
   const times = (bytes: number) => `${(bytes / imageBytes).toFixed(1)}x the image`
   return [

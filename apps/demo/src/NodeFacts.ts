@@ -1,4 +1,4 @@
-/** What the demo reads back from its running nodes: metrics and the last requests, over HTTP as anybody would. */
+/** Facts about the running nodes, read from their metrics and debug pages as any HTTP client can. */
 import { Data, Effect, Schema } from "effect"
 
 const Pulls = Schema.Array(Schema.Struct({
@@ -12,7 +12,7 @@ const Pulls = Schema.Array(Schema.Struct({
 
 const Peers = Schema.Array(Schema.Struct({ id: Schema.String, addresses: Schema.Array(Schema.String) }))
 
-/** A node of the demo does not answer, or not as it should. */
+/** A node of the demo does not answer, or not in the expected form. */
 export class NodeUnreachable extends Data.TaggedError("NodeUnreachable")<{
   readonly url: string
   readonly reason: string
@@ -36,17 +36,17 @@ const json = <A, I>(url: string, schema: Schema.Codec<A, I>): Effect.Effect<A, N
     )
   )
 
-/** The last requests of a node, the newest first. */
+/** The last requests that a node answered, the newest first. `metrics` is the URL of its metrics address. */
 export const pulls = (metrics: string) => json(`${metrics}/debug/pulls`, Pulls)
 
-/** Addresses of a node's peers, by id. */
+/** The addresses of a node's peers, by id. */
 export const addressesOfPeers = (metrics: string) =>
   Effect.map(
     json(`${metrics}/debug/peers`, Peers),
     (peers) => new Map(peers.map(({ addresses, id }) => [id, addresses[0] ?? id]))
   )
 
-/** Body bytes that a node sent in answer to GETs of manifests and blobs, by its own count. */
+/** Body bytes that a node sent for GETs of manifests and blobs, as its metrics count them. */
 export const bytesServed = (metrics: string): Effect.Effect<number, NodeUnreachable> =>
   get(`${metrics}/metrics`).pipe(
     Effect.map((text) => {

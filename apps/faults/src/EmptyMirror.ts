@@ -1,16 +1,17 @@
-/** What a mirror costs that has nothing: pulls with and without it, by turns. */
+/** The cost of a mirror that finds nothing: pulls with and without it, in turns. */
 import { Console, Effect } from "effect"
 import type * as Lane from "./Lane.ts"
 import { median } from "./Report.ts"
 
+/** The result: medians over pairs of pulls. */
 export interface EmptyMirror {
   readonly name: string
   readonly pairs: number
   readonly plainSeconds: number
   readonly mirrorSeconds: number
-  /** Median over the pairs of a pull with the mirror by one without. */
+  /** Median over the pairs: the duration with the mirror divided by the one without. */
   readonly ratio: number
-  /** Median over the pairs of the difference. */
+  /** Median over the pairs of the difference, in seconds. */
   readonly addedSeconds: number
 }
 
@@ -19,10 +20,11 @@ export const maxAddedSeconds = 0.1
 
 const layerSizes = Array.from({ length: 4 }, () => 64 * 1024 * 1024)
 
+/** Whether the mirror costs little enough: less than 5 % and 100 ms. */
 export const isMet = ({ addedSeconds, ratio }: EmptyMirror): boolean =>
   ratio <= maxRatio && addedSeconds <= maxAddedSeconds
 
-/** Pairs are added while the bars are missed, up to three times as many: the machine may have been busy. */
+/** Measures at least `minPairs` pairs, and up to three times as many while the bars are missed: the machine may be busy. */
 export const measure: (
   lane: Lane.Lane,
   name: string,
@@ -44,7 +46,7 @@ export const measure: (
     ratio: median(pairs.map(({ mirror, plain }) => mirror / plain)),
     addedSeconds: median(pairs.map(({ mirror, plain }) => mirror - plain))
   })
-  // Caches and compilers are cold in the first of each.
+  // The first pull of each kind finds caches and compilers cold.
   yield* pull("upstream")
   yield* pull("mirror")
   while (pairs.length < minPairs || (!isMet(summary()) && pairs.length < 3 * minPairs)) {

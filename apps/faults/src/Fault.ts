@@ -1,5 +1,6 @@
-/** What may be wrong with a peer, and with which of a pull's requests. */
+/** The faults of a peer, and the requests of a pull that may meet them. */
 
+/** All faults, by the names that reports have for them. */
 export const faults = [
   "404",
   "500",
@@ -24,7 +25,7 @@ export const faults = [
 
 export type Fault = typeof faults[number]
 
-/** By how many milliseconds the clock of the mirror's node is set in the middle of a body. */
+/** How far the clock of the mirror's node is set in the middle of a body, in milliseconds. */
 export const clockChanges: { readonly [K in Fault]?: number } = {
   "clock back 1 h": -3_600_000,
   "clock on 1 d": 86_400_000
@@ -35,12 +36,12 @@ export const requestKinds = ["HEAD tag", "GET manifest", "GET small blob", "GET 
 
 export type RequestKind = typeof requestKinds[number]
 
-/** Above this mirrors stream a blob, up to it they check it first. */
+/** A mirror verifies blobs up to this size before it sends them; it streams larger ones. */
 const maxSmallBlob = 4 * 1024 * 1024
 
 /**
- * What a request for `path` of the distribution API is, for an object of `size` bytes. A mirror asks its peers for the
- * whole manifest where containerd asks with HEAD, so the method does not tell.
+ * The kind of a request for `path` of the distribution API and an object of `size` bytes. The method does not tell: for a HEAD of
+ * containerd, a mirror asks its peers for the whole manifest.
  */
 export const kindOf = (path: string, size: number): RequestKind =>
   path.includes("/blobs/")

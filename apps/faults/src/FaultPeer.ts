@@ -1,4 +1,4 @@
-/** A peer of the cluster whose registry is a `FaultServer`: a proper member of the router's network under a new name. */
+/** A peer whose registry is a `FaultServer`: a proper member of the network, with a new identity each time. */
 import * as Bootstrap from "@spegel-ts/router/Bootstrap"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { Identity } from "@spegel-ts/router/Identity"
@@ -10,7 +10,7 @@ import { join } from "node:path"
 import { FaultServer, type Happenings, type Misbehaviour } from "./FaultServer.ts"
 
 export interface FaultPeerOptions {
-  /** The peer's own address; both of its ports are on it. */
+  /** The peer's address, with both of its ports. */
   readonly host: string
   readonly routerPort: number
   readonly registryPort: number
@@ -18,7 +18,7 @@ export interface FaultPeerOptions {
   readonly bootstrap: ReadonlyArray<string>
   /** Image layout whose blobs are served. */
   readonly layout: string
-  /** Name with registry and tag, which is advertised beside the digests. */
+  /** The image's name with registry and tag, which is advertised as well as the digests. */
   readonly name: string
   /** The image, manifest first. */
   readonly objects: ReadonlyArray<{ readonly digest: string; readonly mediaType: string }>
@@ -29,7 +29,7 @@ export interface FaultPeerOptions {
 const bytesOf = (layout: string, digest: string) =>
   Effect.promise(() => readFile(join(layout, "blobs", "sha256", digest.replace("sha256:", ""))))
 
-/** Joins under a new identity and advertises the image; returns when others can find it. */
+/** Joins with a new identity and advertises the image; ends when others can find it. */
 export const start = Effect.fnUntraced(function*(options: FaultPeerOptions) {
   const { happenings, host, layout, misbehaviour, objects } = options
   const served = yield* Effect.forEach(
@@ -59,7 +59,7 @@ export const start = Effect.fnUntraced(function*(options: FaultPeerOptions) {
   yield* router.advertise(keys).pipe(Effect.retry({ schedule: Schedule.spaced("20 millis"), times: 500 }))
   return {
     counts: Effect.sync(() => server.counts),
-    /** Waits until `providers` others can be found for everything that this peer has. */
+    /** Waits until this peer finds `providers` other holders of everything that it has. */
     untilFound: (providers: number) =>
       Effect.forEach(keys, (key) =>
         Stream.runCollect(router.lookup(key, { count: providers })).pipe(

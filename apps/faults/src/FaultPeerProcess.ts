@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url"
 import type { FaultPeerOptions } from "./FaultPeer.ts"
 import type { Counts } from "./FaultServer.ts"
 
-/** The processes beside which a peer misbehaves. */
+/** The processes that a peer's misbehaviour may affect. */
 export interface Others {
   /** The other peer that has the image. */
   readonly peer: number
@@ -15,17 +15,19 @@ export interface Others {
   readonly clockFile: string
 }
 
+/** Messages to the process of a peer; each is answered by a `Reply` with its id. */
 export type Command =
   | { readonly _tag: "Start"; readonly options: Omit<FaultPeerOptions, "happenings">; readonly others: Others }
   | { readonly _tag: "AwaitProviders"; readonly providers: number }
   | { readonly _tag: "Counts" }
   | { readonly _tag: "Stop" }
 
+/** The answer to a command: its result, or why it failed. */
 export type Reply =
   | { readonly id: number; readonly result: unknown }
   | { readonly id: number; readonly failure: string }
 
-/** The process did not do what it was told. */
+/** The process failed to do what it was told, or has ended. */
 export class FaultPeerFailed extends Data.TaggedError("FaultPeerFailed")<{
   readonly command: string
   readonly reason: string
@@ -84,10 +86,10 @@ export const start = Effect.fnUntraced(function*(options: {
 
   return {
     start: (options: Omit<FaultPeerOptions, "happenings">, others: Others) => tell({ _tag: "Start", options, others }),
-    /** Waits until the peer finds so many others for everything that it has. */
+    /** Waits until the peer finds so many other holders of everything that it has. */
     awaitProviders: (providers: number) => tell({ _tag: "AwaitProviders", providers }),
     counts: Effect.map(tell({ _tag: "Counts" }), (counts) => counts as Counts),
-    /** Leaves the network; gives what was counted. */
+    /** Leaves the network; gives the counts. */
     stop: Effect.map(tell({ _tag: "Stop" }), (counts) => counts as Counts)
   }
 })

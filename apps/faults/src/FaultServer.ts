@@ -10,17 +10,19 @@ export interface ServedObject {
   readonly bytes: Uint8Array
 }
 
+/** A fault, and the requests that meet it. */
 export interface Misbehaviour {
   readonly fault: Fault
-  /** The requests that meet the fault; all others are answered as they should be. */
+  /** The requests that meet the fault; all others are answered correctly. */
   readonly kind: RequestKind
 }
 
+/** Totals since the start. */
 export interface Counts {
   readonly requests: number
   /** Requests that met the fault, or that can no longer be made because of it. */
   readonly faulty: number
-  /** Body bytes that were given to the network. */
+  /** Body bytes that were written to sockets. */
   readonly bytes: number
 }
 
@@ -29,12 +31,12 @@ export interface FaultServerOptions {
   readonly port: number
   /** Manifest first; the tag, whatever its name, points to it. */
   readonly objects: ReadonlyArray<ServedObject>
-  /** None is a good peer. */
+  /** Undefined for a good peer. */
   readonly misbehaviour?: Misbehaviour | undefined
   readonly happenings: Happenings
 }
 
-/** What may happen elsewhere, in the middle of a body. */
+/** Events elsewhere, in the middle of a body. */
 export interface Happenings {
   /** Takes the machine off the network. */
   readonly vanish: () => void
@@ -44,15 +46,15 @@ export interface Happenings {
   readonly changeClock: (millis: number) => void
 }
 
-/** For a peer whose misbehaviour is its own. */
+/** No event elsewhere. */
 export const none: Happenings = { vanish: () => {}, freezeOther: () => {}, changeClock: () => {} }
 
 const slowBytesPerSecond = 100_000
 const slowTickMillis = 50
 const excess = Buffer.alloc(1000)
-/** How long it takes a peer that was killed to be back. */
+/** How long a peer that was killed takes to be back. */
 const downMillis = 300
-/** What happens elsewhere has happened by then. */
+/** How long an event elsewhere may take. */
 const settleMillis = 50
 
 type ScriptedFault = Exclude<
@@ -71,7 +73,7 @@ type ScriptedFault = Exclude<
 
 const ofHeads: ReadonlySet<Fault> = new Set(["404", "500", "503", "refuse", "never answer", "wrong Content-Type"])
 
-/** Whether an answer without a body is as it should be. */
+/** Whether the fault is in the body, so that an answer without one is right. */
 const isOfBody = (fault: Fault): boolean => !ofHeads.has(fault)
 
 /** How an answer goes wrong: the header that says how long it is, the bytes that are sent, and how it ends. */
@@ -81,6 +83,7 @@ interface Script {
   readonly end: (socket: Socket) => void
 }
 
+/** A server of one image; `start` before use, and `stop` it at the end. */
 export class FaultServer {
   readonly #options: FaultServerOptions
   readonly #server: Server
@@ -153,7 +156,7 @@ export class FaultServer {
       if (misbehaviour?.fault === "refuse" && kind === requestKinds[requestKinds.indexOf(misbehaviour.kind) - 1]) {
         response.once("finish", () => {
           this.#faulty++
-          // What was just written may still be on its way.
+          // The answer may still be on its way: its connection stays.
           this.#server.close()
           this.#server.closeIdleConnections()
         })
@@ -161,7 +164,7 @@ export class FaultServer {
       return this.#answerWell(request, response, object)
     }
     const { fault } = misbehaviour
-    // A head that is right is no fault, and who was killed once is well.
+    // A HEAD does not meet a fault of the body, and a peer that was killed once is well again.
     if ((request.method === "HEAD" && isOfBody(fault)) || this.#restarted) {
       return this.#answerWell(request, response, object)
     }
@@ -194,7 +197,7 @@ export class FaultServer {
       case "503":
         return this.#answerStatus(response, Number(fault))
       case "refuse":
-        // Too late to be refused: it had connected before.
+        // The connection was made before: it is too late to refuse it.
         return void request.socket.destroy()
       case "never answer":
         return
@@ -217,7 +220,7 @@ export class FaultServer {
         return this.#sendOverClockChange(response, object.bytes, clockChanges[fault] ?? 0)
       default: {
         const { body, contentLength, end } = this.#scriptOf(fault, object.bytes)
-        // Written by hand: Node's server would hold to the length that it was told.
+        // Written by hand: Node's server would not send another length than it was told.
         const { socket } = request
         const head = { ...headersOf(object), "content-length": String(contentLength) }
         socket.write(
@@ -265,7 +268,7 @@ export class FaultServer {
     }
   }
 
-  /** Writes to a socket or a response; `then` runs when all was given to the kernel. */
+  /** Writes to a socket or a response; `then` runs once the kernel has all of it. */
   #send(to: Socket | ServerResponse, bytes: Uint8Array, then: () => void): void {
     to.write(bytes, (error) => {
       if (error !== null && error !== undefined) return

@@ -1,12 +1,13 @@
-/** Every fault with every request of a pull: does the pull end well, and how much later than from upstream alone. */
+/** Every fault with every request of a pull: whether the pull succeeds, and how much later than from upstream alone. */
 import { Cause, Effect, Exit } from "effect"
 import { clockChanges, type Fault, type RequestKind } from "./Fault.ts"
 import type * as Lane from "./Lane.ts"
 import * as SettableClock from "./SettableClock.ts"
 
-/** Who else has the image: upstream alone, or a good peer too. */
+/** The other holders of the image: upstream alone, or a good peer too. */
 export type Company = "upstream" | "good peer"
 
+/** One run of a pull: a fault, the request that meets it, and the company. */
 export interface Cell {
   readonly fault: Fault
   readonly kind: RequestKind
@@ -16,45 +17,52 @@ export interface Cell {
 export interface CellResult extends Cell {
   /** Pulls until one succeeded. */
   readonly attempts: number
-  /** What they took together, without the pause between them. */
+  /** The duration of all of them, without the pauses between them. */
   readonly seconds: number
-  /** What containerd said of each that failed. */
+  /** The error of each that failed. */
   readonly errors: ReadonlyArray<string>
   readonly succeeded: boolean
   /** Requests that met the fault, and body bytes from the fault peer and from upstream. */
   readonly faulty: number
   readonly faultBytes: number
   readonly upstreamBytes: number
-  /** The mirror's log of the cell, where it went wrong. */
+  /** How often the cell was run until the fault was met. */
+  readonly tries: number
+  /** The mirror's log, if the cell failed. */
   readonly log: string
 }
 
-/** As bad as a fault may make a pull, over one from upstream alone. */
+/** How much longer a fault may make a pull than one from upstream alone. */
 export const maxAddedSeconds = 5
 
-/** A pull of a large layer with wrong bytes cannot be saved: containerd has them when they are known to be wrong. */
+/** A large layer with wrong bytes fails its first pull: containerd has the bytes by the time they are known to be wrong. */
 export const maxAttempts = ({ fault, kind }: Cell): number =>
   fault === "wrong bytes" && kind === "GET large layer" ? 2 : 1
 
-/** A peer that is back has what it had: nothing of the image is to come from upstream. */
+/** A peer that is back has what it had: nothing of the image may come from upstream. */
 const maxUpstreamBytes = ({ fault }: Cell): number => fault === "restart beside a freeze" ? 0 : Infinity
 
 /** Shorter than the kubelet waits. */
 const pauseBeforeRetry = "1 second"
 
-/** Beyond this the machinery hangs: pulls have a limit of their own. */
+/** Pulls have a limit of their own: a cell that takes longer hangs elsewhere. */
 const cellLimit = "10 minutes"
 
-/** Two peers have the image and one of them is chosen at random: the cell is run until it was the faulty one. */
-const maxTries = 24
+/** How often a cell is run until its fault is met. A lookup may find the good peer so much earlier that it alone is asked. */
+const maxTries = 8
 
-/** Has the good peer serve an image: it is then held against it no more that it was frozen in the cell before. */
+/** How often the good peer is tried until it serves again after a freeze. */
+const maxTrials = 24
+
+/**
+ * Has the good peer serve an image, after which the mirror no longer holds against it that it was frozen in the cell before.
+ * Gives whether all of the image came from it.
+ */
 const trustGood = Effect.fnUntraced(function*(lane: Lane.Lane) {
   const image = yield* lane.image()
   lane.upstream.state.blobBytes = 0
   yield* lane.shareWithGood(image)
-  // A node tells of what it holds within half a second.
-  yield* Effect.sleep("1 second")
+  yield* lane.untilFound(image)
   yield* lane.pull(image, "mirror")
   const upstreamBytes = lane.upstream.state.blobBytes
   yield* lane.forget(image)
@@ -63,7 +71,7 @@ const trustGood = Effect.fnUntraced(function*(lane: Lane.Lane) {
 
 const attempt = Effect.fnUntraced(function*(lane: Lane.Lane, cell: Cell) {
   if (cell.fault === "restart beside a freeze") {
-    const trusted = yield* Effect.repeat(trustGood(lane), { until: (trusted) => trusted, times: maxTries })
+    const trusted = yield* Effect.repeat(trustGood(lane), { until: (trusted) => trusted, times: maxTrials })
     if (!trusted) return yield* Effect.die(new Error("the good peer does not serve any more"))
   }
   const image = yield* lane.image()
@@ -72,12 +80,15 @@ const attempt = Effect.fnUntraced(function*(lane: Lane.Lane, cell: Cell) {
     lane.shareWithFault(image, cell),
     cell.company === "good peer" ? lane.shareWithGood(image) : Effect.void
   ], { concurrency: "unbounded" })
-  if (cell.company === "good peer") yield* lane.faultPeer.awaitProviders(1)
+  if (cell.company === "good peer") {
+    yield* lane.faultPeer.awaitProviders(1)
+    yield* lane.occupyGood
+  }
   lane.upstream.state.blobBytes = 0
   const errors: Array<string> = []
   let seconds = 0
   let succeeded = false
-  // One more than is allowed tells whether the pull works at all.
+  // One attempt more than is allowed shows whether the pull works at all.
   while (!succeeded && errors.length <= maxAttempts(cell)) {
     if (errors.length > 0) yield* Effect.sleep(pauseBeforeRetry)
     const pull = yield* lane.pull(image, "mirror")
@@ -106,11 +117,12 @@ const attempt = Effect.fnUntraced(function*(lane: Lane.Lane, cell: Cell) {
     faulty: met ? counts.faulty : 0,
     faultBytes: counts.bytes,
     upstreamBytes,
+    tries: 1,
     log: good ? "" : log.slice(-8000)
   } satisfies CellResult
-})
+}, Effect.scoped)
 
-/** The machinery failed, not the mirror; shown like a failed pull. */
+/** The result of a cell that could not be run; reports show it like a failed pull. */
 const broken = (cell: Cell, cause: Cause.Cause<unknown>): CellResult => ({
   ...cell,
   attempts: 0,
@@ -120,14 +132,15 @@ const broken = (cell: Cell, cause: Cause.Cause<unknown>): CellResult => ({
   faulty: 0,
   faultBytes: 0,
   upstreamBytes: 0,
+  tries: 0,
   log: ""
 })
 
-/** Runs one cell; one that the fault never met counts as failed. */
+/** Runs a cell until its fault was met; one whose fault was never met counts as failed. */
 export const runCell = (lane: Lane.Lane, cell: Cell): Effect.Effect<CellResult> =>
   Effect.gen(function*() {
     for (let tries = 1;; tries++) {
-      const result: CellResult = yield* attempt(lane, cell)
+      const result: CellResult = { ...yield* attempt(lane, cell), tries }
       if (result.faulty > 0 || !result.succeeded) return result
       if (tries === maxTries) return { ...result, succeeded: false, errors: ["the mirror never met the fault"] }
     }
@@ -141,7 +154,7 @@ export const runCell = (lane: Lane.Lane, cell: Cell): Effect.Effect<CellResult> 
     )
   )
 
-/** A pull without a mirror, in seconds; `inParts` is what is expected of how containerd asks for large layers. */
+/** The seconds of a pull without a mirror. `inParts` says whether containerd is expected to ask for large layers in parts. */
 export const plainPull = (lane: Lane.Lane, inParts: boolean): Effect.Effect<number> =>
   Effect.gen(function*() {
     const image = yield* lane.image()

@@ -1,21 +1,21 @@
-/** What a run measures: which containerd, asked by whom, in which company, with which faults. */
+/** The cells that a run measures: by version of containerd, client, company and fault. */
 import type { Version } from "@spegel-ts/testing/containerd/ContainerdPackages"
 import { clockChanges, type Fault, faults, requestKinds } from "./Fault.ts"
 import type { Client } from "./Lane.ts"
 import type { Cell, Company } from "./Matrix.ts"
 
-/** A containerd as it may be configured. */
+/** A version of containerd, with settings. */
 export interface Flavour {
   readonly name: string
   readonly version: Version
   readonly settings?: string
-  /** Whether it asks for large layers in parts that it fetches side by side. */
+  /** Whether it fetches parts of a large layer in parallel. */
   readonly inParts: boolean
 }
 
 const buffer = 1024 * 1024
 
-/** Settings of containerd 2.1, off by default. Both places: which of the two pulls depends on other settings. */
+/** Parallel fetches of containerd 2.1, off by default. Other settings decide which of the two plugins pulls. */
 export const parallelFetch = [
   `[plugins."io.containerd.transfer.v1.local"]\nconcurrent_layer_fetch_buffer = ${buffer}`,
   `[plugins."io.containerd.cri.v1.images"]\nconcurrent_layer_fetch_buffer = ${buffer}`
@@ -35,13 +35,14 @@ export interface Part {
   readonly cells: ReadonlyArray<Cell>
 }
 
+/** Text filters for cells; empty for all. */
 export interface Filter {
-  /** Only what contains the text. */
+  /** Only faults whose name contains this text. */
   readonly fault: string
   readonly request: string
 }
 
-/** Where a fault means something: it takes another peer to freeze, and none to go on with where the clock is set. */
+/** Whether a fault makes sense in a company: a freeze takes another peer, and with one a changed clock would show nothing. */
 const isIn = (company: Company, fault: Fault): boolean =>
   fault === "restart beside a freeze"
     ? company === "good peer"
@@ -55,10 +56,11 @@ const cellsOf = (flavour: Flavour, company: Company, filter: Filter): ReadonlyAr
       .map((kind) => ({ fault, kind, company }))
   )
 
-/** For a change's own checks: every fault with the newest containerd, as the kubelet asks it, and once by ctr. */
+/** The parts of `--quick`: every fault with the newest containerd, pulled as the kubelet pulls, and once by ctr. */
 const isQuick = ({ client, company, flavour }: Part): boolean =>
   flavour.version === "2.1" && (client === "CRI" || (company === "upstream" && !flavour.inParts))
 
+/** The parts of a run; parts without cells are left out. */
 export const make = (options: {
   readonly versions: ReadonlyArray<Version>
   readonly clients: ReadonlyArray<Client>

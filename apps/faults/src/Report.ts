@@ -4,21 +4,25 @@ import { faults, requestKinds } from "./Fault.ts"
 import { type CellResult, type Company, maxAddedSeconds } from "./Matrix.ts"
 import { companies, type Part } from "./Plan.ts"
 
+/** A part with its results. */
 export interface PartResult extends Omit<Part, "cells"> {
-  /** Pulls without a mirror, between the others. */
+  /** Durations of pulls without a mirror, which are made between the others. */
   readonly plainSeconds: ReadonlyArray<number>
   readonly cells: ReadonlyArray<CellResult>
 }
 
+/** The middle value; 0 if there are none. */
 export const median = (values: ReadonlyArray<number>): number =>
   values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0
 
+/** How much longer the cell took than a plain pull of the same part. */
 export const addedSeconds = (part: PartResult, cell: CellResult): number => cell.seconds - median(part.plainSeconds)
 
-/** The pull ended well, but not in time. */
+/** The pull succeeded, but too late. */
 export const isLate = (part: PartResult, cell: CellResult): boolean =>
   cell.succeeded && addedSeconds(part, cell) > maxAddedSeconds
 
+/** The pull succeeded in time. */
 export const isMet = (part: PartResult, cell: CellResult): boolean => cell.succeeded && !isLate(part, cell)
 
 const columnOf = ({ client, flavour }: PartResult) => `${flavour.name} ${client}`
@@ -31,7 +35,7 @@ const textOf = (part: PartResult, cell: CellResult): string => {
 
 const line = (cells: ReadonlyArray<string>) => `| ${cells.join(" | ")} |`
 
-/** Seconds over a plain pull, for the parts that have the same company. */
+/** Seconds over a plain pull, for the parts with the same company. */
 const table = (company: Company, parts: ReadonlyArray<PartResult>): string => {
   const inCompany = parts.filter((part) => part.company === company)
   const rows = faults.flatMap((fault) =>
@@ -57,7 +61,7 @@ const table = (company: Company, parts: ReadonlyArray<PartResult>): string => {
   ].join("\n")
 }
 
-/** What each fault costs over all cells, in seconds. */
+/** The cost of each fault over all cells, in seconds. */
 const summary = (parts: ReadonlyArray<PartResult>): string => {
   const rows = faults.flatMap((fault) => {
     const added = parts.flatMap((part) =>
@@ -88,6 +92,7 @@ export const tables = (parts: ReadonlyArray<PartResult>): string =>
   companies.filter((company) => parts.some((part) => part.company === company)).map((company) => table(company, parts))
     .join("\n")
 
+/** The cost of empty mirrors, as Markdown. */
 export const emptyMirrorTable = (results: ReadonlyArray<EmptyMirror>): string =>
   [
     "### The mirror has nothing",
@@ -107,7 +112,7 @@ export const emptyMirrorTable = (results: ReadonlyArray<EmptyMirror>): string =>
     ""
   ].join("\n")
 
-/** What went wrong in a part, with what containerd and the mirror said. */
+/** The failures of a part, with the messages of containerd and of the mirror. */
 export const failures = (part: PartResult): string =>
   part.cells.filter((cell) => !isMet(part, cell)).map((cell) =>
     [

@@ -1,17 +1,17 @@
 /**
  * A wall clock that can be set while the process runs, as an administrator or NTP sets a node's: loaded into a mirror before
- * its program (`--import`). Only `Date` is concerned; timers and monotonic time go on, as they do on a real node.
+ * its program (`--import`). Only `Date` changes; timers and monotonic time continue, as they do on a real node.
  */
 import { readFileSync } from "node:fs"
 import { isMainThread } from "node:worker_threads"
 
-/** Names the file that holds how many milliseconds the clock is off. */
+/** The environment variable with the path of a file that says how many milliseconds the clock is off. */
 export const variable = "FAULTS_CLOCK_FILE"
 
-/** Has the file read again. */
+/** The signal on which the process reads the file again. */
 export const signal = "SIGUSR2"
 
-/** What the process writes to stderr when its clock was set. */
+/** The line that the process writes to its standard error when its clock was set. */
 export const notice = "the clock was set"
 
 const file = process.env[variable]

@@ -1,6 +1,6 @@
 /**
- * `npm run faults`: whether a pull survives everything that a peer may do wrong, and what it costs, with real containerd
- * daemons. Needs root, for namespaces and for containerd.
+ * `npm run faults`: tells whether a pull survives every fault of a peer, and what the fault costs, with real containerd daemons.
+ * Needs root, for namespaces and for containerd.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
@@ -21,7 +21,7 @@ import * as Report from "./Report.ts"
 const plainPulls = 3
 const cellsBetweenPlainPulls = 8
 
-/** A cell that is late is measured again: the machine may have been busy. */
+/** How often a cell that is late is measured: the machine may have been busy. */
 const maxMeasurements = 3
 
 const startLane = (index: number, { client, flavour }: Omit<Plan.Part, "company" | "cells">) =>
@@ -76,7 +76,7 @@ const flags = {
     Flag.withDefault("")
   ),
   only: Flag.Literals("only", ["cells", "empty-mirror"]).pipe(
-    Flag.withDescription("The matrix, or what a mirror costs that has nothing; default: both"),
+    Flag.withDescription("Only the matrix, or only the cost of a mirror that finds nothing; default: both"),
     Flag.optional
   ),
   dataPlane: Flag.Literals("data-plane", ["auto", "zero-copy", "portable"]).pipe(
@@ -127,7 +127,7 @@ const measure = Effect.fnUntraced(function*(options: Options) {
   const cells = parts.flatMap((part) => part.cells.map((cell) => Report.isMet(part, cell)))
   const failed = cells.filter((met) => !met).length
 
-  // Alone on the machine: here tens of milliseconds are told apart.
+  // One after another: here tens of milliseconds matter.
   const empty = yield* Effect.forEach(
     wants("empty-mirror") ? plan.filter(({ company, flavour }) => company === "upstream" && !flavour.inParts) : [],
     ({ client, flavour }) =>
@@ -172,7 +172,7 @@ const command = Command.make("faults", flags, (options) =>
     const missing = ContainerdDaemon.missingPrerequisite("docker-registry")
     if (missing !== undefined) return yield* new CannotMeasure({ reason: missing })
     const out = Option.map(options.out, (path) => resolve(path))
-    // All mirrors inherit it.
+    // All mirrors inherit the variable.
     process.env["DATA_PLANE"] = options.dataPlane
     process.exitCode = yield* NetworkNamespace.isolated(measure({ ...options, out }))
   })).pipe(Command.withDescription("Pulls through a mirror whose peers misbehave, with real containerd daemons"))

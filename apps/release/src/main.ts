@@ -1,4 +1,4 @@
-/** What a release is made of: `npm run image`, `npm run pack-packages`, `npm run chart:readme`. */
+/** Makes what a release consists of: `npm run image`, `npm run pack-packages`, `npm run docs`. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { version } from "@spegel-ts/spegel/Version"
@@ -8,7 +8,6 @@ import { mkdtemp, rm } from "node:fs/promises"
 import { arch, tmpdir } from "node:os"
 import { join, resolve } from "node:path"
 import { fileURLToPath } from "node:url"
-import * as ChartReadme from "./ChartReadme.ts"
 import * as ImageDefinition from "./ImageDefinition.ts"
 import * as OciArchive from "./OciArchive.ts"
 import * as PackageTarballs from "./PackageTarballs.ts"
@@ -61,16 +60,20 @@ const image = Command.make(
   }, Effect.scoped)
 ).pipe(Command.withDescription("Build the image without Docker, from what is installed here: Debian, and the bundle"))
 
-const chartReadme = Command.make(
-  "chart-readme",
+const docs = Command.make(
+  "docs",
   {
     check: Flag.Boolean("check").pipe(
-      Flag.withDescription("Only tell whether it is up to date"),
+      Flag.withDescription("Only check that they are up to date"),
       Flag.withDefault(false)
     )
   },
-  ({ check }) => ChartReadme.update({ directory: join(repository, "charts/spegel"), check })
-).pipe(Command.withDescription("Write the table of values into the chart's README"))
+  Effect.fnUntraced(function*({ check }) {
+    // Images are built without what it needs.
+    const Documents = yield* Effect.promise(() => import("./Documents.ts"))
+    yield* Documents.updateAll({ root: repository, check })
+  })
+).pipe(Command.withDescription("Write the tables of flags, metrics and chart values into the documents"))
 
 const packPackages = Command.make(
   "pack-packages",
@@ -82,8 +85,8 @@ const packPackages = Command.make(
 ).pipe(Command.withDescription("Pack the npm packages as they are published; they have to be compiled"))
 
 const release = Command.make("release").pipe(
-  Command.withDescription("What users install: the image, the chart and the npm packages"),
-  Command.withSubcommands([image, root, chartReadme, packPackages])
+  Command.withDescription("What users install and read: the image, the npm packages, tables in documents"),
+  Command.withSubcommands([image, root, docs, packPackages])
 )
 
 Command.run(release, { version }).pipe(Effect.provide(NodeServices.layer), NodeRuntime.runMain)

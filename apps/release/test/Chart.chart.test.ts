@@ -1,5 +1,5 @@
 import { assert, beforeAll, describe, it } from "@effect/vitest"
-import * as ChartReadme from "@spegel-ts/release/ChartReadme"
+import * as ChartValues from "@spegel-ts/release/ChartValues"
 import * as ImageDefinition from "@spegel-ts/release/ImageDefinition"
 import { version } from "@spegel-ts/spegel/Version"
 import { Effect } from "effect"
@@ -561,7 +561,7 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
     const { limits } = containerOf(await HelmChart.render(), "registry")["resources"]
     const [, defaultBytes] = /--max-body-memory[^]*?default (\d+)/.exec(await helpOf("registry")) ?? []
     const mebibytes = Number(defaultBytes) / 2 ** 20
-    const described = ChartReadme.read(await read("values.yaml")).find(({ key }) => key === "spegel.maxBodyMemory")
+    const described = ChartValues.read(await read("values.yaml")).find(({ key }) => key === "spegel.maxBodyMemory")
     assert.include(described?.description, `${mebibytes} MiB. The memory limit in`)
     assert.strictEqual(limits.memory, `${mebibytes + 160}Mi`)
   })
@@ -696,12 +696,9 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
         return schema.properties === undefined ? [[...path, key].join(".")] : keys(schema, [...path, key])
       })
     const schema = JSON.parse(await read("values.schema.json")) as Schema
-    const described = ChartReadme.read(await read("values.yaml")).map(({ key }) => key)
+    const described = ChartValues.read(await read("values.yaml")).map(({ key }) => key)
     assert.sameMembers([...keys(schema)], described)
   })
-
-  it.effect("has a README that says what values.yaml says", () =>
-    ChartReadme.update({ directory: HelmChart.directory, check: true }))
 
   it("has the version of everything else", async () => {
     const chart = parse(await read("Chart.yaml")) as { readonly version: string; readonly appVersion: string }

@@ -5,19 +5,20 @@
  * Not for work that a request waits for: that fails with its request.
  */
 import { Cause, Duration, Effect, type Exit, type Fiber, Metric, Option, Random, type Scope } from "effect"
+import * as MetricFamily from "./MetricFamily.ts"
 import * as MonotonicTime from "./MonotonicTime.ts"
 
-const failures = (task: string) =>
+const failures = MetricFamily.make(
   Metric.counter("spegel_background_failures_total", {
     description: "Failures of work beside requests, by task",
-    incremental: true,
-    attributes: { task }
+    incremental: true
   })
-const failing = (task: string) =>
+)
+const failing = MetricFamily.make(
   Metric.gauge("spegel_background_failing", {
-    description: "1 while work beside requests fails, 0 while it works, by task",
-    attributes: { task }
+    description: "1 while work beside requests fails, 0 while it works, by task"
   })
+)
 
 /** Takes reports on a task, and publishes them as log lines and metrics. */
 export interface Health {
@@ -54,13 +55,14 @@ export const health = Effect.fnUntraced(function*(
 ): Effect.fn.Return<Health> {
   const maxSaid = options?.distinctReasons ?? 1
   const said = new Set<string>()
-  yield* Metric.update(failures(task), 0)
-  yield* Metric.update(failing(task), 0)
+  yield* MetricFamily.exist([failures.of({ task })])
+  // Set and not only read: an earlier run of the task may have stopped while it failed.
+  yield* Metric.update(failing.of({ task }), 0)
   return {
     failed: (cause) =>
       Effect.gen(function*() {
-        yield* Metric.update(failures(task), 1)
-        yield* Metric.update(failing(task), 1)
+        yield* Metric.update(failures.of({ task }), 1)
+        yield* Metric.update(failing.of({ task }), 1)
         const message = messageOf(cause)
         const isNews = said.size < maxSaid && !said.has(message)
         if (isNews) said.add(message)
@@ -70,7 +72,7 @@ export const health = Effect.fnUntraced(function*(
     works: Effect.gen(function*() {
       if (said.size === 0) return
       said.clear()
-      yield* Metric.update(failing(task), 0)
+      yield* Metric.update(failing.of({ task }), 0)
       yield* Effect.logInfo(`${task} works again`)
     })
   }

@@ -1,6 +1,5 @@
 /**
- * The content that this node holds: names (tags) and blobs. The layers are `ContainerdStore.layer` (in `packages/containerd`),
- * `OciLayout.layer` and `MemoryStore.layer`.
+ * The content that this node holds: names (tags) and blobs.
  *
  * A blob is listed and opened only once it is complete and verified; downloads in progress are `inProgress`.
  */
@@ -91,7 +90,12 @@ export type BlobSource = Data.TaggedEnum<{
 }>
 export const BlobSource = Data.taggedEnum<BlobSource>()
 
-/** The names and blobs that this node holds. Every layer passes `ContentStoreConformance`. */
+/**
+ * The names and blobs that this node holds.
+ *
+ * Layers: `ContainerdStore.layer` (in `@spegel-ts/containerd`), the content of a containerd; `OciLayout.layer`, an OCI image layout
+ * on disk; and `MemoryStore.layer`, for tests. All pass the suite `ContentStoreConformance`.
+ */
 export class ContentStore extends Context.Service<ContentStore, {
   /** The digest that a name with a tag points to now. */
   readonly resolve: (reference: Reference) => Effect.Effect<Digest, ContentNotFound | StoreUnavailable>

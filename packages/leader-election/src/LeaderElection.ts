@@ -3,9 +3,6 @@
  *
  * A leader stops being one, by its own monotonic clock, before any other candidate may take over: there are never two at a
  * moment. There may be none, for as long as the lease duration and two retry periods.
- *
- * Layers: `KubernetesLease.layer`, by a Lease of a Kubernetes API, and `MemoryLease.layer`, within a process. They are modules of
- * their own: a program that only names this service loads neither (docs/decisions/0008-metrics-and-layers.md).
  */
 import { Context, Data, Duration, type Effect, type Option, Schema, type Stream } from "effect"
 
@@ -65,7 +62,13 @@ export interface CandidateOptions {
   readonly times?: ElectionTimes
 }
 
-/** The service of one candidate. */
+/**
+ * The service of one candidate.
+ *
+ * Layers: `KubernetesLease.layer`, by a Lease of a Kubernetes API, and `MemoryLease.layer`, within a process. Each is a module of
+ * its own, so that a program that only names this service loads neither (docs/decisions/0008-metrics-and-layers.md). Both pass
+ * the suite `LeaderElectionConformance`.
+ */
 export class LeaderElection extends Context.Service<LeaderElection, {
   /**
    * The identity of the leader, now and at each change; none while nobody holds the lease. The first value comes, or the

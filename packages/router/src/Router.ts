@@ -1,6 +1,5 @@
 /**
- * Finds the peers of the cluster that provide a key. Layers: `Router.layerMemory` (routers of one process, for tests and
- * examples) and `Libp2p.layer` (a member of a network).
+ * Finds the peers of the cluster that provide a key.
  *
  * The answer may be out of date: a lookup may miss a provider that advertised a moment ago, and may name one that has just gone.
  * Callers try the peers they get, and carry on when none works.
@@ -34,7 +33,12 @@ export interface MemoryNetwork {
   readonly providers: Map<ContentKey, Set<string>>
 }
 
-/** Advertises what this node provides, and looks up who provides a key. All layers pass the suite `RouterConformance`. */
+/**
+ * Advertises what this node provides, and looks up who provides a key.
+ *
+ * Layers: `Libp2p.layer`, a member of a network, and `Router.layerMemory`, routers of one process for tests and examples. Both
+ * pass the suite `RouterConformance`.
+ */
 export class Router extends Context.Service<Router, {
   /**
    * Adds `keys` to what this node provides, and keeps their records alive until they are withdrawn or the router stops.

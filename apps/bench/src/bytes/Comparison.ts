@@ -1,4 +1,4 @@
-/** Runs implementations beside each other, in turns, so that what else happens on the machine meets all of them. */
+/** Compares implementations in turns, so that other work on the machine affects all of them. */
 import type * as Bar from "../Bar.ts"
 import { times } from "../Bar.ts"
 import { percentile } from "../Statistics.ts"
@@ -15,15 +15,15 @@ export interface Figures {
   readonly firstByteMs: { readonly p50: number; readonly p99: number } | null
 }
 
-/** How many clients at once, and how often each asks. */
+/** Numbers of concurrent clients, and of requests of each. */
 const loads = [{ clients: 0, requests: 0 }, { clients: 1, requests: 8 }, { clients: 8, requests: 2 }]
 
-/** What a run gives; `otherCpus` says how quiet the machine was. */
+/** The result of a comparison; `otherCpus` says how busy the machine was. */
 export interface Comparison {
   readonly figures: ReadonlyArray<Figures>
-  /** CPUs that others used, the median of all rounds. */
+  /** The CPUs that other programs used, the median of all rounds. */
   readonly otherCpus: number
-  /** For one client and for eight, how many times the yardstick's figure an implementation's may be, or has to be. */
+  /** Bars for one client and for eight: the most, or the least, that a figure may be as a multiple of the yardstick's. */
   readonly bars: (
     name: string,
     of: (round: Load.Round) => number | undefined,
@@ -35,16 +35,16 @@ export interface Comparison {
 
 const rounded = (value: number) => Number(value.toFixed(3))
 
-/** The median of what is known. */
+/** The median of the known values. */
 const median = (values: ReadonlyArray<number | undefined>): number | null => {
   const known = values.filter((value) => value !== undefined)
   return known.length === 0 ? null : rounded(percentile(known, 0.5))
 }
 
-/** Rounds in which others take more of the machine than this are run again, once. */
+/** A round during which other programs use more CPUs than this is run once more. */
 const maxOtherCpus = 0.3
 
-/** `peer`: the process that relayed bytes come from. */
+/** `peer` is the process that relayed bytes come from. */
 export const run = async (
   targets: ReadonlyArray<Load.Target>,
   rounds: number,

@@ -1,6 +1,6 @@
 /**
- * Measures how a slow disk holds up others: one client takes a file that is not in the page cache, another one asks for a cached
- * blob again and again. The disk is slowed down for the server by a cgroup (version 1, as root).
+ * Measures whether a slow disk delays other clients: one client reads a file that is not in the page cache, while another asks for a
+ * cached blob again and again. A cgroup (version 1, as root) slows the disk down for the server.
  */
 import { execFileSync } from "node:child_process"
 import { mkdir, rmdir, stat, writeFile } from "node:fs/promises"
@@ -22,11 +22,11 @@ export interface Figures {
 const mib = 1024 ** 2
 const coldBytes = 96 * mib
 const diskBytesPerSecond = 20 * mib
-/** Larger than what is sent without the mover. */
+/** More than is sent without the mover. */
 const cachedBytes = 256 * 1024
 const group = "/sys/fs/cgroup/blkio/spegel-bench"
 
-/** Slows down what a process reads from the disk of a file. */
+/** Slows down the reads of a process from the disk of a file. */
 const slowDown = async (pid: number, path: string): Promise<void> => {
   const { dev } = await stat(path)
   await writeFile(join(group, "blkio.throttle.read_bps_device"), `${dev >> 8}:${dev & 255} ${diskBytesPerSecond}`)
@@ -88,7 +88,7 @@ export const cold = async (options: { readonly port: number }): Promise<Readonly
   try {
     return await measure(options)
   } finally {
-    // The processes in it have ended by now, and the kernel takes a moment to see that.
+    // The processes in the group have ended, which the kernel takes a moment to see.
     await sleep(200)
     await rmdir(group)
   }

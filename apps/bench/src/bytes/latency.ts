@@ -1,4 +1,4 @@
-/** How soon the first byte of a blob of 1 KiB comes that a peer on another host holds, or a 404 where nobody holds it. */
+/** How soon the first byte comes of a 1 KiB blob that a peer on another host holds, and a 404 if nobody holds it. */
 import { createHash } from "node:crypto"
 import * as Bar from "../Bar.ts"
 import { percentile } from "../Statistics.ts"
@@ -12,7 +12,7 @@ import { query, withServers } from "./serve.ts"
 export interface Latencies {
   readonly name: string
   readonly count: number
-  /** Answers with another status than was expected; they are not among those that are counted. */
+  /** Answers with another status than expected; `count` is without them. */
   readonly others: number
   readonly p50: number
   readonly p99: number
@@ -21,7 +21,7 @@ export interface Latencies {
 const blobs = 200
 const warmUps = 100
 const firstMillis = 1000
-/** More than can be asked for in that time. */
+/** More blobs than can be asked for in that time. */
 const firstBlobs = 1000
 
 const textOf = (url: string) => fetch(url).then(async (response) => response.ok ? await response.text() : "", () => "")
@@ -29,7 +29,7 @@ const textOf = (url: string) => fetch(url).then(async (response) => response.ok 
 const waitFor = (url: string, isDone: (text: string) => boolean) =>
   untilDone(async () => isDone(await textOf(url)), 30_000, `${url} does not answer as it should`)
 
-/** Paths until a time is over. */
+/** Yields paths until the time is over. */
 function* within(millis: number, paths: ReadonlyArray<string>): Generator<string> {
   const begun = performance.now()
   for (const path of paths) {

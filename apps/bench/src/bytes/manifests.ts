@@ -1,4 +1,4 @@
-/** How many small manifests a second, beside what bare node:http answers with the same bytes. */
+/** Small manifests per second, compared with bare node:http that answers with the same bytes. */
 import { percentile } from "../Statistics.ts"
 import * as Requests from "./load/Requests.ts"
 

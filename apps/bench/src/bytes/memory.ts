@@ -1,4 +1,4 @@
-/** Memory of the daemon, and what the kernel holds for it, while it moves large blobs. */
+/** The memory of the daemon, and of the kernel for it, while it moves large blobs. */
 import { execFile } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
@@ -18,9 +18,9 @@ export interface MemoryFigures {
   readonly load: string
   readonly idleMiB: number
   readonly peakMiB: number
-  /** Most of resident memory, buffers of sockets and pipes together. */
+  /** The peak of resident memory, socket buffers and pipes together. */
   readonly withKernelMiB: number
-  /** Clients that were told to ask another. */
+  /** Clients that were told to ask another node. */
   readonly refused: number
 }
 
@@ -34,7 +34,7 @@ const sampleMillis = 100
 
 const script = fileURLToPath(new URL("load/kernelMemory.pl", import.meta.url))
 
-/** Asked on the process' host, whose sockets it has. */
+/** The kernel's memory for a process; runs on the host of the process, which has its sockets. */
 const kernelMiB = async (pid: number, enter: ReadonlyArray<string>): Promise<number> => {
   const [command, ...args] = [...enter, "perl", script, String(pid)]
   const { stdout } = await promisify(execFile)(command, args)
@@ -42,7 +42,7 @@ const kernelMiB = async (pid: number, enter: ReadonlyArray<string>): Promise<num
   return (pipes + sockets) / mib
 }
 
-/** The most memory that a process has while clients take a blob. */
+/** The peak of a process' memory while clients read a blob. */
 const peak = async (
   pid: number,
   job: Sink.Job & Pick<Servers.Address, "enter">

@@ -1,6 +1,6 @@
 /**
- * A peer's bytes to clients on the mirror's host. The peer, on another host, is nginx, under the address of a member of the
- * network that says it has them.
+ * Relays a peer's bytes to clients on the mirror's host. The peer is nginx on another host, under the address of a member of the
+ * network that advertises the content.
  */
 import * as Bar from "../Bar.ts"
 import { untilDone } from "../Waiting.ts"
@@ -11,7 +11,7 @@ import type { Hosts } from "./load/Network.ts"
 import * as Servers from "./load/Servers.ts"
 import { largeSize, query, type Result, type Started, withServers } from "./serve.ts"
 
-/** The member that tells of the content: its registry is elsewhere, and nginx has the port that it names. */
+/** Starts a member that advertises the content, and nginx on the port that it names for its registry. */
 export const startPeer = async (directory: string, { far }: Hosts, port: number, started: Started) => {
   const peer = Servers.at(far, 1, port)
   await started(Servers.spegel(directory, Servers.at(far, 2, port), { store: "layout", routerHost: peer.host }))
@@ -19,7 +19,7 @@ export const startPeer = async (directory: string, { far }: Hosts, port: number,
   return { peer, pid: files.pid }
 }
 
-/** A daemon without content that finds the peer. */
+/** Starts a daemon without content, and waits until it finds the peer. */
 export const startMirror = async (
   directory: string,
   address: Servers.Address,

@@ -1,4 +1,4 @@
-/** Own content to clients on another host: large blobs, and small manifests. */
+/** Serves own content to clients on another host: large blobs and small manifests. */
 import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -11,7 +11,7 @@ import type { Running } from "./load/Processes.ts"
 import * as Servers from "./load/Servers.ts"
 import { type ManifestFigures, manifests } from "./manifests.ts"
 
-/** What a benchmark prints. */
+/** The result of a benchmark. */
 export interface Result extends Pick<Comparison.Comparison, "figures" | "otherCpus"> {
   readonly bars: ReadonlyArray<Bar.Bar>
 }
@@ -22,7 +22,7 @@ export const query = "?ns=registry.example"
 
 export type Started = (server: Promise<Running>) => Promise<Running>
 
-/** Runs `use` with a directory of content, and ends what it started. */
+/** Runs `use` with a directory of content, and then ends the servers that it started. */
 export const withServers = async <A>(use: (directory: string, started: Started) => Promise<A>): Promise<A> => {
   const directory = await mkdtemp(join(tmpdir(), "spegel-bench-"))
   const running: Array<Running> = []

@@ -1,4 +1,4 @@
-/** Where a node's blobs are while they are measured: a real containerd, or an OCI image layout. */
+/** The stores of nodes that are measured: a real containerd, or an OCI image layout. */
 import { execFile, spawn } from "node:child_process"
 import { createHash } from "node:crypto"
 import { mkdir, rename, rm, writeFile } from "node:fs/promises"
@@ -12,7 +12,7 @@ export interface Store {
   readonly kind: Kind
   /** The daemon's flags. */
   readonly flags: ReadonlyArray<string>
-  /** Adds a blob as the store's owner does; gives its digest once it is held. */
+  /** Adds a blob as the owner of the store does; gives its digest once the store holds it. */
   readonly add: (text: string) => Promise<string>
   readonly close: () => Promise<void>
 }
@@ -22,7 +22,7 @@ const digestOf = (text: string) => createHash("sha256").update(text).digest("hex
 const filesAtOnce = 32
 const startLimitMillis = 30_000
 
-/** Writes blobs as the stores' owners leave them: complete, and closed to writers. Gives their digests. */
+/** Writes blobs as the owner of a store leaves them: complete and read-only. Gives their digests. */
 const fill = async (blobs: string, count: number): Promise<ReadonlyArray<string>> => {
   await mkdir(blobs, { recursive: true })
   const names = Array.from({ length: count }, (_, at) => digestOf(`held ${at}`))
@@ -50,7 +50,7 @@ const layout = (directory: string): Store => {
 }
 
 /**
- * containerd's collector would take the blobs that no image refers to: it never begins here. The CRI plugin is on, as on a
+ * The garbage collector never runs here: it would remove the blobs, to which no image refers. The CRI plugin is on, as on a
  * Kubernetes node.
  */
 const configuration = `version = 2
@@ -109,7 +109,7 @@ const containerd = async (directory: string): Promise<Store> => {
   }
 }
 
-/** Makes a store that holds so many blobs, and gives their digests too. */
+/** Makes a store with `count` blobs, and gives their digests. */
 export const make = async (
   kind: Kind,
   directory: string,

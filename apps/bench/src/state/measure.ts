@@ -1,4 +1,4 @@
-/** Measures what it costs a node to know what it holds, and to tell the network of it, by how many blobs it holds. */
+/** Measures what it costs a node to know its content and to advertise it, by the number of blobs. */
 import { existsSync } from "node:fs"
 import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
@@ -13,28 +13,28 @@ import * as Stores from "./Stores.ts"
 export interface Figures {
   readonly store: Stores.Kind
   readonly blobs: number
-  /** The holder's CPU for a new blob, without what it uses when nothing happens. */
+  /** The holder's CPU time for a new blob, without its CPU time when nothing happens. */
   readonly cpuMillisPerBlob: number
   /** From the moment a blob is held until another node has found it. */
   readonly visibleMillis: { readonly p50: number; readonly max: number }
   /** From the start of the holder's process until another node has found all that it holds. */
   readonly restartMillis: number
   readonly rssMiB: number
-  /** The same of a node that holds nothing. */
+  /** The memory of a node that holds nothing. */
   readonly emptyRssMiB: number
   /** Share of a core that the holder uses when nothing happens. */
   readonly idlePercent: number
-  /** What others on the machine used meanwhile, in CPUs: with busy neighbours everything costs more. */
+  /** The CPUs that other programs on the machine used meanwhile: with busy neighbours everything costs more. */
   readonly otherCpus: number
 }
 
 const blobsAdded = 50
 const blobsWatched = 20
-/** After a start so many of the blobs are looked for. */
+/** How many blobs are looked for after a start. */
 const samples = 100
 const settleMillis = 20_000
 const idleMillis = 20_000
-/** Between two blobs. */
+/** The pause between two blobs. */
 const pauseMillis = 25
 const findLimitMillis = 60_000
 
@@ -48,7 +48,7 @@ const start = (directory: string, host: string, port: number, peer: string, stor
     flags: Servers.patient
   })
 
-/** Ends a daemon as a stop of its pod does: it says goodbye, and its peers forget what it held. */
+/** Ends a daemon as Kubernetes stops its pod: it says goodbye, and its peers forget what it held. */
 const stop = async ({ pid }: Processes.Running) => {
   process.kill(pid, "SIGTERM")
   await until(async () => !existsSync(`/proc/${pid}`), findLimitMillis)
@@ -60,7 +60,7 @@ const findsAt = (url: string) => (digest: string) => async () => {
   return (await fetch(path, { method: "HEAD" }).catch(() => undefined))?.status === 200
 }
 
-/** What a holder costs when nothing happens. */
+/** Measures a holder when nothing happens. */
 const atRest = async ({ pid }: Processes.Running) => {
   await sleep(settleMillis)
   const before = await Processes.cpuSeconds(pid)
@@ -83,99 +83,122 @@ const addedCpu = async ({ pid }: Processes.Running, store: Stores.Store, idleCor
   return (await Processes.cpuSeconds(pid) - before - idleCores * seconds) * 1000 / blobsAdded
 }
 
-export const measure = async (
-  options: {
-    readonly port: number
-    readonly stores: ReadonlyArray<Stores.Kind>
-    readonly counts: ReadonlyArray<number>
-    readonly onFigures: (figures: Figures) => void
+export interface MeasureOptions {
+  /** The first of three ports. */
+  readonly port: number
+  readonly stores: ReadonlyArray<Stores.Kind>
+  /** Numbers of blobs. */
+  readonly counts: ReadonlyArray<number>
+  readonly onFigures: (figures: Figures) => void
+}
+
+/** The place of a run, and everything that has to be closed at its end. */
+class Run {
+  readonly directory: string
+  readonly port: number
+  readonly #open = new Set<() => Promise<void>>()
+
+  constructor(directory: string, port: number) {
+    this.directory = directory
+    this.port = port
   }
-): Promise<void> => {
-  const { port } = options
-  const directory = await mkdtemp(join(tmpdir(), "spegel-bench-"))
-  const running = new Set<() => Promise<void>>()
-  const closing = <A>(value: A, close: () => Promise<void>): A => {
-    running.add(close)
-    return value
+
+  async holdings(kind: Stores.Kind, count: number) {
+    const made = await Stores.make(kind, join(this.directory, `${kind}-${count}`), count)
+    this.#open.add(made.store.close)
+    return made
   }
-  const finds = findsAt(`http://${askerHost}:${port}`)
-  /** Waits until the other node finds a blob; gives how long that took. */
-  const untilFound = (digest: string): Promise<number> =>
-    untilDone(finds(digest), findLimitMillis, `the other node does not find ${digest}`)
-  /** The same for some of a store's blobs: one after another they would keep both nodes busy. */
-  const untilAllFound = async (held: ReadonlyArray<string>) => {
+
+  async node(host: string, peer: string, store: ReadonlyArray<string>) {
+    const node = await start(this.directory, host, this.port, peer, store)
+    this.#open.add(node.stop)
+    return node
+  }
+
+  holder({ flags }: Stores.Store) {
+    return this.node(holderHost, askerHost, flags)
+  }
+
+  /** Waits until the other node finds a blob; gives the milliseconds. */
+  untilFound(digest: string): Promise<number> {
+    const isFound = findsAt(`http://${askerHost}:${this.port}`)(digest)
+    return untilDone(isFound, findLimitMillis, `the other node does not find ${digest}`)
+  }
+
+  /** Waits for some of a store's blobs, after the first all at once: in turn they would keep both nodes busy. */
+  async untilAllFound(held: ReadonlyArray<string>) {
     const [first = "", ...others] = Array.from(
       { length: samples },
       (_, at) => held[Math.floor(at * held.length / samples)] ?? ""
     )
-    await untilFound(first)
-    await Promise.all(others.map(untilFound))
-  }
-  const holdings = async (kind: Stores.Kind, count: number) => {
-    const made = await Stores.make(kind, join(directory, `${kind}-${count}`), count)
-    closing(made, made.store.close)
-    return made
-  }
-  const holderOf = async ({ flags }: Stores.Store) => {
-    const holder = await start(directory, holderHost, port, askerHost, flags)
-    return closing(holder, holder.stop)
+    await this.untilFound(first)
+    await Promise.all(others.map((digest) => this.untilFound(digest)))
   }
 
-  const one = async (kind: Stores.Kind, count: number, emptyRssMiB: number): Promise<Figures> => {
-    const { held, store } = await holdings(kind, count)
-    const first = await holderOf(store)
-    await untilAllFound(held)
-    const { cores, otherCpus, rssMiB } = await atRest(first)
-    const cpuMillisPerBlob = await addedCpu(first, store, cores)
-    const visible: Array<number> = []
-    for (let at = 0; at < blobsWatched; at++) visible.push(await untilFound(await store.add(`watched ${at}`)))
-    await stop(first)
-
-    const all = count + blobsAdded + blobsWatched
-    const begun = performance.now()
-    const second = await holderOf(store)
-    await untilAllFound(held)
-    const restartMillis = performance.now() - begun
-    const records = () => Processes.metric(`http://${askerHost}:${port + 2}`, "spegel_router_records")
-    await untilDone(async () => await records() === all, findLimitMillis, `the other node has not ${all} records`)
-    await stop(second)
-    await store.close()
-    const figures = {
-      store: kind,
-      blobs: count,
-      cpuMillisPerBlob,
-      visibleMillis: { p50: percentile(visible, 0.5), max: Math.max(...visible) },
-      restartMillis,
-      rssMiB,
-      emptyRssMiB,
-      idlePercent: cores * 100,
-      otherCpus
-    }
-    options.onFigures(figures)
-    return figures
-  }
-
-  try {
-    await Stores.make("layout", join(directory, "asker"), 0)
-    const asker = await start(directory, askerHost, port, holderHost, [
-      `--store=oci-layout:${join(directory, "asker")}`
-    ])
-    closing(asker, asker.stop)
-    for (const kind of options.stores) {
-      const { store } = await holdings(kind, 0)
-      const empty = await holderOf(store)
-      const { rssMiB } = await atRest(empty)
-      await stop(empty)
-      await store.close()
-      for (const count of options.counts) await one(kind, count, rssMiB)
-    }
-  } finally {
-    await Promise.all([...running].map((close) => close()))
-    await rm(directory, { recursive: true, force: true, maxRetries: 5 })
+  async close() {
+    await Promise.all([...this.#open].map((close) => close()))
+    await rm(this.directory, { recursive: true, force: true, maxRetries: 5 })
   }
 }
 
-/** What a node with `blobs` blobs must keep. */
+const measureStore = async (run: Run, kind: Stores.Kind, count: number, emptyRssMiB: number): Promise<Figures> => {
+  const { held, store } = await run.holdings(kind, count)
+  const first = await run.holder(store)
+  await run.untilAllFound(held)
+  const { cores, otherCpus, rssMiB } = await atRest(first)
+  const cpuMillisPerBlob = await addedCpu(first, store, cores)
+  const visible: Array<number> = []
+  for (let at = 0; at < blobsWatched; at++) visible.push(await run.untilFound(await store.add(`watched ${at}`)))
+  await stop(first)
+
+  const all = count + blobsAdded + blobsWatched
+  const begun = performance.now()
+  const second = await run.holder(store)
+  await run.untilAllFound(held)
+  const restartMillis = performance.now() - begun
+  const records = () => Processes.metric(`http://${askerHost}:${run.port + 2}`, "spegel_router_records")
+  await untilDone(async () => await records() === all, findLimitMillis, `the other node has not ${all} records`)
+  await stop(second)
+  await store.close()
+  return {
+    store: kind,
+    blobs: count,
+    cpuMillisPerBlob,
+    visibleMillis: { p50: percentile(visible, 0.5), max: Math.max(...visible) },
+    restartMillis,
+    rssMiB,
+    emptyRssMiB,
+    idlePercent: cores * 100,
+    otherCpus
+  }
+}
+
+/** The memory of a holder without blobs. */
+const measureEmpty = async (run: Run, kind: Stores.Kind): Promise<number> => {
+  const { store } = await run.holdings(kind, 0)
+  const empty = await run.holder(store)
+  const { rssMiB } = await atRest(empty)
+  await stop(empty)
+  await store.close()
+  return rssMiB
+}
+
+export const measure = async ({ counts, onFigures, port, stores }: MeasureOptions): Promise<void> => {
+  const run = new Run(await mkdtemp(join(tmpdir(), "spegel-bench-")), port)
+  try {
+    const asker = join(run.directory, "asker")
+    await Stores.make("layout", asker, 0)
+    await run.node(askerHost, holderHost, [`--store=oci-layout:${asker}`])
+    for (const kind of stores) {
+      const emptyRssMiB = await measureEmpty(run, kind)
+      for (const count of counts) onFigures(await measureStore(run, kind, count, emptyRssMiB))
+    }
+  } finally {
+    await run.close()
+  }
+}
+
+/** The bars that a node has to meet. */
 export const bars = (figures: Figures): ReadonlyArray<Bar> => {
   const { blobs, cpuMillisPerBlob, emptyRssMiB, idlePercent, restartMillis, rssMiB, store, visibleMillis } = figures
   const bar = (name: string, value: number, bound: number, unit: string) => ({

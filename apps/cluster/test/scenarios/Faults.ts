@@ -1,4 +1,4 @@
-/** Nodes whose containerd does not use the mirror, or keeps nothing for peers: their mirrors say so. */
+/** Nodes whose containerd does not use the mirror, or keeps no layers for peers: their mirrors say so. */
 import { Effect } from "effect"
 import { eventually, type NodeOptions } from "../Cluster.ts"
 import type { Installation } from "../Installation.ts"
@@ -7,7 +7,7 @@ import * as Steps from "../Steps.ts"
 
 interface Fault {
   readonly node: Omit<NodeOptions, "name">
-  /** What the log of the node's mirror has, once. */
+  /** The line that the log of the node's mirror has once. */
   readonly line: RegExp
 }
 
@@ -72,7 +72,7 @@ export const noticed = (installation: Installation) =>
     Effect.map((figures) => figures.join(", "))
   )
 
-/** Whatever other scenarios did: no mirror of a healthy node says any such thing. */
+/** No mirror of a healthy node reports such a fault, whatever other scenarios did. */
 export const noneTold = Effect.fnUntraced(function*(installation: Installation) {
   for (const node of installation.nodes) {
     const log = yield* installation.inNamespace("logs", yield* installation.podOn(node))

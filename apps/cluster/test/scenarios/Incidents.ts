@@ -1,4 +1,4 @@
-/** Things that go wrong on a node, made to happen. */
+/** Makes things go wrong on a node. */
 import { Effect, Result } from "effect"
 import { inUrl } from "../Addresses.ts"
 import type { Node } from "../Cluster.ts"
@@ -6,7 +6,7 @@ import * as Steps from "../Steps.ts"
 
 const content = "/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256"
 
-/** What an archive adds to the only file in it, at most. */
+/** The most that an archive adds to the size of its only file, in bytes. */
 const maxAddedByArchive = 4096
 
 /** Names of a node's blobs that are layers with a file of this size, in bytes. */
@@ -18,7 +18,7 @@ const layersOf = Effect.fnUntraced(function*(node: Node, size: number) {
   return names
 })
 
-/** Changes two bytes of each of a node's layers with a file of this size, as a disk that errs. */
+/** Changes two bytes of each of a node's layers with a file of this size, as a failing disk may. */
 export const damage = Effect.fnUntraced(function*(node: Node, size: number) {
   for (const name of yield* layersOf(node, size)) {
     const into = `dd of=${content}/${name} bs=1 seek=${size >> 1} conv=notrunc status=none`
@@ -27,8 +27,8 @@ export const damage = Effect.fnUntraced(function*(node: Node, size: number) {
 })
 
 /**
- * Leaves a complete download of wrong bytes in a node's containerd, which keeps it for a day. What a failed pull of the kubelet
- * leaves, containerd deletes itself, within 200 ms (measured).
+ * Leaves a complete download of wrong bytes in a node's containerd, which keeps it for a day. containerd itself deletes the download
+ * of a failed pull of the kubelet within 200 ms (measured).
  */
 export const wrongDownload = Effect.fnUntraced(function*(node: Node) {
   const size = 2 ** 20
@@ -38,7 +38,7 @@ export const wrongDownload = Effect.fnUntraced(function*(node: Node) {
   yield* Steps.promise(Result.isFailure(taken), "containerd has taken wrong bytes")
 })
 
-/** Takes a node's mirror out of the network of the others, while the scope is open. */
+/** Cuts a node's mirror off from the routers of the others, while the scope is open. */
 export const withoutRouter = (node: Node) => {
   const rules = (change: "-I" | "-D") =>
     Effect.forEach(
@@ -59,7 +59,7 @@ export const withoutRouter = (node: Node) => {
   return Effect.acquireRelease(rules("-I"), () => Effect.ignore(rules("-D")))
 }
 
-/** Takes the mirror out of what a node's containerd reads, while the scope is open. */
+/** Removes the mirror's hosts.toml from a node's containerd, while the scope is open. */
 export const withoutHostsToml = (node: Node) => {
   const [mirrors, away] = ["/etc/containerd/certs.d/_default", "/etc/containerd/_default-away"]
   return Effect.acquireRelease(
@@ -74,7 +74,7 @@ export const slowReaders = Effect.fnUntraced(function*(options: {
   readonly holder: Node
   /** The holder's mirror. */
   readonly address: string
-  /** Of the layer's file, in bytes. */
+  /** The size of the layer's file, in bytes. */
   readonly size: number
   readonly count: number
 }) {

@@ -1,4 +1,4 @@
-/** Installations into a namespace that has rules of its own. */
+/** Installations into a namespace with Pod Security rules. */
 import { Effect } from "effect"
 import { eventually } from "../Cluster.ts"
 import type { Installation } from "../Installation.ts"
@@ -7,7 +7,7 @@ import * as Steps from "../Steps.ts"
 
 const enforce = "pod-security.kubernetes.io/enforce"
 
-/** What the events of the namespace say of pods that it refused. */
+/** Waits for events of the namespace about pods that it refused. */
 const refusals = ({ cluster, namespace }: Installation, level: string) =>
   eventually(
     "events tell that the pods are refused",

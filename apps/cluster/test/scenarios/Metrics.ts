@@ -1,4 +1,4 @@
-/** Everything that the dashboard and the alerts tell of is made to happen, and they tell of it. */
+/** Makes every event of the dashboard and the alerts happen, and checks that they show it. */
 import { Effect } from "effect"
 import type { Node } from "../Cluster.ts"
 import type { Installation } from "../Installation.ts"
@@ -10,7 +10,7 @@ import * as Observation from "./Observation.ts"
 const { has, is } = Observation
 const registry = Upstream.host
 const maxUploads = 4
-/** More than the alerts of misses and of refusals let pass. */
+/** More than the thresholds of the alerts about misses and refusals. */
 const manyLayers = Array.from({ length: 110 }, () => 1024)
 
 interface Stage {
@@ -42,14 +42,14 @@ const pulls = Effect.fnUntraced(function*({ installation, nodes: [first, second]
   yield* shows("Images advertised", has({ registry }))
 })
 
-/** What each mirror's process takes. */
+/** The panels of each mirror's process show something. */
 const processes = Effect.fnUntraced(function*({ nodes, observation: { podOf, shows } }: Stage) {
   for (const panel of ["Memory", "CPU", "Delay of the event loop, p99"]) {
     yield* shows(panel, (samples) => nodes.every((node) => has({ pod: podOf(node) })(samples)))
   }
 })
 
-/** A disk errs: one pull may fail, and the next is right. */
+/** A disk damages blobs: one pull may fail, and the next is right. */
 const damagedBlobs = Effect.fnUntraced(function*({ installation, nodes: [first, second], observation }: Stage) {
   const { fires, podOf, shows } = observation
   const { cluster, newImage } = installation
@@ -90,16 +90,16 @@ const unreadLog = Effect.fnUntraced(function*({ nodes: [, second], observation: 
   yield* fires("SpegelLogLinesDropped", second)
 })
 
-/** containerd goes past its mirror. */
+/** containerd bypasses its mirror. */
 const unusedMirror = Effect.fnUntraced(function*({ installation, nodes: [, , third], observation }: Stage) {
   const { cluster, newImage } = installation
   yield* Incidents.withoutHostsToml(third)
-  // Where containerd has asked before, one pull past the mirror proves nothing.
+  // Since containerd has asked this mirror before, one pull past it proves nothing.
   for (let pulls = 0; pulls < 3; pulls++) yield* Pods.pull(cluster, third, yield* newImage([1024]))
   yield* observation.fires("SpegelContainerdFault", third)
 }, Effect.scoped)
 
-/** A mirror loses the others, and the names of those that it could look for. */
+/** A mirror loses its peers, and the DNS names of others. */
 const aloneNode = Effect.fnUntraced(function*({ installation, nodes: [, , third], observation }: Stage) {
   const { fires, shows } = observation
   yield* installation.cluster.withoutDns

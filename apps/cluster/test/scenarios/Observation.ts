@@ -1,4 +1,4 @@
-/** The chart's dashboard and alerts over a Prometheus that scrapes the mirrors, and which of them have shown their event. */
+/** Checks the chart's dashboard and alerts against a Prometheus that scrapes the mirrors, and notes which have shown their event. */
 import { Effect, Schema } from "effect"
 import { readFile } from "node:fs/promises"
 import { fileURLToPath } from "node:url"
@@ -30,7 +30,7 @@ const readAlerts = Effect.gen(function*() {
   return new Map(groups.flatMap(({ rules }) => rules.map(({ alert, expr }) => [alert, expr] as const)))
 })
 
-/** What the panels ask, as Grafana would for a namespace; by title, and by title and letter where one asks for more. */
+/** The queries of the panels, as Grafana makes them for a namespace: by title, with the letter if a panel has several. */
 const readPanels = Effect.fnUntraced(function*(namespace: string) {
   const text = yield* Effect.promise(() => readFile(`${chart}/dashboards/spegel.json`, "utf8"))
   const { panels } = yield* Schema.decodeEffect(Dashboard)(text)
@@ -55,7 +55,7 @@ export const has = (labels: Readonly<Record<string, string>>) => (samples: Sampl
 /** Whether the only line's value is this one. */
 export const is = (value: number) => (samples: Samples): boolean => samples.length === 1 && samples[0]?.value === value
 
-/** An expression of the dashboard or of an alert that is not there. */
+/** The expression of an alert or a panel; fails if the chart has none of that name. */
 const expressionOf = (expressions: ReadonlyMap<string, string>, name: string) => {
   const expression = expressions.get(name)
   return expression === undefined

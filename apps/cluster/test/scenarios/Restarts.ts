@@ -11,12 +11,12 @@ const restarts = 3
 
 /** Seconds that a pull may take longer because of restarts. A mirror that is gone costs 30 s (containerd before 2.1). */
 const maxAddedSeconds = 3
-/** Share of the bytes of images that a peer holds. */
+/** Share of an image's bytes that may come from upstream although a peer holds it. */
 const maxUpstreamShare = 0.05
 
 interface Measured {
   readonly pulls: ReadonlyArray<Pods.Pull>
-  /** Those of an image that another node had. */
+  /** The pulls of images that another node had. */
   readonly following: ReadonlyArray<Pods.Pull>
   readonly traffic: Upstream.Traffic
 }
@@ -66,7 +66,7 @@ const pullDuring = Effect.fnUntraced(function*<E, R>(installation: Installation,
 
 const longest = (pulls: ReadonlyArray<Pods.Pull>) => Math.max(0, ...pulls.map(({ seconds }) => seconds))
 
-/** What one node's containerd met, beside what it meets in peace. */
+/** Compares one node's pulls during the change with those in peace. */
 const compare = (node: Installation["nodes"][number], quiet: Measured, busy: Measured) => {
   const of = ({ pulls }: Measured) => pulls.filter((pull) => pull.node === node.nodeName)
   const followed = busy.following.filter((pull) => pull.node === node.nodeName)

@@ -1,4 +1,4 @@
-/** Uninstalls that cannot restore every node, or not as usual. Each ends, says so, and leaves nothing of its own. */
+/** Uninstalls that cannot restore every node, or not in the usual way. Each ends, says so, and leaves nothing behind. */
 import { Effect } from "effect"
 import { eventually, type Node } from "../Cluster.ts"
 import type { Installation } from "../Installation.ts"
@@ -26,7 +26,7 @@ const failing = Effect.fnUntraced(function*({ inNamespace, uninstall }: Installa
 const mentions = (output: string, texts: ReadonlyArray<string>) =>
   Effect.forEach(texts, (text) => Steps.promise(output.includes(text), `helm does not say "${text}": ${output}`))
 
-/** Nobody needs names for it. */
+/** An uninstall needs no DNS. */
 export const dnsDown = Effect.fnUntraced(function*(installation: Installation) {
   const took = yield* Effect.scoped(Effect.andThen(installation.cluster.withoutDns, installation.remove))
   yield* installation.apply()

@@ -1,9 +1,14 @@
-/** Credentials for the mirror's clients, from the files that a mounted Secret gives. */
+/** The credentials that the mirror asks its clients for, in files as a mounted Secret has them. */
 import { Data, Effect, Option, Redacted } from "effect"
 import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 
-/** One of the files cannot be read, or is without the other. */
+export interface Credentials {
+  readonly username: string
+  readonly password: Redacted.Redacted
+}
+
+/** One of the files cannot be read, or only one of them is there. */
 export class CredentialsUnreadable extends Data.TaggedError("CredentialsUnreadable")<{
   readonly path: string
   readonly reason: string
@@ -29,7 +34,7 @@ const read = (path: string) =>
       new CredentialsUnreadable({ path, reason: cause instanceof Error ? cause.message : String(cause) })
   })
 
-/** None where neither `username` nor `password` is there. */
+/** Reads the files `username` and `password`; none if neither is there. */
 export const load = Effect.fn("BasicAuthFiles.load")(function*(directory: string) {
   const username = yield* read(join(directory, "username"))
   const password = yield* read(join(directory, "password"))
@@ -37,5 +42,5 @@ export const load = Effect.fn("BasicAuthFiles.load")(function*(directory: string
   if (Option.isNone(username) || Option.isNone(password)) {
     return yield* new CredentialsUnreadable({ path: directory, reason: "needs both files, username and password" })
   }
-  return Option.some({ username: username.value, password: Redacted.make(password.value) })
+  return Option.some<Credentials>({ username: username.value, password: Redacted.make(password.value) })
 })

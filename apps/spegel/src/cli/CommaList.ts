@@ -1,17 +1,17 @@
 /**
  * Lists in an environment variable, as Go Spegel reads them (`encoding/csv`): commas between values, double quotes around
- * a value that has commas, two quotes for a quote in it. White space around values does not count, and a line break
- * separates as a comma does.
+ * a value that has commas, two quotes for a quote in it. White space around values is ignored, and a line break separates values as
+ * a comma does.
  *
- * Regular expressions have commas of their own. Those of a repetition such as `{1,3}` need no quotes: Go would read two
- * expressions there that match nothing, because names of images have no braces.
+ * The commas of a repetition in a regular expression, such as `{1,3}`, need no quotes: Go would read two expressions there, which
+ * match nothing, because names of images have no braces.
  */
 import { Option } from "effect"
 
 const quoted = /\s*"((?:[^"]|"")*)"\s*(?:[,\n]|$)/y
 const plain = /((?:\{\d*,\d*\}|[^,\n])*)(?:[,\n]|$)/y
 
-/** Values that are empty are left out. None where quotes do not fit together. */
+/** The values without empty ones; none if the quotes do not match. */
 export const parse = (text: string): Option.Option<ReadonlyArray<string>> => {
   const values: Array<string> = []
   let position = 0

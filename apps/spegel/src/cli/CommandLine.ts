@@ -1,20 +1,22 @@
-/** The `spegel` command line: its commands, and how it tells what is wrong with one. */
+/** The `spegel` command line: its commands, and how failures are reported. */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Cause, ConfigProvider, Effect, Layer, type LogLevel, Option } from "effect"
 import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli"
-import { cleanup } from "../commands/cleanup.ts"
-import { cleanupWait } from "../commands/cleanupWait.ts"
-import { configuration } from "../commands/configuration.ts"
-import { dataDir } from "../commands/dataDir.ts"
-import { probe } from "../commands/probe.ts"
+import { cleanup, cleanupSettings } from "../commands/cleanup.ts"
+import { cleanupWait, cleanupWaitSettings } from "../commands/cleanupWait.ts"
+import { configuration, configurationSettings } from "../commands/configuration.ts"
+import { dataDir, dataDirSettings } from "../commands/dataDir.ts"
+import { probe, probeSettings } from "../commands/probe.ts"
 import { registry } from "../commands/registry.ts"
-import { version as versionCommand } from "../commands/version.ts"
+import { version as versionCommand, versionSettings } from "../commands/version.ts"
+import * as FlagHints from "../settings/FlagHints.ts"
+import { registrySettings } from "../settings/RegistrySettings.ts"
 import { version } from "../Version.ts"
-import { listNames, one } from "./Flags.ts"
 import * as GoArguments from "./GoArguments.ts"
+import { flagName, flagsOf, one, type Settings } from "./Setting.ts"
 import { textSchema } from "./TextSchema.ts"
 
-/** Least severe first, with the numbers that Go's slog has for them. */
+/** Log levels, the least severe first, with their numbers in Go's slog. */
 const levels: ReadonlyArray<readonly [name: string, number: number, level: LogLevel.LogLevel]> = [
   ["DEBUG", -4, "Debug"],
   ["INFO", 0, "Info"],
@@ -22,7 +24,7 @@ const levels: ReadonlyArray<readonly [name: string, number: number, level: LogLe
   ["ERROR", 8, "Error"]
 ]
 
-/** A level's name in any case; slog knows levels between them too, such as `INFO+2`. */
+/** Reads a level's name in any case. slog also has levels between them, such as `INFO+2`. */
 const parseLevel = (text: string): Option.Option<LogLevel.LogLevel> => {
   const [, name = "", offset = "0"] = /^([A-Z]+)([+-]\d{1,3})?$/.exec(text.toUpperCase()) ?? []
   const named = levels.find(([known]) => known === name)
@@ -31,48 +33,69 @@ const parseLevel = (text: string): Option.Option<LogLevel.LogLevel> => {
   return Option.some(levels.find(([, number]) => number >= least)?.[2] ?? "None")
 }
 
-const logLevel = one({
-  name: "log-level",
-  description: "Least severe logs to write: DEBUG, INFO, WARN or ERROR",
-  schema: textSchema<LogLevel.LogLevel>({
-    expected: "DEBUG, INFO, WARN or ERROR",
-    parse: parseLevel,
-    print: (level) => level.toUpperCase()
-  }),
-  fallback: "INFO",
-  metavar: "LEVEL"
-})
+/** The settings of every command. */
+const sharedSettings = {
+  logLevel: one({
+    description: "Least severe logs to write: DEBUG, INFO, WARN or ERROR",
+    schema: textSchema<LogLevel.LogLevel>({
+      expected: "DEBUG, INFO, WARN or ERROR",
+      parse: parseLevel,
+      print: (level) => level.toUpperCase()
+    }),
+    fallback: "INFO",
+    metavar: "LEVEL"
+  })
+}
+
+/** The tables that the flags of all commands are made of, by the name of the command; those of every command first. */
+export const settings: ReadonlyMap<string, Settings> = new Map<string, Settings>([
+  ["every command", sharedSettings],
+  ["registry", registrySettings],
+  ["configuration", configurationSettings],
+  ["cleanup", cleanupSettings],
+  ["cleanup-wait", cleanupWaitSettings],
+  ["data-dir", dataDirSettings],
+  ["probe", probeSettings],
+  ["version", versionSettings]
+])
+
+/** Flags behind which Go Spegel takes several values. */
+const repeatable: ReadonlySet<string> = new Set(
+  [...settings.values()].flatMap((table) =>
+    Object.entries(table).filter(([, { isRepeatable }]) => isRepeatable).map(([key]) => flagName(key))
+  )
+)
 
 const spegel = (output: Output) =>
   Command.make("spegel").pipe(
-    Command.withSharedFlags({ logLevel }),
+    Command.withSharedFlags(flagsOf(sharedSettings)),
     Command.withDescription("Stateless, cluster-local, peer-to-peer mirror of OCI registries"),
     Command.withSubcommands([registry, configuration, cleanup, cleanupWait, dataDir, probe, versionCommand]),
     Command.provide(({ logLevel }) => output.logging(logLevel))
   )
 
-/** Where a command tells of itself, beside what it prints. */
+/** Where a command reports, apart from its standard output. */
 export interface Output {
-  /** Takes the one line that says why the command failed. */
+  /** Writes the one line that says why the command failed. */
   readonly complain: (line: string) => void
-  /** Takes logs of a level and of more severe ones. */
+  /** Writes logs of this level and above. */
   readonly logging: (level: LogLevel.LogLevel) => Layer.Layer<never>
 }
 
-/** What a process was started with. */
+/** The arguments and environment of a process. */
 export interface Invocation {
   readonly args: ReadonlyArray<string>
   readonly environment: Readonly<Record<string, string | undefined>>
 }
 
-/** Runs `spegel` to its end. A failure has been reported to `output` when the effect fails. */
+/** Runs `spegel` to its end. When the effect fails, `output` has the failure already. */
 export const run = (
   args: ReadonlyArray<string>,
   environment: Readonly<Record<string, string | undefined>>,
   output: Output
 ) => runCommand(spegel(output), { args, environment }, output)
 
-/** Runs any command as `run` runs `spegel`: the same reports of failures, built-in flags and syntax of arguments. */
+/** Runs any command as `run` runs `spegel`: with the same failure reports, built-in flags and argument syntax. */
 export const runCommand = <Name extends string, Input, E extends { readonly _tag: string; readonly message: string }>(
   command: Command.Command<Name, Input, unknown, E, NodeServices.NodeServices>,
   { args, environment }: Invocation,
@@ -87,11 +110,11 @@ export const runCommand = <Name extends string, Input, E extends { readonly _tag
         )
         : CliOutput.defaultPresenter.present(event)
   }
-  return Command.runWith(command, { version })(GoArguments.normalise(args, listNames)).pipe(
+  return Command.runWith(command, { version })(GoArguments.normalise(args, repeatable)).pipe(
     Effect.tapCause((cause) =>
       Cause.hasInterruptsOnly(cause) ? Effect.void : Option.match(Cause.findErrorOption(cause), {
         onNone: () => complain(`unexpected failure: ${Cause.pretty(cause)}`),
-        onSome: (error) => error._tag === "ShowHelp" ? Effect.void : complain(error.message)
+        onSome: (error) => error._tag === "ShowHelp" ? Effect.void : complain(FlagHints.withFlags(error))
       })
     ),
     Effect.provide(Layer.mergeAll(

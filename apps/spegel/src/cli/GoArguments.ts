@@ -1,8 +1,8 @@
-/** Command lines that Go Spegel takes, as the parser here takes them. */
+/** Turns command lines that Go Spegel accepts into ones that our parser accepts. */
 
 /**
- * Go Spegel takes several values behind one flag (`--mirrored-registries a b`): gives each a flag of its own. It takes one
- * dash for two as well (`-store=containerd`).
+ * Go Spegel accepts several values after one flag (`--mirrored-registries a b`): each gets a flag of its own. It also accepts
+ * one dash for two (`-store=containerd`). `lists` has the names of the flags with several values.
  */
 export const normalise = (args: ReadonlyArray<string>, lists: ReadonlySet<string>): ReadonlyArray<string> => {
   const normal: Array<string> = []

@@ -17,14 +17,14 @@ const units = new Map([
 /** Go's durations are 64 bits of nanoseconds. */
 const maxNanos = 2n ** 63n - 1n
 
-/** What a timer of Node can wait, about 24 days: no timeout needs to be longer. */
+/** The longest wait of a Node timer, about 24 days: longer durations are cut to it. */
 const maxMillis = 2 ** 31 - 1
 
 const number = /(\d*)(?:\.(\d*))?(ns|us|µs|μs|ms|s|m|h)/
 const whole = new RegExp(`^(?:${number.source})+$`)
 const each = new RegExp(number.source, "g")
 
-/** None where Go has none; negative ones too. */
+/** Nanoseconds, negative ones too; none if Go does not accept the text. */
 const nanosOf = (text: string): Option.Option<bigint> => {
   const [, sign = "", digits = ""] = /^([+-]?)(.*)$/s.exec(text) ?? []
   if (digits === "0") return Option.some(0n)
@@ -33,7 +33,7 @@ const nanosOf = (text: string): Option.Option<bigint> => {
   for (const [, integer = "", fraction = "", unit = ""] of digits.matchAll(each)) {
     if (integer === "" && fraction === "") return Option.none()
     const nanosPerUnit = units.get(unit) ?? 0n
-    // What is smaller than a nanosecond is cut off.
+    // Fractions of a nanosecond are cut off.
     const decimals = fraction.slice(0, 18)
     nanos += BigInt(integer) * nanosPerUnit + BigInt(decimals) * nanosPerUnit / 10n ** BigInt(decimals.length)
     if (nanos > maxNanos) return Option.none()
@@ -55,5 +55,5 @@ const schema = (expected: string, fits: (nanos: bigint) => boolean) =>
 /** Zero or longer. */
 export const GoDuration = schema("a duration such as 20ms or 1m30s", (nanos) => nanos >= 0n)
 
-/** For what cannot take no time: pauses between two tries, and waiting for an answer. */
+/** Longer than zero: for pauses between two tries, and for waiting for an answer. */
 export const PositiveGoDuration = schema("a duration longer than 0, such as 20ms or 1m30s", (nanos) => nanos > 0n)

@@ -10,7 +10,7 @@ const forms: ReadonlyArray<readonly [form: RegExp, base: string]> = [
   [/^(0|[1-9](?:_?[0-9])*)$/, ""]
 ]
 
-/** None where it is no number, or one that a double does not hold exactly. */
+/** The number; none if the text is not one, or if a double cannot hold it exactly. */
 export const parse = (text: string): Option.Option<number> => {
   const [, sign = "", digits = ""] = /^([+-]?)(.*)$/.exec(text) ?? []
   for (const [form, base] of forms) {
@@ -22,7 +22,7 @@ export const parse = (text: string): Option.Option<number> => {
   return Option.none()
 }
 
-/** A number from `min` to `max` of what `of` names. */
+/** A number from `min` to `max`; `of` says what it counts, such as "a number of peers". */
 export const between = (of: string, min: number, max: number) =>
   textSchema<number>({
     expected: `${of} from ${min} to ${max}`,

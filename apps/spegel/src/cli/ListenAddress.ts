@@ -4,7 +4,7 @@ import { isIP } from "node:net"
 import { textSchema } from "./TextSchema.ts"
 
 export interface ListenAddress {
-  /** IP literal; none means all addresses. */
+  /** An IP address; none means all addresses of the machine. */
   readonly host: Option.Option<string>
   readonly port: number
 }
@@ -17,6 +17,7 @@ const parse = (text: string): Option.Option<ListenAddress> => {
   return Option.some({ host: host === "" ? Option.none() : Option.some(host), port: Number(match[3]) })
 }
 
+/** The address as Go writes it. */
 export const print = ({ host, port }: ListenAddress): string =>
   Option.match(host, {
     onNone: () => `:${port}`,

@@ -1,9 +1,9 @@
-/** URLs as a template makes them that knows a node's address but not its family: `http://fd00::7:30020/readyz`. */
+/** URLs from templates that know a node's address but not its family: `http://fd00::7:30020/readyz`. */
 import { isIPv6 } from "node:net"
 
 const bareIpv6 = /^(https?:\/\/)([0-9a-f:]+):(\d{1,5})(?=\/|$)/i
 
-/** The URL with brackets around its IPv6 address, where they are missing. */
+/** Adds brackets around an IPv6 address that has none. */
 export const withBrackets = (url: string): string =>
   url.replace(
     bareIpv6,

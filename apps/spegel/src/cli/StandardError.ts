@@ -1,6 +1,6 @@
 /**
- * What this process says on its standard error: logs, the reason why it ends, and what Node has to warn of. Nothing else
- * writes to it, since a write can wait for whoever reads. On a terminal it is text, elsewhere each line is JSON.
+ * The standard error of this process: logs, the reason why it ends, and warnings of Node. Nothing else writes to it, since a write
+ * can block until somebody reads. Lines are text on a terminal, and JSON elsewhere.
  */
 import * as Logging from "@spegel-ts/telemetry/Logging"
 import * as LogWriter from "@spegel-ts/telemetry/LogWriter"
@@ -20,23 +20,23 @@ const writer = LogWriter.make(fd, {
   notice: (dropped) => line("WARN", `${dropped} log lines were dropped: nobody read them in time`)
 })
 
-/** How long the end of the process waits for whoever reads its log. */
+/** How long the process waits at its end until its log is read. */
 const flushMillis = 500
 
-/** Logs of `minimumLevel` and above. */
+/** Writes logs of `minimumLevel` and above. */
 export const logging = (minimumLevel: LogLevel.LogLevel): Layer.Layer<never> =>
   Logging.layer({ minimumLevel, format, write: writer.write })
 
-/** Says why a command ends. */
+/** Writes why a command ends. */
 export const complain = (message: string): void =>
   writer.write(isTerminal ? `spegel: ${message}\n` : line("ERROR", message))
 
-/** Calls `exit` when all was written, or after half a second. */
+/** Calls `exit` once everything is written, or after half a second. */
 export const beforeExit = (exit: () => void): void => void writer.flush(flushMillis).then(exit)
 
-/** Warnings of Node and exceptions that nothing has caught become lines like the others. */
+/** From now on, warnings of Node and uncaught exceptions are lines like all others. */
 export const takeOver = (): void => {
-  // None where they are switched off.
+  // There is no listener if warnings are switched off.
   if (process.listenerCount("warning") > 0) {
     process.removeAllListeners("warning")
     process.on("warning", ({ message, name, stack }) => writer.write(line("WARN", message, { warning: name }, stack)))

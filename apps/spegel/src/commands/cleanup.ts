@@ -1,25 +1,17 @@
 import * as MirrorConfiguration from "@spegel-ts/containerd/MirrorConfiguration"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
-import { Console, Duration, Effect, Option, Schema } from "effect"
+import { Console, Duration, Effect, Option } from "effect"
 import { Command } from "effect/cli"
-import { one } from "../cli/Flags.ts"
 import { ListenAddress, print } from "../cli/ListenAddress.ts"
-import { textSchema } from "../cli/TextSchema.ts"
-import { containerdRegistryConfigPath } from "./shared.ts"
+import { flagsOf, one } from "../cli/Setting.ts"
+import { optional } from "../cli/TextSchema.ts"
+import { containerdRegistryConfigPath } from "../settings/SharedSettings.ts"
 
-const addressOrNone = textSchema<Option.Option<ListenAddress>>({
-  expected: "an address to listen on, such as :8080",
-  parse: (text) =>
-    text === "" ? Option.some(Option.none()) : Option.map(Schema.decodeOption(ListenAddress)(text), Option.some),
-  print: Option.match({ onNone: () => "", onSome: print })
-})
-
-const flags = {
+export const cleanupSettings = {
   containerdRegistryConfigPath,
   addr: one({
-    name: "addr",
-    description: "Where to answer GET /healthz when it is done, until it is stopped. Default: end when it is done",
-    schema: addressOrNone,
+    description: "Where to answer GET /healthz once all is restored, until stopped. Default: end once all is restored",
+    schema: optional(ListenAddress),
     fallback: "",
     metavar: "[IP]:PORT"
   })
@@ -32,7 +24,7 @@ const probe: HttpListener.Handler = (request, response) =>
 
 export const cleanup = Command.make(
   "cleanup",
-  flags,
+  flagsOf(cleanupSettings),
   Effect.fnUntraced(function*({ addr, containerdRegistryConfigPath }) {
     const restored = yield* MirrorConfiguration.remove(containerdRegistryConfigPath)
     yield* Effect.forEach(restored, (path) => Console.log(`restored ${path}`))

@@ -3,8 +3,9 @@ import { Console, Data, Effect } from "effect"
 import { Command, Flag } from "effect/cli"
 import { chmod, rm } from "node:fs/promises"
 import { join } from "node:path"
+import { flagOnly, flagsOf } from "../cli/Setting.ts"
 import { lostRunsFile } from "../daemon/LostRuns.ts"
-import { dataDir as directory } from "./shared.ts"
+import { dataDir as directory } from "../settings/SharedSettings.ts"
 
 /** The data directory was not changed. */
 export class DataDirectoryUnusable extends Data.TaggedError("DataDirectoryUnusable")<{
@@ -16,21 +17,23 @@ export class DataDirectoryUnusable extends Data.TaggedError("DataDirectoryUnusab
   }
 }
 
-const flags = {
+export const dataDirSettings = {
   dataDir: directory,
-  remove: Flag.Boolean("remove").pipe(
-    Flag.withDescription("Remove the identity instead: what a mirror leaves behind"),
-    Flag.withDefault(false)
-  )
+  remove: flagOnly({
+    description: "Remove the identity instead: it is all that a mirror leaves behind",
+    fallback: "false",
+    metavar: undefined,
+    flag: (name) => Flag.Boolean(name).pipe(Flag.withDefault(false))
+  })
 }
 
 /**
- * The mirror needs root's group for containerd's socket, and not root. What a directory that root has made lacks for that
- * is the group's right to write; its owner may give that without any capability.
+ * The mirror needs root's group for containerd's socket, but not root. In a directory that root has made, the group lacks the right
+ * to write; the owner of the directory may grant it without any capability.
  */
 export const dataDir = Command.make(
   "data-dir",
-  flags,
+  flagsOf(dataDirSettings),
   Effect.fnUntraced(function*({ dataDir, remove }) {
     const key = join(dataDir, keyFile)
     const attempt = (path: string, run: () => Promise<void>) =>
@@ -46,11 +49,11 @@ export const dataDir = Command.make(
       }
       return yield* Console.log(`removed ${key}`)
     }
-    // One that a mirror has made is its own already, and nobody else may change that.
+    // A key that a mirror has made is its own already, and nobody else may change that.
     yield* attempt(key, () => chmod(key, 0o640)).pipe(Effect.ignore)
     yield* attempt(dataDir, () => chmod(dataDir, 0o770)).pipe(
-      Effect.andThen(Console.log(`${dataDir} is its group's`)),
-      // A mirror that cannot keep its identity has one in memory: it is not to wait for this.
+      Effect.andThen(Console.log(`${dataDir} can be written by its group`)),
+      // A mirror that cannot keep its identity has one in memory: this must not stop its start.
       Effect.catch((error) => Effect.logWarning(`${error.message}; a mirror may not be able to keep its identity`))
     )
   })

@@ -1,22 +1,21 @@
-import { Console, Data, Duration, Effect, Option, Schedule } from "effect"
+import { Console, Data, Duration, Effect, Option, Schedule, Schema } from "effect"
 import { Command } from "effect/cli"
-import { many, one } from "../cli/Flags.ts"
 import { PositiveGoDuration } from "../cli/GoDuration.ts"
 import { withBrackets } from "../cli/NodeUrl.ts"
+import { flagsOf, many, one } from "../cli/Setting.ts"
 import { textSchema } from "../cli/TextSchema.ts"
-import { SettingsInvalid } from "./shared.ts"
+import { SettingsInvalid } from "../settings/SettingsInvalid.ts"
 
-/** An address did not answer as one that works does. */
+/** A URL did not answer, or not with a status from 200 to 299. */
 export class NoAnswer extends Data.TaggedError("NoAnswer")<{ readonly url: string; readonly reason: string }> {
   override get message() {
     return `${this.url}: ${this.reason}`
   }
 }
 
-const flags = {
+export const probeSettings = {
   url: many({
-    name: "url",
-    description: "What has to answer, such as http://10.0.0.7:5000/readyz",
+    description: "URL that has to answer, such as http://10.0.0.7:5000/readyz",
     schema: textSchema<string>({
       expected: "an http or https URL",
       parse: (text) =>
@@ -26,14 +25,12 @@ const flags = {
     metavar: "URL"
   }),
   show: many({
-    name: "show",
-    description: "Beginning of lines of the answers to print, such as a metric's name",
-    schema: textSchema<string>({ expected: "a text", parse: Option.some, print: (text) => text }),
+    description: "Print the lines of the answers that begin with this, such as a metric's name",
+    schema: Schema.String,
     metavar: "TEXT"
   }),
   timeout: one({
-    name: "timeout",
-    description: "How long to ask again and again",
+    description: "How long to keep asking",
     schema: PositiveGoDuration,
     fallback: "10s",
     metavar: "DURATION"
@@ -41,7 +38,7 @@ const flags = {
 }
 
 const tryPause = Duration.millis(100)
-/** Of one try: an address that swallows what it is sent is asked again. */
+/** How long one try may take: an address that swallows what it is sent is asked again. */
 const tryTimeout = Duration.seconds(5)
 
 const reasonOf = (cause: unknown): string => {
@@ -69,7 +66,7 @@ const ask = (url: string) =>
 
 export const probe = Command.make(
   "probe",
-  flags,
+  flagsOf(probeSettings),
   Effect.fnUntraced(function*({ show, timeout, url: urls }) {
     if (urls.length === 0) return yield* new SettingsInvalid({ flag: "url", reason: "is needed" })
     yield* Effect.forEach(urls, (url) => {
@@ -88,5 +85,5 @@ export const probe = Command.make(
     }, { concurrency: "unbounded", discard: true })
   })
 ).pipe(
-  Command.withDescription("Wait until addresses answer: whether a mirror is ready, for Kubernetes and for helm test")
+  Command.withDescription("Wait until URLs answer: tells Kubernetes and helm test whether a mirror is ready")
 )

@@ -2,13 +2,16 @@ import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Console, Effect, References } from "effect"
 import { Command, Flag } from "effect/cli"
 import { readFileSync } from "node:fs"
+import { flagOnly, flagsOf } from "../cli/Setting.ts"
 import { version as current } from "../Version.ts"
 
-const flags = {
-  format: Flag.Literals("format", ["text", "json"]).pipe(
-    Flag.withDescription("How to print it (default text)"),
-    Flag.withDefault("text")
-  )
+export const versionSettings = {
+  format: flagOnly({
+    description: "How to print it",
+    fallback: "text",
+    metavar: "text|json",
+    flag: (name) => Flag.Literals(name, ["text", "json"]).pipe(Flag.withDefault("text"))
+  })
 }
 
 /** The name of this system. */
@@ -20,7 +23,7 @@ const distribution = () => {
   }
 }
 
-/** What moves bodies here, found out as the mirror does at its start. */
+/** The data plane of this system, chosen as the mirror chooses it at its start. */
 const dataPlane = Effect.gen(function*() {
   const { plane } = yield* Transfer
   return yield* plane
@@ -29,7 +32,7 @@ const dataPlane = Effect.gen(function*() {
   Effect.provideService(References.MinimumLogLevel, "None")
 )
 
-/** In the words of Go Spegel's, with Node's version in place of Go's, and with the data plane. */
+/** The fields of Go Spegel's output, with Node's version in place of Go's, and the data plane. */
 const details = Effect.map(dataPlane, ({ name }) => ({
   build: { version: current, nodeVersion: process.version },
   runtime: {
@@ -42,7 +45,7 @@ const details = Effect.map(dataPlane, ({ name }) => ({
 
 export const version = Command.make(
   "version",
-  flags,
+  flagsOf(versionSettings),
   ({ format }) =>
     Effect.flatMap(details, (found) =>
       Console.log(

@@ -1,4 +1,7 @@
-/** The listener for operators: `/metrics`, and `/debug/` where it is switched on. Apart from the registry's, so that it can be closed off. */
+/**
+ * The HTTP handler for operators: `/metrics`, and `/debug/` if it is enabled. It has a port of its own, so that a firewall can
+ * close it without closing the registry.
+ */
 import type { Handler } from "@spegel-ts/registry/HttpListener"
 import { printed, PullLog } from "@spegel-ts/registry/PullLog"
 import { Router } from "@spegel-ts/router/Router"
@@ -10,11 +13,12 @@ import { ContainerdFaults } from "../containerd/ContainerdFaults.ts"
 import { version } from "../Version.ts"
 import * as DebugPage from "./DebugPage.ts"
 
+/** `debug` adds the debug pages. All other paths are answered 404, with a list of those that exist. */
 export const make = Effect.fnUntraced(function*(options: { readonly debug: boolean }) {
   const metrics = yield* MetricsEndpoint
   const router = yield* Router
   const tracker = yield* StateTracker
-  const log = yield* PullLog
+  const pullLog = yield* PullLog
   const faults = yield* ContainerdFaults
   const { plane } = yield* Transfer
 
@@ -34,7 +38,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly debug: boole
           self: yield* router.self,
           peers: yield* router.peers,
           snapshot: yield* tracker.snapshot,
-          pulls: yield* log.recent
+          pulls: yield* pullLog.recent
         })
         return { type: "text/html; charset=utf-8", body }
       })
@@ -43,7 +47,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly debug: boole
       "/debug/peers",
       Effect.map(Effect.all([router.self, router.peers]), ([self, peers]) => json([{ ...self, self: true }, ...peers]))
     )
-    pages.set("/debug/pulls", Effect.map(log.recent, (events) => json(events.map(printed))))
+    pages.set("/debug/pulls", Effect.map(pullLog.recent, (events) => json(events.map(printed))))
   }
 
   const handler: Handler = Effect.fnUntraced(function*(request, response) {
@@ -60,7 +64,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly debug: boole
       return
     }
     const { body, type } = yield* page
-    // The page shows names that come from the network.
+    // The page shows names that come from the network: no script may run.
     response.writeHead(200, {
       "content-type": type,
       "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'",

@@ -1,9 +1,10 @@
-/** The listener for nodes that look for their first peer: `/id` names this one, in the form of Go's `peer.AddrInfo`. */
+/** The HTTP handler for nodes that look for their first peer: `/id` describes this node as Go's `peer.AddrInfo` in JSON. */
 import type { Handler } from "@spegel-ts/registry/HttpListener"
 import * as PeerAddress from "@spegel-ts/router/PeerAddress"
 import { Router } from "@spegel-ts/router/Router"
 import { Effect } from "effect"
 
+/** `routerPort` is the port on which peers reach this node. */
 export const make = Effect.fnUntraced(function*(options: { readonly routerPort: number }) {
   const router = yield* Router
   const handler: Handler = Effect.fnUntraced(function*(request, response) {

@@ -1,9 +1,5 @@
-/** What `spegel registry` runs: store, router, tracker and registry, composed, with their two listeners. */
+/** The mirror on a node, as `spegel registry` runs it: store, router, state tracker and registry, and their listeners. */
 import * as Background from "@spegel-ts/background/Background"
-import { ContainerdClient } from "@spegel-ts/containerd/ContainerdClient"
-import * as ContainerdStore from "@spegel-ts/containerd/ContainerdStore"
-import * as OciLayout from "@spegel-ts/content/OciLayout"
-import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import type { NodeTaintOptions } from "@spegel-ts/kubernetes/NodeTaint"
 import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
@@ -27,8 +23,8 @@ import type { BlockList } from "node:net"
 import { hostname } from "node:os"
 import * as BasicAuthFiles from "../cli/BasicAuthFiles.ts"
 import { type ListenAddress, print } from "../cli/ListenAddress.ts"
-import * as MirrorFlags from "../cli/MirrorFlags.ts"
 import { ContainerdFaults } from "../containerd/ContainerdFaults.ts"
+import { mirrorOptions, type MirrorSettings, transportOptions } from "../settings/MirrorSettings.ts"
 import { version } from "../Version.ts"
 import * as AdminHandler from "./AdminHandler.ts"
 import * as BootstrapCertificates from "./BootstrapCertificates.ts"
@@ -37,31 +33,27 @@ import * as HangUp from "./HangUp.ts"
 import * as LostRuns from "./LostRuns.ts"
 import * as NodeNews from "./NodeNews.ts"
 import * as Retirement from "./Retirement.ts"
+import * as StoreLayer from "./StoreLayer.ts"
 import * as StrayPromises from "./StrayPromises.ts"
 
-/** Where this node's content is. */
-export type StoreSettings =
-  | { readonly _tag: "Containerd"; readonly socket: string; readonly namespace: string; readonly contentPath: string }
-  | { readonly _tag: "OciLayout"; readonly root: string; readonly create: boolean }
-
-export interface DaemonSettings extends MirrorFlags.MirrorSettings {
-  readonly store: StoreSettings
-  /** containerd's configuration file; empty where it is out of reach. */
+export interface DaemonSettings extends MirrorSettings {
+  readonly store: StoreLayer.StoreSettings
+  /** containerd's configuration file; empty if it is out of reach. */
   readonly containerdConfig: string
-  /** Directory of containerd's hosts.toml files, as containerd is to be told. */
+  /** Directory of containerd's hosts.toml files, as containerd's configuration should name it. */
   readonly containerdRegistryConfigPath: string
   readonly registryAddr: ListenAddress
   readonly routerAddr: ListenAddress
   readonly metricsAddr: ListenAddress
   readonly dataDir: string
-  /** This node, as far as it is known: whose the identity in the data directory is. */
+  /** This node, as far as it is known: the owner of the identity in the data directory. */
   readonly owner: Owner
   readonly bootstrap: Layer.Layer<Bootstrap, NoUsableAddress, Identity>
-  /** Where to name this node to others that bootstrap over HTTP; none where it is not used. */
+  /** Where to tell other nodes about this one over HTTP; none if no node bootstraps that way. */
   readonly bootstrapAddr: Option.Option<ListenAddress>
-  /** Certificates for that. */
+  /** Certificates for that listener. */
   readonly bootstrapTls: BootstrapCertificates.TlsFiles
-  /** Where the addresses of all peers lie; none means anywhere. */
+  /** The ranges of all peers' addresses; undefined means anywhere. */
   readonly peerCidrs: BlockList | undefined
   readonly recordTtl: Duration.Duration
   readonly recordRefresh: Duration.Duration
@@ -73,47 +65,18 @@ export interface DaemonSettings extends MirrorFlags.MirrorSettings {
   readonly maxUploadsPerPeer: number
   readonly maxBodyMemory: number
   readonly dataPlane: DataPlaneChoice
-  /** The taint to take off this node when the mirror is ready; none where nodes have no such taint. */
+  /** The taint to remove from this node once the mirror is ready; none if nodes have no such taint. */
   readonly nodeTaint: Option.Option<Omit<NodeTaintOptions, "environment" | "ready">>
   readonly debugWebEnabled: boolean
   readonly basicAuthDir: string
-  /** How long requests are still taken after the end has begun. */
+  /** How long to accept requests after the end has begun. */
   readonly shutdownDelay: Duration.Duration
-  /** How long running requests may go on after that. */
+  /** How long running requests may continue after that. */
   readonly shutdownGrace: Duration.Duration
 }
 
-const containerdStore = ({ contentPath, namespace, socket }: Extract<StoreSettings, { readonly _tag: "Containerd" }>) =>
-  ContainerdStore.layer({ contentPath, contentPathSetting: "--containerd-content-path" }).pipe(
-    Layer.provide(ContainerdClient.layer({ socket, socketSetting: "--containerd-sock", namespace }))
-  )
-
-const storeLayer = (store: StoreSettings) => {
-  if (store._tag === "Containerd") return containerdStore(store)
-  return store.create
-    ? Layer.unwrap(Effect.as(OciLayoutWriter.make({ root: store.root }), OciLayout.layer({ root: store.root })))
-    : OciLayout.layer({ root: store.root })
-}
-
-/** Of the listeners beside the registry's: few ask them, and for pages that are made anew each time. */
-const connectionsBeside = { all: 128, ofAddress: 32 }
-
-/**
- * Runs until interrupted. Then nobody is sent here, the port stays open for the delay, running bodies are finished within the
- * grace, and everything is closed. Another interruption changes nothing.
- */
-export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
-  yield* HangUp.ignored
-  yield* StrayPromises.watch
-  const basicAuth = yield* BasicAuthFiles.load(settings.basicAuthDir)
-  const { filter, resolveTags, shutdownGrace: grace } = settings
-  yield* BuildInfo.publish(version, process.versions.node)
-  // Asked before the router makes the identity.
-  const hasPredecessor = settings.store._tag === "Containerd" && (yield* isKept(settings.dataDir))
-
-  const transfer = Transfer.layer({ plane: settings.dataPlane, lostRuns: LostRuns.inDirectory(settings.dataDir) })
-  const transport = PeerTransport.layer(MirrorFlags.transportOptions(settings))
-  const router = Libp2p.layer({
+const routerLayer = (settings: DaemonSettings) =>
+  Libp2p.layer({
     ...settings.routerAddr,
     servicePort: settings.registryAddr.port,
     peerCidrs: settings.peerCidrs,
@@ -123,94 +86,135 @@ export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
     Layer.provide(settings.bootstrap),
     Layer.provide(Identity.layer({ dataDir: settings.dataDir, owner: settings.owner }))
   )
-  const services = Layer.mergeAll(
-    Registry.layer({
-      ...MirrorFlags.mirrorOptions(settings, settings.recordTtl),
-      resolveTags,
-      filter,
-      basicAuth,
-      mirroredRegistries: settings.mirroredRegistries,
-      maxUploads: settings.maxUploads,
-      maxUploadsPerPeer: settings.maxUploadsPerPeer,
-      maxBodyMemory: settings.maxBodyMemory
-    }),
-    StateTracker.layer({ filter })
-  ).pipe(
-    Layer.provideMerge(Layer.mergeAll(router, transport, PullLog.layer, ContainerdFaults.layer)),
-    Layer.provideMerge(transfer),
-    // The store is what is most often missing: it is asked first, before any port is taken.
-    Layer.provideMerge(storeLayer(settings.store)),
+
+const registryLayer = (settings: DaemonSettings, basicAuth: Option.Option<BasicAuthFiles.Credentials>) =>
+  Registry.layer({
+    ...mirrorOptions(settings, settings.recordTtl),
+    resolveTags: settings.resolveTags,
+    filter: settings.filter,
+    basicAuth,
+    mirroredRegistries: settings.mirroredRegistries,
+    maxUploads: settings.maxUploads,
+    maxUploadsPerPeer: settings.maxUploadsPerPeer,
+    maxBodyMemory: settings.maxBodyMemory
+  })
+
+/** How long the last traces may take to be sent at the end. */
+const maxTraceFlush = Duration.seconds(3)
+
+/** Everything that the daemon runs. A layer further down starts earlier, and closes later. */
+const servicesLayer = (settings: DaemonSettings, basicAuth: Option.Option<BasicAuthFiles.Credentials>) =>
+  Layer.mergeAll(registryLayer(settings, basicAuth), StateTracker.layer({ filter: settings.filter })).pipe(
+    Layer.provideMerge(Layer.mergeAll(
+      routerLayer(settings),
+      PeerTransport.layer(transportOptions(settings)),
+      PullLog.layer,
+      ContainerdFaults.layer
+    )),
+    Layer.provideMerge(
+      Transfer.layer({ plane: settings.dataPlane, lostRuns: LostRuns.inDirectory(settings.dataDir) })
+    ),
+    // The store is missing more often than anything else: it is opened before any port.
+    Layer.provideMerge(StoreLayer.layer(settings.store)),
     Layer.provideMerge(MetricsEndpoint.layer),
-    // Closed last: it sends what the others have told it.
+    // Closed last, since it sends the spans of all others.
     Layer.provideMerge(Tracing.layer({
       environment: process.env,
       attributes: { "host.name": hostname() },
       version,
       spanNames: PullSpans.names,
-      flushTimeout: Duration.min(grace, Duration.seconds(3))
+      flushTimeout: Duration.min(settings.shutdownGrace, maxTraceFlush)
     }))
   )
 
-  return yield* Effect.gen(function*() {
-    const registry = yield* Registry
-    const tracker = yield* StateTracker
+/** For the listeners other than the registry's, which have few clients and make each page anew. */
+const adminConnections = { all: 128, ofAddress: 32 }
+
+const listen = Effect.fnUntraced(function*(settings: DaemonSettings) {
+  yield* HttpListener.listen({
+    ...settings.metricsAddr,
+    handler: yield* AdminHandler.make({ debug: settings.debugWebEnabled }),
+    connections: adminConnections,
+    grace: Duration.zero
+  })
+  if (Option.isSome(settings.bootstrapAddr)) {
     yield* HttpListener.listen({
-      ...settings.metricsAddr,
-      handler: yield* AdminHandler.make({ debug: settings.debugWebEnabled }),
-      connections: connectionsBeside,
+      ...settings.bootstrapAddr.value,
+      handler: yield* BootstrapHandler.make({ routerPort: settings.routerAddr.port }),
+      tls: yield* BootstrapCertificates.serverTls(settings.bootstrapTls),
+      connections: adminConnections,
       grace: Duration.zero
     })
-    if (Option.isSome(settings.bootstrapAddr)) {
-      yield* HttpListener.listen({
-        ...settings.bootstrapAddr.value,
-        handler: yield* BootstrapHandler.make({ routerPort: settings.routerAddr.port }),
-        tls: yield* BootstrapCertificates.serverTls(settings.bootstrapTls),
-        connections: connectionsBeside,
-        grace: Duration.zero
-      })
-    }
-    yield* Effect.forkScoped(tracker.run)
-    yield* HttpListener.listen({ ...settings.registryAddr, handler: registry.handler, whenCrowded, grace })
-    const router = yield* Router
-    yield* Effect.addFinalizer(() =>
-      Retirement.retire({ delay: settings.shutdownDelay, unready: registry.retire, leave: router.leave })
-    )
-    const { addresses, id } = yield* router.self
-    yield* Effect.logInfo("running").pipe(Effect.annotateLogs({
-      id,
-      addresses: addresses.join(", "),
-      version,
-      registry: print(settings.registryAddr),
-      router: print(settings.routerAddr),
-      metrics: print(settings.metricsAddr)
-    }))
-    yield* Background.keepRunning("news of what is advertised", NodeNews.followAdvertised(tracker.snapshot))
-    yield* Background.keepRunning(
-      "news of failed pulls",
-      NodeNews.followFailures((yield* PullLog).events)
-    )
-    if (settings.store._tag === "Containerd") {
-      const ContainerdWatch = yield* Effect.promise(() => import("../containerd/ContainerdWatch.ts"))
-      yield* ContainerdWatch.start({
-        containerd: settings.store,
-        containerdConfig: settings.containerdConfig,
-        configPath: settings.containerdRegistryConfigPath,
-        requests: (yield* PullLog).events,
-        hasPredecessor,
-        ready: router.ready,
-        filter
-      })
-    }
-    if (Option.isSome(settings.nodeTaint)) {
-      // Loaded only where it is used: TLS takes memory.
-      const NodeTaint = yield* Effect.promise(() => import("@spegel-ts/kubernetes/NodeTaint"))
-      const taint = { ...settings.nodeTaint.value, environment: process.env, ready: router.ready }
-      yield* Background.untilDone("node taint", NodeTaint.removeWhenReady(taint), { maxPause: Duration.seconds(30) })
-    }
-    return yield* Effect.never
-  }).pipe(
-    Effect.scoped,
-    Effect.provide(services),
+  }
+  yield* Effect.forkScoped((yield* StateTracker).run)
+  const { handler } = yield* Registry
+  yield* HttpListener.listen({ ...settings.registryAddr, handler, whenCrowded, grace: settings.shutdownGrace })
+})
+
+const logRunning = Effect.fnUntraced(function*(settings: DaemonSettings) {
+  const { addresses, id } = yield* (yield* Router).self
+  yield* Effect.logInfo("running").pipe(Effect.annotateLogs({
+    id,
+    addresses: addresses.join(", "),
+    version,
+    registry: print(settings.registryAddr),
+    router: print(settings.routerAddr),
+    metrics: print(settings.metricsAddr)
+  }))
+})
+
+/** Loads its module only when there is a containerd: it brings a TOML parser. */
+const watchContainerd = Effect.fnUntraced(function*(settings: DaemonSettings, hasPredecessor: boolean) {
+  if (settings.store._tag !== "Containerd") return
+  const ContainerdWatch = yield* Effect.promise(() => import("../containerd/ContainerdWatch.ts"))
+  yield* ContainerdWatch.start({
+    containerd: settings.store,
+    containerdConfig: settings.containerdConfig,
+    configPath: settings.containerdRegistryConfigPath,
+    requests: (yield* PullLog).events,
+    hasPredecessor,
+    ready: (yield* Router).ready,
+    filter: settings.filter
+  })
+})
+
+/** Loads its module only when it is used: TLS takes memory. */
+const removeTaint = Effect.fnUntraced(function*({ nodeTaint }: DaemonSettings) {
+  if (Option.isNone(nodeTaint)) return
+  const NodeTaint = yield* Effect.promise(() => import("@spegel-ts/kubernetes/NodeTaint"))
+  const taint = { ...nodeTaint.value, environment: process.env, ready: (yield* Router).ready }
+  yield* Background.untilDone("node taint", NodeTaint.removeWhenReady(taint), { maxPause: Duration.seconds(30) })
+})
+
+const runServices = Effect.fnUntraced(function*(settings: DaemonSettings, hasPredecessor: boolean) {
+  yield* listen(settings)
+  const { retire } = yield* Registry
+  const { leave } = yield* Router
+  yield* Effect.addFinalizer(() => Retirement.retire({ delay: settings.shutdownDelay, unready: retire, leave }))
+  yield* logRunning(settings)
+  const { snapshot } = yield* StateTracker
+  const { events } = yield* PullLog
+  yield* Background.keepRunning("news of what is advertised", NodeNews.followAdvertised(snapshot))
+  yield* Background.keepRunning("news of failed pulls", NodeNews.followFailures(events))
+  yield* watchContainerd(settings, hasPredecessor)
+  yield* removeTaint(settings)
+  return yield* Effect.never
+}, Effect.scoped)
+
+/**
+ * Runs until interrupted, and then stops in order: the mirror says that it is not ready, its port stays open for the shutdown
+ * delay, bodies that are being sent may end within the grace, and everything is closed. Another interruption changes nothing.
+ * Fails before it serves anything if the store, a port or the credentials cannot be used.
+ */
+export const run = Effect.fn("Daemon.run")(function*(settings: DaemonSettings) {
+  yield* HangUp.ignored
+  yield* StrayPromises.watch
+  const basicAuth = yield* BasicAuthFiles.load(settings.basicAuthDir)
+  yield* BuildInfo.publish(version, process.versions.node)
+  // Looked up before the router makes the identity.
+  const hasPredecessor = settings.store._tag === "Containerd" && (yield* isKept(settings.dataDir))
+  return yield* runServices(settings, hasPredecessor).pipe(
+    Effect.provide(servicesLayer(settings, basicAuth)),
     Effect.onInterrupt(() => Effect.logInfo("stopped"))
   )
 }, Effect.scoped)

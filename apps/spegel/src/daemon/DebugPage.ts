@@ -1,4 +1,4 @@
-/** What a person sees at `/debug/web/`: this node, its peers, what it advertises and what its last pulls came to. */
+/** The page at `/debug/web/`: this node, its peers, what it advertises, and its last requests with their outcomes. */
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as Outcome from "@spegel-ts/registry/Outcome"
 import type { Attempt, PullEvent } from "@spegel-ts/registry/PullLog"
@@ -11,7 +11,7 @@ export interface DebugFacts {
   readonly version: string
   readonly plane: DataPlane
   readonly standing: Standing
-  /** What keeps containerd from using this mirror, or layers from peers. */
+  /** Reasons why containerd does not use this mirror, or keeps no layers for peers. */
   readonly faults: ReadonlyArray<string>
   readonly self: Peer
   readonly peers: ReadonlyArray<PeerFacts>
@@ -37,12 +37,12 @@ const size = (bytes: number): string =>
     ? `${(bytes / 1024).toFixed(1)} KiB`
     : `${(bytes / 1024 ** 2).toFixed(1)} MiB`
 
-/** One peer's part in a request: when it was asked for what, and what came of it. */
+/** One peer's part in a request: what it was asked for, how it answered, and the outcome. */
 const attempt = ({ address, bytes, firstByteMillis, hedge, outcome, start }: Attempt): string =>
   [
     address,
     ...(start > 0 ? [`from byte ${start}`] : []),
-    ...(hedge ? ["asked beside"] : []),
+    ...(hedge ? ["hedged"] : []),
     ...(firstByteMillis === undefined ? [] : [`${size(bytes)}, first after ${firstByteMillis} ms`]),
     Outcome.print(outcome)
   ].join(", ")
@@ -54,7 +54,7 @@ th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #e3e6ec;vertic
 td{overflow-wrap:anywhere;white-space:pre-line}th{color:#5a6478;font-weight:600;white-space:nowrap}code{font-size:13px}.no{color:#b3261e}.yes{color:#1b7f3b}
 @media(prefers-color-scheme:dark){body{color:#e4e7ee;background:#14171f}th{color:#9aa4b8}th,td{border-color:#2a3040}}`
 
-/** Whether this node is of use to others, in words. */
+/** Whether this node serves others, in words. */
 const standingText = (standing: Standing): string => {
   switch (standing._tag) {
     case "Joining":
@@ -66,7 +66,7 @@ const standingText = (standing: Standing): string => {
   }
 }
 
-/** The page, complete and without scripts; it loads itself again every five seconds. */
+/** The whole page, without scripts; a browser reloads it every five seconds. */
 export const render = (facts: DebugFacts): string => {
   const { faults, peers, plane, pulls, standing, self, snapshot, version } = facts
   const advertised = [...snapshot.tags].map(([registry, tags]) => [registry, snapshot.images.get(registry) ?? 0, tags])
@@ -81,13 +81,13 @@ ${faults.map((fault) => `<p class="no">${escape(fault)}</p>`).join("")}
   }, registry port ${self.servicePort}</p>
 <p>Data plane: ${escape(plane.name)}${plane.reason === undefined ? "" : `, since ${escape(plane.reason)}`}</p>
 <h2>Advertised</h2><p>${snapshot.digests} digests</p>
-${table(["Registry", "Images", "Tags"], advertised, "No image names are held.")}
+${table(["Registry", "Images", "Tags"], advertised, "This node holds no named images.")}
 <h2>Peers (${peers.length})</h2>
 ${
     table(
       ["Id", "Addresses", "Agent"],
       peers.map((peer) => [peer.id, peer.addresses.join(", "), peer.agent ?? ""]),
-      "No peers are connected: this node serves what it holds, and everything else comes from upstream."
+      "No peers are connected: this node serves only what it holds, and everything else comes from upstream."
     )
   }
 <h2>Last requests</h2>
@@ -101,7 +101,7 @@ ${
         "Status",
         "Size",
         "First byte, ms",
-        "All, ms",
+        "Total, ms",
         "Peers",
         "What happened"
       ],
@@ -117,7 +117,7 @@ ${
         pull.peersSeen,
         [...pull.attempts.map(attempt), pull.reason].filter((text) => text !== "").join("\n")
       ]),
-      "Nothing was asked for yet."
+      "No requests yet."
     )
   }
 </body></html>`

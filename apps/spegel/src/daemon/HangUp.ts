@@ -1,4 +1,4 @@
-/** SIGHUP: the terminal was closed. Node undoes what `nohup` has set, so that it has to be handled to be survived. */
+/** SIGHUP, the signal of a closed terminal. Node undoes what `nohup` sets, so a process that is to survive has to handle it. */
 import { Effect, type Scope } from "effect"
 
 const onHangUp = (listener: () => void): Effect.Effect<void, never, Scope.Scope> =>
@@ -7,8 +7,8 @@ const onHangUp = (listener: () => void): Effect.Effect<void, never, Scope.Scope>
     () => Effect.sync(() => process.off("SIGHUP", listener))
   ))
 
-/** A daemon goes on while the scope is open. */
+/** Ignores the signal while the scope is open, as a daemon does. */
 export const ignored = onHangUp(() => {})
 
-/** While the scope is open, a closed terminal ends the command as Ctrl-C does. */
+/** Makes a closed terminal end the command as Ctrl-C does, while the scope is open. */
 export const interrupts = onHangUp(() => process.kill(process.pid, "SIGINT"))

@@ -1,12 +1,13 @@
 /**
- * Counts, in the data directory, the runs that used the zero-copy data plane and did not end in good order: a fault in a
- * foreign call ends the process, and must not do so for ever. What cannot be read or written counts for nothing.
+ * Counts, in the data directory, the runs that used the zero-copy data plane and did not shut down in order. A fault in a foreign
+ * call ends the process; the count keeps that from happening for ever. A file that cannot be read or written counts as none.
  */
 import type { LostRuns } from "@spegel-ts/transfer/DataPlane"
 import { Effect } from "effect"
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 
+/** The name of the file. */
 export const lostRunsFile = "zero-copy-runs"
 
 const digits = /^[0-9]{1,6}$/
@@ -16,12 +17,13 @@ const countIn = async (file: string): Promise<number> => {
   return digits.test(text) ? Number(text) : 0
 }
 
-/** The directory may not be there yet: the identity comes later. */
+/** Makes the directory as well: the identity is written later. */
 const begin = async (dataDir: string, file: string): Promise<void> => {
   await mkdir(dataDir, { mode: 0o700 }).catch(() => {})
   await writeFile(file, String((await countIn(file)) + 1))
 }
 
+/** The count that is kept in a data directory. */
 export const inDirectory = (dataDir: string): LostRuns => {
   const file = join(dataDir, lostRunsFile)
   return {

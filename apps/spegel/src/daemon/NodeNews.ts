@@ -1,18 +1,18 @@
-/** What an operator wants to read in the log of a node that works, and of one whose peers do not: few lines, however much happens. */
+/** The log lines that an operator wants to read: what a node advertises, and that peers fail. Few lines, however much happens. */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { failuresOf, type PullEvent } from "@spegel-ts/registry/PullLog"
 import type { Snapshot } from "@spegel-ts/state-tracker/StateTracker"
 import { Effect, Stream } from "effect"
 
 const look = "2 seconds"
-/** Between two lines about what is advertised. */
+/** The shortest time between two lines about what is advertised. */
 const quietMillis = 30_000
-/** Failures of so long are told of in one line. */
+/** Failures within this time share a line. */
 const gather = "5 seconds"
 const maxGathered = 1000
 const maxReasons = 3
 
-/** Says how much is advertised, whenever it is something else than before. Runs until interrupted. */
+/** Logs how much is advertised, each time that changes. Runs until interrupted. */
 export const followAdvertised = Effect.fnUntraced(function*(snapshot: Effect.Effect<Snapshot>) {
   let told = "advertising 0 images (0 digests)"
   let quietUntil = -Infinity
@@ -30,12 +30,12 @@ export const followAdvertised = Effect.fnUntraced(function*(snapshot: Effect.Eff
   }
 })
 
-/** A pull that peers began, or should have begun, and did not bring to its end. */
+/** A request that peers failed to serve, from the start or half way. */
 const isFailure = ({ peersFailed, status }: PullEvent): boolean => peersFailed > 0 && (status === 0 || status >= 400)
 
 const reasonsOf = ({ attempts }: PullEvent): string => failuresOf(attempts).slice(0, maxReasons).join("; ")
 
-/** Warns of pulls that peers have failed. Runs until interrupted. */
+/** Warns about requests that peers failed. Runs until interrupted. */
 export const followFailures = (events: Stream.Stream<PullEvent>): Effect.Effect<void> =>
   events.pipe(
     Stream.filter(isFailure),

@@ -1,26 +1,26 @@
 /**
- * What a mirror does between the signal to stop and the close of its port: it says that it is not ready, and still answers all
- * requests. Kubernetes needs a moment until it sends no more requests to a pod that stops, and containerd before 2.1 waits up to
- * 30 s for a port that is gone.
+ * Between the signal to stop and the close of its port, a mirror says that it is not ready and still answers all requests.
+ * Kubernetes needs a moment until it sends no more requests to a pod that stops, and containerd before 2.1 waits up to 30 s for a
+ * port that is gone.
  */
 import { Duration, Effect } from "effect"
 
-/** How long before the port closes peers are told: long enough to reach them, and to end what they have begun to look up. */
+/** How long before the port closes peers hear of it: long enough to reach them, and for lookups that they have begun. */
 export const notice = Duration.seconds(1)
 
 export interface RetirementOptions {
   /** How long the port stays open. */
   readonly delay: Duration.Duration
-  /** Says to whoever asks that this mirror is not ready. */
+  /** From now on, readiness probes are answered that this mirror is not ready. */
   readonly unready: Effect.Effect<void>
   /**
-   * Tells peers goodbye: they forget what this node holds. Not at once, since the mirror that takes over on this node may not have
-   * told them yet that it holds the same.
+   * Says goodbye to peers, which then forget what this node holds. It comes late, since the mirror that takes over on this node may
+   * not have told them yet that it holds the same.
    */
   readonly leave: Effect.Effect<void>
 }
 
-/** Ends when the port is to be closed. */
+/** Runs the steps in their order; the port may close when it ends. */
 export const retire = Effect.fnUntraced(function*({ delay, leave, unready }: RetirementOptions) {
   yield* unready
   if (Duration.isZero(delay)) return yield* leave

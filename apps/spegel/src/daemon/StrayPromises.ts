@@ -1,8 +1,8 @@
-/** Promises of libraries that fail with nobody waiting for them. Node would end the process for one. */
+/** Promises of libraries that are rejected without a handler, for which Node would end the process. */
 import * as Background from "@spegel-ts/background/Background"
 import { Effect } from "effect"
 
-/** While the scope is open, they are counted and logged. */
+/** Counts and logs them while the scope is open. */
 export const watch = Effect.gen(function*() {
   const report = yield* Background.reporter("promise")
   yield* Effect.acquireRelease(

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as Flags from "@spegel-ts/spegel/cli/Flags"
+import { environmentName } from "@spegel-ts/spegel/cli/Setting"
+import * as FlagHints from "@spegel-ts/spegel/settings/FlagHints"
 import { version } from "@spegel-ts/spegel/Version"
 import * as InProcess from "@spegel-ts/testing/node/InProcess"
 import { temporary } from "@spegel-ts/testing/node/Upstream"
@@ -171,6 +172,14 @@ describe("spegel", () => {
       )
     }))
 
+  it("names the flags behind the errors of libraries, which know none", () => {
+    const error = { _tag: "NoUsableAddress", message: "this node has no address" }
+    assert.strictEqual(FlagHints.withFlags(error), "this node has no address (check --router-addr and --peer-cidrs)")
+    for (const other of [{ ...error, _tag: "Other" }, { ...error, message: "check --router-addr" }]) {
+      assert.strictEqual(FlagHints.withFlags(other), other.message)
+    }
+  })
+
   it.effect("says which settings of configuration do not fit, and touches nothing", () =>
     Effect.gen(function*() {
       const directory = join(yield* temporary, "certs.d")
@@ -320,7 +329,7 @@ describe("spegel", () => {
         (command) => InProcess.run([command, "--help"])
       )).map(({ stdout }) => stdout).join("\n")
       for (const [flag, variable] of Object.entries(ofGoSpegel)) {
-        assert.strictEqual(Flags.environmentName(flag), variable)
+        assert.strictEqual(environmentName(flag), variable)
         assert.match(help, new RegExp(`--${flag}\\b[^]*?\\(env ${variable}[,)]`))
       }
     }))

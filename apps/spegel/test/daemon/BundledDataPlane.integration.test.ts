@@ -2,19 +2,14 @@ import { assert, describe, it } from "@effect/vitest"
 import { version } from "@spegel-ts/spegel/Version"
 import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
+import { temporary } from "@spegel-ts/testing/node/Upstream"
 import { Effect, Schedule } from "effect"
 import { createHash, randomBytes } from "node:crypto"
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises"
-import { tmpdir } from "node:os"
+import { mkdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 
 /** Larger than what is verified before any of it is sent. */
 const size = 6 * 1024 * 1024
-
-const temporary = Effect.acquireRelease(
-  Effect.promise(() => mkdtemp(join(tmpdir(), "spegel-bundled-"))),
-  (directory) => Effect.promise(() => rm(directory, { recursive: true, force: true }))
-)
 
 const layout = (path: string, blobs: ReadonlyArray<{ readonly bytes: Buffer; readonly hex: string }>) =>
   Effect.promise(async () => {

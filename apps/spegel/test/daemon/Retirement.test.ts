@@ -3,7 +3,7 @@ import { notice, retire } from "@spegel-ts/spegel/daemon/Retirement"
 import { Duration, Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 
-/** What has happened after each of some times, from the signal on. */
+/** The events so far, at some times after the signal. */
 const after = Effect.fnUntraced(function*(delay: Duration.Input, times: ReadonlyArray<Duration.Input>) {
   const done: Array<string> = []
   const note = (what: string) => Effect.sync(() => void done.push(what))

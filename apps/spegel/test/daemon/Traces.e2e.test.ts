@@ -51,7 +51,7 @@ const startDaemon = Effect.fnUntraced(function*(options: {
     OTEL_EXPORTER_OTLP_ENDPOINT: options.collector,
     OTEL_EXPORTER_OTLP_PROTOCOL: options.protocol ?? "",
     OTEL_RESOURCE_ATTRIBUTES: `service.instance.id=${options.name}`,
-    // What arrives, arrives because it is sent at the end.
+    // Spans arrive only because they are sent at the end.
     OTEL_BSP_SCHEDULE_DELAY: "600000"
   })
   return {
@@ -127,7 +127,7 @@ describe("traces", { timeout: 120_000 }, () => {
         onProgress: () => {}
       })
       assert.deepStrictEqual(new Set(pulled.map(({ host }) => host)), new Set(["mirror"]))
-      // What the holder has counted, for these requests and for those before them; it counts after the last byte.
+      // The holder counts after the last byte: these requests, and those before them.
       let lately = -1
       const counted = yield* Effect.promise(() => fetch(`${holder.admin}/metrics`).then((response) => response.text()))
         .pipe(
@@ -185,7 +185,7 @@ describe("traces", { timeout: 120_000 }, () => {
         })
         assert.deepInclude(verification?.attributes ?? {}, {
           "spegel.bytes": bytes,
-          // What is larger is for containerd to check.
+          // containerd verifies larger blobs.
           "spegel.result": Number(bytes) > 4 * 1024 * 1024 ? "not checked" : "right"
         })
         assert.deepInclude(remote?.attributes, {

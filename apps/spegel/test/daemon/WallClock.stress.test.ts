@@ -113,7 +113,7 @@ describe("mirrors whose clocks are set", { timeout: 120_000 }, () => {
         yield* find(next)
         assert.strictEqual(yield* pulled(next), sizeOf(next))
       }
-      // What runs every few seconds has then run.
+      // By then, all tasks that run every few seconds have run.
       yield* Effect.sleep("11 seconds")
       assert.strictEqual(yield* pulled(first), sizeOf(first))
       const peers = yield* Effect.promise(async () => (await fetch(`${node.metrics}/debug/peers`)).json())

@@ -1,6 +1,7 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import type { PullEvent } from "@spegel-ts/registry/PullLog"
 import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
+import * as Lookup from "@spegel-ts/testing/node/Lookup"
 import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as Node from "@spegel-ts/testing/node/Node"
 import * as Upstream from "@spegel-ts/testing/node/Upstream"
@@ -23,7 +24,7 @@ const cluster = Effect.fnUntraced(function*(count: number) {
   return { upstream, nodes, first, second, third }
 })
 
-/** What a node's mirror left to upstream, and why. */
+/** The requests that a node's mirror left to upstream, with the reasons. */
 const unservedBy = (node: Node.Node) =>
   Effect.promise(async () => {
     const pulls = (await (await fetch(`${node.metrics}/debug/pulls`)).json()) as ReadonlyArray<PullEvent>
@@ -49,7 +50,7 @@ describe.skipIf(missing !== undefined)(`a cluster${missing === undefined ? "" : 
       yield* first.pull(image.name)
       assert.isAtLeast(upstream.state.blobBytes, 4 * 64 * mebibyte)
       upstream.state.blobBytes = 0
-      yield* Node.untilFound(second, upstream.host, Upstream.pathsOf(image))
+      yield* Lookup.untilFound(second.url, upstream.repository, Lookup.pathsOf(image))
       yield* second.pullByCri(image.name)
       yield* third?.pull(image.name) ?? Effect.die("no third node")
       const unserved = yield* Effect.forEach([second, ...(third === undefined ? [] : [third])], unservedBy)
@@ -68,7 +69,7 @@ describe.skipIf(missing !== undefined)(`a cluster${missing === undefined ? "" : 
         const { first, second, upstream } = yield* cluster(2)
         const image = yield* upstream.push({ tag: "v2", layers: 2, layerSize: mebibyte })
         yield* first.pullByCri(image.name)
-        yield* Node.untilFound(second, upstream.host, Upstream.pathsOf(image))
+        yield* Lookup.untilFound(second.url, upstream.repository, Lookup.pathsOf(image))
         upstream.state.down = true
         yield* second.pullByCri(image.name)
         const images = yield* second.containerd.ctr("images", "ls", "-q")
@@ -89,7 +90,7 @@ describe.skipIf(missing !== undefined)(`a cluster${missing === undefined ? "" : 
 
         const orphaned = yield* push("orphaned")
         yield* first.pull(orphaned.name)
-        yield* Node.untilFound(second, upstream.host, Upstream.pathsOf(orphaned))
+        yield* Lookup.untilFound(second.url, upstream.repository, Lookup.pathsOf(orphaned))
         first.mirror.child.kill("SIGKILL")
         yield* first.mirror.finished
         yield* second.pullByCri(orphaned.name)
@@ -118,7 +119,7 @@ describe.skipIf(missing !== undefined)(`a cluster${missing === undefined ? "" : 
           const { first, second, upstream } = nodes
           const image = yield* upstream.push({ tag: "dies", layers: 1, layerSize: 256 * mebibyte })
           yield* first.pull(image.name)
-          yield* Node.untilFound(second, upstream.host, Upstream.pathsOf(image))
+          yield* Lookup.untilFound(second.url, upstream.repository, Lookup.pathsOf(image))
           upstream.state.blobBytes = 0
           const pulling = yield* Effect.forkScoped(second.pullByCri(image.name))
           yield* Node.untilPulling(second)

@@ -6,6 +6,7 @@ import * as Reference from "@spegel-ts/oci/Reference"
 import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
 import * as CriClient from "@spegel-ts/testing/containerd/CriClient"
 import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
+import * as Lookup from "@spegel-ts/testing/node/Lookup"
 import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as Node from "@spegel-ts/testing/node/Node"
 import * as Upstream from "@spegel-ts/testing/node/Upstream"
@@ -30,7 +31,7 @@ describe.skipIf(missing !== undefined)(`a lying peer${missing === undefined ? ""
       yield* liar.pull(image.name)
       const index = image.objects[0]?.descriptor.digest ?? ""
       const node = yield* Node.start(2, ports, upstream.host)
-      yield* Node.untilFound(node, upstream.host, [`manifests/${index}`])
+      yield* Lookup.untilFound(node.url, upstream.repository, [`manifests/${index}`])
       yield* damage(liar, index)
       yield* node.pullByCri(image.name)
       assert.deepStrictEqual(yield* metric(node, "spegel_mirror_corruptions_total"), [1])
@@ -67,7 +68,7 @@ describe.skipIf(missing !== undefined)(`a lying peer${missing === undefined ? ""
       let told = 0
       for (const index of [1, 2, 3]) {
         const deceived = index === 1 ? node : yield* Node.start(index, ports, upstream.host, options)
-        yield* Node.untilFound(deceived, upstream.host, [`blobs/${layer}`])
+        yield* Lookup.untilFound(deceived.url, upstream.repository, [`blobs/${layer}`])
         assert.isTrue(Exit.isFailure(yield* Effect.exit(deceived.pullByCri(name))))
         assert.isAbove(yield* lies, told, "it has lied to this node, too")
         told = yield* lies
@@ -95,7 +96,7 @@ describe.skipIf(missing !== undefined)(`a lying peer${missing === undefined ? ""
           yield* damage(liar, layer)
 
           const node = yield* Node.start(2, ports, upstream.host)
-          yield* Node.untilFound(node, upstream.host, [`blobs/${layer}`])
+          yield* Lookup.untilFound(node.url, upstream.repository, [`blobs/${layer}`])
           const pull = client === "ctr" ? node.pull(image.name) : node.pullByCri(image.name)
           const first = yield* Effect.exit(pull)
           // The kubelet waits ten seconds; a person may be quicker.

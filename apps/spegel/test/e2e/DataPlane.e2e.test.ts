@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
+import * as Lookup from "@spegel-ts/testing/node/Lookup"
 import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as Node from "@spegel-ts/testing/node/Node"
 import * as Upstream from "@spegel-ts/testing/node/Upstream"
@@ -31,7 +32,7 @@ describe.skipIf(missing !== undefined)(
             // Another layer each time.
             const image = yield* upstream.push({ tag, layers: 1, layerSize: layerSize + turn })
             yield* holder.pull(image.name)
-            yield* Node.untilFound(node, upstream.host, Upstream.pathsOf(image))
+            yield* Lookup.untilFound(node.url, upstream.repository, Lookup.pathsOf(image))
             assert.strictEqual(yield* planeOf(node), "zero-copy")
             upstream.state.blobBytes = 0
             const pulling = yield* Effect.forkScoped(node.pull(image.name))

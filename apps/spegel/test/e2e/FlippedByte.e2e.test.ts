@@ -16,7 +16,7 @@ type Result = Effect.Success<ReturnType<typeof FlippedByte.trial>>
 
 const places = ["first KiB", "middle", "last KiB"] as const
 const clients = ["ctr", "CRI"] as const
-/** As a person at once, as a script, as the kubelet. */
+/** How soon a person, a script and the kubelet retry. */
 const atOnce = [50, 1000, 10_000]
 const later = [1000, 10_000]
 
@@ -114,7 +114,7 @@ const tryAll = (variants: ReadonlyArray<Variant>) =>
       variants,
       (variant) =>
         FlippedByte.trial(cluster, variant).pipe(
-          // Of two peers the right one may have been known first: nothing was wrong then.
+          // If the right one of two peers was known first, nothing went wrong.
           Effect.repeat({
             until: ({ row }) => row.first === "fails" || variant.company === "upstream",
             times: maxTries

@@ -4,19 +4,20 @@
  */
 import { parallelFetch } from "@spegel-ts/faults/Plan"
 import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
+import * as BusyPeer from "@spegel-ts/testing/node/BusyPeer"
+import * as Lookup from "@spegel-ts/testing/node/Lookup"
 import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as Node from "@spegel-ts/testing/node/Node"
 import * as Upstream from "@spegel-ts/testing/node/Upstream"
 import { Cause, Duration, Effect, Exit, Fiber, Schedule, type Scope } from "effect"
 import { chmod, open, readdir, readFile } from "node:fs/promises"
-import { request } from "node:http"
 import { join } from "node:path"
 
 const mebibyte = 1024 * 1024
 
 export type Place = "first KiB" | "middle" | "last KiB"
 
-/** What else happens: the first pull ends in another way, or two run at once. */
+/** Other events: the first pull ends in another way, or two run at once. */
 export type Disturbance = "none" | "in parts" | "two pulls" | "client killed" | "containerd killed"
 
 export interface Variant {
@@ -92,7 +93,7 @@ export interface Cluster {
   /** Its disk flips bytes. */
   readonly liar: Node.Node
   readonly honest: Node.Node
-  /** What only `honest` has: by it that node is kept busy. */
+  /** A blob that only `honest` has, to keep that node busy with. */
   readonly ballast: string
   readonly turns: { count: number }
 }
@@ -115,18 +116,6 @@ export const cluster: Effect.Effect<Cluster, never, Scope.Scope> = Effect.gen(fu
   }
 }).pipe(Effect.orDie)
 
-/** Begins to take a blob through a node's mirror and does not read on, while the scope is open: its holder is busy. */
-const keepBusy = (node: Node.Node, upstream: string, digest: string) =>
-  Effect.acquireRelease(
-    Effect.callback<ReturnType<typeof request>, Error>((resume) => {
-      const asking = request(`${node.url}/v2/team/app/blobs/${digest}?ns=${upstream}`, (incoming) =>
-        incoming.once("readable", () => resume(Effect.succeed(asking))))
-      asking.on("error", (error) =>
-        resume(Effect.fail(error))).end()
-    }),
-    (asking) => Effect.sync(() => asking.destroy())
-  )
-
 const pullOf = (node: Node.Node, { client, disturbance }: Variant, name: string): Effect.Effect<void, unknown> => {
   const one = client === "ctr" ? node.pull(name) : node.pullByCri(name)
   // The second waits for the first one's download, as two pods of one image do.
@@ -135,7 +124,7 @@ const pullOf = (node: Node.Node, { client, disturbance }: Variant, name: string)
     : Effect.asVoid(one)
 }
 
-/** A pull that does not come to its end. */
+/** Starts a pull and ends it early, if the variant says so. */
 const disturbed = Effect.fnUntraced(function*(node: Node.Node, variant: Variant, name: string) {
   if (variant.disturbance !== "client killed" && variant.disturbance !== "containerd killed") return
   const pulling = yield* Effect.forkScoped(Effect.exit(pullOf(node, variant, name)))
@@ -179,12 +168,12 @@ export const trial = (
       registry: ["--mirror-resolve-timeout=5s", "--mirror-hedge-delay=30s", `--mirror-verify=${verify}`],
       ...(disturbance === "in parts" ? { settings: parallelFetch } : {})
     })
-    yield* Node.untilFound(node, upstream.host, [`blobs/${layer}`])
+    yield* Lookup.untilFound(node.url, upstream.repository, [`blobs/${layer}`])
     const pull = pullOf(node, variant, image.name)
     const first = yield* Effect.scoped(Effect.gen(function*() {
       if (company === "good peer") {
-        yield* Node.untilFound(node, upstream.host, [`blobs/${ballast}`])
-        yield* keepBusy(node, upstream.host, ballast)
+        yield* Lookup.untilFound(node.url, upstream.repository, [`blobs/${ballast}`])
+        yield* BusyPeer.occupy(`${node.url}/v2/team/app/blobs/${ballast}?ns=${upstream.host}`)
       }
       yield* disturbed(node, variant, image.name)
       return yield* Effect.exit(pull)

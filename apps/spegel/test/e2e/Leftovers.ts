@@ -1,4 +1,4 @@
-/** What tests leave behind. Everything they start and write is known by the temporary directory that they are given. */
+/** Finds processes and files that tests left behind: all of them have the temporary directory of the tests in their names. */
 import { Effect } from "effect"
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"

@@ -7,6 +7,7 @@ import type { PullEvent } from "@spegel-ts/registry/PullLog"
 import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
 import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
 import * as LogSink from "@spegel-ts/testing/node/LogSink"
+import * as Lookup from "@spegel-ts/testing/node/Lookup"
 import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as Node from "@spegel-ts/testing/node/Node"
 import * as Upstream from "@spegel-ts/testing/node/Upstream"
@@ -61,7 +62,7 @@ const pullFromDyingPeer = Effect.fnUntraced(function*(kind: LogSink.Kind) {
     misbehaviour: { fault: "reset mid-body", kind: "GET large layer" },
     happenings: FaultServer.none
   })
-  yield* Node.untilFound(node, upstream.host, ["manifests/v1"])
+  yield* Lookup.untilFound(node.url, upstream.repository, ["manifests/v1"])
   yield* flood(node)
   const dropped = yield* metric(node, "spegel_log_lines_dropped_total")
   assert.strictEqual(dropped > 0, kind !== "read", `${dropped} lines were dropped`)
@@ -70,7 +71,7 @@ const pullFromDyingPeer = Effect.fnUntraced(function*(kind: LogSink.Kind) {
   yield* node.fetch(Reference.name(reference))
   const millis = performance.now() - begun
 
-  // That it was as it was meant to be: a part from the peer, the rest from upstream.
+  // The test has to mean something: a part came from the peer, the rest from upstream.
   assert.isAbove((yield* peer.counts).faulty, 0)
   const pulls = yield* Effect.promise(async () => await (await fetch(`${node.metrics}/debug/pulls`)).json())
   const layer = objects.at(-1)?.digest
@@ -78,7 +79,7 @@ const pullFromDyingPeer = Effect.fnUntraced(function*(kind: LogSink.Kind) {
   assert.isAbove(served.reduce((sum, { bytes }) => sum + bytes, 0), 0)
   assert.isBelow(upstream.state.blobBytes, layerSize)
   assert.isAbove(upstream.state.blobBytes, 0)
-  // What was pulled is advertised: the tracker lives.
+  // The tracker lives: it advertises the image.
   yield* metric(node, `spegel_advertised_image_tags{registry="${upstream.host}"}`).pipe(
     Effect.repeat({ schedule: Schedule.spaced("50 millis"), until: (tags) => tags === 1 })
   )

@@ -15,7 +15,7 @@ import { join } from "node:path"
 import * as ManifestRegistry from "./manifests/ManifestRegistry.ts"
 import { type Row, rows } from "./manifests/Spellings.ts"
 
-/** What a pull came to. */
+/** The outcome of a pull. */
 interface Outcome {
   /** Why there was no image; empty where there is one. */
   readonly failure: string
@@ -134,12 +134,12 @@ describe.skipIf(missing !== undefined)(
             ...worse("again", again, alone),
             ...worse("on another node", elsewhere, alone)
           ], [])
-          // Else the mirrors were not asked, or had nothing to say.
+          // Otherwise the mirrors were not asked, or had no answer.
           assert.isAtLeast(accepted.length, 60)
           assert.isNotEmpty(askedUpstream(through, accepted))
           assert.deepStrictEqual(askedUpstream(again, accepted), [])
           assert.deepStrictEqual(askedUpstream(elsewhere, accepted), [])
-          // What an index names is known by the index before it has a record of its own.
+          // The manifests of an index are known by the index before they have records of their own.
           const children = rows.filter(({ by }) => by === "child")
           assert.isNotEmpty(children)
           assert.deepStrictEqual(askedUpstream(through, children).filter((request) => /^HEAD .*:/.test(request)), [])

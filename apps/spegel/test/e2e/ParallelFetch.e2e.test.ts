@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { parallelFetch } from "@spegel-ts/faults/Plan"
 import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
 import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
+import * as Lookup from "@spegel-ts/testing/node/Lookup"
 import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as Node from "@spegel-ts/testing/node/Node"
 import * as Upstream from "@spegel-ts/testing/node/Upstream"
@@ -21,7 +22,7 @@ const cluster = Effect.gen(function*() {
   const image = yield* upstream.push({ tag: "v1", layers: 1, layerSize })
   yield* first.pull(image.name)
   yield* second.pull(image.name)
-  yield* Node.untilFound(node, upstream.host, Upstream.pathsOf(image))
+  yield* Lookup.untilFound(node.url, upstream.repository, Lookup.pathsOf(image))
   upstream.state.blobBytes = 0
   upstream.state.requests.length = 0
   return { upstream, first, second, node, image }

@@ -7,14 +7,14 @@ import { join } from "node:path"
 import { run } from "../process/Command.ts"
 import * as Subprocess from "../process/Subprocess.ts"
 
-/** Root in a container lacks it as a rule; containerd mounts each layer that it unpacks. */
+/** containerd mounts each layer that it unpacks, for which root in a container usually lacks the capability. */
 const mayMount = (): boolean => {
   const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "0"
   const sysAdmin = 1n << 21n
   return (BigInt(`0x${effective}`) & sysAdmin) !== 0n
 }
 
-/** What a test needs and this machine lacks; undefined where nothing is. CI must lack nothing. */
+/** Says what this machine lacks for a test; undefined if nothing. Throws in CI, where nothing may be missing. */
 export const missingPrerequisite = (...programs: ReadonlyArray<string>): string | undefined => {
   const lacking = ["containerd", "ctr", ...programs].filter((program) => !existsSync(`/usr/bin/${program}`))
   const reason = process.getuid?.() !== 0
@@ -29,16 +29,17 @@ export const missingPrerequisite = (...programs: ReadonlyArray<string>): string 
 }
 
 export interface ContainerdOptions {
-  /** Programs to run, such as those that `ContainerdPackages` gives. Default: those that are installed. */
+  /** The programs to run, such as those of `ContainerdPackages`. Default: those that are installed. */
   readonly programs?: { readonly containerd: string; readonly ctr: string }
-  /** Directory of hosts.toml files for the CRI; without it the CRI plugin is off. */
+  /** The CRI plugin's directory of hosts.toml files; without it that plugin is off. */
   readonly configPath?: string
-  /** Lets the CRI plugin throw away layers once they are unpacked. */
+  /** Whether the CRI plugin discards layers once they are unpacked. */
   readonly discardUnpackedLayers?: boolean
   /** More of the configuration file, in version 2 of its format. */
   readonly settings?: string
 }
 
+/** Starts a daemon and waits until it answers; fails with `CommandFailed` after 20 seconds. */
 export const start = Effect.fnUntraced(function*(options?: ContainerdOptions) {
   const directory = yield* Effect.acquireRelease(
     Effect.promise(() => mkdtemp(join(tmpdir(), "containerd-"))),
@@ -52,7 +53,7 @@ export const start = Effect.fnUntraced(function*(options?: ContainerdOptions) {
       `[plugins."io.containerd.grpc.v1.cri".containerd]\nsnapshotter = "native"\n` +
       `discard_unpacked_layers = ${options.discardUnpackedLayers === true}\n` +
       `[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "${options.configPath}"` +
-      // 2.x takes it under this key only.
+      // containerd 2.x reads it under this key only.
       (options.discardUnpackedLayers === true
         ? `\n[plugins."io.containerd.cri.v1.images"]\ndiscard_unpacked_layers = true`
         : "")

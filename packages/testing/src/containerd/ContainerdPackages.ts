@@ -1,8 +1,8 @@
 /**
- * containerd of the versions that clusters run, as Debian's packages: fetched by apt from the mirror that this machine
- * is configured for, checked against a pinned digest, and unpacked into a cache, not installed.
+ * The versions of containerd that clusters run, from Debian's packages: apt fetches them from the archive that this machine is
+ * configured for; they are checked against pinned digests, and unpacked into a cache rather than installed.
  *
- * As a program it fetches versions and prints where they are:
+ * This module is also a program, which fetches versions and prints their paths:
  * `node --conditions=@spegel-ts/source packages/testing/src/containerd/ContainerdPackages.ts 1.7 2.1`.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
@@ -54,14 +54,14 @@ export const versions = Object.keys(pins) as ReadonlyArray<Version>
 
 export const isVersion = (text: string): text is Version => Object.hasOwn(pins, text)
 
-/** Programs of one version; they need runc and libc of this machine. */
+/** The programs of one version; they use runc and libc of this machine. */
 export interface Containerd {
   readonly version: Version
   readonly containerd: string
   readonly ctr: string
 }
 
-/** The package cannot be had; `reason` says what to do. */
+/** The package cannot be fetched; `reason` says what to do. */
 export class PackageUnavailable extends Data.TaggedError("PackageUnavailable")<{
   readonly version: Version
   readonly reason: string
@@ -71,7 +71,7 @@ export class PackageUnavailable extends Data.TaggedError("PackageUnavailable")<{
   }
 }
 
-/** An argument is no version that is pinned here. */
+/** An argument is not a version that is pinned here. */
 class UnknownVersion extends Data.TaggedError("UnknownVersion")<{ readonly unknown: ReadonlyArray<string> }> {
   override get message() {
     return `${this.unknown.join(", ")}: not one of ${versions.join(", ")}`
@@ -82,7 +82,7 @@ const cache = () => join(process.env["XDG_CACHE_HOME"] || join(homedir(), ".cach
 
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-/** The archive that apt is configured to take Debian's packages from: the machine knows a mirror near it. */
+/** The archive from which apt is configured to take Debian's packages. */
 const configuredArchive = run("apt-get", [
   "indextargets",
   "--format",
@@ -149,7 +149,7 @@ const download = Effect.fnUntraced(function*(version: Version) {
 
 const oneAtATime = Semaphore.makeUnsafe(1)
 
-/** Gives a version from the cache; fetches it first where it is not there yet (half a minute). */
+/** Gives a version from the cache; fetches it first if it is not there yet, which takes half a minute. */
 export const fetch = (version: Version): Effect.Effect<Containerd, PackageUnavailable> => {
   const bin = join(cache(), pins[version].package, "usr", "bin")
   const found = { version, containerd: join(bin, "containerd"), ctr: join(bin, "ctr") }

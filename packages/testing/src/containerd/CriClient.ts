@@ -12,7 +12,7 @@ import { Client, credentials } from "@grpc/grpc-js"
 import { Data, Effect } from "effect"
 import { ImageService } from "./gen/image_service_pb.ts"
 
-/** What containerd answered instead. */
+/** containerd answered a call with an error, or not at all. */
 export class CallFailed extends Data.TaggedError("CallFailed")<{
   readonly method: string
   readonly reason: string
@@ -24,7 +24,7 @@ export class CallFailed extends Data.TaggedError("CallFailed")<{
 
 const deadlineMillis = 5 * 60_000
 
-/** A connection of its own for each call: none is left when the daemon is restarted. Interruption cancels the call. */
+/** Each call has a connection of its own, so that none is left when the daemon is restarted. Interruption cancels the call. */
 const call = <I extends DescMessage, O extends DescMessage>(
   socket: string,
   method: DescMethodUnary<I, O>,
@@ -50,11 +50,11 @@ const call = <I extends DescMessage, O extends DescMessage>(
     return Effect.sync(() => running.cancel())
   })
 
-/** Pulls as the kubelet does; gives the image's id. */
+/** Pulls as the kubelet does; gives the id of the image. */
 export const pullImage = (socket: string, image: string) =>
   Effect.map(call(socket, ImageService.method.pullImage, { image: { image } }), ({ imageRef }) => imageRef)
 
-/** The image as the kubelet sees it, undefined where the node does not have it. */
+/** The image as the kubelet sees it; undefined if the node does not have it. */
 export const imageStatus = (socket: string, image: string) =>
   Effect.map(call(socket, ImageService.method.imageStatus, { image: { image } }), ({ image }) => image)
 

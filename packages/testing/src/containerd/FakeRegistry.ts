@@ -1,6 +1,6 @@
 /**
- * A registry that has every tag that it is asked for, in all repositories: each an image of its own, of one small layer
- * that all share. The tag `a-also-b` is the image of `a`.
+ * A registry that has an image for any tag in any repository. All images share one small layer. The tag `a-also-b` is the image of
+ * `a`.
  */
 import { Effect } from "effect"
 import { createHash } from "node:crypto"
@@ -36,10 +36,10 @@ const imageOf = (name: string) => {
   return { config, manifest }
 }
 
-/** The digest that a tag has. */
+/** The digest that a tag points to. */
 export const manifestDigest = (tag: string): string => digestOf(imageOf(tag).manifest)
 
-/** Writes an image into an archive in `directory`, as `docker save` does; gives its path. */
+/** Writes an image into an archive in `directory`, as `docker save` does; gives the path. */
 export const save = Effect.fnUntraced(function*(directory: string, name: string, tag: string) {
   const { config, manifest } = imageOf(tag)
   const layout = join(directory, `layout-${tag}`)
@@ -68,12 +68,13 @@ export const save = Effect.fnUntraced(function*(directory: string, name: string,
 })
 
 export interface FakeRegistryOptions {
-  /** Whether it answers 404 to all. */
+  /** Whether it answers everything with 404. */
   readonly isEmpty?: boolean
   /** Default: 127.0.0.1. */
   readonly address?: string
 }
 
+/** Starts a registry, which ends with the scope; `requests` has all requests as `METHOD path`. */
 export const start = Effect.fnUntraced(function*(options?: FakeRegistryOptions) {
   const address = options?.address ?? "127.0.0.1"
   const objects = new Map<string, Buffer>([[layerDigest, layer]])

@@ -1,4 +1,4 @@
-/** Directories of hosts.toml files as clusters have them before the mirror comes, for `registry`. */
+/** Directories of hosts.toml files as clusters have them before the mirror is installed. */
 import { execFileSync } from "node:child_process"
 import {
   chmodSync,
@@ -22,11 +22,11 @@ export interface StartingState {
   /** Whether the mirror can be configured. Default true. */
   readonly isMirrored?: boolean
   /**
-   * Makes it in a directory that is empty; `certs.d` there is the config path. `upstream` is the URL at which the
+   * Makes the state in an empty directory, of which `certs.d` is the config path. `upstream` is the URL at which the
    * registry's images are; default: its own, over http.
    */
   readonly make: (directory: string, registry: string, upstream?: string) => void
-  /** What is done to it, after which it has to be restored to what `make` made. */
+  /** Changes what `make` made, as another program may have; a clean-up has to restore what `make` made. */
   readonly before?: (directory: string, registry: string, upstream?: string) => void
 }
 
@@ -39,7 +39,7 @@ const write = (path: string, text: string, mode = 0o644) => {
 const certs = (directory: string, ...path: ReadonlyArray<string>) => join(directory, "certs.d", ...path)
 const withPort = (registry: string) => registry.replace(/^(.+):(\d+)$/, "$1_$2_")
 
-/** containerd reads certificates that it is given for http too. */
+/** A valid one: containerd reads certificates even for http. */
 const certificate = `-----BEGIN CERTIFICATE-----
 MIIBdDCCARugAwIBAgIUaoKnEQR4L81IXrKsjAopPp54/T4wCgYIKoZIzj0EAwIw
 DzENMAsGA1UEAwwEdGVzdDAgFw0yNjExMjUwMTIxNTlaGA8yMTI2MTEwMTAxMjE1
@@ -253,6 +253,7 @@ export const texts: ReadonlyArray<StartingState> = HostsTexts.texts.map(({ isMir
     write(certs(directory, withPort(registry), "hosts.toml"), make(upstream))
 }))
 
+/** All states: of the file system, and of texts. */
 export const states: ReadonlyArray<StartingState> = [...shapes, ...texts]
 
 /** Everything below a directory: kind, permissions, owner and content of each entry. */

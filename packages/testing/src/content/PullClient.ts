@@ -1,6 +1,6 @@
 /**
- * Pulls an image into an OCI layout as containerd pulls one: each object is asked of the mirror first and of the
- * upstream registry last, an early end of a body is resumed with a range, and what does not have its digest is not kept.
+ * Pulls an image into an OCI layout as containerd does: it asks the mirror for each object first and the upstream registry last,
+ * resumes a body that ends early with a range, and keeps nothing whose digest is wrong.
  */
 import type { IngestWriter, OciLayoutWriter } from "@spegel-ts/content/OciLayoutWriter"
 import { Descriptor } from "@spegel-ts/oci/Descriptor"
@@ -9,10 +9,10 @@ import * as Manifest from "@spegel-ts/oci/Manifest"
 import type { Reference } from "@spegel-ts/oci/Reference"
 import { Data, Duration, Effect, Option } from "effect"
 
-/** No host had the object. */
+/** No host served the object. */
 export class PullFailed extends Data.TaggedError("PullFailed")<{
   readonly content: string
-  /** What each host said, in the order in which they were asked. */
+  /** The failure of each host, in the order in which they were asked. */
   readonly reasons: ReadonlyArray<string>
 }> {
   override get message() {
@@ -20,19 +20,21 @@ export class PullFailed extends Data.TaggedError("PullFailed")<{
   }
 }
 
-/** Which host of the pull gave the object. */
+/** The host that served an object. */
 export type Host = "mirror" | "upstream"
 
+/** An object of the image that was pulled; `millis` is how long it took. */
 export interface PulledObject {
   readonly kind: string
   readonly descriptor: Descriptor
   /** The host that sent its last byte. */
   readonly host: Host
-  /** What hosts said that were asked before. */
+  /** The failures of the hosts that were asked before. */
   readonly refusals: ReadonlyArray<string>
   readonly millis: number
 }
 
+/** Bytes of an object that have been written, and its size. */
 export interface Progress {
   readonly kind: string
   readonly written: number
@@ -48,11 +50,11 @@ export interface PullOptions {
   readonly onProgress: (progress: Progress) => void
 }
 
-/** A failed request or a broken body; the next host is asked. */
+/** A request failed or a body broke off; the next host is asked. */
 class HostFailed extends Data.TaggedError("HostFailed")<{ readonly reason: string }> {}
 
 const maxResumes = 16
-/** As containerd 2.3 waits for a head; longer than any mirror should need for the next byte. */
+/** containerd 2.3 waits this long for a response; no mirror should need longer for the next byte. */
 const silence = Duration.seconds(30)
 
 const request = (url: string, init: RequestInit) =>
@@ -71,7 +73,7 @@ const errorOf = (url: string, response: Response) =>
     )
   )
 
-/** Writes a body as it comes, until it ends or breaks off: what is missing then is asked for with a range. */
+/** Writes a body as it comes, until it ends or breaks off; the caller asks for the rest with a range. */
 const drain = (response: Response, ingest: IngestWriter, onWritten: (written: number) => void) =>
   Effect.gen(function*() {
     const reader = response.body?.getReader()
@@ -85,14 +87,14 @@ const drain = (response: Response, ingest: IngestWriter, onWritten: (written: nu
     }
   })
 
-/** Pulls everything that the reference names; gives each object with where it came from. */
+/** Pulls the whole image; gives its objects, the manifest first, each with the host that served it. */
 export const pull = Effect.fn("PullClient.pull")(function*(options: PullOptions) {
   const { mirror, onProgress, reference, tag, upstream, writer } = options
   const { registry, repository } = reference
   const hosts: ReadonlyArray<readonly [Host, string]> = [["mirror", mirror], ["upstream", upstream]]
   const urlOf = (base: string, path: string) => `${base}/v2/${repository}/${path}?ns=${encodeURIComponent(registry)}`
 
-  /** Asks host after host until one does; gives what those before it said, too. */
+  /** Asks one host after another until one serves; gives the failures of those before it, too. */
   const fromHosts = <A, E>(content: string, use: (host: Host, base: string) => Effect.Effect<A, HostFailed | E>) =>
     Effect.gen(function*() {
       const refusals: Array<string> = []

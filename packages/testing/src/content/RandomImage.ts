@@ -1,4 +1,4 @@
-/** A real OCI image for the demo: a config and layers that are tar archives of noise, the same in each run. */
+/** Real OCI images whose layers are tar archives of noise, the same in each run. */
 import type * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import { Descriptor } from "@spegel-ts/oci/Descriptor"
 import * as Digest from "@spegel-ts/oci/Digest"
@@ -9,31 +9,32 @@ import { packTar } from "modern-tar"
 import { createCipheriv } from "node:crypto"
 import { arch } from "node:os"
 
-/** Bytes that do not compress, from a cipher's key stream. */
+/** Bytes that do not compress: the key stream of a cipher, whose key is made of `seed`. */
 export const noise = (seed: number, size: number): Uint8Array => {
   const key = Buffer.alloc(16)
   key.writeUInt32BE(seed)
   return createCipheriv("aes-128-ctr", key, Buffer.alloc(16)).update(Buffer.alloc(size))
 }
 
-/** Of one image, so that seeds do not overlap. */
+/** Layers that an image may have: the noise of two seeds does not overlap. */
 const maxLayers = 256
 
 const architectures = new Map([["x64", "amd64"], ["arm64", "arm64"]])
 
+/** An image that was written to a layout. */
 export interface RandomImage {
   readonly reference: Reference
   /** Manifest, config and layers, in the order in which a client fetches them. */
   readonly objects: ReadonlyArray<{ readonly kind: string; readonly descriptor: Descriptor }>
-  /** Bytes of all of them. */
+  /** The size of all of them, in bytes. */
   readonly bytes: number
 }
 
-/** Writes the image into a layout, layer by layer, so that no more than one is in memory. */
+/** Writes an image into a layout, with no more than one layer in memory. */
 export const write = Effect.fn("RandomImage.write")(function*(options: {
   readonly writer: OciLayoutWriter.OciLayoutWriter
   readonly reference: Reference
-  /** Bytes of each layer's only file. */
+  /** The size of the only file of each layer, in bytes. */
   readonly layerSizes: ReadonlyArray<number>
   /** Images of other seeds share no layer with this one. */
   readonly seed?: number

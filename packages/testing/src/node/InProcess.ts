@@ -1,7 +1,8 @@
-/** A command line in this process: what it prints, and the one line that says what is wrong. */
+/** Runs a command line in this process, and gives its output and the line that says what is wrong. */
 import * as CommandLine from "@spegel-ts/spegel/cli/CommandLine"
 import { Console, Effect, Exit, Layer, Logger, References } from "effect"
 
+/** A command line that has ended. */
 export interface Finished {
   readonly succeeded: boolean
   readonly stdout: string
@@ -10,11 +11,11 @@ export interface Finished {
   readonly warnings: ReadonlyArray<string>
 }
 
-/** Runs `spegel` to its end with no more environment than is given. */
+/** Runs `spegel` to its end, with no other environment variables than those given. */
 export const run = (args: ReadonlyArray<string>, environment: Readonly<Record<string, string>> = {}) =>
   runWith((output) => CommandLine.run(args, environment, output))
 
-/** As `run`, with any command line. */
+/** Runs any command line to its end. */
 export const runWith = <A, E>(program: (output: CommandLine.Output) => Effect.Effect<A, E>) =>
   Effect.suspend(() => {
     const printed: Array<string> = []

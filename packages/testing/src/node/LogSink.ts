@@ -1,10 +1,11 @@
-/** Where a process' log goes, and what may be wrong with that. */
+/** Destinations for the log of a process, and the ways in which they may fail. */
 import { Effect } from "effect"
 import { execFileSync } from "node:child_process"
 import { closeSync, constants, openSync } from "node:fs"
 import { join } from "node:path"
 import { temporary } from "./Upstream.ts"
 
+/** A pipe that is read, one that never is, one whose reader is gone, and a full device. */
 export const kinds = ["read", "never read", "reader gone", "device full"] as const
 
 export type Kind = typeof kinds[number]
@@ -13,7 +14,7 @@ const opened = (path: string, flags: number) => Effect.sync(() => openSync(path,
 const closed = (fd: number) => Effect.sync(() => closeSync(fd))
 const open = (path: string, flags: number) => Effect.acquireRelease(opened(path, flags), closed)
 
-/** A descriptor for the standard error of a process that is started while the scope is open; `pipe` is read by us. */
+/** The standard error for a process that is started while the scope is open; this process reads a `pipe`. */
 export const stderrOf = Effect.fnUntraced(function*(kind: Kind) {
   if (kind === "read") return "pipe" as const
   if (kind === "device full") return yield* open("/dev/full", constants.O_WRONLY)

@@ -1,4 +1,4 @@
-/** A node: a real containerd, a mirror process beside it, and the hosts.toml that makes the one ask the other. */
+/** A node: a real containerd, a mirror process, and the hosts.toml files that make the first ask the second. */
 import { Effect, Schedule } from "effect"
 import { readdir, stat } from "node:fs/promises"
 import { join } from "node:path"
@@ -15,14 +15,14 @@ export interface NodeOptions {
   readonly programs?: ContainerdDaemon.ContainerdOptions["programs"]
   /** More of containerd's configuration. */
   readonly settings?: string
-  /** containerd's `config_path`, by the directory of the mirror's hosts.toml files. Default: that directory. */
+  /** Makes containerd's `config_path` of the directory of the mirror's hosts.toml files. Default: that directory. */
   readonly configPath?: (certs: string) => string
   readonly discardUnpackedLayers?: boolean
-  /** Whether its mirror is told where containerd's configuration file is. */
+  /** Whether its mirror knows containerd's configuration file. */
   readonly showsConfig?: boolean
   /** More flags of `spegel registry`. */
   readonly registry?: ReadonlyArray<string>
-  /** Where its mirror's log goes, if it is not read. */
+  /** A descriptor for the log of its mirror. Default: the log is read. */
   readonly stderr?: number | "pipe"
   /** More flags of `spegel configuration`. */
   readonly configuration?: ReadonlyArray<string>
@@ -78,10 +78,10 @@ export const start = Effect.fnUntraced(
       mirror,
       /** Starts its mirror again, after it was killed. */
       startMirror: Effect.tap(startMirror, () => SpegelProcess.untilReady(url)),
-      /** Where its containerd looks for hosts.toml files. */
+      /** The directory in which its containerd looks for hosts.toml files. */
       certs,
       pull: (image: string): Pull => containerd.ctr("images", "pull", "--hosts-dir", certs, image),
-      /** Pulls without unpacking what was pulled. */
+      /** Pulls without unpacking. */
       fetch: (image: string): Pull => containerd.ctr("content", "fetch", "--hosts-dir", certs, image),
       pullByCri: (image: string): Pull => CriClient.pullImage(containerd.socket, image),
       remove: (image: string) => containerd.ctr("images", "rm", "--sync", image)
@@ -91,20 +91,10 @@ export const start = Effect.fnUntraced(
 
 export interface Node extends Effect.Success<ReturnType<typeof start>> {}
 
-/** Waits until the node's mirror can have all this of an upstream's repository from its peers. */
-export const untilFound = (node: Node, upstream: string, paths: ReadonlyArray<string>) =>
-  Effect.forEach(
-    paths,
-    (path) =>
-      Effect.tryPromise(() => fetch(`${node.url}/v2/team/app/${path}?ns=${upstream}`, { method: "HEAD" })).pipe(
-        Effect.filterOrFail((response) => response.ok, (response) => `${path}: ${response.status}`)
-      )
-  ).pipe(Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 200 }))
-
-/** More than a manifest or a configuration has. */
+/** In bytes; manifests and configurations are smaller. */
 const layerBytes = 1024 * 1024
 
-/** Waits until the node's containerd has some bytes of a layer, and not all. */
+/** Waits until the node's containerd has downloaded a part of a layer. */
 export const untilPulling = (node: Node) => {
   const ingests = join(node.containerd.contentPath, "ingest")
   const largest = Effect.promise(async () => {

@@ -1,17 +1,18 @@
-/** The `spegel` command as a child process, as it ships: `BundleSetup` has made the bundle. */
+/** The `spegel` command as a child process. It runs the bundle, which `npm run bundle` or the test's set-up has made. */
 import { Effect, Schedule } from "effect"
 import { fileURLToPath } from "node:url"
 import * as Subprocess from "../process/Subprocess.ts"
 
 const main = fileURLToPath(new URL("../../../../apps/spegel/bundle/main.js", import.meta.url))
 
+/** A process that has ended; `code` is null if a signal ended it. */
 export interface Finished {
   readonly code: number | null
   readonly stdout: string
   readonly stderr: string
 }
 
-/** As `startNode`, with the bundled `spegel`. */
+/** Starts `spegel` with `args`; everything else is as in `startNode`. */
 export const start = (
   args: ReadonlyArray<string>,
   environment?: Readonly<Record<string, string>>,
@@ -19,8 +20,8 @@ export const start = (
 ) => startNode([main, ...args], environment, stderr)
 
 /**
- * Starts Node with `args`; `stderr` is a descriptor for its log, where one is given. When the scope closes, the process
- * is killed if it still runs, and gone.
+ * Starts Node with `args`. Its standard error is read, or goes to the descriptor `stderr`. When the scope closes, the process is
+ * killed if it still runs.
  */
 export const startNode = Effect.fnUntraced(function*(
   args: ReadonlyArray<string>,
@@ -38,11 +39,11 @@ export const startNode = Effect.fnUntraced(function*(
   return { child, output, finished }
 })
 
-/** Runs it to its end. */
+/** Runs `spegel` to its end. */
 export const run = (args: ReadonlyArray<string>, environment?: Readonly<Record<string, string>>) =>
   Effect.scoped(Effect.flatMap(start(args, environment), ({ finished }) => finished))
 
-/** Waits until a mirror says that it is ready. */
+/** Waits until a mirror says that it is ready; fails after 20 seconds. */
 export const untilReady = (url: string) =>
   Effect.tryPromise((signal) => fetch(`${url}/readyz`, { signal })).pipe(
     Effect.filterOrFail((response) => response.ok, () => "not ready" as const),

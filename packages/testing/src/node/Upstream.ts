@@ -1,4 +1,4 @@
-/** docker-registry with an image in it, behind a proxy that counts what is asked of it and can be switched off. */
+/** A real registry (docker-registry), behind a proxy that records requests and can be switched off. */
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as Reference from "@spegel-ts/oci/Reference"
 import { Effect, Result, Schedule } from "effect"
@@ -11,16 +11,19 @@ import { freePort } from "../network/FreePort.ts"
 import * as LocalServer from "../network/LocalServer.ts"
 import * as Subprocess from "../process/Subprocess.ts"
 
+/** A temporary directory, removed when the scope closes. */
 export const temporary = Effect.acquireRelease(
   Effect.promise(() => mkdtemp(join(tmpdir(), "spegel-e2e-"))),
   (directory) => Effect.promise(() => rm(directory, { recursive: true, force: true, maxRetries: 5 }))
 )
 
-/** Registries that start at the same moment are given the same free port: each has an address of its own. */
+const repository = "team/app"
+
+/** Registries that start at the same moment may be given the same free port: each has an address of its own. */
 let started = 0
 const nextAddress = () => `127.0.0.${100 + started++ % 100}`
 
-/** Pushes one object as it is (distribution specification, "Pushing"); other clients compress layers on the way. */
+/** Pushes one object unchanged (distribution specification, "Pushing"); other clients compress layers on the way. */
 const upload = async (
   repository: string,
   kind: string,
@@ -41,7 +44,7 @@ const upload = async (
   return put(location.href, "application/octet-stream")
 }
 
-/** Starts a registry without content. */
+/** Starts an empty registry. */
 export const start = Effect.gen(function*() {
   const directory = yield* temporary
   const address = nextAddress()
@@ -58,7 +61,7 @@ export const start = Effect.gen(function*() {
     Effect.retry({ schedule: Schedule.spaced("50 millis"), times: 200 })
   )
 
-  // A request reads `GET /v2/... bytes=1024-`; the range is empty where the whole object is asked for.
+  // A request is noted as `GET /v2/... bytes=1024-`, with an empty range if it has none.
   const state = { down: false, blobBytes: 0, requests: [] as Array<string> }
   const proxy = createServer((incoming, outgoing) => {
     if (state.down) return incoming.socket.destroy()
@@ -72,29 +75,31 @@ export const start = Effect.gen(function*() {
       }
     )
     forwarded.on("error", () => outgoing.destroy())
-    // containerd leaves early where it fetches a layer in parts.
+    // containerd closes connections early when it fetches a layer in parts.
     outgoing.on("close", () => forwarded.destroy())
     incoming.pipe(forwarded)
   })
   const host = `${address}:${yield* LocalServer.listen(proxy, address)}`
 
-  /** Takes over an image from the layout that it was written to. */
+  /** Pushes an image from the layout that it was written to. */
   const publish = Effect.fnUntraced(
     function*(writer: OciLayoutWriter.OciLayoutWriter, image: RandomImage.RandomImage, tag: string) {
       for (const { descriptor: { digest, mediaType }, kind } of image.objects.toReversed()) {
         const bytes = yield* writer.read(digest)
-        yield* Effect.promise(() => upload(`http://${direct}/v2/team/app`, kind, tag, digest, mediaType, bytes))
+        yield* Effect.promise(() => upload(`http://${direct}/v2/${repository}`, kind, tag, digest, mediaType, bytes))
       }
     }
   )
 
   return {
     host,
+    /** All images are there. */
+    repository: { registry: host, repository },
     state,
     publish,
-    /** Forgets all images. */
+    /** Removes all images. */
     clear: Effect.promise(() => rm(join(directory, "data"), { recursive: true, force: true })),
-    /** Pushes an image of noise, which shares layers with others of the same seed only; gives its full name. */
+    /** Makes and pushes an image of noise; images share layers only if their seeds are the same. Gives its full name, too. */
     push: Effect.fnUntraced(
       function*(image: {
         readonly tag: string
@@ -104,7 +109,7 @@ export const start = Effect.gen(function*() {
       }) {
         const root = join(directory, `image-${image.tag}`)
         const writer = yield* OciLayoutWriter.make({ root })
-        const name = `${host}/team/app:${image.tag}`
+        const name = `${host}/${repository}:${image.tag}`
         const reference = Result.getOrThrow(Reference.parse(name))
         const layerSizes = Array.from({ length: image.layers }, () => image.layerSize)
         const written = yield* RandomImage.write({ writer, reference, layerSizes, seed: image.seed ?? 0 })
@@ -119,9 +124,3 @@ export const start = Effect.gen(function*() {
 export type Upstream = Effect.Success<typeof start>
 
 export type Image = Effect.Success<ReturnType<Upstream["push"]>>
-
-/** Where all of an image is in its repository. */
-export const pathsOf = (image: Image): ReadonlyArray<string> => [
-  `manifests/${image.reference.tag}`,
-  ...image.objects.map(({ descriptor }) => `blobs/${descriptor.digest}`)
-]

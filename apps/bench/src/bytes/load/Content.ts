@@ -1,4 +1,4 @@
-/** What the benchmarks serve: an OCI image layout, and the same blobs under the paths of a registry's API. */
+/** The content of benchmarks: an OCI image layout, and the same blobs under the paths of a registry's API. */
 import { createHash, randomBytes } from "node:crypto"
 import { link, mkdir, open, rename, writeFile } from "node:fs/promises"
 import { join } from "node:path"
@@ -6,7 +6,7 @@ import { join } from "node:path"
 export interface Blob {
   readonly digest: string
   readonly size: number
-  /** Path of the API, without a query. */
+  /** The path in the API, without a query. */
   readonly path: string
 }
 

@@ -1,10 +1,10 @@
-/** Puts a load on a server and says what it cost. */
+/** Puts a load on a server and measures its cost. */
 import { sleep } from "../../Waiting.ts"
 import { Asker } from "./Asker.ts"
 import * as Processes from "./Processes.ts"
 import * as Sink from "./Sink.ts"
 
-/** Where a server answers, and the process that pays for it, if it is known. */
+/** The address of a server, and its process if it is known. */
 export interface Target {
   readonly name: string
   readonly pid: number | undefined
@@ -12,7 +12,7 @@ export interface Target {
   readonly port: number
   /** A large blob. */
   readonly path: string
-  /** A blob of 1 KiB; none where there is not one. */
+  /** A blob of 1 KiB; undefined if the server has none. */
   readonly smallPath: string | undefined
 }
 
@@ -20,14 +20,14 @@ export interface Round {
   readonly gibPerSecond: number
   /** Undefined for a server whose process is not known. */
   readonly cpuSecondsPerGib: number | undefined
-  /** That of the peer that the bytes come from; undefined where there is none. */
+  /** CPU seconds of the peer that the bytes come from; undefined without a peer. */
   readonly peerCpuSecondsPerGib: number | undefined
-  /** CPUs that strangers on this machine used meanwhile. */
+  /** CPUs that other programs on this machine used meanwhile. */
   readonly otherCpus: number
 }
 
 const gib = 1024 ** 3
-/** Before each request for the small blob: so it meets the load and not its start, in which this process is busy. */
+/** The pause before each request for the small blob, so that it meets the load and not its start, when this process is busy. */
 const pauseMillis = 50
 const idleRequests = 50
 
@@ -80,7 +80,7 @@ const probe = async (target: Target, smallPath: string, isOver: (asked: number) 
 
 /**
  * Milliseconds to the first byte of each small blob that is asked for under such a load, or without any. It is not
- * measured together with the cost of a byte: small requests have theirs.
+ * measured together with the cost of a byte: small requests have costs of their own.
  */
 export const firstBytes = async (
   target: Target,
@@ -95,7 +95,7 @@ export const firstBytes = async (
   return millis
 }
 
-/** What is compiled and cached on first use is not what is measured. */
+/** Uses everything once: compiling and caching on first use must not be measured. */
 export const warmUp = async (target: Target): Promise<void> => {
   await Sink.run({ ...target, clients: 2, requests: 4, bytesPerSecond: 0 })
   const { smallPath } = target

@@ -1,7 +1,7 @@
 /**
- * Two hosts of the benchmark's own, each a network namespace, with a veth link between them and Linux's default congestion
- * control: so the machine's firewall and TCP settings are not what is measured. BBR, for one, paces what it sends by timers
- * where the machine has no `fq` queue, and these take CPU that no server can save. The namespaces end with the benchmark.
+ * Two hosts for a benchmark, each a network namespace, with a virtual link between them and Linux's default congestion control: so
+ * the firewall and the TCP settings of the machine do not affect the measurement. BBR, for example, paces with timers if the machine
+ * has no `fq` queue, and they take CPU that no server can save. The namespaces end with the benchmark.
  */
 import * as NetworkNamespace from "@spegel-ts/testing/network/NetworkNamespace"
 import * as Command from "@spegel-ts/testing/process/Command"
@@ -14,7 +14,7 @@ import { untilDone } from "../../Waiting.ts"
 export interface Host {
   /** Its addresses, numbered from 1. */
   readonly address: (number: number) => string
-  /** The command that runs another command there; empty where that is this process' own host. */
+  /** The command that runs another command there; empty for this process' own host. */
   readonly enter: ReadonlyArray<string>
 }
 
@@ -22,7 +22,7 @@ export interface Hosts {
   /** The host of the clients, and of this process. */
   readonly near: Host
   readonly far: Host
-  /** Where servers of this machine are reached from the near host: by a link of their own, if they are needed. */
+  /** The address of this machine's servers for the near host; they have a link of their own, if they are needed. */
   readonly machine: string
 }
 
@@ -33,7 +33,7 @@ const addressesOfHost = 16
 /** The near host's addresses in a subnet come after those of the other end. */
 const nearFrom = 100
 
-/** Why there cannot be such a network; undefined where there can: that takes root, `unshare`, `nsenter` and `ip`. */
+/** Why this machine cannot have such a network; undefined if it can, which takes root, `unshare`, `nsenter` and `ip`. */
 const obstacle = Command.run("unshare", [
   "--net",
   "sh",
@@ -53,7 +53,7 @@ const link = Effect.fnUntraced(function*(subnet: string, process: number, addres
   }
 })
 
-/** Chooses the default congestion control on a host, where that may be done; gives the one it has. */
+/** Chooses the default congestion control on a host, if that is allowed; gives the one that the host has. */
 const chooseCongestionControl = (...enter: ReadonlyArray<string>) => {
   // Without CAP_NET_ADMIN in the first namespace only some may be chosen. Either is better than BBR here.
   const choose = `for name in cubic reno; do echo $name >${congestionControl} && break; done; cat ${congestionControl}`
@@ -84,7 +84,7 @@ const prepare = Effect.fnUntraced(function*(machine: boolean) {
   } satisfies Hosts
 })
 
-/** The machine's loopback in place of two hosts. */
+/** The loopback device of this machine, in place of two hosts. */
 const loopback: Effect.Effect<Hosts> = Effect.gen(function*() {
   const name = yield* Effect.promise(() => readFile(congestionControl, "utf8"))
   yield* Console.log(`on the machine's loopback, TCP congestion control ${name.trim()}`)
@@ -95,7 +95,7 @@ const loopback: Effect.Effect<Hosts> = Effect.gen(function*() {
   }
 })
 
-/** Measures on two hosts, where there can be some, else on the machine's loopback; says which. */
+/** Measures on two hosts if this machine can have them, else on its loopback device; prints which. */
 export const own = Effect.fnUntraced(function*(
   options: { readonly machine: boolean },
   measure: (hosts: Hosts) => Effect.Effect<void>

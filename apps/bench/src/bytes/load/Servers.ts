@@ -13,15 +13,15 @@ import * as Processes from "./Processes.ts"
 export const bundle = fileURLToPath(new URL("../../../../spegel/bundle/main.js", import.meta.url))
 const yardstick = fileURLToPath(new URL("Yardstick.ts", import.meta.url))
 
-/** Where a server listens. */
+/** The address of a server. */
 export interface Address {
   readonly host: string
   readonly port: number
-  /** The command that runs another one on the server's host; none for this process' own host. */
+  /** The command that runs another one on the server's host; undefined for this process' own host. */
   readonly enter?: ReadonlyArray<string>
 }
 
-/** A server's place on a host. */
+/** The address of server `number` on a host. */
 export const at = ({ address, enter }: Host, number: number, port: number): Address => ({
   host: address(number),
   port,
@@ -30,7 +30,7 @@ export const at = ({ address, enter }: Host, number: number, port: number): Addr
 
 export type Plane = "zero-copy" | "portable"
 
-/** Where nginx is, if it is installed (Debian package nginx-light or nginx). */
+/** The path of nginx, if it is installed (Debian package nginx-light or nginx). */
 export const nginxPath: string | undefined = [...(process.env["PATH"] ?? "").split(":"), "/usr/sbin"]
   .map((path) => join(path, "nginx")).find((path) => existsSync(path))
 
@@ -72,7 +72,7 @@ export const nginxProxy = (directory: string, address: Address, upstream: Addres
 export const node = (kind: "serve" | "relay" | "manifest", address: Address, source: string) =>
   Processes.start([process.execPath, yardstick, kind, address.host, String(address.port), source], address)
 
-/** Flags of a daemon whose lookups are not what is measured, also on a busy machine. */
+/** Flags of a daemon whose lookups are not measured: on a busy machine they may take longer. */
 export const patient = ["--mirror-resolve-timeout=2s"]
 
 /** The bundled daemon, as the image runs it; `npm run bundle` makes it. */
@@ -82,10 +82,10 @@ export const spegel = async (
   options: {
     /** The directory of an OCI layout in `directory`, or the flags of another store. */
     readonly store: "layout" | "empty" | ReadonlyArray<string>
-    /** Where peers reach the router; `address` where nothing else is given. */
+    /** The host on which peers reach the router. Default: that of `address`. */
     readonly routerHost?: string
     readonly bootstrap?: Address
-    /** How it moves bodies; what it chooses itself where none is given. */
+    /** The data plane. Default: the daemon chooses. */
     readonly plane?: Plane
     readonly flags?: ReadonlyArray<string>
     readonly environment?: Readonly<Record<string, string>>
@@ -96,7 +96,7 @@ export const spegel = async (
   const router = options.routerHost ?? host
   const environment = { ...imageEnvironment, NODE_COMPILE_CACHE: join(directory, "compiled"), ...options.environment }
   const program = [...imageFlags, bundle]
-  // In the image all code was compiled before, by such a run.
+  // Such a run has compiled all code of the image.
   if (!existsSync(environment.NODE_COMPILE_CACHE)) {
     spawnSync(process.execPath, [...program, "version"], { env: environment })
   }

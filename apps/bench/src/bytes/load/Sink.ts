@@ -1,4 +1,4 @@
-/** The clients, in a process of their own, whose cost counts for nobody. */
+/** The clients, in a process of their own, whose cost is not counted. */
 import { execFile } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
@@ -10,13 +10,13 @@ export interface Job {
   readonly clients: number
   /** Requests of each client, one after another. */
   readonly requests: number
-  /** Bytes per second that each client takes; 0 for all that it can get. */
+  /** The most bytes per second that each client reads; 0 for no limit. */
   readonly bytesPerSecond: number
 }
 
 export interface Outcome {
   readonly bytes: number
-  /** Clients that were told 404 or 503. */
+  /** Clients that were answered 404 or 503. */
   readonly refused: number
   readonly seconds: number
   readonly cpuSeconds: number
@@ -24,7 +24,7 @@ export interface Outcome {
 
 const script = fileURLToPath(new URL("sink.pl", import.meta.url))
 
-/** Runs all clients to their ends. */
+/** Runs all clients to their ends, though some may be refused. */
 export const runSome = async (job: Job): Promise<Outcome> => {
   const head = `GET ${job.path} HTTP/1.1\r\nhost: mirror\r\n\r\n`
   const numbers = [job.port, job.clients, job.requests, job.bytesPerSecond].map(String)
@@ -32,7 +32,7 @@ export const runSome = async (job: Job): Promise<Outcome> => {
   return JSON.parse(stdout) as Outcome
 }
 
-/** The same, where none may be refused. */
+/** Runs all clients to their ends; fails if one was refused. */
 export const run = async (job: Job): Promise<Outcome> => {
   const outcome = await runSome(job)
   if (outcome.refused > 0) throw new Error(`${outcome.refused} of ${job.clients} clients were refused ${job.path}`)

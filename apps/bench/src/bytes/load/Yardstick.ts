@@ -1,4 +1,4 @@
-/** What a few lines of node:http do, as a server of its own: `serve`, `relay` or `manifest`. */
+/** A server of a few lines of node:http, as a yardstick: `serve`, `relay` or `manifest`. */
 import { createReadStream } from "node:fs"
 import { stat } from "node:fs/promises"
 import { Agent, createServer, request, type RequestListener } from "node:http"
@@ -6,7 +6,7 @@ import { Agent, createServer, request, type RequestListener } from "node:http"
 const [, , kind = "", host = "", port = "", source = ""] = process.argv
 const agent = new Agent({ keepAlive: true })
 
-/** Files of the directory `source`. */
+/** Serves the files of the directory `source`. */
 const serve: RequestListener = (incoming, response) => {
   const path = `${source}${incoming.url?.split("?")[0]}`
   stat(path).then(({ size }) => {
@@ -15,7 +15,7 @@ const serve: RequestListener = (incoming, response) => {
   }, () => response.writeHead(404, { "content-length": 0 }).end())
 }
 
-/** What the server at the URL `source` has. */
+/** Relays the server at the URL `source`. */
 const relay: RequestListener = (incoming, response) => {
   request(`${source}${incoming.url}`, { agent, headers: incoming.headers }, (answer) => {
     response.writeHead(answer.statusCode ?? 502, answer.headers)
@@ -23,7 +23,7 @@ const relay: RequestListener = (incoming, response) => {
   }).on("error", () => response.destroy()).end()
 }
 
-/** The same bytes to everybody, with the headers of a manifest. */
+/** Answers everything with the same bytes and the headers of a manifest. */
 const manifest: RequestListener = (_incoming, response) => {
   response.writeHead(200, {
     "content-type": "application/vnd.oci.image.manifest.v1+json",

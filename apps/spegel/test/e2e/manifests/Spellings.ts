@@ -4,7 +4,7 @@
  */
 import * as MediaType from "@spegel-ts/oci/MediaType"
 
-/** What a document is made of. */
+/** The parts of a document. */
 export interface Parts {
   readonly config: object
   readonly layers: ReadonlyArray<object>
@@ -15,7 +15,7 @@ export interface Parts {
 export interface Row {
   /** Also the repository's name. */
   readonly name: string
-  /** What the registry says that the document is. */
+  /** The media type that the registry gives the document. */
   readonly contentType: string
   /** How it is pulled: by its tag, by its digest, or by its tag and then the manifest that it names by that one's digest. */
   readonly by: "tag" | "digest" | "child"
@@ -137,7 +137,7 @@ const { dockerManifest, dockerManifestList, imageIndex, imageManifest } = MediaT
 
 const plain = (type: string): Row["document"] => (parts) => Buffer.from(json(fieldsOf(type, parts)))
 
-/** What the registry calls a plain manifest. */
+/** The media types that the registry gives a plain manifest. */
 const contentTypes: Readonly<Record<string, string>> = {
   "with-charset": `${imageManifest}; charset=utf-8`,
   "other-family-of-bytes": dockerManifest,

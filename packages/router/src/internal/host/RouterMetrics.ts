@@ -1,5 +1,6 @@
 /** The router's metrics. They have Spegel's names where Spegel has them. */
 import * as Background from "@spegel-ts/background/Background"
+import * as MetricFamily from "@spegel-ts/background/MetricFamily"
 import { type Context, Effect, Metric, Schedule, type Scope } from "effect"
 import type { DhtCounts } from "../dht/Dht.ts"
 import type { TransportCounts } from "../dht/rpc/Libp2pTransport.ts"
@@ -27,22 +28,36 @@ const bytesSent = Metric.counter("spegel_router_sent_bytes_total", {
   incremental: true,
   attributes
 })
-const identityConflicts = (kind: "own" | "member") =>
+const identityConflicts = MetricFamily.make(
   Metric.counter("spegel_router_identity_conflicts_total", {
     description: "Two nodes that have proved one identity: this node's own, or a member's",
     incremental: true,
-    attributes: { ...attributes, kind }
-  })
-const requests = (type: string, outcome: string) =>
+    attributes
+  }),
+  [{ kind: "own" }, { kind: "member" }]
+)
+const requests = MetricFamily.make(
   Metric.counter("spegel_router_requests_total", {
     description: "Requests to peers by type and outcome",
     incremental: true,
-    attributes: { ...attributes, type, outcome }
+    attributes
   })
+)
+
+/** Begins all series whose labels are known. Those of requests begin with the first `publish`. */
+export const initialise: Effect.Effect<void> = MetricFamily.exist([
+  resolveDuration,
+  peers,
+  records,
+  ownKeys,
+  evictions,
+  bytesSent,
+  ...identityConflicts.known
+])
 
 /** Counts two nodes with the same identity. */
 export const identityConflict = (kind: "own" | "member"): Effect.Effect<void> =>
-  Metric.update(identityConflicts(kind), 1)
+  Metric.update(identityConflicts.of({ kind }), 1)
 
 /** Records how long a lookup took to its first peer, or to its end if it found none. */
 export const resolvedUnsafe = (seconds: number, context: Context.Context<never>): void => {
@@ -72,18 +87,9 @@ export const publish = (
       Metric.update(bytesSent, growth("bytes", transport.bytesSent)),
       ...[...transport.requests].map(([name, total]) => {
         const [type = "", outcome = ""] = name.split(" ")
-        return Metric.update(requests(type, outcome), growth(name, total))
+        return Metric.update(requests.of({ type, outcome }), growth(name, total))
       })
     ], { discard: true })
   })
-  // A series has to exist at zero: `increase()` does not see the first value of a new one.
-  const zeros = Effect.all([
-    Metric.value(resolveDuration),
-    Metric.update(identityConflicts("own"), 0),
-    Metric.update(identityConflicts("member"), 0)
-  ])
-  return Effect.andThen(
-    zeros,
-    Background.keepRunning("router metrics", Effect.repeat(once, Schedule.spaced(publishInterval)))
-  )
+  return Background.keepRunning("router metrics", Effect.repeat(once, Schedule.spaced(publishInterval)))
 }

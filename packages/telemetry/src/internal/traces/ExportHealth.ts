@@ -5,6 +5,7 @@
 import { type ExportResult, ExportResultCode } from "@opentelemetry/core"
 import type { SpanExporter, SpanProcessor } from "@opentelemetry/sdk-trace-base"
 import * as Background from "@spegel-ts/background/Background"
+import * as MetricFamily from "@spegel-ts/background/MetricFamily"
 import { Cause, type Duration, Effect, Metric } from "effect"
 
 const exported = Metric.counter("spegel_trace_spans_exported_total", {
@@ -39,8 +40,7 @@ export const make = Effect.fnUntraced(function*(
 ): Effect.fn.Return<ExportHealth> {
   const { failed, works } = yield* Background.health("trace export")
   const fork = Effect.runForkWith(yield* Effect.context())
-  yield* Metric.update(exported, 0)
-  yield* Metric.update(dropped, 0)
+  yield* MetricFamily.exist([exported, dropped])
   let waiting = 0
   let sending = 0
   /** Spans that found the queue full, since the last batch. */

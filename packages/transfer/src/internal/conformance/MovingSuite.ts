@@ -3,6 +3,7 @@ import { assert } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { spawnSync } from "node:child_process"
 import { closeSync, openSync } from "node:fs"
+import type { Source } from "../../Body.ts"
 import { Progress } from "../../Progress.ts"
 import { Transfer } from "../../Transfer.ts"
 import * as Connections from "./Connections.ts"
@@ -16,6 +17,7 @@ import {
   mib,
   moving,
   movingOn,
+  type Part,
   randomPart,
   receiving,
   sending,
@@ -24,44 +26,42 @@ import {
   until
 } from "./Trials.ts"
 
+/** Moves `first` and a dozen random parts, one after another to one client. `sourceOf` gives each part's source. */
+const movingInTurn = Effect.fnUntraced(function*<R>(
+  first: ReadonlyArray<Part>,
+  sourceOf: (part: Part) => Effect.Effect<Source, never, R>
+) {
+  const client = yield* Connections.client
+  const parts = [...first]
+  for (let index = 0; index < 12; index++) parts.push(yield* randomPart(4 * mib))
+  const expected = Buffer.concat(parts.flatMap((part) => [head, bytesOf(part)]))
+  const receiver = new Connections.Receiver(client.far, expected)
+  for (const part of parts) {
+    const progress = new Progress()
+    const moved = yield* moving(client, yield* sourceOf(part), part.length, progress)
+    assert.strictEqual(moved.source, "quiet")
+    assert.strictEqual(progress.moved, part.length)
+    assert.strictEqual(progress.taken, part.length)
+  }
+  yield* receiver.all
+  assert.isTrue(receiver.whole)
+})
+
 export const movingSuite = (test: Test): void => {
   test(
     "moves parts of a file one after another to a client",
     Effect.gen(function*() {
       const handle = yield* Content.file
-      const client = yield* Connections.client
-      const parts = [{ offset: 0, length: Content.bytes.length }, { offset: 5, length: 0 }]
-      for (let index = 0; index < 12; index++) parts.push(yield* randomPart(4 * mib))
-      const expected = Buffer.concat(parts.flatMap((part) => [head, bytesOf(part)]))
-      const receiver = new Connections.Receiver(client.far, expected)
-      for (const part of parts) {
-        const progress = new Progress()
-        assert.strictEqual((yield* moving(client, fileSource(handle, part), part.length, progress)).source, "quiet")
-        assert.strictEqual(progress.moved, part.length)
-      }
-      yield* receiver.all
-      assert.isTrue(receiver.whole)
+      const whole = { offset: 0, length: Content.bytes.length }
+      yield* movingInTurn([whole, { offset: 5, length: 0 }], (part) => Effect.succeed(fileSource(handle, part)))
     })
   )
 
   test(
     "moves bodies of one peer one after another to a client",
     Effect.gen(function*() {
-      const client = yield* Connections.client
       const peer = yield* Connections.peer
-      const parts = [large]
-      for (let index = 0; index < 12; index++) parts.push(yield* randomPart(4 * mib))
-      const expected = Buffer.concat(parts.flatMap((part) => [head, bytesOf(part)]))
-      const receiver = new Connections.Receiver(client.far, expected)
-      for (const part of parts) {
-        const progress = new Progress()
-        const source = yield* sending(peer, part)
-        assert.strictEqual((yield* moving(client, source, part.length, progress)).source, "quiet")
-        assert.strictEqual(progress.moved, part.length)
-        assert.strictEqual(progress.taken, part.length)
-      }
-      yield* receiver.all
-      assert.isTrue(receiver.whole)
+      yield* movingInTurn([large], (part) => sending(peer, part))
     })
   )
 

@@ -1,4 +1,5 @@
 /** The table of all members of the network, up to a bound: a lookup finds the right ones to ask in its first round. */
+import { BoundedMap } from "@spegel-ts/background/BoundedMap"
 import { closest, compare, type Position, positionOf } from "../Distance.ts"
 import type { WirePeer } from "../rpc/Message.ts"
 
@@ -82,7 +83,7 @@ export const isKnown = ({ lastHeard, corroborated }: Member): boolean => lastHea
 
 export class MemberTable {
   readonly #members = new Map<string, Member>()
-  readonly #evicted = new Map<string, Evicted>()
+  readonly #evicted = new BoundedMap<string, Evicted>(maxEvicted)
   readonly #groups = new Map<string, number>()
   readonly #groupOf: (addresses: ReadonlyArray<Uint8Array>) => string
   /** Differs between two nodes that have heard from different members. */
@@ -193,8 +194,6 @@ export class MemberTable {
     if (member.lastHeard > 0) this.fingerprint ^= mark(member.position)
     // A peer that this node never heard from may not exist.
     if (options.retry && member.lastHeard > 0) {
-      const [oldest] = this.#evicted.keys()
-      if (oldest !== undefined && this.#evicted.size >= maxEvicted) this.#evicted.delete(oldest)
       const left = options.left ?? false
       this.#evicted.set(id, { member, since: now, left, retryAt: now + firstBackoff, backoff: firstBackoff })
     }

@@ -47,3 +47,15 @@ describe("documentation", () => {
     })
   }
 })
+
+describe("folders", () => {
+  it("have at most 15 files side by side", () => {
+    const files = globSync("{packages,apps,examples}/*/{src,test}/**/*.ts", {
+      cwd: repository,
+      exclude: (path) => /(?:^|\/)(?:node_modules|dist|gen)(?:\/|$)/.test(path)
+    })
+    assert.isAbove(files.length, 100)
+    const folders = Map.groupBy(files, dirname)
+    assert.deepStrictEqual([...folders].filter(([, inside]) => inside.length > 15).map(([folder]) => folder), [])
+  })
+})

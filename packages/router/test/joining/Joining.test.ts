@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { BootstrapUnavailable } from "@spegel-ts/router/Bootstrap"
-import { DialFailed } from "@spegel-ts/router/internal/host/BootstrapDialer"
-import * as Joining from "@spegel-ts/router/internal/host/Joining"
+import { DialFailed } from "@spegel-ts/router/internal/joining/BootstrapDialer"
+import * as Joining from "@spegel-ts/router/internal/joining/Joining"
 import { Effect, Logger, Queue, Stream } from "effect"
 import { TestClock } from "effect/testing"
 

@@ -1,0 +1,172 @@
+/**
+ * Settings of commands. A command has them in a table, whose keys decide how users name them: `registryAddr` is the flag
+ * `--registry-addr` and the environment variable `REGISTRY_ADDR`. A value comes from the command line, else from the
+ * environment, else from the default. `--help` and docs/configuration.md are made of these tables.
+ */
+import { Config, Effect, type Schema } from "effect"
+import { Flag, Param, Primitive } from "effect/cli"
+import * as CommaList from "./CommaList.ts"
+import { decodeWith, type Given, wrong } from "./Given.ts"
+import { GoBoolean } from "./GoBoolean.ts"
+
+/** One setting: what users read about it, and its flag. */
+export interface Setting<A> {
+  readonly description: string
+  /** What a value is called in `--help`; undefined where a flag needs no value. */
+  readonly metavar: string | undefined
+  /** The default as a user would write it; empty for none. */
+  readonly fallback: string
+  readonly isRepeatable: boolean
+  /** Whether an environment variable can set it as well. */
+  readonly hasVariable: boolean
+  /** The flag, under a name without the dashes. */
+  readonly flag: (name: string) => Flag.Flag<A>
+}
+
+/** The settings of a command, by the names that its code has for them. */
+export type Settings = Readonly<Record<string, Setting<unknown>>>
+
+/** The flag of a setting, without the dashes. */
+export const flagName = (setting: string): string => setting.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
+
+/** The environment variable of a flag. */
+export const environmentName = (flag: string): string => flag.toUpperCase().replaceAll("-", "_")
+
+/** The flags of settings, as `Command.make` takes them. */
+export const flagsOf = <S extends Settings>(
+  settings: S
+): { readonly [K in keyof S]: S[K] extends Setting<infer A> ? Flag.Flag<A> : never } =>
+  Object.fromEntries(Object.entries(settings).map(([key, { flag }]) => [key, flag(flagName(key))])) as never
+
+/** The values of settings. */
+export type Values<S extends Settings> = {
+  readonly [K in keyof S]: S[K] extends Setting<infer A> ? A : never
+}
+
+/** The setting with its values changed. */
+export const map = <A, B>(setting: Setting<A>, change: (value: A) => B): Setting<B> => ({
+  ...setting,
+  flag: (name) => Flag.map(setting.flag(name), change)
+})
+
+const fromEnvironment = (name: string): Config.Config<Given> => {
+  const variable = environmentName(name)
+  return Config.map(Config.String(variable), (text) => ({ source: `environment variable ${variable}`, text }))
+}
+
+const describe = (text: string, name: string, fallback: string) =>
+  `${text} (env ${environmentName(name)}${fallback === "" ? "" : `, default ${fallback}`})`
+
+/** The last value given wins, as in Go: what a chart passes on may repeat a flag. */
+const last = (name: string, texts: ReadonlyArray<string>): Given => ({ source: `--${name}`, text: texts.at(-1) ?? "" })
+
+/** A setting of one value. The default is text too, so that it is read as a user's value is. */
+export const one = <A>(options: {
+  readonly description: string
+  readonly schema: Schema.Codec<A, string>
+  readonly fallback: string
+  readonly metavar: string
+}): Setting<A> => ({
+  ...options,
+  isRepeatable: false,
+  hasVariable: true,
+  flag: (name) =>
+    Flag.String(name).pipe(
+      Flag.withMetavar(options.metavar),
+      Flag.withDescription(describe(options.description, name, options.fallback)),
+      Flag.atLeast(1),
+      Flag.map((texts) => last(name, texts)),
+      Flag.withFallbackConfig(fromEnvironment(name)),
+      Flag.withDefault<Given>({ source: `--${name}`, text: options.fallback }),
+      Flag.mapEffect(decodeWith(options.schema))
+    )
+})
+
+interface GivenList {
+  readonly source: string
+  readonly texts: ReadonlyArray<string>
+}
+
+/** A setting of several values, whose flag may be repeated; its variable holds all of them (see `CommaList`). */
+export const many = <A>(options: {
+  readonly description: string
+  readonly schema: Schema.Codec<A, string>
+  readonly metavar: string
+  /** Whether a comma on the command line is part of a value; else it separates two values. */
+  readonly commas?: "part of a value"
+}): Setting<ReadonlyArray<A>> => {
+  const { commas, metavar, schema } = options
+  const description = `${options.description}; may be repeated`
+  const decode = decodeWith(schema)
+  return {
+    description,
+    metavar,
+    fallback: "",
+    isRepeatable: true,
+    hasVariable: true,
+    flag: (name) =>
+      Flag.String(name).pipe(
+        Flag.withMetavar(metavar),
+        Flag.withDescription(describe(description, name, "")),
+        Flag.atLeast(1),
+        Flag.map((texts): Given | GivenList => ({
+          source: `--${name}`,
+          texts: commas === undefined ? texts.flatMap((text) => text.split(",")) : texts
+        })),
+        Flag.withFallbackConfig(fromEnvironment(name)),
+        Flag.withDefault<GivenList>({ source: `--${name}`, texts: [] }),
+        Flag.mapEffect(Effect.fnUntraced(function*(given) {
+          const texts = "texts" in given ? given.texts : yield* Effect.fromOption(CommaList.parse(given.text)).pipe(
+            Effect.mapError(() =>
+              wrong(given, "expected values separated by commas; double quotes go around a whole value")
+            )
+          )
+          const values = texts.map((text) => text.trim()).filter((text) => text !== "")
+          return yield* Effect.forEach(values, (text) => decode({ source: given.source, text }))
+        }))
+      )
+  }
+}
+
+/** Takes any text where a flag without a value means true. */
+const booleanText: Primitive.Primitive<string> = Object.assign(Object.create(Primitive.Boolean), {
+  parse: Effect.succeed
+})
+
+/** A setting that is on or off: `--name`, `--name=false`. */
+export const onOff = ({ description, fallback }: {
+  readonly description: string
+  readonly fallback: boolean
+}): Setting<boolean> => ({
+  description,
+  metavar: undefined,
+  fallback: String(fallback),
+  isRepeatable: false,
+  hasVariable: true,
+  flag: (name) =>
+    Param.makeSingle({ kind: Param.flagKind, name, primitiveType: booleanText }).pipe(
+      Flag.withDescription(describe(description, name, String(fallback))),
+      Flag.atLeast(1),
+      // A template that has no value for it leaves it empty, which is true for Go.
+      Flag.map((texts) => last(name, texts.map((text) => text === "" ? "true" : text))),
+      Flag.withFallbackConfig(fromEnvironment(name)),
+      Flag.withDefault<Given>({ source: `--${name}`, text: String(fallback) }),
+      Flag.mapEffect(decodeWith(GoBoolean))
+    )
+})
+
+/** A setting that the command line alone can change: an Effect flag without an environment variable. */
+export const flagOnly = <A>(options: {
+  readonly description: string
+  readonly fallback: string
+  readonly metavar: string | undefined
+  readonly flag: (name: string) => Flag.Flag<A>
+}): Setting<A> => ({
+  ...options,
+  isRepeatable: false,
+  hasVariable: false,
+  flag: (name) =>
+    options.flag(name).pipe(
+      Flag.withDescription(`${options.description}${options.fallback === "" ? "" : ` (default ${options.fallback})`}`)
+    )
+})

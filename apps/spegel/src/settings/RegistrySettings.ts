@@ -1,0 +1,184 @@
+/** The settings of `spegel registry`, the mirror on a node. */
+import * as PeerAddress from "@spegel-ts/router/PeerAddress"
+import { Option, Result, Schema } from "effect"
+import { GoDuration, PositiveGoDuration } from "../cli/GoDuration.ts"
+import * as GoInteger from "../cli/GoInteger.ts"
+import { ListenAddress } from "../cli/ListenAddress.ts"
+import { regularExpression } from "../cli/RegularExpression.ts"
+import { many, one, onOff, type Values } from "../cli/Setting.ts"
+import { optional, textSchema } from "../cli/TextSchema.ts"
+import { bootstrapSettings } from "./BootstrapSettings.ts"
+import { mirrorSettings } from "./MirrorSettings.ts"
+import {
+  basicAuthDir,
+  containerdRegistryConfigPath,
+  containerdSock,
+  dataDir,
+  mirroredRegistries
+} from "./SharedSettings.ts"
+
+const address = { schema: ListenAddress, metavar: "[IP]:PORT" }
+const duration = { schema: GoDuration, metavar: "DURATION" }
+const positiveDuration = { schema: PositiveGoDuration, metavar: "DURATION" }
+const text = { schema: Schema.String, fallback: "" }
+
+const listenSettings = {
+  registryAddr: one({ ...address, description: "Where to serve images to containerd and to peers", fallback: ":5000" }),
+  routerAddr: one({ ...address, description: "Where to talk to peers about which node holds what", fallback: ":5001" }),
+  metricsAddr: one({ ...address, description: "Where to serve metrics and debug pages", fallback: ":9090" })
+}
+
+/** A store that the user names. */
+export type NamedStore = { readonly _tag: "Containerd" } | { readonly _tag: "OciLayout"; readonly root: string }
+
+const store = textSchema<NamedStore>({
+  expected: "containerd or oci-layout:DIR",
+  parse: (text) => {
+    if (text === "containerd") return Option.some({ _tag: "Containerd" })
+    const root = /^oci-layout:(.+)$/.exec(text)?.[1]
+    return root === undefined ? Option.none() : Option.some({ _tag: "OciLayout", root })
+  },
+  print: (store) => store._tag === "Containerd" ? "containerd" : `oci-layout:${store.root}`
+})
+
+const storeSettings = {
+  store: one({
+    description:
+      "Where this node's images are: containerd, or oci-layout:DIR. Default: containerd if its socket exists, else an image layout in the data directory",
+    schema: optional(store),
+    fallback: "",
+    metavar: "STORE"
+  }),
+  containerdSock,
+  containerdNamespace: one({
+    description: "containerd's namespace of the images",
+    schema: Schema.NonEmptyString,
+    fallback: "k8s.io",
+    metavar: "NAME"
+  }),
+  containerdContentPath: one({
+    description: "containerd's content directory",
+    schema: Schema.NonEmptyString,
+    fallback: "/var/lib/containerd/io.containerd.content.v1.content",
+    metavar: "DIR"
+  }),
+  containerdConfig: one({
+    ...text,
+    description:
+      "containerd's configuration file, to warn at the start if it keeps containerd from asking the mirror; empty for none",
+    metavar: "FILE"
+  }),
+  containerdRegistryConfigPath,
+  dataDir
+}
+
+const imageSettings = {
+  mirroredRegistries,
+  registryFilters: many({
+    description: "Regular expression (RE2); images whose registry/repository:tag matches are left to upstream",
+    schema: regularExpression,
+    metavar: "REGEXP",
+    commas: "part of a value"
+  }),
+  resolveTags: onOff({ description: "Ask peers for tags too, not only for digests", fallback: true }),
+  resolveLatestTag: onOff({ description: "Deprecated: false means --registry-filters=:latest$", fallback: true })
+}
+
+const cidr = textSchema<string>({
+  expected: "a range of addresses such as 10.0.0.0/8 or fd00::/8",
+  parse: (text) => Result.isSuccess(PeerAddress.parseCidrs([text])) ? Option.some(text) : Option.none(),
+  print: (text) => text
+})
+
+const networkSettings = {
+  peerCidrs: many({
+    description: "Range of the peers' addresses; addresses outside of all ranges are ignored",
+    schema: cidr,
+    metavar: "CIDR"
+  }),
+  recordTtl: one({
+    ...positiveDuration,
+    description: "How long to believe what a peer says it holds, unless the peer says it again",
+    fallback: "10m"
+  }),
+  recordRefresh: one({
+    ...positiveDuration,
+    description: "How often this node says again what it holds; less than the peers' --record-ttl",
+    fallback: "9m"
+  })
+}
+
+const uploads = {
+  schema: GoInteger.between("a number of uploads such as 128, or 0 for any,", 0, 1_000_000),
+  metavar: "NUMBER"
+}
+
+const isBodyMemory = (bytes: number) => bytes >= 8 * 1024 ** 2 && bytes <= 1024 ** 4
+const bodyMemory = textSchema<number>({
+  expected: "a number of bytes from 8388608 to 1099511627776",
+  parse: (text) => Option.filter(Option.some(Number(/^\d{7,13}$/.test(text) ? text : 0)), isBodyMemory),
+  print: String
+})
+
+const bodySettings = {
+  maxUploads: one({
+    ...uploads,
+    description: "How many bodies to send to peers at once; others are told to ask another peer. 0 for no limit",
+    fallback: "128"
+  }),
+  maxUploadsPerPeer: one({
+    ...uploads,
+    description: "How many bodies to send to one peer at once; 0 for no limit",
+    fallback: "16"
+  }),
+  dataPlane: one({
+    description: "How to move bodies: zero-copy (within the kernel), portable (through this process), or auto",
+    schema: Schema.Literals(["auto", "zero-copy", "portable"]),
+    fallback: "auto",
+    metavar: "PLANE"
+  }),
+  maxBodyMemory: one({
+    description: "Memory in bytes for all bodies being sent, socket buffers included; each client gets a share of it",
+    schema: bodyMemory,
+    fallback: "100663296",
+    metavar: "BYTES"
+  })
+}
+
+const operationSettings = {
+  nodeReadinessTaint: one({
+    ...text,
+    description: "Key of the taint to remove from this Kubernetes node once the mirror is ready; empty for none",
+    metavar: "KEY"
+  }),
+  nodeName: one({
+    ...text,
+    description: "Name of this node; for --node-readiness-taint, and to notice that an identity was cloned",
+    metavar: "NAME"
+  }),
+  debugWebEnabled: onOff({ description: "Serve debug pages on the metrics address", fallback: true }),
+  basicAuthDir,
+  shutdownDelay: one({
+    ...duration,
+    description: "How long to accept requests after SIGTERM, while /readyz answers 503",
+    fallback: "0s"
+  }),
+  shutdownGrace: one({
+    ...duration,
+    description: "How long running requests may continue at shutdown, after --shutdown-delay",
+    fallback: "20s"
+  })
+}
+
+export const registrySettings = {
+  ...listenSettings,
+  ...storeSettings,
+  ...imageSettings,
+  ...mirrorSettings,
+  ...bootstrapSettings,
+  ...networkSettings,
+  ...bodySettings,
+  ...operationSettings
+}
+
+export type RegistrySettings = Values<typeof registrySettings>
