@@ -22,7 +22,7 @@ const failing = MetricFamily.make(
 
 /** Takes reports on a task, and publishes them as log lines and metrics. */
 export interface Health {
-  /** The task has failed. Counted each time; logged at WARN when it is news, else at DEBUG. */
+  /** The task has failed. Counted each time; logged at WARN if its reason is new (see `health`), else at DEBUG. */
   readonly failed: (cause: Cause.Cause<unknown>) => Effect.Effect<void>
   /** The task works. Logged at INFO when it had failed before. */
   readonly works: Effect.Effect<void>
@@ -140,7 +140,7 @@ export const reporter = Effect.fnUntraced(function*(task: string): Effect.fn.Ret
 })
 
 /**
- * Makes a function that runs a callback of a library or a timer. What the callback throws would end the process; it is
+ * Makes a function that runs a callback of a library or a timer. An exception of the callback would end the process; it is
  * reported as a failure of `task` instead.
  */
 export const guard = (task: string): Effect.Effect<(run: () => void) => void> =>

@@ -1,8 +1,7 @@
-/** A `Map` with room for a fixed number of entries: what others make this process remember must not grow without end. */
-
 /**
- * Holds at most `capacity` entries. `set` makes its key the newest, and evicts the oldest where there is no room left; `get` changes
- * no order. Iteration is from the oldest to the newest.
+ * A `Map` of at most `capacity` entries, for keys that other hosts choose: they must not make this process grow without end.
+ * `set` makes its key the newest, and evicts the oldest if there is no room left; `get` leaves the order as it is. Iteration is
+ * from the oldest to the newest.
  */
 export class BoundedMap<Key, Value> extends Map<Key, Value> {
   readonly #capacity: number

@@ -4,8 +4,10 @@
  */
 import { Effect, Metric } from "effect"
 
+/** Values of the labels by label name. All sets of one family name the same labels, in the same order. */
 export type Labels = Readonly<Record<string, string>>
 
+/** The series of one metric. `Input` is the value that an update takes, `State` the value that a scrape reads. */
 export interface MetricFamily<in Input, out State> {
   /** The series with these label values. It is made once: making a series costs more than updating it. */
   readonly of: (labels: Labels) => Metric.Metric<Input, State>

@@ -1,6 +1,6 @@
 /**
  * Monotonic time, for durations and for how long something is remembered. The wall clock is set by people and by NTP: a pause
- * measured by it can last for hours, or not at all. All of it is in whole milliseconds.
+ * measured by it can last for hours, or not at all. All values are whole milliseconds.
  */
 import { Clock, Effect } from "effect"
 

@@ -9,12 +9,12 @@ import { Context, Data, Effect, Layer, type Option, type Stream } from "effect"
 
 /**
  * containerd cannot be talked to: no socket, no permission, no answer, or no containerd. `operation` says what was
- * tried. containerd may come back: whoever follows it tries again.
+ * tried. containerd may come back: its followers try again.
  */
 export class ContainerdUnavailable extends Data.TaggedError("ContainerdUnavailable")<{
   readonly operation: string
   readonly socket: string
-  /** What a person can do about it. */
+  /** Tells a person how to mend it. */
   readonly hint: string
   readonly cause?: unknown
 }> {
@@ -66,8 +66,8 @@ export type ImageEvent = Data.TaggedEnum<{
 export const ImageEvent = Data.taggedEnum<ImageEvent>()
 
 /**
- * Who made an image record: the CRI plugin, by a pull of the kubelet, or another client such as `ctr`; `none` where the
- * record was there before. The plugin takes over the records of others, but only by an update.
+ * The client that made an image record: `kubelet` is a pull by the CRI plugin, `other` another client such as `ctr`. `none`
+ * means that the record was there before. The plugin takes over the records of others, but only by an update.
  */
 export type Creator = "kubelet" | "other" | "none"
 
@@ -84,7 +84,7 @@ export interface ContainerdClientOptions {
 /** A filter for `images`: only names with a registry, which leaves out CRI's `sha256:<config>` names. */
 export const registryImages = "name~=\"^.+/\""
 
-/** What containerd keeps with a blob, beside its bytes. */
+/** A blob's metadata in containerd. */
 export interface ContentInfo {
   /** Among them the registry that it came from and the blobs that it refers to. */
   readonly labels: Readonly<Record<string, string>>
@@ -94,7 +94,7 @@ export interface ContentInfo {
 
 /**
  * A connection to containerd. Calls fail with `ContainerdUnavailable` when containerd cannot be talked to, with
- * `ContainerdFailed` when it refuses, and with `ContainerdNotFound` where it does not have what is asked for.
+ * `ContainerdFailed` when it refuses, and with `ContainerdNotFound` if it does not have what is asked for.
  */
 export class ContainerdClient extends Context.Service<ContainerdClient, {
   /**

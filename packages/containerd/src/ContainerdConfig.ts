@@ -31,7 +31,7 @@ export interface PluginSettings {
   readonly discardsLayers: boolean
 }
 
-/** What a configuration says of registries and layers. */
+/** The settings of a containerd that concern registries and layers. */
 export interface ContainerdConfig {
   /** Version of the file's format, not of containerd. */
   readonly version: number
@@ -104,7 +104,7 @@ export const parse = (text: string): Result.Result<ContainerdConfig, string> =>
 
 /**
  * Reads what the CRI plugin reports about itself (`ContainerdClient.criConfig`). Only containerd 1.x reports its image
- * settings; the report of 2.x gives none.
+ * settings; the report of 2.x yields none.
  */
 export const ofCriStatus = (json: string): Option.Option<ContainerdConfig> => {
   const parsed = Result.try((): unknown => JSON.parse(json))

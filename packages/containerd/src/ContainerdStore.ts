@@ -15,7 +15,7 @@ import { ContainerdClient, type ContainerdFailed, type ContainerdUnavailable } f
 import * as ContentDirectoryCheck from "./internal/store/ContentDirectoryCheck.ts"
 import * as ImageRecords from "./internal/store/ImageRecords.ts"
 
-/** Where containerd's content is. */
+/** The location of containerd's content. */
 export interface ContainerdStoreOptions {
   /**
    * The content directory as this process sees it, usually `/var/lib/containerd/io.containerd.content.v1.content`.

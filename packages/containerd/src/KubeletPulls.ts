@@ -2,7 +2,7 @@
  * Finds the images that containerd fetched from a registry for the kubelet.
  *
  * Much else makes image records: imports, `ctr` and `nerdctl` (which read other configurations than the CRI plugin
- * does), and new names for content that is held. Three signs tell a pull of the kubelet, the same in containerd 1.6,
+ * does), and new names for content that is held. Three signs identify a pull of the kubelet, the same in containerd 1.6,
  * 1.7 and 2.1 (measured): the CRI plugin itself creates the record `repository@digest`; the manifest's labels name the
  * registry that it came from; and the manifest was written since this began, for no other client and no other
  * namespace.
@@ -30,7 +30,7 @@ export interface KubeletPull {
 type Client = Pick<typeof ContainerdClient.Service, "contentInfo" | "events" | "isShared" | "image">
 type Store = Pick<typeof ContentStore.Service, "open">
 
-/** Where to look, and whom to tell. */
+/** The containerd to follow, its store, and the callback. */
 export interface KubeletPullsOptions {
   readonly client: Client
   readonly store: Store
@@ -42,7 +42,7 @@ export interface KubeletPullsOptions {
 const maxRemembered = 4096
 /** How many records may wait to be judged; beyond it the oldest are skipped. */
 const maxWaiting = 256
-/** News of other clients' records may come later. */
+/** How long to wait for the records of other clients, which may be announced later. */
 const settleMillis = 3000
 /** How many platforms of an index to look at. */
 const maxPlatforms = 16
@@ -52,7 +52,7 @@ const childReference = "containerd.io/gc.ref.content."
 const manifestReference = `${childReference}m.`
 const configReference = `${childReference}config`
 
-/** What a record's name `repository@digest` says; none for other names. */
+/** Parses a record's name `repository@digest`; none for other names. */
 const byDigest = (name: string) =>
   Option.flatMap(
     Result.getSuccess(Reference.parse(name)),
@@ -121,7 +121,7 @@ export const follow = Effect.fnUntraced(function*(
   { client, onPull, store }: KubeletPullsOptions
 ): Effect.fn.Return<void, ContainerdUnavailable | ContainerdFailed> {
   const begun = yield* Clock.currentTimeMillis
-  /** Manifests of pulls, by when they were stored: a second name for one is no second fetch. */
+  /** When each manifest of a pull was stored: a second name for it is not a second fetch. */
   const told = new BoundedMap<Digest.Digest, number>(maxRemembered)
   /** Manifests for which another client has made a record. */
   const others = new BoundedMap<Digest.Digest, true>(maxRemembered)

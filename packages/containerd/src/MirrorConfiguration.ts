@@ -31,7 +31,7 @@ export class ConfigurationFailed extends Data.TaggedError("ConfigurationFailed")
   }
 }
 
-/** What `write` found in the file of one registry. */
+/** A registry's file as `write` found it. */
 interface FileReport {
   readonly path: string
   /** URLs of hosts in the file that containerd no longer asks, until `remove`. */
@@ -40,7 +40,7 @@ interface FileReport {
   readonly refused: ReadonlyArray<string>
 }
 
-/** What became of the file of one registry. */
+/** What `write` did to a registry's file. */
 export type Change = Data.TaggedEnum<{
   Wrote: FileReport
   /** It already was as wanted. */
@@ -50,7 +50,7 @@ export type Change = Data.TaggedEnum<{
 }>
 export const Change = Data.taggedEnum<Change>()
 
-/** What to write. */
+/** The mirror to configure, and the registries to configure it for. */
 export interface MirrorConfigurationOptions {
   /** The directory that containerd's `config_path` names. */
   readonly configPath: string
@@ -58,11 +58,10 @@ export interface MirrorConfigurationOptions {
   readonly mirroredRegistries: ReadonlyArray<string>
   /** URLs of the mirrors, in the order in which containerd asks them. */
   readonly mirrorTargets: ReadonlyArray<string>
-  /** Whom containerd asks for a tag. */
+  /** The hosts that containerd asks for a tag. */
   readonly tagResolution: TagResolution
   /**
-   * What to do if a registry already has mirrors: true puts this one in front of them; false suspends them until
-   * `remove`.
+   * If a registry already has mirrors, true puts this one in front of them; false suspends them until `remove`.
    */
   readonly prependExisting: boolean
   /** Credentials that containerd sends to the mirrors. Files with them can be read by root alone. */
@@ -98,7 +97,7 @@ const prepare = Effect.fnUntraced(function*(configPath: string) {
   }
 })
 
-/** Takes the mirror out of all directories except `except`. Gives the paths of the changed files, and the failures. */
+/** Takes the mirror out of all directories except `except`. Returns the paths of the changed files, and the failures. */
 const restoreAll = Effect.fnUntraced(function*(configPath: string, except: ReadonlySet<string>) {
   const names = yield* change(configPath, () => AtomicFile.directories(configPath))
   const [paths, failures] = yield* Effect.partition(names.filter((name) => !except.has(name)), (name) => {

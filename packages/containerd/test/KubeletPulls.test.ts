@@ -67,7 +67,7 @@ const start = Effect.gen(function*() {
     infos,
     shared,
     record,
-    /** What has been told since the last time, as names. */
+    /** The names of the pulls told since the last call. */
     told: Effect.map(settle, () => pulls.splice(0)),
     /** A manifest comes, with labels. */
     fetch: Effect.fnUntraced(function*(bytes: Uint8Array, of: Labels) {

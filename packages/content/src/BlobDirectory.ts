@@ -24,7 +24,7 @@ import * as IngestFile from "./internal/IngestFile.ts"
 export interface BlobDirectory
   extends Pick<typeof ContentStore.Service, "size" | "open" | "digests" | "inProgress" | "openIngest">
 {
-  /** What the bytes of a complete blob tell about a manifest's type; none if they are not a manifest. */
+  /** The facts about a manifest's type that are in the bytes of a complete blob; none if they are not a manifest. */
   readonly manifestShape: (
     digest: Digest.Digest
   ) => Effect.Effect<Option.Option<ManifestShape>, ContentNotFound | StoreUnavailable>
@@ -40,7 +40,7 @@ export interface BlobDirectory
   readonly changes: Stream.Stream<ContentChange, StoreUnavailable>
 }
 
-/** Which directory to read. */
+/** The directory to read. */
 export interface BlobDirectoryOptions {
   /** The directory that has `blobs` and `ingest`. */
   readonly root: string

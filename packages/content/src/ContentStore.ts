@@ -1,5 +1,5 @@
 /**
- * What this node holds: names (tags) and blobs.
+ * The content that this node holds: names (tags) and blobs.
  *
  * A blob is listed and opened only once it is complete and verified; downloads in progress are `inProgress`.
  */
@@ -56,8 +56,8 @@ export interface Ingest {
 }
 
 /**
- * What has become of a download's file. The open file tells, not its name: another download of the same content, by
- * another client or started later, is another file.
+ * The state of a download's file. It belongs to the open file and not to its name: another download of the same content,
+ * by another client or started later, is another file.
  */
 export type IngestState = Data.TaggedEnum<{
   /** It is still being written, or its owner has not decided yet. `modified` is in milliseconds since the epoch. */
@@ -91,10 +91,10 @@ export type BlobSource = Data.TaggedEnum<{
 export const BlobSource = Data.taggedEnum<BlobSource>()
 
 /**
- * What this node holds.
+ * The names and blobs that this node holds.
  *
- * Layers: `ContainerdStore.layer` (in `@spegel-ts/containerd`), what a containerd holds; `OciLayout.layer`, an OCI image layout on
- * disk; and `MemoryStore.layer`, for tests. All pass the suite `ContentStoreConformance`.
+ * Layers: `ContainerdStore.layer` (in `@spegel-ts/containerd`), the content of a containerd; `OciLayout.layer`, an OCI image layout
+ * on disk; and `MemoryStore.layer`, for tests. All pass the suite `ContentStoreConformance`.
  */
 export class ContentStore extends Context.Service<ContentStore, {
   /** The digest that a name with a tag points to now. */
@@ -103,7 +103,7 @@ export class ContentStore extends Context.Service<ContentStore, {
   readonly size: (digest: Digest) => Effect.Effect<number, ContentNotFound | StoreUnavailable>
   /**
    * The media type of a held manifest or index: the type under which the store keeps it (if there are several, that of
-   * `name`), otherwise the type that its bytes tell. None if it is not a manifest, or its type is in doubt.
+   * `name`), otherwise the type that its bytes declare. None if it is not a manifest, or its type is in doubt.
    */
   readonly manifestType: (
     digest: Digest,
@@ -127,8 +127,8 @@ export class ContentStore extends Context.Service<ContentStore, {
     ingest: Ingest
   ) => Effect.Effect<OpenIngest, ContentNotFound | StoreUnavailable, Scope.Scope>
   /**
-   * Discards the download that has this namespace and ref now, if the store's owner allows it. It is no error if there
-   * is none. A client that still writes to it fails at its end, so discard only bytes that are known to be wrong.
+   * Discards the download that has this namespace and ref now, if the store's owner allows it. Succeeds if there is
+   * none. A client that still writes to it fails at its end, so discard only bytes that are known to be wrong.
    */
   readonly discard: (ingest: Pick<Ingest, "namespace" | "ref">) => Effect.Effect<void, StoreUnavailable>
 }>()("@spegel-ts/content/ContentStore") {}

@@ -1,4 +1,4 @@
-/** What every layer of `ContentStore` must do, as tests over a layer. Needs vitest: import it only from tests. */
+/** The contract of `ContentStore`, as tests that every layer passes. Needs vitest: import it only from tests. */
 import { assert, describe, it } from "@effect/vitest"
 import type { Descriptor } from "@spegel-ts/oci/Descriptor"
 import * as Digest from "@spegel-ts/oci/Digest"

@@ -17,7 +17,7 @@ export interface Kept extends Pick<Descriptor, "digest" | "mediaType"> {
   readonly reference: Option.Option<Reference>
 }
 
-/** Size limit in bytes of indexes that we read. Manifests in a larger one have to tell their own type. */
+/** Size limit in bytes of indexes that we read. Manifests in a larger one have to declare their own type. */
 const maxIndexSize = 256 * 1024
 
 /** The types of an index's children, by digest. */

@@ -49,7 +49,7 @@ export interface OciLayoutWriter {
   ) => Effect.Effect<IngestWriter, StoreUnavailable, Scope.Scope>
   /** The bytes of a committed blob. */
   readonly read: (digest: Digest.Digest) => Effect.Effect<Uint8Array, StoreUnavailable>
-  /** Points a name with a tag to a manifest, instead of what it pointed to. The rest of the index stays as it is. */
+  /** Points a name with a tag to a manifest, whatever it pointed to before. The rest of the index stays as it is. */
   readonly tag: (reference: Reference.Reference, descriptor: Descriptor) => Effect.Effect<void, StoreUnavailable>
   /** Removes a name; its blobs stay. */
   readonly untag: (reference: Reference.Reference) => Effect.Effect<void, StoreUnavailable>

@@ -105,7 +105,7 @@ describe("BlobDirectory", () => {
       assert.deepStrictEqual(held, [])
     }))
 
-  it.live("a pipe under a digest's name is no blob, and opening it does not wait for a writer", () =>
+  it.live("a pipe under a digest's name is not a blob, and opening it does not wait for a writer", () =>
     Effect.gen(function*() {
       const root = yield* temporary
       const blobs = join(root, "blobs", "sha256")
@@ -234,7 +234,7 @@ describe("BlobDirectory", () => {
         const changes = yield* subscribe(directory)
         const limit = Number(readFileSync("/proc/sys/fs/inotify/max_queued_events", "utf8"))
         const last = Digest.ofBytes(Buffer.from("last"))
-        // In one turn of the event loop, and of a kind that is no change: nothing but their number tells of the loss.
+        // In one turn of the event loop, and of a kind that changes nothing: only their number shows that events were lost.
         // Two files by turns, since the kernel joins equal events that follow each other.
         const files = ["one", "two"].map((name) => openSync(join(root, "blobs", "sha256", name), "w"))
         for (let events = 0; events <= limit; events++) fchmodSync(files[events % 2] ?? 0, 0o644)
@@ -331,7 +331,7 @@ describe("BlobDirectory", () => {
       assert.deepStrictEqual(yield* committed.state, IngestState.Deleted({ written: 5 }))
     }))
 
-  it.live("names a root that is no directory", () =>
+  it.live("names a root that is not a directory", () =>
     Effect.gen(function*() {
       const root = yield* temporary
       const file = join(root, "file")

@@ -69,7 +69,7 @@ const reasonOf = (cause: unknown): string => {
 
 const unreachable = (cause: unknown) => new ApiUnreachable({ reason: reasonOf(cause) })
 
-/** The body as it comes, cut at line ends. It fails where a line is longer than a whole body may be. */
+/** The body as it comes, cut at line ends. It fails if a line is longer than a whole body may be. */
 async function* linesOf(response: IncomingMessage): AsyncGenerator<string> {
   response.setEncoding("utf8")
   let rest = ""

@@ -1,6 +1,6 @@
 /**
- * Where a Kubernetes API server is and how to be let in: by the service account of a pod, or by a kubeconfig. Files of tokens
- * and certificates are read again for each request, because they rotate.
+ * The address of a Kubernetes API server and the credentials for it, from the service account of a pod or from a kubeconfig.
+ * Files of tokens and certificates are read again for each request, because they rotate.
  *
  * The kubeconfig itself is read once. Both ways are loaded when they are used: a pod needs no YAML.
  */
@@ -16,28 +16,28 @@ export class ClusterAccessInvalid extends Data.TaggedError("ClusterAccessInvalid
   }
 }
 
-/** What a TLS connection needs; texts are PEM. */
+/** Certificates and settings of a TLS connection; texts are PEM. */
 export interface TlsMaterial {
-  /** Authorities that sign the server's certificate; Node's own where it is absent. */
+  /** Authorities that sign the server's certificate; Node's own if it is absent. */
   readonly ca?: string | undefined
   /** The client's certificate, with its chain. */
   readonly cert?: string | undefined
   /** The key of `cert`. */
   readonly key?: string | undefined
-  /** The name that the server's certificate must have, where that is not its host. */
+  /** The name that the server's certificate must have, if that is not its host. */
   readonly servername?: string | undefined
-  /** False only where a kubeconfig says `insecure-skip-tls-verify`. */
+  /** False only if a kubeconfig says `insecure-skip-tls-verify`. */
   readonly verify: boolean
 }
 
-/** What a request is sent with. */
+/** The credentials of one request. */
 export interface Credentials {
   readonly tls: TlsMaterial
   /** Value of the `authorization` header. */
   readonly authorization?: string | undefined
 }
 
-/** The way to one API server. */
+/** The address of one API server, and the credentials for it. */
 export interface ClusterAccess {
   /** An http or https URL; its path is a prefix of all requests. */
   readonly server: URL
@@ -45,17 +45,20 @@ export interface ClusterAccess {
   readonly credentials: Effect.Effect<Credentials, ClusterAccessInvalid>
 }
 
-/** Which way to take. */
+/** The choice between a kubeconfig and the service account. */
 export interface AccessOptions {
   /** Path of a kubeconfig, whose current context counts; none for the service account of this pod. */
   readonly kubeconfig: Option.Option<string>
   /** Names the API server of a pod's cluster, and is passed on to credential plugins. */
   readonly environment: Environment
-  /** Directory of the service account's files, where it is not `/var/run/secrets/kubernetes.io/serviceaccount`. */
+  /** Directory of the service account's files, if it is not `/var/run/secrets/kubernetes.io/serviceaccount`. */
   readonly serviceAccount?: string | undefined
 }
 
-/** Finds the way. It fails where the kubeconfig is absent or wrong, or this is not a pod; a later try may succeed. */
+/**
+ * Finds the API server and its credentials. Fails if the kubeconfig is absent or wrong, or this is not a pod; a later try may
+ * succeed.
+ */
 export const make = Effect.fnUntraced(function*(
   { environment, kubeconfig, serviceAccount }: AccessOptions
 ): Effect.fn.Return<ClusterAccess, ClusterAccessInvalid> {

@@ -17,7 +17,7 @@ export class TaintKept extends Data.TaggedError("TaintKept")<{
   }
 }
 
-/** Which taint to remove, and when. */
+/** The taint to remove, and the condition for it. */
 export interface NodeTaintOptions extends ClusterAccess.AccessOptions {
   /** Name of this node. */
   readonly node: string
@@ -35,7 +35,7 @@ const Node = Schema.fromJsonString(Schema.Struct({
   spec: Schema.Struct({ taints: Schema.optionalKey(Schema.Array(Schema.Record(Schema.String, Schema.Unknown))) })
 }))
 
-/** Whether the taint was there, and is removed. Fails where the node was changed between the read and the patch. */
+/** Whether the taint was there, and is removed. Fails if the node was changed between the read and the patch. */
 const remove = Effect.fnUntraced(function*(client: ApiClient.ApiClient, { node, taint }: NodeTaintOptions) {
   const kept = (reason: string) => new TaintKept({ node, taint, reason })
   const request = (request: Omit<ApiClient.ApiRequest, "path">) =>
@@ -56,7 +56,7 @@ const remove = Effect.fnUntraced(function*(client: ApiClient.ApiClient, { node, 
   return true
 })
 
-/** Waits for `ready`, then removes the taint. Does nothing more where the node does not have it. */
+/** Waits for `ready`, then removes the taint. Does nothing more if the node does not have it. */
 export const removeWhenReady = Effect.fn("NodeTaint.removeWhenReady")(function*(options: NodeTaintOptions) {
   const { node, ready, taint } = options
   yield* Effect.repeat(ready, { schedule: Schedule.spaced("200 millis"), until: (ready) => ready })

@@ -1,5 +1,5 @@
 /**
- * `LeaderElection` by a Lease of a Kubernetes API. Load this module only where it is used: access to the API takes memory that
+ * `LeaderElection` by a Lease of a Kubernetes API. Load this module only if it is used: access to the API takes memory that
  * programs without a cluster should not pay for.
  */
 import type { Environment } from "@spegel-ts/kubernetes/ClusterAccess"
@@ -12,13 +12,13 @@ import { type CandidateOptions, defaultTimes, type ElectionTimesInvalid, LeaderE
 export interface KubernetesLeaseOptions extends CandidateOptions {
   /** Namespace of the Lease, which must exist. */
   readonly namespace: string
-  /** Name of the Lease, which is created where it does not exist. */
+  /** Name of the Lease, which is created if it does not exist. */
   readonly name: string
   /** Path of a kubeconfig; none for the service account of this pod. */
   readonly kubeconfig: Option.Option<string>
   /** The program's environment: it names the API server of a pod's cluster, and is passed on to credential plugins. */
   readonly environment: Environment
-  /** Directory of the service account's files, where it is not the usual one. */
+  /** Directory of the service account's files, if it is not the usual one. */
   readonly serviceAccount?: string
 }
 

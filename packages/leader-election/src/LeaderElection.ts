@@ -1,5 +1,5 @@
 /**
- * Which of several candidates leads, and whether this node does.
+ * Elects one leader among several candidates, and tells each of them who leads.
  *
  * A leader stops being one, by its own monotonic clock, before any other candidate may take over: there are never two at a
  * moment. There may be none, for as long as the lease duration and two retry periods.
@@ -13,7 +13,7 @@ export type Identity = typeof Identity.Type
 
 /**
  * The lease can be neither read nor written; `hint` says why and what to do. The candidate logs it and tries again, so only
- * who reads `leader` before the first success meets it.
+ * readers of `leader` before the first success see it.
  */
 export class LeaseUnavailable extends Data.TaggedError("LeaseUnavailable")<{
   /** Namespace and name, as `spegel/spegel-leader-election`. */
@@ -36,7 +36,7 @@ export class ElectionTimesInvalid extends Data.TaggedError("ElectionTimesInvalid
 }
 
 /**
- * How long things take. All candidates of a lease must be given the same. `leaseDuration` must be longer than `retryPeriod`
+ * The times of an election. All candidates of a lease must be given the same. `leaseDuration` must be longer than `retryPeriod`
  * and `renewDeadline` together.
  */
 export interface ElectionTimes {
@@ -55,7 +55,7 @@ export const defaultTimes: ElectionTimes = {
   retryPeriod: Duration.seconds(2)
 }
 
-/** What every layer needs to know of its candidate. */
+/** The candidate that a layer stands for. */
 export interface CandidateOptions {
   readonly identity: Identity
   /** Default `defaultTimes`. */

@@ -1,4 +1,4 @@
-/** What every layer of `LeaderElection` must do, as tests over candidates for one lease. Needs `@effect/vitest`. */
+/** The contract of `LeaderElection`, as tests over candidates for one lease. Needs `@effect/vitest`. */
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Duration, Effect, Exit, Layer, Option, Schedule, Scope, Stream } from "effect"
 import { type ElectionTimes, Identity, LeaderElection } from "./LeaderElection.ts"

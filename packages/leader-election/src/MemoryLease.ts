@@ -10,7 +10,7 @@ import { type CandidateOptions, defaultTimes, type ElectionTimesInvalid, LeaderE
 
 /** A shared lease. */
 export interface MemoryLease {
-  /** What the electors of its candidates use. */
+  /** The server that the electors of its candidates use. */
   readonly api: LeaseApi
   /** The Lease as it was last written; none before the first write and after a removal. */
   readonly lease: Effect.Effect<Option.Option<Lease.Lease>>

@@ -199,9 +199,9 @@ describe("Elector", () => {
       for (const { faults } of servers) faults.down = true
       yield* pass("30 seconds", ...elections)
       assert.deepStrictEqual(yield* leaders(...elections), [false, false, false])
-      // What a silent server finds later would depose its leader.
+      // A request that a silent server handles later would depose its leader.
       assert.deepStrictEqual(servers.slice(1).map(({ faults }) => faults.writes), [0, 0])
-      // The others are back first, and leave the lease to whom it names.
+      // The others are back first, and leave the lease to the candidate that it names.
       const [own, ...others] = servers
       for (const { faults } of others) {
         faults.down = false

@@ -14,7 +14,7 @@ const registry = new RegExp(`^(?:${label}(?:\\.${label})*|\\[[0-9a-fA-F:.]{2,45}
 /** `<name>` of the specification: lower-case path components, at most 255 characters in all. */
 export const isRepository = (text: string): boolean => text.length <= maxRepositoryLength && repository.test(text)
 
-/** `<reference>` of the specification where it is a tag: at most 128 characters. */
+/** `<reference>` of the specification if it is a tag: at most 128 characters. */
 export const isTag = (text: string): boolean => tag.test(text)
 
 /** A registry host: a DNS name, an IPv4 address or an IPv6 address in brackets, with or without a port. */

@@ -8,7 +8,7 @@ import * as JsonField from "./JsonField.ts"
 import * as ManifestShape from "./ManifestShape.ts"
 import * as MediaType from "./MediaType.ts"
 
-/** What a manifest names. */
+/** A manifest by its kind, with the descriptors in it. */
 export type Manifest = Data.TaggedEnum<{
   /** The manifest of one image: its configuration and its layers, the lowest first. */
   Image: { readonly config: Descriptor.Descriptor; readonly layers: ReadonlyArray<Descriptor.Descriptor> }

@@ -1,5 +1,5 @@
 /**
- * What the top level of a manifest tells about its type. We follow Go's encoding/json, with which containerd reads it:
+ * Finds the type of a manifest by the keys at its top level. We follow Go's encoding/json, with which containerd reads it:
  * keys match in any case, the last of several counts, null sets no string, a byte order mark is an error.
  *
  * We skip what lies deeper, so a large manifest costs one pass over its bytes. We do not notice broken JSON there:
@@ -9,7 +9,7 @@ import { Option } from "effect"
 import * as JsonField from "./JsonField.ts"
 import * as MediaType from "./MediaType.ts"
 
-/** What containerd checks before it believes the media type of a document (`validateMediaType`). */
+/** The fields that containerd checks before it believes the media type of a document (`validateMediaType`). */
 export interface ManifestShape {
   /** Its field `mediaType`, which may be any text; empty if it has none. */
   readonly mediaType: string
@@ -41,7 +41,7 @@ const isSpace = (byte: number) => byte === 0x20 || byte === 0x0a || byte === 0x0
 export class ManifestReader {
   #progress: "before" | "within" | "after" | "refused" = "before"
   #depth = 0
-  /** What follows at the top level; `rest` is what follows the first byte of a value. */
+  /** The token expected next at the top level; `rest` is the value after its first byte. */
   #expected: "key" | "value" | "rest" = "key"
   #field: Field | undefined
   #inString = false
@@ -202,7 +202,7 @@ export const allows = ({ hasImage, hasIndex, mediaType }: ManifestShape, type: s
     ? !hasImage && !MediaType.isImage(mediaType)
     : MediaType.isImage(type) && !hasIndex && !MediaType.isIndex(mediaType)
 
-/** The type that the document tells by its `mediaType`, otherwise by its fields. None if it is unknown or in doubt. */
+/** The type that the document declares by its `mediaType`, otherwise by its fields. None if it is unknown or in doubt. */
 export const ownType = (shape: ManifestShape): Option.Option<string> => {
   if (shape.mediaType === "") return shape.suggested
   return allows(shape, shape.mediaType) ? Option.some(shape.mediaType) : Option.none()

@@ -1,4 +1,4 @@
-/** Which images the mirror handles: a list of registries, and patterns that leave names out. */
+/** The images that the mirror handles: a list of registries, and patterns that leave names out. */
 import { Data, Result } from "effect"
 import { isRegistry } from "./Grammar.ts"
 import type { NamePattern } from "./NamePattern.ts"

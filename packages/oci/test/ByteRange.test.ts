@@ -30,7 +30,7 @@ describe("ByteRange", () => {
     }
   })
 
-  it("ignores what it need not understand", () => {
+  it("ignores headers that it need not understand", () => {
     for (
       const header of [
         undefined,

@@ -18,7 +18,7 @@ const Tag = text(/^[A-Za-z0-9_][A-Za-z0-9._-]{0,12}$/)
 const Method = Schema.Literals(["GET", "HEAD"])
 const Namespace = text(/^(?:[a-z]{1,6}\.example|\[fd00::[1-9]\])(?::[1-9][0-9]{3})?$/)
 const Hex = text(/^[0-9a-f]{64}$/)
-/** What takes the place of one character: most of it is legal in one part of a path only. */
+/** Replacements of one character: most of them are legal in one part of a path only. */
 const Replacement = Schema.Literals([
   "",
   "/",

@@ -4,7 +4,7 @@ import { Effect } from "effect"
 
 const name = "ghcr.io/acme/app:v12"
 
-/** What Go 1.26's `regexp` says of each expression: whether some part of the name matches. */
+/** Whether each expression matches some part of the name by Go 1.26's `regexp`. */
 const matches: ReadonlyArray<readonly [expression: string, matched: boolean]> = [
   [":v12$", true],
   ["acme", true],
@@ -40,7 +40,7 @@ const matches: ReadonlyArray<readonly [expression: string, matched: boolean]> = 
   ["a*?b??c", true]
 ]
 
-/** What Go refuses, with a part of its reason. */
+/** The expressions that Go refuses, with a part of its reason. */
 const refused: ReadonlyArray<readonly [expression: string, reason: string]> = [
   ["(", "missing closing )"],
   ["a)", "unexpected )"],

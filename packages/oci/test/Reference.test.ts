@@ -13,7 +13,7 @@ const Tag = text(/^[A-Za-z0-9_][A-Za-z0-9._-]{0,20}$/)
 const Near = Schema.Union([text(/^[a-cA-C0-9._/:@[\]-]{0,24}$/), Schema.String])
 const Hex = text(/^[0-9a-f]{64}$/)
 
-/** What takes the place of one character: most of it is legal in one part of a reference only. */
+/** Replacements of one character: most of them are legal in one part of a reference only. */
 const Replacement = Schema.Literals([
   "",
   "/",

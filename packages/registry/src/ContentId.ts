@@ -7,6 +7,7 @@ import { Data } from "effect"
 /** A request of the distribution API for content. */
 export type ContentRequest = Extract<DistributionRequest, { readonly _tag: "Blob" | "Manifest" }>
 
+/** Content as a request names it. Peers are always asked for digests, and for tags only if `resolveTags` is set. */
 export type ContentId = Data.TaggedEnum<{
   /** Always the same bytes. */
   Digest: { readonly digest: Digest.Digest }
@@ -15,7 +16,7 @@ export type ContentId = Data.TaggedEnum<{
 }>
 export const ContentId = Data.taggedEnum<ContentId>()
 
-/** The content that a request asks for; `name` is the request's image, with its tag where it asks by one. */
+/** The content that a request asks for; `name` is the request's image, with its tag if it asks by one. */
 export const of = (request: ContentRequest, name: Reference.Reference): ContentId =>
   request._tag === "Blob"
     ? ContentId.Digest({ digest: request.digest })

@@ -35,10 +35,11 @@ export interface ListenTls {
   readonly ca: Buffer | undefined
 }
 
+/** The address to listen on, the handler of requests, and the limits on clients. */
 export interface ListenOptions {
   /** The IP to listen on; none for all of them. */
   readonly host: Option.Option<string>
-  /** 0 takes a free one. */
+  /** The TCP port; 0 takes a free one. */
   readonly port: number
   readonly handler: Handler
   /** How long running requests may continue when the scope closes. */
@@ -121,7 +122,7 @@ const listenerOf = (
   })
 }
 
-/** TLS takes memory: it is loaded only where it is used. */
+/** TLS takes memory: it is loaded only if it is used. */
 const serverOf = (tls: ListenTls | undefined, options: ServerOptions, listener: Listener): Effect.Effect<Server> =>
   tls === undefined
     ? Effect.sync(() => createServer(options, listener))

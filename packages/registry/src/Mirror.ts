@@ -1,6 +1,6 @@
 /**
- * Content from peers, where this node lacks it: who is asked, and what happens when a peer fails. Every failure has a tag, and the
- * tag decides the next step. How long and how often peers are asked is in `ResolvePolicy`; the steps of a pull are in
+ * Gets content that this node lacks from peers: chooses whom to ask, and goes on when a peer fails. Every failure has a tag, and
+ * the tag decides the next step. How long and how often peers are asked is in `ResolvePolicy`; the steps of a pull are in
  * `internal/pull/Pull`.
  */
 import type * as ByteRange from "@spegel-ts/oci/ByteRange"
@@ -14,6 +14,7 @@ import type { MirroredContent } from "./MirroredContent.ts"
 import type { MirrorError } from "./MirrorError.ts"
 import type { ResolveSettings } from "./ResolvePolicy.ts"
 
+/** How content is pulled from peers: the limits on waiting, and how much of a body is verified before it is sent. */
 export interface MirrorOptions extends ResolveSettings {
   /**
    * How bodies are verified that are too large to be held: `commit` passes them on and watches whether containerd commits
@@ -26,16 +27,19 @@ export interface MirrorOptions extends ResolveSettings {
   readonly verifyMemory: number
   /** How long a peer's word that it holds something is believed. */
   readonly recordTtl: Duration.Duration
-  /** After so many requests in a row that waited in vain, a registry's circuit opens; 0: never. */
+  /** After this many requests in a row that waited in vain, a registry's circuit opens; 0: never. */
   readonly circuitFailures: number
   /** How long it is open at first; twice as long after each probe that fails. */
   readonly circuitPause: Duration.Duration
 }
 
+/** Gets content that this node lacks from peers. `Registry` calls it for each request. */
 export interface Mirror {
   /**
-   * Finds a peer that has the content which a client, named by `userAgent`, asks for. Notes in `record` what is done. All that it
-   * opens closes with the scope. A `MirrorError` means that the request falls back to upstream.
+   * Finds a peer that has the content that a client asks for, and returns when its answer can begin. `userAgent` names the
+   * client, `record` collects the attempts. Everything that is opened closes with the scope. Fails with a `MirrorError` if no
+   * peer serves in time: the request falls back to upstream. Fails with `RangeNotSatisfiable` if the range begins beyond the end
+   * of the content (RFC 9110, section 15.5.17).
    */
   readonly fetch: (
     request: ContentRequest,

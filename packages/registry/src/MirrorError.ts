@@ -1,4 +1,6 @@
-/** Why content did not come from a peer. The tag decides the next step: another peer is asked, or the request falls back to upstream. */
+/**
+ * The errors of a pull from peers. The tag decides the next step: another peer is asked, or the request falls back to upstream.
+ */
 import type {
   PeerDisconnected,
   PeerRefused,
@@ -43,8 +45,8 @@ export class AnswerTimeout extends Data.TaggedError("AnswerTimeout")<Late> {
 }
 
 /**
- * A peer's bytes are not those of the digest, and the peer is not asked for it again. Another peer is asked, unless some of the bytes
- * were passed on: then the client's download fails.
+ * A peer's bytes are not those of the digest, and the peer is not asked for it again. Another peer is asked, unless some of the
+ * bytes were passed on: then the client's download fails.
  */
 export class ContentCorrupted extends Data.TaggedError("ContentCorrupted")<{
   readonly peer: string

@@ -7,6 +7,7 @@ import type { Effect, Option } from "effect"
 import type { Recipient } from "./internal/serve/BlobBody.ts"
 import type { ContentCorrupted, MirrorError } from "./MirrorError.ts"
 
+/** The head of the answer to the client, and the body that belongs to it. */
 export interface MirroredContent {
   /** The peer that answered; others may send parts of the body. */
   readonly peer: Peer
@@ -19,6 +20,10 @@ export interface MirroredContent {
   readonly body: MirroredBody
 }
 
+/**
+ * A body from peers. `Verified` is complete, in memory, and has the right digest: manifests, configs and blobs up to
+ * `verifySize`. `Stream` is larger and is passed on as it comes.
+ */
 export type MirroredBody =
   | { readonly _tag: "Verified"; readonly bytes: Uint8Array }
   | {
@@ -28,7 +33,7 @@ export type MirroredBody =
   }
 
 /**
- * Why a body ends early: `BodyInterrupted` where the client has gone; a `MirrorError` where no peer is left that can go on, so that
- * the client takes the rest from upstream; `ContentCorrupted` where it is hashed on the way and is wrong, before its last byte.
+ * The errors that end a body early: `BodyInterrupted` if the client has gone; a `MirrorError` if no peer is left that can go on,
+ * so that the client takes the rest from upstream; `ContentCorrupted`, before the last byte, if the hash of the body is wrong.
  */
 export type StreamError = MirrorError | ContentCorrupted | BodyInterrupted

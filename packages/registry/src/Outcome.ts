@@ -1,6 +1,7 @@
-/** How one peer's part in a pull ended. */
+/** The end of one peer's part in a pull. */
 import { Data } from "effect"
 
+/** The outcome of one attempt at a peer, as the pull log shows it. The mirror takes no decision by it. */
 export type Outcome = Data.TaggedEnum<{
   /** It was asked, and the request ended before its first byte came. */
   Unanswered: {}

@@ -73,6 +73,7 @@ export class PullLog extends Context.Service<PullLog, {
   /** Requests from now on. A slow reader misses the oldest. */
   readonly events: Stream.Stream<PullEvent>
 }>()("@spegel-ts/registry/PullLog") {
+  /** Keeps the requests in memory: they are lost when the process ends. */
   static readonly layer: Layer.Layer<PullLog> = Layer.effect(
     PullLog,
     Effect.gen(function*() {

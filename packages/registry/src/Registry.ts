@@ -30,6 +30,7 @@ import * as Responder from "./internal/serve/Responder.ts"
 import type { PullLog } from "./PullLog.ts"
 import * as ResolvePolicy from "./ResolvePolicy.ts"
 
+/** How requests are answered: who may ask, for which images, and the limits on peers, uploads and memory. */
 export interface RegistryOptions extends ContentOptions {
   /** The credentials that every client of `/v2/` has to give; none for open access. */
   readonly basicAuth: Option.Option<Responder.Credentials>
@@ -58,8 +59,8 @@ export const defaults: RegistryOptions = {
 }
 
 /**
- * For `HttpListener`: what a request beyond the bounds of connections is told. Probes are answered nevertheless, peers are
- * told to ask another node (503), and containerd continues with upstream (404).
+ * For `HttpListener`: the answer to a request on a connection beyond the bounds. Probes are answered as usual, peers get a 503
+ * and ask another node, and containerd gets a 404 and continues with upstream.
  */
 export const whenCrowded = (incoming: IncomingMessage): DistributionError | undefined => {
   if (RegistryRequest.isProbe(incoming)) return undefined
@@ -67,12 +68,20 @@ export const whenCrowded = (incoming: IncomingMessage): DistributionError | unde
   return Refusal.tell(Refusal.Refusal.TooManyConnections({ byPeer }), undefined).error
 }
 
+/**
+ * Answers the pull part of the OCI distribution API from this node's content, otherwise from peers. Content that neither has is
+ * answered 404, and containerd asks the next host of its hosts.toml.
+ */
 export class Registry extends Context.Service<Registry, {
   /** Answers one request. Every error has the JSON body that the OCI distribution specification gives errors. */
   readonly handler: Handler
   /** Makes `/readyz` answer 503 from now on, so that nobody new is sent here. All else is answered as before. */
   readonly retire: Effect.Effect<void>
 }>()("@spegel-ts/registry/Registry") {
+  /**
+   * Serves the `ContentStore` of this node, and finds peers by the `Router`. Closing it ends what runs beside requests. The
+   * answers that are on their way end with `HttpListener`.
+   */
   static readonly layer = (
     options: RegistryOptions
   ): Layer.Layer<Registry, never, ContentStore | Router | PeerTransport | PullLog | Transfer> =>
@@ -96,7 +105,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
   const watched = (yield* References.TracerEnabled) || (yield* LogLevel.isEnabled("Debug"))
   const turn = new TurnAnswers()
 
-  /** Gives an answer of a moment ago again, without a fiber. When a node is busy most requests are such. */
+  /** Repeats a recent answer without a fiber. On a busy node most requests repeat one. */
   const answerAgain = (incoming: IncomingMessage, response: ServerResponse): boolean => {
     const known = watched ? undefined : hot.repeat(incoming, MonotonicTime.millisUnsafe(clock))
     if (known === undefined || !authorise(incoming.headers.authorization)) return false
@@ -136,7 +145,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
   return { handler, retire: endpoints.retire }
 })
 
-/** Begins the series whose labels are known: also of the registries whose images this node holds, once the store tells. */
+/** Creates the series whose labels are known, also those of the registries whose images this node holds. */
 const startMetrics = Effect.fnUntraced(function*({ mirroredRegistries }: RegistryOptions) {
   const store = yield* ContentStore
   yield* RegistryMetrics.initialise

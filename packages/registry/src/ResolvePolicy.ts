@@ -1,12 +1,13 @@
 /**
  * The resolve policy: how long a pull waits for peers, and how many it asks, before the request falls back to upstream.
  *
- * By default it waits 20 ms for a peer to be found, tries 3 peers, and hedges to the next one where a first byte is late. That is
+ * By default it waits 20 ms for a peer to be found, tries 3 peers, and hedges to the next one if a first byte is late. That is
  * `schedule`, by which a race of peers (`PeerRace`) waits. `HedgeDelay` and `Patience` are the two durations that follow what
  * peers did before.
  */
 import { Duration, Effect, Schedule } from "effect"
 
+/** The limits on waiting for peers. Each ends with another peer, or with the fallback to upstream. */
 export interface ResolveSettings {
   /** How long to wait for a peer to be found while none is being asked. Then the request falls back to upstream. */
   readonly resolveTimeout: Duration.Duration
@@ -32,7 +33,7 @@ export const defaults: ResolveSettings = {
   answerTimeout: Duration.seconds(3)
 }
 
-/** A peer that sent so many bytes was worth asking: as many peers may be tried after it as at first. */
+/** A peer that sent this many bytes was worth asking: as many peers may be tried after it as at first. */
 export const renewAfterBytes = 1024 * 1024
 
 /** The facts that the time to wait depends on. */
@@ -59,7 +60,7 @@ export const schedule = (
     Schedule.modifyDelay(({ input }) => input.inFlight === 0 ? Effect.succeed(resolveTimeout) : hedgeDelay)
   )
 
-/** Below this a late byte tells of a busy process and not of a slow peer. In milliseconds. */
+/** A shorter delay comes from a busy process and not from a slow peer. In milliseconds. */
 const minHedgeMillis = 5
 const hedgePercentile = 0.8
 /** How many of the last first-byte times count. */
@@ -79,7 +80,7 @@ export class HedgeDelay {
     return this.#millis
   }
 
-  /** The first byte of an answer came after so many milliseconds. */
+  /** The first byte of an answer came after this many milliseconds. */
   observe(millis: number): void {
     this.#firstBytes.push(millis)
     if (this.#firstBytes.length > firstByteSamples) this.#firstBytes.shift()
@@ -96,21 +97,21 @@ const minPatienceMillis = 20
 const patienceShare = 0.05
 
 /**
- * How long requests wait for peers that kept others waiting before. Such a peer is asked only where no better one is left, since
- * it may work again; where it does not, each request would lose the time anew. So all requests together have one budget of
+ * How long requests wait for peers that kept others waiting before. Such a peer is asked only if no better one is left, since
+ * it may work again; if it does not, each request would lose the time anew. So all requests together have one budget of
  * time to lose, which refills slowly: in the long run a pull is at most a twentieth slower than from upstream alone.
  */
 export class Patience {
   #millis = maxPatienceMillis
   #at = 0
 
-  /** Milliseconds that a request may wait now; 0 where the peer is not worth asking. */
+  /** Milliseconds that a request may wait now; 0 if the peer is not worth asking. */
   left(now: number): number {
     this.#refill(now)
     return this.#millis < minPatienceMillis ? 0 : Math.floor(this.#millis)
   }
 
-  /** A request has waited in vain for so many milliseconds. */
+  /** A request has waited in vain for this many milliseconds. */
   spend(millis: number, now: number): void {
     this.#refill(now)
     this.#millis -= millis

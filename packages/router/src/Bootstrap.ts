@@ -1,5 +1,5 @@
 /**
- * Where a router finds its first peers. Sources name multiaddrs, with or without a `/p2p/` id. The router dials some of them,
+ * The sources of a router's first peers. They name multiaddrs, with or without a `/p2p/` id. The router dials some of them,
  * skips its own, and asks again when it has lost all peers.
  *
  * To add a kind of source, write a function that returns a `Source`.

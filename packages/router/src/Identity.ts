@@ -16,7 +16,7 @@ import { join } from "node:path"
 import { makeDirectory, readSmall, writeDurably } from "./internal/host/DurableFile.ts"
 import * as IdentityLock from "./internal/host/IdentityLock.ts"
 
-/** What distinguishes one node from another. Unknown parts are left out. */
+/** The marks that distinguish one node from another. Unknown parts are left out. */
 export interface Owner {
   /** The node's name in its cluster. It decides if it is known on both sides. */
   readonly node?: string

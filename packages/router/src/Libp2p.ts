@@ -24,7 +24,7 @@ import type { Peer, PeerFacts } from "./Peer.ts"
 import * as PeerAddress from "./PeerAddress.ts"
 import { Router, RouterNotReady } from "./Router.ts"
 
-/** How a member of the network listens, and what it tells others. */
+/** The settings of a member of the network: its addresses, the lifetime of its records, and how long it waits for peers. */
 export interface Libp2pOptions {
   /** IP to listen on; none means all of them. */
   readonly host: Option.Option<string>
@@ -167,7 +167,7 @@ const ipsOf = (
   return [...new Set(ips)]
 }
 
-/** A provider with at least one usable address. One that has not told its port is taken to use this node's. */
+/** A provider with at least one usable address. One that has not sent its port is taken to use this node's. */
 const peerOf = (
   accepted: PeerAddress.UsableOptions,
   ownServicePort: number | undefined,

@@ -8,7 +8,7 @@ export interface Peer {
   readonly servicePort: number
 }
 
-/** What is known of a member of the network, for debug pages and metrics. */
+/** The facts known about a member of the network, for debug pages and metrics. */
 export interface PeerFacts extends Peer {
   /** The software that the peer says it runs. Absent if it has not said. */
   readonly agent?: string

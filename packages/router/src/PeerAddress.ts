@@ -25,7 +25,7 @@ const family = (ip: string) => isIPv4(ip) ? "ipv4" : "ipv6"
 /** Whether an IP literal is a loopback address; false for anything else. */
 export const isLoopback = (ip: string): boolean => isIP(ip) !== 0 && loopback.check(ip, family(ip))
 
-/** Which addresses a peer may have. */
+/** The addresses that a peer may have. */
 export interface UsableOptions {
   /** Whether loopback addresses are usable: only for a node that listens on one itself. */
   readonly loopback: boolean

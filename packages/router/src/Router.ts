@@ -1,8 +1,8 @@
 /**
- * Which peers of the cluster provide a key.
+ * Finds the peers of the cluster that provide a key.
  *
- * The answer may be out of date: a lookup may miss a provider that advertised a moment ago, and may name one that has just
- * gone. Callers try the peers they get, and carry on when none works.
+ * The answer may be out of date: a lookup may miss a provider that advertised a moment ago, and may name one that has just gone.
+ * Callers try the peers they get, and carry on when none works.
  */
 import { Context, Data, Effect, Layer, Stream } from "effect"
 import type { ContentKey } from "./ContentKey.ts"
@@ -27,7 +27,7 @@ export type Standing = Data.TaggedEnum<{
 /** Constructors and matchers of `Standing`. */
 export const Standing = Data.taggedEnum<Standing>()
 
-/** What routers in memory share: the members, and who provides each key. Tests may write to it. */
+/** The network that routers in memory share: the members, and the providers of each key. Tests may write to it. */
 export interface MemoryNetwork {
   readonly members: Map<string, Peer>
   readonly providers: Map<ContentKey, Set<string>>

@@ -13,7 +13,7 @@ import * as Advertiser from "./internal/Advertiser.ts"
 import { Holdings } from "./internal/Holdings.ts"
 
 /**
- * What is advertised, as it was when the router had last been told of everything. Names are counted by registry host;
+ * The number of keys advertised when the router had last been told of everything. Names are counted by registry host;
  * digests belong to no registry.
  */
 export interface Snapshot {
@@ -25,7 +25,7 @@ export interface Snapshot {
   readonly digests: number
 }
 
-/** What to advertise, and how often to compare. */
+/** The images to advertise, and how often to compare. */
 export interface StateTrackerOptions {
   /** Images that the mirror handles. Names of other images are not advertised. */
   readonly filter: RegistryFilter
@@ -37,9 +37,10 @@ export interface StateTrackerOptions {
 export class StateTracker extends Context.Service<StateTracker, {
   /** Runs until interrupted. Never fails: it waits for a store or router that is away. */
   readonly run: Effect.Effect<never>
-  /** What is advertised now. */
+  /** The numbers of keys advertised now. */
   readonly snapshot: Effect.Effect<Snapshot>
 }>()("@spegel-ts/state-tracker/StateTracker") {
+  /** Builds at once, also while the store or the router is away. Nothing is advertised until `run` runs. */
   static readonly layer = (
     options: StateTrackerOptions
   ): Layer.Layer<StateTracker, never, ContentStore | Router> => Layer.effect(this, make(options))

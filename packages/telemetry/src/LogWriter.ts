@@ -1,6 +1,6 @@
 /**
  * Writes log lines to a file descriptor. Logging never delays or breaks the program: a line is accepted at once, without
- * waiting and without throwing. Where nobody reads, the disk is full or slow, or the reader is gone, lines wait in bounded
+ * waiting and without throwing. If nobody reads, the disk is full or slow, or the reader is gone, lines wait in bounded
  * memory; those that do not fit are dropped and counted.
  */
 import { Context, Metric } from "effect"
@@ -16,6 +16,7 @@ const maxWaitingBytes = 1024 * 1024
 /** Pause before a full pipe is tried again. */
 const retryMillis = 50
 
+/** Takes log lines for one file descriptor. */
 export interface LogWriter {
   /** Accepts a line, its newline included, or drops it. Never throws. */
   readonly write: (line: string) => void
@@ -23,8 +24,9 @@ export interface LogWriter {
   readonly flush: (millis: number) => Promise<void>
 }
 
+/** The parts of a writer that depend on the program: the text about dropped lines, and how to unblock the descriptor. */
 export interface LogWriterOptions {
-  /** Makes the descriptor non-blocking where it cannot be reopened; called at most once. */
+  /** Makes the descriptor non-blocking if it cannot be reopened; called at most once. */
   readonly unblock?: () => void
   /** The line, newline included, that reports dropped lines. It is written when there is room again. */
   readonly notice: (dropped: number) => string

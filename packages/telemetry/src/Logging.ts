@@ -19,7 +19,7 @@ export interface LogLine {
 /** Renders a line, its newline included. Never throws. */
 export type Format = (line: LogLine) => string
 
-/** Any value as text: an error's message, else what `String` gives. Never throws. */
+/** Any value as text: an error's message, else the result of `String`. Never throws. */
 export const textOf = (value: unknown): string => {
   try {
     return value instanceof Error ? value.message : String(value)
@@ -38,7 +38,7 @@ const lineOf: Logger.Logger<unknown, LogLine> = Logger.make(({ cause, date, fibe
 
 const ownFields = new Set(["time", "level", "msg", "error"])
 
-/** An object as JSON. Where JSON cannot express a value (a cycle, a bigint), every value becomes text. */
+/** An object as JSON. If JSON cannot express a value (a cycle, a bigint), every value becomes text. */
 const stringify = (record: Readonly<Record<string, unknown>>): string => {
   try {
     return JSON.stringify(record)

@@ -10,12 +10,14 @@ import * as EventLoopLag from "./internal/metrics/EventLoopLag.ts"
 /** Gauges that are named like counters. The gauges without `_total` show the same numbers, by type. */
 const misnamed = ["nodejs_active_handles_total", "nodejs_active_requests_total", "nodejs_active_resources_total"]
 
+/** Renders the metrics of this process for a scrape. The program serves the text at a path of its choice. */
 export class MetricsEndpoint extends Context.Service<MetricsEndpoint, {
   /** The value of `content-type`. */
   readonly contentType: string
   /** Reads all metrics. The figures of the event loop's lag start afresh with each call. */
   readonly render: Effect.Effect<string>
 }>()("@spegel-ts/telemetry/MetricsEndpoint") {
+  /** Measures the process and its event loop while the layer is open. */
   static readonly layer: Layer.Layer<MetricsEndpoint> = Layer.effect(
     this,
     Effect.gen(function*() {

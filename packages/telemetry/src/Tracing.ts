@@ -1,16 +1,17 @@
 /**
- * Traces of requests, exported over OTLP by the OpenTelemetry SDK where the standard `OTEL_*` variables name a collector.
- * Where they do not, the SDK is not loaded and no span is made.
+ * Traces of requests, exported over OTLP by the OpenTelemetry SDK if the standard `OTEL_*` variables name a collector.
+ * Otherwise the SDK is not loaded and no span is made.
  */
 import { Effect, Layer, Option, References } from "effect"
 import { Tracer } from "effect/Tracer"
 import type { SdkOptions } from "./internal/traces/OpenTelemetry.ts"
 import * as OtelVariables from "./internal/traces/OtelVariables.ts"
 
+/** The variables to configure traces from, the spans to export, and the attributes of the process. */
 export interface TracingOptions extends SdkOptions {
   /** Usually `process.env`. */
   readonly environment: Readonly<Record<string, string | undefined>>
-  /** Names of the spans within a request that are exported, beside the request's own; all where not given. */
+  /** Names of the spans within a request that are exported, beside the request's own. Default: all. */
   readonly spanNames?: ReadonlySet<string>
 }
 

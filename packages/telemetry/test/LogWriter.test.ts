@@ -75,7 +75,7 @@ describe("LogWriter", () => {
       const before = yield* dropped
       write(writer, 3000)
       const lost = (yield* dropped) - before
-      // What a pipe and the buffer hold is a good megabyte.
+      // A pipe and the buffer hold a good megabyte.
       assert.isAbove(lost, 1800)
       assert.isBelow(lost, 2000)
       let text = ""

@@ -40,7 +40,7 @@ describe("MetricsEndpoint", () => {
         yield* Effect.sleep("150 millis")
         return yield* lags
       })
-      // Of the block at least what is beyond a whole interval counts as lag.
+      // At least the part of the block beyond a whole interval counts as lag.
       assert.isAtLeast((yield* blocked).get("max") ?? 0, blockedSeconds - 0.2)
       // Nothing is left of it in the next scrape, not even the interval.
       assert.deepStrictEqual(new Set((yield* lags).values()), new Set([0]))

@@ -1,6 +1,6 @@
 /**
  * Watches the client of a body and fails when it takes nothing for too long; meant to race `Transfer.move`. Time in which the
- * client waits for the source does not count. Node's own socket timeout is of no use here: Node does not see what the mover
+ * client waits for the source does not count. Node's own socket timeout does not work here: Node does not see what the mover
  * writes.
  */
 import { Effect } from "effect"

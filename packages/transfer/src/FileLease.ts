@@ -7,7 +7,7 @@
  */
 import { errno, type Libc, load, optional } from "./internal/mover/Libc.ts"
 
-/** `unknown`: the system does not tell. */
+/** `unknown`: the system cannot say. */
 export type FileWriter = "open" | "none" | "unknown"
 
 /** Loaded when it is first needed. Without a library for this system there are no foreign calls. */

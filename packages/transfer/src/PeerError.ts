@@ -1,4 +1,4 @@
-/** How a request to one peer fails. Another peer may succeed in each case; the tag tells how long to leave this one alone. */
+/** The errors of a request to one peer. Another peer may succeed in each case; the tag says how long to leave this one alone. */
 import { Data } from "effect"
 
 /** No address of the peer accepted a connection. Ask another peer, and leave this one alone for a while. */

@@ -10,7 +10,7 @@ export interface Reader {
   readonly space: () => Buffer
   /** Takes what was read; the next read may overwrite it. False: nothing more is read until `resume`. */
   readonly onBytes: (bytes: Buffer) => boolean
-  /** The connection is of no more use: the peer ended it, it broke (then with a reason), or `destroy` was called. */
+  /** The connection is over: the peer ended it, it broke (then with a reason), or `destroy` was called. */
   readonly onEnd: (reason: string | undefined) => void
 }
 
@@ -28,6 +28,7 @@ export const descriptorOf = (socket: Socket): number | undefined => {
   return fd === undefined || fd < 0 ? undefined : fd
 }
 
+/** One TCP connection to a peer. It ends once: with the peer's FIN, an error or `destroy`. Then it tells its reader. */
 export class PeerSocket {
   readonly socket: Socket
   #reader: Reader
@@ -66,7 +67,7 @@ export class PeerSocket {
     return this.#delivering ? this.#decided === "stop" : handleOf(this.socket)?.reading === false
   }
 
-  /** True once the connection is of no more use. */
+  /** True once the connection is over. */
   get ended(): boolean {
     return this.#ended
   }
@@ -91,6 +92,7 @@ export class PeerSocket {
     else this.socket.pause()
   }
 
+  /** Closes the connection at once. The reader's `onEnd` follows. */
   destroy(): void {
     this.socket.destroy()
   }

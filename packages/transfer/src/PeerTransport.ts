@@ -67,15 +67,20 @@ export interface PeerResponse extends ResponseHead {
   ) => Effect.Effect<void, TransportError | BodyInterrupted>
 }
 
+/** A request, and the peer to send it to. */
 export interface PeerRequest extends HttpRequest, ConnectionPool.Target {
   /** The longest silence in the body, in milliseconds, for a peer that is given less than `stallTimeout`. */
   readonly patienceMillis?: number | undefined
 }
 
+/** The limits on peers and on idle connections. A peer that breaks one fails its request: another peer can be asked. */
 export interface TransportOptions extends Partial<ConnectionPool.PoolLimits> {
-  /** How long a peer may send nothing while its bytes are waited for. */
+  /** How long a peer may send nothing while its bytes are waited for. Then the body fails with `PeerStalled`. */
   readonly stallTimeout: Duration.Duration
-  /** The lowest speed in bytes per second, measured over 3 s in which bytes were waited for; 0 allows any. */
+  /**
+   * The lowest speed in bytes per second, measured over 3 s in which bytes were waited for; 0 allows any. A slower peer's body
+   * fails with `PeerSlow`.
+   */
   readonly minPeerSpeed: number
 }
 

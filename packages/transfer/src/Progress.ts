@@ -7,6 +7,7 @@ const cells = { taken: 0, moved: 1, waited: 2, waitingSince: 3 } as const
 
 const nanosPerMilli = 1e6
 
+/** Counters in bytes and milliseconds. One side writes them, and any thread reads them at any time. */
 export class Progress {
   /** Another thread makes a `Progress` of its own over it. */
   readonly memory: SharedArrayBuffer

@@ -17,6 +17,7 @@ import * as Portable from "./internal/Portable.ts"
 import { prove, ZeroCopyUnavailable } from "./internal/Proof.ts"
 import * as ZeroCopy from "./internal/ZeroCopy.ts"
 
+/** The data plane to use, and where its lost runs are remembered. */
 export interface TransferOptions {
   readonly plane: DataPlaneChoice
   /** Remembers runs that ended by a fault of zero-copy. Without it such runs are not remembered. */

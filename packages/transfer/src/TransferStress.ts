@@ -1,4 +1,7 @@
-/** Ends many bodies at random times and in random ways, over a layer of `Transfer`. Needs `@effect/vitest`; import it from tests only. */
+/**
+ * Ends many bodies at random times and in random ways, over a layer of `Transfer`. Needs `@effect/vitest`; import it from tests
+ * only.
+ */
 import { assert, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Fiber, type Layer, Option, Random } from "effect"
 import type { FileHandle } from "node:fs/promises"

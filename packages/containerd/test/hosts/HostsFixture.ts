@@ -1,4 +1,4 @@
-/** What tests of the mirror configuration start from. */
+/** The directory and options that tests of the mirror configuration start from. */
 import type * as MirrorConfiguration from "@spegel-ts/containerd/MirrorConfiguration"
 import { Effect, Option } from "effect"
 import { mkdtempSync, rmSync } from "node:fs"

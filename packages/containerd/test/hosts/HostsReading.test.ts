@@ -6,7 +6,7 @@ import { Option } from "effect"
 const up = "http://up:1"
 const host = `[host."http://a:1"]`
 
-/** What each version asks, newest first: hosts, then the server, or `self`; `-` where it refuses the file. */
+/** The hosts that each version asks, newest first, then the server or `self`; `-` if it refuses the file. */
 const asked = (text: string) =>
   HostsReading.read(text).ways.map(Option.match({
     onNone: () => "-",
@@ -40,7 +40,7 @@ describe("HostsReading", () => {
     ]],
     [`[host."http://a:1"]\n[host."http://b:1"]\n[host."http://a:1".header]\nx = "1"\n`, "http://a:1 http://b:1 self"],
     [`[host."http://[::1]:1"]\n`, [...Array.from({ length: 4 }, () => "http://[::1]:1 self"), "-"]],
-    // What all refuse.
+    // All versions refuse these.
     ...[
       `server = 5\n[host]`,
       `[[host]]`,
@@ -61,13 +61,13 @@ describe("HostsReading", () => {
       `note = "\n[host]`,
       `[host`
     ].map((text): [string, string] => [text, "-"]),
-    // What depends on the version.
+    // These depend on the version.
     [`${host}\ncapabilities = ["pull", "referrers"]`, ["http://a:1 self", "-", "-", "-"]],
     [`${host}\ndial_timeout = "soon"`, ["-", "-", "http://a:1 self", "http://a:1 self"]],
     [`${host}\ndial_timeout = 5`, ["-", "-", "http://a:1 self", "http://a:1 self"]],
     [`${host}\ndial_timeout = ""`, "http://a:1 self"],
     [`${host}\n[other]\na = 1\na = 2`, [...Array.from({ length: 4 }, () => "http://a:1 self"), "-"]],
-    // What some library may refuse.
+    // Some library may refuse these.
     ...[
       `\xef\xbb\xbf${host}`,
       `# \xe4\n${host}`,

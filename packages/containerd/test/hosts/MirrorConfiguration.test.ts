@@ -51,7 +51,7 @@ describe("MirrorConfiguration", () => {
       const mirroredRegistries = ["docker.io", "https://ghcr.io", "http://registry.example:5000"]
       yield* MirrorConfiguration.write({ ...options(directory), mirroredRegistries })
       const names = ["docker.io", "ghcr.io", "registry.example_5000_"]
-      // Of the others containerd knows by itself how they are reached.
+      // containerd knows by itself how to reach the others.
       assert.deepStrictEqual(names.map((name) => parse(read(directory, name))["server"]), [
         undefined,
         undefined,

@@ -54,7 +54,7 @@ const inSteps = (take: Take): PatchedFileSystem.Around => (name, args, perform) 
     if (name === "mkdir") return makeTree(take, path)
   }
   if (name === "handle.sync") return Promise.resolve()
-  // What others do to the name of an open file does not change the file.
+  // Others may rename or remove an open file: the file itself does not change.
   if (name.startsWith("handle.")) return perform(args)
   return take([name, ...args.filter((arg) => typeof arg === "string")].join(" "), () => perform(args))
 }

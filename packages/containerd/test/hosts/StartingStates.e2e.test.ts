@@ -143,7 +143,7 @@ describe.skipIf(missing !== undefined).each(ContainerdPackages.versions)(
         )
         const wrong = outcomes.filter((outcome) => !isRight(outcome))
         assert.deepStrictEqual(wrong, [])
-        // What is said of pulls that worked was tried.
+        // The check of pulls that worked before had enough of them.
         for (const reach of reaches) {
           const workedBefore = outcomes.filter((outcome) => outcome.reach === reach && outcome.before === worked)
           assert.isAbove(workedBefore.length, outcomes.length / 8, reach)

@@ -36,7 +36,7 @@ describe.each(mirrored)("starting from $name", (state) => {
   const all = (...effects: ReadonlyArray<Effect.Effect<unknown, Error>>) =>
     killedAt(Infinity, Effect.all(effects, { concurrency: "unbounded" }))
 
-  // Of states that are one text, half in either way.
+  // States that are one text are tested in one way each: half with `prepend`, half without.
   const isText = StartingStates.texts.includes(state)
   const isEven = StartingStates.states.indexOf(state) % 2 === 0
   it.live.each(isText ? [isEven] : [true, false])(

@@ -45,7 +45,7 @@ const start = Effect.gen(function*() {
   return { check, held, images, listings: () => listings }
 })
 
-/** What is logged while an effect runs. */
+/** Runs an effect with the lines that it logs. */
 const withLog = <A, E, R>(body: (lines: ReadonlyArray<string>) => Effect.Effect<A, E, R>) => {
   const lines: Array<string> = []
   const logger = Logger.make<unknown, void>(({ logLevel, message }) => {

@@ -23,7 +23,7 @@ const eventLimit = readFile("/proc/sys/fs/inotify/max_queued_events", "utf8").th
 /** Pause after a look that found names, so that more collect: a look costs as much as several names. */
 const lookRest = "100 millis"
 
-/** How often to check whether a path leads to another directory, or to one at all: no event tells of mounts. */
+/** How often to check whether a path leads to another directory, or to one at all: mounts cause no event. */
 const lookInterval = "1 second"
 
 /** Whether the blob of a name is there now. */

@@ -22,7 +22,7 @@ export interface DirectoryWatchOptions {
   readonly wake: () => void
 }
 
-/** What happened since it was taken last. */
+/** The events since the last `take`. */
 export interface Happened {
   /** Events were lost, or directories have come or gone: anything may have changed. */
   readonly isLost: boolean
@@ -93,7 +93,7 @@ export class DirectoryWatch {
     return this.#failure
   }
 
-  /** What happened since the last time. */
+  /** Returns the events since the last call. */
   take(): Happened {
     const happened = { isLost: this.#isLost, isFileChanged: this.#isFileChanged, names: [...this.#pending] }
     this.#isLost = this.#isFileChanged = false
@@ -163,7 +163,7 @@ export class DirectoryWatch {
     this.#lose()
   }
 
-  /** Watches one level. Gives false if there is no directory. */
+  /** Watches one level. Returns false if there is no directory. */
   #watch(index: number, level: { readonly path: string; watcher: FSWatcher | undefined }): boolean {
     const { path } = level
     try {

@@ -1,6 +1,6 @@
 /**
  * Follows the file of a download by its inode: containerd renames it to its blob when it commits, and unlinks it when
- * it gives up. The names do not tell which of the two has happened, because several clients may download the same
+ * it gives up. The names do not show which of the two has happened, because several clients may download the same
  * content.
  */
 import { Effect, type Scope } from "effect"

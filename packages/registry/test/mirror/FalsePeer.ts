@@ -29,7 +29,7 @@ export const response = (status: number, body: Buffer | string, ...fields: Reado
 /** The offset from which a request asks (`bytes=N-`). */
 export const startOf = (request: string): number => Number(/^range: bytes=(\d+)-/im.exec(request)?.[1] ?? 0)
 
-/** What a holder answers to a request for the whole or for the end of `whole`. */
+/** A holder's answer to a request for all of `whole`, or for its end. */
 export const honest = (whole: Buffer, request: string): Buffer => {
   const start = startOf(request)
   return start === 0

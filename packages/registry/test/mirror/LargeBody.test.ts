@@ -26,7 +26,7 @@ const answerOf = (bytes: Buffer, breaks = false): Pick<PeerResponse, "move" | "r
         const more = Effect.callback<void>((resume) => {
           if (sink.write(space.subarray(0, size), () => resume(Effect.void))) resume(Effect.void)
         })
-        // Who breaks does not wait for its last bytes to be taken.
+        // A peer that breaks does not wait for its last bytes to be taken.
         if (breaks && at === bytes.length) yield* Effect.forkDetach(more, { startImmediately: true })
         else yield* more
       }
@@ -54,7 +54,7 @@ describe("LargeBody", () => {
       const { far, hashed, received } = yield* setup
       far.pause()
       const taking = yield* Effect.forkChild(Effect.gen(function*() {
-        // What is on its way when a peer breaks goes out before what another one has.
+        // Bytes on their way when a peer breaks go out before those of another peer.
         const error = yield* Effect.flip(hashed.take(answerOf(body.subarray(0, 2_000_000), true), noComparison))
         assert.strictEqual(error._tag, "PeerDisconnected")
         assert.strictEqual(hashed.offset(), 2_000_000)

@@ -1,4 +1,4 @@
-/** What a mirror remembers of its peers decides whom it asks first, and keeps it from nobody but liars. */
+/** A mirror asks peers in the order of its memory of them, and excludes only liars. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as Outcome from "@spegel-ts/registry/Outcome"
@@ -25,7 +25,7 @@ const eventOf = ({ log }: Effect.Success<ReturnType<typeof startNode>>, digest =
     Effect.retry({ schedule: Schedule.spaced("10 millis"), times: 200 })
   )
 
-describe("what is remembered of peers", () => {
+describe("the memory of peers", () => {
   it.live("gives peers little time where they keep a registry's requests waiting, until one serves", () =>
     Effect.gen(function*() {
       const network = Router.memoryNetwork()

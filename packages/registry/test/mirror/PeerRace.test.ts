@@ -83,7 +83,7 @@ describe("PeerRace", () => {
       assert.notInclude(asked, "a")
       assert.deepStrictEqual([...open], [value])
       assert.include(record.failures.join(), "slower than another peer")
-      // Where the winner fails after all, the loser is asked again, and nobody else is left then.
+      // If the winner fails after all, the loser is asked again, and then nobody else is left.
       assert.strictEqual((yield* race(0, ({ peer }) => Effect.succeed(peer.id))).value, asked[0])
       assert.instanceOf(yield* Effect.flip(race(0, () => Effect.succeed("never"))), PeerNotFound)
       assert.deepStrictEqual(record.attempts.map(({ hedge }) => hedge).filter(Boolean), [true])

@@ -15,7 +15,7 @@ describe("PeerThroughput", () => {
     throughput.observe(c, 900 * mebibyte, 1000, 0)
     assert.strictEqual(throughput.typicalOfOthers(slow, 10 * mebibyte, 0), 100 * mebibyte)
     assert.isUndefined(throughput.typicalOfOthers(slow, 10 * mebibyte + 1, 0))
-    // A network that has become slow is no peer's fault: the last of each counts.
+    // No peer is to blame for a network that has become slow: the last sample of each peer counts.
     for (const one of [a, b, c]) throughput.observe(one, 2 * mebibyte, 1000, 0)
     assert.isUndefined(throughput.typicalOfOthers(slow, mebibyte, 0))
     // Nor is a peer compared with itself.

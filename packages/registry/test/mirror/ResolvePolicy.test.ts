@@ -109,7 +109,7 @@ describe("HedgeDelay", () => {
     assert.strictEqual(delay.millis, 50)
     for (let millis = 1; millis <= 100; millis++) delay.observe(millis)
     assert.strictEqual(delay.millis, 81)
-    // Where all answer at once, a byte that is late by a millisecond tells of nothing.
+    // If all answer at once, a delay of a millisecond means nothing.
     for (let times = 0; times < 100; times++) delay.observe(0)
     assert.strictEqual(delay.millis, 5)
   })

@@ -146,7 +146,7 @@ describe("manifests", () => {
               tagOf("v1")
             )
         )
-        // What is advertised last is asked first.
+        // The peer that advertised last is asked first.
         network.providers.forEach((ids) => {
           const reversed = [...ids].toReversed()
           ids.clear()
@@ -231,7 +231,7 @@ describe("a layer", () => {
   it.live("of a peer that crawls comes from another, where others have given much more", () =>
     Effect.gen(function*() {
       const { network, node } = yield* start([quick, crawling(5_000)])
-      // What others give: the first layer, from the quick one alone.
+      // Measures the speed of others: the first layer comes from the quick one alone.
       yield* startFalsePeer(network, "127.0.0.6", quick, first)
       yield* get(blobUrl(node.url, first))
       const pulled = yield* get(blobUrl(node.url, second))

@@ -140,7 +140,7 @@ describe("PullSpans", () => {
       assert.deepInclude(facts(named(spans, "peer lookup")[0]), { "spegel.peers.found": 2 })
     }))
 
-  it.live("shows a miss, which is no error", () =>
+  it.live("shows a miss, which is not an error", () =>
     Effect.gen(function*() {
       const spans = yield* traceOf(Router.memoryNetwork(), (url) => get(blobUrl(url)))
       assert.deepInclude(facts(spans[0]), {

@@ -7,7 +7,7 @@ import * as FileNode from "../FileNode.ts"
 import { error, get, ns } from "../mirror/FalsePeer.ts"
 import { startNode } from "../TestNode.ts"
 
-describe("What is held and is no manifest", () => {
+describe("a held blob that is not a manifest", () => {
   const asks = [
     { method: "GET" },
     { method: "HEAD" },
@@ -30,7 +30,7 @@ describe("What is held and is no manifest", () => {
       }
     }))
 
-  it.live("is no answer to a tag either: upstream says what the tag is", () =>
+  it.live("is not an answer to a tag either: upstream says what the tag is", () =>
     Effect.gen(function*() {
       const { content, url } = yield* startNode(Router.memoryNetwork(), "127.0.0.37")
       const digest = yield* content.put(Buffer.from("{\"mediaType\":\"a/b\",\"layers\":[]}"))

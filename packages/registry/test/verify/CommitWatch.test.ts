@@ -163,7 +163,7 @@ describe("CommitWatch", () => {
       yield* relay(a)
       pulled.write(right)
       yield* pass(20_000)
-      assert.deepStrictEqual(said, [], "a slow fsync is no failure")
+      assert.deepStrictEqual(said, [], "a slow fsync is not a failure")
       pulled.state = IngestState.Committed()
       yield* pass(300)
       assert.deepStrictEqual([said, discarded, pulled.hashed], [["Right a"], [], 0])
@@ -329,7 +329,7 @@ describe("CommitWatch", () => {
       assert.isBelow(pulled.looks, 150)
       pulled.writer = "open"
       yield* relay(a, 400)
-      // What was sent may not be in the file yet.
+      // The bytes sent may not be in the file yet.
       yield* pass(300)
       pulled.write(wrong)
       // It is hashed while containerd commits it.

@@ -1,6 +1,6 @@
 /**
- * What this node holds, and which keys the router still has to be told. A change costs the same however much is held:
- * nothing is listed or counted again.
+ * The names and digests that this node holds, and the keys that the router still has to be told. The cost of a change does
+ * not grow with what is held: nothing is listed or counted again.
  */
 import type { ContentChange, Name } from "@spegel-ts/content/ContentStore"
 import * as Reference from "@spegel-ts/oci/Reference"

@@ -26,7 +26,7 @@ const { GrpcStatus, serverStream, unary } = GrpcChannel
 
 type Client = typeof ContainerdClient.Service
 
-/** What all calls share. */
+/** The connection that all calls share. */
 interface Connection {
   readonly channel: GrpcChannel.GrpcChannel
   readonly namespace: string
@@ -103,7 +103,7 @@ const eventsOf = (connection: Connection): Client["events"] => {
     const envelopes = yield* serverStream(channel, Events.method.subscribe, {
       filters: [`namespace==${namespace},topic~="^/images/"`]
     })
-    // The subscription was sent first, on the connection whose answer to this then shows that it is in place.
+    // The subscription was sent first on this connection: once this call is answered, the subscription is in place.
     yield* versionOf(connection)
     return Stream.concat(
       Stream.make(ImageEvent.Subscribed()),

@@ -30,7 +30,7 @@ export const toImage = (image: ImageMessage | undefined): Option.Option<Image> =
 export const toEvent =
   (namespace: string) => ({ event, topic, ...envelope }: Envelope): Result.Result<ImageEvent, unknown> => {
     if (envelope.namespace !== namespace || event === undefined) return Result.failVoid
-    // The topic tells the type: `anyUnpack` does not understand the type URLs of containerd 1.x.
+    // The topic determines the type: `anyUnpack` does not understand the type URLs of containerd 1.x.
     switch (topic) {
       case "/images/create":
         return Result.try(() => {

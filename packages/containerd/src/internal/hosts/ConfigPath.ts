@@ -33,7 +33,7 @@ export const remove = async (path: string): Promise<void> => {
   if (levels === undefined) return
   const others = (await AtomicFile.list(path)).filter((name) => name !== marker)
   for (const name of others) if (await isForeign(join(path, name))) return rm(mark, { force: true })
-  // A run at the same time has configured a registry in it. The next removal needs the mark.
+  // Another run has configured a registry in it meanwhile. The next removal needs the mark.
   if (others.length > 0) return
   let top = resolve(path)
   for (let level = 1; level < Number(levels.bytes.toString()); level++) {

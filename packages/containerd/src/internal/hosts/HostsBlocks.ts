@@ -7,11 +7,11 @@
 import { Data, Option, Result } from "effect"
 import { isUtf8 } from "node:buffer"
 
-/** What has to be known to restore the file system, besides the text. */
+/** The facts, besides the text, that are needed to restore the file system. */
 export interface Undo {
-  /** What was not there before. */
+  /** Missing before, and made by us. */
   readonly made: Option.Option<"file" | "directory">
-  /** Permissions that the file had, where they were changed. */
+  /** Permissions that the file had, if they were changed. */
   readonly mode: Option.Option<number>
 }
 
@@ -25,7 +25,7 @@ export class HostsTomlUnusable extends Data.TaggedError("HostsTomlUnusable")<{ r
 const mark = "# spegel-ts:"
 const undoPattern = "(?:; undo: ([a-z0-9, ]+))?"
 
-/** Text that ends a line, with what has to be undone where it did not. */
+/** Text that ends a line, and the change to undo if it did not. */
 const asLines = (text: string) =>
   text === "" || text.endsWith("\n") ? { text, undo: [] } : { text: `${text}\n`, undo: ["newline"] }
 
@@ -43,7 +43,7 @@ export const addBlock = (before: string, undo: ReadonlyArray<string>, lines: Rea
 const isPrintable = (text: string) =>
   /^(?:[\t\x20-\x7e\x80-\xff]|\r?\n)*$/.test(text) && isUtf8(Buffer.from(text, "latin1"))
 
-/** The text as comments, readable where it can be. */
+/** The text as comments, readable if it can be. */
 export const suspend = (text: string): string => {
   if (text === "") return ""
   const { text: lines, undo } = asLines(text)
@@ -66,7 +66,7 @@ const block = new RegExp(`(\\n?)^${mark} begin${undoPattern}\\n(?:(?!${mark})[^\
 
 const hasUndo = (list: string | undefined, word: string) => (list ?? "").split(", ").includes(word)
 
-/** The text before we changed it, and what else to undo; none where we did not. */
+/** The text before we changed it, and what else to undo; none if we did not. */
 export const restore = (
   text: string
 ): Result.Result<Option.Option<{ readonly text: string; readonly undo: Undo }>, HostsTomlUnusable> => {

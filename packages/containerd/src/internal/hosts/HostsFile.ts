@@ -23,7 +23,7 @@ export interface Configured {
   readonly refused: ReadonlyArray<string>
 }
 
-/** What the file was before we changed it; none if we did not. */
+/** The text of the file before we changed it; none if we did not. */
 const restored = ({ bytes }: AtomicFile.File) => HostsToml.restore(bytes.toString("latin1"))
 
 interface Before {
@@ -93,7 +93,7 @@ export const configure = async (
   return { isChanged, removedHosts: installed.removed, refused: installed.refused }
 }
 
-/** Takes the mirror out of the file. Gives false if it was not in it. */
+/** Takes the mirror out of the file. Returns false if it was not there. */
 export const restore = async (directory: string): Promise<boolean> => {
   const path = join(directory, fileName)
   const file = await AtomicFile.readIfFile(path)

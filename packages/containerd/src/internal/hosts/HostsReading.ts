@@ -39,9 +39,7 @@ const versions: ReadonlyArray<Version> = [
 ]
 
 export interface Readings {
-  /**
-   * What each version of containerd makes of the file, the newest first; none for a version that refuses it, or may.
-   */
+  /** The file as each version of containerd reads it, the newest first; none for a version that refuses it, or may. */
   readonly ways: ReadonlyArray<Option.Option<Reading>>
   /** Whether the file has a key `server`, even an empty one. */
   readonly hasServer: boolean
@@ -63,7 +61,7 @@ const askable = new RegExp(
   String
     .raw`^(https?://${user}(?:[\w.~!$&'()*+,;=\x80-\xff-]+|\[[\da-fA-F:.]+\]|(?=:\d))(?::\d*)?${path})(?:[?#][\x20-\x7e]*)?$`
 )
-/** What at least some versions of Go accept as a URL. */
+/** URLs that at least some versions of Go accept. */
 const parseable = [
   new RegExp(
     String.raw`^https?://${user}(?:[\w.~!$&'()*+,;=<>":\x80-\xff-]*:\d*|[\w.~!$&'()*+,;=<>"\x80-\xff-]*)${rest}`
@@ -109,7 +107,7 @@ interface OptionKind<A extends TomlReader.Value = TomlReader.Value> {
   readonly name: string
   /** The type that the library wants, in all tables of hosts. */
   readonly isType: (value: TomlReader.Value) => value is A
-  /** What containerd makes of the value in the table of a host that it asks; undefined if it refuses it. */
+  /** The value as containerd understands it in the table of a host that it asks; undefined if it refuses it. */
   readonly take: (value: A, version: Version) => TomlValue | undefined
 }
 

@@ -18,7 +18,7 @@ import { printHosts, printOptions } from "./HostTables.ts"
 export { HostsTomlUnusable, restore, type Undo } from "./HostsBlocks.ts"
 
 /**
- * Whom containerd asks for a tag. `mirror`: the mirror, then upstream. `upstream-first`: upstream, and the mirror if
+ * The hosts that containerd asks for a tag. `mirror`: the mirror, then upstream. `upstream-first`: upstream, and the mirror if
  * upstream does not answer. `never`: upstream only. For a digest containerd always asks the mirror first.
  */
 export type TagResolution = "mirror" | "upstream-first" | "never"
@@ -48,13 +48,13 @@ export interface Upstream {
   }
 }
 
-/** What to write into a file. */
+/** The mirror to write into a file, and the upstream of that file. */
 export interface InstallOptions {
   readonly mirror: Mirror
   readonly upstream: Upstream
   /** Whether containerd still asks the hosts of the file, after the mirror; otherwise they are suspended. */
   readonly prependExisting: boolean
-  /** What has to be undone besides the text; `restore` gives it back. */
+  /** The changes to undo besides the text; `restore` returns them. */
   readonly undo: HostsBlocks.Undo
 }
 

@@ -10,7 +10,7 @@ import { respelled } from "./HostTables.ts"
 
 type Ways = ReadonlyArray<Option.Option<Reading>>
 
-/** What containerd does when it refuses a file. */
+/** The reading of a file that containerd refuses. */
 const nothing: Reading = { hosts: [], server: Option.none(), options: {} }
 
 const readingsOf = (ways: Ways): ReadonlyArray<Reading> => ways.map(Option.getOrElse(() => nothing))

@@ -8,7 +8,7 @@ import * as AtomicFile from "./AtomicFile.ts"
 import { fileName } from "./HostsFile.ts"
 
 /**
- * The backup's name tells the stage: as Spegel made it, while we remove Spegel's files, while we move the others back.
+ * The backup's name records the stage: as Spegel made it, while we remove Spegel's files, while we move the others back.
  * So the next run continues a run that was killed.
  */
 const backup = "_backup"
@@ -69,7 +69,7 @@ const moveBack = async (from: string, to: string): Promise<void> => {
   await AtomicFile.remove(from)
 }
 
-/** Undoes what Spegel did. Gives false if there was nothing to undo. */
+/** Undoes what Spegel did. Returns false if there was nothing to undo. */
 export const restore = async (root: string): Promise<boolean> => {
   const names = await AtomicFile.list(root)
   if (!names.some((name) => [backup, removing, restoring].includes(name))) return false

@@ -15,7 +15,7 @@ import {
 type Failure = ContainerdUnavailable | ContainerdFailed
 
 export interface ImageRecords {
-  /** What each record points to, by its name. */
+  /** The target of each record, by its name. */
   readonly kept: ReadonlyMap<string, Kept>
   /** The records with a tag and no digest, which are the names that pulls ask for. */
   readonly names: ReadonlyMap<string, Name>

@@ -1,4 +1,4 @@
-/** What both ways to an API server are read from: files, and the server's URL. */
+/** Reads what service accounts and kubeconfigs have in common: files, and the server's URL. */
 import { Effect } from "effect"
 import { readFile } from "node:fs/promises"
 import { ClusterAccessInvalid } from "../../ClusterAccess.ts"

@@ -53,7 +53,7 @@ export const make = (plugin: Plugin, options: {
   readonly environment: Environment
   /** A command with a slash in it is relative to the kubeconfig. */
   readonly directory: string
-  /** The kubeconfig's cluster, which the plugin is told where it asks for it. */
+  /** The kubeconfig's cluster, which is passed to plugins that ask for it. */
   readonly cluster: unknown
 }) => {
   const command = plugin.command.includes("/") ? resolve(options.directory, plugin.command) : plugin.command
@@ -82,7 +82,7 @@ export const make = (plugin: Plugin, options: {
           timeout: deadlineMillis,
           signal
         }),
-      // What it prints may be a secret: only its exit code is reported.
+      // Its output may be a secret: only its exit code is reported.
       catch: (cause) => {
         const { code, killed } = cause as { readonly code?: unknown; readonly killed?: boolean }
         return failed(killed === true ? `took longer than ${deadlineMillis / 1000} s` : `failed (${String(code)})`)

@@ -64,7 +64,7 @@ export const make = Effect.fnUntraced(function*({ credentials, server }: Cluster
     return { request, payload }
   }
 
-  /** Sends a request, and succeeds with the head of the answer. What is open then is closed with the scope. */
+  /** Sends a request, and succeeds with the head of the answer. Closing the scope closes the exchange. */
   return Effect.fnUntraced(function*(
     request: ApiRequest
   ): Effect.fn.Return<IncomingMessage, ConnectionFailed | ClusterAccessInvalid, Scope.Scope> {

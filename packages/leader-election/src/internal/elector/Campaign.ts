@@ -1,4 +1,4 @@
-/** How a candidate comes to lead: it waits until the Lease is free, stands back for a random time, takes it, and renews it. */
+/** The campaign of a candidate: it waits until the Lease is free, stands back for a random time, takes it, and renews it. */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { Effect, Option, Random, Result } from "effect"
 import {

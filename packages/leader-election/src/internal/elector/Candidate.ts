@@ -1,5 +1,5 @@
 /**
- * What a candidate knows, and how it learns it. Its steps (`Campaign`, `Watching`, `Writing`) share this value and nothing
+ * The knowledge of a candidate, and how it changes. Its steps (`Campaign`, `Watching`, `Writing`) share this value and nothing
  * else. All times are milliseconds of this machine's monotonic clock, and none is compared with another machine's.
  */
 import * as Background from "@spegel-ts/background/Background"
@@ -10,7 +10,7 @@ import type { Lease } from "../lease/Lease.ts"
 import type { LeaseApi } from "../lease/LeaseApi.ts"
 import type { Times } from "./Times.ts"
 
-/** The leader, as readers are told of it. Once the Lease was read, failures no longer hide what it said. */
+/** The leader, as readers see it. Once the Lease was read, failures no longer hide what it said. */
 export type LeaderView =
   | { readonly _tag: "Unread" }
   | { readonly _tag: "Unreadable"; readonly error: LeaseUnavailable }
@@ -21,11 +21,11 @@ export interface State {
   observed: { readonly lease: Option.Option<Lease>; readonly at: number } | undefined
   /** Whether the Lease ever had a holder: then its deletion does not free it at once. */
   wasHeld: boolean
-  /** Until when this node leads; -Infinity while it does not. */
+  /** The end of this node's term; -Infinity while it does not lead. */
   leadsUntil: number
   /** Whether the API server answers. */
   contact: "not yet" | "held" | "lost"
-  /** Until then others' leases are left alone: their holders come first after an outage. */
+  /** The time from which others' leases may be taken: after an outage their holders come first. */
   othersFrom: number
   /** Until then no attempt is made: the last one failed. */
   attemptFrom: number
@@ -64,7 +64,7 @@ export const make = Effect.fnUntraced(function*(
   }
 })
 
-/** The Lease that was last read; none where there is none. */
+/** The Lease that was last read; none if there is none. */
 export const observedLease = ({ state: { observed } }: Candidate): Option.Option<Lease> =>
   observed === undefined ? Option.none() : observed.lease
 
@@ -152,7 +152,7 @@ const freeFrom = (candidate: Candidate): number => {
 export const untilFree = (candidate: Candidate): Effect.Effect<number> =>
   Effect.map(MonotonicTime.millis, (now) => freeFrom(candidate) - now)
 
-/** Waits for news, but no longer than `millis`. */
+/** Waits for a change, but no longer than `millis`. */
 export const changeWithin = ({ changed }: Candidate, millis: number): Effect.Effect<unknown> =>
   millis === Infinity ? Queue.take(changed) : Effect.timeoutOption(Queue.take(changed), Math.ceil(millis))
 

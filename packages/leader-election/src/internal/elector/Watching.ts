@@ -1,4 +1,4 @@
-/** How a candidate follows the Lease: by one watch, resumed where the last one ended. */
+/** Follows the Lease by one watch at a time, each resumed where the last one ended. */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { Effect, Option, Queue, Random, Result, Stream } from "effect"
 import type { LeaseUnavailable } from "../../LeaderElection.ts"
@@ -10,9 +10,9 @@ import * as Pace from "./Pace.ts"
 const shortWatchMillis = 5000
 
 interface Cursor {
-  /** The version from which the next watch goes on; undefined where the Lease must be listed first. */
+  /** The version from which the next watch goes on; undefined if the Lease must be listed first. */
   resume: string | undefined
-  /** When the last watch was opened; undefined where it was not. */
+  /** When the last watch was opened; undefined if it was not. */
   opened: number | undefined
 }
 
@@ -20,7 +20,7 @@ const isLeading = ({ state }: Candidate): boolean => state.leadsUntil !== -Infin
 
 const learn = (candidate: Candidate, cursor: Cursor, event: LeaseEvent): Effect.Effect<void> => {
   cursor.resume = event._tag === "Changed" ? event.lease.resourceVersion : event.resourceVersion
-  // The leader knows its own writes before the watch tells of them.
+  // The leader knows its own writes before the watch delivers them.
   if (event._tag === "Bookmark" || isLeading(candidate)) return Effect.void
   return observe(candidate, event._tag === "Changed" ? Option.some(event.lease) : Option.none())
 }
@@ -44,7 +44,7 @@ const watchOnce = Effect.fnUntraced(function*(candidate: Candidate, cursor: Curs
   )
 }, Effect.scoped)
 
-/** What a failure means for the next watch. Gives how many milliseconds the server asked to be left alone. */
+/** Prepares the next watch after a failure. Returns how many milliseconds the server asked to be left alone. */
 const recover = Effect.fnUntraced(function*(
   candidate: Candidate,
   cursor: Cursor,

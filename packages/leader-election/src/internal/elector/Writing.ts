@@ -1,4 +1,4 @@
-/** How a candidate writes the Lease: takes it over, renews it, gives it back. */
+/** The writes of a candidate: it takes the Lease over, renews it, and releases it. */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { Clock, type Duration, Effect, Option, Queue, Result } from "effect"
 import type { LeaseUnavailable } from "../../LeaderElection.ts"
@@ -41,7 +41,7 @@ const write = Effect.fnUntraced(function*(
   return sent
 })
 
-/** Reads the Lease beside the watch, which is restarted where it has not told the same. */
+/** Reads the Lease beside the watch, which is restarted if it has not delivered the same. */
 const reread = Effect.fnUntraced(function*(candidate: Candidate) {
   const { api, stale } = candidate
   const before = observedVersion(candidate)
@@ -53,7 +53,7 @@ const reread = Effect.fnUntraced(function*(candidate: Candidate) {
   if (observedVersion(candidate) !== before) yield* Queue.offer(stale, undefined)
 })
 
-/** Tries once to hold the Lease. Succeeds with the time of the write, or with none where another was faster. */
+/** Tries once to hold the Lease. Succeeds with the time of the write, or with none if another was faster. */
 export const attempt = (candidate: Candidate): Effect.Effect<Option.Option<number>, LeaseUnavailable> =>
   Effect.gen(function*() {
     if (!isHolder(candidate)) {
@@ -87,7 +87,7 @@ export const renew = Effect.fnUntraced(function*(candidate: Candidate): Effect.f
   }
 })
 
-/** Gives the Lease back, so that another can lead at once. */
+/** Releases the Lease, so that another can lead at once. */
 export const release = (candidate: Candidate, within: Duration.Duration): Effect.Effect<void> => {
   const { api, state } = candidate
   return Effect.gen(function*() {

@@ -7,7 +7,7 @@ import { defaultTimes, type LeaseUnavailable } from "../../LeaderElection.ts"
 import { type LeaseApi, LeaseConflict, WatchExpired } from "./LeaseApi.ts"
 import * as LeaseResponses from "./LeaseResponses.ts"
 
-/** Servers end a watch after so many seconds; a random time keeps those of many nodes apart. */
+/** Servers end a watch after this many seconds; a random time keeps those of many nodes apart. */
 const watchSeconds = { from: 300, to: 600 }
 /** A server that does not end a watch itself has this long beyond its time. */
 const spareSeconds = 30

@@ -25,7 +25,7 @@ export interface Lease {
   readonly json: Json
   readonly name: string
   readonly resourceVersion: string
-  /** None where nobody holds it. */
+  /** None if nobody holds it. */
   readonly holder: Option.Option<Identity>
   readonly durationSeconds: Option.Option<number>
   readonly transitions: number
@@ -50,7 +50,7 @@ export const microTime = (unixNanos: bigint): string => {
   return `${iso.slice(0, -1)}${String(micros % 1000n).padStart(3, "0")}Z`
 }
 
-/** What a holder writes. */
+/** The fields that a holder writes. */
 export interface Claim {
   readonly identity: Identity
   readonly durationSeconds: number

@@ -1,4 +1,4 @@
-/** What an elector needs of the server that keeps its one Lease, with optimistic concurrency by `resourceVersion`. */
+/** The server that keeps the one Lease of an elector, with optimistic concurrency by `resourceVersion`. */
 import { Data, type Effect, type Option, type Scope, type Stream } from "effect"
 import type { LeaseUnavailable } from "../../LeaderElection.ts"
 import type { Json, Lease } from "./Lease.ts"
@@ -9,7 +9,7 @@ export class LeaseConflict extends Data.TaggedError("LeaseConflict") {}
 /** The server no longer knows what happened since that `resourceVersion` (410 Gone). List again. */
 export class WatchExpired extends Data.TaggedError("WatchExpired") {}
 
-/** What a watch tells. A bookmark only moves the version from which to resume. */
+/** One event of a watch. A bookmark only moves the version from which to resume. */
 export type LeaseEvent =
   | { readonly _tag: "Changed"; readonly lease: Lease }
   | { readonly _tag: "Deleted"; readonly resourceVersion: string }

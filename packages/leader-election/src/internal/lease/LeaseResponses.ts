@@ -1,4 +1,4 @@
-/** What an API server's answers about a Lease mean: Leases, events of a watch, and refusals with what to do about them. */
+/** Reads an API server's answers about a Lease: Leases, events of a watch, and refusals with what to do about them. */
 import type { Answer } from "@spegel-ts/kubernetes/ApiClient"
 import { Duration, Effect, Option, Schema } from "effect"
 import { LeaseUnavailable } from "../../LeaderElection.ts"
@@ -33,7 +33,7 @@ const Event = Schema.fromJsonString(Schema.Struct({
 const decodeEvent = Schema.decodeEffect(Event)
 
 const maxRetryAfter = Duration.seconds(60)
-/** What only a person can mend is not asked for often. */
+/** The pause after a refusal that only a person can mend. */
 export const refusedRetry = Duration.seconds(20)
 
 export const labelOf = ({ name, namespace }: LeaseName): string => `${namespace}/${name}`
@@ -49,7 +49,7 @@ const retryAfterOf = ({ headers }: Answer): Duration.Duration | undefined => {
   return seconds > 0 ? Duration.min(Duration.seconds(seconds), maxRetryAfter) : undefined
 }
 
-/** What a server says, fit for one line of a log. */
+/** A server's message, fit for one line of a log. */
 const printable = (message: string): string => message.replaceAll(/[^\x20-\x7e]+/g, " ").slice(0, 300)
 
 /** The error of an answer that is not a success. */

@@ -1,6 +1,6 @@
 /**
- * Small content of this node, kept in memory for a second: a manifest that many ask for at the same time is read once. What
- * a digest names never changes; after that second the store is asked again whether it still holds it, and as what.
+ * Small content of this node, kept in memory for a second: a manifest that many ask for at the same time is read once. The
+ * bytes of a digest never change; after that second the store is asked again whether it still holds them, and as which type.
  */
 import type { BlobSource } from "@spegel-ts/content/ContentStore"
 import type * as Digest from "@spegel-ts/oci/Digest"
@@ -90,8 +90,8 @@ export class HotContent {
   }
 
   /**
-   * The last answer to the same target, if it is less than a second old and the client is no peer and asks for the whole.
-   * Told from the unparsed request: most requests of a busy moment are such.
+   * The last answer to the same target, if it is less than a second old, and the client is not a peer and asks for the whole.
+   * Found without parsing the request: on a busy node most requests repeat one.
    */
   repeat(incoming: IncomingMessage, now: number): Repeated | undefined {
     const { headers, method, url = "" } = incoming

@@ -10,7 +10,7 @@ const endsChunked = /(?:^|,)[ \t]*chunked[ \t]*$/i
 const hostsOf = ({ rawHeaders }: IncomingMessage): ReadonlyArray<string> =>
   rawHeaders.filter((_, index) => index % 2 === 1 && rawHeaders[index - 1]?.toLowerCase() === "host")
 
-/** Why a request cannot be answered; undefined if it can. Otherwise its connection is of no more use. */
+/** Why a request cannot be answered; undefined if it can. Otherwise its connection must be closed. */
 export const refusal = (request: IncomingMessage): DistributionError.DistributionError | undefined => {
   const coding = request.headers["transfer-encoding"]
   // The end of the body is ambiguous: two readers could take its bytes for two different requests.

@@ -8,7 +8,7 @@ const settled = Promise.resolve()
 
 export const withinTurn = new Scheduler.MixedScheduler("async", (task) => {
   let called = true
-  // `queueMicrotask` makes an `AsyncResource` of each task: a tenth of the CPU of a small request.
+  // `queueMicrotask` makes an `AsyncResource` for each task: a tenth of the CPU of a small request.
   void settled.then(() => {
     if (called) task()
   })

@@ -17,7 +17,7 @@ export const turnAway = (response: ServerResponse, error: DistributionError.Dist
   }).end(body)
 }
 
-/** Answers what Node's parser made no request of. `status` includes the reason phrase. */
+/** Answers bytes that Node's parser could not read as a request. `status` includes the reason phrase. */
 const answerRaw = (socket: Duplex, status: string, error: DistributionError.DistributionError, fields = ""): void => {
   const body = error.body()
   socket.end(
@@ -49,6 +49,6 @@ export const tunnel = (_request: IncomingMessage, socket: Duplex): void =>
   answerRaw(
     socket,
     "405 Method Not Allowed",
-    DistributionError.unsupported("this is no proxy"),
+    DistributionError.unsupported("this is not a proxy"),
     "allow: GET, HEAD\r\n"
   )

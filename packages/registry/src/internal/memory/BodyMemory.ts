@@ -29,7 +29,7 @@ export interface BodyMemoryOptions {
   readonly reserve?: () => Reserve
   /** The most that the kernel holds unsent of one connection, in bytes. */
   readonly maxUnsent: number
-  /** Asks the kernel for the queues of connections on these local ports. Undefined if it does not tell. */
+  /** Asks the kernel for the queues of connections on these local ports. Undefined if the kernel does not list them. */
   readonly queues: (isWanted: (localPort: number) => boolean) => ReadonlyArray<SocketQueue> | undefined
 }
 
@@ -37,11 +37,11 @@ export interface BodyMemoryOptions {
 const patienceMillis = 1000
 /** A client that took nothing for this long makes room for one that finds none. A busy disk may keep containerd waiting. */
 const stalledMillis = 30_000
-/** This is long enough where more is in use than all bodies may have, as happens while bodies keep coming from peers. */
+/** The same while more is in use than all bodies may have, which happens while bodies keep coming from peers. */
 const stalledAboveMillis = 2000
-/** Above this share of the unreserved budget the kernel is asked as soon as possible, ... */
+/** Above this share of the unreserved budget the kernel is asked as soon as possible. */
 const nearBound = 0.96
-/** ... and above this one every `watchMillis`. */
+/** Above this share the kernel is asked every `watchMillis`. */
 const busy = 0.25
 const watchMillis = 1000
 
@@ -193,7 +193,7 @@ export class BodyMemory {
     for (const waiter of this.#waiters) if (isTried(waiter) && waiter.attempt()) this.#waiters.delete(waiter)
   }
 
-  /** After a measurement: whoever waits may have room now. */
+  /** After a measurement: requests that wait may have room now. */
   #goOn(): void {
     if (this.#accounts.beyond > this.#budget.beyond) this.#closeStalled(stalledAboveMillis)
     this.#retry(() => true)

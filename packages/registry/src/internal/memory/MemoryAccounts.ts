@@ -133,7 +133,7 @@ export class MemoryAccounts {
   }
 
   /**
-   * The connection with a body whose client has taken nothing for so long: of the client address that uses most, the one
+   * The connection with a body whose client has taken nothing for this long: of the client address that uses most, the one
    * that has waited longest.
    */
   stalledFor(millis: number): Connection | undefined {

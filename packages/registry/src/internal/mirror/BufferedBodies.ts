@@ -33,13 +33,13 @@ export interface Reading {
 }
 
 export interface BufferedBodies {
-  /** The whole body of a blob; none where there is no memory for it. The memory is given back with the scope. */
+  /** The whole body of a blob; none if there is no memory for it. The memory is given back with the scope. */
   readonly blob: (
     answer: PeerAnswer,
     reading: Reading
   ) => Effect.Effect<Option.Option<BufferedBody>, PeerError, Scope.Scope>
   /**
-   * The whole body of a manifest. Memory is taken as bytes come, and given back with the scope. Reading fails where other manifests
+   * The whole body of a manifest. Memory is taken as bytes come, and given back with the scope. Reading fails if other manifests
    * need memory and this one has most of it.
    */
   readonly manifest: (answer: PeerAnswer, reading: Reading) => Effect.Effect<BufferedBody, PeerError, Scope.Scope>
@@ -113,8 +113,8 @@ const readVerified = Effect.fnUntraced(function*(
 const pieceSize = 64 * 1024
 
 /**
- * The media type of a verified manifest. The peer says what its containerd keeps it as, which is what upstream said. Where the bytes
- * say otherwise, the peer is not believed; where neither tells, there is no manifest to answer with.
+ * The media type of a verified manifest. The peer says what its containerd keeps it as, which is what upstream said. If the bytes
+ * say otherwise, the peer is not believed; if neither names a type, there is no manifest to answer with.
  */
 const manifestType = Effect.fnUntraced(function*(
   answer: PeerAnswer,

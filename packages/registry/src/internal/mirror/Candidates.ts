@@ -12,14 +12,14 @@ const comebackMillis = 100
 
 export interface Candidate {
   readonly peer: Peer
-  /** How long it may be silent, in milliseconds; undefined for the usual time, where there is no objection to it. */
+  /** How long it may be silent, in milliseconds; undefined if there is no objection to it: then the usual time. */
   readonly patienceMillis: number | undefined
 }
 
 export interface CandidateOptions {
   readonly content: ContentId
   readonly memory: PeerMemory
-  /** Why peers that have not proved themselves get little time of this pull; undefined where they get the usual time. */
+  /** Why peers that have not proved themselves get little time of this pull; undefined if they get the usual time. */
   readonly caution: string | undefined
   /** From 0 to 1. */
   readonly random: () => number
@@ -63,7 +63,7 @@ export class Candidates {
     return this.#peers.some((peer) => this.#objection(peer, now) === undefined)
   }
 
-  /** Takes the next peer to ask; one with an objection only where no better one can be expected. */
+  /** Takes the next peer to ask; one with an objection only if no better one can be expected. */
   next(now: number, nobodyBetter: boolean): Candidate | undefined {
     const { memory, random } = this.#options
     const good: Array<Peer> = []

@@ -1,5 +1,5 @@
 /**
- * Circuit breakers (closed, open, half open), one for each registry. Where peers keep a registry's requests waiting in vain, its
+ * Circuit breakers (closed, open, half open), one for each registry. If peers keep a registry's requests waiting in vain, its
  * circuit opens: requests still ask peers, and give them little time. After a pause one request probes with all of its time.
  * Any request that a peer serves closes the circuit at once, even while it is open: a peer that works again is used again.
  */
@@ -46,9 +46,9 @@ export class CircuitBreaker {
     this.#pauseMillis = this.#options.pauseMillis
   }
 
-  /** A request waited in vain. True where this opened the circuit, or kept it open after a probe. */
+  /** A request waited in vain. True if this opened the circuit, or kept it open after a probe. */
   failed(now: number): boolean {
-    // Requests that began before it opened tell nothing new.
+    // Requests that began before it opened prove nothing new.
     if (this.#openUntil !== undefined && !this.#probing) return false
     if (this.#probing) this.#pauseMillis = Math.min(maxPauseMillis, this.#pauseMillis * 2)
     else if (this.#options.failures === 0 || ++this.#failures < this.#options.failures) return false
@@ -67,7 +67,7 @@ export class CircuitBreakers {
     this.#options = options
   }
 
-  /** The circuit breaker of a registry, new where there was none. */
+  /** The circuit breaker of a registry; a new one if there was none. */
   of(registry: string): CircuitBreaker {
     const known = this.#breakers.get(registry)
     if (known !== undefined) return known

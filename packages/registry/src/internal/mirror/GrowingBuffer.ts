@@ -4,8 +4,8 @@ import type { AttemptEntry } from "../observe/PullRecord.ts"
 import type { Share } from "./SharedMemory.ts"
 
 /**
- * All of the body's memory at once; or memory that grows as bytes come, where it has a share. This is a sink and no reader of
- * `PeerResponse.body`: a stream reads each chunk into memory of its own before memory for it could be taken or refused.
+ * Takes all of the body's memory at once; or, with a `Share`, memory that grows as bytes come. It is a sink because the stream
+ * `PeerResponse.body` would allocate memory for each chunk before the share could grant or refuse it.
  */
 export class GrowingBuffer implements ByteSink {
   /** Counts the bytes that have come. */

@@ -1,6 +1,6 @@
 /**
- * A large body on its way to a client, from one peer after another: passed on as it comes, or hashed on the way. A hashed body has
- * its last chunk held back until its digest is known. Where it is wrong, it never becomes complete, and containerd does not commit it.
+ * A large body on its way to a client, from one peer after another: passed on as it comes, or hashed on the way. A hashed body
+ * has its last chunk held back until its digest is known. A wrong body never becomes complete, so containerd does not commit it.
  */
 import type * as Digest from "@spegel-ts/oci/Digest"
 import type { BodyInterrupted } from "@spegel-ts/transfer/BodyInterrupted"

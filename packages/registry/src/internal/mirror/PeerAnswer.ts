@@ -28,7 +28,7 @@ export const nameOf = ({ addresses: [address = ""], servicePort }: Peer): string
 /** Whether the body is the whole content: only then can it be verified by its digest. */
 export const isWhole = ({ range, size }: PeerAnswer): boolean => range.start === 0 && range.end === size
 
-/** The answer, where the whole has the size in bytes that is expected; undefined for any. */
+/** The answer, if the whole has the size in bytes that is expected; undefined for any. */
 export const sized = (answer: PeerAnswer, expected: number | undefined): Effect.Effect<PeerAnswer, PeerRefused> =>
   expected === undefined || answer.size === expected
     ? Effect.succeed(answer)
@@ -42,7 +42,7 @@ export const rangeOf = (request: ContentRequest): string | undefined => {
   return ignored || Option.contains(ByteRange.openStart(request.range), 0) ? undefined : request.range
 }
 
-/** Takes a response for an answer to `request`, for the part `range` of the content, or for the whole where it is undefined. */
+/** Takes a response for an answer to `request`, for the part `range` of the content, or for the whole if it is undefined. */
 export const judge = Effect.fnUntraced(function*(
   request: ContentRequest,
   peer: Peer,
@@ -84,7 +84,7 @@ const refuse = (peer: Peer, reason: string, response?: PeerResponse): Effect.Eff
   )
 }
 
-/** The part that a 206 answer has, where it is the one asked for. */
+/** The part that a 206 answer has, if it is the one asked for. */
 const partOf = (response: PeerResponse, asked: string): Pick<PeerAnswer, "size" | "range"> | undefined => {
   if (response.contentRange === undefined) return undefined
   const { end, size, start } = response.contentRange

@@ -1,6 +1,6 @@
 /**
- * This node's experience with peers: which could not be reached or were too slow, which lacked content that they were said to have,
- * which sent wrong bytes, and how busy each is. All of it is bounded and fades.
+ * This node's experience with peers: which could not be reached or were too slow, which lacked content that they were said to
+ * have, which sent wrong bytes, and how busy each is. All of it is bounded and fades.
  *
  * A reason not to ask a peer is an objection: others are asked before it. Only wrong bytes exclude a peer.
  */
@@ -22,11 +22,11 @@ export interface PeerMemoryOptions {
 const unreachablePauseMillis = 1000
 const slowPauseMillis = 10_000
 const maxPauseMillis = 60_000
-/** A body that broke off is not taken from the same peer again for so long. */
+/** A body that broke off is not taken from the same peer again for this long. */
 const brokenMillis = 30_000
 const busyMillis = 1000
 const maxBusyMillis = 30_000
-/** For so long a peer that answered too late counts as if it had `lateLoad` more requests. */
+/** For this long a peer that answered too late counts as if it had `lateLoad` more requests. */
 const lateMillis = 10_000
 const lateLoad = 4
 const quarantineMillis = 60 * 60_000
@@ -34,7 +34,7 @@ const quarantineMillis = 60 * 60_000
 const doubtMillis = 5 * 60_000
 /** A lie counts half after this long. */
 const lieHalfLifeMillis = 10 * 60_000
-/** From so many lies on, nothing is taken from the peer. */
+/** From this many lies on, nothing is taken from the peer. */
 const maxLies = 3
 const maxEntries = 10_000
 
@@ -120,7 +120,7 @@ export class PeerMemory {
       case "PeerRefused":
         if (error.status === 503) return this.#isBusy(peer, error.retryAfterMillis, now)
         if (error.status !== 404) return this.#object(peer, content, now + brokenMillis, "refused it a moment ago")
-        // A peer may hold a tag at any time; that it holds a digest is said for so long.
+        // A peer may hold a tag at any time; its claim to hold a digest is valid for this long.
         return content._tag === "Digest"
           ? this.#object(peer, content, now + this.#recordMillis, "did not have it")
           : undefined
@@ -130,7 +130,7 @@ export class PeerMemory {
     }
   }
 
-  /** Wrong bytes came from `peers`: all of them from `liar`, where that is known. */
+  /** Wrong bytes came from `peers`: all of them from `liar`, if that is known. */
   corrupted(peers: ReadonlyArray<Peer>, content: ContentId.ContentId, now: number, liar?: Peer): void {
     for (const { id } of peers) {
       this.#contents.set(keyOf(id, content), {
@@ -163,7 +163,7 @@ export class PeerMemory {
     this.#late.set(peer.id, now + lateMillis)
   }
 
-  /** The less busy of two taken at random: this spreads load without all nodes choosing the same peer. Gives its index. */
+  /** The less busy of two taken at random: this spreads load without all nodes choosing the same peer. Returns its index. */
   choose(peers: ReadonlyArray<Peer>, random: () => number, now: number): number {
     const first = Math.floor(random() * peers.length)
     if (peers.length < 2) return first
@@ -184,7 +184,7 @@ export class PeerMemory {
   #pause({ id }: Peer, firstMillis: number, reason: string, cost: Objection["cost"], now: number): void {
     if (cost === "time") this.#proved.delete(id)
     const last = this.#pauses.get(id)
-    // During a pause another failure tells nothing new.
+    // During a pause another failure proves nothing new.
     const factor = last !== undefined && now < last.until ? 1 : 2
     const millis = Math.min(maxPauseMillis, Math.max(firstMillis, (last?.millis ?? 0) * factor))
     this.#pauses.set(id, { until: now + millis, millis, reason, cost })

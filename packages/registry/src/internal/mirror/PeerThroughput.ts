@@ -5,19 +5,19 @@
 import { BoundedMap } from "@spegel-ts/background/BoundedMap"
 import type { Peer } from "@spegel-ts/router/Peer"
 
-/** Fewer bytes tell of buffers on the way and not of the peer, unless they took long. */
+/** Fewer bytes measure buffers on the way and not the peer, unless they took long. */
 export const minSampleBytes = 1024 * 1024
 const minMillis = 1000
 const keepMillis = 10 * 60_000
 const maxPeers = 1000
-/** Networks differ from moment to moment. A peer is worth leaving where others give so many times more. */
+/** Networks differ from moment to moment. A peer is left if others send this many times more. */
 const factor = 10
 
 export class PeerThroughput {
   /** The last observation of each peer. */
   readonly #last = new BoundedMap<string, { readonly bytesPerSecond: number; readonly at: number }>(maxPeers)
 
-  /** A peer gave `bytes` in a row, within so many milliseconds. */
+  /** A peer gave `bytes` in a row, within this many milliseconds. */
   observe({ id }: Peer, bytes: number, millis: number, now: number): void {
     if (bytes < minSampleBytes && millis < minMillis) return
     this.#last.set(id, { bytesPerSecond: (bytes / Math.max(1, millis)) * 1000, at: now })
@@ -28,7 +28,7 @@ export class PeerThroughput {
     return this.#others(peer, now).length > 0
   }
 
-  /** The median of what others give, in bytes a second; undefined where this peer gives more than a tenth of that. */
+  /** The median speed of others, in bytes per second; undefined if this peer sends more than a tenth of that. */
   typicalOfOthers(peer: Peer, bytesPerSecond: number, now: number): number | undefined {
     const others = this.#others(peer, now).toSorted((one, other) => one - other)
     const typical = others[Math.floor((others.length - 1) / 2)]

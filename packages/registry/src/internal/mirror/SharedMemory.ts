@@ -1,19 +1,19 @@
 /**
- * A fixed amount of memory for bodies that are being read. It is taken as their bytes come: a peer's claim to send much takes
- * nothing. Where no memory is left, the body that has most gives up for one that has less, so that large bodies that crawl do not
+ * A fixed amount of memory for bodies that are being read. It is taken as their bytes come: an announced length reserves
+ * nothing. If no memory is left, the body that has most gives up for one that has less, so that large bodies that crawl do not
  * keep small ones waiting.
  */
 
 /** The memory of one body. */
 export interface Share {
   /**
-   * Takes so many bytes more. True: they are taken now. False: `onTaken` is called once they are, unless the share is lost or
+   * Takes this many more bytes. True: they are taken now. False: `onTaken` is called once they are, unless the share is lost or
    * released before.
    */
   readonly take: (bytes: number, onTaken: () => void) => boolean
   /** The body is complete: its memory cannot be lost any more. */
   readonly keep: () => void
-  /** Gives all of its memory back. */
+  /** Returns all of its memory. */
   readonly release: () => void
 }
 

@@ -6,7 +6,7 @@ import type { Digest } from "@spegel-ts/oci/Digest"
 
 type Named = { readonly digest: Digest }
 
-/** The candidate to take, the first of those that name its digest; and the votes in words, where they differ. */
+/** The candidate to take, the first of those that name its digest; and the votes in words, if they differ. */
 export const choose = <A extends Named>(
   candidates: readonly [A, ...ReadonlyArray<A>]
 ): { readonly chosen: A; readonly disagreement: string | undefined } => {

@@ -132,7 +132,7 @@ export const make = Effect.gen(function*() {
         return Effect.asVoid(Effect.andThen(counted, pulled(asked.request, event, request, answer, sent)))
       }),
 
-    /** A request was answered again with so many bytes, at once and without spans. */
+    /** A request was answered again with this many bytes, at once and without spans. */
     repeatedUnsafe: (request: ContentId.ContentRequest, bytes: number, clock: Clock.Clock): void => {
       const now = MonotonicTime.millisUnsafe(clock)
       const answer: Answer.Answer = { _tag: "Served", status: 200, bytes, source: Answer.local }

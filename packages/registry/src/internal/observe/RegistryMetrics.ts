@@ -7,7 +7,7 @@ import type { Fate } from "../verify/DownloadFate.ts"
 const durationBoundaries = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 const sizeBoundaries = [100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000]
 
-/** The endpoint of a request: one of the API, a probe, or none that the registry knows. */
+/** The endpoint of a request: one of the API, a probe, or an unknown one. */
 export type RequestHandler =
   | "blob"
   | "manifest"
@@ -177,7 +177,7 @@ const registryLabel = (registry: string): Effect.Effect<string> => {
   )
 }
 
-/** Begins the series of registries that are known to be mirrored. */
+/** Creates the series of registries that are known to be mirrored. */
 export const mirroredRegistries = (registries: Iterable<string>): Effect.Effect<void> =>
   Effect.forEach(registries, registryLabel, { discard: true })
 

@@ -10,7 +10,7 @@ import { spans } from "../../PullSpans.ts"
 import * as Answer from "../serve/Answer.ts"
 import { annotate, inSpan, whereRecorded, whereTraced } from "./Recording.ts"
 
-/** The endpoint without names, so that there are few; `/v2/` for all that is no endpoint. */
+/** The endpoint without names, so that there are few; `/v2/` for every other path. */
 const routeOf = (url: string): string => {
   const endpoint = /^\/v2\/[^?]+\/(manifests|blobs|tags|referrers)\/[^/?]+(?:\?|$)/.exec(url)?.[1]
   switch (endpoint) {
@@ -99,7 +99,7 @@ export const pulled = (event: PullEvent): Effect.Effect<void> =>
     }
   })
 
-/** The search for `content`, a digest or a tag, on this node. It is no error that the node does not hold it. */
+/** The search for `content`, a digest or a tag, on this node. A miss is not an error. */
 export const localLookup = (content: string) => <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   whereRecorded(
     () =>

@@ -7,7 +7,7 @@ import { nameOf } from "../mirror/PeerAnswer.ts"
 import * as Attempt from "./Attempt.ts"
 import type { PullPeers } from "./PullPeers.ts"
 
-/** Asks all other peers that are known by now and may be asked, at once. Gives those that answered in time. */
+/** Asks all other peers that are known by now and may be asked, at once. Returns those that answered in time. */
 export const all = Effect.fnUntraced(function*<A>(peers: PullPeers, time: Duration.Duration, use: Attempt.Use<A>) {
   yield* peers.learnAll
   const asked: Array<Attempt.Attempt> = []

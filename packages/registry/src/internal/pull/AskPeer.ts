@@ -30,7 +30,7 @@ export const ask = Effect.fnUntraced(function*(
   peer: Peer,
   { head = false, patienceMillis, range }: AskOptions = {}
 ): Effect.fn.Return<PeerAnswer.PeerAnswer, PeerError, Scope.Scope> {
-  // A HEAD of a manifest promises what a GET will give, so it is a GET that has to succeed.
+  // A HEAD of a manifest promises that a GET succeeds, so a GET is tried.
   const method = head ? "HEAD" : request._tag === "Manifest" ? "GET" : request.method
   const printed = DistributionRequest.print({ ...request, method, mirrored: true, range })
   const firstByteMillis = Math.min(Duration.toMillis(options.firstByteTimeout), patienceMillis ?? Infinity)
@@ -50,7 +50,7 @@ export const ask = Effect.fnUntraced(function*(
 
 /**
  * Asks for a part of a blob, or for the whole. A peer that has it in another size than `size` cannot have the content; by default
- * that is the size that containerd expects, where it is known.
+ * that is the size that containerd expects, if it is known.
  */
 export const forBlob = Effect.fnUntraced(function*(
   { download, mirror, peers, request }: Pull,
@@ -70,7 +70,7 @@ export const forBlob = Effect.fnUntraced(function*(
 const ignoresRange = (error: PeerError): boolean =>
   error._tag === "PeerRefused" && (error.status === 416 || error.status === 200)
 
-/** Asks for what the client wants of a blob, or for the whole where that is small: a part cannot be verified. */
+/** Asks for what the client wants of a blob, or for the whole if that is small: a part cannot be verified. */
 export const forWanted = (
   pull: Pull,
   attempt: Attempt.Attempt

@@ -1,4 +1,4 @@
-/** One peer being asked in a pull: how it begins, and how it ends where the peer does not serve. */
+/** One peer being asked in a pull: the beginning of the attempt, and its end if the peer does not serve. */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { PeerStalled } from "@spegel-ts/transfer/PeerError"
 import { Effect, Exit, type Option, Scope } from "effect"

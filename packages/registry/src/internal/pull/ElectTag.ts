@@ -1,7 +1,7 @@
 /**
- * Elects the manifest of a tag. Only a peer's word says which one a tag points to, and peers differ after a tag was moved. So the first
- * manifest is compared with the digests that other providers name (`TagChoice`). A second manifest is fetched only where another one is
- * chosen.
+ * Elects the manifest of a tag. Only a peer's word says which one a tag points to, and peers differ after a tag was moved. So
+ * the first manifest is compared with the digests that other providers name (`TagChoice`). A second manifest is fetched only if
+ * another one is chosen.
  */
 import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import { Effect, Option, Result, Scope } from "effect"
@@ -17,7 +17,7 @@ import * as Pull from "./Pull.ts"
 
 type ManifestRequest = Extract<ContentId.ContentRequest, { readonly _tag: "Manifest" }>
 
-/** The manifest that all nodes would choose; the first, where that one cannot be had in time. */
+/** The manifest that all nodes would choose; the first, if that one cannot be had in time. */
 export const elect = Effect.fnUntraced(function*(pull: Pull.Pull, request: ManifestRequest, first: BufferedBody) {
   const { mirror, peers } = pull
   const { hedgeDelay } = mirror.options

@@ -12,7 +12,7 @@ import * as Blame from "./Blame.ts"
 import * as PeerRace from "./PeerRace.ts"
 import type { Relaying } from "./Relay.ts"
 
-/** The peer that goes on. Fails where there is none, where the client has gone, and where what it has is wrong. */
+/** The peer that goes on. Fails if there is none, if the client has gone, or if the bytes that the client has are wrong. */
 export const next = Effect.fnUntraced(function*(
   { body, download, pull, senders }: Relaying,
   failed: Attempt.Won<PeerAnswer>,

@@ -36,7 +36,7 @@ export const manifest = Effect.fnUntraced(function*(
   return yield* verified(pull, attempt, (reading) => pull.mirror.bodies.manifest(answer, reading))
 })
 
-/** Reads a blob that a peer is sending; none where there is no memory for it. */
+/** Reads a blob that a peer is sending; none if there is no memory for it. */
 export const blob = (
   pull: Pull,
   won: Attempt.Won<PeerAnswer>

@@ -1,10 +1,13 @@
-/** The first step of a pull: looks up who has the content. Peers are asked as the lookup names them, not when it has ended. */
+/**
+ * The first step of a pull: looks up the peers that have the content. Peers are asked as the lookup names them, not when it has
+ * ended.
+ */
 import { Effect, Queue, Stream } from "effect"
 import { PeerEvent, type PullPeers } from "./PullPeers.ts"
 
 /**
- * Starts a lookup beside the pull. It asks for more peers than may be asked: some may be known to fail, and of the others the less
- * busy are chosen.
+ * Starts a lookup beside the pull. It asks for more peers than may be asked: some may be known to fail, and of the others the
+ * less busy are chosen.
  */
 export const start = (peers: PullPeers): Effect.Effect<unknown> =>
   Effect.suspend(() => {

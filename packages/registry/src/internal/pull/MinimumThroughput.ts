@@ -15,7 +15,7 @@ import type { Pull } from "./Pull.ts"
 
 /** How often a body may move to another peer because that one may be faster. */
 const maxMoves = 2
-/** A peer that gives more bytes per second is worth no comparison. */
+/** A peer that sends more bytes per second is not compared with others. */
 const sampleBelow = 16 * 1024 * 1024
 const sampleTime = Duration.seconds(2)
 
@@ -28,8 +28,8 @@ export class Comparisons {
 }
 
 /**
- * Reads from a peer, and notes its throughput; `bytes` is how many came so far. Where nothing is known of other peers, one of them
- * gives a part of `rest` for comparison, which is thrown away.
+ * Reads from a peer, and notes its throughput; `bytes` is how many came so far. If the speed of other peers is unknown, one of
+ * them sends a part of `rest` for comparison, which is thrown away.
  */
 export const measured = <A, E, R>(
   pull: Pull,

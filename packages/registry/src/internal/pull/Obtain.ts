@@ -53,7 +53,7 @@ const manifest = Effect.fnUntraced(function*(
   return Hold.content(found, Option.none())
 })
 
-/** A blob: held where it is small, else to be relayed. */
+/** A blob: held if it is small, else to be relayed. */
 const blob = Effect.fnUntraced(function*(
   pull: Pull.Pull
 ): Effect.fn.Return<MirroredContent, MirrorError | ByteRange.RangeNotSatisfiable> {

@@ -1,6 +1,6 @@
 /**
- * Asks peers until one answers: as the lookup names them, hedging to the next one where a first byte is late, and replacing one that
- * fails. `ResolvePolicy.schedule` says how long to wait. Where only peers with objections are left, those are asked, for a short
+ * Asks peers until one answers: as the lookup names them, hedging to the next one if a first byte is late, and replacing one that
+ * fails. `ResolvePolicy.schedule` says how long to wait. If only peers with objections are left, those are asked, for a short
  * time each. Losers are interrupted, and leave no connection.
  */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
@@ -91,7 +91,7 @@ const setDeadline = Effect.fnUntraced(function*<A>(race: Race<A>) {
   )
 })
 
-/** Asks the next peer; where there is none, waits for an event, looks for more peers, or gives up. */
+/** Asks the next peer; if there is none, waits for an event, looks for more peers, or gives up. */
 const proceed = Effect.fnUntraced(function*<A>(
   race: Race<A>
 ): Effect.fn.Return<Option.Option<PeerEvent>, PeerNotFound | ResolveTimeout> {
@@ -106,7 +106,7 @@ const proceed = Effect.fnUntraced(function*<A>(
   return Option.none()
 })
 
-/** Asks a peer beside the race, which is told when the attempt has ended. */
+/** Asks a peer beside the race. The race gets an event when the attempt has ended. */
 const ask = Effect.fnUntraced(function*<A>(race: Race<A>, candidate: Candidate) {
   const { isIdle, peers, start, use } = race
   peers.left--
@@ -136,7 +136,7 @@ const waitForPeer = Effect.fnUntraced(function*<A>(race: Race<A>, now: number) {
   return Option.none<PeerEvent>()
 })
 
-/** Looks up peers once more, where those known are used up and that is allowed. */
+/** Looks up peers once more, if those known are used up and that is allowed. */
 const lookAgain = (peers: PullPeers) =>
   Effect.suspend(() => {
     const { content, record } = peers.options

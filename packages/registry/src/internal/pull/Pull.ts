@@ -1,11 +1,11 @@
 /**
- * One pull: a client's request for content that this node lacks. Its steps are files of this folder, in this order: `LookUp` finds
- * peers; `PeerRace` asks them (`AskPeer`), hedging; `Hold` reads and verifies what is small, and `ElectTag` compares what peers
- * say of a tag; `Relay` passes on what is large, and `GoOn` switches to another peer where one fails.
+ * One pull: a client's request for content that this node lacks. Its steps are files of this folder, in this order: `LookUp`
+ * finds peers; `PeerRace` asks them (`AskPeer`), hedging; `Hold` reads and verifies what is small, and `ElectTag` compares what
+ * peers say of a tag; `Relay` passes on what is large, and `GoOn` switches to another peer if one fails.
  *
- * The steps are functions of their modules and not closures of a pull: V8 keeps all that the closure of a generator function refers to
- * until its next major collection (the hidden class of its generators is in the old generation from the start), and those collections
- * made requests late.
+ * The steps are functions of their modules and not closures of a pull: V8 keeps all that the closure of a generator function
+ * refers to until its next major collection (the hidden class of its generators is in the old generation from the start), and
+ * those collections made requests late.
  */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import * as ByteRange from "@spegel-ts/oci/ByteRange"
@@ -84,7 +84,7 @@ export const begin = Effect.fnUntraced(function*(mirror: MirrorParts, asked: Ask
   return { ...asked, mirror, content, range, peers, breaker, download, comparisons, fork } satisfies Pull
 })
 
-/** The download of containerd that a request is for. Its fate tells of the peers that sent it. */
+/** The download of containerd that a request is for. Its fate shows whether peers sent the right bytes. */
 const downloadOf = (mirror: MirrorParts, { request, userAgent }: Asked, range: string | undefined) => {
   if (request._tag === "Manifest") return Effect.succeed(CommitWatch.noDownload)
   const start = range === undefined ? Option.some(0) : ByteRange.openStart(range)

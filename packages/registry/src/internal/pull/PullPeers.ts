@@ -1,6 +1,6 @@
 /**
- * The peers of one pull: those that the lookup named and that were not asked yet, those that are being asked, and how many more may
- * be asked.
+ * The peers of one pull: those that the lookup named and that were not asked yet, those that are being asked, and how many more
+ * may be asked.
  */
 import type { Peer } from "@spegel-ts/router/Peer"
 import type { RouterNotReady } from "@spegel-ts/router/Router"
@@ -28,15 +28,15 @@ import type { Attempt } from "./Attempt.ts"
 
 export interface PullPeersOptions {
   readonly content: ContentId
-  /** Gives the peers that are said to have the content, at most `count`. */
+  /** Finds the peers that are said to have the content, at most `count`. */
   readonly lookup: (count: number) => Stream.Stream<Peer, RouterNotReady>
   readonly memory: PeerMemory
-  /** Why peers that have not proved themselves get little time of this pull; undefined where they get the usual time. */
+  /** Why peers that have not proved themselves get little time of this pull; undefined if they get the usual time. */
   readonly caution: string | undefined
   readonly record: PullRecord
   /** How many peers may be asked. */
   readonly retries: number
-  /** How long to wait for a peer while none is being asked; `schedule` waits so long. */
+  /** How long to wait for a peer while none is being asked; `schedule` waits this long. */
   readonly resolveTimeout: Duration.Duration
   readonly schedule: Schedule.Schedule<number, Situation>
 }
@@ -59,7 +59,7 @@ export class PullPeers {
   readonly #seen = new Set<string>()
   /** A lookup is under way. */
   looking = false
-  /** Peers may be looked up once more where those known are used up. */
+  /** Peers may be looked up once more if those known are used up. */
   mayLookAgain = false
   /** How many more peers may be asked. */
   left: number
@@ -101,7 +101,7 @@ export class PullPeers {
     })
   }
 
-  /** The next event, if it comes within so many milliseconds. */
+  /** The next event, if it comes within this many milliseconds. */
   takeWithin(millis: number): Effect.Effect<Option.Option<PeerEvent>> {
     return Queue.take(this.events).pipe(Effect.timeoutOption(millis))
   }

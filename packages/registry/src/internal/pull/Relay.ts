@@ -1,4 +1,4 @@
-/** Relays a large blob: passes its bytes on as they come. Where a peer fails, another goes on (`GoOn`). */
+/** Relays a large blob: passes its bytes on as they come. If a peer fails, another goes on (`GoOn`). */
 import type { Peer } from "@spegel-ts/router/Peer"
 import type { BodyInterrupted } from "@spegel-ts/transfer/BodyInterrupted"
 import { Effect, Fiber, Option, Result } from "effect"

@@ -1,4 +1,4 @@
-/** How a request was answered: the fact that metrics, spans and the log of pulls are told. */
+/** The answer to a request, as a fact from which metrics, spans and the log of pulls are made. */
 
 /** The origin of content. */
 export type Source =
@@ -10,7 +10,7 @@ export type Answer =
     /** The body was sent to its end. No `source`: it was a document about the registry itself. */
     readonly _tag: "Served"
     readonly status: number
-    /** The size of the body. HEAD tells it, and sends none of it. */
+    /** The size of the body. HEAD announces it, and sends no body. */
     readonly bytes: number
     readonly source?: Source
   }

@@ -10,7 +10,7 @@ import type { Reference } from "@spegel-ts/oci/Reference"
 import { Effect, Option, Stream } from "effect"
 import { Refusal, Refused } from "./Refusal.ts"
 
-/** A repository whose registry is known, or has to be told from what is held. */
+/** A repository whose registry is known, or has to be inferred from the names that are held. */
 export interface RepositoryName {
   readonly namespace: Option.Option<string>
   readonly repository: string
@@ -20,7 +20,7 @@ export interface RepositoryName {
 export const ifHeld = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.catchIf(Effect.asSome(effect), (error) => error instanceof ContentNotFound, () => Effect.succeedNone)
 
-/** The complete name, if it can be told without asking what is held. */
+/** The complete name, if the request alone determines it. */
 export const complete = (name: RepositoryName): Option.Option<Reference> => {
   if (Option.isSome(name.namespace)) {
     return Option.some({ registry: name.namespace.value, repository: name.repository })

@@ -1,5 +1,5 @@
 /**
- * Why a request gets no content, and the one place where that is put into words: containerd shows the error of its first
+ * The reasons why a request gets no content, and the one place that puts them into words: containerd shows the error of its first
  * host, this mirror, to the user. Content that neither this node nor a peer can serve is a 404 and never a 5xx: then
  * containerd asks the next host of its hosts.toml.
  */
@@ -66,7 +66,7 @@ export const Refusal = Data.taggedEnum<Refusal>()
 /** A step of a request ends it with this. */
 export class Refused extends Data.TaggedError("Refused")<{ readonly refusal: Refusal }> {}
 
-/** The error that the client is told. */
+/** The error that the client gets. */
 export interface Told {
   readonly error: DistributionError.DistributionError
   readonly headers?: OutgoingHttpHeaders

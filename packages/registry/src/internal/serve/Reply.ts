@@ -1,4 +1,4 @@
-/** Answers that are no content: JSON documents, errors, and connections that are closed early. */
+/** Answers without content: JSON documents, errors, and connections that are closed early. */
 import type { BodyInterrupted } from "@spegel-ts/transfer/BodyInterrupted"
 import { Effect } from "effect"
 import type { ServerResponse } from "node:http"

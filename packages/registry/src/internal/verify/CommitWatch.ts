@@ -1,11 +1,11 @@
 /**
  * Verification by commit. Large bodies are passed on to containerd unhashed, since it hashes them itself. Each download that they
- * are for is watched (`WatchedDownload`): whether containerd commits it tells whether its senders sent the right bytes. Downloads
+ * are for is watched (`WatchedDownload`): a commit by containerd proves that its senders sent the right bytes. Downloads
  * that are wrong are discarded: containerd would keep them, and each new pull would commit the same bytes again and fail.
  *
- * Bytes are blamed on a peer, or discarded, only where they were hashed and are wrong. A relay is for a download where containerd's
- * name is in `User-Agent` and where the download has come as far as the range asked for begins. Where that is in doubt, as for other
- * clients, the relay is not watched.
+ * Bytes are blamed on a peer, or discarded, only if they were hashed and are wrong. A relay belongs to a download if containerd's
+ * name is in `User-Agent` and the download has reached the first byte asked for. If that is in doubt, as for other clients, the
+ * relay is not watched.
  */
 import * as Background from "@spegel-ts/background/Background"
 import { Tally } from "@spegel-ts/background/Tally"
@@ -19,7 +19,7 @@ import * as WatchedDownload from "./WatchedDownload.ts"
 /** A client's GET of a blob. */
 export interface BlobRequest {
   readonly digest: Digest.Digest
-  /** The first byte asked for; none where the request is no download of all from there. */
+  /** The first byte asked for; none if the request does not ask for everything from there on. */
   readonly start: Option.Option<number>
   readonly userAgent: string
   /** Told of the peers that sent something, when their bytes are judged: as a rule after the request has ended. */
@@ -28,9 +28,9 @@ export interface BlobRequest {
 
 /** The download of containerd that a relay is for. */
 export interface Download {
-  /** The size in bytes that the image's manifest gives; none where nothing is being downloaded. */
+  /** The size in bytes that the image's manifest gives; none if nothing is being downloaded. */
   readonly size: Option.Option<number>
-  /** Tells of bytes `[from, to)` that a peer sends, when they begin and when they end. Ignored where the relay is not watched. */
+  /** Reports bytes `[from, to)` that a peer sends, when they begin and when they end. Ignored if the relay is not watched. */
   readonly sent: (peer: Peer, from: number, to: number) => void
   /** Discards the download, whose bytes were found to be wrong. */
   readonly discard: Effect.Effect<void>
@@ -40,7 +40,7 @@ export interface Download {
 export const noDownload: Download = { size: Option.none(), sent: () => {}, discard: Effect.void }
 
 export interface CommitWatch {
-  /** Tells `Doubted` of those that sent the digest before, where a pull asks for all of it once more. */
+  /** Reports `Doubted` for the peers that sent the digest before, if a pull asks for all of it once more. */
   readonly doubt: (digest: Digest.Digest) => Effect.Effect<void>
   /** A relay begins, before its first byte; it ends with the scope. */
   readonly begin: (request: BlobRequest) => Effect.Effect<Download, never, Scope.Scope>
@@ -67,7 +67,7 @@ interface Relay extends Pick<BlobRequest, "digest" | "told"> {
 /** For a download for which nothing was relayed. A pull that this node did not serve may be about to commit it. */
 const unsent: WatchedDownload.WatchOptions = { isResumed: false, quietMillis: 5000, told: () => Effect.void }
 
-/** Watches end with the scope. `writerOf` tells whether a file is open for writing. */
+/** Watches end with the scope. `writerOf` finds out whether a file is open for writing. */
 export const make = Effect.fnUntraced(function*(writerOf: (descriptor: number) => FileWriter) {
   const watches: Watches = {
     store: yield* ContentStore,
@@ -115,7 +115,7 @@ const begin = Effect.fnUntraced(function*(watches: Watches, { digest, start, tol
   } satisfies Download
 })
 
-/** Gives the watch of the download that a relay is for, if that is certain. `found` are the downloads of its digest. */
+/** The watch of the download that a relay is for, if that is certain. `found` are the downloads of its digest. */
 const beginRelay = Effect.fnUntraced(function*(watches: Watches, relay: Relay, found: ReadonlyArray<Ingest>) {
   const isBusy = watches.relays.of(relay.digest) > 0
   watches.relays.add(relay.digest, 1)

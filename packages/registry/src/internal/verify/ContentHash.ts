@@ -1,4 +1,4 @@
-/** Whether bytes are those of a digest. */
+/** Compares bytes with a digest. */
 import { StoreUnavailable } from "@spegel-ts/content/ContentStore"
 import * as Digest from "@spegel-ts/oci/Digest"
 import { Effect } from "effect"
@@ -25,7 +25,7 @@ export class ContentHash {
   }
 }
 
-/** The hash of a file that grows. Its effects fail where the file cannot be read. */
+/** The hash of a file that grows. Its effects fail if the file cannot be read. */
 export interface GrowingHash {
   /** Hashes what has been added. */
   readonly advance: Effect.Effect<void, StoreUnavailable>
@@ -33,7 +33,10 @@ export interface GrowingHash {
   readonly matches: Effect.Effect<boolean, StoreUnavailable>
 }
 
-/** `chunks` gives the bytes from an offset on; each is read once, one chunk after another, so that requests are answered in between. */
+/**
+ * `chunks` gives the bytes from an offset on; each is read once, one chunk after another, so that requests are answered in
+ * between.
+ */
 export const growing = (digest: Digest.Digest, chunks: (start: number) => AsyncIterable<Buffer>): GrowingHash => {
   const hash = new ContentHash(digest)
   let length = 0

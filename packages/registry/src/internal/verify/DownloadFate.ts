@@ -1,6 +1,6 @@
 /**
- * The fate of a download of containerd, found without hashing its bytes on the way: containerd hashes every blob itself, and renames
- * the file where it is right. Where it did not, the file is hashed here; so is one that a killed pull has begun.
+ * The fate of a download of containerd, found without hashing its bytes on the way: containerd hashes every blob itself, and
+ * renames the file if it is right. If it did not, the file is hashed here; so is one that a killed pull has begun.
  *
  * A commit is never overdue by time alone: containerd's fsync takes as long as the disk does. While it runs the file is open for
  * writing.
@@ -12,14 +12,14 @@ import { Effect } from "effect"
 import type { GrowingHash } from "./ContentHash.ts"
 
 /**
- * `committed`: containerd found it right. `right`, `wrong`: it was given up, and hashing told about its bytes. `unknown`: it was given
- * up before it was complete, or somebody moved it; that says nothing of its senders.
+ * `committed`: containerd found it right. `right`, `wrong`: it was given up, and its bytes were hashed. `unknown`: it was given
+ * up before it was complete, or somebody moved it; its senders are not judged.
  */
 export type Fate = "committed" | "right" | "wrong" | "unknown"
 
 /**
- * The next event to expect of a download. `growing`: more is written. `complete`: it is committed or given up. `resting`: nothing is
- * expected soon.
+ * The next event to expect of a download. `growing`: more is written. `complete`: it is committed or given up. `resting`:
+ * nothing is expected soon.
  */
 export type Phase = "growing" | "complete" | "resting"
 
@@ -41,7 +41,7 @@ export interface DownloadOptions {
 /** A rename takes no longer than this. */
 const movedMillis = 1000
 
-/** How long a file has to stand still where we cannot tell whether it is open: a slow disk syncs 10 MiB a second. */
+/** How long a file has to stand still if we cannot tell whether it is open: a slow disk syncs 10 MiB a second. */
 const stillMillis = (size: number) => Math.max(3000, (size / (10 * 1024 * 1024)) * 1000)
 
 /** How long nobody has written to a file. */

@@ -1,10 +1,10 @@
 /**
- * Checks this node's own blobs against their digests, since disks and memory err. A peer that got wrong bytes from this node says so,
- * and this node then reads the blob: one that is damaged is not given to peers any more, so that it costs the cluster one failed
- * pull. When it was replaced, as by pulling its image again, it is read once more, and given to peers if it is right.
+ * Checks this node's own blobs against their digests, since disks and memory err. A peer that got wrong bytes from this node
+ * says so, and this node then reads the blob: one that is damaged is not given to peers any more, so that it costs the cluster
+ * one failed pull. When it was replaced, as by pulling its image again, it is read once more, and given to peers if it is right.
  *
- * Any peer can say so, and reading costs time: checks run one at a time, for a tenth of the time at most, and not twice for the same
- * blob within ten minutes.
+ * Any peer can say so, and reading costs time: checks run one at a time, for a tenth of the time at most, and not twice for the
+ * same blob within ten minutes.
  */
 import * as Background from "@spegel-ts/background/Background"
 import { BoundedMap } from "@spegel-ts/background/BoundedMap"
@@ -124,7 +124,7 @@ const markRepaired = Effect.fnUntraced(function*({ anyDamaged, damaged, router }
   yield* router.advertise([ContentKey.make(digest)])
 })
 
-/** Has a blob that was found damaged read again, where there is another copy of it. */
+/** Has a blob that was found damaged read again, if there is another copy of it. */
 const lookAgain = Effect.fnUntraced(
   function*({ damaged, store, waiting }: Parts, digest: Digest.Digest) {
     if ((yield* copyOf(yield* store.open(digest))) !== damaged.get(digest)) yield* Queue.offer(waiting, digest)

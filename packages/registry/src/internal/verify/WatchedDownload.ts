@@ -17,7 +17,7 @@ interface Judged {
 export type Verdict = Data.TaggedEnum<{
   /** The bytes were right. */
   Right: Judged
-  /** They were wrong; `liar` sent all of them, where that is known. */
+  /** They were wrong; `liar` sent all of them, if that is known. */
   Wrong: Judged & { readonly liar: Option.Option<Peer> }
   /** They were all there and containerd did not commit them; `Right` or `Wrong` follows. */
   Doubted: Judged
@@ -46,7 +46,7 @@ export interface WatchedDownload {
   readonly told: (verdict: Verdict) => Effect.Effect<void>
   /** Relays under way. */
   relays: number
-  /** Open where there is something to look at soon. */
+  /** Open while there is something to look at soon. */
   readonly wake: Latch.Latch
 }
 
@@ -134,7 +134,7 @@ export const discard = Effect.fnUntraced(function*({ store }: Watches, { file, i
   )
 })
 
-/** Tells `Doubted` of the senders where containerd has given the complete download up. */
+/** Reports `Doubted` for the senders if containerd has given the complete download up. */
 export const doubt = Effect.fnUntraced(function*({ file, ingest, senders, told }: WatchedDownload) {
   const state = yield* Effect.option(file.state)
   const givenUp = Option.exists(state, (state) => state._tag === "Deleted" && state.written === ingest.size)

@@ -36,9 +36,9 @@ export interface DhtOptions {
 const foreignTtlMillis = 20 * 60_000
 const graceMillis = 60_000
 const tickMillis = 5000
-/** A tick that is late by so much was held up: the process was stopped, or the machine suspended. */
+/** A tick that is late by this much was held up: the process was stopped, or the machine suspended. */
 const awokeMillis = 10_000
-/** New members are collected for so long before they are sent their records. */
+/** New members are collected for this long before they are sent their records. */
 const newcomerMillis = 500
 /** How long a member counts as new to the network. */
 const newToNetworkMillis = 10_000
@@ -48,7 +48,7 @@ const sweptPerTick = 20_000
 export interface Provider {
   readonly id: string
   readonly addresses: ReadonlyArray<Uint8Array>
-  /** The port of its service; undefined if it has not told. */
+  /** The port of its service; undefined if the peer has not sent it. */
   readonly servicePort: number | undefined
 }
 
@@ -259,7 +259,7 @@ export class Dht {
   /** Whether other members could name no further provider. */
   #isComplete(key: Uint8Array, position: Position, local: ReadonlyArray<Member>): boolean {
     const { neighbourhood } = this.#membership
-    // Where a provider is late, another member may know one that is not.
+    // If a provider is late, another member may know one that is not.
     if (local.length > 0) return local.some(({ late }) => !late) && neighbourhood.isKeeper(position)
     // A record of an evicted peer is a hint: other members may have heard from that peer since.
     return neighbourhood.hasEverything() && this.store.get(key, this.#now() / 1000).length === 0

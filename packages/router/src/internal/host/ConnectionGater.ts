@@ -15,7 +15,9 @@ interface Offender {
   bannedUntil: number
 }
 
-/** What libp2p calls before it goes on with a connection. libp2p calls the methods without their object, so they are properties. */
+/**
+ * Lets connections in or denies them, when libp2p asks. libp2p calls the methods without their object, so they are properties.
+ */
 export class ConnectionGater implements Libp2pGater {
   readonly #offenders = new Map<string, Offender>()
   readonly #pending = new Map<string, Set<MultiaddrConnection>>()

@@ -57,7 +57,7 @@ export class ConnectionTrimmer {
   }
 }
 
-/** All connections of a pair but one. Both sides keep the one that the smaller id opened. */
+/** All connections of a pair of nodes except one. Both sides keep the one that the smaller id opened. */
 const duplicatesOf = (self: string, connections: ReadonlyArray<Connection>): ReadonlyArray<Connection> => {
   const opener = ({ direction, remotePeer }: Connection) => direction === "outbound" ? self : remotePeer.toString()
   return connections.toSorted((a, b) => opener(a) < opener(b) ? -1 : opener(a) > opener(b) ? 1 : 0).slice(1)

@@ -18,7 +18,7 @@ export interface DhtNode {
   readonly dht: Dht
   /** Multiaddrs in binary that this node announces now, without its id. */
   readonly announced: () => ReadonlyArray<Uint8Array>
-  /** Which addresses a peer may claim. */
+  /** The addresses that a peer may claim. */
   readonly accepted: PeerAddress.UsableOptions
 }
 

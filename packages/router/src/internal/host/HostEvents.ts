@@ -13,7 +13,7 @@ export interface HostEventsOptions {
   readonly host: Host
   readonly dht: Dht
   readonly conflicts: IdentityConflicts
-  /** Which addresses a peer may claim. */
+  /** The addresses that a peer may claim. */
   readonly accepted: PeerAddress.UsableOptions
   readonly guard: Guard
 }

@@ -36,7 +36,7 @@ const close = (server: Server): Effect.Effect<void> =>
   })
 
 /**
- * Takes the lock at a path while the scope is open; false if another process holds it. True also where no lock can be made,
+ * Takes the lock at a path while the scope is open; false if another process holds it. True also if no lock can be made,
  * as on some file systems.
  */
 export const acquire = Effect.fnUntraced(function*(path: string): Effect.fn.Return<boolean, never, Scope.Scope> {

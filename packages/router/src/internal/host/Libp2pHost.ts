@@ -38,7 +38,7 @@ export const heldConnections = 128
 const maxDials = 320
 const maxWaitingDials = 2000
 
-/** A connection without traffic is closed after so many milliseconds, and its peer is probed. */
+/** A connection without traffic is closed after this many milliseconds, and its peer is probed. */
 const inactivity = 15 * 60_000
 
 /** A host that listens while the scope is open, and its detector of identity conflicts. */

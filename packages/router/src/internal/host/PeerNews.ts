@@ -16,7 +16,7 @@ export interface PeerNewsOptions {
 }
 
 const interval = "1 second"
-/** A change that goes on is logged after so long, though more may follow. */
+/** A change that goes on is logged after this long, though more may follow. */
 const maxWaitMillis = 5000
 /** Between two log lines. */
 const quietMillis = 10_000

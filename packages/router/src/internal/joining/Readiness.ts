@@ -1,4 +1,4 @@
-/** Whether this node is ready, and how it stands to the network: what `Router.ready` and `Router.standing` return. */
+/** Decides whether this node is ready, and whether it is part of the network, for `Router.ready` and `Router.standing`. */
 import { Effect } from "effect"
 import { Standing } from "../../Router.ts"
 

@@ -10,7 +10,7 @@ import { constants, fstatSync, openSync, write, writeSync } from "node:fs"
 /** `count` is how many bytes were written, which may be fewer than were given. */
 type Done = (error: NodeJS.ErrnoException | null, count: number) => void
 
-/** Writes `bytes`, and calls `done` once: at once where the descriptor does not block, later where it does. */
+/** Writes `bytes`, and calls `done` once: at once if the descriptor does not block, later if it does. */
 export type Descriptor = (bytes: Buffer, done: Done) => void
 
 const blocking = (fd: number): Descriptor => (bytes, done) => write(fd, bytes, (error, count) => done(error, count))

@@ -1,6 +1,6 @@
 /**
- * What becomes of spans: those that wait are bounded, and each one ends as exported or as dropped, in metrics. One WARN tells
- * that the export fails, one INFO that it works again; nobody waits for it.
+ * Counts each span in metrics, as exported or as dropped, and bounds the spans that wait. One WARN says that the export fails,
+ * one INFO that it works again; nobody waits for it.
  */
 import { type ExportResult, ExportResultCode } from "@opentelemetry/core"
 import type { SpanExporter, SpanProcessor } from "@opentelemetry/sdk-trace-base"
@@ -20,15 +20,15 @@ const dropped = Metric.counter("spegel_trace_spans_dropped_total", {
 export interface ExportHealth {
   /** Reports a connection that could not be made: the SDK retries those in silence. Never throws. */
   readonly connectionFailed: (error: Error) => void
-  /** Counts what `exporter` achieves. Its results are all successes for whom it is given to: failures are reported here. */
+  /** Counts what `exporter` achieves. The returned exporter always succeeds: failures are reported here. */
   readonly watch: (exporter: SpanExporter) => SpanExporter
   /** Drops spans that `processor` has no room for. It must pass its spans to the exporter that is watched. */
   readonly bound: (processor: SpanProcessor) => SpanProcessor
-  /** Runs `shutdown` for `timeout` at most. What is not sent then is dropped. */
+  /** Runs `shutdown` for `timeout` at most. Spans that are not sent by then are dropped. */
   readonly close: (shutdown: () => Promise<void>, timeout: Duration.Duration) => Effect.Effect<void>
 }
 
-/** What the exporters' errors say; an HTTP status has no message of its own where HTTP/2 is spoken. */
+/** The reason in an exporter's error. HTTP/2 has no status text: then it is the number of the status. */
 const reasonOf = (error: (Error & { readonly code?: unknown }) | undefined): string => {
   if (error === undefined) return "unexpected failure"
   return error.name === "OTLPExporterError" && typeof error.code === "number" ? `answered ${error.code}` : error.message

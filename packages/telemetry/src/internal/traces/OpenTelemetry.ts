@@ -1,4 +1,4 @@
-/** The OpenTelemetry SDK, set up for traces. Loaded only where there is a collector. */
+/** The OpenTelemetry SDK, set up for traces. Loaded only if there is a collector. */
 import type { Tracer } from "@opentelemetry/api"
 import * as Resources from "@opentelemetry/resources"
 import { BasicTracerProvider, BatchSpanProcessor } from "@opentelemetry/sdk-trace-base"
@@ -15,7 +15,7 @@ export interface SdkOptions {
   readonly flushTimeout: Duration.Duration
 }
 
-/** What `service.name` is where nobody says. */
+/** The value of `service.name` if no variable sets it. */
 const defaultServiceName = "spegel"
 /** Characters of an attribute: request lines and header values are as long as a client likes. */
 const defaultValueLength = "1024"

@@ -1,7 +1,7 @@
 /**
  * The standard `OTEL_*` variables, checked before the OpenTelemetry SDK reads them. The SDK drops some wrong values without
  * a word (headers, attributes), and hangs on others (batches of no spans). As the specification demands, a value that cannot
- * be used is named in a complaint and left out: telemetry is no reason not to start.
+ * be used is named in a complaint and left out: the program starts without it.
  */
 import { Option } from "effect"
 import { accessSync, constants } from "node:fs"
@@ -13,7 +13,7 @@ export type Environment = Readonly<Record<string, string | undefined>>
 const protocols = ["http/protobuf", "http/json", "grpc"] as const
 export type Protocol = typeof protocols[number]
 
-/** Where traces go, and what the SDK is to read. */
+/** The collector to send traces to, and the variables for the SDK. */
 export interface TraceExport {
   readonly protocol: Protocol
   /** The collector without path, user or query, for logs. */
@@ -22,14 +22,14 @@ export interface TraceExport {
   readonly maxQueueSize: number
   /** Spans that are sent at once. */
   readonly maxBatchSize: number
-  /** Where resource attributes come from, by the names in `OTEL_NODE_RESOURCE_DETECTORS`. */
+  /** The sources of resource attributes, by the names in `OTEL_NODE_RESOURCE_DETECTORS`. */
   readonly detectors: ReadonlyArray<string>
   /** The variables without those that cannot be used. */
   readonly environment: Environment
 }
 
 export interface OtelVariables {
-  /** None where no collector is named, or traces are turned off. */
+  /** None if no collector is named, or traces are turned off. */
   readonly traces: Option.Option<TraceExport>
   /** One for each variable that cannot be used: its name, what was expected and what happens instead. Never its value. */
   readonly complaints: ReadonlyArray<string>
@@ -84,7 +84,7 @@ const rules: ReadonlyArray<Rule> = [
   }),
   every(/^OTEL_RESOURCE_ATTRIBUTES$/, pairs, (pair) => {
     const parts = pair.split("=").map((part) => decodeURIComponent(part.trim()))
-    // The SDK drops all attributes where one is longer.
+    // The SDK drops all attributes if one is longer.
     return parts.length === 2 && parts[0] !== "" && parts.every(({ length }) => length < 256)
   }),
   every(

@@ -1,8 +1,8 @@
 /**
- * Which spans are recorded, and how one ends.
+ * Decides which spans are recorded, and how a span ends.
  *
- * A trace begins with a span of kind `server`, or goes on from another process. What else runs (refreshing records, watching
- * the store) is not part of any, and is not recorded. Within a trace the spans that are named are recorded. Others, such as
+ * A trace begins with a span of kind `server`, or goes on from another process. Other work (refreshing records, watching
+ * the store) is not part of a trace, and is not recorded. Within a trace the spans that are named are recorded. Others, such as
  * those of `Effect.fn` in libraries, are passed over, and what is below them belongs to the span above.
  */
 import * as OtelTracer from "@effect/opentelemetry/OtelTracer"
@@ -28,10 +28,10 @@ class PassedOverSpan extends Tracer.NativeSpan {
   }
 }
 
-/** A span of another tracer, such as one that the program began before it had this one, is no part of a trace. */
+/** Whether a span is of this tracer. Others, such as those that the program began before it had this one, are left out. */
 const isOwn = (span: Tracer.AnySpan): boolean => "span" in span || span instanceof PassedOverSpan
 
-/** What `error.type` and the status' message are; nothing where the span ended well or was interrupted. */
+/** The values of `error.type` and of the status' message; none if the span ended well or was interrupted. */
 const failureOf = (
   exit: Exit.Exit<unknown, unknown>
 ): Option.Option<{ readonly type: string; readonly message: string }> => {
@@ -64,7 +64,7 @@ const endByConvention = (span: RecordedSpan): Tracer.Span => {
 }
 
 /**
- * Spans of `tracer` for requests, and for what is named in `spanNames` within them; all where that is not given. Whether a
+ * Spans of `tracer` for requests, and for the spans within them that `spanNames` lists; by default all. Whether a
  * trace is recorded is decided by the tracer's sampler, at its root. OpenTelemetry's own context is not kept: that costs
  * something at each step of each fiber, and only libraries with instrumentation read it.
  */

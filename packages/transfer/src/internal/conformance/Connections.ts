@@ -40,7 +40,7 @@ export const client: Effect.Effect<{ readonly near: Socket; readonly far: Socket
   }
 )
 
-/** Reads what is no body: keeps what it is given until it has enough. */
+/** Reads a head: keeps its bytes until it has enough. */
 class HeadReader implements Reader {
   readonly #space = Buffer.allocUnsafeSlow(16 * 1024)
   #bytes = Buffer.alloc(0)
@@ -78,7 +78,7 @@ class HeadReader implements Reader {
   }
 }
 
-/** A peer: `peer` is what a body is moved from, `remote` its own end; `early` reads what comes with a head. */
+/** A peer: bodies are moved from `peer`, and `remote` is its own end; `early` reads the bytes that come with a head. */
 export const peer: Effect.Effect<
   { readonly peer: PeerSocket; readonly remote: Socket; readonly early: (wanted: number) => Effect.Effect<Buffer> },
   never,

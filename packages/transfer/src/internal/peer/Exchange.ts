@@ -13,7 +13,7 @@ export interface Wire {
   readonly resume: () => void
   /** The response was read to its last byte. The connection is free for another exchange if `reusable`. */
   readonly done: (reusable: boolean) => void
-  /** The response, and so the connection, is of no more use. The exchange needs no more events. */
+  /** The response, and so the connection, cannot be used any more. The exchange needs no more events. */
   readonly destroy: () => void
 }
 

@@ -4,7 +4,7 @@ import { type Member, roundTripOf } from "../members/MemberTable.ts"
 import { MessageType, type WirePeer } from "../rpc/Message.ts"
 import { type Core, message, replication, settlingMillis } from "../rpc/Protocol.ts"
 
-/** How many members are asked at once. So many have to answer before it is certain that nobody provides the key. */
+/** How many members are asked at once. All of them have to answer before it is certain that nobody provides the key. */
 const askAtOnce = 3
 const maxAsked = 8
 /** How long to wait before also asking the next member: twice the usual round trip of the last one, within these bounds. */
@@ -17,7 +17,7 @@ export interface LookupOptions extends Core {
   readonly membership: Membership
 }
 
-/** What to look for. */
+/** The key to look for, and the callback for its providers. */
 export interface Wanted {
   readonly key: Uint8Array
   /** The key's position. */

@@ -14,7 +14,7 @@ export interface FailureDetectorOptions extends Core {
   readonly onHeard: (member: Member) => void
 }
 
-/** A member that was silent for so long is pinged. */
+/** A member that was silent for this long is pinged. */
 const silenceMillis = 15_000
 const pingsAtOnce = 8
 /** Between two pings of one round: a lookup must not wait behind a burst of them. */

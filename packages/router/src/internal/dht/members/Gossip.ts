@@ -14,7 +14,7 @@ export interface GossipOptions extends Core {
   readonly members: MemberTable
 }
 
-/** New members are collected for so long before they are passed on. */
+/** New members are collected for this long before they are passed on. */
 const collectMillis = 100
 /** How many nodes are told of a member that others know already: those tell the rest. */
 const fanOut = 4
@@ -47,7 +47,7 @@ export class Gossip {
   }
 
   /**
-   * All nodes are to hear of a member that connected to this node first, since nobody else tells of it. A few are enough
+   * All nodes are to hear of a member that connected to this node first, since nobody else announces it. A few are enough
    * for other members, or every node would tell every node of every member.
    */
   #spreadCollected(): void {

@@ -21,7 +21,7 @@ export interface MembershipOptions extends Core {
   readonly onNewcomer: (member: Member) => void
 }
 
-/** What a peer says of itself on a new connection. */
+/** A peer's own description on a new connection. */
 export interface ConnectedPeer extends PeerRecord {
   readonly agent: string | undefined
   /** Whether it speaks our gossip protocol. */
@@ -29,7 +29,7 @@ export interface ConnectedPeer extends PeerRecord {
 }
 
 const verifyTimeoutMillis = 5000
-/** A peer that only one witness named is forgotten after so long. */
+/** A peer that only one witness named is forgotten after this long. */
 const rumourMillis = 10 * 60_000
 const helloKeyLength = 8
 

@@ -10,7 +10,7 @@ import { grown, KeyTable } from "./KeyTable.ts"
 /** The share of one peer. */
 const maxRecordsOfPeer = 100_000
 const maxProvidersOfKey = 64
-/** Of all peers together: 24 MiB. */
+/** The bound of all peers together: 24 MiB. */
 const maxRecords = 400_000
 const initialRecords = 1024
 /**
@@ -134,7 +134,7 @@ export class ProviderStore {
     return largest[0] ?? none
   }
 
-  /** Drops expired records of the next `count` keys. In small steps, it never holds up a lookup. */
+  /** Drops expired records of the next `count` keys. The steps are small, so it never delays a lookup. */
   sweep(now: number, count: number): void {
     const end = Math.min(this.#swept + count, this.#keys.limit)
     for (let key = this.#swept; key < end; key++) this.#removeOf(key, (record) => (this.#expiries[record] ?? 0) <= now)

@@ -16,12 +16,12 @@ export interface ReproviderOptions extends Core {
 const membersAtOnce = 8
 /** Keys are stored as text, which all batches share, and turned into bytes when they are sent. */
 const keysPerRequest = 1000
-/** The event loop runs other work after so many keys were assigned: lookups go on meanwhile. */
+/** The event loop runs other work after this many keys were assigned: lookups go on meanwhile. */
 const keysPerTurn = 64
 const retryMillis = 1000
 /** Each key is sent again at a time of its own, between this share of the interval and all of it. */
 const leastSpread = 0.8
-/** Up to so many newcomers are checked one by one. For more it is cheaper to search for all keepers of each key. */
+/** Up to this many newcomers are checked one by one. For more it is cheaper to search for all keepers of each key. */
 const fewNewcomers = 5
 
 export class Reprovider {

@@ -10,7 +10,7 @@ import * as RpcServer from "./RpcServer.ts"
 
 /** The DHT protocol of Spegel's network, spoken by the Go implementation too. */
 export const kademliaProtocol = "/spegel/kad/1.0.0"
-/** What Kademlia lacks: withdrawal, goodbye, service ports and gossip about members. */
+/** Our protocol for messages that Kademlia lacks: withdrawal, goodbye, service ports and gossip about members. */
 export const gossipProtocol = "/spegel-ts/router/1.0.0"
 
 const openTimeoutMillis = 5000
@@ -23,7 +23,7 @@ export interface TransportCounts {
   readonly bytesSent: number
 }
 
-/** What answers peers. */
+/** The functions that answer peers. */
 export interface Handlers {
   /** Answers a DHT message of a peer that is connected from `address`. */
   readonly answer: (from: string, address: string, message: Message) => Message | undefined

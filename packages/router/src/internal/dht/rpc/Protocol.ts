@@ -1,4 +1,4 @@
-/** What the parts of the DHT share: how messages travel, and what the core needs from the process around it. */
+/** The interfaces that all parts of the DHT share: to the network, and to the process around them. */
 import type { Member, PeerRecord } from "../members/MemberTable.ts"
 import type { Message, WirePeer } from "./Message.ts"
 
@@ -47,7 +47,7 @@ export interface Environment {
   readonly idText: (id: Uint8Array) => string
   /** Those of the addresses that a peer may claim. */
   readonly usable: (addresses: ReadonlyArray<Uint8Array>) => ReadonlyArray<Uint8Array>
-  /** What is stored of a peer that a message named. */
+  /** The record to store of a peer that a message named. */
   readonly record: (id: string, peer: WirePeer) => PeerRecord
   /** The group of peers that shares an address: one group may hold a few members only. */
   readonly groupOf: (addresses: ReadonlyArray<Uint8Array>) => string
@@ -56,7 +56,7 @@ export interface Environment {
 /** Calls `run` back after `millis`; returns what cancels it. */
 export type After = (millis: number, run: () => void) => () => void
 
-/** What each part of the core works with. */
+/** The surroundings of each part of the core. */
 export interface Core {
   readonly environment: Environment
   readonly transport: Transport
