@@ -3,6 +3,7 @@ import { Effect } from "effect"
 import { readFile } from "node:fs/promises"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
 import { Agent, request } from "node:https"
+import { buffer } from "node:stream/consumers"
 import { setTimeout as sleep } from "node:timers/promises"
 import { listen } from "../network/LocalServer.ts"
 
@@ -59,8 +60,7 @@ export const start = Effect.fnUntraced(function*(server: { readonly url: string;
     if (isWatch) counts.watches++
     else if (incoming.method === "GET") counts.reads++
     else counts.writes++
-    const chunks: Array<Buffer> = []
-    for await (const chunk of incoming) chunks.push(chunk as Buffer)
+    const body = await buffer(incoming)
     if (faults.cut === "refused") return incoming.socket.destroy()
     if (faults.cut === "silent") return
     if (Math.random() < faults.errors) return outgoing.writeHead(500).end("injected")
@@ -90,7 +90,7 @@ export const start = Effect.fnUntraced(function*(server: { readonly url: string;
       // A server that breaks off, or a client that is gone, ends this way too.
       void pass().catch(() => outgoing.destroy())
     })
-    sent.end(Buffer.concat(chunks))
+    sent.end(body)
   }
 
   /** A way to the server, as an `http` URL. */
