@@ -52,7 +52,7 @@ export const make = Effect.fnUntraced(function*(options: Libp2pOptions) {
   yield* HostEvents.follow({ host, dht, conflicts, accepted, guard })
   yield* RouterMetrics.initialise
   yield* RouterMetrics.publish(() => ({ dht: dht.counts, transport: transport.counts }))
-  yield* Background.keepRunning("connection trimmer", trimmerOf(host, dht, transport).run(partingTime))
+  yield* Background.keepRunning("connection economy", trimmerOf(host, dht, transport).run(partingTime))
   return { host, dht, announced, accepted } satisfies DhtNode
 })
 
