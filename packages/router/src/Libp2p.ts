@@ -88,14 +88,14 @@ const heardFrom = ({ dht }: DhtNode.DhtNode): ReadonlyArray<Member> =>
   [...dht.members.values()].filter(({ lastHeard }) => lastHeard > 0)
 
 const networkView = (node: DhtNode.DhtNode, listen: Libp2pOptions): Joining.NetworkView => {
-  const { announced, dht, host } = node
+  const { dht, host } = node
   // An address with this node's own id may have been its own once, or may be its clone's.
   const ownId = `/p2p/${host.peerId.toString()}`
   const dialled = (address: Multiaddr) => address.toString().endsWith(ownId) ? PeerAddress.withoutId(address) : address
   return {
     peers: () => heardFrom(node).length,
     isMember: (id) => dht.members.get(id) !== undefined,
-    isSelf: Libp2pHost.isOwnAddress(announced, listen),
+    isSelf: Libp2pHost.isOwnAddress(host, listen),
     dial: (address) =>
       Effect.tryPromise({
         try: (signal) => host.dial(dialled(address), { signal }),

@@ -110,21 +110,16 @@ export const make = Effect.fnUntraced(function*(options: {
   return { host, conflicts }
 })
 
-/**
- * Returns a test for this node's own addresses: those of its interfaces, and those that it announces. `announced` returns
- * the latter in binary and without the node's id.
- */
-export const isOwnAddress = (
-  announced: () => ReadonlyArray<Uint8Array>,
-  listen: { readonly host: Option.Option<string>; readonly port: number }
-) => {
+/** Returns a test for this node's own addresses, announced or not. */
+export const isOwnAddress = (host: Host, listen: { readonly host: Option.Option<string>; readonly port: number }) => {
   const ownIps = Option.match(listen.host, {
     onNone: () => Object.values(networkInterfaces()).flatMap((found) => found ?? []).map(({ address }) => address),
     onSome: (ip) => [ip]
   })
   const listened = new Set(ownIps.map((ip) => PeerAddress.ofSocket(ip, listen.port).toString()))
   return (address: Multiaddr): boolean => {
-    const plain = PeerAddress.withoutId(address)
-    return listened.has(plain.toString()) || announced().some((own) => Buffer.compare(own, plain.bytes) === 0)
+    const plain = PeerAddress.withoutId(address).toString()
+    return listened.has(plain) ||
+      host.getMultiaddrs().some((own) => PeerAddress.withoutId(own).toString() === plain)
   }
 }
