@@ -1,6 +1,6 @@
 /** Tells metrics, spans, the log of pulls and the debug log how a request ended. */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
-import { type Clock, Effect, LogLevel, Option } from "effect"
+import { Effect, LogLevel, Option } from "effect"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import * as ContentId from "../../ContentId.ts"
 import { type PullEvent, PullLog } from "../../PullLog.ts"
@@ -21,7 +21,7 @@ export interface Ended {
   readonly started: number
 }
 
-interface Times {
+export interface Times {
   /** The time of day at the end, in milliseconds since the epoch. */
   readonly time: number
   /** The beginning and the end, as `MonotonicTime` has them. */
@@ -133,13 +133,11 @@ export const make = Effect.gen(function*() {
       }),
 
     /** A request was answered again with this many bytes, at once and without spans. */
-    repeatedUnsafe: (request: ContentId.ContentRequest, bytes: number, clock: Clock.Clock): void => {
-      const now = MonotonicTime.millisUnsafe(clock)
+    repeatedUnsafe: (request: ContentId.ContentRequest, bytes: number, times: Times): void => {
       const answer: Answer.Answer = { _tag: "Served", status: 200, bytes, source: Answer.local }
-      const times = { time: clock.currentTimeMillisUnsafe(), started: now, ended: now }
       const event = eventOf(request, new PullRecord(), answer, times)
-      const handler = request._tag === "Blob" ? "blob" : "manifest"
-      RegistryMetrics.answeredUnsafe({ ...event, handler }, context)
+      const { method, millis, status } = event
+      RegistryMetrics.answeredUnsafe({ handler: handlerOf(request), method, status, bytes, millis }, context)
       RegistryMetrics.servedUnsafe({ source: "local", client: "node", bytes, relayed: 0 }, context)
       log.recordUnsafe(event)
     }
