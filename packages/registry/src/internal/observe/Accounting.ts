@@ -60,9 +60,6 @@ const eventOf = (
   }
 }
 
-const isFromPeer = (record: PullRecord, answer: Answer.Answer): boolean =>
-  record.source !== undefined || (answer._tag !== "Refused" && answer.source?._tag === "Peer")
-
 const logged = (event: PullEvent, { incoming, record }: Ended) => {
   // A log line has a time of its own.
   const { time, ...facts } = event
@@ -87,7 +84,7 @@ export const make = Effect.gen(function*() {
   ) => {
     if (answer._tag === "Refused") return
     RegistryMetrics.servedUnsafe({
-      source: isFromPeer(record, answer) ? "peer" : "local",
+      source: record.source !== undefined || answer.source?._tag === "Peer" ? "peer" : "local",
       client: mirrored ? "peer" : "node",
       bytes,
       relayed: record.source === undefined ? 0 : record.bytesTaken
