@@ -131,7 +131,7 @@ const serverOf = (tls: ListenTls | undefined, options: ServerOptions, listener: 
       return https.createServer({ ...options, ...tls, requestCert: tls.ca !== undefined }, listener)
     })
 
-/** Waits until answers that no fiber gives are out. */
+/** Waits until the answers that this turn gives without a fiber (`TurnAnswers`) are sent. */
 const turnEnd = Effect.callback<void>((resume) => {
   setImmediate(() => resume(Effect.void))
 })

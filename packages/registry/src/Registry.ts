@@ -107,11 +107,17 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
 
   /** Repeats a recent answer without a fiber. On a busy node most requests repeat one. */
   const answerAgain = (incoming: IncomingMessage, response: ServerResponse): boolean => {
-    const known = watched ? undefined : hot.repeat(incoming, MonotonicTime.millisUnsafe(clock))
+    if (watched) return false
+    const now = MonotonicTime.millisUnsafe(clock)
+    const known = hot.repeat(incoming, now)
     if (known === undefined || !authorise(incoming.headers.authorization)) return false
     const { bytes, headers, request } = known
     turn.give({ response, headers, bytes })
-    accounting.repeatedUnsafe(request, bytes.length, clock)
+    accounting.repeatedUnsafe(request, bytes.length, {
+      time: clock.currentTimeMillisUnsafe(),
+      started: now,
+      ended: now
+    })
     return true
   }
 

@@ -13,3 +13,12 @@ export const untilRecorded = (
       events.length >= count ? Effect.void : Effect.die(new Error(`only ${events.length} of ${count} were recorded`))
     )
   )
+
+/** The last request for some content, once it is recorded. */
+export const recordedOf = (log: PullLog["Service"], content: string): Effect.Effect<PullEvent> =>
+  log.recent.pipe(
+    Effect.map((events) => events.find((event) => event.content === content)),
+    Effect.filterOrFail((event) => event !== undefined, () => new Error(`no request for ${content} was recorded`)),
+    Effect.retry(polling),
+    Effect.orDie
+  )

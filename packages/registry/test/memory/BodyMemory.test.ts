@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { BodyMemory } from "@spegel-ts/registry/internal/memory/BodyMemory"
+import { reserveOf } from "@spegel-ts/registry/internal/memory/BodyReserve"
 import type { SocketQueue } from "@spegel-ts/registry/internal/memory/SocketQueues"
 import { Progress } from "@spegel-ts/transfer/Progress"
 import { Effect, Exit, Fiber, Scope } from "effect"
@@ -42,6 +43,7 @@ const setup = (options: { readonly budget: number; readonly tells?: boolean }) =
   let asked = 0
   const memory = new BodyMemory({
     budget: options.budget,
+    reserve: () => reserveOf("portable"),
     maxUnsent: 4 * mib,
     queues: () => {
       asked++
@@ -74,7 +76,7 @@ const setup = (options: { readonly budget: number; readonly tells?: boolean }) =
   return { apart, asked: () => asked, clients, connect, fill, memory, unsent }
 }
 
-const admitted = (memory: BodyMemory, client: Client) => memory.admit(client.socket)
+const admitted = (memory: BodyMemory, client: Client) => memory.admit(client.socket, "file")
 const settled = Effect.sleep("50 millis")
 
 /** A monotonic clock that can be set forward, by milliseconds, for what looks at it and does not wait for it. */

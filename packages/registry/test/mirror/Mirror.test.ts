@@ -6,10 +6,10 @@ import { Outcome } from "@spegel-ts/registry/Outcome"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { type MemoryNetwork, Router } from "@spegel-ts/router/Router"
 import { eventually } from "@spegel-ts/testing/Eventually"
-import { Duration, Effect, Schedule } from "effect"
+import { Duration, Effect } from "effect"
 import { request } from "node:http"
 import type { Socket } from "node:net"
-import { untilRecorded } from "../Recorded.ts"
+import { recordedOf, untilRecorded } from "../Recorded.ts"
 import { startNode } from "../TestNode.ts"
 import { begun, error, get, honest, ns, response, startFalsePeer } from "./FalsePeer.ts"
 
@@ -33,14 +33,6 @@ const tag = `${ns}/team/app:v1`
 
 const blobUrl = (url: string, digest: string) => `${url}/v2/team/app/blobs/${digest}?ns=${ns}`
 const tagUrl = (url: string) => `${url}/v2/team/app/manifests/v1?ns=${ns}`
-
-/** The entry of the last request, which is written when the answer has gone out. */
-const lastEvent = ({ log }: Effect.Success<ReturnType<typeof startNode>>) =>
-  log.recent.pipe(
-    Effect.map(([event]) => event),
-    Effect.filterOrFail((event) => event !== undefined, () => "no event yet"),
-    Effect.retry({ schedule: Schedule.spaced("10 millis"), times: 200 })
-  )
 
 const startHolder = Effect.fnUntraced(function*(
   network: MemoryNetwork,
@@ -266,7 +258,10 @@ describe("Mirror", () => {
       }
       const node = yield* startNode(network, "127.0.0.3", { resolveRetries: 2 })
       assert.isTrue((yield* get(blobUrl(node.url, largeDigest))).body.equals(large))
-      const { attempts, bytes, firstByteMillis, millis, peersSeen, source, status } = yield* lastEvent(node)
+      const { attempts, bytes, firstByteMillis, millis, peersSeen, source, status } = yield* recordedOf(
+        node.log,
+        largeDigest
+      )
       assert.deepStrictEqual([status, bytes, peersSeen], [200, large.length, 6])
       assert.isAtMost(firstByteMillis, millis)
       // The first lookup names four. Each peer begins where the one before it ended.
@@ -510,7 +505,7 @@ describe("Mirror", () => {
             resume(Effect.void)
           })).on("error", () => {}).end()
       })
-      const event = yield* lastEvent(node)
+      const event = yield* recordedOf(node.log, largeDigest)
       assert.deepStrictEqual([event.status, event.attempts[0]?.outcome._tag], [0, "ClientGone"])
       assert.isAbove(event.attempts[0]?.bytes ?? 0, 0)
       yield* eventually(() => peer.sockets.size === 0)

@@ -6,6 +6,7 @@ import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { Router } from "@spegel-ts/router/Router"
 import { Duration, Effect, Schedule } from "effect"
 import type { Socket } from "node:net"
+import { recordedOf } from "../Recorded.ts"
 import { startNode } from "../TestNode.ts"
 import { begun, get, honest, ns, response, startFalsePeer } from "./FalsePeer.ts"
 
@@ -16,14 +17,6 @@ const large = Buffer.from(Uint32Array.from({ length: 1_600_000 }, (_, index) => 
 const largeDigest = Digest.ofBytes(large)
 
 const blobUrl = (url: string, digest: string) => `${url}/v2/team/app/blobs/${digest}?ns=${ns}`
-
-/** The entry of a request for a blob, which is written when the answer has gone out. */
-const eventOf = ({ log }: Effect.Success<ReturnType<typeof startNode>>, digest = "") =>
-  log.recent.pipe(
-    Effect.map((events) => events.find(({ content }) => content === digest)),
-    Effect.filterOrFail((event) => event !== undefined, () => "no event yet"),
-    Effect.retry({ schedule: Schedule.spaced("10 millis"), times: 200 })
-  )
 
 describe("the memory of peers", () => {
   it.live("gives peers little time where they keep a registry's requests waiting, until one serves", () =>
@@ -43,7 +36,7 @@ describe("the memory of peers", () => {
       const fetchBlob = (index: number, registry = ns) =>
         Effect.andThen(
           get(`${node.url}/v2/team/app/blobs/${digests[index]}?ns=${registry}`),
-          Effect.map(eventOf(node, digests[index]), ({ attempts, status }) => [
+          Effect.map(recordedOf(node.log, digests[index] ?? ""), ({ attempts, status }) => [
             status,
             attempts.map(({ outcome }) => Outcome.print(outcome)).join()
           ])
@@ -86,7 +79,7 @@ describe("the memory of peers", () => {
       assert.isTrue((yield* get(blobUrl(node.url, smallDigest))).body.equals(small))
       // The third spends what time others may take; the fourth shows that none is left.
       for (const digest of frozen) assert.strictEqual((yield* get(blobUrl(node.url, digest))).status, 404)
-      const { attempts } = yield* eventOf(node, frozen[3])
+      const { attempts } = yield* recordedOf(node.log, frozen[3] ?? "")
       assert.deepStrictEqual(attempts.map(({ outcome }) => Outcome.print(outcome)), [
         `asked after others, if at all: it is asked for ${ns}, where peers keep requests waiting`
       ])

@@ -5,7 +5,6 @@ import { PeerMemory } from "@spegel-ts/registry/internal/mirror/PeerMemory"
 import { PullRecord } from "@spegel-ts/registry/internal/observe/PullRecord"
 import * as AskOthers from "@spegel-ts/registry/internal/pull/AskOthers"
 import * as Attempt from "@spegel-ts/registry/internal/pull/Attempt"
-import * as LookUp from "@spegel-ts/registry/internal/pull/LookUp"
 import * as PeerRace from "@spegel-ts/registry/internal/pull/PeerRace"
 import * as PullPeers from "@spegel-ts/registry/internal/pull/PullPeers"
 import { type PeerError, PeerNotFound } from "@spegel-ts/registry/MirrorError"
@@ -49,7 +48,7 @@ describe("PeerRace", () => {
           hedgeDelay: Effect.sync(() => Duration.millis(memory.hedgeDelay.millis))
         })
       })
-      yield* LookUp.start(pull)
+      yield* pull.startLookup
       return {
         pull,
         record,

@@ -3,7 +3,6 @@ import * as Digest from "@spegel-ts/oci/Digest"
 import { ContentId } from "@spegel-ts/registry/ContentId"
 import { PeerMemory } from "@spegel-ts/registry/internal/mirror/PeerMemory"
 import { PullRecord } from "@spegel-ts/registry/internal/observe/PullRecord"
-import * as LookUp from "@spegel-ts/registry/internal/pull/LookUp"
 import * as PeerRace from "@spegel-ts/registry/internal/pull/PeerRace"
 import * as PullPeers from "@spegel-ts/registry/internal/pull/PullPeers"
 import * as ResolvePolicy from "@spegel-ts/registry/ResolvePolicy"
@@ -69,7 +68,7 @@ describe("ResolvePolicy", () => {
       resolveTimeout: defaults.resolveTimeout,
       schedule: policy
     })
-    yield* LookUp.start(pull)
+    yield* pull.startLookup
     const race = PeerRace.race(pull, 0, ({ peer }) =>
       note(`ask ${peer.id}`).pipe(
         Effect.andThen(Effect.sleep(defaults.firstByteTimeout)),

@@ -5,8 +5,9 @@ import * as MediaType from "@spegel-ts/oci/MediaType"
 import * as Outcome from "@spegel-ts/registry/Outcome"
 import type { Attempt } from "@spegel-ts/registry/PullLog"
 import { Router } from "@spegel-ts/router/Router"
-import { Duration, Effect, Fiber, Schedule } from "effect"
+import { Duration, Effect, Fiber } from "effect"
 import type { Socket } from "node:net"
+import { recordedOf, untilRecorded } from "../Recorded.ts"
 import { startNode } from "../TestNode.ts"
 import { get, honest, ns, response, startFalsePeer } from "./FalsePeer.ts"
 
@@ -82,10 +83,8 @@ describe("manifests", () => {
       )
       const node = yield* startNode(network, "127.0.0.3", { answerTimeout: Duration.millis(600) })
       for (let turn = 0; turn < 2; turn++) assert.strictEqual((yield* get(manifestUrl(node.url, "v1"))).status, 404)
-      const [last] = yield* node.log.recent.pipe(
-        Effect.filterOrFail((events) => events.length === 2, () => "not yet"),
-        Effect.retry({ schedule: Schedule.spaced("10 millis"), times: 200 })
-      )
+      const [last, ...before] = yield* untilRecorded(node.log, 2)
+      assert.strictEqual(before.length, 1)
       assert.deepStrictEqual(last?.attempts.map(({ outcome }) => Outcome.print(outcome)), [
         "asked after others, if at all: it was too slow a moment ago",
         "no byte for 250 ms"
@@ -211,13 +210,6 @@ describe("a layer", () => {
     socket.write(response(206, part, `content-range: bytes ${start}-${end}/${bytes.length}`))
   }
 
-  const attemptsOf = ({ log }: Effect.Success<ReturnType<typeof startNode>>, digest: string) =>
-    log.recent.pipe(
-      Effect.map((events) => events.find(({ content }) => content === digest)?.attempts),
-      Effect.filterOrFail((attempts) => attempts !== undefined, () => "no event yet"),
-      Effect.retry({ schedule: Schedule.spaced("10 millis"), times: 200 })
-    )
-
   const start = Effect.fnUntraced(function*(behaviours: ReadonlyArray<(socket: Socket, asked: string) => void>) {
     const network = Router.memoryNetwork()
     const peers = yield* Effect.forEach(
@@ -237,7 +229,7 @@ describe("a layer", () => {
       const pulled = yield* get(blobUrl(node.url, second))
       assert.isTrue(pulled.body.equals(layers[1] ?? Buffer.alloc(0)))
       // A late peer may be hedged, and left for the other one.
-      const [slow, next] = (yield* attemptsOf(node, second)).filter(({ bytes }) => bytes > 0)
+      const [slow, next] = (yield* recordedOf(node.log, second)).attempts.filter(({ bytes }) => bytes > 0)
       assert.match(reasonOf(slow), /^only \d+ bytes per second, where others gave \d+$/)
       assert.deepStrictEqual([next?.outcome._tag, next?.start], ["Served", slow?.bytes])
     }))
@@ -247,7 +239,7 @@ describe("a layer", () => {
       const { node, peers } = yield* start([quick, crawling(5_000)])
       assert.isTrue((yield* get(blobUrl(node.url, second))).body.equals(layers[1] ?? Buffer.alloc(0)))
       assert.isAtLeast(peers[1]?.requests.length ?? 0, 1)
-      const attempts = yield* attemptsOf(node, second)
+      const { attempts } = yield* recordedOf(node.log, second)
       assert.isTrue(attempts.some(({ outcome }) => outcome._tag === "Compared"))
       const [slow, next] = attempts.filter(({ bytes }) => bytes > 0)
       assert.match(reasonOf(slow), /^only \d+ bytes per second, where others gave \d+$/)
@@ -261,7 +253,7 @@ describe("a layer", () => {
         yield* startFalsePeer(network, "127.0.0.7", others.length === 0 ? quick : crawling(200_000), first)
         yield* get(blobUrl(node.url, first))
         assert.isTrue((yield* get(blobUrl(node.url, second))).body.equals(layers[1] ?? Buffer.alloc(0)))
-        const [only, ...more] = (yield* attemptsOf(node, second)).filter(({ bytes }) => bytes > 0)
+        const [only, ...more] = (yield* recordedOf(node.log, second)).attempts.filter(({ bytes }) => bytes > 0)
         assert.deepStrictEqual([only?.outcome._tag, more], ["Served", []])
       }
     }))

@@ -179,10 +179,7 @@ describe("Registry, own content", () => {
           })
           assert.deepStrictEqual(told, toldBy(answers[0]?.headers ?? new Headers()))
         }
-        // A client has its answer a moment before the log has it.
-        const events = yield* log.recent.pipe(
-          Effect.repeat({ until: (events) => events.length === answers.length, schedule: Schedule.spaced("10 millis") })
-        )
+        const events = yield* untilRecorded(log, answers.length)
         const same = ({ content, method, registry, source, status }: PullEvent) => ({
           content,
           method,

@@ -24,7 +24,8 @@ interface Kept {
 /** The answer to a GET of all of something small, ready to be given again. */
 export interface Repeated {
   readonly request: ContentRequest
-  readonly digest: Digest.Digest
+  /** Of the bytes that are kept. */
+  readonly key: string
   readonly headers: OutgoingHttpHeaders
   readonly bytes: Uint8Array
 }
@@ -71,7 +72,8 @@ export class HotContent {
     const digest = ContentExchange.digestOf(request)
     // A peer is answered only after the content was checked for damage.
     if (digest === undefined || request.range !== undefined || request.mirrored) return undefined
-    const kept = this.#kept.get(keyOf(request, digest), now)
+    const key = keyOf(request, digest)
+    const kept = this.#kept.get(key, now)
     if (kept === undefined || Option.exists(ContentExchange.nameOf(request), (name) => !this.#filter(name))) {
       return undefined
     }
@@ -80,7 +82,7 @@ export class HotContent {
     if (request.method === "GET") {
       this.#repeated.set(
         response.req.url ?? "",
-        { request, digest, headers: ContentExchange.headersOf(head), bytes },
+        { request, key, headers: ContentExchange.headersOf(head), bytes },
         now
       )
     }
@@ -98,7 +100,7 @@ export class HotContent {
     if (method !== "GET" || headers.range !== undefined || isFromPeer(incoming)) return undefined
     const known = this.#repeated.get(url, now)
     // Not for longer than the bytes are kept.
-    return known !== undefined && this.#kept.get(keyOf(known.request, known.digest), now)?.bytes === known.bytes
+    return known !== undefined && this.#kept.get(known.key, now)?.bytes === known.bytes
       ? known
       : undefined
   }

@@ -36,7 +36,7 @@ export interface Place {
 }
 
 /** Whether a connection is idle: no answer is being sent on it. */
-export const rests = ({ response }: Place): boolean =>
+export const isIdle = ({ response }: Place): boolean =>
   response === undefined || response.writableFinished || response.destroyed
 
 export class ConnectionPlaces {
@@ -107,7 +107,7 @@ export class ConnectionPlaces {
 
   #closeOneOf(places: Iterable<Place>): boolean {
     for (const place of places) {
-      if (!rests(place)) continue
+      if (!isIdle(place)) continue
       this.#close(place)
       return true
     }

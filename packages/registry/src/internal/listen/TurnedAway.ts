@@ -3,7 +3,7 @@ import * as DistributionError from "@spegel-ts/oci/DistributionError"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import type { Socket } from "node:net"
 import type { Duplex } from "node:stream"
-import { type Place, rests } from "./ConnectionPlaces.ts"
+import { isIdle, type Place } from "./ConnectionPlaces.ts"
 
 /** The largest head of a request, in bytes. */
 export const maxHeaderSize = 16 * 1024
@@ -34,7 +34,7 @@ export const brokenRequest = (error: NodeJS.ErrnoException, socket: Socket, plac
     return
   }
   // An answer is out or on its way, to the request before or to this one's head: the client would take these bytes for its own.
-  if (place?.response !== undefined && !(rests(place) && place.response.req.complete)) return socket.destroySoon()
+  if (place?.response !== undefined && !(isIdle(place) && place.response.req.complete)) return socket.destroySoon()
   return error.code === "HPE_HEADER_OVERFLOW"
     ? answerRaw(
       socket,

@@ -17,7 +17,7 @@ import { Effect, type Scope } from "effect"
 import type { Socket } from "node:net"
 import * as RegistryMetrics from "../observe/RegistryMetrics.ts"
 import type { BodyConnection, RelaySource } from "./BodyConnection.ts"
-import { type BodyKind, type Reserve, reserveOf } from "./BodyReserve.ts"
+import type { BodyKind, Reserve } from "./BodyReserve.ts"
 import { MeasureTimer } from "./MeasureTimer.ts"
 import { MemoryAccounts } from "./MemoryAccounts.ts"
 import type { SocketQueue } from "./SocketQueues.ts"
@@ -25,8 +25,8 @@ import type { SocketQueue } from "./SocketQueues.ts"
 export interface BodyMemoryOptions {
   /** In bytes. */
   readonly budget: number
-  /** The reservations for the way that bodies move now. By default, those for bodies that move through this process. */
-  readonly reserve?: () => Reserve
+  /** The reservations for the way that bodies move now. */
+  readonly reserve: () => Reserve
   /** The most that the kernel holds unsent of one connection, in bytes. */
   readonly maxUnsent: number
   /** Asks the kernel for the queues of connections on these local ports. Undefined if the kernel does not list them. */
@@ -71,7 +71,7 @@ export class BodyMemory {
 
   constructor(options: BodyMemoryOptions) {
     this.#options = options
-    this.#reserve = this.#reserveNow()
+    this.#reserve = options.reserve()
     this.#accounts = new MemoryAccounts({
       maxUnsent: options.maxUnsent,
       onCharge: (connection) => this.#onCharge(connection),
@@ -105,8 +105,8 @@ export class BodyMemory {
   }
 
   /** Reserves memory for a body while the scope is open. False if there is none within a second. */
-  readonly admit = (socket: Socket, kind: BodyKind = "file"): Effect.Effect<boolean, never, Scope.Scope> => {
-    this.#reserve = this.#reserveNow()
+  readonly admit = (socket: Socket, kind: BodyKind): Effect.Effect<boolean, never, Scope.Scope> => {
+    this.#reserve = this.#options.reserve()
     const bytes = this.#reserve[kind]
     return Effect.acquireRelease(
       Effect.tap(
@@ -159,10 +159,6 @@ export class BodyMemory {
       this.#accounts.release(socket, bytes)
       return RegistryMetrics.bodyMemoryUsed(this.used)
     })
-  }
-
-  #reserveNow(): Reserve {
-    return this.#options.reserve?.() ?? reserveOf("portable")
   }
 
   get #budget(): { readonly moving: number; readonly beyond: number } {

@@ -116,7 +116,7 @@ export class MemoryAccounts {
     this.#charge(connection)
   }
 
-  /** Replaces what was reckoned by what the kernel measured. */
+  /** Replaces the estimates by what the kernel measured. */
   correct(measured: ReadonlyArray<SocketQueue>, relays: ReadonlyMap<number | undefined, Connection>): void {
     const queued = new Map<Connection, number>()
     this.#gone = new Map()

@@ -1,6 +1,6 @@
 /** Tells metrics, spans, the log of pulls and the debug log how a request ended. */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
-import { type Clock, Effect, LogLevel, Option } from "effect"
+import { Effect, LogLevel, Option } from "effect"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import * as ContentId from "../../ContentId.ts"
 import { type PullEvent, PullLog } from "../../PullLog.ts"
@@ -21,7 +21,7 @@ export interface Ended {
   readonly started: number
 }
 
-interface Times {
+export interface Times {
   /** The time of day at the end, in milliseconds since the epoch. */
   readonly time: number
   /** The beginning and the end, as `MonotonicTime` has them. */
@@ -60,9 +60,6 @@ const eventOf = (
   }
 }
 
-const isFromPeer = (record: PullRecord, answer: Answer.Answer): boolean =>
-  record.source !== undefined || (answer._tag !== "Refused" && answer.source?._tag === "Peer")
-
 const logged = (event: PullEvent, { incoming, record }: Ended) => {
   // A log line has a time of its own.
   const { time, ...facts } = event
@@ -87,7 +84,7 @@ export const make = Effect.gen(function*() {
   ) => {
     if (answer._tag === "Refused") return
     RegistryMetrics.servedUnsafe({
-      source: isFromPeer(record, answer) ? "peer" : "local",
+      source: record.source !== undefined || answer.source?._tag === "Peer" ? "peer" : "local",
       client: mirrored ? "peer" : "node",
       bytes,
       relayed: record.source === undefined ? 0 : record.bytesTaken
@@ -133,13 +130,11 @@ export const make = Effect.gen(function*() {
       }),
 
     /** A request was answered again with this many bytes, at once and without spans. */
-    repeatedUnsafe: (request: ContentId.ContentRequest, bytes: number, clock: Clock.Clock): void => {
-      const now = MonotonicTime.millisUnsafe(clock)
+    repeatedUnsafe: (request: ContentId.ContentRequest, bytes: number, times: Times): void => {
       const answer: Answer.Answer = { _tag: "Served", status: 200, bytes, source: Answer.local }
-      const times = { time: clock.currentTimeMillisUnsafe(), started: now, ended: now }
       const event = eventOf(request, new PullRecord(), answer, times)
-      const handler = request._tag === "Blob" ? "blob" : "manifest"
-      RegistryMetrics.answeredUnsafe({ ...event, handler }, context)
+      const { method, millis, status } = event
+      RegistryMetrics.answeredUnsafe({ handler: handlerOf(request), method, status, bytes, millis }, context)
       RegistryMetrics.servedUnsafe({ source: "local", client: "node", bytes, relayed: 0 }, context)
       log.recordUnsafe(event)
     }

@@ -165,9 +165,9 @@ const registries = new Set<string>()
 
 /** The label value of a registry. All series of a new one begin. */
 const registryLabel = (registry: string): Effect.Effect<string> => {
-  if (registries.has(registry)) return Effect.succeed(registry)
-  const label = registries.size < maxRegistries ? registry : "other"
-  if (registries.size < maxRegistries) registries.add(registry)
+  const label = registries.has(registry) || registries.size < maxRegistries ? registry : "other"
+  if (registries.has(label)) return Effect.succeed(label)
+  registries.add(label)
   return Effect.as(
     MetricFamily.exist([
       ...cacheResults.map((cache) => mirrorRequests.of({ registry: label, cache })),

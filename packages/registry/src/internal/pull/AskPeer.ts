@@ -2,7 +2,7 @@
 import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { PeerStalled } from "@spegel-ts/transfer/PeerError"
-import type { PeerTransport } from "@spegel-ts/transfer/PeerTransport"
+import type { PeerRequest } from "@spegel-ts/transfer/PeerTransport"
 import { Duration, Effect, Fiber, Option, type Scope } from "effect"
 import type { ContentRequest } from "../../ContentId.ts"
 import type { PeerError } from "../../MirrorError.ts"
@@ -93,7 +93,7 @@ export const complain = (
   { addresses, servicePort }: Peer
 ): Effect.Effect<void> => {
   const printed = DistributionRequest.print({ ...request, method: "HEAD", mirrored: true, range: undefined })
-  const complaint: Parameters<PeerTransport["Service"]["request"]>[0] = {
+  const complaint: PeerRequest = {
     ...printed,
     headers: { ...printed.headers, [Scrubber.suspectHeader]: "true" },
     addresses,

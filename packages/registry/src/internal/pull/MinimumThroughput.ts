@@ -4,8 +4,7 @@
  */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import type * as ByteRange from "@spegel-ts/oci/ByteRange"
-import type { ByteSink } from "@spegel-ts/transfer/PeerTransport"
-import type { Comparison } from "@spegel-ts/transfer/PeerTransport"
+import type { ByteSink, Comparison } from "@spegel-ts/transfer/PeerTransport"
 import { Duration, Effect } from "effect"
 import { minSampleBytes } from "../mirror/PeerThroughput.ts"
 import * as AskOthers from "./AskOthers.ts"

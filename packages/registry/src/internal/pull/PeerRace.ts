@@ -10,7 +10,6 @@ import { PeerNotFound, ResolveTimeout } from "../../MirrorError.ts"
 import type { Situation } from "../../ResolvePolicy.ts"
 import type { Candidate } from "../mirror/Candidates.ts"
 import * as Attempt from "./Attempt.ts"
-import * as LookUp from "./LookUp.ts"
 import { PeerEvent, type PullPeers } from "./PullPeers.ts"
 
 type Step = (now: number, situation: Situation) => Pull.Pull<[number, Duration.Duration], never, number>
@@ -144,7 +143,7 @@ const lookAgain = (peers: PullPeers) =>
       return Effect.fail(new PeerNotFound({ content: ContentId.print(content), tried: record.failures }))
     }
     peers.mayLookAgain = false
-    return LookUp.start(peers)
+    return peers.startLookup
   })
 
 const resolveTimeout = ({ options: { content, record, resolveTimeout } }: PullPeers) =>

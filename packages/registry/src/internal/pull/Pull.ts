@@ -1,5 +1,5 @@
 /**
- * One pull: a client's request for content that this node lacks. Its steps are files of this folder, in this order: `LookUp`
+ * One pull: a client's request for content that this node lacks. Its steps are files of this folder, in this order: `PullPeers`
  * finds peers; `PeerRace` asks them (`AskPeer`), hedging; `Hold` reads and verifies what is small, and `ElectTag` compares what
  * peers say of a tag; `Relay` passes on what is large, and `GoOn` switches to another peer if one fails.
  *
@@ -22,7 +22,6 @@ import * as RegistryMetrics from "../observe/RegistryMetrics.ts"
 import * as CommitWatch from "../verify/CommitWatch.ts"
 import type { Attempt } from "./Attempt.ts"
 import * as Blame from "./Blame.ts"
-import * as LookUp from "./LookUp.ts"
 import { Comparisons } from "./MinimumThroughput.ts"
 import type { MirrorParts } from "./MirrorParts.ts"
 import * as PullPeers from "./PullPeers.ts"
@@ -78,7 +77,7 @@ export const begin = Effect.fnUntraced(function*(mirror: MirrorParts, asked: Ask
     resolveTimeout: options.resolveTimeout,
     schedule
   })
-  yield* LookUp.start(peers)
+  yield* peers.startLookup
   const fork = (effect: Effect.Effect<void>) => void run(Effect.forkIn(effect, scope))
   const comparisons = new Comparisons()
   return { ...asked, mirror, content, range, peers, breaker, download, comparisons, fork } satisfies Pull

@@ -14,7 +14,7 @@ import {
   type Result,
   type Schedule,
   type Scope,
-  type Stream
+  Stream
 } from "effect"
 import type { ContentId } from "../../ContentId.ts"
 import type { PeerError } from "../../MirrorError.ts"
@@ -81,9 +81,21 @@ export class PullPeers {
     })
   }
 
-  /** How many different peers the lookups have named. */
-  get seen(): number {
-    return this.#seen.size
+  /**
+   * Starts a lookup beside the pull: peers are asked as it names them, not when it has ended. It asks for more peers than may be
+   * asked: some may be known to fail, and of the others the less busy are chosen.
+   */
+  get startLookup(): Effect.Effect<unknown> {
+    return Effect.suspend(() => {
+      this.looking = true
+      const { lookup, retries } = this.options
+      return lookup(this.#seen.size + 2 * retries).pipe(
+        Stream.runForEach((peer) => Queue.offer(this.events, PeerEvent.Found({ peer }))),
+        Effect.catch((error) => Effect.logDebug(error.message)),
+        Effect.ensuring(Queue.offer(this.events, PeerEvent.LookupEnded())),
+        Effect.forkIn(this.scope)
+      )
+    })
   }
 
   learn(event: PeerEvent): void {

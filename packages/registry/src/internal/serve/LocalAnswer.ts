@@ -40,7 +40,7 @@ export const make = Effect.fnUntraced(function*({ hot, memory, uploads }: LocalA
         (type) => Effect.mapError(Effect.fromOption(type), () => new ContentNotFound({ content: digest }))
       )
 
-  /** Opens what is held. Nested in a request, V8 would keep it and the request until a major collection (`PeerRace`). */
+  /** Opens what is held. It is not nested in a request: V8 would keep both until its next major collection (see `Pull`). */
   const find = Effect.fnUntraced(function*(
     request: ContentRequest,
     digest: Digest.Digest,

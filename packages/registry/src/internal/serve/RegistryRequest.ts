@@ -75,5 +75,5 @@ const handlers = {
 } as const satisfies Record<string, RequestHandler>
 
 /** The name of the endpoint in metrics. */
-export const handlerOf = (asked: RegistryRequest): RequestHandler =>
+export const handlerOf = (asked: RegistryRequest | ContentRequest): RequestHandler =>
   handlers[asked._tag === "Content" ? asked.request._tag : asked._tag]
