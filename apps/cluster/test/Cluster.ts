@@ -5,10 +5,10 @@
 import type { Version } from "@spegel-ts/testing/containerd/ContainerdPackages"
 import * as NetworkNamespace from "@spegel-ts/testing/network/NetworkNamespace"
 import * as Command from "@spegel-ts/testing/process/Command"
+import * as TemporaryDirectory from "@spegel-ts/testing/TemporaryDirectory"
 import { Data, type Duration, Effect, Schedule, type Scope } from "effect"
 import { existsSync } from "node:fs"
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises"
-import { tmpdir } from "node:os"
+import { mkdir, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { type Addresses, inUrl } from "./Addresses.ts"
 import * as Certificates from "./Certificates.ts"
@@ -218,11 +218,7 @@ export const start = Effect.fnUntraced(function*({ addresses, upstreamBytesPerSe
   const { machine: addressOf, prefix } = addresses
   const controlPlaneAddress = addressOf(numbersOf.controlPlane)
   const containerds = yield* Programs.provide
-  const directory = yield* Effect.acquireRelease(
-    Effect.promise(() => mkdtemp(join(tmpdir(), "cluster-"))),
-    // A node that was killed may still be releasing a mount.
-    (directory) => Effect.promise(() => rm(directory, { recursive: true, force: true, maxRetries: 5 }))
-  )
+  const directory = yield* TemporaryDirectory.withPrefix("cluster-")
   yield* NetworkNamespace.addAddress(`${addressOf(numbersOf.outside)}/${prefix}`, NetworkNamespace.bridge)
 
   const api = `https://${inUrl(controlPlaneAddress)}:6443`

@@ -5,8 +5,7 @@
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import { Data, Effect } from "effect"
-import { mkdir, mkdtemp, rm } from "node:fs/promises"
-import { tmpdir } from "node:os"
+import { mkdir } from "node:fs/promises"
 import { join } from "node:path"
 import * as DemoProcess from "./DemoProcess.ts"
 
@@ -31,12 +30,6 @@ const upstreamAddress = "127.0.0.100"
 /** Whether a GET of the URL succeeds. */
 export const isOk = (url: string): Effect.Effect<boolean> =>
   Effect.promise((signal) => fetch(url, { signal }).then((response) => response.ok, () => false))
-
-/** A temporary directory, which is removed when the scope closes. */
-export const directory = Effect.acquireRelease(
-  Effect.promise(() => mkdtemp(join(tmpdir(), "spegel-demo-"))),
-  (path) => Effect.promise(() => rm(path, { recursive: true, force: true, maxRetries: 5 }))
-)
 
 /** Starts the registry that nodes without a mirror pull from: a `spegel` that serves an image layout and has no peers. */
 export const startUpstream = Effect.fn("DemoCluster.startUpstream")(function*(root: string) {

@@ -16,6 +16,7 @@ import * as Lookup from "@spegel-ts/testing/node/Lookup"
 import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
 import * as Upstream from "@spegel-ts/testing/node/Upstream"
+import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
 import { Cause, Data, Effect, Exit, Option, Result, Schedule } from "effect"
 import { mkdir, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
@@ -150,7 +151,7 @@ type Daemon = Effect.Success<ReturnType<typeof ContainerdDaemon.start>>
 const startMembers = Effect.fnUntraced(function*({ client, containerd: programs, index, settings }: LaneOptions) {
   const addresses = addressesOf(index)
   yield* takeAddresses(addresses)
-  const directory = yield* Upstream.temporary
+  const directory = yield* temporary
   const configPath = join(directory, "certs.d")
   const goodRoot = join(directory, "good")
   const goodWriter = yield* OciLayoutWriter.make({ root: goodRoot })

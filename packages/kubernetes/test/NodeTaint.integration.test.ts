@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Background from "@spegel-ts/background/Background"
 import { removeWhenReady } from "@spegel-ts/kubernetes/NodeTaint"
-import { temporary } from "@spegel-ts/testing/node/Upstream"
+import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
 import { Effect, Fiber, Option, Schedule } from "effect"
 import { writeFile } from "node:fs/promises"
 import { createServer, type IncomingMessage } from "node:http"
