@@ -100,12 +100,11 @@ const issueCertificates = Effect.fnUntraced(function*(authority: Authority, { ap
     "DNS:kubernetes.default.svc",
     "DNS:kubernetes.default.svc.cluster.local"
   ]
-  yield* authority.certificate("apiserver", "/CN=kube-apiserver", names.join(","))
-  yield* authority.certificate(
-    "upstream",
-    `/CN=${Upstream.host}`,
-    `DNS:${Upstream.host},IP:${machine(numbersOf.upstream)}`
-  )
+  yield* authority.certificate("apiserver", { subject: "/CN=kube-apiserver", names: names.join(",") })
+  yield* authority.certificate("upstream", {
+    subject: `/CN=${Upstream.host}`,
+    names: `DNS:${Upstream.host},IP:${machine(numbersOf.upstream)}`
+  })
   yield* authority.serviceAccounts
   yield* authority.kubeconfig("controller-manager", "/CN=system:kube-controller-manager")
   yield* authority.kubeconfig("scheduler", "/CN=system:kube-scheduler")
