@@ -158,11 +158,7 @@ const startMembers = Effect.fnUntraced(function*({ client, containerd: programs,
   const [upstream, containerd, faultPeer] = yield* Effect.all([
     Upstream.start,
     ContainerdDaemon.start({ programs, configPath, ...(settings === undefined ? {} : { settings }) }),
-    FaultPeerProcess.start({
-      bridge: NetworkNamespace.bridge,
-      link: `fault${index}`,
-      address: `${addresses.fault}/24`
-    })
+    FaultPeerProcess.start({ link: `fault${index}`, address: `${addresses.fault}/24` })
   ], { concurrency: "unbounded" })
   // containerd 2 makes it with the first pull; a node that runs the mirror has pulled something.
   yield* Effect.promise(() => mkdir(containerd.contentPath, { recursive: true }))
