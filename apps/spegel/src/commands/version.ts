@@ -10,7 +10,7 @@ export const versionSettings = {
     description: "How to print it",
     fallback: "text",
     metavar: "text|json",
-    flag: (name) => Flag.Literals(name, ["text", "json"]).pipe(Flag.withDefault("text"))
+    flag: (name) => Flag.Literals(name, ["text", "json"])
   })
 }
 
