@@ -1,12 +1,11 @@
 import { Duration, Effect, Option } from "effect"
 import { Command } from "effect/cli"
 import * as CleanupProbe from "../cleanup/CleanupProbe.ts"
-import { GoDuration, PositiveGoDuration } from "../cli/GoDuration.ts"
 import * as GoInteger from "../cli/GoInteger.ts"
 import { flagsOf, one } from "../cli/Setting.ts"
 import { optional, patternSchema, textSchema } from "../cli/TextSchema.ts"
 import { SettingsInvalid } from "../settings/SettingsInvalid.ts"
-import { kubeconfigPath } from "../settings/SharedSettings.ts"
+import { duration, kubeconfigPath, positiveDuration } from "../settings/SharedSettings.ts"
 
 interface Endpoint {
   readonly host: string
@@ -60,10 +59,9 @@ export const cleanupWaitSettings = {
     metavar: "HOST:PORT"
   }),
   timeout: one({
+    ...duration,
     description: "When to give up, counted from the DaemonSet's creation if one is given; 0 for never",
-    schema: GoDuration,
-    fallback: "0s",
-    metavar: "DURATION"
+    fallback: "0s"
   }),
   threshold: one({
     description: "How many rounds in a row must find all nodes restored",
@@ -72,10 +70,9 @@ export const cleanupWaitSettings = {
     metavar: "NUMBER"
   }),
   period: one({
+    ...positiveDuration,
     description: "How long to wait between two rounds",
-    schema: PositiveGoDuration,
-    fallback: "2s",
-    metavar: "DURATION"
+    fallback: "2s"
   })
 }
 

@@ -1,10 +1,10 @@
 import { Console, Data, Duration, Effect, Option, Schedule, Schema } from "effect"
 import { Command } from "effect/cli"
-import { PositiveGoDuration } from "../cli/GoDuration.ts"
 import { withBrackets } from "../cli/NodeUrl.ts"
 import { flagsOf, many, one } from "../cli/Setting.ts"
 import { textSchema } from "../cli/TextSchema.ts"
 import { SettingsInvalid } from "../settings/SettingsInvalid.ts"
+import { positiveDuration } from "../settings/SharedSettings.ts"
 
 /** A URL did not answer, or not with a status from 200 to 299. */
 export class NoAnswer extends Data.TaggedError("NoAnswer")<{ readonly url: string; readonly reason: string }> {
@@ -30,10 +30,9 @@ export const probeSettings = {
     metavar: "TEXT"
   }),
   timeout: one({
+    ...positiveDuration,
     description: "How long to keep asking",
-    schema: PositiveGoDuration,
-    fallback: "10s",
-    metavar: "DURATION"
+    fallback: "10s"
   })
 }
 

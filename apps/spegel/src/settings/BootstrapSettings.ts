@@ -1,10 +1,10 @@
 /** Where a node finds its first peers. */
 import * as Bootstrap from "@spegel-ts/router/Bootstrap"
-import { Option, Result, Schema } from "effect"
+import { Option, Result } from "effect"
 import { ListenAddress } from "../cli/ListenAddress.ts"
 import { many, one, type Values } from "../cli/Setting.ts"
 import { optional, textSchema, wordSchema } from "../cli/TextSchema.ts"
-import { kubeconfigPath } from "./SharedSettings.ts"
+import { kubeconfigPath, optionalPath } from "./SharedSettings.ts"
 
 const kinds = ["dns", "http", "kubernetes", "static"] as const
 
@@ -47,8 +47,6 @@ const objectName = textSchema<string>({
     /^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$/.test(text) && text.length <= 253 ? Option.some(text) : Option.none(),
   print: (name) => name
 })
-
-const optionalPath = { schema: optional(Schema.NonEmptyString), fallback: "", metavar: "PATH" }
 
 export const bootstrapSettings = {
   bootstrapKind: many({

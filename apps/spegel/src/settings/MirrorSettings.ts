@@ -2,12 +2,10 @@
 import type { MirrorOptions } from "@spegel-ts/registry/Mirror"
 import type { TransportOptions } from "@spegel-ts/transfer/PeerTransport"
 import { type Duration, Schema } from "effect"
-import { GoDuration, PositiveGoDuration } from "../cli/GoDuration.ts"
 import * as GoInteger from "../cli/GoInteger.ts"
 import { one, type Values } from "../cli/Setting.ts"
+import { duration, positiveDuration } from "./SharedSettings.ts"
 
-const duration = { schema: GoDuration, metavar: "DURATION" }
-const positiveDuration = { schema: PositiveGoDuration, metavar: "DURATION" }
 const bytes = { schema: GoInteger.between("a number of bytes", 0, 1024 ** 4), metavar: "BYTES" }
 
 export const mirrorSettings = {

@@ -1,7 +1,6 @@
 /** The settings of `spegel registry`, the mirror on a node. */
 import * as PeerAddress from "@spegel-ts/router/PeerAddress"
 import { Option, Result, Schema } from "effect"
-import { GoDuration, PositiveGoDuration } from "../cli/GoDuration.ts"
 import * as GoInteger from "../cli/GoInteger.ts"
 import { ListenAddress } from "../cli/ListenAddress.ts"
 import { regularExpression } from "../cli/RegularExpression.ts"
@@ -14,12 +13,13 @@ import {
   containerdRegistryConfigPath,
   containerdSock,
   dataDir,
-  mirroredRegistries
+  directory,
+  duration,
+  mirroredRegistries,
+  positiveDuration
 } from "./SharedSettings.ts"
 
 const address = { schema: ListenAddress, metavar: "[IP]:PORT" }
-const duration = { schema: GoDuration, metavar: "DURATION" }
-const positiveDuration = { schema: PositiveGoDuration, metavar: "DURATION" }
 const text = { schema: Schema.String, fallback: "" }
 
 const listenSettings = {
@@ -57,10 +57,9 @@ const storeSettings = {
     metavar: "NAME"
   }),
   containerdContentPath: one({
+    ...directory,
     description: "containerd's content directory",
-    schema: Schema.NonEmptyString,
-    fallback: "/var/lib/containerd/io.containerd.content.v1.content",
-    metavar: "DIR"
+    fallback: "/var/lib/containerd/io.containerd.content.v1.content"
   }),
   containerdConfig: one({
     ...text,
