@@ -39,21 +39,21 @@ const objectName = textSchema<ObjectName>({
 
 export const cleanupWaitSettings = {
   daemonset: one({
-    description: "DaemonSet of the cleanups, whose state the Kubernetes API tells; this or --probe-endpoint is needed",
+    description: "Cleanup DaemonSet, whose state is read from the Kubernetes API; this or --probe-endpoint is needed",
     schema: optional(objectName),
     fallback: "",
     metavar: "NAMESPACE/NAME"
   }),
   mirrorDaemonset: one({
     description:
-      "DaemonSet of the mirrors in the same namespace: if nodes on which it just ran are not restored, they are named",
+      "DaemonSet of the mirrors, in the same namespace: nodes where it just ran are named too if they are not restored",
     schema: patternSchema("a name", /^[a-z0-9.-]{0,253}$/),
     fallback: "",
     metavar: "NAME"
   }),
   kubeconfigPath,
   probeEndpoint: one({
-    description: "Where the cleanups answer: a name with the addresses of all of them, and their port",
+    description: "Where the cleanup pods answer: a name that resolves to all of them, and their port",
     schema: optional(endpoint),
     fallback: "",
     metavar: "HOST:PORT"

@@ -15,7 +15,7 @@ export class NoAnswer extends Data.TaggedError("NoAnswer")<{ readonly url: strin
 
 export const probeSettings = {
   url: many({
-    description: "URL that has to answer, such as http://10.0.0.7:5000/readyz",
+    description: "URL that must answer, such as http://10.0.0.7:5000/readyz",
     schema: textSchema<string>({
       expected: "an http or https URL",
       parse: (text) =>
@@ -25,7 +25,7 @@ export const probeSettings = {
     metavar: "URL"
   }),
   show: many({
-    description: "Print the lines of the answers that begin with this, such as a metric's name",
+    description: "Print each line of the answers that begins with this text, such as a metric's name",
     schema: Schema.String,
     metavar: "TEXT"
   }),

@@ -45,7 +45,7 @@ const allRegistries = "_default"
 
 export const mirroredRegistries = map(
   many({
-    description: `Registry to mirror, as host or URL; all of them if none is given, or ${allRegistries}`,
+    description: `Registry to mirror, as host or URL; none, or ${allRegistries}, means all`,
     schema: textSchema<string>({
       expected: "a registry such as docker.io or https://registry.example:5000",
       parse: (text) =>
