@@ -10,13 +10,13 @@ import * as MonotonicTime from "./MonotonicTime.ts"
 
 const failures = MetricFamily.make(
   Metric.counter("spegel_background_failures_total", {
-    description: "Failures of work beside requests, by task",
+    description: "Failures of background tasks, by task",
     incremental: true
   })
 )
 const failing = MetricFamily.make(
   Metric.gauge("spegel_background_failing", {
-    description: "1 while work beside requests fails, 0 while it works, by task"
+    description: "1 while a background task fails, 0 while it works, by task"
   })
 )
 

@@ -48,7 +48,6 @@ export interface BlobDirectoryOptions {
   readonly file?: { readonly name: string; readonly changed: Effect.Effect<void> }
 }
 
-const encodedSha256 = /^[0-9a-f]{64}$/
 const maxShapes = 1024
 const opening = "open the content store"
 
@@ -81,7 +80,7 @@ const nextDigests = async (directory: Dir) => {
   for (let entries = 0; entries < entriesAtOnce; entries++) {
     const entry = await directory.read()
     if (entry === null) return { found, isEnd: true }
-    if (entry.isFile() && encodedSha256.test(entry.name)) found.push(Digest.Digest.make(`sha256:${entry.name}`))
+    if (entry.isFile()) found.push(...Option.toArray(Digest.fromString(`sha256:${entry.name}`)))
   }
   return { found, isEnd: false }
 }

@@ -13,7 +13,7 @@ import * as BlobDirectory from "./BlobDirectory.ts"
 import * as ChangeFeed from "./ChangeFeed.ts"
 import { ContentChange, ContentNotFound, ContentStore, type Name, StoreUnavailable } from "./ContentStore.ts"
 import { readSmall } from "./internal/BoundedFile.ts"
-import { isMissing, tryFile, unavailable } from "./internal/FileFailure.ts"
+import { isMissing, tryFile } from "./internal/FileFailure.ts"
 import * as ManifestTypes from "./ManifestTypes.ts"
 
 /** Annotations that may hold an image's name, the more specific one first. */
@@ -54,17 +54,16 @@ const listedIn = (index: ReadonlyArray<Descriptor>): Listed => {
   return { kept, names: new Map(names) }
 }
 
+const reading = "read the image layout"
+
 const corrupt = (path: string, reason: string) =>
   new StoreUnavailable({
-    operation: "read the image layout",
+    operation: reading,
     hint: `${path} ${reason}; restore it, or remove it together with the images it lists`
   })
 
 const readIndex = Effect.fnUntraced(function*(path: string) {
-  const bytes = yield* Effect.tryPromise({
-    try: () => readSmall(path, maxIndexSize),
-    catch: (cause) => unavailable("read the image layout", path)(cause)
-  })
+  const bytes = yield* tryFile(reading, path, () => readSmall(path, maxIndexSize))
   if (bytes === undefined) return yield* corrupt(path, `is not a file of at most ${maxIndexSize} bytes`)
   return yield* Effect.fromResult(Manifest.readIndex(bytes)).pipe(
     Effect.map(listedIn),
@@ -72,13 +71,13 @@ const readIndex = Effect.fnUntraced(function*(path: string) {
   )
 })
 
-/** Differs between versions of a file, whether it is replaced by a rename or written in place. */
+/** Differs between versions of a file, whether it is replaced by a rename or written in place; empty if there is none. */
 const versionOf = (path: string) =>
-  tryFile("read the image layout", path, () =>
+  tryFile(reading, path, () =>
     stat(path, { bigint: true }).then(
-      ({ ctimeNs, ino, mtimeNs, size }) => Option.some(`${ino} ${mtimeNs} ${ctimeNs} ${size}`),
+      ({ ctimeNs, ino, mtimeNs, size }) => `${ino} ${mtimeNs} ${ctimeNs} ${size}`,
       (cause: unknown) => {
-        if (isMissing(cause)) return Option.none<string>()
+        if (isMissing(cause)) return ""
         throw cause
       }
     ))
@@ -100,7 +99,7 @@ export const layer = (options: { readonly root: string }): Layer.Layer<ContentSt
 
       /** Reads `index.json` if it has changed, and publishes the differences. */
       const refresh = oneAtATime.withPermits(1)(Effect.gen(function*() {
-        const version = Option.getOrElse(yield* versionOf(path), () => "")
+        const version = yield* versionOf(path)
         if (version === seen) return
         // A damaged version is read once, not for each request.
         seen = version

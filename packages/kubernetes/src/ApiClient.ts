@@ -22,9 +22,9 @@ export class ApiUnreachable extends Data.TaggedError("ApiUnreachable")<{ readonl
 /** A whole answer. Any status is an answer: it is for the caller to judge. */
 export interface Answer {
   readonly status: number
-  /** By names in lower case. */
+  /** Keyed by lower-case name. */
   readonly headers: Readonly<Record<string, string | ReadonlyArray<string> | undefined>>
-  /** As it came, which is JSON for all but some errors of proxies. */
+  /** As received. It is JSON, except for some errors of proxies. */
   readonly body: string
 }
 
@@ -46,9 +46,9 @@ export interface ApiClient {
     deadline: Duration.Duration
   ) => Effect.Effect<Answer, ApiUnreachable | ClusterAccessInvalid>
   /**
-   * Sends a request whose answer goes on, such as a watch, and succeeds with the answer's lines once its head has come. Only
-   * that has a deadline. The stream ends when the server ends it; the connection closes with the scope. An answer whose status
-   * is not 200 is read whole instead.
+   * Sends a request whose answer is a stream of lines, such as a watch. Succeeds once the head of the answer has come, and
+   * only that has a deadline. The stream ends when the server ends it; the connection closes with the scope. An answer whose
+   * status is not 200 is read whole instead.
    */
   readonly lines: (
     request: ApiRequest,

@@ -9,7 +9,7 @@ import { Data, Effect, Option } from "effect"
 /** Variables of the environment. Applications read them, libraries are given them. */
 export type Environment = Readonly<Record<string, string | undefined>>
 
-/** There is no way to the API server, or its credentials cannot be had now. `hint` says what to mend. */
+/** The API server is not known, or the credentials for it cannot be read now. `hint` says what to fix. */
 export class ClusterAccessInvalid extends Data.TaggedError("ClusterAccessInvalid")<{ readonly hint: string }> {
   override get message() {
     return this.hint

@@ -65,5 +65,5 @@ export const removeWhenReady = Effect.fn("NodeTaint.removeWhenReady")(function*(
     Effect.flatMap((client) => remove(client, options)),
     Effect.scoped
   )
-  if (yield* removed) yield* Effect.logInfo("the node takes pods").pipe(Effect.annotateLogs({ node, taint }))
+  if (yield* removed) yield* Effect.logInfo("the node accepts pods").pipe(Effect.annotateLogs({ node, taint }))
 })

@@ -1,23 +1,18 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Background from "@spegel-ts/background/Background"
 import { removeWhenReady } from "@spegel-ts/kubernetes/NodeTaint"
+import { listen } from "@spegel-ts/testing/network/LocalServer"
 import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
 import { Effect, Fiber, Option, Schedule } from "effect"
 import { writeFile } from "node:fs/promises"
-import { createServer, type IncomingMessage } from "node:http"
-import type { AddressInfo } from "node:net"
+import { createServer } from "node:http"
 import { join } from "node:path"
+import { text } from "node:stream/consumers"
 
 interface Taint {
   readonly key: string
   readonly effect: string
   readonly [field: string]: unknown
-}
-
-const body = async (request: IncomingMessage) => {
-  const chunks: Array<Buffer> = []
-  for await (const chunk of request as AsyncIterable<Buffer>) chunks.push(chunk)
-  return Buffer.concat(chunks).toString()
 }
 
 /** One node of a Kubernetes API: reads, and merge patches with optimistic concurrency. `refuse` answers in its place. */
@@ -28,7 +23,7 @@ const startApi = Effect.fnUntraced(function*(taints: ReadonlyArray<Taint>) {
       const method = request.method ?? ""
       state.requests.push(`${method} ${request.url}`)
       const refused = state.refuse(method)
-      const patch = method === "PATCH" ? JSON.parse(await body(request)) : undefined
+      const patch = method === "PATCH" ? JSON.parse(await text(request)) : undefined
       const typed = patch === undefined || request.headers["content-type"] === "application/merge-patch+json"
       const status = refused !== 0
         ? refused
@@ -48,14 +43,8 @@ const startApi = Effect.fnUntraced(function*(taints: ReadonlyArray<Taint>) {
     }
     void answer()
   })
-  yield* Effect.acquireRelease(
-    Effect.callback<void>((resume) => {
-      server.listen(0, "127.0.0.1", () => resume(Effect.void))
-    }),
-    () => Effect.sync(() => server.close(() => undefined).closeAllConnections())
-  )
+  const url = `http://127.0.0.1:${yield* listen(server)}`
   const kubeconfig = join(yield* temporary, "kubeconfig")
-  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
   yield* Effect.promise(() =>
     writeFile(
       kubeconfig,

@@ -2,24 +2,18 @@
  * `LeaderElection` by a Lease of a Kubernetes API. Load this module only if it is used: access to the API takes memory that
  * programs without a cluster should not pay for.
  */
-import type { Environment } from "@spegel-ts/kubernetes/ClusterAccess"
-import { Effect, Layer, type Option } from "effect"
+import type { AccessOptions } from "@spegel-ts/kubernetes/ClusterAccess"
+import { Effect, Layer } from "effect"
 import * as Elector from "./internal/elector/Elector.ts"
 import * as KubernetesLeaseApi from "./internal/lease/KubernetesLeaseApi.ts"
 import { type CandidateOptions, defaultTimes, type ElectionTimesInvalid, LeaderElection } from "./LeaderElection.ts"
 
 /** A candidate for a `coordination.k8s.io/v1` Lease. */
-export interface KubernetesLeaseOptions extends CandidateOptions {
+export interface KubernetesLeaseOptions extends CandidateOptions, AccessOptions {
   /** Namespace of the Lease, which must exist. */
   readonly namespace: string
   /** Name of the Lease, which is created if it does not exist. */
   readonly name: string
-  /** Path of a kubeconfig; none for the service account of this pod. */
-  readonly kubeconfig: Option.Option<string>
-  /** The program's environment: it names the API server of a pod's cluster, and is passed on to credential plugins. */
-  readonly environment: Environment
-  /** Directory of the service account's files, if it is not the usual one. */
-  readonly serviceAccount?: string
 }
 
 /**

@@ -19,7 +19,7 @@ export class LeaseUnavailable extends Data.TaggedError("LeaseUnavailable")<{
   /** Namespace and name, as `spegel/spegel-leader-election`. */
   readonly lease: string
   readonly hint: string
-  /** How long the server asks to be left alone. */
+  /** How long the server asks clients to wait before the next request. */
   readonly retryAfter?: Duration.Duration | undefined
   readonly cause?: unknown
 }> {

@@ -118,10 +118,7 @@ const whenReady = <A, R>(
   joining: Joining.Joining,
   effect: Effect.Effect<A, never, R>
 ): Effect.Effect<A, RouterNotReady, R> =>
-  Effect.suspend(() => {
-    const standing = joining.standing()
-    return standing._tag === "Joining" ? Effect.fail(new RouterNotReady({ reason: standing.reason })) : effect
-  })
+  Effect.suspend(() => joining.ready() ? effect : Effect.fail(new RouterNotReady({ reason: joining.reason() })))
 
 const makeLookup = Effect.fnUntraced(function*(
   { dht }: DhtNode.DhtNode,

@@ -15,7 +15,7 @@ export class RouterNotReady extends Data.TaggedError("RouterNotReady")<{ readonl
   }
 }
 
-/** How a node stands to the network. */
+/** Whether a node is part of the network. */
 export type Standing = Data.TaggedEnum<{
   /** The node looks for its first peers; lookups fail with `RouterNotReady`. */
   Joining: { readonly reason: string }
@@ -58,13 +58,13 @@ export class Router extends Context.Service<Router, {
   ) => Stream.Stream<Peer, RouterNotReady>
   /**
    * True once lookups make sense, and from then on: the node has met a peer, or the bootstrap sources were asked and name
-   * nobody else, or the time for both is over.
+   * nobody else, or the grace period is over.
    */
   readonly ready: Effect.Effect<boolean>
-  /** How this node stands to the network now. */
+  /** Whether this node is part of the network now. */
   readonly standing: Effect.Effect<Standing>
   /**
-   * Says goodbye: peers forget this node and its keys, and send nobody here any more. Lookups still work; keys that are
+   * Says goodbye: peers forget this node and its keys, and no longer name it to others. Lookups still work; keys that are
    * advertised from now on are provided to nobody. Idempotent.
    */
   readonly leave: Effect.Effect<void>

@@ -1,12 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as LeaderElection from "@spegel-ts/leader-election/LeaderElection"
 import * as Bootstrap from "@spegel-ts/router/Bootstrap"
+import { listen } from "@spegel-ts/testing/network/LocalServer"
 import { Effect, Fiber, Option, Result, Stream } from "effect"
 import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import * as HttpClient from "effect/http/HttpClient"
 import { TestClock } from "effect/testing"
 import { createServer, type Server } from "node:http"
-import type { AddressInfo } from "node:net"
 
 const id = "12D3KooWE1XLuaqfxW6hJNB7aSXHSpzA5BoH3fw5nm75pxJhJnpz"
 const source = (...addresses: ReadonlyArray<string>) => ({
@@ -70,19 +70,10 @@ describe("Bootstrap", () => {
       assert.include(error.message, "nowhere.invalid")
     }))
 
-  const listen = (server: Server) =>
-    Effect.acquireRelease(
-      Effect.callback<URL>((resume) => {
-        server.listen(0, "127.0.0.1", () => {
-          const { port } = server.address() as AddressInfo
-          resume(Effect.succeed(new URL(`http://127.0.0.1:${port}/id`)))
-        })
-      }),
-      () => Effect.sync(() => server.close())
-    )
+  const urlOf = (server: Server) => Effect.map(listen(server), (port) => new URL(`http://127.0.0.1:${port}/id`))
 
   const served = (answer: string, status = 200) =>
-    listen(createServer((_request, response) => response.writeHead(status).end(answer)))
+    urlOf(createServer((_request, response) => response.writeHead(status).end(answer)))
 
   const ask = (url: URL) =>
     Effect.flatMap(HttpClient.HttpClient, (client) => Bootstrap.fromHttp({ url, client }).addresses).pipe(
@@ -92,7 +83,7 @@ describe("Bootstrap", () => {
   it.live("gives up when the answer does not end", () =>
     Effect.gen(function*() {
       const server = createServer((_request, response) => response.writeHead(200).write("["))
-      const url = yield* listen(server)
+      const url = yield* urlOf(server)
       const client = yield* HttpClient.HttpClient
       const source = Bootstrap.fromHttp({ url, client, timeout: "200 millis" })
       assert.include((yield* Effect.flip(source.addresses)).message, "no complete answer in time")

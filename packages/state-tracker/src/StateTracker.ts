@@ -29,7 +29,7 @@ export interface Snapshot {
 export interface StateTrackerOptions {
   /** Images that the mirror handles. Names of other images are not advertised. */
   readonly filter: RegistryFilter
-  /** How often everything is compared. Default: 9 minutes. It does not matter for expiry, which the router prevents. */
+  /** How often everything is compared. Default: 9 minutes. Records do not expire meanwhile: the router renews them. */
   readonly refreshInterval?: Duration.Duration
 }
 
@@ -46,7 +46,7 @@ export class StateTracker extends Context.Service<StateTracker, {
   ): Layer.Layer<StateTracker, never, ContentStore | Router> => Layer.effect(this, make(options))
 }
 
-/** Pause after a listing, as a multiple of what it took: repeated losses use a fifth of the time at most. */
+/** Pause after a listing, as a multiple of its duration: listings take a fifth of the time at most. */
 const listingRest = 4
 
 const snapshotOf = ({ digests, registries }: Holdings["counts"]): Snapshot => ({

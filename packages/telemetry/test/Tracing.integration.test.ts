@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Tracing from "@spegel-ts/telemetry/Tracing"
+import { eventually } from "@spegel-ts/testing/Eventually"
 import * as Certificates from "@spegel-ts/testing/kubernetes/Certificates"
 import * as Collector from "@spegel-ts/testing/telemetry/Collector"
 import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
-import { Data, Duration, Effect, Exit, Layer, Logger, Metric, References, Schedule } from "effect"
+import { Data, Duration, Effect, Exit, Layer, Logger, Metric, References } from "effect"
 import * as Tracer from "effect/Tracer"
 import { readFileSync } from "node:fs"
 
@@ -38,9 +39,6 @@ const traced = Effect.fnUntraced(function*(
 
 const request = (name: string, options?: Tracer.SpanOptions) => <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.withSpan(effect, name, { root: true, kind: "server", ...options })
-
-const until = (condition: () => boolean) =>
-  Effect.sync(condition).pipe(Effect.repeat({ until: (met) => met, schedule: Schedule.spaced("10 millis") }))
 
 const counted = (id: string) =>
   Effect.map(
@@ -284,7 +282,7 @@ describe("Tracing", () => {
         },
         Effect.gen(function*() {
           yield* Effect.repeat(Effect.void.pipe(request("one")), { times: 12 })
-          yield* until(() => collector.spans.length > 0)
+          yield* eventually(() => collector.spans.length > 0)
           assert.strictEqual(collector.spans.length, 10)
         })
       )
@@ -300,7 +298,7 @@ describe("Tracing", () => {
         Effect.gen(function*() {
           for (const spans of [1, 2]) {
             yield* Effect.void.pipe(request("one"))
-            yield* until(() => collector.spans.length === spans)
+            yield* eventually(() => collector.spans.length === spans)
           }
         })
       )
@@ -322,7 +320,7 @@ describe("Tracing", () => {
             const [name, requests] of [["put off", 2], ["refused", 3], ["sent elsewhere", 4], ["taken", 5]] as const
           ) {
             yield* Effect.void.pipe(request(name))
-            yield* until(() => collector.requests.length === requests)
+            yield* eventually(() => collector.requests.length === requests)
           }
         })
       )
@@ -350,9 +348,9 @@ describe("Tracing", () => {
         },
         Effect.gen(function*() {
           yield* Effect.repeat(Effect.void.pipe(request("one")), { times: 999 })
-          yield* until(() => collector.requests.length >= 1)
+          yield* eventually(() => collector.requests.length >= 1)
           collector.behaviour.answer = () => ({ status: 200 })
-          yield* until(() => collector.spans.length > 0)
+          yield* eventually(() => collector.spans.length > 0)
         })
       )
       const dropped = (yield* droppedSpans) - before
@@ -370,10 +368,7 @@ describe("Tracing", () => {
         { OTEL_EXPORTER_OTLP_ENDPOINT: url, OTEL_BSP_SCHEDULE_DELAY: "20" },
         Effect.gen(function*() {
           yield* Effect.void.pipe(request("one"))
-          yield* Effect.repeat(failures, {
-            until: (count) => count > before[1] + 1,
-            schedule: Schedule.spaced("10 millis")
-          })
+          yield* eventually(Effect.map(failures, (count) => count > before[1] + 1))
           assert.strictEqual(yield* droppedSpans, before[0])
         }),
         "50 millis"
@@ -392,10 +387,7 @@ describe("Tracing", () => {
         Effect.forEach([1, 2], (count) =>
           Effect.void.pipe(
             request("one"),
-            Effect.andThen(Effect.repeat(failures, {
-              until: (failed) => failed >= before[1] + count,
-              schedule: Schedule.spaced("10 millis")
-            }))
+            Effect.andThen(eventually(Effect.map(failures, (failed) => failed >= before[1] + count)))
           ))
       )
       assert.strictEqual(yield* droppedSpans, before[0] + 2)
@@ -430,18 +422,15 @@ describe("Tracing", () => {
         Effect.gen(function*() {
           for (const spans of [1, 2]) {
             yield* Effect.void.pipe(request("one"))
-            yield* until(() => collector.spans.length === spans)
+            yield* eventually(() => collector.spans.length === spans)
           }
           // One is kept for all batches.
           assert.strictEqual(yield* collector.connections, 1)
         })
       )
-      yield* Effect.repeat(collector.connections, {
-        until: (count) => count === 0,
-        schedule: Schedule.spaced("5 millis")
-      })
+      yield* eventually(Effect.map(collector.connections, (count) => count === 0))
       // Node's HTTP server, too, has a timer, for a second.
-      yield* until(() => timers() <= before)
+      yield* eventually(() => timers() <= before)
     }))
 
   it.live("complains of a variable that cannot be used, and runs", () =>

@@ -11,16 +11,15 @@ import type { Progress } from "./Progress.ts"
 const looks = 8
 
 /** Never succeeds. `timeoutMillis` is how long the client may take nothing. */
-export const watch = (
+export const watch = Effect.fnUntraced(function*(
   progress: Pick<Progress, "moved" | "silentMillis">,
   timeoutMillis: number
-): Effect.Effect<never, ClientGone> =>
-  Effect.gen(function*() {
-    let moved = progress.moved
-    for (let still = 0; still < looks;) {
-      yield* Effect.sleep(timeoutMillis / looks)
-      still = progress.moved === moved && progress.silentMillis === 0 ? still + 1 : 0
-      moved = progress.moved
-    }
-    return yield* new ClientGone()
-  })
+): Effect.fn.Return<never, ClientGone> {
+  let moved = progress.moved
+  for (let still = 0; still < looks;) {
+    yield* Effect.sleep(timeoutMillis / looks)
+    still = progress.moved === moved && progress.silentMillis === 0 ? still + 1 : 0
+    moved = progress.moved
+  }
+  return yield* new ClientGone()
+})

@@ -39,7 +39,7 @@ export interface ByteSink {
 }
 
 /**
- * A peer's response. Its body is taken once, by one of `body`, `bodyComparedBy`, `relay` and `move`. All of them fail
+ * A peer's response. Its body is taken once, by one of `body`, `relay` and `move`. All of them fail
  * with `PeerStalled` or `PeerSlow` if the peer keeps the reader waiting, and with `PeerDisconnected` if it ends early. A
  * reader that is slow itself never makes them fail.
  */
@@ -53,9 +53,7 @@ export interface PeerResponse extends ResponseHead {
    * 1.5 times the CPU of `relay`.
    */
   readonly body: Stream.Stream<Uint8Array, TransportError>
-  /** As `body`; `compare` judges the peer's speed as well. */
-  readonly bodyComparedBy: (compare: Comparison) => Stream.Stream<Uint8Array, TransportError>
-  /** Hands the body to `sink`, up to its last byte or the first failure. */
+  /** Hands the body to `sink`, up to its last byte or the first failure. `compare` judges the peer's speed as well. */
   readonly relay: (sink: ByteSink, compare?: Comparison) => Effect.Effect<void, TransportError>
   /**
    * Moves the body to a client by `Transfer`, within the kernel where that is possible. `progress` goes on counting when

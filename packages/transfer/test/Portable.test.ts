@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Buffers from "@spegel-ts/transfer/internal/Buffers"
 import * as Connections from "@spegel-ts/transfer/internal/conformance/Connections"
-import { spareBuffer } from "@spegel-ts/transfer/internal/conformance/SpareBuffer"
 import { sending } from "@spegel-ts/transfer/internal/conformance/Trials"
 import { Progress } from "@spegel-ts/transfer/Progress"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
@@ -36,6 +36,12 @@ class FakeClient extends EventEmitter {
     })
   }
 }
+
+/** The buffer that the next stream of the portable layer would get, to see that nobody else writes to it. */
+const spareBuffer = Effect.acquireRelease(
+  Effect.sync(() => Buffers.acquire(Infinity)),
+  (buffer) => Effect.sync(() => Buffers.release(buffer))
+)
 
 const relay = Effect.fnUntraced(
   function*(peer: Effect.Success<typeof Connections.peer>, length: number, client: FakeClient) {

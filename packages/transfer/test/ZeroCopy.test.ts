@@ -36,8 +36,8 @@ const lacking = ((): string | undefined => {
   return reason
 })()
 
-const program = fileURLToPath(import.meta.resolve("@spegel-ts/transfer/internal/conformance/PipeLimit"))
-const suddenEnd = fileURLToPath(import.meta.resolve("@spegel-ts/transfer/internal/conformance/SuddenEnd"))
+const program = fileURLToPath(new URL("PipeLimit.ts", import.meta.url))
+const suddenEnd = fileURLToPath(new URL("SuddenEnd.ts", import.meta.url))
 const pipeLimit = (command: string, options: ReadonlyArray<string>): unknown =>
   JSON.parse(execFileSync(command, [...options, "--conditions=@spegel-ts/source", program], { encoding: "utf8" }))
 

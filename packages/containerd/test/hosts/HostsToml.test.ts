@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as HostsBlocks from "@spegel-ts/containerd/internal/hosts/HostsBlocks"
 import * as HostsToml from "@spegel-ts/containerd/internal/hosts/HostsToml"
 import { Effect, Option, Result, Schema } from "effect"
 import { isUtf8 } from "node:buffer"
@@ -6,7 +7,7 @@ import { parse, type TomlTable } from "smol-toml"
 
 const url = "http://127.0.0.1:5000"
 const mirror: HostsToml.Mirror = { targets: [url], tagResolution: "mirror", authorization: Option.none() }
-const untouched: HostsToml.Undo = { made: Option.none(), mode: Option.none() }
+const untouched: HostsBlocks.Undo = { made: Option.none(), mode: Option.none() }
 const options: HostsToml.InstallOptions = {
   mirror,
   upstream: {
@@ -22,7 +23,7 @@ const options: HostsToml.InstallOptions = {
 const installed = (text: string, changes: Partial<HostsToml.InstallOptions> = {}) =>
   Result.getOrThrow(HostsToml.install(text, { ...options, ...changes }))
 const install = (text: string, changes: Partial<HostsToml.InstallOptions> = {}) => installed(text, changes).text
-const restore = (text: string) => Option.getOrThrow(Result.getOrThrow(HostsToml.restore(text)))
+const restore = (text: string) => Option.getOrThrow(Result.getOrThrow(HostsBlocks.restore(text)))
 const hostsOf = (text: string) => Object.entries((parse(text)["host"] ?? {}) as Record<string, TomlTable>)
 const urlsOf = (text: string) => hostsOf(text).map(([url]) => url)
 const capabilitiesOf = (text: string) => hostsOf(text).map(([url, { capabilities }]) => [url, capabilities])
@@ -212,14 +213,14 @@ describe("HostsToml", () => {
     })
     assert.include(Option.getOrThrow(Result.getFailure(upstreamFirst)).reason, "does not name an upstream")
     const text = install(foreign)
-    assert.isTrue(Result.isFailure(HostsToml.restore(text.replace("# spegel-ts: end\n", ""))))
+    assert.isTrue(Result.isFailure(HostsBlocks.restore(text.replace("# spegel-ts: end\n", ""))))
   })
 
   it("tells what else to undo", () => {
     const undo = { made: Option.some("directory" as const), mode: Option.some(0o644) }
     assert.deepStrictEqual(restore(install("", { undo })), { text: "", undo })
     assert.deepStrictEqual(restore(install(foreign, { prependExisting: false })), { text: foreign, undo: untouched })
-    assert.isTrue(Option.isNone(Result.getOrThrow(HostsToml.restore(foreign))))
+    assert.isTrue(Option.isNone(Result.getOrThrow(HostsBlocks.restore(foreign))))
   })
 
   // Pieces of a file in any order: what containerd takes, and with `broken` what it does not.

@@ -3,11 +3,10 @@ import * as MirrorConfiguration from "@spegel-ts/containerd/MirrorConfiguration"
 import * as StartingStates from "@spegel-ts/testing/containerd/StartingStates"
 import { Effect, Option, Redacted } from "effect"
 import { mkdirSync, readdirSync, readFileSync, readlinkSync, statSync, symlinkSync, writeFileSync } from "node:fs"
-import fs from "node:fs/promises"
-import { syncBuiltinESMExports } from "node:module"
 import { join } from "node:path"
 import { parse } from "smol-toml"
 import { options, temporary, url } from "./HostsFixture.ts"
+import * as PatchedFileSystem from "./PatchedFileSystem.ts"
 
 const basicAuth = Option.some({ username: "user", password: Redacted.make("secret") })
 
@@ -263,15 +262,17 @@ describe("MirrorConfiguration", () => {
     Effect.gen(function*() {
       const directory = yield* temporary
       mkdirSync(join(directory, "docker.io"))
-      const { link } = fs
-      fs.link = (...paths) => {
-        fs.link = link
-        syncBuiltinESMExports()
-        put(directory, "docker.io", "server = \"https://theirs.example\"")
-        return link(...paths)
+      let isMade = false
+      const inTheMeantime: PatchedFileSystem.Around = (name, args, perform) => {
+        if (name === "link" && !isMade) {
+          isMade = true
+          put(directory, "docker.io", "server = \"https://theirs.example\"")
+        }
+        return perform(args)
       }
-      syncBuiltinESMExports()
-      yield* MirrorConfiguration.write(options(directory))
+      yield* Effect.promise(() =>
+        PatchedFileSystem.run(inTheMeantime, () => Effect.runPromise(MirrorConfiguration.write(options(directory))))
+      )
       assert.deepStrictEqual(hostsOf(directory, "docker.io"), [url, "https://theirs.example"])
       yield* MirrorConfiguration.remove(directory)
       assert.strictEqual(read(directory, "docker.io"), "server = \"https://theirs.example\"")

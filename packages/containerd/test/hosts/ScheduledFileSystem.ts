@@ -2,6 +2,7 @@
  * Runs functions at the same time, and performs their file-system operations one by one, in an order that a seed
  * decides. So a race that a busy machine shows once in a million runs can be repeated.
  */
+import { hasCode } from "@spegel-ts/containerd/internal/hosts/AtomicFile"
 import * as SeededRandom from "@spegel-ts/testing/SeededRandom"
 import { AsyncLocalStorage } from "node:async_hooks"
 import { dirname, join } from "node:path"
@@ -16,9 +17,6 @@ interface Step {
 
 /** Performs an operation when its run has its turn. */
 type Take = <A>(name: string, perform: () => Promise<A>) => Promise<A>
-
-const hasCode = (cause: unknown, ...codes: ReadonlyArray<string>) =>
-  cause instanceof Error && "code" in cause && codes.includes(String(cause.code))
 
 const { lstat, mkdir, readdir, rmdir, unlink } = PatchedFileSystem.original
 

@@ -1,5 +1,4 @@
 import { assert, describe, it } from "@effect/vitest"
-import { positionOf } from "@spegel-ts/router/internal/dht/Distance"
 import { Introductions } from "@spegel-ts/router/internal/dht/members/Introductions"
 import { copied, MemberTable } from "@spegel-ts/router/internal/dht/members/MemberTable"
 
@@ -20,10 +19,7 @@ const start = (meetingMillis: number) => {
     after: (millis, run) => void timers.push({ at: clock.now + millis, run })
   })
   const table = new MemberTable(() => "")
-  const member = (id: string) => {
-    const idBytes = Buffer.from(id)
-    return table.candidate({ ...copied(id, { id: idBytes, addresses: [] }), position: positionOf(idBytes) })
-  }
+  const member = (id: string) => table.candidate(copied(id, { id: Buffer.from(id), addresses: [] }))
   /** Runs the timer that is due next. */
   const next = async () => {
     const timer = timers.shift()

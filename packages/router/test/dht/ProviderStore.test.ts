@@ -4,9 +4,7 @@ import { ProviderStore } from "@spegel-ts/router/internal/dht/records/ProviderSt
 import { Schema } from "effect"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
-
-const key = (name: number | string): Uint8Array =>
-  Buffer.concat([Uint8Array.of(0x12, 0x20), positionOf(Buffer.from(`${name}`))])
+import { key } from "./TestNetwork.ts"
 
 const here = "192.0.2.1"
 

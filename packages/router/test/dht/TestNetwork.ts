@@ -4,8 +4,8 @@ import { ideal, SimulatedNetwork, type SimulatedNode } from "@spegel-ts/testing/
 import { random } from "@spegel-ts/testing/SeededRandom"
 
 /** The DHT key for a name. */
-export const key = (name: string): Uint8Array =>
-  Buffer.concat([Uint8Array.of(0x12, 0x20), positionOf(Buffer.from(name))])
+export const key = (name: number | string): Uint8Array =>
+  Buffer.concat([Uint8Array.of(0x12, 0x20), positionOf(Buffer.from(`${name}`))])
 
 /** A network under ideal conditions, with all requests so far. */
 export const startNetwork = () => {

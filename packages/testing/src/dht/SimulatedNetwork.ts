@@ -12,7 +12,7 @@ import { VirtualClock } from "./VirtualClock.ts"
 /** Times are in milliseconds. */
 export interface Conditions {
   readonly latency: (random: () => number) => number
-  /** What a new connection takes. */
+  /** The time that a new connection takes. */
   readonly connect: number
   /** Share of the requests that are lost. */
   readonly loss: number
@@ -26,7 +26,7 @@ export const realistic: Conditions = { latency: (random) => 0.2 + 1.8 * random()
 
 export interface SimulatedNode {
   readonly id: string
-  /** What others store of it, once for all of them: a simulation could not hold a copy for each. */
+  /** The record that others store of it. They share one: a simulation could not hold a copy for each. */
   readonly record: PeerRecord
   readonly dht: Dht
   readonly connections: Set<SimulatedNode>
@@ -156,7 +156,7 @@ export class SimulatedNetwork {
     this.#end(node)
   }
 
-  /** Ends a node without a word. */
+  /** Ends a node without a goodbye. */
   kill(node: SimulatedNode): void {
     node.gone = true
     node.dht.stop()
@@ -188,7 +188,7 @@ export class SimulatedNetwork {
     this.#apart.clear()
   }
 
-  /** Lets all nodes have heard from all others: a network that has grown, without the time that this takes. */
+  /** Makes every node a member for every other at once, as if the network had had the time to grow. */
   acquaint(): void {
     for (const node of this.nodes.values()) {
       for (const { record } of this.nodes.values()) {
@@ -199,7 +199,7 @@ export class SimulatedNetwork {
     }
   }
 
-  /** Whom a lookup names, and how long it took. */
+  /** Looks a key up. Returns the providers that the lookup named, and how long it took. */
   async lookup(node: SimulatedNode, key: Uint8Array) {
     const found: Array<Provider> = []
     const begun = this.clock.now

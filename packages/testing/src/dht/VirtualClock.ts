@@ -1,4 +1,4 @@
-/** A clock that jumps from timer to timer. Each timer runs with everything that it sets off before time goes on. */
+/** A clock that jumps from timer to timer. Time stands still until a timer, and everything that it sets off, has run. */
 
 interface Timer {
   readonly at: number

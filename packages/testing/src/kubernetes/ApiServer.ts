@@ -29,7 +29,7 @@ export class ApiServerFailed extends Data.TaggedError("ApiServerFailed")<{ reado
   }
 }
 
-/** What this machine lacks for it; undefined where it lacks nothing. Throws in CI. */
+/** The prerequisite that this machine lacks; undefined if it has all of them. Throws in CI. */
 export const missingPrerequisite = (environment: Environment): string | undefined => {
   if (!inPath("etcd", environment)) return lacking(environment, "needs etcd (Debian's etcd-server)")
   if (!existsSync(binary) && !inPath("go", environment)) {

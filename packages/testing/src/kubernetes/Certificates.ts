@@ -6,7 +6,7 @@ import { join } from "node:path"
 import { run } from "../process/Command.ts"
 import { inPath, lacking } from "./Prerequisite.ts"
 
-/** What this machine lacks for it; undefined where it lacks nothing. Throws in CI. */
+/** The prerequisite that this machine lacks; undefined if it has all of them. Throws in CI. */
 export const missingPrerequisite = (environment: Environment): string | undefined =>
   lacking(environment, inPath("openssl", environment) ? undefined : "needs openssl")
 

@@ -1,6 +1,7 @@
 /** The part of a Kubernetes API that `ApiServer` delegates: who a token is, what a user may do, and empty lists. */
 import { Effect } from "effect"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
+import { text } from "node:stream/consumers"
 import { listen } from "../network/LocalServer.ts"
 
 /** A rule of a Role. */
@@ -25,12 +26,6 @@ const allows = (roles: Roles, user: string, attributes: Attributes | undefined) 
     (resourceNames === undefined || resourceNames.includes(attributes.name ?? ""))
   )
 
-const bodyOf = async (request: IncomingMessage): Promise<string> => {
-  const chunks: Array<Buffer> = []
-  for await (const chunk of request) chunks.push(chunk as Buffer)
-  return Buffer.concat(chunks).toString()
-}
-
 /** The answer to a TokenReview or a SubjectAccessReview. */
 const review = (roles: Roles, body: string) => {
   const { apiVersion, kind, spec } = JSON.parse(body) as {
@@ -51,7 +46,7 @@ export const start = Effect.fnUntraced(function*(roles: Roles) {
   const answer = async (request: IncomingMessage, response: ServerResponse) => {
     const send = (value: unknown) =>
       response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(value))
-    if (request.method === "POST") return send(review(roles, await bodyOf(request)))
+    if (request.method === "POST") return send(review(roles, await text(request)))
     if (request.url?.includes("watch=true")) return response.writeHead(200).flushHeaders()
     send({ apiVersion: "v1", kind: "List", metadata: { resourceVersion: "1" }, items: [] })
   }

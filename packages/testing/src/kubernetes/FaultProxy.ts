@@ -1,12 +1,13 @@
-/** A proxy between candidates and an API server that causes faults. Each candidate has a port of its own, a way. */
+/** A proxy between candidates and an API server that causes faults. Each candidate has a port of its own: its way. */
 import { Effect } from "effect"
 import { readFile } from "node:fs/promises"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
 import { Agent, request } from "node:https"
+import { buffer } from "node:stream/consumers"
 import { setTimeout as sleep } from "node:timers/promises"
 import { listen } from "../network/LocalServer.ts"
 
-/** The faults of one way. They may change while requests are under way. */
+/** The faults of one candidate. They may change during a request. */
 export interface Faults {
   /** `refused`: connections are reset. `silent`: requests are swallowed, as by a network that drops packets. */
   cut: "no" | "refused" | "silent"
@@ -34,7 +35,7 @@ const noFaults = (): Faults => ({
   watchFrom: undefined
 })
 
-/** Requests and connections of all ways. */
+/** Requests and connections of all candidates. */
 export interface Counts {
   reads: number
   watches: number
@@ -59,8 +60,7 @@ export const start = Effect.fnUntraced(function*(server: { readonly url: string;
     if (isWatch) counts.watches++
     else if (incoming.method === "GET") counts.reads++
     else counts.writes++
-    const chunks: Array<Buffer> = []
-    for await (const chunk of incoming) chunks.push(chunk as Buffer)
+    const body = await buffer(incoming)
     if (faults.cut === "refused") return incoming.socket.destroy()
     if (faults.cut === "silent") return
     if (Math.random() < faults.errors) return outgoing.writeHead(500).end("injected")
@@ -90,10 +90,10 @@ export const start = Effect.fnUntraced(function*(server: { readonly url: string;
       // A server that breaks off, or a client that is gone, ends this way too.
       void pass().catch(() => outgoing.destroy())
     })
-    sent.end(Buffer.concat(chunks))
+    sent.end(body)
   }
 
-  /** A way to the server, as an `http` URL. */
+  /** Opens a port for one candidate. Returns its `http` URL, and the faults that it causes. */
   const way = Effect.gen(function*() {
     const faults = noFaults()
     const listener = createServer((incoming, outgoing) => {

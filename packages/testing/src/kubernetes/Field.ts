@@ -1,4 +1,4 @@
-/** Many candidates for one lease, several in each process, each with a way to the API server on which faults can be caused. */
+/** Many candidates for one lease, several in each process. Each reaches the API server by its own port of a `FaultProxy`. */
 import { defaultTimes, type ElectionTimes } from "@spegel-ts/leader-election/LeaderElection"
 import { Data, Duration, Effect, Schedule, type Scope } from "effect"
 import { spawn } from "node:child_process"
@@ -8,7 +8,7 @@ import * as Subprocess from "../process/Subprocess.ts"
 import type { ApiServer } from "./ApiServer.ts"
 import * as FaultProxy from "./FaultProxy.ts"
 
-/** What a process of candidates is told, as JSON. */
+/** The settings of a process of candidates, passed as JSON. */
 export interface CandidateSettings {
   readonly namespace: string
   readonly name: string
@@ -40,7 +40,7 @@ interface Member {
   readonly stop: Effect.Effect<void>
   readonly pause: Effect.Effect<void>
   readonly resume: Effect.Effect<void>
-  /** Sets its wall clock wrong by so many milliseconds. */
+  /** Sets its wall clock off by that many milliseconds. */
   readonly jump: (millis: number) => Effect.Effect<void>
 }
 
@@ -66,7 +66,7 @@ export const now = () => Number(process.hrtime.bigint()) / 1e6
 
 const program = fileURLToPath(new URL(`candidates${import.meta.url.endsWith(".ts") ? ".ts" : ".js"}`, import.meta.url))
 
-/** What all candidates of a field have in common. */
+/** The things that all candidates of a field share. */
 interface Shared {
   readonly server: ApiServer
   readonly proxy: Effect.Success<ReturnType<typeof FaultProxy.start>>

@@ -38,7 +38,7 @@ const deadline = Duration.seconds(5)
 
 const namespaceHeader = "containerd-namespace"
 
-/** The same connection for another namespace. */
+/** The channel of a connection, for calls about another namespace. */
 const within = ({ channel }: Connection, namespace: string) =>
   GrpcChannel.withHeader(channel, namespaceHeader, namespace)
 

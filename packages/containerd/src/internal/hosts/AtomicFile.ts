@@ -43,7 +43,7 @@ export interface File {
 }
 
 /** The name belongs to a directory, a pipe or a device. */
-export class NoFile extends Error {
+class NoFile extends Error {
   override readonly message = "is not a file: remove it"
 }
 

@@ -7,6 +7,7 @@ import { lstat, readdir } from "node:fs/promises"
 import { join } from "node:path"
 import * as AtomicFile from "./AtomicFile.ts"
 import * as Certificates from "./Certificates.ts"
+import * as HostsBlocks from "./HostsBlocks.ts"
 import * as HostsToml from "./HostsToml.ts"
 import type { RegistryDirectory } from "./RegistryDirectory.ts"
 
@@ -24,12 +25,12 @@ export interface Configured {
 }
 
 /** The text of the file before we changed it; none if we did not. */
-const restored = ({ bytes }: AtomicFile.File) => HostsToml.restore(bytes.toString("latin1"))
+const restored = ({ bytes }: AtomicFile.File) => HostsBlocks.restore(bytes.toString("latin1"))
 
 interface Before {
   readonly file: AtomicFile.File | undefined
   readonly text: string
-  readonly undo: HostsToml.Undo
+  readonly undo: HostsBlocks.Undo
 }
 
 /** The file, and what it was before we changed it. */

@@ -15,8 +15,6 @@ import * as HostsReading from "./HostsReading.ts"
 import { areAlike, mergeOptions, union, withoutDefault } from "./HostsUnion.ts"
 import { printHosts, printOptions } from "./HostTables.ts"
 
-export { HostsTomlUnusable, restore, type Undo } from "./HostsBlocks.ts"
-
 /**
  * The hosts that containerd asks for a tag. `mirror`: the mirror, then upstream. `upstream-first`: upstream, and the mirror if
  * upstream does not answer. `never`: upstream only. For a digest containerd always asks the mirror first.
@@ -54,7 +52,7 @@ export interface InstallOptions {
   readonly upstream: Upstream
   /** Whether containerd still asks the hosts of the file, after the mirror; otherwise they are suspended. */
   readonly prependExisting: boolean
-  /** The changes to undo besides the text; `restore` returns them. */
+  /** The changes to undo besides the text; `HostsBlocks.restore` returns them. */
   readonly undo: HostsBlocks.Undo
 }
 

@@ -1,4 +1,4 @@
-/** Requests to an API server over `node:https`: one kept connection for requests, and one for each answer that goes on. */
+/** Requests to an API server over `node:https`: one kept connection for requests, and one for each watch. */
 import { Data, Effect, type Scope } from "effect"
 import { Agent as HttpAgent, type IncomingMessage, request as httpRequest } from "node:http"
 import { Agent as HttpsAgent, request as httpsRequest } from "node:https"
@@ -8,7 +8,7 @@ import type { ClusterAccess, ClusterAccessInvalid, Credentials, TlsMaterial } fr
 /** The request could not be sent, or its answer did not begin or broke off. */
 export class ConnectionFailed extends Data.TaggedError("ConnectionFailed")<{ readonly cause: unknown }> {}
 
-/** After this long in silence a connection is probed: one that was cut without a word is noticed that way. */
+/** A connection that is silent for this long is probed: it may have been cut without notice. */
 const keepAliveMillis = 15_000
 
 const agentOf = ({ ca, cert, key, servername, verify }: TlsMaterial, isSecure: boolean) => {

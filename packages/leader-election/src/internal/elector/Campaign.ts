@@ -57,7 +57,7 @@ const tryToLead = Effect.fnUntraced(function*(candidate: Candidate) {
     return
   }
   yield* report(candidate, tried.failure)
-  // The node that the Lease names tries most often: what it renews need not change hands.
+  // The node that the Lease names tries most often: if it succeeds, the lease does not change hands.
   const pause = isHolder(candidate) ? retryMillis : Pace.jittered(retryMillis, yield* Random.next)
   state.attemptFrom = (yield* MonotonicTime.millis) + pause + retryAfterMillis(tried.failure)
 })
@@ -77,5 +77,5 @@ const lead = Effect.fnUntraced(function*(candidate: Candidate, acquired: number)
   }).pipe(Effect.ensuring(Effect.sync(() => {
     state.leadsUntil = -Infinity
   })))
-  yield* Effect.logWarning(`lease ${api.label}: this node leads no longer`)
+  yield* Effect.logWarning(`lease ${api.label}: this node no longer leads`)
 })

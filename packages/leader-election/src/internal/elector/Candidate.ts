@@ -156,6 +156,6 @@ export const untilFree = (candidate: Candidate): Effect.Effect<number> =>
 export const changeWithin = ({ changed }: Candidate, millis: number): Effect.Effect<unknown> =>
   millis === Infinity ? Queue.take(changed) : Effect.timeoutOption(Queue.take(changed), Math.ceil(millis))
 
-/** How long the server asked to be left alone, if it did. */
+/** The pause that the server asked for; 0 if it asked for none. */
 export const retryAfterMillis = ({ retryAfter }: { readonly retryAfter?: Duration.Duration | undefined }): number =>
   retryAfter === undefined ? 0 : Duration.toMillis(retryAfter)

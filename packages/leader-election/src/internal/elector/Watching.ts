@@ -44,7 +44,7 @@ const watchOnce = Effect.fnUntraced(function*(candidate: Candidate, cursor: Curs
   )
 }, Effect.scoped)
 
-/** Prepares the next watch after a failure. Returns how many milliseconds the server asked to be left alone. */
+/** Prepares the next watch after a failure. Returns the pause that the server asked for, in milliseconds. */
 const recover = Effect.fnUntraced(function*(
   candidate: Candidate,
   cursor: Cursor,

@@ -57,7 +57,7 @@ const reread = Effect.fnUntraced(function*(candidate: Candidate) {
 export const attempt = (candidate: Candidate): Effect.Effect<Option.Option<number>, LeaseUnavailable> =>
   Effect.gen(function*() {
     if (!isHolder(candidate)) {
-      // A server that is silent may find this write later, and depose a leader that can be heard again by then: ask first.
+      // A silent server may apply this write later, and so depose a leader that it can hear again by then: read first.
       const seen = observedVersion(candidate)
       yield* reread(candidate)
       if (observedVersion(candidate) !== seen) return Option.none()

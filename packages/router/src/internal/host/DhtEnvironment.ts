@@ -1,4 +1,5 @@
 /** The process around the DHT core: real clocks and timers, and libp2p's ids and addresses. */
+import { BoundedMap } from "@spegel-ts/background/BoundedMap"
 import { Option } from "effect"
 import { base58btc } from "multiformats/bases/base58"
 import { uptime } from "node:os"
@@ -9,15 +10,13 @@ import { type Environment, textOf } from "../dht/rpc/Protocol.ts"
 /** Runs a callback of a timer or of the host, and keeps an exception in it from ending the process. */
 export type Guard = (run: () => void) => void
 
-const maxIdTexts = 10_000
-const idTexts = new Map<string, string>()
+const idTexts = new BoundedMap<string, string>(10_000)
 
 /** Base 58 is slow, and the same ids come again and again. */
 const idText = (bytes: Uint8Array): string => {
   const key = textOf(bytes)
   const known = idTexts.get(key)
   if (known !== undefined) return known
-  if (idTexts.size >= maxIdTexts) idTexts.clear()
   const text = base58btc.baseEncode(bytes)
   idTexts.set(key, text)
   return text

@@ -6,6 +6,7 @@ import { noise } from "@chainsafe/libp2p-noise"
 import type { ConnectionEncrypter, MessageStream } from "@libp2p/interface"
 import type { Multiaddr } from "@multiformats/multiaddr"
 import * as Background from "@spegel-ts/background/Background"
+import { BoundedMap } from "@spegel-ts/background/BoundedMap"
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { Effect, Queue, type Scope } from "effect"
 import { randomBytes } from "node:crypto"
@@ -40,8 +41,8 @@ export interface IdentityConflictsOptions {
 export class IdentityConflicts {
   readonly #options: IdentityConflictsOptions
   readonly #suspicions: Queue.Queue<Suspicion>
-  readonly #reported = new Set<string>()
-  readonly #checkedAt = new Map<string, number>()
+  readonly #reported = new BoundedMap<string, true>(maxRemembered)
+  readonly #checkedAt = new BoundedMap<string, number>(maxRemembered)
   /**
    * Tells a node that it has reached itself, through a load balancer for example. It travels in the one field of noise's
    * handshake that peers ignore unless they use it.
@@ -126,7 +127,6 @@ export class IdentityConflicts {
   ) {
     const now = yield* MonotonicTime.millis
     if (now - (this.#checkedAt.get(id) ?? -Infinity) < recheckMillis) return
-    if (this.#checkedAt.size >= maxRemembered) this.#checkedAt.clear()
     this.#checkedAt.set(id, now)
     const isStillThere = yield* Effect.isSuccess(this.#options.dialAgain(id, from))
     // If not, it has moved, as a restarted pod does.
@@ -139,8 +139,7 @@ export class IdentityConflicts {
   #warnOnce(id: string, warning: string, annotations: Record<string, string>): Effect.Effect<void> {
     return Effect.suspend(() => {
       if (this.#reported.has(id)) return Effect.void
-      if (this.#reported.size >= maxRemembered) this.#reported.clear()
-      this.#reported.add(id)
+      this.#reported.set(id, true)
       return Effect.annotateLogs(Effect.logWarning(warning), annotations)
     })
   }

@@ -19,12 +19,12 @@ const records = Metric.gauge("spegel_router_records", {
 })
 const ownKeys = Metric.gauge("spegel_router_own_keys", { description: "Keys that this node provides", attributes })
 const evictions = Metric.counter("spegel_router_evictions_total", {
-  description: "Members taken out because they did not answer",
+  description: "Members evicted because they did not answer",
   incremental: true,
   attributes
 })
 const bytesSent = Metric.counter("spegel_router_sent_bytes_total", {
-  description: "Bytes of requests and notes to peers, without transport",
+  description: "Bytes of requests and gossip messages to peers, without transport",
   incremental: true,
   attributes
 })

@@ -20,7 +20,11 @@ export interface NetworkView {
 }
 
 export interface Joining {
+  /** Costs nothing: each lookup asks it. */
   readonly ready: () => boolean
+  /** Why this node is not ready, if it is not. */
+  readonly reason: () => string
+  /** Counts the members. */
   readonly standing: () => Standing
 }
 
@@ -72,7 +76,11 @@ export const make = Effect.fnUntraced(function*(
   yield* Background.keepRunning("bootstrap", searchForever(search, Queue.take(changed)))
   yield* Background.keepRunning("readiness", Effect.forever(followPeers(readiness)))
   yield* Effect.forkScoped(Effect.delay(readiness.graceOver, grace))
-  return { ready: () => readiness.isReady, standing: () => readiness.standing }
+  return {
+    ready: () => readiness.isReady,
+    reason: () => readiness.reason,
+    standing: () => readiness.standing
+  }
 })
 
 interface Search {

@@ -21,9 +21,15 @@ export class Readiness {
     return this.#peers() === 0
   }
 
+  /** Why this node has no peer, if it has none. */
+  get reason(): string {
+    return this.#reason
+  }
+
   get standing(): Standing {
     if (!this.#ready) return Standing.Joining({ reason: this.#reason })
-    return this.isAlone ? Standing.Alone({ reason: this.#reason }) : Standing.Joined({ peers: this.#peers() })
+    const peers = this.#peers()
+    return peers === 0 ? Standing.Alone({ reason: this.#reason }) : Standing.Joined({ peers })
   }
 
   /** Why there is no peer yet. */

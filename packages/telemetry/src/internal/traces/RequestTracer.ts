@@ -31,14 +31,14 @@ class PassedOverSpan extends Tracer.NativeSpan {
 /** Whether a span is of this tracer. Others, such as those that the program began before it had this one, are left out. */
 const isOwn = (span: Tracer.AnySpan): boolean => "span" in span || span instanceof PassedOverSpan
 
-/** The values of `error.type` and of the status' message; none if the span ended well or was interrupted. */
+/** The values of `error.type` and of the status' message; undefined if the span ended well or was interrupted. */
 const failureOf = (
   exit: Exit.Exit<unknown, unknown>
-): Option.Option<{ readonly type: string; readonly message: string }> => {
-  if (exit._tag === "Success" || Cause.hasInterruptsOnly(exit.cause)) return Option.none()
+): { readonly type: string; readonly message: string } | undefined => {
+  if (exit._tag === "Success" || Cause.hasInterruptsOnly(exit.cause)) return undefined
   const error = Cause.squash(exit.cause)
   const type = typeof error === "object" && error !== null && "_tag" in error ? String(error._tag) : "_OTHER"
-  return Option.some({ type, message: error instanceof Error ? error.message : String(error) })
+  return { type, message: error instanceof Error ? error.message : String(error) }
 }
 
 const nanosOfSecond = 1_000_000_000n
@@ -52,10 +52,9 @@ const endByConvention = (span: RecordedSpan): Tracer.Span => {
   span.end = (endTime, exit) => {
     if (span.status._tag === "Ended") return
     const failure = failureOf(exit)
-    if (Option.isSome(failure)) span.attribute("error.type", failure.value.type)
+    if (failure !== undefined) span.attribute("error.type", failure.type)
     if (span.attributes.has("error.type")) {
-      const message = Option.match(failure, { onNone: () => "", onSome: ({ message }) => message })
-      span.span.setStatus({ code: Otel.SpanStatusCode.ERROR, message })
+      span.span.setStatus({ code: Otel.SpanStatusCode.ERROR, message: failure?.message ?? "" })
     }
     span.status = { _tag: "Ended", startTime: span.status.startTime, endTime, exit }
     span.span.end([Number(endTime / nanosOfSecond), Number(endTime % nanosOfSecond)])

@@ -1,10 +1,8 @@
 /** Connections of this process with itself, both ends of each: those of a client and of a peer. */
-import { Data, Effect, type Scope } from "effect"
+import { Effect, type Scope } from "effect"
 import { once } from "node:events"
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net"
 import { PeerSocket, type Reader } from "../../PeerSocket.ts"
-
-export class ConnectionLost extends Data.TaggedError("ConnectionLost") {}
 
 const listening = Effect.acquireRelease(
   Effect.promise(async () => {

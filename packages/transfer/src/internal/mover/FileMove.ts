@@ -1,35 +1,23 @@
 /** Moves a file's bytes to a client by sendfile(2). */
-import type { Progress } from "../../Progress.ts"
 import { growthMillis } from "../Growth.ts"
 import { ColdFile } from "./ColdFile.ts"
 import { errno } from "./Libc.ts"
-import {
-  endOfClient,
-  isTransient,
-  type Move,
-  progressOf,
-  type Tools,
-  turnBytes,
-  waitForRoom,
-  type Waits
-} from "./Move.ts"
+import { endOfClient, isTransient, type Move, type Tools, turnBytes, waitForRoom, type Waits } from "./Move.ts"
 import type { Ending } from "./Protocol.ts"
 
 export class FileMove implements Move {
   readonly #tools: Tools
-  readonly #progress: Progress
   readonly #disk: ColdFile
   #moved = 0
 
   constructor(tools: Tools) {
     const { job, libc } = tools
     this.#tools = tools
-    this.#progress = progressOf(job)
     this.#disk = new ColdFile(libc, job.from, job.offset + job.length)
   }
 
   step(): Ending | Waits {
-    const { job: { from, length, offset, to }, libc } = this.#tools
+    const { job: { from, length, offset, to }, libc, progress } = this.#tools
     for (let turn = turnBytes; turn > 0;) {
       const position = offset + this.#moved
       const cached = this.#disk.cachedFrom(position)
@@ -42,8 +30,8 @@ export class FileMove implements Move {
         return isTransient(code) ? waitForRoom(this.#tools) : this.#failed(code)
       }
       this.#moved += sent
-      this.#progress.take(sent)
-      this.#progress.move(sent)
+      progress.take(sent)
+      progress.move(sent)
       turn -= sent
       if (this.#moved === length) return { _tag: "Complete", source: "quiet" }
       // The client takes no more now: the next call would only say so.
@@ -52,12 +40,8 @@ export class FileMove implements Move {
     return waitForRoom(this.#tools)
   }
 
-  close(): void {
-    this.#progress.waitsNoMore()
-  }
-
   #wait(napMillis: number): Waits {
-    this.#progress.waits()
+    this.#tools.progress.waits()
     return { napMillis }
   }
 

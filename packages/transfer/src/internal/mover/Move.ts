@@ -1,6 +1,5 @@
 /** The parts that all moves have in common. */
-import { maxUnsent } from "../../BodyBounds.ts"
-import { Progress } from "../../Progress.ts"
+import type { Progress } from "../../Progress.ts"
 import { epoll, errno, type Libc } from "./Libc.ts"
 import type { Poll, Watched } from "./Poll.ts"
 import type { Ending, Job } from "./Protocol.ts"
@@ -15,8 +14,6 @@ export type Waits = { readonly napMillis: number } | "armed"
 export interface Move {
   /** Moves what can be moved now; returns how it ended, or what it waits for. */
   readonly step: () => Ending | Waits
-  /** Called once, when it is over. */
-  readonly close: () => void
 }
 
 /** The parts that every move needs. */
@@ -25,6 +22,7 @@ export interface Tools {
   readonly poll: Poll
   readonly job: Job
   readonly client: Watched
+  readonly progress: Progress
 }
 
 /**
@@ -35,10 +33,6 @@ export const waitForRoom = ({ client, poll }: Tools): Waits => {
   poll.arm(client, epoll.OUT)
   return "armed"
 }
-
-export const limitUnsent = ({ job, libc }: Tools): void => void libc.limitUnsent(job.to, maxUnsent)
-
-export const progressOf = ({ progress }: Job): Progress => new Progress(progress)
 
 /** Errors of the client's connection: EPIPE, and those of the network, from ENETDOWN to EHOSTUNREACH. */
 const isOfClient = (code: number): boolean =>

@@ -3,9 +3,11 @@
  * port. The thread fetches them itself, because its event loop never runs.
  */
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads"
+import { maxUnsent } from "../../BodyBounds.ts"
+import { Progress } from "../../Progress.ts"
 import { FileMove } from "./FileMove.ts"
 import { epoll, type Libc, load } from "./Libc.ts"
-import { limitUnsent, type Move, type Tools } from "./Move.ts"
+import type { Move, Tools } from "./Move.ts"
 import { Pipes } from "./Pipes.ts"
 import { Poll, type Watched } from "./Poll.ts"
 import type { Command, Ending, Job, Report, ThreadData } from "./Protocol.ts"
@@ -90,12 +92,9 @@ class MoverThread {
   #make(job: Job): Running | undefined {
     const client = this.#poll.watch(job.to)
     if (client === undefined) return undefined
-    const tools: Tools = { libc: this.#libc, poll: this.#poll, job, client }
-    limitUnsent(tools)
-    if (job.kind !== "relay") {
-      const move = new FileMove(tools)
-      return this.#keep([client], { job, move, wakeAt: 0, release: () => this.#release([client], move) })
-    }
+    this.#libc.limitUnsent(job.to, maxUnsent)
+    const tools: Tools = { libc: this.#libc, poll: this.#poll, job, client, progress: new Progress(job.progress) }
+    if (job.kind !== "relay") return this.#keep(tools, new FileMove(tools), [client])
     const peer = this.#poll.watch(job.from)
     const pipe = peer === undefined ? undefined : this.#pipes.acquire()
     if (peer === undefined || pipe === undefined) {
@@ -103,24 +102,26 @@ class MoverThread {
       return undefined
     }
     const move = new RelayMove(tools, peer, pipe)
-    const release = () => {
-      this.#release([client, peer], move)
-      this.#pipes.release(pipe, move.isEmpty)
-    }
-    return this.#keep([client, peer], { job, move, wakeAt: 0, release })
+    return this.#keep(tools, move, [client, peer], () => this.#pipes.release(pipe, move.isEmpty))
   }
 
-  #keep(watched: ReadonlyArray<Watched>, running: Running): Running {
+  #keep(
+    { job, progress }: Tools,
+    move: Move,
+    watched: ReadonlyArray<Watched>,
+    releasePipe: () => void = () => {}
+  ): Running {
+    const release = () => {
+      progress.waitsNoMore()
+      for (const one of watched) {
+        this.#byKey.delete(one.key)
+        this.#poll.forget(one)
+      }
+      releasePipe()
+    }
+    const running = { job, move, wakeAt: 0, release }
     for (const { key } of watched) this.#byKey.set(key, running)
     return running
-  }
-
-  #release(watched: ReadonlyArray<Watched>, move: Move): void {
-    move.close()
-    for (const one of watched) {
-      this.#byKey.delete(one.key)
-      this.#poll.forget(one)
-    }
   }
 
   #step(running: Running): void {

@@ -3,18 +3,8 @@
  * follow the body belong to the next response, or to none.
  */
 import { maxInPipe, maxUnread } from "../../BodyBounds.ts"
-import type { Progress } from "../../Progress.ts"
 import { epoll, errno } from "./Libc.ts"
-import {
-  endOfClient,
-  isTransient,
-  type Move,
-  progressOf,
-  type Tools,
-  turnBytes,
-  waitForRoom,
-  type Waits
-} from "./Move.ts"
+import { endOfClient, isTransient, type Move, type Tools, turnBytes, waitForRoom, type Waits } from "./Move.ts"
 import type { Pipe } from "./Pipes.ts"
 import type { Watched } from "./Poll.ts"
 import type { Ending } from "./Protocol.ts"
@@ -23,7 +13,6 @@ export class RelayMove implements Move {
   readonly #tools: Tools
   readonly #peer: Watched
   readonly #pipe: Pipe
-  readonly #progress: Progress
   #taken = 0
   #moved = 0
   /** Why the peer gives no more. The client still gets what is in the pipe. */
@@ -33,7 +22,6 @@ export class RelayMove implements Move {
     this.#tools = tools
     this.#peer = peer
     this.#pipe = pipe
-    this.#progress = progressOf(tools.job)
     tools.libc.limitUnread(tools.job.from, maxUnread)
   }
 
@@ -58,10 +46,6 @@ export class RelayMove implements Move {
     return waitForRoom(this.#tools)
   }
 
-  close(): void {
-    this.#progress.waitsNoMore()
-  }
-
   /** Moves bytes from the peer into the pipe; 0 if there are none now, or no room for them. */
   #fill(): number | Ending {
     const most = Math.min(this.#tools.job.length - this.#taken, maxInPipe - (this.#taken - this.#moved))
@@ -69,7 +53,7 @@ export class RelayMove implements Move {
     const count = this.#tools.libc.splice(this.#tools.job.from, this.#pipe.write, most)
     if (count > 0) {
       this.#taken += count
-      this.#progress.take(count)
+      this.#tools.progress.take(count)
       return count
     }
     if (count === 0) this.#ended = "the peer closed the connection"
@@ -87,7 +71,7 @@ export class RelayMove implements Move {
     const count = this.#tools.libc.splice(this.#pipe.read, this.#tools.job.to, this.#taken - this.#moved)
     if (count > 0) {
       this.#moved += count
-      this.#progress.move(count)
+      this.#tools.progress.move(count)
       return count
     }
     if (count === 0) return 0
@@ -96,7 +80,7 @@ export class RelayMove implements Move {
   }
 
   #waitForPeer(): Waits {
-    this.#progress.waits()
+    this.#tools.progress.waits()
     this.#tools.poll.arm(this.#peer, epoll.IN)
     return "armed"
   }

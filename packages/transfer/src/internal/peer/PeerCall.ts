@@ -104,14 +104,11 @@ export class PeerCall {
   }
 
   #responseOf(exchange: Exchange, connection: PeerConnection, head: ResponseHead): PeerResponse {
-    const stream = (compare?: Comparison) =>
-      BodyStream.make(head.contentLength, (sink) => this.#relay(exchange, sink, compare))
     return {
       ...head,
       address: connection.address,
       localPort: connection.localPort,
-      body: stream(),
-      bodyComparedBy: stream,
+      body: BodyStream.make(head.contentLength, (sink) => this.#relay(exchange, sink)),
       relay: (sink, compare) => this.#relay(exchange, sink, compare),
       move: (to, compare) => this.#move(exchange, connection, { ...to, length: head.contentLength }, compare)
     }

@@ -26,23 +26,22 @@ const looksPerStall = 8
 const leastPauseMillis = 10
 
 /** Never succeeds. */
-export const watch = <E>(
+export const watch = Effect.fnUntraced(function*<E>(
   progress: Pick<Progress, "silentMillis" | "taken" | "waitedMillis">,
   limits: SourceLimits<E>
-): Effect.Effect<never, E> =>
-  Effect.gen(function*() {
-    const windows = limits.paces.map((pace) => ({ ...pace, taken: progress.taken, waited: progress.waitedMillis }))
-    for (;;) {
-      yield* Effect.sleep(Math.max(leastPauseMillis, limits.stallMillis / looksPerStall))
-      const { silentMillis, taken, waitedMillis } = progress
-      if (silentMillis >= limits.stallMillis) return yield* Effect.fail(limits.stalled(silentMillis))
-      for (const window of windows) {
-        const waited = waitedMillis - window.waited
-        if (waited < window.windowMillis) continue
-        const error = window.judge((taken - window.taken) / (waited / 1000))
-        if (error !== undefined) return yield* Effect.fail(error)
-        window.taken = taken
-        window.waited = waitedMillis
-      }
+): Effect.fn.Return<never, E> {
+  const windows = limits.paces.map((pace) => ({ ...pace, taken: progress.taken, waited: progress.waitedMillis }))
+  for (;;) {
+    yield* Effect.sleep(Math.max(leastPauseMillis, limits.stallMillis / looksPerStall))
+    const { silentMillis, taken, waitedMillis } = progress
+    if (silentMillis >= limits.stallMillis) return yield* Effect.fail(limits.stalled(silentMillis))
+    for (const window of windows) {
+      const waited = waitedMillis - window.waited
+      if (waited < window.windowMillis) continue
+      const error = window.judge((taken - window.taken) / (waited / 1000))
+      if (error !== undefined) return yield* Effect.fail(error)
+      window.taken = taken
+      window.waited = waitedMillis
     }
-  })
+  }
+})

@@ -26,7 +26,7 @@ export interface Wanted {
   readonly onProviders: (providers: ReadonlyArray<WirePeer>) => boolean
 }
 
-/** Asks until three members have answered or no more is wanted. Resolves then, or when nobody is left to ask. */
+/** Asks until three members have answered or no more providers are wanted. Resolves then, or when nobody is left to ask. */
 export const lookup = (options: LookupOptions, wanted: Wanted): Promise<void> =>
   new Promise((resolve) => new Lookup(options, wanted, resolve).start())
 

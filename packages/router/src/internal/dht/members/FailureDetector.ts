@@ -90,7 +90,7 @@ export class FailureDetector {
     if (isUnreachable(error) || member.timeouts >= 2) this.evict(member)
   }
 
-  /** Takes a member out that does not answer. Unless `retry` is false, it is retried later. */
+  /** Evicts a member that does not answer. Unless `retry` is false, it is retried later. */
   evict(member: Member, options = { retry: true }): void {
     if (!this.#isMember(member)) return
     this.evictions++

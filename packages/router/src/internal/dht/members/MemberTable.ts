@@ -1,5 +1,6 @@
 /** The table of all members of the network, up to a bound: a lookup finds the right ones to ask in its first round. */
 import { BoundedMap } from "@spegel-ts/background/BoundedMap"
+import { Tally } from "@spegel-ts/background/Tally"
 import { closest, compare, type Position, positionOf } from "../Distance.ts"
 import type { WirePeer } from "../rpc/Message.ts"
 
@@ -84,7 +85,7 @@ export const isKnown = ({ lastHeard, corroborated }: Member): boolean => lastHea
 export class MemberTable {
   readonly #members = new Map<string, Member>()
   readonly #evicted = new BoundedMap<string, Evicted>(maxEvicted)
-  readonly #groups = new Map<string, number>()
+  readonly #groups = new Tally<string>()
   readonly #groupOf: (addresses: ReadonlyArray<Uint8Array>) => string
   /** Differs between two nodes that have heard from different members. */
   fingerprint = 0
@@ -190,7 +191,7 @@ export class MemberTable {
     const member = this.#members.get(id)
     if (member === undefined) return
     this.#members.delete(id)
-    this.#leave(member)
+    this.#groups.add(member.group, -1)
     if (member.lastHeard > 0) this.fingerprint ^= mark(member.position)
     // A peer that this node never heard from may not exist.
     if (options.retry && member.lastHeard > 0) {
@@ -204,7 +205,7 @@ export class MemberTable {
     for (const member of this.#members.values()) {
       if (!isKnown(member) && member.since < before) {
         this.#members.delete(member.id)
-        this.#leave(member)
+        this.#groups.add(member.group, -1)
       }
     }
   }
@@ -224,16 +225,9 @@ export class MemberTable {
   }
 
   #enter({ group }: Member): boolean {
-    const there = this.#groups.get(group) ?? 0
-    if (there >= maxMembersOfGroup) return false
-    this.#groups.set(group, there + 1)
+    if (this.#groups.of(group) >= maxMembersOfGroup) return false
+    this.#groups.add(group, 1)
     return true
-  }
-
-  #leave({ group }: Member): void {
-    const left = (this.#groups.get(group) ?? 1) - 1
-    if (left === 0) this.#groups.delete(group)
-    else this.#groups.set(group, left)
   }
 
   #make({ addresses, id, idBytes, position }: PeerRecord, before?: Member): Member {

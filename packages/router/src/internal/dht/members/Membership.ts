@@ -1,5 +1,5 @@
 /**
- * Keeps the table of members true. Peers enter it when they have answered, or when two others named them; `Gossip` tells
+ * Keeps the table of members up to date. Peers enter it when they have answered, or when two others named them; `Gossip` tells
  * other nodes of them, `Introductions` meets the ones that gossip named, and `FailureDetector` evicts those that are gone.
  */
 import { closest, positionOf } from "../Distance.ts"

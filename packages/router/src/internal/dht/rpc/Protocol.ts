@@ -56,7 +56,7 @@ export interface Environment {
 /** Calls `run` back after `millis`; returns what cancels it. */
 export type After = (millis: number, run: () => void) => () => void
 
-/** The surroundings of each part of the core. */
+/** Everything that each part of the core needs from outside. */
 export interface Core {
   readonly environment: Environment
   readonly transport: Transport

@@ -1,6 +1,6 @@
 /** A program that ends while its zero-copy layer is open, by an exception or by `process.exit`. */
+import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Effect } from "effect"
-import { Transfer } from "../../Transfer.ts"
 
 const [, , how] = process.argv
 

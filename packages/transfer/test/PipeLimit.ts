@@ -2,12 +2,12 @@
  * A program that uses up its user's limit of pipes, then relays bodies by the zero-copy layer, and prints the result as JSON.
  * Without CAP_SYS_RESOURCE and CAP_SYS_ADMIN a new pipe has 8 KiB from then on.
  */
+import * as Connections from "@spegel-ts/transfer/internal/conformance/Connections"
+import { moving, receiving, sending } from "@spegel-ts/transfer/internal/conformance/Trials"
+import { load } from "@spegel-ts/transfer/internal/mover/Libc"
+import { Progress } from "@spegel-ts/transfer/Progress"
+import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Effect, Fiber } from "effect"
-import { Progress } from "../../Progress.ts"
-import { Transfer } from "../../Transfer.ts"
-import { load } from "../mover/Libc.ts"
-import * as Connections from "./Connections.ts"
-import { moving, receiving, sending } from "./Trials.ts"
 
 const part = { offset: 9, length: 4 * 1024 * 1024 }
 const libc = load()
