@@ -1,3 +1,5 @@
+import { Console, Effect } from "effect"
+
 /** A figure with its bound: the most that it may be, or the least. */
 export interface Bar {
   readonly name: string
@@ -18,3 +20,6 @@ export const print = ({ atLeast = false, bound, name, unit, value }: Bar): strin
   `${(atLeast ? value >= bound : value <= bound) ? "met   " : "MISSED"}  ${name.padEnd(60)}  ${
     value.toFixed(digits(value, unit)).padStart(8)
   } ${unit} (at ${atLeast ? "least" : "most"} ${bound})`
+
+/** Prints a line for each. */
+export const printAll = (bars: ReadonlyArray<Bar>) => Effect.forEach(bars, (bar) => Console.log(print(bar)))

@@ -10,14 +10,12 @@ import { json } from "./Flags.ts"
 
 const port = Flag.Int("port").pipe(Flag.withDescription("First of three ports"), Flag.withDefault(25_851))
 
-const printBars = (bars: ReadonlyArray<Bar.Bar>) => Effect.forEach(bars, (bar) => Console.log(Bar.print(bar)))
-
 /** Runs each scenario in turn, and prints its bars as they are known. */
 const election = Effect.fnUntraced(function*(perProcess: number, port: number) {
   const server = yield* ApiServer.start
   const bars: Array<Bar.Bar> = []
   const print = Effect.fnUntraced(function*(measured: ReadonlyArray<Bar.Bar>) {
-    yield* printBars(measured)
+    yield* Bar.printAll(measured)
     bars.push(...measured)
   })
   yield* print(yield* electionMemory(server, port))
@@ -49,7 +47,7 @@ const memory = Command.make(
   { port },
   ({ port }) =>
     Effect.flatMap(ApiServer.start, (server) => electionMemory(server, port)).pipe(
-      Effect.flatMap(printBars),
+      Effect.flatMap(Bar.printAll),
       Effect.scoped
     )
 ).pipe(

@@ -2,17 +2,16 @@
 import type { ApiServer } from "@spegel-ts/testing/kubernetes/ApiServer"
 import { leastRoles } from "@spegel-ts/testing/kubernetes/Field"
 import { Effect } from "effect"
-import { spawn, spawnSync } from "node:child_process"
+import { spawn } from "node:child_process"
 import { existsSync } from "node:fs"
-import { mkdtemp, readFile, rm } from "node:fs/promises"
+import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { fileURLToPath } from "node:url"
 import type { Bar } from "./Bar.ts"
-import { imageEnvironment, imageFlags } from "./router/Cluster.ts"
+import { rssMiB } from "./bytes/load/Processes.ts"
+import * as Image from "./Image.ts"
 import { sleep } from "./Waiting.ts"
 
-const bundle = fileURLToPath(new URL("../../spegel/bundle/main.js", import.meta.url))
 const leaseName = "memory"
 /** By then a lone daemon leads, has renewed often, and has freed what its start took. */
 const settledMillis = 25_000
@@ -20,15 +19,19 @@ const settledMillis = 25_000
 /** MiB of a daemon that has settled. */
 const residentOf = async (port: number, flags: ReadonlyArray<string>): Promise<number> => {
   const directory = await mkdtemp(join(tmpdir(), "spegel-bench-"))
-  const environment = { ...process.env, ...imageEnvironment, NODE_COMPILE_CACHE: join(directory, "compiled") }
-  const run = [...imageFlags, bundle, "registry", `--data-dir=${directory}`, `--containerd-sock=${directory}/none`]
+  const environment = { ...process.env, ...Image.compiledIn(directory) }
+  const run = [
+    ...Image.flags,
+    Image.bundle,
+    "registry",
+    `--data-dir=${directory}`,
+    `--containerd-sock=${directory}/none`
+  ]
   const listen = ["router", "registry", "metrics"].map((name, index) => `--${name}-addr=127.9.2.1:${port + index}`)
-  spawnSync(process.execPath, [...imageFlags, bundle, "version"], { env: environment })
   const daemon = spawn(process.execPath, [...run, ...listen, ...flags], { stdio: "ignore", env: environment })
   try {
     await sleep(settledMillis)
-    const status = await readFile(`/proc/${daemon.pid}/status`, "utf8")
-    return Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1]) / 1024
+    return await rssMiB(daemon.pid ?? 0)
   } finally {
     daemon.kill("SIGKILL")
     await rm(directory, { recursive: true, force: true })
@@ -38,7 +41,7 @@ const residentOf = async (port: number, flags: ReadonlyArray<string>): Promise<n
 /** Measures a daemon without the kind, then one that leads. Measures nothing where there is no bundle. */
 export const electionMemory = (server: ApiServer, port: number): Effect.Effect<ReadonlyArray<Bar>> =>
   Effect.gen(function*() {
-    if (!existsSync(bundle)) return []
+    if (!existsSync(Image.bundle)) return []
     server.roles.set("memory", leastRoles(leaseName))
     const kubeconfig = yield* server.kubeconfig("memory")
     const measure = (...flags: ReadonlyArray<string>) => Effect.promise(() => residentOf(port, flags))

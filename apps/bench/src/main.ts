@@ -105,8 +105,6 @@ const router = Command.make("router", {
     if (json) yield* Console.log(JSON.stringify({ ...figures, stock: yardstick ?? null }))
   })).pipe(Command.withDescription("Lookups, provide and join of a cluster on this machine"))
 
-const printBars = (bars: ReadonlyArray<Bar.Bar>) => Effect.forEach(bars, (bar) => Console.log(Bar.print(bar)))
-
 const faults = Command.make("router-faults", {
   nodes: Flag.Int("nodes").pipe(Flag.withDescription("Nodes of the cluster, a process each"), Flag.withDefault(30)),
   port: Flag.Int("port").pipe(Flag.withDescription("Port of all nodes"), Flag.withDefault(25_811)),
@@ -124,7 +122,7 @@ const faults = Command.make("router-faults", {
     const bars: Array<Bar.Bar> = []
     for (const scenario of scenarios) {
       const measured = yield* Effect.promise(scenario)
-      yield* printBars(measured)
+      yield* Bar.printAll(measured)
       bars.push(...measured)
     }
     if (json) yield* Console.log(JSON.stringify({ nodes, bars }))
@@ -142,7 +140,7 @@ const underAttack = Command.make("router-hostile", {
         `${attack.padEnd(66)}  p99 ${p99Millis.toFixed(1).padStart(6)} ms  ${rssMiB.toFixed(1).padStart(6)} MiB`
       )
     }
-    yield* printBars(bars)
+    yield* Bar.printAll(bars)
   })).pipe(Command.withDescription("What an honest peer notices while others break the rules"))
 
 const routerMemory = Command.make("router-memory", {
@@ -150,7 +148,7 @@ const routerMemory = Command.make("router-memory", {
 }, ({ port }) =>
   Effect.gen(function*() {
     const bars = yield* Effect.promise(() => memory(port))
-    yield* printBars(bars)
+    yield* Bar.printAll(bars)
   })).pipe(Command.withDescription("Memory of a bundled daemon with 30 peers and 20,000 records"))
 
 const routerUpkeep = Command.make("router-upkeep", {
@@ -159,7 +157,7 @@ const routerUpkeep = Command.make("router-upkeep", {
 }, ({ nodes, port }) =>
   Effect.gen(function*() {
     const bars = yield* Effect.promise(() => upkeep(nodes, port))
-    yield* printBars(bars)
+    yield* Bar.printAll(bars)
   })).pipe(Command.withDescription("What it costs to provide a few keys, and to keep many provided"))
 
 Command.make("bench").pipe(

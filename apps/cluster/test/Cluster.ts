@@ -5,10 +5,10 @@
 import type { Version } from "@spegel-ts/testing/containerd/ContainerdPackages"
 import * as NetworkNamespace from "@spegel-ts/testing/network/NetworkNamespace"
 import * as Command from "@spegel-ts/testing/process/Command"
+import * as TemporaryDirectory from "@spegel-ts/testing/TemporaryDirectory"
 import { Data, type Duration, Effect, Schedule, type Scope } from "effect"
 import { existsSync } from "node:fs"
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises"
-import { tmpdir } from "node:os"
+import { mkdir, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { type Addresses, inUrl } from "./Addresses.ts"
 import * as Certificates from "./Certificates.ts"
@@ -100,12 +100,11 @@ const issueCertificates = Effect.fnUntraced(function*(authority: Authority, { ap
     "DNS:kubernetes.default.svc",
     "DNS:kubernetes.default.svc.cluster.local"
   ]
-  yield* authority.certificate("apiserver", "/CN=kube-apiserver", names.join(","))
-  yield* authority.certificate(
-    "upstream",
-    `/CN=${Upstream.host}`,
-    `DNS:${Upstream.host},IP:${machine(numbersOf.upstream)}`
-  )
+  yield* authority.certificate("apiserver", { subject: "/CN=kube-apiserver", names: names.join(",") })
+  yield* authority.certificate("upstream", {
+    subject: `/CN=${Upstream.host}`,
+    names: `DNS:${Upstream.host},IP:${machine(numbersOf.upstream)}`
+  })
   yield* authority.serviceAccounts
   yield* authority.kubeconfig("controller-manager", "/CN=system:kube-controller-manager")
   yield* authority.kubeconfig("scheduler", "/CN=system:kube-scheduler")
@@ -218,11 +217,7 @@ export const start = Effect.fnUntraced(function*({ addresses, upstreamBytesPerSe
   const { machine: addressOf, prefix } = addresses
   const controlPlaneAddress = addressOf(numbersOf.controlPlane)
   const containerds = yield* Programs.provide
-  const directory = yield* Effect.acquireRelease(
-    Effect.promise(() => mkdtemp(join(tmpdir(), "cluster-"))),
-    // A node that was killed may still be releasing a mount.
-    (directory) => Effect.promise(() => rm(directory, { recursive: true, force: true, maxRetries: 5 }))
-  )
+  const directory = yield* TemporaryDirectory.withPrefix("cluster-")
   yield* NetworkNamespace.addAddress(`${addressOf(numbersOf.outside)}/${prefix}`, NetworkNamespace.bridge)
 
   const api = `https://${inUrl(controlPlaneAddress)}:6443`

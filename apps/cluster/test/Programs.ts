@@ -3,12 +3,13 @@
  * versions from Debian. Built once (15 to 30 minutes on two cores) and kept in the user's cache.
  */
 import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
+import * as Prerequisite from "@spegel-ts/testing/kubernetes/Prerequisite"
 import * as Command from "@spegel-ts/testing/process/Command"
 import { Console, Data, Effect } from "effect"
 import { existsSync } from "node:fs"
 import { mkdir } from "node:fs/promises"
 import { homedir } from "node:os"
-import { delimiter, dirname, join } from "node:path"
+import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 
 /** The first version whose NodePort prefers the pod of the same node, and that takes containerd 1.6, 1.7 and 2.1. */
@@ -79,9 +80,7 @@ export class PrerequisiteMissing extends Data.TaggedError("PrerequisiteMissing")
 }
 
 const inPath = (program: string) =>
-  [...(process.env["PATH"] ?? "").split(delimiter), "/usr/sbin", "/sbin"].some((path) =>
-    existsSync(join(path, program))
-  )
+  Prerequisite.inPath(program, { PATH: [process.env["PATH"] ?? "", "/usr/sbin", "/sbin"].join(":") })
 
 const versionFlags = () => {
   const [major = "", minor = ""] = kubernetesVersion.split(".")

@@ -7,6 +7,7 @@ import * as HangUp from "@spegel-ts/spegel/daemon/HangUp"
 import * as PullClient from "@spegel-ts/testing/content/PullClient"
 import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
 import * as Lookup from "@spegel-ts/testing/node/Lookup"
+import * as TemporaryDirectory from "@spegel-ts/testing/TemporaryDirectory"
 import { Console, Effect, type Schema } from "effect"
 import { Command, Flag } from "effect/cli"
 import { join } from "node:path"
@@ -115,7 +116,7 @@ const run = Effect.fnUntraced(function*(options: DemoOptions) {
   yield* HangUp.interrupts
   if (options.containerd) yield* ContainerdNodes.check
   const daemons = ContainerdNodes.make()
-  const directory = yield* DemoCluster.directory
+  const directory = yield* TemporaryDirectory.withPrefix("spegel-demo-")
   const layout = join(directory, "upstream")
   yield* Console.log(`Starting an upstream registry and ${options.nodes} nodes ...`)
   const writer = yield* OciLayoutWriter.make({ root: layout })

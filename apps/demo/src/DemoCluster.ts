@@ -5,8 +5,7 @@
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import { Data, Effect } from "effect"
-import { mkdir, mkdtemp, rm } from "node:fs/promises"
-import { tmpdir } from "node:os"
+import { mkdir } from "node:fs/promises"
 import { join } from "node:path"
 import * as DemoProcess from "./DemoProcess.ts"
 
@@ -28,23 +27,13 @@ export interface DemoNode {
 
 const upstreamAddress = "127.0.0.100"
 
-/** Whether a GET of the URL succeeds. */
-export const isOk = (url: string): Effect.Effect<boolean> =>
-  Effect.promise((signal) => fetch(url, { signal }).then((response) => response.ok, () => false))
-
-/** A temporary directory, which is removed when the scope closes. */
-export const directory = Effect.acquireRelease(
-  Effect.promise(() => mkdtemp(join(tmpdir(), "spegel-demo-"))),
-  (path) => Effect.promise(() => rm(path, { recursive: true, force: true, maxRetries: 5 }))
-)
-
 /** Starts the registry that nodes without a mirror pull from: a `spegel` that serves an image layout and has no peers. */
 export const startUpstream = Effect.fn("DemoCluster.startUpstream")(function*(root: string) {
   const ports = yield* MirrorPorts.free
   const url = `http://${upstreamAddress}:${ports.registry}`
   yield* DemoProcess.start({
     name: "the upstream registry",
-    ...DemoProcess.spegel([
+    args: [
       "registry",
       `--store=oci-layout:${root}`,
       `--data-dir=${join(root, "..", "upstream-identity")}`,
@@ -52,8 +41,8 @@ export const startUpstream = Effect.fn("DemoCluster.startUpstream")(function*(ro
       "--bootstrap-kind=static",
       `--static-bootstrap-peers=${upstreamAddress}:${ports.router}`,
       "--log-level=error"
-    ]),
-    ready: isOk(`${url}/readyz`)
+    ],
+    url
   })
   return { url, metrics: `http://${upstreamAddress}:${ports.metrics}` }
 })
@@ -81,7 +70,7 @@ export const startNodes = Effect.fn("DemoCluster.startNodes")(function*<E, R>(op
       const store = yield* options.storeOf(node)
       yield* DemoProcess.start({
         name: node.name,
-        ...DemoProcess.spegel([
+        args: [
           "registry",
           ...store,
           `--data-dir=${join(node.directory, "data")}`,
@@ -89,8 +78,8 @@ export const startNodes = Effect.fn("DemoCluster.startNodes")(function*<E, R>(op
           "--bootstrap-kind=static",
           `--static-bootstrap-peers=${nodes[0]?.address}:${ports.router}`,
           "--log-level=warn"
-        ]),
-        ready: isOk(`${node.registry}/readyz`)
+        ],
+        url: node.registry
       })
     }), { concurrency: "unbounded", discard: true })
   return nodes

@@ -1,4 +1,4 @@
-/** Processes of the demo, nodes and registries: each stops when the scope that started it closes. */
+/** The `spegel` processes of the demo, its nodes and its upstream registry: each stops when the scope that started it closes. */
 import { Data, Effect, Fiber, Schedule, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import { fileURLToPath } from "node:url"
@@ -17,16 +17,16 @@ export class ProcessFailed extends Data.TaggedError("ProcessFailed")<{
 
 export interface ProcessOptions {
   readonly name: string
-  readonly command: string
+  /** The command line of the bundled `spegel`. */
   readonly args: ReadonlyArray<string>
-  /** Whether the process is ready; asked again until it is. */
-  readonly ready: Effect.Effect<boolean>
+  /** The URL of its registry, which says when it is ready. */
+  readonly url: string
 }
 
 /** Characters of the output that are kept. */
 const maxOutput = 4000
 
-/** The message of a log line; other programs do not log JSON. */
+/** The message of a log line. What Node itself prints when it crashes is not JSON. */
 const messageOf = (line: string): string => {
   try {
     return (JSON.parse(line) as { readonly msg?: string }).msg ?? line
@@ -37,18 +37,18 @@ const messageOf = (line: string): string => {
 
 const bundle = fileURLToPath(new URL("../../spegel/bundle/main.js", import.meta.url))
 
-/** The command line of the bundled `spegel`. */
-export const spegel = (args: ReadonlyArray<string>) => ({ command: process.execPath, args: [bundle, ...args] })
+const isReady = (url: string): Effect.Effect<boolean> =>
+  Effect.promise((signal) => fetch(`${url}/readyz`, { signal }).then((response) => response.ok, () => false))
 
 /**
- * Starts a process in a group of its own, so that Ctrl-C reaches only the demo, which stops its processes in order; waits until
+ * Starts a `spegel` in a group of its own, so that Ctrl-C reaches only the demo, which stops its processes in order; waits until
  * the process is ready. The scope stops the group with SIGTERM, and with SIGKILL what is left after five seconds.
  */
-export const start = Effect.fn("DemoProcess.start")(function*({ args, command, name, ready }: ProcessOptions) {
+export const start = Effect.fn("DemoProcess.start")(function*({ args, name, url }: ProcessOptions) {
   let output = ""
   const failed = (reason: string) =>
     new ProcessFailed({ name, reason, output: messageOf(output.trim().split("\n").at(-1) ?? "") })
-  const child = yield* ChildProcess.make(command, args, {
+  const child = yield* ChildProcess.make(process.execPath, [bundle, ...args], {
     stdin: "ignore",
     stdout: "ignore",
     forceKillAfter: "5 seconds"
@@ -64,7 +64,7 @@ export const start = Effect.fn("DemoProcess.start")(function*({ args, command, n
     Effect.tap(Fiber.await(reading)),
     Effect.flatMap((reason) => Effect.fail(failed(reason)))
   )
-  yield* ready.pipe(
+  yield* isReady(url).pipe(
     Effect.repeat({ schedule: Schedule.spaced("50 millis"), until: (ready) => ready }),
     Effect.timeoutOrElse({ duration: "30 seconds", orElse: () => Effect.fail(failed("was not ready in 30 seconds")) }),
     Effect.raceFirst(ended)

@@ -39,14 +39,13 @@ export class FaultPeerFailed extends Data.TaggedError("FaultPeerFailed")<{
 
 const main = fileURLToPath(new URL("./FaultPeerMain.ts", import.meta.url))
 
-/** Starts the process behind a port of the bridge; it ends with the scope. */
+/** Starts the process behind a port of the isolated network's bridge; it ends with the scope. */
 export const start = Effect.fnUntraced(function*(options: {
-  readonly bridge: string
   /** Name of the bridge's port; at most 14 characters. */
   readonly link: string
   readonly address: string
 }) {
-  const { address, bridge, link } = options
+  const { address, link } = options
   const inside = `${link}p`
   const program = [process.execPath, "--conditions=@spegel-ts/source", main, inside]
   const child = yield* Subprocess.start("unshare", ["--net", ...program], {
@@ -79,7 +78,7 @@ export const start = Effect.fnUntraced(function*(options: {
   // Once it has answered, it is in its namespace.
   yield* tell({ _tag: "Counts" })
   const namespace = child.pid ?? 0
-  yield* NetworkNamespace.link({ name: link, bridge, namespace, inside })
+  yield* NetworkNamespace.link({ name: link, bridge: NetworkNamespace.bridge, namespace, inside })
   yield* NetworkNamespace.up("lo", namespace)
   yield* NetworkNamespace.addAddress(address, inside, namespace)
   yield* NetworkNamespace.up(inside, namespace)

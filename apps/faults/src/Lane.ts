@@ -16,6 +16,7 @@ import * as Lookup from "@spegel-ts/testing/node/Lookup"
 import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
 import * as Upstream from "@spegel-ts/testing/node/Upstream"
+import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
 import { Cause, Data, Effect, Exit, Option, Result, Schedule } from "effect"
 import { mkdir, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
@@ -150,18 +151,14 @@ type Daemon = Effect.Success<ReturnType<typeof ContainerdDaemon.start>>
 const startMembers = Effect.fnUntraced(function*({ client, containerd: programs, index, settings }: LaneOptions) {
   const addresses = addressesOf(index)
   yield* takeAddresses(addresses)
-  const directory = yield* Upstream.temporary
+  const directory = yield* temporary
   const configPath = join(directory, "certs.d")
   const goodRoot = join(directory, "good")
   const goodWriter = yield* OciLayoutWriter.make({ root: goodRoot })
   const [upstream, containerd, faultPeer] = yield* Effect.all([
     Upstream.start,
     ContainerdDaemon.start({ programs, configPath, ...(settings === undefined ? {} : { settings }) }),
-    FaultPeerProcess.start({
-      bridge: NetworkNamespace.bridge,
-      link: `fault${index}`,
-      address: `${addresses.fault}/24`
-    })
+    FaultPeerProcess.start({ link: `fault${index}`, address: `${addresses.fault}/24` })
   ], { concurrency: "unbounded" })
   // containerd 2 makes it with the first pull; a node that runs the mirror has pulled something.
   yield* Effect.promise(() => mkdir(containerd.contentPath, { recursive: true }))

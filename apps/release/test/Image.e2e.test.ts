@@ -6,6 +6,7 @@ import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemo
 import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
 import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
 import * as Command from "@spegel-ts/testing/process/Command"
+import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
 import { Effect, Fiber, Result, Schedule } from "effect"
 import { execFile, spawn } from "node:child_process"
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises"
@@ -23,11 +24,6 @@ const registryPort = 30_020
 const mebibyte = 1024 * 1024
 /** The thread that moves bodies takes 10 to 12 MiB of it. */
 const maxIdleMiB = 120
-
-const temporary = Effect.acquireRelease(
-  Effect.promise(() => mkdtemp(join(tmpdir(), "spegel-image-"))),
-  (directory) => Effect.promise(() => rm(directory, { recursive: true, force: true, maxRetries: 5 }))
-)
 
 /** A figure of the image, beside what it must not exceed. */
 const tell = (name: string, value: number, bound: number, unit: string) =>

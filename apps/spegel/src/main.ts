@@ -2,4 +2,4 @@
 import * as CommandLine from "./cli/CommandLine.ts"
 import { runMain } from "./cli/MainProcess.ts"
 
-runMain((output) => CommandLine.run(process.argv.slice(2), process.env, output))
+runMain((output) => CommandLine.run({ args: process.argv.slice(2), environment: process.env }, output))

@@ -5,7 +5,7 @@ import * as MediaType from "@spegel-ts/oci/MediaType"
 import * as PullClient from "@spegel-ts/testing/content/PullClient"
 import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
 import * as LocalServer from "@spegel-ts/testing/network/LocalServer"
-import { temporary } from "@spegel-ts/testing/node/Upstream"
+import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
 import { Effect } from "effect"
 import { createServer, type ServerResponse } from "node:http"
 

@@ -92,7 +92,7 @@ const report = Effect.fnUntraced(function*(
 ) {
   for (const line of [...table(figures), ...more]) yield* Console.log(line)
   yield* Console.log(`others used ${otherCpus.toFixed(2)} CPUs meanwhile\n`)
-  for (const bar of bars) yield* Console.log(Bar.print(bar))
+  yield* Bar.printAll(bars)
   if (Option.isSome(options.svg)) {
     const directory = options.svg.value
     yield* Effect.promise(() => Plot.write(directory, name, plot(title, figures)))
@@ -145,7 +145,7 @@ const memory = Command.make(
               `at most, ${withKernelMiB.toFixed(1)} MiB with sockets and pipes, ${refused} refused`
           )
         }
-        for (const bar of bars) yield* Console.log(Bar.print(bar))
+        yield* Bar.printAll(bars)
         if (json) yield* printLines(figures)
       }))
 ).pipe(Command.withDescription("Memory of the daemon while it moves large blobs to fast and to slow clients"))
@@ -164,7 +164,7 @@ const latency = Command.make(
             }`
           )
         }
-        for (const bar of bars) yield* Console.log(Bar.print(bar))
+        yield* Bar.printAll(bars)
         if (json) yield* printLines(figures)
       }))
 ).pipe(Command.withDescription("First byte of blobs of 1 KiB that a peer on another host holds"))

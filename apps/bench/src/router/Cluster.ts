@@ -1,22 +1,15 @@
 /** The benchmark's cluster: processes with a few nodes each. Every node has its own address, and all have the same port. */
-import * as ImageDefinition from "@spegel-ts/release/ImageDefinition"
-import { Effect } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
+import * as Image from "../Image.ts"
 import type { Implementation, Located } from "./NodeUnderTest.ts"
 import type { Answers, Command } from "./worker.ts"
 
 const worker = fileURLToPath(new URL("./worker.ts", import.meta.url))
 
-/** The image's flags and environment for Node, without its cache of compiled code. */
-const image = Effect.runSync(ImageDefinition.load)
-export const imageFlags = image.entrypoint.slice(1, -1)
-const { NODE_COMPILE_CACHE: _, ...environment } = image.environment
-export const imageEnvironment = environment
-
 /** The image's flags are for one node: a process with several gets a young generation for each of them. */
 const flagsFor = (nodes: number): ReadonlyArray<string> =>
-  imageFlags.map((flag) =>
+  Image.flags.map((flag) =>
     flag.replace(
       /^(--max-semi-space-size=)(\d+)$/,
       (_all, name: string, mebibytes: string) => `${name}${Number(mebibytes) * nodes}`
@@ -33,7 +26,7 @@ const startWorker = (namespace: string | undefined, nodes: number): Worker => {
   const [program = "", ...args] = namespace === undefined ? command : ["ip", "netns", "exec", namespace, ...command]
   const child = spawn(program, args, {
     stdio: ["ignore", "inherit", "inherit", "ipc"],
-    env: { ...process.env, ...imageEnvironment }
+    env: { ...process.env, ...Image.environment }
   })
   const waiting = new Map<number, { resolve: (answer: never) => void; reject: (error: Error) => void }>()
   let next = 0

@@ -52,7 +52,7 @@ const percentiles = (millis: ReadonlyArray<number>): Percentiles => {
   return { p50: at(0.5), p99: at(0.99) }
 }
 
-const median = (values: ReadonlyArray<number>): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? 0
+const median = (values: ReadonlyArray<number>): number => percentile(values, 0.5)
 
 const medians = (rounds: ReadonlyArray<Percentiles>): Percentiles => ({
   p50: median(rounds.map(({ p50 }) => p50)),

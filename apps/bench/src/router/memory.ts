@@ -1,16 +1,14 @@
 /** Measures the memory of a bundled daemon as a member of a network. Needs `npm run bundle`. */
-import { spawn, spawnSync } from "node:child_process"
+import { spawn } from "node:child_process"
 import { existsSync } from "node:fs"
-import { mkdtemp, readFile, rm } from "node:fs/promises"
+import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { fileURLToPath } from "node:url"
 import type { Bar } from "../Bar.ts"
-import { metric } from "../bytes/load/Processes.ts"
+import { metric, rssMiB } from "../bytes/load/Processes.ts"
+import * as Image from "../Image.ts"
 import { sleep, until } from "../Waiting.ts"
 import * as Cluster from "./Cluster.ts"
-
-const bundle = fileURLToPath(new URL("../../../spegel/bundle/main.js", import.meta.url))
 
 const peers = 30
 const recordsHeld = 20_000
@@ -18,7 +16,7 @@ const recordsHeld = 20_000
 const keysToProvide = Math.ceil(recordsHeld * 1.6)
 
 export const memory = async (port: number): Promise<ReadonlyArray<Bar>> => {
-  if (!existsSync(bundle)) throw new Error("there is no bundle: run npm run bundle first")
+  if (!existsSync(Image.bundle)) throw new Error("there is no bundle: run npm run bundle first")
   const directory = await mkdtemp(join(tmpdir(), "spegel-bench-"))
   const cluster = await Cluster.start({
     implementation: "spegel-ts",
@@ -26,13 +24,11 @@ export const memory = async (port: number): Promise<ReadonlyArray<Bar>> => {
     port,
     nodesPerProcess: 10
   })
-  const environment = { ...process.env, ...Cluster.imageEnvironment, NODE_COMPILE_CACHE: join(directory, "compiled") }
-  // The image contains compiled code. One run fills the cache with it.
-  spawnSync(process.execPath, [...Cluster.imageFlags, bundle, "version"], { env: environment })
+  const environment = { ...process.env, ...Image.compiledIn(directory) }
   const metrics = `http://127.9.1.1:${port + 2}`
   const daemon = spawn(process.execPath, [
-    ...Cluster.imageFlags,
-    bundle,
+    ...Image.flags,
+    Image.bundle,
     "registry",
     `--router-addr=127.9.1.1:${port}`,
     `--registry-addr=127.9.1.1:${port + 1}`,
@@ -48,10 +44,9 @@ export const memory = async (port: number): Promise<ReadonlyArray<Bar>> => {
     await until(async () => await metric(metrics, "spegel_router_records") >= recordsHeld, 60_000)
     await sleep(40_000)
     const records = await metric(metrics, "spegel_router_records")
-    const status = await readFile(`/proc/${daemon.pid}/status`, "utf8")
-    const rssMiB = Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1] ?? 0) / 1024
+    const rss = await rssMiB(daemon.pid ?? 0)
     return [
-      { name: `RSS of the daemon with ${peers} peers and ${records} records`, value: rssMiB, bound: 110, unit: "MiB" }
+      { name: `RSS of the daemon with ${peers} peers and ${records} records`, value: rss, bound: 110, unit: "MiB" }
     ]
   } finally {
     daemon.kill("SIGKILL")

@@ -63,7 +63,7 @@ export const state = Command.make("state", {
       yield* Console.log("")
       const largest = Math.max(...measured.map(({ blobs }) => blobs))
       for (const figures of measured.filter(({ blobs }) => blobs === largest)) {
-        for (const bar of bars(figures)) yield* Console.log(Bar.print(bar))
+        yield* Bar.printAll(bars(figures))
       }
       if (json) { for (const figures of measured) yield* Console.log(JSON.stringify(figures)) }
     }))).pipe(

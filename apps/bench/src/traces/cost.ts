@@ -1,15 +1,13 @@
 /** What traces cost a daemon: memory where they are exported, CPU for each request. */
-import { spawnSync } from "node:child_process"
 import { createServer } from "node:http"
 import * as http2 from "node:http2"
 import type { AddressInfo } from "node:net"
-import { join } from "node:path"
 import * as Content from "../bytes/load/Content.ts"
 import * as Processes from "../bytes/load/Processes.ts"
 import * as Requests from "../bytes/load/Requests.ts"
 import * as Servers from "../bytes/load/Servers.ts"
 import { query, withServers } from "../bytes/serve.ts"
-import { imageEnvironment, imageFlags } from "../router/Cluster.ts"
+import * as Image from "../Image.ts"
 import { percentile } from "../Statistics.ts"
 import { sleep } from "../Waiting.ts"
 
@@ -95,15 +93,14 @@ export const measure = (options: { readonly port: number; readonly rounds: numbe
         readonly rates: Array<number>
         readonly micros: Array<number>
       }> = []
-      const compiled = { ...imageEnvironment, NODE_COMPILE_CACHE: join(directory, "compiled") }
-      // As in the image, code is compiled before; one run does that.
-      spawnSync(process.execPath, [...imageFlags, Servers.bundle, "version"], { env: { ...process.env, ...compiled } })
+      // Before the first start, which is measured.
+      Image.compiledIn(directory)
       for (const [setting, environment] of settings) {
         const address = { host: `127.8.1.${daemons.length + 1}`, port: options.port }
         const begun = performance.now()
         const { pid } = await started(Servers.spegel(directory, address, {
           store: "layout",
-          environment: { ...compiled, ...environment(collectors.urls) }
+          environment: environment(collectors.urls)
         }))
         const startMillis = performance.now() - begun
         await sleep(settleMillis)

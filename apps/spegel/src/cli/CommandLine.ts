@@ -89,11 +89,7 @@ export interface Invocation {
 }
 
 /** Runs `spegel` to its end. When the effect fails, `output` has the failure already. */
-export const run = (
-  args: ReadonlyArray<string>,
-  environment: Readonly<Record<string, string | undefined>>,
-  output: Output
-) => runCommand(spegel(output), { args, environment }, output)
+export const run = (invocation: Invocation, output: Output) => runCommand(spegel(output), invocation, output)
 
 /** Runs any command as `run` runs `spegel`: with the same failure reports, built-in flags and argument syntax. */
 export const runCommand = <Name extends string, Input, E extends { readonly _tag: string; readonly message: string }>(

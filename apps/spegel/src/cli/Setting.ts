@@ -57,8 +57,25 @@ const fromEnvironment = (name: string): Config.Config<Given> => {
 const describe = (text: string, name: string, fallback: string) =>
   `${text} (env ${environmentName(name)}${fallback === "" ? "" : `, default ${fallback}`})`
 
-/** The last value given wins, as in Go: what a chart passes on may repeat a flag. */
-const last = (name: string, texts: ReadonlyArray<string>): Given => ({ source: `--${name}`, text: texts.at(-1) ?? "" })
+/** The flag of a setting, from one that takes any text. */
+const read = <A>(
+  flag: Flag.Flag<string>,
+  name: string,
+  { description, fallback, schema }: {
+    readonly description: string
+    readonly fallback: string
+    readonly schema: Schema.Codec<A, string>
+  }
+): Flag.Flag<A> =>
+  flag.pipe(
+    Flag.withDescription(describe(description, name, fallback)),
+    Flag.atLeast(1),
+    // The last value given wins, as in Go: what a chart passes on may repeat a flag.
+    Flag.map((texts): Given => ({ source: `--${name}`, text: texts.at(-1) ?? "" })),
+    Flag.withFallbackConfig(fromEnvironment(name)),
+    Flag.withDefault<Given>({ source: `--${name}`, text: fallback }),
+    Flag.mapEffect(decodeWith(schema))
+  )
 
 /** A setting of one value. The default is text too, so that it is read as a user's value is. */
 export const one = <A>(options: {
@@ -70,16 +87,7 @@ export const one = <A>(options: {
   ...options,
   isRepeatable: false,
   hasVariable: true,
-  flag: (name) =>
-    Flag.String(name).pipe(
-      Flag.withMetavar(options.metavar),
-      Flag.withDescription(describe(options.description, name, options.fallback)),
-      Flag.atLeast(1),
-      Flag.map((texts) => last(name, texts)),
-      Flag.withFallbackConfig(fromEnvironment(name)),
-      Flag.withDefault<Given>({ source: `--${name}`, text: options.fallback }),
-      Flag.mapEffect(decodeWith(options.schema))
-    )
+  flag: (name) => read(Flag.withMetavar(Flag.String(name), options.metavar), name, options)
 })
 
 interface GivenList {
@@ -128,45 +136,51 @@ export const many = <A>(options: {
   }
 }
 
-/** Takes any text where a flag without a value means true. */
+/**
+ * Takes any text where a flag without a value means true. A template that has no value for it leaves it empty, which is true for
+ * Go.
+ */
 const booleanText: Primitive.Primitive<string> = Object.assign(Object.create(Primitive.Boolean), {
-  parse: Effect.succeed
+  parse: (text: string) => Effect.succeed(text === "" ? "true" : text)
 })
 
 /** A setting that is on or off: `--name`, `--name=false`. */
-export const onOff = ({ description, fallback }: {
+export const onOff = (options: {
   readonly description: string
   readonly fallback: boolean
-}): Setting<boolean> => ({
-  description,
-  metavar: undefined,
-  fallback: String(fallback),
-  isRepeatable: false,
-  hasVariable: true,
-  flag: (name) =>
-    Param.makeSingle({ kind: Param.flagKind, name, primitiveType: booleanText }).pipe(
-      Flag.withDescription(describe(description, name, String(fallback))),
-      Flag.atLeast(1),
-      // A template that has no value for it leaves it empty, which is true for Go.
-      Flag.map((texts) => last(name, texts.map((text) => text === "" ? "true" : text))),
-      Flag.withFallbackConfig(fromEnvironment(name)),
-      Flag.withDefault<Given>({ source: `--${name}`, text: String(fallback) }),
-      Flag.mapEffect(decodeWith(GoBoolean))
-    )
-})
+}): Setting<boolean> => {
+  const { description } = options
+  const fallback = String(options.fallback)
+  return {
+    description,
+    metavar: undefined,
+    fallback,
+    isRepeatable: false,
+    hasVariable: true,
+    flag: (name) =>
+      read(Param.makeSingle({ kind: Param.flagKind, name, primitiveType: booleanText }), name, {
+        description,
+        fallback,
+        schema: GoBoolean
+      })
+  }
+}
 
 /** A setting that the command line alone can change: an Effect flag without an environment variable. */
-export const flagOnly = <A>(options: {
+export const flagOnly = <A extends boolean | string>({ description, fallback, flag, metavar }: {
   readonly description: string
-  readonly fallback: string
+  readonly fallback: NoInfer<A>
   readonly metavar: string | undefined
   readonly flag: (name: string) => Flag.Flag<A>
 }): Setting<A> => ({
-  ...options,
+  description,
+  metavar,
+  fallback: String(fallback),
   isRepeatable: false,
   hasVariable: false,
   flag: (name) =>
-    options.flag(name).pipe(
-      Flag.withDescription(`${options.description}${options.fallback === "" ? "" : ` (default ${options.fallback})`}`)
+    flag(name).pipe(
+      Flag.withDefault<A>(fallback),
+      Flag.withDescription(`${description} (default ${fallback})`)
     )
 })

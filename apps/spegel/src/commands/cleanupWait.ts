@@ -1,12 +1,11 @@
 import { Duration, Effect, Option } from "effect"
 import { Command } from "effect/cli"
 import * as CleanupProbe from "../cleanup/CleanupProbe.ts"
-import { GoDuration, PositiveGoDuration } from "../cli/GoDuration.ts"
 import * as GoInteger from "../cli/GoInteger.ts"
 import { flagsOf, one } from "../cli/Setting.ts"
 import { optional, patternSchema, textSchema } from "../cli/TextSchema.ts"
 import { SettingsInvalid } from "../settings/SettingsInvalid.ts"
-import { kubeconfigPath } from "../settings/SharedSettings.ts"
+import { duration, kubeconfigPath, positiveDuration } from "../settings/SharedSettings.ts"
 
 interface Endpoint {
   readonly host: string
@@ -40,30 +39,29 @@ const objectName = textSchema<ObjectName>({
 
 export const cleanupWaitSettings = {
   daemonset: one({
-    description: "DaemonSet of the cleanups, whose state the Kubernetes API tells; this or --probe-endpoint is needed",
+    description: "Cleanup DaemonSet, whose state is read from the Kubernetes API; this or --probe-endpoint is needed",
     schema: optional(objectName),
     fallback: "",
     metavar: "NAMESPACE/NAME"
   }),
   mirrorDaemonset: one({
     description:
-      "DaemonSet of the mirrors in the same namespace: if nodes on which it just ran are not restored, they are named",
+      "DaemonSet of the mirrors, in the same namespace: nodes where it just ran are named too if they are not restored",
     schema: patternSchema("a name", /^[a-z0-9.-]{0,253}$/),
     fallback: "",
     metavar: "NAME"
   }),
   kubeconfigPath,
   probeEndpoint: one({
-    description: "Where the cleanups answer: a name with the addresses of all of them, and their port",
+    description: "Where the cleanup pods answer: a name that resolves to all of them, and their port",
     schema: optional(endpoint),
     fallback: "",
     metavar: "HOST:PORT"
   }),
   timeout: one({
+    ...duration,
     description: "When to give up, counted from the DaemonSet's creation if one is given; 0 for never",
-    schema: GoDuration,
-    fallback: "0s",
-    metavar: "DURATION"
+    fallback: "0s"
   }),
   threshold: one({
     description: "How many rounds in a row must find all nodes restored",
@@ -72,10 +70,9 @@ export const cleanupWaitSettings = {
     metavar: "NUMBER"
   }),
   period: one({
+    ...positiveDuration,
     description: "How long to wait between two rounds",
-    schema: PositiveGoDuration,
-    fallback: "2s",
-    metavar: "DURATION"
+    fallback: "2s"
   })
 }
 

@@ -42,7 +42,7 @@ export const configurationSettings = {
   }),
   tagResolution: one({
     description:
-      "Whom containerd asks for a tag: mirror (then upstream), upstream-first (the mirror if upstream does not answer) or never (upstream alone). Default: as --resolve-tags says",
+      "Where containerd asks for a tag: mirror (then upstream), upstream-first (the mirror if upstream does not answer) or never (upstream alone). Default: mirror, or never with --resolve-tags=false",
     schema: optional(wordSchema(resolutions.join(", "), resolutions)),
     fallback: "",
     metavar: "ORDER"

@@ -21,9 +21,9 @@ export const dataDirSettings = {
   dataDir: directory,
   remove: flagOnly({
     description: "Remove the identity instead: it is all that a mirror leaves behind",
-    fallback: "false",
+    fallback: false,
     metavar: undefined,
-    flag: (name) => Flag.Boolean(name).pipe(Flag.withDefault(false))
+    flag: Flag.Boolean
   })
 }
 

@@ -1,10 +1,10 @@
 import { Console, Data, Duration, Effect, Option, Schedule, Schema } from "effect"
 import { Command } from "effect/cli"
-import { PositiveGoDuration } from "../cli/GoDuration.ts"
 import { withBrackets } from "../cli/NodeUrl.ts"
 import { flagsOf, many, one } from "../cli/Setting.ts"
 import { textSchema } from "../cli/TextSchema.ts"
 import { SettingsInvalid } from "../settings/SettingsInvalid.ts"
+import { positiveDuration } from "../settings/SharedSettings.ts"
 
 /** A URL did not answer, or not with a status from 200 to 299. */
 export class NoAnswer extends Data.TaggedError("NoAnswer")<{ readonly url: string; readonly reason: string }> {
@@ -15,7 +15,7 @@ export class NoAnswer extends Data.TaggedError("NoAnswer")<{ readonly url: strin
 
 export const probeSettings = {
   url: many({
-    description: "URL that has to answer, such as http://10.0.0.7:5000/readyz",
+    description: "URL that must answer, such as http://10.0.0.7:5000/readyz",
     schema: textSchema<string>({
       expected: "an http or https URL",
       parse: (text) =>
@@ -25,15 +25,14 @@ export const probeSettings = {
     metavar: "URL"
   }),
   show: many({
-    description: "Print the lines of the answers that begin with this, such as a metric's name",
+    description: "Print each line of the answers that begins with this text, such as a metric's name",
     schema: Schema.String,
     metavar: "TEXT"
   }),
   timeout: one({
+    ...positiveDuration,
     description: "How long to keep asking",
-    schema: PositiveGoDuration,
-    fallback: "10s",
-    metavar: "DURATION"
+    fallback: "10s"
   })
 }
 

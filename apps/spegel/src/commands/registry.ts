@@ -22,7 +22,7 @@ const check = Effect.fnUntraced(function*(settings: RegistrySettings) {
   }
 })
 
-/** What --resolve-latest-tag=false leaves to upstream. */
+/** The images that --resolve-latest-tag=false leaves to upstream. */
 const latestTag: NamePattern = { matches: (name) => name.endsWith(":latest") }
 
 const filterOf = ({ mirroredRegistries, registryFilters, resolveLatestTag }: RegistrySettings) =>

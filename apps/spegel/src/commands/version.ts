@@ -7,10 +7,10 @@ import { version as current } from "../Version.ts"
 
 export const versionSettings = {
   format: flagOnly({
-    description: "How to print it",
+    description: "Output format",
     fallback: "text",
     metavar: "text|json",
-    flag: (name) => Flag.Literals(name, ["text", "json"]).pipe(Flag.withDefault("text"))
+    flag: (name) => Flag.Literals(name, ["text", "json"])
   })
 }
 

@@ -16,6 +16,6 @@ export const print: (change: Change) => string = Change.$match({
 export const warn = (change: Change): Effect.Effect<void> =>
   change._tag === "Removed" || change.refused.length === 0
     ? Effect.void
-    : Effect.logWarning("containerd does not read what stood in this file, or not in all versions: put it right").pipe(
+    : Effect.logWarning("some or all versions of containerd refused this file as it was: correct it").pipe(
       Effect.annotateLogs({ file: change.path, reason: change.refused.join("; ") })
     )

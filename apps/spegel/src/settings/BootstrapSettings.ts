@@ -1,10 +1,10 @@
 /** Where a node finds its first peers. */
 import * as Bootstrap from "@spegel-ts/router/Bootstrap"
-import { Option, Result, Schema } from "effect"
+import { Option, Result } from "effect"
 import { ListenAddress } from "../cli/ListenAddress.ts"
 import { many, one, type Values } from "../cli/Setting.ts"
 import { optional, textSchema, wordSchema } from "../cli/TextSchema.ts"
-import { kubeconfigPath } from "./SharedSettings.ts"
+import { kubeconfigPath, optionalPath } from "./SharedSettings.ts"
 
 const kinds = ["dns", "http", "kubernetes", "static"] as const
 
@@ -31,7 +31,7 @@ const bootstrapUrl = {
   metavar: "URL"
 }
 
-/** Labels separated by dots. If a dot could be left out, a long name would be tried in all ways. */
+/** Labels separated by dots. With optional dots, the expression would backtrack exponentially on a long name. */
 const domainName = /^[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9])?)*\.?$/
 
 const domain = textSchema<string>({
@@ -47,8 +47,6 @@ const objectName = textSchema<string>({
     /^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$/.test(text) && text.length <= 253 ? Option.some(text) : Option.none(),
   print: (name) => name
 })
-
-const optionalPath = { schema: optional(Schema.NonEmptyString), fallback: "", metavar: "PATH" }
 
 export const bootstrapSettings = {
   bootstrapKind: many({
@@ -73,10 +71,10 @@ export const bootstrapSettings = {
   }),
   httpBootstrapUrl: one({
     ...bootstrapUrl,
-    description: "Another name of --http-bootstrap-peer, which later versions of Go Spegel use"
+    description: "Another name for --http-bootstrap-peer, used by later versions of Go Spegel"
   }),
   httpBootstrapAddr: one({
-    description: "For kind http: where to tell other nodes about this one, under /id",
+    description: "For kind http: where to serve this node's address to other nodes, at /id",
     schema: ListenAddress,
     fallback: ":5002",
     metavar: "[IP]:PORT"

@@ -2,12 +2,10 @@
 import type { MirrorOptions } from "@spegel-ts/registry/Mirror"
 import type { TransportOptions } from "@spegel-ts/transfer/PeerTransport"
 import { type Duration, Schema } from "effect"
-import { GoDuration, PositiveGoDuration } from "../cli/GoDuration.ts"
 import * as GoInteger from "../cli/GoInteger.ts"
 import { one, type Values } from "../cli/Setting.ts"
+import { duration, positiveDuration } from "./SharedSettings.ts"
 
-const duration = { schema: GoDuration, metavar: "DURATION" }
-const positiveDuration = { schema: PositiveGoDuration, metavar: "DURATION" }
 const bytes = { schema: GoInteger.between("a number of bytes", 0, 1024 ** 4), metavar: "BYTES" }
 
 export const mirrorSettings = {
@@ -68,14 +66,14 @@ export const mirrorSettings = {
   }),
   mirrorCircuitFailures: one({
     description:
-      "Requests in a row that waited in vain before a registry's peers get little time for a while; 0 to disable",
+      "Consecutive requests that waited in vain before the circuit opens: the registry's peers then get little time for a while; 0 to disable",
     schema: GoInteger.between("a number of requests", 0, 1000),
     fallback: "5",
     metavar: "NUMBER"
   }),
   mirrorCircuitPause: one({
     ...duration,
-    description: "How long that lasts at first; it doubles with each trial that fails",
+    description: "How long the circuit stays open at first; doubles with each trial that fails",
     fallback: "10s"
   })
 }

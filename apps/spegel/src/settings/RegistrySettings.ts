@@ -1,7 +1,6 @@
 /** The settings of `spegel registry`, the mirror on a node. */
 import * as PeerAddress from "@spegel-ts/router/PeerAddress"
 import { Option, Result, Schema } from "effect"
-import { GoDuration, PositiveGoDuration } from "../cli/GoDuration.ts"
 import * as GoInteger from "../cli/GoInteger.ts"
 import { ListenAddress } from "../cli/ListenAddress.ts"
 import { regularExpression } from "../cli/RegularExpression.ts"
@@ -14,17 +13,18 @@ import {
   containerdRegistryConfigPath,
   containerdSock,
   dataDir,
-  mirroredRegistries
+  directory,
+  duration,
+  mirroredRegistries,
+  positiveDuration
 } from "./SharedSettings.ts"
 
 const address = { schema: ListenAddress, metavar: "[IP]:PORT" }
-const duration = { schema: GoDuration, metavar: "DURATION" }
-const positiveDuration = { schema: PositiveGoDuration, metavar: "DURATION" }
 const text = { schema: Schema.String, fallback: "" }
 
 const listenSettings = {
   registryAddr: one({ ...address, description: "Where to serve images to containerd and to peers", fallback: ":5000" }),
-  routerAddr: one({ ...address, description: "Where to talk to peers about which node holds what", fallback: ":5001" }),
+  routerAddr: one({ ...address, description: "Where to exchange with peers which node holds what", fallback: ":5001" }),
   metricsAddr: one({ ...address, description: "Where to serve metrics and debug pages", fallback: ":9090" })
 }
 
@@ -51,16 +51,15 @@ const storeSettings = {
   }),
   containerdSock,
   containerdNamespace: one({
-    description: "containerd's namespace of the images",
+    description: "containerd's namespace with the images",
     schema: Schema.NonEmptyString,
     fallback: "k8s.io",
     metavar: "NAME"
   }),
   containerdContentPath: one({
+    ...directory,
     description: "containerd's content directory",
-    schema: Schema.NonEmptyString,
-    fallback: "/var/lib/containerd/io.containerd.content.v1.content",
-    metavar: "DIR"
+    fallback: "/var/lib/containerd/io.containerd.content.v1.content"
   }),
   containerdConfig: one({
     ...text,
@@ -92,18 +91,18 @@ const cidr = textSchema<string>({
 
 const networkSettings = {
   peerCidrs: many({
-    description: "Range of the peers' addresses; addresses outside of all ranges are ignored",
+    description: "Range of the peers' addresses; addresses outside all ranges are ignored",
     schema: cidr,
     metavar: "CIDR"
   }),
   recordTtl: one({
     ...positiveDuration,
-    description: "How long to believe what a peer says it holds, unless the peer says it again",
+    description: "How long a peer's advertisement counts unless the peer repeats it",
     fallback: "10m"
   }),
   recordRefresh: one({
     ...positiveDuration,
-    description: "How often this node says again what it holds; less than the peers' --record-ttl",
+    description: "How often this node repeats its advertisements; must be shorter than the peers' --record-ttl",
     fallback: "9m"
   })
 }
@@ -123,7 +122,8 @@ const bodyMemory = textSchema<number>({
 const bodySettings = {
   maxUploads: one({
     ...uploads,
-    description: "How many bodies to send to peers at once; others are told to ask another peer. 0 for no limit",
+    description:
+      "How many bodies to send to peers at once; further requests are told to ask another peer. 0 for no limit",
     fallback: "128"
   }),
   maxUploadsPerPeer: one({

@@ -1,14 +1,19 @@
-/** Settings that more than one command has. */
+/** Settings that more than one command has, and what several settings have in common. */
 import { registryHost } from "@spegel-ts/oci/RegistryFilter"
 import { Option, Result, Schema } from "effect"
+import { GoDuration, PositiveGoDuration } from "../cli/GoDuration.ts"
 import { many, map, one } from "../cli/Setting.ts"
 import { optional, textSchema } from "../cli/TextSchema.ts"
 
+export const directory = { schema: Schema.NonEmptyString, metavar: "DIR" }
+export const optionalPath = { schema: optional(Schema.NonEmptyString), fallback: "", metavar: "PATH" }
+export const duration = { schema: GoDuration, metavar: "DURATION" }
+export const positiveDuration = { schema: PositiveGoDuration, metavar: "DURATION" }
+
 export const containerdRegistryConfigPath = one({
+  ...directory,
   description: "Directory of containerd's hosts.toml files: its config_path",
-  schema: Schema.NonEmptyString,
-  fallback: "/etc/containerd/certs.d",
-  metavar: "DIR"
+  fallback: "/etc/containerd/certs.d"
 })
 
 export const containerdSock = one({
@@ -19,24 +24,20 @@ export const containerdSock = one({
 })
 
 export const dataDir = one({
+  ...directory,
   description: "Directory of the node's identity",
-  schema: Schema.NonEmptyString,
-  fallback: "/var/lib/spegel",
-  metavar: "DIR"
+  fallback: "/var/lib/spegel"
 })
 
 export const basicAuthDir = one({
+  ...directory,
   description: "Directory of the files username and password: the credentials that the mirror asks its clients for",
-  schema: Schema.NonEmptyString,
-  fallback: "/etc/secrets/basic-auth",
-  metavar: "DIR"
+  fallback: "/etc/secrets/basic-auth"
 })
 
 export const kubeconfigPath = one({
-  description: "kubeconfig file for the Kubernetes API; without it, this pod's service account",
-  schema: optional(Schema.NonEmptyString),
-  fallback: "",
-  metavar: "PATH"
+  ...optionalPath,
+  description: "kubeconfig file for the Kubernetes API; without it, this pod's service account"
 })
 
 /** containerd's directory for all registries that have none of their own; Go Spegel's name for all of them. */
@@ -44,7 +45,7 @@ const allRegistries = "_default"
 
 export const mirroredRegistries = map(
   many({
-    description: `Registry to mirror, as host or URL; all of them if none is given, or ${allRegistries}`,
+    description: `Registry to mirror, as host or URL; none, or ${allRegistries}, means all`,
     schema: textSchema<string>({
       expected: "a registry such as docker.io or https://registry.example:5000",
       parse: (text) =>

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as CleanupWait from "@spegel-ts/spegel/cleanup/CleanupWait"
 import * as LocalServer from "@spegel-ts/testing/network/LocalServer"
-import { temporary } from "@spegel-ts/testing/node/Upstream"
+import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
 import { Duration, Effect, Fiber, Option } from "effect"
 import { writeFile } from "node:fs/promises"
 import { createServer } from "node:http"

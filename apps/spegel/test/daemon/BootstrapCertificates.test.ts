@@ -2,11 +2,11 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Bootstrap from "@spegel-ts/router/Bootstrap"
 import * as BootstrapCertificates from "@spegel-ts/spegel/daemon/BootstrapCertificates"
 import * as Certificates from "@spegel-ts/testing/kubernetes/Certificates"
+import * as LocalServer from "@spegel-ts/testing/network/LocalServer"
+import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
 import { Effect } from "effect"
-import { mkdtemp, readFile, rm } from "node:fs/promises"
+import { readFile } from "node:fs/promises"
 import { createServer as createSecureServer } from "node:https"
-import type { AddressInfo } from "node:net"
-import { tmpdir } from "node:os"
 import { join } from "node:path"
 
 describe("BootstrapCertificates", () => {
@@ -16,10 +16,7 @@ describe("BootstrapCertificates", () => {
     `asks over TLS, and shows its certificate where one is wanted${note}`,
     () =>
       Effect.gen(function*() {
-        const directory = yield* Effect.acquireRelease(
-          Effect.promise(() => mkdtemp(join(tmpdir(), "bootstrap-"))),
-          (directory) => Effect.promise(() => rm(directory, { recursive: true }))
-        )
+        const directory = yield* temporary
         const { ca, certificate } = yield* Certificates.authority(directory)
         const own = yield* certificate("node")
         const [authority, cert, key] = yield* Effect.promise(() =>
@@ -29,12 +26,7 @@ describe("BootstrapCertificates", () => {
           { cert, key, ca: authority, requestCert: true },
           (_request, response) => response.end(`[{"ID":"","Addrs":["/ip4/10.0.0.7/tcp/5001"]}]`)
         )
-        const port = yield* Effect.acquireRelease(
-          Effect.callback<number>((resume) => {
-            server.listen(0, "127.0.0.1", () => resume(Effect.succeed((server.address() as AddressInfo).port)))
-          }),
-          () => Effect.sync(() => server.close())
-        )
+        const port = yield* LocalServer.listen(server)
         const url = new URL(`https://127.0.0.1:${port}/id`)
         const ask = (tls: BootstrapCertificates.TlsFiles) =>
           Bootstrap.fromHttp({ url, client: BootstrapCertificates.httpClient(tls) }).addresses

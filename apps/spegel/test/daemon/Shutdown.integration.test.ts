@@ -3,7 +3,7 @@ import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
 import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
-import { temporary } from "@spegel-ts/testing/node/Upstream"
+import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
 import { Effect, Schedule } from "effect"
 
 const reference = { registry: "held.example", repository: "team/app", tag: "v1" }

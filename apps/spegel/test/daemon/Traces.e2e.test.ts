@@ -9,9 +9,9 @@ import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
 import { freePort } from "@spegel-ts/testing/network/FreePort"
 import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
-import { temporary } from "@spegel-ts/testing/node/Upstream"
 import * as Collector from "@spegel-ts/testing/telemetry/Collector"
 import type { ReceivedSpan } from "@spegel-ts/testing/telemetry/ReceivedSpan"
+import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
 import { Effect, Schedule } from "effect"
 
 const reference = { registry: "registry.example", repository: "team/app", tag: "v1" }

@@ -6,6 +6,7 @@ import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as Node from "@spegel-ts/testing/node/Node"
 import * as Upstream from "@spegel-ts/testing/node/Upstream"
 import * as Command from "@spegel-ts/testing/process/Command"
+import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
 import { Effect, Fiber, Schedule } from "effect"
 import { createHash } from "node:crypto"
 import { get, type IncomingMessage } from "node:http"
@@ -140,7 +141,7 @@ describe.skipIf(missing !== undefined)(`a cluster${missing === undefined ? "" : 
       const { first, upstream } = yield* cluster(2)
       const image = yield* upstream.push({ tag: "v1", layers: 2, layerSize: mebibyte })
       yield* first.pull(image.name)
-      const directory = yield* Upstream.temporary
+      const directory = yield* temporary
       // A registry's port cannot stand in a repository's name, so the second name has a registry without one.
       yield* first.containerd.ctr("images", "tag", image.name, "registry.example/other/app:v1")
       for (const [index, name] of ["team/app", "registry.example/other/app"].entries()) {

@@ -11,6 +11,7 @@ import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as Node from "@spegel-ts/testing/node/Node"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
 import * as Upstream from "@spegel-ts/testing/node/Upstream"
+import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
 import { Effect, Option, Result, Schedule } from "effect"
 import { readdirSync, rmSync } from "node:fs"
 import { join } from "node:path"
@@ -22,8 +23,8 @@ const missing = ContainerdDaemon.missingPrerequisite("docker-registry")
 
 /** A mirror with an image for each starting state, all different, tagged by the state's number. */
 const mirrorOf = Effect.fnUntraced(function*(upstream: string) {
-  const root = yield* Upstream.temporary
-  const data = yield* Upstream.temporary
+  const root = yield* temporary
+  const data = yield* temporary
   const writer = yield* OciLayoutWriter.make({ root })
   for (const index of shapes.keys()) {
     const reference = Result.getOrThrow(Reference.parse(`${upstream}/team/app:${index}`))
@@ -54,7 +55,7 @@ describe.skipIf(missing !== undefined).each(ContainerdPackages.versions)(
         const programs = yield* ContainerdPackages.fetch(version)
         const upstream = yield* Upstream.start
         const url = yield* mirrorOf(upstream.host)
-        const directory = yield* Upstream.temporary
+        const directory = yield* temporary
         const configPath = join(directory, "certs.d")
         const daemon = yield* ContainerdDaemon.start({ configPath, programs })
 
@@ -135,7 +136,7 @@ describe.skipIf(missing !== undefined).each(ContainerdPackages.versions)(
         const programs = yield* ContainerdPackages.fetch(version)
         const upstream = yield* Upstream.start
         const url = yield* mirrorOf(upstream.host)
-        const directory = yield* Upstream.temporary
+        const directory = yield* temporary
         const certs = join(directory, "certs.d")
         const daemon = yield* ContainerdDaemon.start({ configPath: `${certs}:/etc/docker/certs.d`, programs })
         const { code, stderr } = yield* SpegelProcess.run([

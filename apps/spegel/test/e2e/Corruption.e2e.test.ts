@@ -10,6 +10,7 @@ import * as Lookup from "@spegel-ts/testing/node/Lookup"
 import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as Node from "@spegel-ts/testing/node/Node"
 import * as Upstream from "@spegel-ts/testing/node/Upstream"
+import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
 import { Effect, Exit, Schedule } from "effect"
 import { existsSync } from "node:fs"
 import { join } from "node:path"
@@ -41,7 +42,7 @@ describe.skipIf(missing !== undefined)(`a lying peer${missing === undefined ? ""
     Effect.gen(function*() {
       const upstream = yield* Upstream.start
       const ports = yield* MirrorPorts.free
-      const layout = yield* Upstream.temporary
+      const layout = yield* temporary
       const writer = yield* OciLayoutWriter.make({ root: layout })
       const reference = { registry: upstream.host, repository: "team/app", tag: "v1" }
       const image = yield* RandomImage.write({ writer, reference, layerSizes: [16 * mebibyte] })

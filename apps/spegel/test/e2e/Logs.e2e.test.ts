@@ -11,6 +11,7 @@ import * as Lookup from "@spegel-ts/testing/node/Lookup"
 import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as Node from "@spegel-ts/testing/node/Node"
 import * as Upstream from "@spegel-ts/testing/node/Upstream"
+import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
 import { Effect, Schedule } from "effect"
 
 const missing = ContainerdDaemon.missingPrerequisite("docker-registry")
@@ -41,7 +42,7 @@ const flood = (node: Node.Node) =>
 const pullFromDyingPeer = Effect.fnUntraced(function*(kind: LogSink.Kind) {
   const upstream = yield* Upstream.start
   const ports = yield* MirrorPorts.free
-  const layout = yield* Upstream.temporary
+  const layout = yield* temporary
   const writer = yield* OciLayoutWriter.make({ root: layout })
   const reference = { registry: upstream.host, repository: "team/app", tag: "v1" }
   const image = yield* RandomImage.write({ writer, reference, layerSizes: [layerSize] })

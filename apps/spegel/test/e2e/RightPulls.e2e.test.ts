@@ -9,6 +9,7 @@ import * as CriClient from "@spegel-ts/testing/containerd/CriClient"
 import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as Node from "@spegel-ts/testing/node/Node"
 import * as Upstream from "@spegel-ts/testing/node/Upstream"
+import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
 import { Effect, Schedule } from "effect"
 import { spawn } from "node:child_process"
 import { existsSync } from "node:fs"
@@ -58,7 +59,7 @@ describe.skipIf(missing !== undefined)(
             })))
         yield* Effect.forEach(Array.from({ length: availableParallelism() }), () =>
           running(busy))
-        yield* Effect.flatMap(Upstream.temporary, (directory) =>
+        yield* Effect.flatMap(temporary, (directory) =>
           running(writing, join(directory, "file")))
 
         for (let turn = 0; turn < pulls; turn++) {

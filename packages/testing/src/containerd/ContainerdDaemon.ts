@@ -1,11 +1,11 @@
 /** A real containerd daemon with its own root, state and socket, stopped and removed with the scope. */
 import { Effect, Schedule, Scope } from "effect"
 import { existsSync, readFileSync } from "node:fs"
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises"
-import { tmpdir } from "node:os"
+import { mkdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { run } from "../process/Command.ts"
 import * as Subprocess from "../process/Subprocess.ts"
+import * as TemporaryDirectory from "../TemporaryDirectory.ts"
 
 /** containerd mounts each layer that it unpacks, for which root in a container usually lacks the capability. */
 const mayMount = (): boolean => {
@@ -41,10 +41,7 @@ export interface ContainerdOptions {
 
 /** Starts a daemon and waits until it answers; fails with `CommandFailed` after 20 seconds. */
 export const start = Effect.fnUntraced(function*(options?: ContainerdOptions) {
-  const directory = yield* Effect.acquireRelease(
-    Effect.promise(() => mkdtemp(join(tmpdir(), "containerd-"))),
-    (directory) => Effect.promise(() => rm(directory, { recursive: true, force: true, maxRetries: 5 }))
-  )
+  const directory = yield* TemporaryDirectory.withPrefix("containerd-")
   const socket = join(directory, "s", "c.sock")
   const root = join(directory, "root")
   const cri = options?.configPath === undefined

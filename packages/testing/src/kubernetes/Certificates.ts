@@ -13,6 +13,8 @@ export const missingPrerequisite = (environment: Environment): string | undefine
 const newKey = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
 const openssl = (...args: ReadonlyArray<string>) => run("openssl", args)
 
+const loopback = ["127.0.0.1", "127.0.0.2", "127.0.0.3"].map((address) => `IP:${address}`).join(",")
+
 /** Makes an authority whose files are in `directory`, which must exist. */
 export const authority = Effect.fnUntraced(function*(directory: string) {
   const path = (name: string) => join(directory, name)
@@ -21,13 +23,16 @@ export const authority = Effect.fnUntraced(function*(directory: string) {
   yield* openssl("req", "-x509", ...newKey, "-subj", "/CN=test authority", "-keyout", caKey, "-out", ca, ...usage)
   return {
     ca,
-    /** A certificate of that name, for clients, and for servers at 127.0.0.1 to 127.0.0.3. */
-    certificate: Effect.fnUntraced(function*(name: string) {
+    /**
+     * Issues a certificate for a client, and for a server with these names (`DNS:a,IP:b`); an empty text means none. `name` is
+     * that of its files.
+     */
+    certificate: Effect.fnUntraced(function*(name: string, { names = loopback, subject = `/CN=${name}` } = {}) {
       const [cert, key, request] = [path(`${name}.crt`), path(`${name}.key`), path(`${name}.csr`)]
       const extensions = path(`${name}.ext`)
-      const text = "extendedKeyUsage=clientAuth,serverAuth\nsubjectAltName=IP:127.0.0.1,IP:127.0.0.2,IP:127.0.0.3\n"
+      const text = `extendedKeyUsage=clientAuth,serverAuth\n${names === "" ? "" : `subjectAltName=${names}\n`}`
       yield* Effect.promise(() => writeFile(extensions, text))
-      yield* openssl("req", ...newKey, "-subj", `/CN=${name}`, "-keyout", key, "-out", request)
+      yield* openssl("req", ...newKey, "-subj", subject, "-keyout", key, "-out", request)
       const signed = ["-CA", ca, "-CAkey", caKey, "-CAcreateserial", "-days", "2", "-extfile", extensions]
       yield* openssl("x509", "-req", "-in", request, ...signed, "-out", cert)
       return { cert, key }

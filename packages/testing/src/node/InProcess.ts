@@ -13,7 +13,7 @@ export interface Finished {
 
 /** Runs `spegel` to its end, with no other environment variables than those given. */
 export const run = (args: ReadonlyArray<string>, environment: Readonly<Record<string, string>> = {}) =>
-  runWith((output) => CommandLine.run(args, environment, output))
+  runWith((output) => CommandLine.run({ args, environment }, output))
 
 /** Runs any command line to its end. */
 export const runWith = <A, E>(program: (output: CommandLine.Output) => Effect.Effect<A, E>) =>

@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import { execFileSync } from "node:child_process"
 import { closeSync, constants, openSync } from "node:fs"
 import { join } from "node:path"
-import { temporary } from "./Upstream.ts"
+import { temporary } from "../TemporaryDirectory.ts"
 
 /** A pipe that is read, one that never is, one whose reader is gone, and a full device. */
 export const kinds = ["read", "never read", "reader gone", "device full"] as const

@@ -5,9 +5,9 @@ import { join } from "node:path"
 import * as ContainerdDaemon from "../containerd/ContainerdDaemon.ts"
 import * as CriClient from "../containerd/CriClient.ts"
 import type { CommandFailed } from "../process/Command.ts"
+import { temporary } from "../TemporaryDirectory.ts"
 import * as MirrorPorts from "./MirrorPorts.ts"
 import * as SpegelProcess from "./SpegelProcess.ts"
-import { temporary } from "./Upstream.ts"
 
 export type Pull = Effect.Effect<string, CommandFailed | CriClient.CallFailed>
 

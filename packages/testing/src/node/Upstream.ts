@@ -2,20 +2,14 @@
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as Reference from "@spegel-ts/oci/Reference"
 import { Effect, Result, Schedule } from "effect"
-import { mkdtemp, rm, writeFile } from "node:fs/promises"
+import { rm, writeFile } from "node:fs/promises"
 import { createServer, request } from "node:http"
-import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as RandomImage from "../content/RandomImage.ts"
 import { freePort } from "../network/FreePort.ts"
 import * as LocalServer from "../network/LocalServer.ts"
 import * as Subprocess from "../process/Subprocess.ts"
-
-/** A temporary directory, removed when the scope closes. */
-export const temporary = Effect.acquireRelease(
-  Effect.promise(() => mkdtemp(join(tmpdir(), "spegel-e2e-"))),
-  (directory) => Effect.promise(() => rm(directory, { recursive: true, force: true, maxRetries: 5 }))
-)
+import { temporary } from "../TemporaryDirectory.ts"
 
 const repository = "team/app"
 

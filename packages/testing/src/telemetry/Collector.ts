@@ -3,8 +3,8 @@ import * as grpc from "@grpc/grpc-js"
 import { Effect, type Scope } from "effect"
 import { createServer, type IncomingMessage, type RequestListener } from "node:http"
 import * as https from "node:https"
-import type { AddressInfo } from "node:net"
 import { gunzipSync } from "node:zlib"
+import * as LocalServer from "../network/LocalServer.ts"
 import * as ReceivedSpan from "./ReceivedSpan.ts"
 
 /** How a request is answered; `undefined` never. */
@@ -42,16 +42,7 @@ export const start = Effect.fnUntraced(function*(options?: { readonly tls?: Tls 
   const server = tls === undefined
     ? createServer(listener)
     : https.createServer({ ...tls, requestCert: true, rejectUnauthorized: true }, listener)
-  const port = yield* Effect.acquireRelease(
-    Effect.callback<number>((resume) => {
-      server.listen(0, "127.0.0.1", () => resume(Effect.succeed((server.address() as AddressInfo).port)))
-    }),
-    () =>
-      Effect.callback<void>((resume) => {
-        server.close(() => resume(Effect.void))
-        server.closeAllConnections()
-      })
-  )
+  const port = yield* LocalServer.listen(server)
   /** How many connections are open. */
   const connections = Effect.callback<number>((resume) => {
     server.getConnections((_, count) => resume(Effect.succeed(count)))

@@ -5,7 +5,7 @@ import * as RandomImage from "../content/RandomImage.ts"
 import { freePort } from "../network/FreePort.ts"
 import * as MirrorPorts from "../node/MirrorPorts.ts"
 import * as SpegelProcess from "../node/SpegelProcess.ts"
-import { temporary } from "../node/Upstream.ts"
+import { temporary } from "../TemporaryDirectory.ts"
 
 /** A metric with all its series. */
 export interface Family {

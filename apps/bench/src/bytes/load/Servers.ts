@@ -1,16 +1,13 @@
 /** The servers that are measured, each a process of its own. */
-import { spawnSync } from "node:child_process"
 import { existsSync } from "node:fs"
 import { mkdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
-import { imageEnvironment, imageFlags } from "../../router/Cluster.ts"
+import * as Image from "../../Image.ts"
 import * as Content from "./Content.ts"
 import type { Host } from "./Network.ts"
 import * as Processes from "./Processes.ts"
 
-/** The daemon as it ships. */
-export const bundle = fileURLToPath(new URL("../../../../spegel/bundle/main.js", import.meta.url))
 const yardstick = fileURLToPath(new URL("Yardstick.ts", import.meta.url))
 
 /** The address of a server. */
@@ -91,19 +88,15 @@ export const spegel = async (
     readonly environment?: Readonly<Record<string, string>>
   }
 ) => {
-  if (!existsSync(bundle)) throw new Error("there is no bundle: run npm run bundle before")
+  if (!existsSync(Image.bundle)) throw new Error("there is no bundle: run npm run bundle before")
   const { host, port } = address
   const router = options.routerHost ?? host
-  const environment = { ...imageEnvironment, NODE_COMPILE_CACHE: join(directory, "compiled"), ...options.environment }
-  const program = [...imageFlags, bundle]
-  // Such a run has compiled all code of the image.
-  if (!existsSync(environment.NODE_COMPILE_CACHE)) {
-    spawnSync(process.execPath, [...program, "version"], { env: environment })
-  }
+  const environment = { ...Image.compiledIn(directory), ...options.environment }
   return Processes.start(
     [
       process.execPath,
-      ...program,
+      ...Image.flags,
+      Image.bundle,
       "registry",
       ...(typeof options.store === "string"
         ? [`--store=oci-layout:${join(directory, options.store)}`]
