@@ -6,6 +6,10 @@ export interface Peer {
   readonly addresses: ReadonlyArray<string>
   /** The TCP port of the service that runs beside the peer's router, such as a registry; 0 if it has none. */
   readonly servicePort: number
+  /** True if the peer has proved to this node that it knows the cluster key, so that its addresses and port are the key's word. */
+  readonly proved?: boolean
+  /** The zone that a proved peer is in, such as a data centre. Absent if it names none. */
+  readonly zone?: string
 }
 
 /** The facts known about a member of the network, for debug pages and metrics. */
