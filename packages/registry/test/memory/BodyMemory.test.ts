@@ -262,6 +262,32 @@ describe("BodyMemory", () => {
       assert.isBelow(memory.used, 5 * mib + unsent)
     }).pipe(Effect.scoped))
 
+  it.live("does not slow a fast client down to a piece a measurement where peers fill the bound", () =>
+    Effect.gen(function*() {
+      const { apart, asked, connect, memory } = setup({ budget: 8 * mib })
+      const client = connect("192.0.2.1")
+      yield* admitted(memory, client)
+      yield* memory.sending(client.socket, new Progress(), { receivingPort: 40_000 })
+      apart.push({ localPort: 40_000, address: "192.0.2.9", port: 5000, unsent: 0, unread: 8 * mib })
+      let measurements = 0
+      const sending = Effect.callback<void>((resume) => {
+        // The client takes everything as it comes, which the next measurement shows.
+        const go = () => {
+          if (measurements === 0 && memory.used > 6 * mib) measurements = asked()
+          client.bytesWritten += 64 * kib
+          client.taken = client.bytesWritten
+          if (client.bytesWritten >= 16 * mib) return resume(Effect.void)
+          if (memory.hasRoom(client.socket, 64 * kib)) setImmediate(go)
+          else memory.whenRoom(client.socket, 64 * kib, go)
+        }
+        go()
+      })
+      yield* sending
+      assert.isAbove(measurements, 0, "the bound was never reached")
+      assert.isFalse(client.destroyed)
+      assert.isAtMost(asked() - measurements, 64)
+    }).pipe(Effect.scoped))
+
   it.live("leaves no timer behind, after a body that waited and after it is closed", () =>
     Effect.gen(function*() {
       const { connect, fill, memory } = setup({ budget: 8 * mib })

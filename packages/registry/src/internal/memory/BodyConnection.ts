@@ -1,4 +1,5 @@
 /** Memory accounts: one for each client's connection that bodies are sent on, and one for each client address. */
+import { pieceSize } from "@spegel-ts/transfer/ClientSink"
 import type { Progress } from "@spegel-ts/transfer/Progress"
 import type { Socket } from "node:net"
 
@@ -41,6 +42,8 @@ export interface BodyConnection {
   readonly last: { queued: number; written: number }
   /** Whether its client had taken at least half of what it was sent by the last measurement. */
   takes: boolean
+  /** What it may have queued, whatever others hold. In bytes; more for a client that takes much between two measurements. */
+  allowance: number
   /** This connection's part of the sums, of its client and of all. */
   readonly use: Use
   /** When its client last took a byte, as `performance.now()` has it. */
@@ -61,6 +64,7 @@ export const make = (socket: Socket, client: Client): BodyConnection => ({
   written: 0,
   last: { queued: 0, written: 0 },
   takes: false,
+  allowance: pieceSize,
   use: { moving: 0, beyond: 0 },
   movedAt: performance.now()
 })

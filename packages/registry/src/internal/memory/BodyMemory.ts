@@ -11,7 +11,6 @@
  * bound waits, and continues when a measurement shows that clients have taken bytes. A client that keeps reading is never
  * stopped for good.
  */
-import { pieceSize } from "@spegel-ts/transfer/ClientSink"
 import type { Progress } from "@spegel-ts/transfer/Progress"
 import { Effect, type Scope } from "effect"
 import type { Socket } from "node:net"
@@ -87,8 +86,8 @@ export class BodyMemory {
   /** Whether this many bytes may be sent to a client now. */
   hasRoom(socket: Socket, bytes: number): boolean {
     const connection = this.#accounts.of(socket)
-    // A client that has taken everything may get a few bytes more, whatever others hold.
-    if (connection.queued === 0 && bytes <= pieceSize) return true
+    // A client that has taken everything may get some bytes more, whatever others hold.
+    if (connection.queued + bytes <= connection.allowance) return true
     const growth = this.#accounts.growth(connection, bytes)
     const free = this.#budget.beyond - this.#accounts.beyond
     // A client that keeps reading must not suffer from what others at its address leave unread.

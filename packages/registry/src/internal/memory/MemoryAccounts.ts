@@ -22,6 +22,12 @@ export interface AccountOptions {
   readonly onLeave: (connection: Connection) => void
 }
 
+/**
+ * Peers may fill the bound with bytes that this node has not read yet, and sending makes room then. By one piece a measurement, a
+ * fast client would get a few MiB per second.
+ */
+const maxAllowance = 8 * pieceSize
+
 const keyOf = (localPort: number | undefined, address: string, port: number | undefined) =>
   `${localPort} ${address} ${port}`
 
@@ -185,6 +191,7 @@ export class MemoryAccounts {
     const now = Math.min(queued, this.#options.maxUnsent)
     const taken = connection.last.queued + connection.written - connection.last.written - now
     connection.takes = taken > 0 && taken >= now
+    connection.allowance = connection.takes ? Math.min(Math.max(2 * taken, pieceSize), maxAllowance) : pieceSize
     if (taken > 0) connection.movedAt = performance.now()
     connection.last.queued = connection.queued = now
     connection.last.written = connection.written
