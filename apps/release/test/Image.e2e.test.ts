@@ -86,6 +86,13 @@ const untilOk = (host: Hosts.Host, url: string) => {
   return Command.run(program, args).pipe(Effect.map(Number), Effect.timeout("60 seconds"))
 }
 
+/** A mirror's last requests, as its debug page has them. */
+const requestsOf = (host: Hosts.Host) => {
+  const show = `console.log(await (await fetch("http://127.0.0.1:9090/debug/pulls")).text())`
+  const [program, args] = host.command(process.execPath, "--input-type=module", "--eval", show)
+  return Effect.timeout(Command.run(program, args), "10 seconds")
+}
+
 /** A node: containerd, and the mirror as the chart says, in the image. */
 const startNode = Effect.fnUntraced(function*(host: Hosts.Host, image: string, first: Hosts.Host, upstream: string) {
   const directory = yield* temporary
@@ -142,7 +149,15 @@ const startNode = Effect.fnUntraced(function*(host: Hosts.Host, image: string, f
     mirror,
     readyMillis: readyAt - startedAt,
     cpuSeconds,
-    pull: (name: string) => ctrOnHost("images", "pull", "--hosts-dir", certs, "--snapshotter", "native", name),
+    pull: (name: string) =>
+      ctrOnHost("images", "pull", "--hosts-dir", certs, "--snapshotter", "native", name).pipe(Effect.timeoutOrElse({
+        duration: "60 seconds",
+        orElse: () =>
+          Effect.flatMap(
+            requestsOf(host),
+            (requests) => Effect.die(new Error(`the pull of ${name} hangs: ${requests}`))
+          )
+      })),
     status,
     rssMiB: Effect.map(status, (text) => Number(/^VmRSS:\s+(\d+)/m.exec(text)?.[1]) / 1024)
   }

@@ -1,5 +1,6 @@
 /** A real containerd daemon with its own root, state and socket, stopped and removed with the scope. */
-import { Effect, Schedule, Scope } from "effect"
+import { Effect, Schedule } from "effect"
+import type { ChildProcess } from "node:child_process"
 import { existsSync, readFileSync } from "node:fs"
 import { mkdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
@@ -64,15 +65,18 @@ export const start = Effect.fnUntraced(function*(options?: ContainerdOptions) {
   const ctr = (...command: ReadonlyArray<string>) =>
     run(client, ["--address", socket, "--namespace", "k8s.io", ...command])
 
-  const scope = yield* Effect.scope
+  let daemon: ChildProcess | undefined
+  const kill = Effect.suspend(() => daemon === undefined ? Effect.void : Subprocess.kill(daemon))
+  // One finalizer for all its starts: what a test registers later, such as the end of a container, still finds a daemon.
+  yield* Effect.addFinalizer(() => kill)
   /** Starts the process and waits until it answers. */
-  const launch = Subprocess.start(containerd, [...args, "--address", socket, "--log-level", "error"], {
-    stdio: "ignore"
-  }).pipe(
-    Scope.provide(scope),
-    Effect.tap(ctr("version").pipe(Effect.retry({ schedule: Schedule.spaced("50 millis"), times: 400 })))
-  )
-  let daemon = yield* launch
+  const launch = Effect.gen(function*() {
+    daemon = yield* Subprocess.launch(containerd, [...args, "--address", socket, "--log-level", "error"], {
+      stdio: "ignore"
+    })
+    yield* ctr("version").pipe(Effect.retry({ schedule: Schedule.spaced("50 millis"), times: 400 }))
+  })
+  yield* launch
 
   return {
     directory,
@@ -80,9 +84,6 @@ export const start = Effect.fnUntraced(function*(options?: ContainerdOptions) {
     contentPath: join(root, "io.containerd.content.v1.content"),
     ctr,
     /** Kills the daemon and starts it again on the same root. */
-    restart: Effect.gen(function*() {
-      yield* Subprocess.kill(daemon)
-      daemon = yield* launch
-    })
+    restart: Effect.andThen(kill, launch)
   }
 })

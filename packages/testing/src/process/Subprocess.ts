@@ -22,10 +22,11 @@ export const kill = (child: ChildProcess): Effect.Effect<void> =>
     return ended(child)
   })
 
-/** Starts a program, and kills it when the scope closes. A program that cannot be started counts as ended. */
+/** Starts a program. One that cannot be started counts as ended. The caller sees to its end. */
+export const launch = (command: string, args: ReadonlyArray<string>, options: SpawnOptions) =>
+  // Node throws the event of a failed start where nobody listens.
+  Effect.sync(() => spawn(command, args, options).on("error", () => undefined))
+
+/** Starts a program, and kills it when the scope closes. */
 export const start = (command: string, args: ReadonlyArray<string>, options: SpawnOptions) =>
-  Effect.acquireRelease(
-    // Node throws the event of a failed start where nobody listens.
-    Effect.sync(() => spawn(command, args, options).on("error", () => undefined)),
-    kill
-  )
+  Effect.acquireRelease(launch(command, args, options), kill)
