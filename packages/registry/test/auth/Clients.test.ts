@@ -14,7 +14,7 @@ import { error, get, ns } from "../mirror/FalsePeer.ts"
 import * as RawClient from "../RawClient.ts"
 import { untilRecorded } from "../Recorded.ts"
 import { startNode } from "../TestNode.ts"
-import { auth, changing, counted, foreignRing, newLine, oldLine, ring, ringOf } from "./Keys.ts"
+import { auth, changing, counted, foreignRing, isProved, newLine, oldLine, ring, ringOf, signed } from "./Keys.ts"
 
 const layer = Buffer.from("a layer ".repeat(100))
 const digest = Digest.ofBytes(layer)
@@ -145,6 +145,30 @@ describe("a client that proves nothing", () => {
       }
       // Those that are repeated count as well.
       assert.strictEqual((yield* counted("spegel_client_auth_total", { client: "own", key: "current" })) - before, 3)
+    }).pipe(Effect.provideService(References.TracerEnabled, false)))
+
+  it.live("does not make peers get an answer of the past, without a proof", () =>
+    Effect.gen(function*() {
+      const { address, blobs: [blob], port, self } = yield* FileNode.start(
+        Router.memoryNetwork(),
+        "127.0.26.3",
+        [1000],
+        {
+          auth: auth("prefer")
+        }
+      )
+      const path = blob?.path ?? ""
+      const ask = (headers: Record<string, string> = {}) => get(`http://${address}:${port}${path}`, { headers })
+      const unproved = counted("spegel_client_auth_total", { client: "unproved_peer", key: "none" })
+      const before = yield* unproved
+      for (let round = 0; round < 3; round++) {
+        assert.strictEqual((yield* ask()).status, 200)
+        const { expected, headers } = signed({ receiver: self.id, target: path })
+        assert.isTrue(isProved(expected, yield* ask(headers)))
+        assert.isTrue(isProved(expected, yield* ask({ "x-spegel-auth": headers["x-spegel-auth"] })))
+        assert.strictEqual((yield* ask({ "x-spegel-mirrored": "true" })).status, 200)
+      }
+      assert.strictEqual((yield* unproved) - before, 3)
     }).pipe(Effect.provideService(References.TracerEnabled, false)))
 
   it.live("gets what it asks for in a migration, and is counted", () =>

@@ -264,6 +264,22 @@ describe("a refusal that names other keys", () => {
       }
     }))
 
+  it.live("is not followed for ever by whoever names the other one each time", () =>
+    Effect.gen(function*() {
+      const network = Router.memoryNetwork()
+      const ids = ringOf(newLine, oldLine).ids("registry")
+      const peer = yield* startProvedFalsePeer(
+        network,
+        "127.0.25.4",
+        (request) =>
+          response(404, "{}", `x-spegel-keys: ${ids.filter((id) => id !== proofOf(request)?.keyId).join(" ")}`),
+        smallDigest
+      )
+      const { url } = yield* startAsker(network, "127.0.25.3", { auth: auth("prefer", ringOf(newLine, oldLine)) })
+      assert.strictEqual((yield* get(blobUrl(url, smallDigest))).status, 404)
+      assert.deepStrictEqual(peer.requests.map((request) => proofOf(request)?.keyId), [...ids])
+    }))
+
   it.effect("is forgotten after a minute, so that the newest key is used once the peer has it", () =>
     Effect.gen(function*() {
       const memory = new ProofMemory()

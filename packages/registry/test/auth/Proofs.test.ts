@@ -108,7 +108,8 @@ describe("AnswerProof", () => {
     assert.isFalse(AnswerProof.isRight(other, { status: 206, headers: received }))
     const foreign = { key: foreignRing.current("registry"), nonce }
     assert.isFalse(AnswerProof.isRight(foreign, { status: 206, headers: received }))
-    for (const header of ["", "v1", `v1 ${key.id}`, `${String(sent["x-spegel-auth"])} `, "x".repeat(10_000)]) {
+    const named = String(sent["x-spegel-auth"]).replace(key.id, foreignRing.current("registry").id)
+    for (const header of ["", "v1", `v1 ${key.id}`, named, `${String(sent["x-spegel-auth"])} `, "x".repeat(10_000)]) {
       const changed = new Map(received).set("x-spegel-auth", header)
       assert.isFalse(AnswerProof.isRight(expected, { status: 206, headers: changed }), header.slice(0, 100))
     }
