@@ -164,7 +164,7 @@ const tellContent = (refusal: ContentRefusal, toPeer: boolean, unknown: Unknown)
         : "and this request's token or password is not right"
       return unknown(
         `spegel-ts: this mirror serves only nodes of its cluster, ${why}: run spegel configuration on this node again, with ` +
-          `the cluster key; ${toUpstream}`
+          `the cluster key (a tool logs in with a node's token as its password); ${toUpstream}`
       )
     }
     case "PeerUnproved":
