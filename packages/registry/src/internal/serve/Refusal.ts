@@ -38,8 +38,8 @@ type AnyRefusal = Data.TaggedEnum<{
   TooManyConnections: { readonly byPeer: boolean }
 }>
 
-/** Refusals of requests for content. */
-type ContentRefusal = Data.TaggedEnum<{
+/** Refusals of whoever may not ask this mirror for anything. */
+type AccessRefusal = Data.TaggedEnum<{
   /** The client did not give the password, and this mirror knows no tokens. */
   NoPassword: {}
   /** The client gave no credentials, or wrong ones. */
@@ -52,6 +52,10 @@ type ContentRefusal = Data.TaggedEnum<{
   PeerKeyUnknown: { readonly accepted: ReadonlyArray<string> }
   /** The time of a peer's request is not this node's; `time` is, in milliseconds since the epoch. */
   PeerClockDiffers: { readonly time: number }
+}>
+
+/** Refusals of requests for content. */
+type ContentRefusal = Data.TaggedEnum<{
   /** A filter leaves this image to upstream. */
   Filtered: {}
   /** This node's copy is not what its digest says. */
@@ -74,7 +78,7 @@ type ContentRefusal = Data.TaggedEnum<{
   TooManyUploads: { readonly bound: "all" | "peer"; readonly max: number }
 }>
 
-export type Refusal = AnyRefusal | ContentRefusal
+export type Refusal = AnyRefusal | AccessRefusal | ContentRefusal
 export const Refusal = Data.taggedEnum<Refusal>()
 
 /** A step of a request ends it with this. */
@@ -154,43 +158,8 @@ const unknownOf = (request: ContentRequest | undefined): Unknown => {
 }
 
 /** `unknown` makes a 404. */
-const tellContent = (refusal: ContentRefusal, toPeer: boolean, unknown: Unknown): Told => {
+const tellContent = (refusal: ContentRefusal | AccessRefusal, toPeer: boolean, unknown: Unknown): Told => {
   switch (refusal._tag) {
-    case "NoPassword":
-      return unknown(`spegel-ts: this mirror asks for a user name and a password (see GET /v2/); ${toUpstream}`)
-    case "ClientUnproved": {
-      const why = refusal.credentials === "none"
-        ? "and this request has no token"
-        : "and this request's token or password is not right"
-      return unknown(
-        `spegel-ts: this mirror serves only nodes of its cluster, ${why}: run spegel configuration on this node again, with ` +
-          `the cluster key (a tool logs in with a node's token as its password); ${toUpstream}`
-      )
-    }
-    case "PeerUnproved":
-      return unknown(
-        "spegel-ts: this mirror serves only peers that prove that they have the cluster key: give your mirror the cluster key"
-      )
-    case "PeerProofWrong":
-      return unknown(
-        "spegel-ts: the proof of the cluster key is wrong, or made for another mirror; mirrors have to be of versions that go together"
-      )
-    case "PeerKeyUnknown":
-      return {
-        ...unknown(
-          "spegel-ts: this mirror does not have the cluster key that the request is signed with: give both mirrors the same keys"
-        ),
-        headers: { [keysHeader]: refusal.accepted.join(" ") }
-      }
-    case "PeerClockDiffers":
-      return {
-        ...unknown(
-          `spegel-ts: the request's time differs from this mirror's, ${
-            new Date(refusal.time).toISOString()
-          }, by more than 5 minutes: set the clock of one of them`
-        ),
-        headers: { [timeHeader]: String(refusal.time) }
-      }
     case "Filtered":
       return unknown("spegel-ts: this image is left to the upstream registry (mirrored registries, filters)")
     case "Damaged":
@@ -228,5 +197,48 @@ const tellContent = (refusal: ContentRefusal, toPeer: boolean, unknown: Unknown)
         }
         : unknown(`${sending} to ${all ? "others" : "this client"}, its limit; ${toUpstream}`)
     }
+    default:
+      return tellAccess(refusal, unknown)
+  }
+}
+
+/** As `tellContent`. Nothing is said of what this node holds. */
+const tellAccess = (refusal: AccessRefusal, unknown: Unknown): Told => {
+  switch (refusal._tag) {
+    case "NoPassword":
+      return unknown(`spegel-ts: this mirror asks for a user name and a password (see GET /v2/); ${toUpstream}`)
+    case "ClientUnproved": {
+      const why = refusal.credentials === "none"
+        ? "and this request has no token"
+        : "and this request's token or password is not right"
+      return unknown(
+        `spegel-ts: this mirror serves only nodes of its cluster, ${why}: run spegel configuration on this node again, with ` +
+          `the cluster key (a tool logs in with a node's token as its password); ${toUpstream}`
+      )
+    }
+    case "PeerUnproved":
+      return unknown(
+        "spegel-ts: this mirror serves only peers that prove that they have the cluster key: give your mirror the cluster key"
+      )
+    case "PeerProofWrong":
+      return unknown(
+        "spegel-ts: the proof of the cluster key is wrong, or made for another mirror; mirrors have to be of versions that go together"
+      )
+    case "PeerKeyUnknown":
+      return {
+        ...unknown(
+          "spegel-ts: this mirror does not have the cluster key that the request is signed with: give both mirrors the same keys"
+        ),
+        headers: { [keysHeader]: refusal.accepted.join(" ") }
+      }
+    case "PeerClockDiffers":
+      return {
+        ...unknown(
+          `spegel-ts: the request's time differs from this mirror's, ${
+            new Date(refusal.time).toISOString()
+          }, by more than 5 minutes: set the clock of one of them`
+        ),
+        headers: { [timeHeader]: String(refusal.time) }
+      }
   }
 }
