@@ -4,12 +4,10 @@
  * `internal/pull/Pull`.
  */
 import type * as ByteRange from "@spegel-ts/oci/ByteRange"
-import type { Reference } from "@spegel-ts/oci/Reference"
 import { type Duration, Effect, type Scope } from "effect"
-import type { ContentRequest } from "./ContentId.ts"
-import type { PullRecord } from "./internal/observe/PullRecord.ts"
 import * as MirrorParts from "./internal/pull/MirrorParts.ts"
 import * as Obtain from "./internal/pull/Obtain.ts"
+import type { Asked } from "./internal/pull/Pull.ts"
 import type { MirroredContent } from "./MirroredContent.ts"
 import type { MirrorError } from "./MirrorError.ts"
 import type { ResolveSettings } from "./ResolvePolicy.ts"
@@ -36,16 +34,13 @@ export interface MirrorOptions extends ResolveSettings {
 /** Gets content that this node lacks from peers. `Registry` calls it for each request. */
 export interface Mirror {
   /**
-   * Finds a peer that has the content that a client asks for, and returns when its answer can begin. `userAgent` names the
-   * client, `record` collects the attempts. Everything that is opened closes with the scope. Fails with a `MirrorError` if no
+   * Finds a peer that has the content that a client asks for, and returns when its answer can begin. Everything that is opened
+   * closes with the scope. Fails with a `MirrorError` if no
    * peer serves in time: the request falls back to upstream. Fails with `RangeNotSatisfiable` if the range begins beyond the end
    * of the content (RFC 9110, section 15.5.17).
    */
   readonly fetch: (
-    request: ContentRequest,
-    name: Reference,
-    record: PullRecord,
-    userAgent: string
+    asked: Asked
   ) => Effect.Effect<MirroredContent, MirrorError | ByteRange.RangeNotSatisfiable, Scope.Scope>
 }
 
@@ -53,6 +48,6 @@ export interface Mirror {
 export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   const parts = yield* MirrorParts.make(options)
   return {
-    fetch: (request, name, record, userAgent) => Obtain.content(parts, { request, name, record, userAgent })
+    fetch: (asked) => Obtain.content(parts, asked)
   } satisfies Mirror
 })

@@ -5,20 +5,24 @@
  * for (`Accounting`). Why it was refused, and in which words, is in `Refusal`.
  */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
+import { PeerAuth } from "@spegel-ts/cluster-key/PeerAuth"
 import { ContentStore } from "@spegel-ts/content/ContentStore"
 import type { DistributionError } from "@spegel-ts/oci/DistributionError"
-import type { Router } from "@spegel-ts/router/Router"
+import { Router } from "@spegel-ts/router/Router"
 import type { PeerTransport } from "@spegel-ts/transfer/PeerTransport"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Clock, Context, Duration, Effect, Layer, LogLevel, Option, References, Stream } from "effect"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import type { Handler } from "./HttpListener.ts"
+import { Gate } from "./internal/auth/Admission.ts"
+import type { Credentials } from "./internal/auth/ClientCredentials.ts"
 import { HotContent } from "./internal/hot/HotContent.ts"
 import { TurnAnswers } from "./internal/hot/TurnAnswers.ts"
 import { BodyMemory } from "./internal/memory/BodyMemory.ts"
 import { reserveOf } from "./internal/memory/BodyReserve.ts"
 import * as SocketQueues from "./internal/memory/SocketQueues.ts"
 import * as Accounting from "./internal/observe/Accounting.ts"
+import * as AuthMetrics from "./internal/observe/AuthMetrics.ts"
 import { PullRecord } from "./internal/observe/PullRecord.ts"
 import * as RegistryMetrics from "./internal/observe/RegistryMetrics.ts"
 import * as RequestSpans from "./internal/observe/RequestSpans.ts"
@@ -32,8 +36,16 @@ import * as ResolvePolicy from "./ResolvePolicy.ts"
 
 /** How requests are answered: who may ask, for which images, and the limits on peers, uploads and memory. */
 export interface RegistryOptions extends ContentOptions {
-  /** The credentials that every client of `/v2/` has to give; none for open access. */
-  readonly basicAuth: Option.Option<Responder.Credentials>
+  /**
+   * The user name and password for people's tools; none for access without them. With them, clients that have neither them nor a
+   * token of a node get a 404, which containerd answers by asking upstream. Peers never send them to each other.
+   */
+  readonly basicAuth: Option.Option<Credentials>
+  /**
+   * The name of this node in the token of its containerd. Where peers prove themselves (`PeerAuth`), only clients with that token
+   * are this node's own; without a name none is.
+   */
+  readonly nodeName?: string | undefined
   /** Registries that are known to be mirrored; others may be too. Their metrics exist from the start. */
   readonly mirroredRegistries: ReadonlyArray<string>
   /** Bytes that all bodies on their way to clients may use together, buffers of sockets included. */
@@ -75,6 +87,8 @@ export const whenCrowded = (incoming: IncomingMessage): DistributionError | unde
 export class Registry extends Context.Service<Registry, {
   /** Answers one request. Every error has the JSON body that the OCI distribution specification gives errors. */
   readonly handler: Handler
+  /** Whether an `Authorization` header has a token or a password that this mirror accepts. */
+  readonly accepts: (authorization: string | undefined) => boolean
   /** Makes `/readyz` answer 503 from now on, so that nobody new is sent here. All else is answered as before. */
   readonly retire: Effect.Effect<void>
 }>()("@spegel-ts/registry/Registry") {
@@ -97,10 +111,11 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
   const hot = new HotContent(options.filter)
   const endpoints = yield* Endpoints.make(options, { hot, memory })
   const accounting = yield* Accounting.make
-  const authorise = Responder.authorisation(options.basicAuth)
-  const respond = Responder.make({ accounting, authorise, endpoints, hot })
-
   const clock = yield* Clock.Clock
+  const gate = yield* gateOf(options, clock)
+  const respond = Responder.make({ accounting, endpoints, gate, hot })
+  const context = yield* Effect.context()
+
   // Traces, and a log at DEBUG, are to have every request.
   const watched = (yield* References.TracerEnabled) || (yield* LogLevel.isEnabled("Debug"))
   const turn = new TurnAnswers()
@@ -110,8 +125,11 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
     if (watched) return false
     const now = MonotonicTime.millisUnsafe(clock)
     const known = hot.repeat(incoming, now)
-    if (known === undefined || !authorise(incoming.headers.authorization)) return false
+    if (known === undefined) return false
+    const caller = gate.client(incoming)
+    if (caller === undefined) return false
     const { bytes, headers, request } = known
+    AuthMetrics.admittedUnsafe(caller, context)
     turn.give({ response, headers, bytes })
     accounting.repeatedUnsafe(request, bytes.length, {
       time: clock.currentTimeMillisUnsafe(),
@@ -148,13 +166,29 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
       ? answer(incoming, response)
       : Effect.flatMap(roomFor(incoming), () => answer(incoming, response) ?? Effect.void)
 
-  return { handler, retire: endpoints.retire }
+  return {
+    handler,
+    accepts: (authorization) => gate.accepts(authorization),
+    retire: endpoints.retire
+  } satisfies Registry["Service"]
+})
+
+const gateOf = Effect.fnUntraced(function*({ basicAuth, nodeName }: RegistryOptions, clock: Clock.Clock) {
+  const { id } = yield* (yield* Router).self
+  return new Gate({
+    auth: yield* PeerAuth,
+    basicAuth,
+    nodeName,
+    self: id,
+    now: () => clock.currentTimeMillisUnsafe()
+  })
 })
 
 /** Creates the series whose labels are known, also those of the registries whose images this node holds. */
 const startMetrics = Effect.fnUntraced(function*({ mirroredRegistries }: RegistryOptions) {
   const store = yield* ContentStore
   yield* RegistryMetrics.initialise
+  yield* AuthMetrics.initialise
   yield* RegistryMetrics.mirroredRegistries(mirroredRegistries)
   yield* store.names.pipe(
     Stream.runForEach(({ reference }) => RegistryMetrics.mirroredRegistries([reference.registry])),

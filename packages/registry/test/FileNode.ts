@@ -19,7 +19,11 @@ export const start = Effect.fnUntraced(function*(
   network: MemoryNetwork,
   address: string,
   sizes: ReadonlyArray<number> = [],
-  options?: Partial<RegistryOptions> & { readonly plane?: DataPlane["name"] }
+  options?: Partial<RegistryOptions> & {
+    readonly plane?: DataPlane["name"]
+    /** Whether peers and clients prove themselves, and the keys. By default nobody does. */
+    readonly auth?: Layer.Layer<never>
+  }
 ) {
   const root = yield* Effect.acquireRelease(
     Effect.promise(() => mkdtemp(join(tmpdir(), "spegel-filenode-"))),
@@ -63,7 +67,8 @@ export const start = Effect.fnUntraced(function*(
         PeerTransport.layer({ stallTimeout: Duration.seconds(5), minPeerSpeed: 0 }),
         PullLog.layer
       )),
-      Layer.provideMerge(Transfer.layer({ plane: options?.plane ?? "auto" }))
+      Layer.provideMerge(Transfer.layer({ plane: options?.plane ?? "auto" })),
+      Layer.provide(options?.auth ?? Layer.empty)
     )
   ))
   const listener = yield* HttpListener.listen({

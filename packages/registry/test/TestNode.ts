@@ -17,6 +17,10 @@ export const startNode = Effect.fnUntraced(function*(
   options?: Partial<RegistryOptions> & {
     readonly stallTimeout?: Duration.Duration
     readonly connections?: PlaceLimits
+    /** Whether peers and clients prove themselves, and the keys. By default nobody does. */
+    readonly auth?: Layer.Layer<never>
+    /** Whether the node has proved the cluster key to the others, as their routers say. */
+    readonly proved?: boolean
     /** The downloads of its containerd. */
     readonly ingests?: Iterable<Ingest>
     /** How a download's file is opened. */
@@ -27,6 +31,7 @@ export const startNode = Effect.fnUntraced(function*(
   const self = {
     id: `node-${address}`,
     addresses: [address],
+    ...(options?.proved === undefined ? {} : { proved: options.proved }),
     // Known once it listens.
     get servicePort() {
       return port
@@ -42,7 +47,8 @@ export const startNode = Effect.fnUntraced(function*(
         PeerTransport.layer({ stallTimeout: options?.stallTimeout ?? Duration.seconds(30), minPeerSpeed: 0 }),
         PullLog.layer
       )),
-      Layer.provide(Transfer.layerPortable)
+      Layer.provide(Transfer.layerPortable),
+      Layer.provide(options?.auth ?? Layer.empty)
     )
   ))
   const listener = yield* HttpListener.listen({
@@ -55,6 +61,7 @@ export const startNode = Effect.fnUntraced(function*(
   }).pipe(Effect.provideService(Random.Random, firstOfAll))
   port = listener.port
   return {
+    id: self.id,
     url: `http://${address}:${port}`,
     address,
     port,

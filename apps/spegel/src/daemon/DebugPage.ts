@@ -1,4 +1,5 @@
 /** The page at `/debug/web/`: this node, its peers, what it advertises, and its last requests with their outcomes. */
+import type { PeerAuthMode } from "@spegel-ts/cluster-key/PeerAuth"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as Outcome from "@spegel-ts/registry/Outcome"
 import type { Attempt, PullEvent } from "@spegel-ts/registry/PullLog"
@@ -11,6 +12,7 @@ export interface DebugFacts {
   readonly version: string
   readonly plane: DataPlane
   readonly standing: Standing
+  readonly peerAuth: PeerAuthMode
   /** Reasons why containerd does not use this mirror, or keeps no layers for peers. */
   readonly faults: ReadonlyArray<string>
   readonly self: Peer
@@ -66,15 +68,32 @@ const standingText = (standing: Standing): string => {
   }
 }
 
+const countOf = (peers: number): string => `${peers} ${peers === 1 ? "peer" : "peers"}`
+
+/** Whether peers have proved that they have the cluster key, in words. */
+const protectionText = (mode: PeerAuthMode, peers: ReadonlyArray<PeerFacts>): string => {
+  if (mode === "off") {
+    return `<span class="no">Not protected:</span> whoever reaches the router's port is a peer (--peer-auth=off)`
+  }
+  const unproved = peers.filter(({ proved }) => proved !== true).length
+  const all = peers.length === 0 ? "no peers yet" : peers.length === 1 ? "the one peer" : `all ${countOf(peers.length)}`
+  return unproved === 0
+    ? `<span class="yes">Protected:</span> ${all} (--peer-auth=${mode})`
+    : `<span class="no">Not protected:</span> ${unproved} of ${countOf(peers.length)} ${
+      unproved === 1 ? "has" : "have"
+    } not proved the cluster key (--peer-auth=${mode})`
+}
+
 /** The whole page, without scripts; a browser reloads it every five seconds. */
 export const render = (facts: DebugFacts): string => {
-  const { faults, peers, plane, pulls, standing, self, snapshot, version } = facts
+  const { faults, peerAuth, peers, plane, pulls, standing, self, snapshot, version } = facts
   const advertised = [...snapshot.tags].map(([registry, tags]) => [registry, snapshot.images.get(registry) ?? 0, tags])
   return `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5">
 <meta name="viewport" content="width=device-width"><title>spegel-ts ${
     escape(self.addresses[0] ?? "")
   }</title><style>${style}</style></head><body>
 <h1>spegel-ts ${escape(version)}</h1><p>${standingText(standing)}</p>
+<p>${protectionText(peerAuth, peers)}</p>
 ${faults.map((fault) => `<p class="no">${escape(fault)}</p>`).join("")}
 <p><code>${escape(self.id)}</code> at ${
     escape(self.addresses.join(", ") || "no announced address")
@@ -85,8 +104,13 @@ ${table(["Registry", "Images", "Tags"], advertised, "This node holds no named im
 <h2>Peers (${peers.length})</h2>
 ${
     table(
-      ["Id", "Addresses", "Agent"],
-      peers.map((peer) => [peer.id, peer.addresses.join(", "), peer.agent ?? ""]),
+      ["Id", "Addresses", "Agent", "Cluster key"],
+      peers.map((peer) => [
+        peer.id,
+        peer.addresses.join(", "),
+        peer.agent ?? "",
+        peerAuth === "off" ? "not asked for" : peer.proved === true ? "proved" : "not proved"
+      ]),
       "No peers are connected: this node serves only what it holds, and everything else comes from upstream."
     )
   }

@@ -1,8 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Outcome } from "@spegel-ts/registry/Outcome"
 import type { PullEvent } from "@spegel-ts/registry/PullLog"
-import { Standing } from "@spegel-ts/router/Router"
-import * as DebugPage from "@spegel-ts/spegel/daemon/DebugPage"
 import * as NodeNews from "@spegel-ts/spegel/daemon/NodeNews"
 import { Effect, Logger, Queue, References, Stream } from "effect"
 import { TestClock } from "effect/testing"
@@ -91,24 +89,4 @@ describe("what a node says of itself", () => {
       assert.isAtMost(lines.length, 3)
       assert.include(lines[1], "requests")
     }))
-
-  it("shows on the page how it stands to the network", () => {
-    const page = (standing: Standing) =>
-      DebugPage.render({
-        plane: { name: "portable", reason: undefined },
-        version: "1",
-        standing,
-        faults: ["containerd <does> not"],
-        self: { id: "12D3Koo", addresses: ["10.0.0.1"], servicePort: 5000 },
-        peers: [],
-        snapshot: { tags: new Map(), images: new Map(), digests: 0 },
-        pulls: []
-      })
-    assert.include(page(Standing.Joining({ reason: "<none> asked" })), ">not ready</span> &lt;none&gt; asked")
-    assert.include(page(Standing.Alone({ reason: "nobody" })), ">ready, alone</span> nobody")
-    const joined = page(Standing.Joined({ peers: 3 }))
-    assert.include(joined, ">ready</span>")
-    assert.include(joined, `<p class="no">containerd &lt;does&gt; not</p>`)
-    for (const words of ["12D3Koo", "10.0.0.1"]) assert.include(joined, words)
-  })
 })

@@ -10,6 +10,11 @@ const digest = Digest.ofBytes(Buffer.from("content"))
 
 /** Refusals of requests for content that has nothing wrong with it. */
 const refusals = [
+  Refusal.NoPassword(),
+  Refusal.ClientUnproved({ credentials: "none" }),
+  Refusal.ClientUnproved({ credentials: "wrong" }),
+  Refusal.TooManyUploads({ bound: "peer", max: 2 }),
+  Refusal.TooManyUploads({ bound: "all", max: 2 }),
   Refusal.Filtered(),
   Refusal.Damaged({ digest }),
   Refusal.NotHeld({ wanted: digest }),
@@ -50,6 +55,32 @@ describe("Refusal", () => {
     }
     for (const [byPeer, status] of [[true, 503], [false, 404]] as const) {
       assert.strictEqual(tell(Refusal.TooManyConnections({ byPeer }), undefined).error.status, status)
+    }
+  })
+
+  it("is a 404 to a peer that proves nothing, or the wrong thing", () => {
+    for (
+      const refusal of [
+        Refusal.PeerUnproved(),
+        Refusal.PeerProofWrong(),
+        Refusal.PeerKeyUnknown({ accepted: ["a", "b"] }),
+        Refusal.PeerClockDiffers({ time: 0 })
+      ]
+    ) {
+      assert.strictEqual(tell(refusal, asked("blobs", true)).error.status, 404)
+    }
+    assert.deepStrictEqual(tell(Refusal.PeerKeyUnknown({ accepted: ["a", "b"] }), undefined).headers, {
+      "x-spegel-keys": "a b"
+    })
+    assert.deepStrictEqual(tell(Refusal.PeerClockDiffers({ time: 5 }), undefined).headers, { "x-spegel-time": "5" })
+  })
+
+  it("is a challenge only if a tool asks how to log in", () => {
+    for (const tokens of [true, false]) {
+      const { error, headers } = tell(Refusal.Unauthorized({ tokens }), undefined)
+      assert.strictEqual(error.status, 401)
+      assert.match(String(headers?.["www-authenticate"]), /^Basic /)
+      assert.strictEqual(error.message.includes("a node's token"), tokens)
     }
   })
 

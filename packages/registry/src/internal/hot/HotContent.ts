@@ -10,7 +10,6 @@ import type { IncomingMessage, OutgoingHttpHeaders } from "node:http"
 import type { ContentRequest } from "../../ContentId.ts"
 import * as Answer from "../serve/Answer.ts"
 import * as ContentExchange from "../serve/ContentExchange.ts"
-import { isFromPeer } from "../serve/RegistryRequest.ts"
 import { TtlCache } from "./TtlCache.ts"
 
 /** Larger content is not kept. In bytes. */
@@ -92,12 +91,12 @@ export class HotContent {
   }
 
   /**
-   * The last answer to the same target, if it is less than a second old, and the client is not a peer and asks for the whole.
-   * Found without parsing the request: on a busy node most requests repeat one.
+   * The last answer to the same target, if it is less than a second old and the client asks for the whole. Not for peers. Found
+   * without parsing the request: on a busy node most requests repeat one.
    */
   repeat(incoming: IncomingMessage, now: number): Repeated | undefined {
     const { headers, method, url = "" } = incoming
-    if (method !== "GET" || headers.range !== undefined || isFromPeer(incoming)) return undefined
+    if (method !== "GET" || headers.range !== undefined) return undefined
     const known = this.#repeated.get(url, now)
     // Not for longer than the bytes are kept.
     return known !== undefined && this.#kept.get(known.key, now)?.bytes === known.bytes

@@ -105,8 +105,8 @@ export const make = Effect.gen(function*() {
     )
 
   return {
-    /** A request has ended with `answer`. */
-    ended: (request: Ended, answer: Answer.Answer): Effect.Effect<void> =>
+    /** A request has ended with `answer`. Only pulls are recorded in the log: not what strangers ask for in vain. */
+    ended: (request: Ended, answer: Answer.Answer, isPull: boolean): Effect.Effect<void> =>
       Effect.clockWith((clock) => {
         const { asked, incoming, record, response, started } = request
         const { method = "" } = incoming
@@ -124,7 +124,7 @@ export const make = Effect.gen(function*() {
             }, context)
           )
         )
-        if (asked._tag !== "Content") return counted
+        if (asked._tag !== "Content" || !isPull) return counted
         const event = eventOf(asked.request, record, answer, times)
         return Effect.asVoid(Effect.andThen(counted, pulled(asked.request, event, request, answer, sent)))
       }),

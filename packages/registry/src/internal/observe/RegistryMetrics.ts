@@ -1,4 +1,4 @@
-/** All metrics of the registry. docs/metrics.md explains each; where Spegel has a metric, it has Spegel's name and labels. */
+/** Metrics of the registry; those of who asks it are in `AuthMetrics`. docs/metrics.md explains each; where Spegel has a metric, it has Spegel's name and labels. */
 import * as MetricFamily from "@spegel-ts/background/MetricFamily"
 import { Clock, type Context, Effect, Metric } from "effect"
 import type { PeerError } from "../../MirrorError.ts"
@@ -86,10 +86,12 @@ const bodiesRefused = Metric.counter("spegel_bodies_refused_total", {
   description: "Bodies that were not sent since their memory is bounded",
   incremental: true
 })
-const uploadsInflight = Metric.gauge("spegel_uploads_inflight", { description: "Bodies being sent to peers" })
+const uploadsInflight = Metric.gauge("spegel_uploads_inflight", {
+  description: "Bodies being sent to peers, and to clients other than this node's own containerd"
+})
 const uploadsRefused = MetricFamily.make(
   Metric.counter("spegel_uploads_refused_total", {
-    description: "Requests of peers answered 503, by the bound that was reached",
+    description: "Bodies that were not sent to peers and such clients, by the bound that was reached",
     incremental: true
   }),
   [{ bound: "all" }, { bound: "peer" }]

@@ -2,7 +2,6 @@
 import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { PeerStalled } from "@spegel-ts/transfer/PeerError"
-import type { PeerRequest } from "@spegel-ts/transfer/PeerTransport"
 import { Duration, Effect, Fiber, Option, type Scope } from "effect"
 import type { ContentRequest } from "../../ContentId.ts"
 import type { PeerError } from "../../MirrorError.ts"
@@ -34,11 +33,9 @@ export const ask = Effect.fnUntraced(function*(
   const method = head ? "HEAD" : request._tag === "Manifest" ? "GET" : request.method
   const printed = DistributionRequest.print({ ...request, method, mirrored: true, range })
   const firstByteMillis = Math.min(Duration.toMillis(options.firstByteTimeout), patienceMillis ?? Infinity)
-  const response = yield* transport.request({
+  const response = yield* transport.request(peer, {
     ...printed,
     headers: { ...printed.headers, ...(yield* PeerSpans.asking(printed)) },
-    addresses: peer.addresses,
-    port: peer.servicePort,
     patienceMillis: patienceMillis === undefined ? undefined : maxPatienceMillis
   }).pipe(Effect.timeoutOrElse({
     duration: firstByteMillis,
@@ -90,14 +87,9 @@ export const forWanted = (
 export const complain = (
   { options, transport }: MirrorParts,
   request: ContentRequest,
-  { addresses, servicePort }: Peer
+  peer: Peer
 ): Effect.Effect<void> => {
   const printed = DistributionRequest.print({ ...request, method: "HEAD", mirrored: true, range: undefined })
-  const complaint: PeerRequest = {
-    ...printed,
-    headers: { ...printed.headers, [Scrubber.suspectHeader]: "true" },
-    addresses,
-    port: servicePort
-  }
-  return transport.request(complaint).pipe(Effect.scoped, Effect.timeout(options.firstByteTimeout), Effect.ignore)
+  const complaint = { ...printed, headers: { ...printed.headers, [Scrubber.suspectHeader]: "true" } }
+  return transport.request(peer, complaint).pipe(Effect.scoped, Effect.timeout(options.firstByteTimeout), Effect.ignore)
 }

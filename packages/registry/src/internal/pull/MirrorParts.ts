@@ -1,10 +1,10 @@
 /** The parts of a mirror that all its pulls share. */
 import { Router } from "@spegel-ts/router/Router"
 import * as FileLease from "@spegel-ts/transfer/FileLease"
-import { PeerTransport } from "@spegel-ts/transfer/PeerTransport"
 import { Duration, Effect, type Schedule, type Scope } from "effect"
 import type { MirrorOptions } from "../../Mirror.ts"
 import * as ResolvePolicy from "../../ResolvePolicy.ts"
+import * as ProvedTransport from "../auth/ProvedTransport.ts"
 import * as BufferedBodies from "../mirror/BufferedBodies.ts"
 import { CircuitBreakers } from "../mirror/CircuitBreaker.ts"
 import { PeerMemory } from "../mirror/PeerMemory.ts"
@@ -16,7 +16,7 @@ export interface MirrorParts {
   /** Outlives the pulls. */
   readonly scope: Scope.Scope
   readonly router: Router["Service"]
-  readonly transport: PeerTransport["Service"]
+  readonly transport: ProvedTransport.ProvedTransport
   readonly bodies: BufferedBodies.BufferedBodies
   readonly commits: CommitWatch.CommitWatch
   readonly memory: PeerMemory
@@ -34,7 +34,7 @@ export const make = Effect.fnUntraced(function*(options: MirrorOptions) {
     options,
     scope: yield* Effect.scope,
     router: yield* Router,
-    transport: yield* PeerTransport,
+    transport: yield* ProvedTransport.make,
     bodies: yield* BufferedBodies.make(options.verifyMemory),
     commits: yield* CommitWatch.make(FileLease.writerOf),
     memory,

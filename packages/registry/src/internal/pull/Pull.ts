@@ -35,6 +35,8 @@ export interface Asked {
   readonly record: PullRecord
   /** The client's `User-Agent`. */
   readonly userAgent: string
+  /** Whether this node's own containerd asks: only then does a download of it show whether peers sent the right bytes. */
+  readonly own: boolean
 }
 
 export interface Pull extends Asked {
@@ -53,7 +55,7 @@ export interface Pull extends Asked {
 
 /** Begins a pull, and looks up its peers. It ends with the scope. */
 export const begin = Effect.fnUntraced(function*(mirror: MirrorParts, asked: Asked) {
-  const { name: { registry }, record, request } = asked
+  const { name: { registry }, own, record, request } = asked
   const { breakers, commits, memory, options, router, schedule } = mirror
   const content = ContentId.of(request, asked.name)
   const range = PeerAnswer.rangeOf(request)
@@ -63,7 +65,9 @@ export const begin = Effect.fnUntraced(function*(mirror: MirrorParts, asked: Ask
   const download = yield* Effect.cached(
     downloadOf(mirror, asked, range).pipe(Scope.provide(scope), Effect.forkIn(scope))
   )
-  if (request.method === "GET" && request._tag === "Blob" && range === undefined) yield* commits.doubt(request.digest)
+  if (own && request.method === "GET" && request._tag === "Blob" && range === undefined) {
+    yield* commits.doubt(request.digest)
+  }
   const key = ContentKey.make(ContentId.print(content))
   const peers = yield* PullPeers.make({
     content,
@@ -84,13 +88,13 @@ export const begin = Effect.fnUntraced(function*(mirror: MirrorParts, asked: Ask
 })
 
 /** The download of containerd that a request is for. Its fate shows whether peers sent the right bytes. */
-const downloadOf = (mirror: MirrorParts, { request, userAgent }: Asked, range: string | undefined) => {
+const downloadOf = (mirror: MirrorParts, { own, request, userAgent }: Asked, range: string | undefined) => {
   if (request._tag === "Manifest") return Effect.succeed(CommitWatch.noDownload)
   const start = range === undefined ? Option.some(0) : ByteRange.openStart(range)
   const { digest, method } = request
   return mirror.commits.begin({
     digest,
-    start: method === "GET" ? start : Option.none(),
+    start: own && method === "GET" ? start : Option.none(),
     userAgent,
     told: (verdict) => Blame.judge(mirror, request, digest, verdict)
   })

@@ -45,8 +45,9 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
 ) {
   const mirror = yield* Mirror.make(options)
   const scrubber = yield* Scrubber.make
-  const serveLocal = yield* LocalAnswer.make({ hot, memory, uploads: UploadAdmission.make(options) })
-  const serveMirrored = MirroredAnswer.make({ mirror, memory })
+  const uploads = UploadAdmission.make(options)
+  const serveLocal = yield* LocalAnswer.make({ hot, memory, uploads })
+  const serveMirrored = MirroredAnswer.make({ mirror, memory, uploads })
 
   /** The digest that is asked for, or that the tag points to here; none if this node does not know. */
   const digestOf = ({ request }: ContentExchange.ContentExchange) => {

@@ -4,8 +4,9 @@ import type * as Digest from "@spegel-ts/oci/Digest"
 import type { Reference } from "@spegel-ts/oci/Reference"
 import { BodyInterrupted, clientGone } from "@spegel-ts/transfer/BodyInterrupted"
 import { Effect, Option, type Scope } from "effect"
-import type { OutgoingHttpHeaders, ServerResponse } from "node:http"
+import type { OutgoingHttpHeaders } from "node:http"
 import type { ContentRequest } from "../../ContentId.ts"
+import * as AnswerProof from "../auth/AnswerProof.ts"
 import type { BodyMemory } from "../memory/BodyMemory.ts"
 import type { BodyKind } from "../memory/BodyReserve.ts"
 import type { PullRecord } from "../observe/PullRecord.ts"
@@ -13,12 +14,16 @@ import type { Served, Source } from "./Answer.ts"
 import { type Recipient, recipientOf } from "./BlobBody.ts"
 import * as LocalContent from "./LocalContent.ts"
 import { Refusal, Refused } from "./Refusal.ts"
-import { apiVersion } from "./Reply.ts"
+import { apiVersion, type Destination } from "./Reply.ts"
 
-export interface ContentExchange {
+export interface ContentExchange extends Destination {
   readonly request: ContentRequest
-  readonly response: ServerResponse
   readonly record: PullRecord
+  /**
+   * Whether this node's own containerd asks. Only its bodies do not count as uploads, and only its downloads show whether peers
+   * sent the right bytes.
+   */
+  readonly own: boolean
 }
 
 /** The content, as the head of an answer describes it. */
@@ -67,7 +72,7 @@ export const headersOf = (head: ContentHead): OutgoingHttpHeaders => {
 
 /** Sets the head of the answer at the time `now`. It goes out with the first byte of the body. */
 export const writeHead = (
-  { record, response }: ContentExchange,
+  { proof, record, response }: ContentExchange,
   head: ContentHead,
   source: Source,
   now: number
@@ -75,7 +80,7 @@ export const writeHead = (
   record.headTime = now
   const { end, start } = partOf(head)
   const status = Option.isSome(head.range) ? 206 : 200
-  response.writeHead(status, headersOf(head))
+  response.writeHead(status, AnswerProof.sign(proof, status, headersOf(head)))
   return { _tag: "Served", status, bytes: end - start, source }
 }
 

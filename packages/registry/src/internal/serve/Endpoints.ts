@@ -4,7 +4,7 @@ import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import { Router } from "@spegel-ts/router/Router"
 import type { BodyInterrupted } from "@spegel-ts/transfer/BodyInterrupted"
 import { Effect, Option, Stream } from "effect"
-import type { ServerResponse } from "node:http"
+import { type Caller, isOwn } from "../auth/Caller.ts"
 import type { HotContent } from "../hot/HotContent.ts"
 import type { BodyMemory } from "../memory/BodyMemory.ts"
 import type { PullRecord } from "../observe/PullRecord.ts"
@@ -17,11 +17,16 @@ import * as Reply from "./Reply.ts"
 
 type TagsList = Extract<RegistryRequest, { readonly _tag: "TagsList" }>
 
+/** A request that may be answered, whatever it asks for. */
+export interface Exchange extends Reply.Destination {
+  readonly record: PullRecord
+  readonly caller: Caller
+}
+
 export interface Endpoints {
   readonly answer: (
     asked: RegistryRequest,
-    response: ServerResponse,
-    record: PullRecord
+    exchange: Exchange
   ) => Effect.Effect<Answer, BodyInterrupted | Refused | StoreUnavailable>
   /** Makes `/readyz` answer 503 from now on. */
   readonly retire: Effect.Effect<void>
@@ -37,7 +42,7 @@ export const make = Effect.fnUntraced(function*(
   const content = yield* ContentAnswer.make(options, { hot, local, memory })
   let retired = false
 
-  const ready = Effect.fnUntraced(function*(response: ServerResponse) {
+  const ready = Effect.fnUntraced(function*(exchange: Exchange) {
     if (retired) return yield* new Refused({ refusal: Refusal.Stopping() })
     if (!(yield* router.ready)) {
       const standing = yield* router.standing
@@ -46,10 +51,10 @@ export const make = Effect.fnUntraced(function*(
     }
     // Fails if the store cannot be asked.
     yield* store.names.pipe(Stream.take(1), Stream.runDrain)
-    return yield* Reply.json(response, 200, "{}")
+    return yield* Reply.json(exchange, 200, "{}")
   })
 
-  const tagsList = Effect.fnUntraced(function*(asked: TagsList, response: ServerResponse) {
+  const tagsList = Effect.fnUntraced(function*(asked: TagsList, exchange: Exchange) {
     const all = yield* local.tags(asked)
     const after = Option.match(asked.last, {
       onNone: () => all,
@@ -57,29 +62,28 @@ export const make = Effect.fnUntraced(function*(
     })
     const page = Option.match(asked.n, { onNone: () => after, onSome: (n) => after.slice(0, n) })
     const last = page.at(-1)
-    if (last !== undefined && page.length < after.length) {
-      const next = DistributionRequest.print({ ...asked, last: Option.some(last) }).url
-      response.setHeader("link", `<${next}>; rel="next"`)
-    }
-    return yield* Reply.json(response, 200, JSON.stringify({ name: asked.repository, tags: page }))
+    const more = last !== undefined && page.length < after.length
+      ? { link: `<${DistributionRequest.print({ ...asked, last: Option.some(last) }).url}>; rel="next"` }
+      : {}
+    return yield* Reply.json(exchange, 200, JSON.stringify({ name: asked.repository, tags: page }), more)
   })
 
   return {
-    answer: (asked, response, record) => {
+    answer: (asked, exchange) => {
       switch (asked._tag) {
         case "Livez":
         case "Ping":
-          return Reply.json(response, 200, "{}")
+          return Reply.json(exchange, 200, "{}")
         case "Readyz":
-          return ready(response)
+          return ready(exchange)
         case "TagsList":
-          return tagsList(asked, response)
+          return tagsList(asked, exchange)
         case "Referrers":
           return Effect.fail(new Refused({ refusal: Refusal.Referrers() }))
         case "Invalid":
           return Effect.fail(new Refused({ refusal: Refusal.Invalid({ error: asked.error }) }))
         case "Content":
-          return content({ request: asked.request, response, record }, asked)
+          return content({ ...exchange, request: asked.request, own: isOwn(exchange.caller, asked.request) }, asked)
       }
     },
     retire: Effect.sync(() => {

@@ -65,7 +65,7 @@ export const make = Effect.fnUntraced(function*({ hot, memory, uploads }: LocalA
     )
     const head = { digest, mediaType, size, range }
     if (request.method === "GET") {
-      if (request.mirrored) yield* uploads.admit(response)
+      if (!exchange.own) yield* uploads.admit(response)
       // A small body goes out at once, and takes no memory to speak of.
       if (size > pieceSize) yield* ContentExchange.reserve(exchange, memory, "file")
     }

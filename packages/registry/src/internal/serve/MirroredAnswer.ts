@@ -12,23 +12,28 @@ import { finish, sendBytes, whileTaking } from "./BlobBody.ts"
 import * as ContentExchange from "./ContentExchange.ts"
 import { Refusal, Refused } from "./Refusal.ts"
 import * as Reply from "./Reply.ts"
+import type { UploadAdmission } from "./UploadAdmission.ts"
 
 export interface MirroredAnswerOptions {
   readonly mirror: Mirror
   readonly memory: BodyMemory
+  readonly uploads: UploadAdmission
 }
 
 /** Fails with a `MirrorError` before anything was sent. */
-export const make = ({ memory, mirror }: MirroredAnswerOptions) =>
+export const make = ({ memory, mirror, uploads }: MirroredAnswerOptions) =>
   Effect.fnUntraced(function*(
     exchange: ContentExchange.ContentExchange,
     name: Reference,
     userAgent: string
   ): Effect.fn.Return<Answer, BodyInterrupted | MirrorError | Refused, Scope.Scope> {
-    const { record, request, response } = exchange
-    if (request.method === "GET") yield* ContentExchange.reserve(exchange, memory, "relay")
+    const { own, record, request, response } = exchange
+    if (request.method === "GET") {
+      if (!own) yield* uploads.admit(response)
+      yield* ContentExchange.reserve(exchange, memory, "relay")
+    }
     const { body, peer, ...head } = yield* Effect.catchTag(
-      mirror.fetch(request, name, record, userAgent),
+      mirror.fetch({ request, name, record, userAgent, own }),
       "RangeNotSatisfiable",
       (error) =>
         Effect.fail(

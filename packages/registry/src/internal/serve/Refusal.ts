@@ -10,14 +10,16 @@ import { Data } from "effect"
 import type { OutgoingHttpHeaders } from "node:http"
 import type { ContentRequest } from "../../ContentId.ts"
 import type { MirrorError } from "../../MirrorError.ts"
-import * as BasicAuth from "./BasicAuth.ts"
+import { timeHeader } from "../auth/AnswerProof.ts"
+import * as BasicAuth from "../auth/BasicAuth.ts"
+import { keysHeader } from "../auth/RequestProof.ts"
 
 /** Refusals of any request. */
 type AnyRefusal = Data.TaggedEnum<{
   /** The request is not one of the API; the error says what is wrong with it. */
   Invalid: { readonly error: DistributionError.DistributionError }
-  /** The client gave no credentials, or wrong ones. */
-  Unauthorized: {}
+  /** A tool asked how to log in, without credentials or with wrong ones. */
+  Unauthorized: { readonly tokens: boolean }
   /** Referrers are not mirrored. */
   Referrers: {}
   /** The node holds nothing of this repository. */
@@ -34,6 +36,22 @@ type AnyRefusal = Data.TaggedEnum<{
   Defect: {}
   /** This node holds as many connections as it may. */
   TooManyConnections: { readonly byPeer: boolean }
+}>
+
+/** Refusals of whoever may not ask this mirror for anything. */
+type AccessRefusal = Data.TaggedEnum<{
+  /** The client did not give the password, and this mirror knows no tokens. */
+  NoPassword: {}
+  /** The client gave no credentials, or wrong ones. */
+  ClientUnproved: { readonly credentials: "none" | "wrong" }
+  /** A peer gave no proof of the cluster key. */
+  PeerUnproved: {}
+  /** A peer's proof is no proof of this request. */
+  PeerProofWrong: {}
+  /** A peer's proof is made with a key that this node does not have. */
+  PeerKeyUnknown: { readonly accepted: ReadonlyArray<string> }
+  /** The time of a peer's request is not this node's; `time` is, in milliseconds since the epoch. */
+  PeerClockDiffers: { readonly time: number }
 }>
 
 /** Refusals of requests for content. */
@@ -60,7 +78,7 @@ type ContentRefusal = Data.TaggedEnum<{
   TooManyUploads: { readonly bound: "all" | "peer"; readonly max: number }
 }>
 
-export type Refusal = AnyRefusal | ContentRefusal
+export type Refusal = AnyRefusal | AccessRefusal | ContentRefusal
 export const Refusal = Data.taggedEnum<Refusal>()
 
 /** A step of a request ends it with this. */
@@ -89,7 +107,11 @@ export const tell = (refusal: Refusal, request: ContentRequest | undefined): Tol
       return { error: refusal.error }
     case "Unauthorized":
       return {
-        error: DistributionError.unauthorized("spegel-ts: this mirror asks for a user name and a password"),
+        error: DistributionError.unauthorized(
+          `spegel-ts: this mirror asks for a user name and a password${
+            refusal.tokens ? "; a node's token is right as the password of any user" : ""
+          }`
+        ),
         headers: { "www-authenticate": BasicAuth.challenge }
       }
     case "Referrers":
@@ -119,15 +141,24 @@ export const tell = (refusal: Refusal, request: ContentRequest | undefined): Tol
       return tellContent(
         refusal,
         request?.mirrored === true,
-        request?._tag === "Blob"
-          ? (message) => ({ error: DistributionError.blobUnknown(message) })
-          : (message) => ({ error: DistributionError.manifestUnknown(message) })
+        unknownOf(request)
       )
   }
 }
 
+const unknownOf = (request: ContentRequest | undefined): Unknown => {
+  switch (request?._tag) {
+    case "Blob":
+      return (message) => ({ error: DistributionError.blobUnknown(message) })
+    case "Manifest":
+      return (message) => ({ error: DistributionError.manifestUnknown(message) })
+    case undefined:
+      return nameUnknown
+  }
+}
+
 /** `unknown` makes a 404. */
-const tellContent = (refusal: ContentRefusal, toPeer: boolean, unknown: Unknown): Told => {
+const tellContent = (refusal: ContentRefusal | AccessRefusal, toPeer: boolean, unknown: Unknown): Told => {
   switch (refusal._tag) {
     case "Filtered":
       return unknown("spegel-ts: this image is left to the upstream registry (mirrored registries, filters)")
@@ -157,11 +188,57 @@ const tellContent = (refusal: ContentRefusal, toPeer: boolean, unknown: Unknown)
         : unknown(`${reason}; ${toUpstream}`)
     }
     case "TooManyUploads": {
-      const whom = refusal.bound === "all" ? "peers" : "this peer"
-      return {
-        ...unavailable(`spegel-ts: this node already sends ${refusal.max} bodies to ${whom}, its limit: ask another`),
-        headers: retryAfter
-      }
+      const sending = `spegel-ts: this node already sends ${refusal.max} bodies`
+      const all = refusal.bound === "all"
+      return toPeer
+        ? {
+          ...unavailable(`${sending} to ${all ? "peers" : "this peer"}, its limit: ask another`),
+          headers: retryAfter
+        }
+        : unknown(`${sending} to ${all ? "others" : "this client"}, its limit; ${toUpstream}`)
     }
+    default:
+      return tellAccess(refusal, unknown)
+  }
+}
+
+/** As `tellContent`. Nothing is said of what this node holds. */
+const tellAccess = (refusal: AccessRefusal, unknown: Unknown): Told => {
+  switch (refusal._tag) {
+    case "NoPassword":
+      return unknown(`spegel-ts: this mirror asks for a user name and a password (see GET /v2/); ${toUpstream}`)
+    case "ClientUnproved": {
+      const why = refusal.credentials === "none"
+        ? "and this request has no token"
+        : "and this request's token or password is not right"
+      return unknown(
+        `spegel-ts: this mirror serves only nodes of its cluster, ${why}: run spegel configuration on this node again, with ` +
+          `the cluster key (a tool logs in with a node's token as its password); ${toUpstream}`
+      )
+    }
+    case "PeerUnproved":
+      return unknown(
+        "spegel-ts: this mirror serves only peers that prove that they have the cluster key: give your mirror the cluster key"
+      )
+    case "PeerProofWrong":
+      return unknown(
+        "spegel-ts: the proof of the cluster key is wrong, or made for another mirror; mirrors have to be of versions that go together"
+      )
+    case "PeerKeyUnknown":
+      return {
+        ...unknown(
+          "spegel-ts: this mirror does not have the cluster key that the request is signed with: give both mirrors the same keys"
+        ),
+        headers: { [keysHeader]: refusal.accepted.join(" ") }
+      }
+    case "PeerClockDiffers":
+      return {
+        ...unknown(
+          `spegel-ts: the request's time differs from this mirror's, ${
+            new Date(refusal.time).toISOString()
+          }, by more than 5 minutes: set the clock of one of them`
+        ),
+        headers: { [timeHeader]: String(refusal.time) }
+      }
   }
 }

@@ -1,13 +1,20 @@
 /** Answers without content: JSON documents, errors, and connections that are closed early. */
 import type { BodyInterrupted } from "@spegel-ts/transfer/BodyInterrupted"
 import { Effect } from "effect"
-import type { ServerResponse } from "node:http"
+import type { OutgoingHttpHeaders, ServerResponse } from "node:http"
 import type { ContentRequest } from "../../ContentId.ts"
+import * as AnswerProof from "../auth/AnswerProof.ts"
 import type { Answer, Served } from "./Answer.ts"
 import { finish } from "./BlobBody.ts"
 import * as Refusal from "./Refusal.ts"
 
 export const apiVersion = { "docker-distribution-api-version": "registry/2.0" }
+
+/** Where an answer goes, and how it is proved if a peer asks for that. */
+export interface Destination {
+  readonly response: ServerResponse
+  readonly proof: AnswerProof.AnswerProof | undefined
+}
 
 /** Closes the connection before the answer is complete. `from` is the answer whose head went out. */
 export const interrupt = (response: ServerResponse, reason: string, from?: Served): Answer => {
@@ -23,31 +30,33 @@ export const reset = (response: ServerResponse, reason: string, from: Served): A
 
 /** Sends a JSON document. */
 export const json = (
-  response: ServerResponse,
+  { proof, response }: Destination,
   status: number,
-  body: string
+  body: string,
+  headers: OutgoingHttpHeaders = {}
 ): Effect.Effect<Served, BodyInterrupted> =>
   Effect.suspend(() => {
     const bytes = Buffer.byteLength(body)
-    response.writeHead(status, { "content-type": "application/json", "content-length": bytes, ...apiVersion })
+    const fields = { "content-type": "application/json", "content-length": bytes, ...apiVersion, ...headers }
+    response.writeHead(status, AnswerProof.sign(proof, status, fields))
     response.write(body)
     return Effect.as(finish(response), { _tag: "Served", status, bytes })
   })
 
 /** Sends the error of a refusal, or closes the connection if the head of an answer is out already. */
 export const refuse = (
-  response: ServerResponse,
+  destination: Destination,
   refusal: Refusal.Refusal,
   request: ContentRequest | undefined
 ): Effect.Effect<Answer, BodyInterrupted> =>
   Effect.suspend(() => {
     const { error, headers = {} } = Refusal.tell(refusal, request)
+    const { response } = destination
     if (response.headersSent) return Effect.succeed(interrupt(response, error.message))
-    for (const [name, value] of Object.entries(headers)) if (value !== undefined) response.setHeader(name, value)
     // RFC 9110, section 15.5.6.
-    if (error.status === 405) response.setHeader("allow", "GET, HEAD")
+    const allow = error.status === 405 ? { allow: "GET, HEAD" } : {}
     return Effect.map(
-      json(response, error.status, error.body()),
+      json(destination, error.status, error.body(), { ...headers, ...allow }),
       ({ bytes, status }) => ({ _tag: "Refused", status, bytes, reason: error.message })
     )
   })

@@ -1,46 +1,56 @@
 /** Brings every request to an end: each failure of a step becomes an answer, and each answer is accounted for. */
 import { clientGone } from "@spegel-ts/transfer/BodyInterrupted"
-import { Effect, Option, type Redacted } from "effect"
+import { Effect } from "effect"
+import type { Admission, Gate } from "../auth/Admission.ts"
+import { type Caller, isOwn } from "../auth/Caller.ts"
 import type { HotContent } from "../hot/HotContent.ts"
 import type { Accounting, Ended } from "../observe/Accounting.ts"
+import * as AuthMetrics from "../observe/AuthMetrics.ts"
 import * as RegistryMetrics from "../observe/RegistryMetrics.ts"
 import * as RequestSpans from "../observe/RequestSpans.ts"
 import type { Answer } from "./Answer.ts"
-import * as BasicAuth from "./BasicAuth.ts"
 import type { Endpoints } from "./Endpoints.ts"
 import { Refusal, Refused } from "./Refusal.ts"
-import { handlerOf } from "./RegistryRequest.ts"
+import { handlerOf, type RegistryRequest } from "./RegistryRequest.ts"
 import * as Reply from "./Reply.ts"
-
-export type Credentials = { readonly username: string; readonly password: Redacted.Redacted }
-
-/** Whether an `Authorization` header opens the registry. Without credentials it is open to all. */
-export const authorisation = (
-  credentials: Option.Option<Credentials>
-): (authorization: string | undefined) => boolean =>
-  Option.match(credentials, { onNone: () => () => true, onSome: BasicAuth.verifier })
 
 export interface ResponderParts {
   readonly endpoints: Endpoints
   readonly hot: HotContent
   readonly accounting: Accounting
-  readonly authorise: (authorization: string | undefined) => boolean
+  readonly gate: Gate
 }
 
+/** A peer is answered from local content only, also if somebody on the way removed the header that says so. */
+const askedBy = (caller: Caller | undefined, asked: RegistryRequest): RegistryRequest =>
+  caller?._tag === "Peer" && asked._tag === "Content" && !asked.request.mirrored
+    ? { ...asked, request: { ...asked.request, mirrored: true } }
+    : asked
+
+/** Whether a request is one for content, and not one of a stranger who is told nothing. */
+const isPull = (admission: Admission): boolean =>
+  admission._tag === "Admitted" || admission.refusal._tag === "NoPassword"
+
 /** Answers one request. */
-export const make = ({ accounting, authorise, endpoints, hot }: ResponderParts) => (request: Ended) => {
-  const { asked, incoming, record, response, started } = request
-  const finished = (answer: Answer) => accounting.ended(request, answer)
-  const isOpen = asked._tag === "Livez" || asked._tag === "Readyz"
-  const authorised = isOpen || authorise(incoming.headers.authorization)
-  if (authorised && asked._tag === "Content") {
-    const answer = hot.answer({ request: asked.request, response, record }, started)
-    if (answer !== undefined) return Effect.andThen(RequestSpans.heldInMemory, finished(answer))
+export const make = ({ accounting, endpoints, gate, hot }: ResponderParts) => (received: Ended) => {
+  const { incoming, record, response, started } = received
+  const admission = gate.admit(received.asked, incoming)
+  const caller = admission._tag === "Admitted" ? admission.caller : undefined
+  const asked = askedBy(caller, received.asked)
+  const { proof } = admission
+  const finished = (answer: Answer) => accounting.ended({ ...received, asked }, answer, isPull(admission))
+  const counted = AuthMetrics.counted(admission)
+  if (caller !== undefined && asked._tag === "Content") {
+    const { request } = asked
+    const answer = hot.answer({ request, response, record, proof, own: isOwn(caller, request) }, started)
+    if (answer !== undefined) {
+      return Effect.andThen(counted, Effect.andThen(RequestSpans.heldInMemory, finished(answer)))
+    }
   }
-  const answering = authorised
-    ? endpoints.answer(asked, response, record)
-    : Effect.fail(new Refused({ refusal: Refusal.Unauthorized() }))
-  return answering.pipe(
+  const answering = admission._tag === "Admitted"
+    ? endpoints.answer(asked, { response, record, proof, caller: admission.caller })
+    : Effect.fail(new Refused({ refusal: admission.refusal }))
+  return Effect.andThen(counted, answering).pipe(
     Effect.catchTag(
       "StoreUnavailable",
       ({ message }) => Effect.fail(new Refused({ refusal: Refusal.StoreUnavailable({ message }) }))
@@ -53,7 +63,7 @@ export const make = ({ accounting, authorise, endpoints, hot }: ResponderParts) 
     ),
     Effect.catchTag(
       "Refused",
-      ({ refusal }) => Reply.refuse(response, refusal, asked._tag === "Content" ? asked.request : undefined)
+      ({ refusal }) => Reply.refuse({ response, proof }, refusal, asked._tag === "Content" ? asked.request : undefined)
     ),
     // The client has gone: there is nobody to answer.
     Effect.catchTag("BodyInterrupted", ({ message }) => Effect.succeed(Reply.interrupt(response, message))),

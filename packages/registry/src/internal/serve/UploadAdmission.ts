@@ -1,6 +1,7 @@
 /**
- * Bounds the bodies that this node sends to its peers at the same time. A peer beyond a bound is told so at once and asks
- * another, which costs it a round trip; one more slow stream would cost it, and all others, their speed.
+ * Bounds the bodies that this node sends at the same time to its peers, and to all clients but its own containerd. A peer beyond
+ * a bound is told so at once and asks another, which costs it a round trip; one more slow stream would cost it, and all others,
+ * their speed.
  */
 import { Tally } from "@spegel-ts/background/Tally"
 import { Effect, type Scope } from "effect"
@@ -10,14 +11,14 @@ import * as RegistryMetrics from "../observe/RegistryMetrics.ts"
 import { Refusal, Refused } from "./Refusal.ts"
 
 export interface UploadLimits {
-  /** Bodies being sent to all peers; 0 for no limit. */
+  /** Bodies being sent to all of them; 0 for no limit. */
   readonly maxUploads: number
-  /** Bodies being sent to one peer, by its address; 0 for no limit. */
+  /** Bodies being sent to one of them, by its address; 0 for no limit. */
   readonly maxUploadsPerPeer: number
 }
 
 export interface UploadAdmission {
-  /** Counts `response` as an upload to its peer while the scope is open, or refuses it. */
+  /** Counts `response` as an upload to its client while the scope is open, or refuses it. */
   readonly admit: (response: ServerResponse) => Effect.Effect<void, Refused, Scope.Scope>
 }
 
