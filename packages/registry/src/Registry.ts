@@ -34,6 +34,8 @@ import * as ResolvePolicy from "./ResolvePolicy.ts"
 export interface RegistryOptions extends ContentOptions {
   /** The credentials that every client of `/v2/` has to give; none for open access. */
   readonly basicAuth: Option.Option<Responder.Credentials>
+  /** Name of this node: a client whose token has it is this node's own containerd. Default: no client is. */
+  readonly nodeName?: string
   /** Registries that are known to be mirrored; others may be too. Their metrics exist from the start. */
   readonly mirroredRegistries: ReadonlyArray<string>
   /** Bytes that all bodies on their way to clients may use together, buffers of sockets included. */
