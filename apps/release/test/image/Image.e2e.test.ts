@@ -15,11 +15,11 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
-import * as HelmChart from "./HelmChart.ts"
+import * as HelmChart from "../HelmChart.ts"
 import * as Hosts from "./Hosts.ts"
 import * as PodRunner from "./PodRunner.ts"
 
-const repository = fileURLToPath(new URL("../../..", import.meta.url))
+const repository = fileURLToPath(new URL("../../../..", import.meta.url))
 const missing = ContainerdDaemon.missingPrerequisite("docker-registry", "skopeo") ?? HelmChart.missingPrerequisite()
 const registryPort = 30_020
 const mebibyte = 1024 * 1024
