@@ -82,6 +82,7 @@ const table: Readonly<Record<string, HelmChart.Rendering>> = {
   "everything that is on, off": {
     values: {
       livenessProbe: { enabled: false },
+      clusterKey: { enabled: false },
       podSecurityContext: { seccompProfile: null },
       nodeSelector: { "kubernetes.io/os": null },
       tolerations: [],
@@ -95,6 +96,10 @@ const table: Readonly<Record<string, HelmChart.Rendering>> = {
   },
   "an identity in memory only": { values: { spegel: { persistence: { enabled: false } } } },
   "hosts.toml files that others write": { values: { spegel: { containerdMirrorAdd: false } } },
+  "a Secret of the user's with the key": { values: { clusterKey: { existingSecret: "mine" }, peerAuth: "prefer" } },
+  "a key to remove, and nothing to restore": {
+    values: { spegel: { persistence: { enabled: false }, containerdMirrorAdd: false } }
+  },
   "a Lease only": { values: { spegel: { bootstrapKinds: ["kubernetes"] } }, release: "other" },
   "a taint of new nodes": { values: { nodeReadiness: { enabled: true, taint: "example.com/starting" } } },
   "Grafana's operator": {
@@ -178,7 +183,7 @@ const help = new Map<string, Promise<HelmChart.Finished>>()
 /** What a command of `spegel` tells of itself. */
 const helpOf = async (command: string) => {
   const main = join(repository, "apps/spegel/bundle/main.js")
-  const asked = help.get(command) ?? HelmChart.run(process.execPath, [main, command, "--help"])
+  const asked = help.get(command) ?? HelmChart.run(process.execPath, [main, ...command.split(" "), "--help"])
   help.set(command, asked)
   return (await asked).stdout
 }
@@ -282,11 +287,11 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
         const lease = rendering.values?.spegel?.bootstrapKinds?.includes("kubernetes") ?? false
         const taint = rendering.values?.nodeReadiness?.enabled ?? false
         const withToken = podsOf(objects).filter(({ spec }) => spec.automountServiceAccountToken !== false)
-        const hooks = hooksOf(objects, "post-delete")
-        const wait = hooks.find(({ kind }) => kind === "Job")?.metadata.name
+        const hooks = ["post-delete", "pre-install,pre-upgrade"].flatMap((hook) => hooksOf(objects, hook))
+        const jobs = hooks.filter(({ kind }) => kind === "Job").map(({ metadata }) => metadata.name)
         assert.sameMembers(withToken.map(({ name }) => name), [
           ...(lease || taint ? [podsOf(objects)[0]?.name] : []),
-          ...(wait === undefined ? [] : [wait])
+          ...jobs
         ])
         const rights = objects.filter((object) => /Role|Lease/.test(object.kind) && !hooks.includes(object))
         assert.sameMembers(rights.map(({ kind }) => kind), [
@@ -331,21 +336,26 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
       it("gives commands only flags that they have", async () => {
         for (const container of allPodsOf(objects).flatMap(containersOf)) {
           if (container.name === "before") continue
-          const [command = "", ...args] = container.args
+          const command = container.args.filter((arg) => !arg.startsWith("--")).join(" ")
           const known = await flagsOf(command)
-          for (const arg of args) assert.include(known, arg.split("=", 1)[0], `${command} in ${container.name}`)
+          for (const arg of container.args.filter((arg) => arg.startsWith("--"))) {
+            assert.include(known, arg.split("=", 1)[0], `${command} in ${container.name}`)
+          }
         }
       })
 
       it("restores nodes after uninstall, whatever they are to the mirrors now, and leaves nothing", () => {
         const hooks = hooksOf(objects, "post-delete")
         const { containerdMirrorAdd = true, persistence } = rendering.values?.spegel ?? {}
-        if (!containerdMirrorAdd && persistence?.enabled === false) return assert.lengthOf(hooks, 0)
+        const { enabled = true, existingSecret } = rendering.values?.clusterKey ?? {}
+        const removesKey = enabled && existingSecret === undefined
+        const restores = containerdMirrorAdd || persistence?.enabled !== false
+        if (!restores && !removesKey) return assert.lengthOf(hooks, 0)
         assert.deepStrictEqual(hooks.map(({ kind }) => kind), [
           "ServiceAccount",
           "Role",
           "RoleBinding",
-          "DaemonSet",
+          ...(restores ? ["DaemonSet"] : []),
           "Job"
         ])
         for (const { kind, metadata } of hooks) {
@@ -359,7 +369,12 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
             kind === "Job" ? "1" : kind === "DaemonSet" ? "0" : "-1"
           )
         }
-        const [mirror, cleanup, wait] = podsOf(objects)
+        const [mirror] = podsOf(objects)
+        const [cleanup, wait] = [podsOf(hooks).at(-2), podsOf(hooks).at(-1)]
+        if (!restores) {
+          assert.deepStrictEqual(containersOf(wait ?? assert.fail()).map(({ name }) => name), ["cluster-key"])
+          return
+        }
         for (const field of ["imagePullSecrets", "priorityClassName"]) {
           assert.deepStrictEqual(cleanup?.spec[field], mirror?.spec[field], field)
         }
@@ -370,11 +385,24 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
         assert.deepStrictEqual(cleanup?.spec.tolerations, tolerations)
         const [, role, binding, daemonSet, job] = hooks
         assert.deepStrictEqual(role?.["rules"], [
-          { apiGroups: ["apps"], resources: ["daemonsets"], resourceNames: [daemonSet?.metadata.name], verbs: ["get"] },
+          {
+            apiGroups: ["apps"],
+            resources: ["daemonsets"],
+            resourceNames: [daemonSet?.metadata.name, ...(removesKey ? [mirror?.name] : [])],
+            verbs: ["get"]
+          },
+          ...(removesKey
+            ? [{
+              apiGroups: [""],
+              resources: ["secrets"],
+              resourceNames: [`${mirror?.name}-cluster-key`],
+              verbs: ["delete"]
+            }]
+            : []),
           { apiGroups: [""], resources: ["pods", "events"], verbs: ["list"] }
         ])
         assert.strictEqual(binding?.["subjects"][0].name, wait?.spec.serviceAccountName)
-        const container = containersOf(wait ?? assert.fail())[0] ?? assert.fail()
+        const container = containersOf(wait ?? assert.fail()).at(-1) ?? assert.fail()
         assert.deepStrictEqual(flag(container, "daemonset"), [`mirrors/${daemonSet?.metadata.name}`])
         assert.deepStrictEqual(flag(container, "mirror-daemonset"), [mirror?.name])
         // It says what is left before Kubernetes ends it, and helm waits for 5 minutes.
@@ -420,7 +448,10 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
           `  kubectl --namespace mirrors rollout status daemonset/${name}`,
           `  helm --namespace mirrors test ${rendering.release ?? "spegel"}`,
           `  kubectl --namespace mirrors port-forward $(kubectl --namespace mirrors get pod --output name --selector ${selector} --field-selector spec.nodeName=NODE) ${port}`,
-          "  kubectl label namespace mirrors pod-security.kubernetes.io/enforce=privileged"
+          "  kubectl label namespace mirrors pod-security.kubernetes.io/enforce=privileged",
+          ...(rendering.values?.peerAuth === "prefer"
+            ? ["  helm --namespace mirrors upgrade spegel CHART --reuse-values --set peerAuth=require"]
+            : [])
         ])
         const pages = rendering.values?.spegel?.["debugWebEnabled"] ?? true
         assert.include(text, `http://127.0.0.1:${port}/${pages ? "debug/web/" : "metrics"}`)

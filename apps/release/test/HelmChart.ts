@@ -90,7 +90,13 @@ export interface KubernetesObject {
 /** Values over the chart's own; those that tests look at have types. */
 export interface Values {
   readonly clusterDomain?: string
-  readonly cleanup?: { readonly timeoutSeconds?: number; readonly tolerations?: ReadonlyArray<object> }
+  readonly cleanup?: {
+    readonly enabled?: boolean
+    readonly timeoutSeconds?: number
+    readonly tolerations?: ReadonlyArray<object>
+  }
+  readonly clusterKey?: { readonly enabled?: boolean; readonly existingSecret?: string; readonly keep?: boolean }
+  readonly peerAuth?: "" | "require" | "prefer" | "off" | false
   readonly shutdown?: { readonly delaySeconds?: number; readonly graceSeconds?: number }
   readonly nodeReadiness?: { readonly enabled: boolean; readonly taint?: string }
   readonly spegel?: {
@@ -106,12 +112,14 @@ export interface Rendering {
   readonly values?: Values
   readonly kubernetes?: string
   readonly release?: string
+  /** Further flags of `helm template`, such as `--is-upgrade`. */
+  readonly flags?: ReadonlyArray<string>
 }
 
 /** Runs a helm command on a chart with values; `release` is the first argument of those that have one. */
 export const command = async (
   name: "lint" | "template",
-  { kubernetes = "1.34.0", release = "spegel", values = {} }: Rendering,
+  { flags = [], kubernetes = "1.34.0", release = "spegel", values = {} }: Rendering,
   chart = directory
 ) => {
   const temporary = await mkdtemp(join(tmpdir(), "spegel-chart-"))
@@ -119,7 +127,7 @@ export const command = async (
     // JSON is YAML, and has no word that helm takes for a boolean.
     const file = join(temporary, "values.json")
     await writeFile(file, JSON.stringify(values))
-    const positional = name === "lint" ? [chart] : [release, chart, "--namespace", "mirrors"]
+    const positional = name === "lint" ? [chart] : [release, chart, "--namespace", "mirrors", ...flags]
     return await run(helm, [name, ...positional, "--kube-version", kubernetes, "--values", file])
   } finally {
     await rm(temporary, { recursive: true })

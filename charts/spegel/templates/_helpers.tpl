@@ -87,6 +87,63 @@ How mirrors are restarted, one after another: the new one is ready before the ol
 {{- end }}
 {{- end }}
 
+{{/*
+How mirrors treat peers that prove nothing: "require", "prefer" or "off". What is not chosen stays as it is in the cluster; a
+release that had no key gets "prefer", since its mirrors get the key one after another. YAML takes the word off for false.
+*/}}
+{{- define "spegel.peerAuth" -}}
+{{- $chosen := ternary "off" .Values.peerAuth (kindIs "bool" .Values.peerAuth) }}
+{{- if not .Values.clusterKey.enabled }}
+{{- if has $chosen (list "require" "prefer") }}
+{{- fail (printf "peerAuth: %s needs clusterKey.enabled" $chosen) }}
+{{- end }}
+{{- "off" }}
+{{- else if $chosen }}
+{{- $chosen }}
+{{- else }}
+{{- $mode := ternary "prefer" "require" .Release.IsUpgrade }}
+{{- $live := lookup "apps/v1" "DaemonSet" (include "spegel.namespace" .) (include "spegel.fullname" .) | default dict }}
+{{- range dig "spec" "template" "spec" "containers" list $live }}
+{{- if eq .name "registry" }}
+{{- $mode = ternary "require" "prefer" (has "--peer-auth=require" .args) }}
+{{- end }}
+{{- end }}
+{{- $mode }}
+{{- end }}
+{{- end }}
+
+{{/* The Secret with the cluster key. */}}
+{{- define "spegel.keySecret" -}}
+{{- default (printf "%s-cluster-key" (include "spegel.fullname" .)) .Values.clusterKey.existingSecret }}
+{{- end }}
+
+{{/* Whether the Secret goes at uninstall: "true" or "". */}}
+{{- define "spegel.removesKey" -}}
+{{- with .Values.clusterKey }}
+{{- if and .enabled (not .existingSecret) (not .keep) }}
+{{- "true" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/*
+Security context of the mirrors' pods. The key is readable by its group, which is root's as the mirror's is; where the mirror
+has another group, that one gets the key.
+*/}}
+{{- define "spegel.podSecurityContext" -}}
+{{- $group := int .Values.securityContext.runAsGroup }}
+{{- $owner := ternary (dict "fsGroup" $group) dict (and (ne $group 0) (ne (include "spegel.peerAuth" .) "off")) }}
+{{- with merge dict (default dict .Values.podSecurityContext) $owner }}
+{{- toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "spegel.keyMount" -}}
+- name: cluster-key
+  mountPath: /etc/secrets/cluster-key
+  readOnly: true
+{{- end }}
+
 {{- define "spegel.leaseName" -}}
 {{ include "spegel.fullname" . }}-leader
 {{- end }}
@@ -151,6 +208,11 @@ would be given to a node that is down.
   valueFrom:
     fieldRef:
       fieldPath: spec.nodeName
+# Kubernetes gives pods this label of their node, from 1.35 on; before, it is empty.
+- name: ZONE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.labels['topology.kubernetes.io/zone']
 {{- with .Values.spegel.otel }}
 {{- if .endpoint }}
 - name: OTEL_EXPORTER_OTLP_ENDPOINT
@@ -178,5 +240,12 @@ would be given to a node that is down.
 {{- define "spegel.cleanupHook" -}}
 helm.sh/hook: post-delete
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded,hook-failed
+helm.sh/hook-weight: {{ . | quote }}
+{{- end }}
+
+{{/* Annotations of what runs before an installation or an upgrade, at a weight. What failed stays, to be looked at. */}}
+{{- define "spegel.keyHook" -}}
+helm.sh/hook: pre-install,pre-upgrade
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 helm.sh/hook-weight: {{ . | quote }}
 {{- end }}

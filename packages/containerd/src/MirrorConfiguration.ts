@@ -66,6 +66,8 @@ export interface MirrorConfigurationOptions {
   readonly prependExisting: boolean
   /** Credentials that containerd sends to the mirrors. Files with them can be read by root alone. */
   readonly basicAuth: Option.Option<{ readonly username: string; readonly password: Redacted.Redacted }>
+  /** A bearer token that containerd sends to the mirrors in place of `basicAuth`; such files too can be read by root alone. */
+  readonly token?: Redacted.Redacted | undefined
 }
 
 const reasonOf = (cause: unknown): string => {
@@ -122,13 +124,19 @@ const directoriesOf = Effect.fnUntraced(
   }
 )
 
-const mirrorOf = ({ basicAuth, mirrorTargets, tagResolution }: MirrorConfigurationOptions): Mirror => ({
-  targets: [...new Set(mirrorTargets.map((url) => url.replace(/\/+$/, "")))],
-  tagResolution,
-  authorization: Option.map(
-    basicAuth,
-    ({ password, username }) => `Basic ${Buffer.from(`${username}:${Redacted.value(password)}`).toString("base64")}`
-  )
+/** The `Authorization` header for the mirrors. There is one, so a token takes the place of a password. */
+const authorizationOf = ({ basicAuth, token }: MirrorConfigurationOptions): Option.Option<string> =>
+  token === undefined
+    ? Option.map(
+      basicAuth,
+      ({ password, username }) => `Basic ${Buffer.from(`${username}:${Redacted.value(password)}`).toString("base64")}`
+    )
+    : Option.some(`Bearer ${Redacted.value(token)}`)
+
+const mirrorOf = (options: MirrorConfigurationOptions): Mirror => ({
+  targets: [...new Set(options.mirrorTargets.map((url) => url.replace(/\/+$/, "")))],
+  tagResolution: options.tagResolution,
+  authorization: authorizationOf(options)
 })
 
 /**

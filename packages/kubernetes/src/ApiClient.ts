@@ -31,7 +31,7 @@ export interface Answer {
 /** A request of the API: https://kubernetes.io/docs/reference/using-api/api-concepts/ */
 export interface ApiRequest {
   /** A PATCH is a merge patch (RFC 7386). */
-  readonly method: "GET" | "PATCH" | "POST" | "PUT"
+  readonly method: "DELETE" | "GET" | "PATCH" | "POST" | "PUT"
   /** With its query, as `/apis/coordination.k8s.io/v1/...`. */
   readonly path: string
   /** Sent as JSON. */

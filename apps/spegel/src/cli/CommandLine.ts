@@ -4,6 +4,7 @@ import { Cause, ConfigProvider, Effect, Layer, type LogLevel, Option } from "eff
 import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli"
 import { cleanup, cleanupSettings } from "../commands/cleanup.ts"
 import { cleanupWait, cleanupWaitSettings } from "../commands/cleanupWait.ts"
+import { clusterKey, ensureSettings, generateSettings, removeSettings } from "../commands/clusterKey.ts"
 import { configuration, configurationSettings } from "../commands/configuration.ts"
 import { dataDir, dataDirSettings } from "../commands/dataDir.ts"
 import { probe, probeSettings } from "../commands/probe.ts"
@@ -54,6 +55,9 @@ export const settings: ReadonlyMap<string, Settings> = new Map<string, Settings>
   ["configuration", configurationSettings],
   ["cleanup", cleanupSettings],
   ["cleanup-wait", cleanupWaitSettings],
+  ["cluster-key generate", generateSettings],
+  ["cluster-key ensure", ensureSettings],
+  ["cluster-key remove", removeSettings],
   ["data-dir", dataDirSettings],
   ["probe", probeSettings],
   ["version", versionSettings]
@@ -70,7 +74,16 @@ const spegel = (output: Output) =>
   Command.make("spegel").pipe(
     Command.withSharedFlags(flagsOf(sharedSettings)),
     Command.withDescription("Stateless, cluster-local, peer-to-peer mirror of OCI registries"),
-    Command.withSubcommands([registry, configuration, cleanup, cleanupWait, dataDir, probe, versionCommand]),
+    Command.withSubcommands([
+      registry,
+      configuration,
+      cleanup,
+      cleanupWait,
+      clusterKey,
+      dataDir,
+      probe,
+      versionCommand
+    ]),
     Command.provide(({ logLevel }) => output.logging(logLevel))
   )
 

@@ -181,6 +181,6 @@ export const flagOnly = <A extends boolean | string>({ description, fallback, fl
   flag: (name) =>
     flag(name).pipe(
       Flag.withDefault<A>(fallback),
-      Flag.withDescription(`${description} (default ${fallback})`)
+      Flag.withDescription(fallback === "" ? description : `${description} (default ${fallback})`)
     )
 })

@@ -10,10 +10,13 @@ import * as MirrorUse from "../containerd/MirrorUse.ts"
 import { SettingsInvalid } from "../settings/SettingsInvalid.ts"
 import {
   basicAuthDir,
+  clusterKeyFile,
   containerdRegistryConfigPath,
   containerdSock,
-  mirroredRegistries
+  mirroredRegistries,
+  nodeName
 } from "../settings/SharedSettings.ts"
+import { clientTokenOf } from "../settings/TrustSettings.ts"
 
 const target = textSchema<string>({
   expected: "a mirror's URL such as http://127.0.0.1:5000 or http://[::1]:5000",
@@ -52,6 +55,12 @@ export const configurationSettings = {
     fallback: true
   }),
   basicAuthDir,
+  clusterKeyFile,
+  nodeName: one({
+    ...nodeName,
+    description:
+      "Name of this node, which containerd's token has; as spegel registry is given it. Default: the host's name"
+  }),
   containerdConfig: one({
     description: "containerd's configuration file, to warn if it keeps containerd from asking the mirror",
     schema: Schema.NonEmptyString,
@@ -92,7 +101,8 @@ export const configuration = Command.make(
       ...settings,
       configPath: settings.containerdRegistryConfigPath,
       tagResolution: yield* tagResolutionOf(settings),
-      basicAuth: yield* BasicAuthFiles.load(settings.basicAuthDir)
+      basicAuth: yield* BasicAuthFiles.load(settings.basicAuthDir),
+      token: Option.getOrUndefined(yield* clientTokenOf(settings))
     })
     yield* Effect.forEach(changes, (change) => Console.log(HostsReport.print(change)))
     yield* Effect.forEach(changes, HostsReport.warn)

@@ -9,9 +9,11 @@ import { join } from "node:path"
 import { flagsOf } from "../cli/Setting.ts"
 import * as BootstrapSources from "../daemon/BootstrapSources.ts"
 import * as Daemon from "../daemon/Daemon.ts"
+import * as NodeZone from "../daemon/NodeZone.ts"
 import type { StoreSettings } from "../daemon/StoreLayer.ts"
 import { type RegistrySettings, registrySettings } from "../settings/RegistrySettings.ts"
 import { SettingsInvalid } from "../settings/SettingsInvalid.ts"
+import { clientNameOf, peerAuthOf } from "../settings/TrustSettings.ts"
 
 const check = Effect.fnUntraced(function*(settings: RegistrySettings) {
   if (Duration.isGreaterThanOrEqualTo(settings.recordRefresh, settings.recordTtl)) {
@@ -55,6 +57,7 @@ export const registry = Command.make(
   flagsOf(registrySettings),
   Effect.fnUntraced(function*(settings) {
     yield* check(settings)
+    const peerAuth = yield* peerAuthOf(settings)
     const { kubeconfigPath: kubeconfig, nodeName: node, nodeReadinessTaint: taint } = settings
     const filter = yield* filterOf(settings)
     const peerCidrs = yield* Effect.fromResult(PeerAddress.parseCidrs(settings.peerCidrs))
@@ -67,6 +70,9 @@ export const registry = Command.make(
       nodeTaint: taint === "" ? Option.none() : Option.some({ taint, node, kubeconfig }),
       bootstrapAddr: settings.bootstrapKind.includes("http") ? Option.some(settings.httpBootstrapAddr) : Option.none(),
       peerCidrs,
+      peerAuth,
+      nodeName: clientNameOf(node),
+      zone: yield* NodeZone.find(settings),
       filter,
       mirroredRegistries: yield* Effect.fromResult(
         Result.all(settings.mirroredRegistries.map((registry) => RegistryFilter.registryHost(registry)))

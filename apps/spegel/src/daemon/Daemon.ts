@@ -1,5 +1,6 @@
 /** The mirror on a node, as `spegel registry` runs it: store, router, state tracker and registry, and their listeners. */
 import * as Background from "@spegel-ts/background/Background"
+import * as PeerAuth from "@spegel-ts/cluster-key/PeerAuth"
 import type { NodeTaintOptions } from "@spegel-ts/kubernetes/NodeTaint"
 import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
@@ -25,6 +26,7 @@ import * as BasicAuthFiles from "../cli/BasicAuthFiles.ts"
 import { type ListenAddress, print } from "../cli/ListenAddress.ts"
 import { ContainerdFaults } from "../containerd/ContainerdFaults.ts"
 import { mirrorOptions, type MirrorSettings, transportOptions } from "../settings/MirrorSettings.ts"
+import type { PeerAuthChoice } from "../settings/TrustSettings.ts"
 import { version } from "../Version.ts"
 import * as AdminHandler from "./AdminHandler.ts"
 import * as BootstrapCertificates from "./BootstrapCertificates.ts"
@@ -55,6 +57,12 @@ export interface DaemonSettings extends MirrorSettings {
   readonly bootstrapTls: BootstrapCertificates.TlsFiles
   /** The ranges of all peers' addresses; undefined means anywhere. */
   readonly peerCidrs: BlockList | undefined
+  /** How this node treats peers and clients that do not prove that they know the cluster key. */
+  readonly peerAuth: PeerAuthChoice
+  /** The name of this node, which the token of its own containerd has. */
+  readonly nodeName: string
+  /** Peers of this zone are asked first; undefined if this node's is not known. */
+  readonly zone: string | undefined
   readonly recordTtl: Duration.Duration
   readonly recordRefresh: Duration.Duration
   readonly filter: RegistryFilter
@@ -81,7 +89,8 @@ const routerLayer = (settings: DaemonSettings) =>
     servicePort: settings.registryAddr.port,
     peerCidrs: settings.peerCidrs,
     recordTtl: settings.recordTtl,
-    refreshInterval: settings.recordRefresh
+    refreshInterval: settings.recordRefresh,
+    ...(settings.zone === undefined ? {} : { zone: settings.zone })
   }).pipe(
     Layer.provide(settings.bootstrap),
     Layer.provide(Identity.layer({ dataDir: settings.dataDir, owner: settings.owner }))
@@ -93,11 +102,15 @@ const registryLayer = (settings: DaemonSettings, basicAuth: Option.Option<BasicA
     resolveTags: settings.resolveTags,
     filter: settings.filter,
     basicAuth,
+    nodeName: settings.nodeName,
     mirroredRegistries: settings.mirroredRegistries,
     maxUploads: settings.maxUploads,
     maxUploadsPerPeer: settings.maxUploadsPerPeer,
     maxBodyMemory: settings.maxBodyMemory
   })
+
+const peerAuthLayer = ({ peerAuth }: DaemonSettings) =>
+  peerAuth.mode === "off" ? Layer.empty : PeerAuth.layerFile(peerAuth)
 
 /** How long the last traces may take to be sent at the end. */
 const maxTraceFlush = Duration.seconds(3)
@@ -116,6 +129,7 @@ const servicesLayer = (settings: DaemonSettings, basicAuth: Option.Option<BasicA
     ),
     // The store is missing more often than anything else: it is opened before any port.
     Layer.provideMerge(StoreLayer.layer(settings.store)),
+    Layer.provideMerge(peerAuthLayer(settings)),
     Layer.provideMerge(MetricsEndpoint.layer),
     // Closed last, since it sends the spans of all others.
     Layer.provideMerge(Tracing.layer({
@@ -151,12 +165,18 @@ const listen = Effect.fnUntraced(function*(settings: DaemonSettings) {
   yield* HttpListener.listen({ ...settings.registryAddr, handler, whenCrowded, grace: settings.shutdownGrace })
 })
 
+const noProof =
+  "peer auth is off: whoever reaches the router port is a peer and may say which image a tag means, and whoever reaches the " +
+  "registry port may read all images; --cluster-key-file with --peer-auth=require changes that"
+
 const logRunning = Effect.fnUntraced(function*(settings: DaemonSettings) {
   const { addresses, id } = yield* (yield* Router).self
+  if (settings.peerAuth.mode === "off") yield* Effect.logWarning(noProof)
   yield* Effect.logInfo("running").pipe(Effect.annotateLogs({
     id,
     addresses: addresses.join(", "),
     version,
+    peerAuth: settings.peerAuth.mode,
     registry: print(settings.registryAddr),
     router: print(settings.routerAddr),
     metrics: print(settings.metricsAddr)

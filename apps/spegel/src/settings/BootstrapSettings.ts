@@ -4,7 +4,7 @@ import { Option, Result } from "effect"
 import { ListenAddress } from "../cli/ListenAddress.ts"
 import { many, one, type Values } from "../cli/Setting.ts"
 import { optional, textSchema, wordSchema } from "../cli/TextSchema.ts"
-import { kubeconfigPath, optionalPath } from "./SharedSettings.ts"
+import { kubeconfigPath, objectName, optionalPath } from "./SharedSettings.ts"
 
 const kinds = ["dns", "http", "kubernetes", "static"] as const
 
@@ -37,14 +37,6 @@ const domainName = /^[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9_]
 const domain = textSchema<string>({
   expected: "a domain name such as spegel-bootstrap.spegel.svc.cluster.local.",
   parse: (text) => text.length <= 254 && domainName.test(text) ? Option.some(text) : Option.none(),
-  print: (name) => name
-})
-
-/** The name of an object or a namespace: an RFC 1123 subdomain. */
-const objectName = textSchema<string>({
-  expected: "a name of lower-case letters, digits, - and . such as spegel",
-  parse: (text) =>
-    /^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$/.test(text) && text.length <= 253 ? Option.some(text) : Option.none(),
   print: (name) => name
 })
 

@@ -5,6 +5,7 @@ import type { RegistrySettings } from "./RegistrySettings.ts"
 /** The settings behind the errors of libraries, by the tags of the errors. */
 const settingsOf: Readonly<Record<string, ReadonlyArray<keyof RegistrySettings>>> = {
   ClusterAccessInvalid: ["kubeconfigPath"],
+  ClusterKeyUnreadable: ["clusterKeyFile"],
   NoUsableAddress: ["routerAddr", "peerCidrs"],
   RouterListenFailed: ["routerAddr"]
 }

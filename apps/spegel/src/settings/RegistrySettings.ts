@@ -16,8 +16,10 @@ import {
   directory,
   duration,
   mirroredRegistries,
+  nodeName,
   positiveDuration
 } from "./SharedSettings.ts"
+import { trustSettings } from "./TrustSettings.ts"
 
 const address = { schema: ListenAddress, metavar: "[IP]:PORT" }
 const text = { schema: Schema.String, fallback: "" }
@@ -152,9 +154,9 @@ const operationSettings = {
     metavar: "KEY"
   }),
   nodeName: one({
-    ...text,
-    description: "Name of this node; for --node-readiness-taint, and to notice that an identity was cloned",
-    metavar: "NAME"
+    ...nodeName,
+    description:
+      "Name of this node: for --node-readiness-taint, to know this node's containerd by its token (default there: the host's name), and to notice that an identity was cloned"
   }),
   debugWebEnabled: onOff({ description: "Serve debug pages on the metrics address", fallback: true }),
   basicAuthDir,
@@ -177,6 +179,7 @@ export const registrySettings = {
   ...mirrorSettings,
   ...bootstrapSettings,
   ...networkSettings,
+  ...trustSettings,
   ...bodySettings,
   ...operationSettings
 }

@@ -10,6 +10,14 @@ export const optionalPath = { schema: optional(Schema.NonEmptyString), fallback:
 export const duration = { schema: GoDuration, metavar: "DURATION" }
 export const positiveDuration = { schema: PositiveGoDuration, metavar: "DURATION" }
 
+/** The name of an object or a namespace: an RFC 1123 subdomain. */
+export const objectName = textSchema<string>({
+  expected: "a name of lower-case letters, digits, - and . such as spegel",
+  parse: (text) =>
+    /^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$/.test(text) && text.length <= 253 ? Option.some(text) : Option.none(),
+  print: (name) => name
+})
+
 export const containerdRegistryConfigPath = one({
   ...directory,
   description: "Directory of containerd's hosts.toml files: its config_path",
@@ -34,6 +42,14 @@ export const basicAuthDir = one({
   description: "Directory of the files username and password: the credentials that the mirror asks its clients for",
   fallback: "/etc/secrets/basic-auth"
 })
+
+export const clusterKeyFile = one({
+  ...optionalPath,
+  description:
+    "File of the cluster's keys, one a line, as spegel cluster-key generate makes it: mirrors prove to each other that they know it, and containerd has a token that it signed"
+})
+
+export const nodeName = { schema: Schema.String, fallback: "", metavar: "NAME" }
 
 export const kubeconfigPath = one({
   ...optionalPath,

@@ -5,7 +5,7 @@ import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
 import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
 import { Effect, Schedule } from "effect"
-import { copyFile, mkdir, writeFile } from "node:fs/promises"
+import { copyFile, mkdir, readFile, writeFile } from "node:fs/promises"
 import { createServer } from "node:net"
 import { join } from "node:path"
 
@@ -78,12 +78,47 @@ describe("the spegel process", { timeout: 300_000 }, () => {
       yield* SpegelProcess.untilReady(url)
       const logs = output.stderr.trim().split("\n").map((line) => JSON.parse(line) as Record<string, string>)
       const warnings = logs.filter(({ level }) => level === "WARN")
-      assert.deepStrictEqual(warnings.map(({ msg }) => msg?.includes(`${key} cannot be used (is empty)`)), [true])
+      assert.lengthOf(warnings, 2)
+      assert.include(warnings[0]?.["msg"], `${key} cannot be used (is empty)`)
+      assert.match(warnings[1]?.["msg"] ?? "", /^peer auth is off: .*--cluster-key-file/)
       const running = logs.find(({ msg }) => msg === "running")
+      assert.strictEqual(running?.["peerAuth"], "off")
       assert.match(running?.["id"] ?? "", /^12D3Koo/)
       assert.strictEqual(running?.["addresses"], "127.0.0.2")
       const page = yield* Effect.promise(() => fetch(`${metrics}/debug/web/`).then((response) => response.text()))
       for (const words of [running?.["id"] ?? "", "ready, alone", "name nobody else"]) assert.include(page, words)
+    }))
+
+  it.live("says how peers prove themselves where there is a cluster key, and warns of nothing then", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      const { flags, url } = yield* daemonFlags(directory)
+      const clusterKey = join(directory, "cluster-key")
+      yield* SpegelProcess.run(["cluster-key", "generate", "--output", clusterKey])
+      const { output } = yield* SpegelProcess.start([
+        ...flags,
+        "--bootstrap-kind=static",
+        `--cluster-key-file=${clusterKey}`
+      ])
+      yield* SpegelProcess.untilReady(url)
+      const logs = output.stderr.trim().split("\n").map((line) => JSON.parse(line) as Record<string, string>)
+      assert.deepStrictEqual(logs.filter(({ level }) => level === "WARN"), [])
+      assert.strictEqual(logs.find(({ msg }) => msg === "running")?.["peerAuth"], "require")
+      const key = (yield* Effect.promise(() => readFile(clusterKey, "utf8"))).trim()
+      assert.notInclude(output.stderr, key)
+    }))
+
+  it.live("does not start with a cluster key that is none", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      const clusterKey = join(directory, "cluster-key")
+      yield* Effect.promise(() => writeFile(clusterKey, "hunter2\n"))
+      for (const path of [clusterKey, join(directory, "none")]) {
+        const { flags } = yield* daemonFlags(directory)
+        const finished = yield* SpegelProcess.run([...flags, "--bootstrap-kind=static", `--cluster-key-file=${path}`])
+        assertRefused(finished, `cluster key ${path}: `, "--cluster-key-file")
+        assert.notInclude(finished.stderr, "hunter2")
+      }
     }))
 
   it.live("names an address that is in use, whichever it is", () =>

@@ -93,7 +93,10 @@ describe("spegel", () => {
     ["cleanup-wait", "timeout", "soon", "a duration such as 20ms"],
     ["cleanup-wait", "daemonset", "spegel-cleanup", "a namespace and a name"],
     ["cleanup-wait", "mirror-daemonset", "a b", "a name"],
-    ["registry", "shutdown-delay", "soon", "a duration such as 20ms"]
+    ["registry", "shutdown-delay", "soon", "a duration such as 20ms"],
+    ["registry", "peer-auth", "maybe", "require, prefer, off"],
+    ["registry", "zone", "zone a", "a zone: up to 63 letters"],
+    ["registry", "zone", "z".repeat(64), "a zone: up to 63 letters"]
   ]
   for (const [command, flag, value, expected] of wrong) {
     const variable = flag.toUpperCase().replaceAll("-", "_")

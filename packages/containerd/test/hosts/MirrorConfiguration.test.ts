@@ -119,6 +119,20 @@ describe("MirrorConfiguration", () => {
       assert.deepStrictEqual([modeOf(directory, "docker.io"), modeOf(directory, "ghcr.io")], [0o644, 0o400])
     }))
 
+  it.effect("sends a token in place of a password, which root alone can read, until it is gone", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      put(directory, "docker.io", "", 0o644)
+      const token = Redacted.make("v1.key.node.signature")
+      yield* MirrorConfiguration.write({ ...options(directory), basicAuth, token })
+      const { host } = parse(read(directory, "docker.io")) as { readonly host: Record<string, object> }
+      assert.deepInclude(host[url], { header: { authorization: ["Bearer v1.key.node.signature"] } })
+      assert.deepStrictEqual(["_default", "docker.io"].map((name) => modeOf(directory, name)), [0o600, 0o600])
+      yield* MirrorConfiguration.write(options(directory))
+      assert.notInclude(read(directory, "docker.io"), "authorization")
+      assert.strictEqual(modeOf(directory, "docker.io"), 0o644)
+    }))
+
   it.effect("keeps what others add while it is there", () =>
     Effect.gen(function*() {
       const directory = yield* temporary

@@ -21,6 +21,9 @@ import { join } from "node:path"
 const missing = ContainerdDaemon.missingPrerequisite()
 const isWhole = process.env["SPEGEL_STATES"] === "all"
 
+/** In shape like the tokens of nodes. */
+const token = Redacted.make(`v1.0123456789abcdef.node-1.${"x".repeat(43)}`)
+
 /** How the registry is reached without a file. */
 const reaches = ["by itself", "through the file"] as const
 const tagResolutions = ["mirror", "upstream-first", "never"] as const
@@ -122,7 +125,8 @@ describe.skipIf(missing !== undefined).each(ContainerdPackages.versions)(
               tagResolution,
               // Without the option mirrors of others are given up.
               prependExisting: reach === "through the file",
-              basicAuth: Option.none()
+              basicAuth: Option.none(),
+              token: reach === "through the file" ? token : undefined
             }).pipe(Effect.catch(({ message }) =>
               Console.log(`${state.name}: ${message}`)
             ))

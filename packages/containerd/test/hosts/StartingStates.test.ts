@@ -8,11 +8,19 @@ import { options, registry, temporary } from "./HostsFixture.ts"
 import * as KilledFileSystem from "./KilledFileSystem.ts"
 
 const basicAuth = Option.some({ username: "user", password: Redacted.make("secret") })
+/** What containerd sends to the mirror. */
+const credentials = {
+  "a password": { basicAuth },
+  "a token": { basicAuth: Option.none(), token: Redacted.make("v1.0123456789abcdef.node-1.signature") },
+  nothing: { basicAuth: Option.none() }
+}
+type Credential = keyof typeof credentials
 
 // These are left as they are.
 const mirrored = StartingStates.states.filter(({ isMirrored }) => isMirrored !== false)
 
 describe.each(mirrored)("starting from $name", (state) => {
+  const isEven = StartingStates.states.indexOf(state) % 2 === 0
   const start = Effect.map(temporary, (directory) => {
     state.make(directory, registry)
     const before = StartingStates.snapshot(directory)
@@ -21,11 +29,11 @@ describe.each(mirrored)("starting from $name", (state) => {
     return {
       before,
       snapshot: () => StartingStates.snapshot(directory),
-      write: (prependExisting: boolean) =>
+      write: (prependExisting: boolean, credential: Credential = isEven ? "a password" : "a token") =>
         MirrorConfiguration.write({
           ...options(configPath),
+          ...credentials[credential],
           prependExisting,
-          basicAuth,
           mirroredRegistries: state.only === true ? [`http://${registry}`] : []
         }),
       remove: MirrorConfiguration.remove(configPath)
@@ -38,18 +46,21 @@ describe.each(mirrored)("starting from $name", (state) => {
 
   // States that are one text are tested in one way each: half with `prepend`, half without.
   const isText = StartingStates.texts.includes(state)
-  const isEven = StartingStates.states.indexOf(state) % 2 === 0
-  it.live.each(isText ? [isEven] : [true, false])(
-    "is restored, again and again (prepend: %s)",
-    (prepend) =>
+  const ways = (isText ? [isEven] : [true, false]).flatMap((prepend) =>
+    (["a password", "a token"] as const).map((credential) => ({ prepend, credential }))
+  )
+  it.live.each(ways)(
+    "is restored, again and again (prepend: $prepend, with $credential)",
+    ({ credential, prepend }) =>
       Effect.gen(function*() {
         const { before, remove, snapshot, write } = yield* start
-        yield* all(write(prepend))
+        yield* all(write(prepend, credential))
         const written = snapshot()
         assert.notDeepEqual(written, before)
-        yield* all(write(prepend))
+        yield* all(write(prepend, credential))
         assert.deepStrictEqual(snapshot(), written)
-        yield* all(write(!prepend))
+        yield* all(write(!prepend, "nothing"))
+        yield* all(write(!prepend, credential))
         yield* all(remove)
         assert.deepStrictEqual(snapshot(), before)
         yield* all(remove)

@@ -55,7 +55,7 @@ const readBefore = async (directory: string): Promise<Before> => {
 const modesOf = ({ file, undo }: Before, mirror: HostsToml.Mirror) => {
   const found = file === undefined || Option.isSome(undo.made) ? 0o644 : AtomicFile.permissions(file.stats)
   const original = Option.getOrElse(undo.mode, () => found)
-  // Only root may read a password, and containerd runs as root.
+  // Only root may read a password or a token, and containerd runs as root.
   return { original, mode: Option.isSome(mirror.authorization) ? original & 0o600 : original }
 }
 

@@ -33,7 +33,8 @@ export interface Pod {
   readonly containers: ReadonlyArray<Container>
   readonly volumes: ReadonlyArray<{
     readonly name: string
-    readonly hostPath: { readonly path: string; readonly type: string }
+    readonly hostPath?: { readonly path: string; readonly type: string }
+    readonly secret?: { readonly secretName: string }
   }>
 }
 
@@ -41,6 +42,8 @@ export interface Node {
   readonly host: Host
   /** The image's entrypoint: `ctr` leaves it out where it is given arguments. */
   readonly entrypoint: ReadonlyArray<string>
+  /** Directories with the files of Secrets, as the kubelet makes them, by the names of the Secrets. */
+  readonly secrets: Readonly<Record<string, string>>
   readonly ctr: (...args: ReadonlyArray<string>) => Effect.Effect<string, CommandFailed>
 }
 
@@ -53,7 +56,7 @@ const capabilities = (
 const mebibytes = (quantity: string) => Number(/^(\d+)Mi$/.exec(quantity)?.[1]) * 1024 * 1024
 
 /** The `ctr` flags that say what the pod says. Fails where the pod asks for something that is not run here. */
-const flagsOf = (pod: Pod, { resources, securityContext, volumeMounts }: Container, host: Host) => {
+const flagsOf = (pod: Pod, { resources, securityContext, volumeMounts }: Container, { host, secrets }: Node) => {
   const { allowPrivilegeEscalation, capabilities: { drop }, readOnlyRootFilesystem } = securityContext
   const { seccompProfile } = pod.securityContext
   if (allowPrivilegeEscalation || drop.join() !== "ALL" || seccompProfile.type !== "RuntimeDefault") {
@@ -68,7 +71,8 @@ const flagsOf = (pod: Pod, { resources, securityContext, volumeMounts }: Contain
     `--memory-limit=${mebibytes(resources.limits.memory)}`,
     `--with-ns=network:/run/netns/${host.namespace}`,
     ...volumeMounts.map(({ mountPath, mountPropagation, name, readOnly }) => {
-      const source = pod.volumes.find((volume) => volume.name === name)?.hostPath.path
+      const volume = pod.volumes.find((volume) => volume.name === name)
+      const source = volume?.hostPath?.path ?? secrets[volume?.secret?.secretName ?? ""]
       const propagation = mountPropagation === "HostToContainer" ? "rslave" : "rprivate"
       return `--mount=type=bind,src=${source},dst=${mountPath},options=rbind:${readOnly ? "ro" : "rw"}:${propagation}`
     })
@@ -80,15 +84,17 @@ const idOf = ({ name }: Container, { host }: Node) => `${host.namespace}-${name}
 
 const argsOf = ({ args }: Container, { entrypoint, host }: Node) => [
   ...entrypoint,
-  ...args.map((arg) => arg.replace("$(NODE_IP)", host.address))
+  ...args.map((arg) => arg.replace("$(NODE_IP)", host.address).replace("$(NODE_NAME)", host.namespace))
 ]
+
 /** Makes what the kubelet makes, and runs the init containers one after the other. */
 export const prepare = Effect.fnUntraced(function*(node: Node, pod: Pod) {
-  for (const { hostPath: { path, type } } of pod.volumes) {
-    if (type === "DirectoryOrCreate") yield* Effect.promise(() => mkdir(path, { recursive: true, mode: 0o755 }))
+  for (const { hostPath } of pod.volumes) {
+    if (hostPath?.type !== "DirectoryOrCreate") continue
+    yield* Effect.promise(() => mkdir(hostPath.path, { recursive: true, mode: 0o755 }))
   }
   for (const container of pod.initContainers) {
-    const flags = flagsOf(pod, container, node.host)
+    const flags = flagsOf(pod, container, node)
     yield* node.ctr("run", "--rm", ...flags, container.image, idOf(container, node), ...argsOf(container, node))
   }
 })
@@ -101,7 +107,7 @@ export const create = Effect.fnUntraced(function*(node: Node, pod: Pod) {
     node.ctr(
       "containers",
       "create",
-      ...flagsOf(pod, container, node.host),
+      ...flagsOf(pod, container, node),
       container.image,
       name,
       ...argsOf(container, node)

@@ -5,20 +5,21 @@ import * as ImageDefinition from "@spegel-ts/release/ImageDefinition"
 import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
 import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
 import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
+import * as InProcess from "@spegel-ts/testing/node/InProcess"
 import * as Command from "@spegel-ts/testing/process/Command"
 import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
 import { Effect, Fiber, Result, Schedule } from "effect"
 import { execFile, spawn } from "node:child_process"
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises"
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
-import * as HelmChart from "./HelmChart.ts"
+import * as HelmChart from "../HelmChart.ts"
 import * as Hosts from "./Hosts.ts"
 import * as PodRunner from "./PodRunner.ts"
 
-const repository = fileURLToPath(new URL("../../..", import.meta.url))
+const repository = fileURLToPath(new URL("../../../..", import.meta.url))
 const missing = ContainerdDaemon.missingPrerequisite("docker-registry", "skopeo") ?? HelmChart.missingPrerequisite()
 const registryPort = 30_020
 const mebibyte = 1024 * 1024
@@ -74,15 +75,16 @@ const push = Effect.fnUntraced(function*(host: Hosts.Host, directory: string, na
 
 /** Asks until the answer is 200, and tells when that was. Runs on the host that it asks. */
 const poll = `
-const [url] = process.argv.slice(1)
-const ask = () => fetch(url).then((response) => response.ok, () => false)
+const [url, authorization] = process.argv.slice(1)
+const headers = authorization === undefined ? {} : { authorization }
+const ask = () => fetch(url, { headers }).then((response) => response.ok, () => false)
 while (!(await ask())) await new Promise((resolve) => setTimeout(resolve, 5))
 console.log(Date.now())
 `
 
 /** Waits until a host's URL answers 200; gives the time of it in milliseconds. */
-const untilOk = (host: Hosts.Host, url: string) => {
-  const [program, args] = host.command(process.execPath, "--input-type=module", "--eval", poll, url)
+const untilOk = (host: Hosts.Host, url: string, ...authorization: ReadonlyArray<string>) => {
+  const [program, args] = host.command(process.execPath, "--input-type=module", "--eval", poll, url, ...authorization)
   return Command.run(program, args).pipe(Effect.map(Number), Effect.timeout("60 seconds"))
 }
 
@@ -93,8 +95,28 @@ const requestsOf = (host: Hosts.Host) => {
   return Effect.timeout(Command.run(program, args), "10 seconds")
 }
 
+/** The files of the Secret with the cluster key, readable as the chart says. */
+const makeSecret = Effect.fnUntraced(function*(directory: string) {
+  yield* Effect.promise(() => mkdir(directory))
+  yield* InProcess.run(["cluster-key", "generate", "--output", join(directory, "key")])
+  yield* Effect.promise(() => chmod(join(directory, "key"), 0o440))
+})
+
+/** What a node's containerd sends to its mirror. */
+const authorizationIn = async (certs: string) => {
+  const [name = ""] = await readdir(certs)
+  const text = await readFile(join(certs, name, "hosts.toml"), "utf8")
+  return /^authorization = \["(Bearer v1\.[^"]+)"\]$/m.exec(text)?.[1] ?? assert.fail(text)
+}
+
 /** A node: containerd, and the mirror as the chart says, in the image. */
-const startNode = Effect.fnUntraced(function*(host: Hosts.Host, image: string, first: Hosts.Host, upstream: string) {
+const startNode = Effect.fnUntraced(function*(host: Hosts.Host, first: Hosts.Host, options: {
+  readonly image: string
+  readonly upstream: string
+  /** Directory of the Secret's files. */
+  readonly secret: string
+}) {
+  const { image, secret, upstream } = options
   const directory = yield* temporary
   const programs = yield* ContainerdPackages.fetch("1.7")
   const containerd = yield* ContainerdDaemon.start({ programs })
@@ -122,7 +144,7 @@ const startNode = Effect.fnUntraced(function*(host: Hosts.Host, image: string, f
   const [pod, cleanup] = pods
   if (pod === undefined || cleanup === undefined) return yield* Effect.die(new Error("the chart has no pods"))
   const { entrypoint } = yield* ImageDefinition.load
-  const node = { host, entrypoint, ctr: containerd.ctr }
+  const node = { host, entrypoint, secrets: { "spegel-cluster-key": secret }, ctr: containerd.ctr }
   yield* PodRunner.prepare(node, pod)
   const mirror = yield* PodRunner.create(node, pod)
   const ready = yield* Effect.forkScoped(untilOk(host, `http://${host.address}:${registryPort}/readyz`))
@@ -223,8 +245,11 @@ describe.skipIf(missing !== undefined)(`the image${missing === undefined ? "" : 
         const name = `${upstream.address}/team/app:v1`
         yield* push(hub, scratch, name)
 
-        const first = yield* startNode(one, image, one, upstream.address)
-        const second = yield* startNode(two, image, one, upstream.address)
+        const secret = join(scratch, "secret")
+        yield* makeSecret(secret)
+        const options = { image, secret, upstream: upstream.address }
+        const first = yield* startNode(one, one, options)
+        const second = yield* startNode(two, one, options)
         for (const { status } of [first, second]) {
           const text = yield* status
           assert.match(text, /^Uid:\t65532\t65532/m)
@@ -240,8 +265,9 @@ describe.skipIf(missing !== undefined)(`the image${missing === undefined ? "" : 
         // containerd makes its socket anew; the mirror has to see that image of it nevertheless.
         yield* first.containerd.restart
         yield* first.pull(name)
+        const authorization = yield* Effect.promise(() => authorizationIn(second.certs))
         const manifest = `/v2/team/app/manifests/v1?ns=${encodeURIComponent(upstream.address)}`
-        yield* untilOk(two, `http://${two.address}:${registryPort}${manifest}`)
+        yield* untilOk(two, `http://${two.address}:${registryPort}${manifest}`, authorization)
         yield* upstream.end
         yield* second.pull(name)
         assert.include(yield* second.ctr("images", "ls", "-q"), name)
