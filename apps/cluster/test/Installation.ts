@@ -56,6 +56,10 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
       (text) => text.trim()
     )
 
+  /** The address of the mirror on a node. */
+  const addressOn = (node: Node) =>
+    Effect.flatMap(podOn(node), (pod) => inNamespace("get", "pod", pod, "-o", "jsonpath={.status.podIP}"))
+
   /** Waits until a new node has a mirror that is ready. */
   const mirrorReady = (node: Node) =>
     eventually(
@@ -136,6 +140,7 @@ export const make = ({ chart, cluster, image, nodes }: InstallationOptions) => {
     /** Prepares the nodes; to be done before the first installation. */
     prepare: Effect.forEach(nodes, files.prepare),
     podOn,
+    addressOn,
     mirrorReady,
     newImage,
     pullEverywhere,

@@ -3,6 +3,7 @@ import { Effect } from "effect"
 import type { Cluster } from "./Cluster.ts"
 import * as Installation from "./Installation.ts"
 import * as Pods from "./Pods.ts"
+import * as ClusterKey from "./scenarios/ClusterKey.ts"
 import * as Faults from "./scenarios/Faults.ts"
 import * as Installs from "./scenarios/Installs.ts"
 import * as Metrics from "./scenarios/Metrics.ts"
@@ -56,11 +57,13 @@ const quietRestart = Effect.fnUntraced(function*({ inNamespace, restart }: Insta
 const scenarios = (installation: Installation.Installation) => [
   { name: "no warnings at the start", smoke: true, effect: withoutWarnings(installation) },
   { name: "helm test", smoke: true, effect: helmTest(installation) },
+  { name: "mirrors prove the cluster key", smoke: true, effect: ClusterKey.proved(installation) },
   { name: "pull on one node, then on the others", smoke: true, effect: installation.pullEverywhere() },
   { name: "restart all mirrors", smoke: true, effect: quietRestart(installation) },
   { name: "pull after the restart", smoke: true, effect: installation.pullEverywhere() },
   { name: "no fault of containerd is told", smoke: true, effect: Faults.noneTold(installation) },
   { name: "restart three times under pulls", smoke: false, effect: Restarts.restartsUnderPulls(installation) },
+  { name: "replace the cluster key, under pulls", smoke: false, effect: ClusterKey.replaced(installation) },
   { name: "drain a node", smoke: false, effect: Nodes.drain(installation) },
   { name: "lose a node", smoke: false, effect: Nodes.lost(installation) },
   { name: "a new node with a readiness taint", smoke: false, effect: Nodes.fresh(installation) },

@@ -68,6 +68,14 @@ export const withoutHostsToml = (node: Node) => {
   )
 }
 
+/** The header by which a node's containerd shows that it may ask mirrors. */
+const authorizationOf = Effect.fnUntraced(function*(node: Node) {
+  const text = yield* node.run("cat", "/etc/containerd/certs.d/_default/hosts.toml")
+  const token = /"(Bearer [^"]+)"/.exec(text)?.[1]
+  yield* Steps.promise(token !== undefined, `${node.nodeName} has no token in its hosts.toml`)
+  return `authorization: ${token}`
+})
+
 /** Reads the same layer of a node's mirror slowly and many times at once, as peers do, while the scope is open. */
 export const slowReaders = Effect.fnUntraced(function*(options: {
   readonly reader: Node
@@ -81,18 +89,21 @@ export const slowReaders = Effect.fnUntraced(function*(options: {
   const { address, count, holder, reader, size } = options
   const [name = ""] = yield* layersOf(holder, size)
   const url = `http://${inUrl(address)}:5000/v2/any/blobs/sha256:${name}`
-  const read = reader.run("curl", "-s", "-o", "/dev/null", "--limit-rate", "200k", "-H", "x-spegel-mirrored: true", url)
+  const token = yield* authorizationOf(reader)
+  const slowly = ["-s", "-o", "/dev/null", "--limit-rate", "200k"]
+  const read = reader.run("curl", ...slowly, "-H", "x-spegel-mirrored: true", "-H", token, url)
   yield* Effect.addFinalizer(() => Effect.ignore(reader.run("pkill", "-x", "curl")))
   yield* Effect.forEach(Array.from({ length: count }), () => Effect.forkScoped(Effect.ignore(read)))
 })
 
 /** Makes a mirror write many log lines while nobody reads them: containerd, which does, is stopped meanwhile. */
-export const unreadLog = (node: Node, address: string) => {
+export const unreadLog = Effect.fnUntraced(function*(node: Node, address: string) {
   const requests = `http://${inUrl(address)}:5000/v2/${"a".repeat(200)}/blobs/sha256:${"0".repeat(60)}[1000-7999]`
+  const token = yield* authorizationOf(node)
   const containerd = (signal: "STOP" | "CONT") => node.run("pkill", `-${signal}`, "-x", "containerd")
-  return Effect.acquireUseRelease(
+  return yield* Effect.acquireUseRelease(
     containerd("STOP"),
-    () => node.run("curl", "-s", "-o", "/dev/null", "--max-time", "60", requests),
+    () => node.run("curl", "-s", "-o", "/dev/null", "--max-time", "60", "-H", token, requests),
     () => Effect.ignore(containerd("CONT"))
   )
-}
+})

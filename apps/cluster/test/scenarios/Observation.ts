@@ -64,14 +64,10 @@ const expressionOf = (expressions: ReadonlyMap<string, string>, name: string) =>
 }
 
 /** Scrapes the mirrors that run now, while the scope is open. */
-export const start = Effect.fnUntraced(function*({ cluster, inNamespace, namespace, nodes, podOn }: Installation) {
+export const start = Effect.fnUntraced(function*({ addressOn, cluster, namespace, nodes, podOn }: Installation) {
   const pods = new Map(yield* Effect.forEach(nodes, (node) => Effect.map(podOn(node), (pod) => [node, pod] as const)))
   const addresses = new Map(
-    yield* Effect.forEach(pods, ([node, pod]) =>
-      Effect.map(
-        inNamespace("get", "pod", pod, "-o", "jsonpath={.status.podIP}"),
-        (address) => [node, address] as const
-      ))
+    yield* Effect.forEach(nodes, (node) => Effect.map(addressOn(node), (address) => [node, address] as const))
   )
   const { query } = yield* Prometheus.start(
     cluster,
