@@ -44,6 +44,13 @@ export class AnswerTimeout extends Data.TaggedError("AnswerTimeout")<Late> {
   }
 }
 
+/** Peers do not agree on the manifest of a tag, or too few say which one it is: the request falls back to upstream. */
+export class TagUndecided extends Data.TaggedError("TagUndecided")<Unresolved & { readonly reason: string }> {
+  override get message() {
+    return `no peer's word is taken for ${this.content}: ${this.reason}${listed(this)}`
+  }
+}
+
 /**
  * A peer's bytes are not those of the digest, and the peer is not asked for it again. Another peer is asked, unless some of the
  * bytes were passed on: then the client's download fails.
@@ -67,7 +74,7 @@ export type PeerError =
   | ContentCorrupted
 
 /** Why a request falls back to upstream. */
-export type MirrorError = PeerNotFound | ResolveTimeout | AnswerTimeout
+export type MirrorError = PeerNotFound | ResolveTimeout | AnswerTimeout | TagUndecided
 
 /** The error's message without the peer's name. */
 export const why = (error: PeerError): string => error.message.slice(error.peer.length + 2)

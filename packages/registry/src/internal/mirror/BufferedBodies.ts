@@ -19,6 +19,7 @@ import { SharedMemory } from "./SharedMemory.ts"
 
 /** A whole body whose digest is right. */
 export interface BufferedBody {
+  /** At the one address that answered. */
   readonly peer: Peer
   readonly digest: Digest.Digest
   readonly mediaType: string

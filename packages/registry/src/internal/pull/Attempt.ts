@@ -69,7 +69,7 @@ export const leave = Effect.fnUntraced(
     memory.failed(peer, content, error, now)
     if (error._tag !== "PeerRefused") record.peersFailed++
     if (error._tag === "PeerStalled" || error._tag === "PeerSlow") {
-      if (patienceMillis === undefined) peers.lostTime = true
+      if (patienceMillis === undefined) peers.waitedInVainFor(peer)
       else memory.patience.spend(error.waitedMillis, now)
     }
     if (mayComeBack(error)) peers.candidates.addFailed(peer, now)
