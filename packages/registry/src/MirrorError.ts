@@ -64,6 +64,17 @@ export class ContentCorrupted extends Data.TaggedError("ContentCorrupted")<{
   }
 }
 
+/** This node gave up a manifest for lack of memory. Another peer is asked, and nothing is held against this one. */
+export class NoMemoryForBody extends Data.TaggedError("NoMemoryForBody")<{
+  readonly peer: string
+  /** Its size in bytes, as the peer claims. */
+  readonly size: number
+}> {
+  override get message() {
+    return `${this.peer}: sends a manifest of ${this.size} bytes, whose memory others need`
+  }
+}
+
 /** Failures of one peer: another one may serve. */
 export type PeerError =
   | PeerUnreachable
@@ -72,6 +83,7 @@ export type PeerError =
   | PeerSlow
   | PeerRefused
   | ContentCorrupted
+  | NoMemoryForBody
 
 /** Why a request falls back to upstream. */
 export type MirrorError = PeerNotFound | ResolveTimeout | AnswerTimeout | TagUndecided

@@ -155,6 +155,8 @@ export class PeerMemory {
       case "ContentCorrupted":
         // `corrupted` is told, with all peers that sent some of it.
         return undefined
+      case "NoMemoryForBody":
+        return undefined
     }
   }
 

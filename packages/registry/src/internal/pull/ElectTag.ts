@@ -1,7 +1,8 @@
 /**
  * Elects the manifest of a tag. Only a peer's word says which one a tag points to, and peers differ after a tag was moved. So
  * the first manifest is compared with the digests that other providers name (`TagChoice`). A second manifest is fetched only if
- * another one is chosen. A manifest that was not chosen is never answered: upstream is asked instead.
+ * another one is chosen. If that one does not come in time, upstream is asked; where nobody proves anything, the first one is
+ * answered.
  */
 import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import { Duration, Effect, Exit, Option, Scope } from "effect"
@@ -18,7 +19,7 @@ import * as Pull from "./Pull.ts"
 
 type ManifestRequest = Extract<ContentId.ContentRequest, { readonly _tag: "Manifest" }>
 
-/** The manifest that peers agree on. Fails with `TagUndecided` if they do not, or if it cannot be had in time. */
+/** The manifest that peers agree on. Fails with `TagUndecided` if they do not, or if there is a key and it does not come in time. */
 export const elect = Effect.fnUntraced(function*(
   pull: Pull.Pull,
   request: ManifestRequest,
@@ -46,13 +47,18 @@ export const elect = Effect.fnUntraced(function*(
   if (choice._tag === "Undecided") return yield* undecided(choice.reason)
   const { digest } = choice
   if (digest === first.digest) return first
+  const isKeyed = peerAuth !== "off"
   // Its memory is needed for the one that was chosen.
-  yield* Scope.close(scope, Exit.void)
+  if (isKeyed) yield* Scope.close(scope, Exit.void)
   const reference = DistributionRequest.ManifestReference.Digest({ digest })
   const holders = answered.filter(({ value }) => value.digest === digest)
   const manifest = yield* readFromAny(pull, { ...request, reference }, holders)
   if (Option.isSome(manifest)) return manifest.value
-  return yield* undecided(`most say ${digest}, and none of them gave it within ${Duration.toMillis(hedgeDelay)} ms`)
+  if (isKeyed) {
+    return yield* undecided(`most say ${digest}, and none of them gave it within ${Duration.toMillis(hedgeDelay)} ms`)
+  }
+  yield* Effect.logWarning(`${digest} was not given in time: answering ${first.digest} for ${content}`)
+  return first
 })
 
 /** The manifest from the holder that gives it first, asked all at once: one that agrees may still keep the others waiting. */
