@@ -44,6 +44,13 @@ export class AnswerTimeout extends Data.TaggedError("AnswerTimeout")<Late> {
   }
 }
 
+/** Peers do not agree on the manifest of a tag, or too few say which one it is: the request falls back to upstream. */
+export class TagUndecided extends Data.TaggedError("TagUndecided")<Unresolved & { readonly reason: string }> {
+  override get message() {
+    return `no peer's word is taken for ${this.content}: ${this.reason}${listed(this)}`
+  }
+}
+
 /**
  * A peer's bytes are not those of the digest, and the peer is not asked for it again. Another peer is asked, unless some of the
  * bytes were passed on: then the client's download fails.
@@ -57,6 +64,17 @@ export class ContentCorrupted extends Data.TaggedError("ContentCorrupted")<{
   }
 }
 
+/** This node gave up a manifest for lack of memory. Another peer is asked, and nothing is held against this one. */
+export class NoMemoryForBody extends Data.TaggedError("NoMemoryForBody")<{
+  readonly peer: string
+  /** Its size in bytes, as the peer claims. */
+  readonly size: number
+}> {
+  override get message() {
+    return `${this.peer}: sends a manifest of ${this.size} bytes, whose memory others need`
+  }
+}
+
 /** Failures of one peer: another one may serve. */
 export type PeerError =
   | PeerUnreachable
@@ -65,9 +83,10 @@ export type PeerError =
   | PeerSlow
   | PeerRefused
   | ContentCorrupted
+  | NoMemoryForBody
 
 /** Why a request falls back to upstream. */
-export type MirrorError = PeerNotFound | ResolveTimeout | AnswerTimeout
+export type MirrorError = PeerNotFound | ResolveTimeout | AnswerTimeout | TagUndecided
 
 /** The error's message without the peer's name. */
 export const why = (error: PeerError): string => error.message.slice(error.peer.length + 2)

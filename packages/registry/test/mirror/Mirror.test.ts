@@ -311,42 +311,6 @@ describe("Mirror", () => {
       }
     }))
 
-  const tagged = (manifest: Buffer) =>
-    response(
-      200,
-      manifest,
-      `content-type: ${MediaType.imageIndex}`,
-      `docker-content-digest: ${Digest.ofBytes(manifest)}`
-    )
-
-  it.live("answers a tag as most peers do, and where they are even with the smallest digest", () =>
-    Effect.gen(function*() {
-      const [first, second] = [manifestOf("one"), manifestOf("two")]
-      const smallest = Digest.ofBytes(first) < Digest.ofBytes(second) ? first : second
-      for (
-        const [answers, expected] of [
-          [[first, second, second], second],
-          [[second, first, first], first],
-          [[first, second], smallest],
-          [[second, first], smallest]
-        ] as const
-      ) {
-        const network = Router.memoryNetwork()
-        for (const [index, manifest] of answers.entries()) {
-          yield* startFalsePeer(
-            network,
-            `127.0.0.${index + 4}`,
-            (socket) => socket.write(tagged(manifest)),
-            tag
-          )
-        }
-        const { url } = yield* startNode(network, "127.0.0.3", { hedgeDelay: Duration.seconds(30) })
-        const head = yield* get(tagUrl(url), { method: "HEAD" })
-        assert.strictEqual(head.headers.get("docker-content-digest"), Digest.ofBytes(expected))
-        assert.isTrue((yield* get(tagUrl(url))).body.equals(expected))
-      }
-    }))
-
   it.live("answers HEAD of a tag with 200 only if the bytes can be had", () =>
     Effect.gen(function*() {
       const manifest = manifestOf("promised")

@@ -27,7 +27,7 @@ describe("PeerMemory", () => {
     memory.failed(a, content, unreachable, now + 1000)
     assert.isDefined(memory.objection(a, content, now + 60_999))
     assert.isUndefined(memory.objection(a, content, now + 61_000))
-    memory.served(a, content)
+    memory.served(a, content, a.id)
     memory.failed(a, content, unreachable, now)
     assert.isUndefined(memory.objection(a, content, now + 1000))
   })
@@ -120,23 +120,73 @@ describe("PeerMemory", () => {
     // It answers again, if only that it is being started.
     memory.failed(a, content, unreachable, 0)
     assert.strictEqual(memory.objection(a, content, 0)?.cost, "little")
-    memory.served(a, content)
+    memory.served(a, content, a.id)
     assert.isUndefined(memory.objection(a, content, 0))
     memory.failed(a, content, stalled, 0)
     memory.corrupted([a], content, 0, a)
     assert.strictEqual(memory.objection(a, content, 0)?.cost, "wrong bytes")
-    memory.served(a, other)
+    memory.served(a, other, a.id)
     assert.strictEqual(memory.objection(a, content, 0)?.cost, "wrong bytes")
   })
 
-  it("counts a peer as proved from its first success until it keeps a request waiting", () => {
+  it("counts a peer as prompt from its first success until it keeps a request waiting", () => {
     const memory = remembering()
-    assert.isFalse(memory.isProved(a))
-    memory.served(a, content)
+    assert.isFalse(memory.isPrompt(a))
+    memory.served(a, content, a.id)
     memory.failed(a, content, unreachable, 0)
-    assert.deepStrictEqual([memory.isProved(a), memory.isProved(b)], [true, false])
+    assert.deepStrictEqual([memory.isPrompt(a), memory.isPrompt(b)], [true, false])
     memory.failed(a, content, new PeerStalled({ peer: "a", waitedMillis: 2000 }), 0)
-    assert.isFalse(memory.isProved(a))
+    assert.isFalse(memory.isPrompt(a))
+  })
+
+  it("holds wrong bytes against an id at the address that sent them, and not at others", () => {
+    const memory = remembering()
+    const at = (...addresses: ReadonlyArray<string>): Peer => ({ ...a, addresses })
+    for (const lie of ["one", "two", "three"]) memory.corrupted([at("10.0.0.66")], blob(lie), 0, at("10.0.0.66"))
+    memory.doubted([at("10.0.0.66")], content, 0)
+    for (const named of [at("10.0.0.66"), at("::ffff:10.0.0.66"), at("10.0.0.1", "10.0.0.66")]) {
+      assert.strictEqual(memory.objection(named, other, 0)?.reason, "has lied repeatedly")
+    }
+    for (const lie of ["one", "two", "three"]) assert.isUndefined(memory.objection(at("10.0.0.1"), blob(lie), 0))
+    assert.isUndefined(memory.objection(at("10.0.0.1"), content, 0))
+    // Nor against another id at that address.
+    assert.isUndefined(memory.objection({ ...b, addresses: ["10.0.0.66"] }, other, 0))
+    const bytes = remembering()
+    bytes.corrupted([at("10.0.0.66")], content, 0)
+    assert.strictEqual(bytes.objection(at("10.0.0.1", "::ffff:10.0.0.66"), content, 0)?.cost, "wrong bytes")
+    assert.isUndefined(bytes.objection(at("10.0.0.1"), content, 0))
+  })
+
+  it("keeps apart what happened to a peer as somebody named it, and as others name it", () => {
+    const memory = remembering()
+    const named = [{ ...a, addresses: ["10.0.0.66"] }, { ...a, servicePort: 2 }, {
+      ...a,
+      addresses: ["a", "10.0.0.66"]
+    }]
+    memory.served(a, content, "a")
+    for (const framed of named) {
+      memory.failed(framed, content, unreachable, 0)
+      memory.failed(framed, content, new PeerStalled({ peer: "a", waitedMillis: 2000 }), 0)
+      memory.failed(framed, content, new PeerRefused({ peer: "a", reason: "answered 503", status: 503 }), 0)
+      memory.failed(framed, content, new PeerRefused({ peer: "a", reason: "answered 404", status: 404 }), 0)
+      memory.busy(framed, 1)
+      memory.lost(framed, 0)
+      assert.isDefined(memory.objection(framed, other, 0))
+      assert.isUndefined(memory.servedFrom(framed))
+    }
+    assert.isUndefined(memory.objection(a, content, 0))
+    assert.strictEqual(memory.servedFrom(a), "a")
+    assert.isTrue(memory.isPrompt(a))
+    memory.busy(b, 1)
+    assert.strictEqual(memory.choose([b, a], () => 0, 0), 1)
+  })
+
+  it("knows from which address a peer served, also after it has failed", () => {
+    const memory = remembering()
+    assert.isUndefined(memory.servedFrom(a))
+    memory.served(a, content, "::ffff:10.0.0.1")
+    memory.failed(a, content, new PeerStalled({ peer: "a", waitedMillis: 2000 }), 0)
+    assert.strictEqual(memory.servedFrom(a), "10.0.0.1")
   })
 
   it("takes the less busy of two, and counts one that was late as busy", () => {

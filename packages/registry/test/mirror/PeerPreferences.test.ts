@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as Outcome from "@spegel-ts/registry/Outcome"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
-import { Router } from "@spegel-ts/router/Router"
+import { type MemoryNetwork, Router } from "@spegel-ts/router/Router"
 import { Duration, Effect, Schedule } from "effect"
 import type { Socket } from "node:net"
 import { recordedOf } from "../Recorded.ts"
@@ -16,35 +16,58 @@ const smallDigest = Digest.ofBytes(small)
 const large = Buffer.from(Uint32Array.from({ length: 1_600_000 }, (_, index) => index).buffer)
 const largeDigest = Digest.ofBytes(large)
 
-const blobUrl = (url: string, digest: string) => `${url}/v2/team/app/blobs/${digest}?ns=${ns}`
+const blobUrl = (url: string, digest: string, repository = "app") =>
+  `${url}/v2/team/${repository}/blobs/${digest}?ns=${ns}`
 
 describe("the memory of peers", () => {
-  it.live("gives peers little time where they keep a registry's requests waiting, until one serves", () =>
+  /** Two peers that serve `served`, each one of them, and freeze for all else. */
+  const startFreezing = Effect.fnUntraced(
+    function*(network: MemoryNetwork, served: readonly [Buffer, Buffer], frozen: readonly [string, string]) {
+      for (const [index, body] of served.entries()) {
+        const digest = Digest.ofBytes(body)
+        const serve = (socket: Socket, asked: string) => {
+          if (asked.includes(digest)) socket.write(honest(body, asked))
+        }
+        yield* startFalsePeer(network, `127.0.0.${index + 20}`, serve, digest, frozen[index] ?? "")
+      }
+    }
+  )
+  const cautious = {
+    firstByteTimeout: Duration.millis(400),
+    circuitFailures: 2,
+    circuitPause: Duration.minutes(1)
+  }
+
+  it.live("gives peers little time where known ones keep a registry's requests waiting, until one serves", () =>
     Effect.gen(function*() {
       const network = Router.memoryNetwork()
-      const blobs = Array.from({ length: 5 }, (_, index) => Buffer.from(`layer ${index}`))
-      const digests = blobs.map((blob) => Digest.ofBytes(blob))
-      /** Each layer has a peer of its own that freezes: nothing is known of it when it is asked. */
-      for (const [index, digest] of digests.entries()) {
+      const greetings = [Buffer.from("one greeting"), Buffer.from("another greeting")] as const
+      const [first, second, ...others] = Array.from(
+        { length: 5 },
+        (_, index) => Digest.ofBytes(Buffer.from(`layer ${index}`))
+      )
+      const digests = [first ?? "", second ?? "", ...others]
+      yield* startFreezing(network, greetings, [first ?? "", second ?? ""])
+      /** Each other layer has a peer of its own that freezes: nothing is known of it when it is asked. */
+      for (const [index, digest] of others.entries()) {
         yield* startFalsePeer(network, `127.0.0.${index + 10}`, () => {}, digest)
       }
-      const node = yield* startNode(network, "127.0.0.3", {
-        firstByteTimeout: Duration.millis(400),
-        circuitFailures: 2,
-        circuitPause: Duration.minutes(1)
-      })
+      const node = yield* startNode(network, "127.0.0.3", cautious)
       const fetchBlob = (index: number, registry = ns) =>
         Effect.andThen(
-          get(`${node.url}/v2/team/app/blobs/${digests[index]}?ns=${registry}`),
+          get(`${node.url}/v2/team/app${index}/blobs/${digests[index]}?ns=${registry}`),
           Effect.map(recordedOf(node.log, digests[index] ?? ""), ({ attempts, status }) => [
             status,
             attempts.map(({ outcome }) => Outcome.print(outcome)).join()
           ])
         )
+      for (const greeting of greetings) {
+        assert.isTrue((yield* get(blobUrl(node.url, Digest.ofBytes(greeting)))).body.equals(greeting))
+      }
       for (const index of [0, 1]) assert.deepStrictEqual(yield* fetchBlob(index), [404, "no byte for 400 ms"])
-      const [, cautious] = yield* fetchBlob(2)
+      const [, withCare] = yield* fetchBlob(2)
       assert.match(
-        String(cautious),
+        String(withCare),
         /is asked for registry\.example, where peers keep requests waiting,no byte for (2\d\d|\d\d)(\.\d+)? ms/
       )
       // Another registry's images are asked for as ever.
@@ -63,27 +86,67 @@ describe("the memory of peers", () => {
   it.live("gives a peer that has served its usual time, while others keep a registry's requests waiting", () =>
     Effect.gen(function*() {
       const network = Router.memoryNetwork()
+      const greetings = [Buffer.from("one greeting"), Buffer.from("another greeting")] as const
       const frozen = Array.from({ length: 4 }, (_, index) => Digest.ofBytes(Buffer.from(`layer ${index}`)))
-      for (const [index, digest] of frozen.entries()) {
+      yield* startFreezing(network, greetings, [frozen[0] ?? "", frozen[1] ?? ""])
+      for (const [index, digest] of frozen.slice(2).entries()) {
         yield* startFalsePeer(network, `127.0.0.${index + 10}`, () => {}, digest)
       }
       const holder = yield* startNode(network, "127.0.0.2")
       for (const body of [small, large]) {
         yield* holder.router.advertise([ContentKey.make(yield* holder.content.put(body))])
       }
-      const node = yield* startNode(network, "127.0.0.3", {
-        firstByteTimeout: Duration.millis(400),
-        circuitFailures: 2,
-        circuitPause: Duration.minutes(1)
-      })
-      assert.isTrue((yield* get(blobUrl(node.url, smallDigest))).body.equals(small))
+      const node = yield* startNode(network, "127.0.0.3", cautious)
+      for (const body of [...greetings, small]) {
+        assert.isTrue((yield* get(blobUrl(node.url, Digest.ofBytes(body)))).body.equals(body))
+      }
       // The third spends what time others may take; the fourth shows that none is left.
-      for (const digest of frozen) assert.strictEqual((yield* get(blobUrl(node.url, digest))).status, 404)
+      for (const [index, digest] of frozen.entries()) {
+        assert.strictEqual((yield* get(blobUrl(node.url, digest, `app${index}`))).status, 404)
+      }
       const { attempts } = yield* recordedOf(node.log, frozen[3] ?? "")
       assert.deepStrictEqual(attempts.map(({ outcome }) => Outcome.print(outcome)), [
         `asked after others, if at all: it is asked for ${ns}, where peers keep requests waiting`
       ])
       assert.isTrue((yield* get(blobUrl(node.url, largeDigest))).body.equals(large))
+    }))
+
+  it.live("lets nobody open a circuit alone: not strangers, and not one address that has served as many peers", () =>
+    Effect.gen(function*() {
+      const network = Router.memoryNetwork()
+      const tags = Array.from({ length: 16 }, (_, index) => `${ns}/team/app${index}:v1`)
+      const served = tags.map((tag) => Buffer.from(`served with ${tag}`))
+      const node = yield* startNode(network, "127.0.0.3", cautious)
+      // Sixteen peers of one address, each with a tag of its own, that freeze from the beginning, or after each has served.
+      const rogue = yield* startFalsePeer(network, "127.0.0.4", (socket, asked) => {
+        const body = served.find((body) => asked.includes(Digest.ofBytes(body)))
+        if (body !== undefined) socket.write(honest(body, asked))
+      })
+      const { servicePort = 0 } = network.members.get(rogue.id) ?? {}
+      for (const [index, tag] of tags.entries()) {
+        const id = `rogue-${index}`
+        network.members.set(id, { id, addresses: ["127.0.0.4"], servicePort })
+        for (const name of [tag, Digest.ofBytes(served[index] ?? small)]) {
+          network.providers.set(ContentKey.make(name), new Set([id]))
+        }
+      }
+      const waitFor = (index: number) =>
+        get(`${node.url}/v2/team/app${index}/manifests/v1?ns=${ns}`).pipe(
+          Effect.map(({ status }) => assert.strictEqual(status, 404))
+        )
+      // Nothing is known of the first eight; the others serve before.
+      yield* Effect.forEach([0, 1, 2, 3, 4, 5, 6, 7], waitFor, { concurrency: "unbounded" })
+      for (const body of served.slice(8)) {
+        assert.isTrue((yield* get(blobUrl(node.url, Digest.ofBytes(body)))).body.equals(body))
+      }
+      yield* Effect.forEach([8, 9, 10, 11, 12, 13, 14, 15], waitFor, { concurrency: "unbounded" })
+      assert.isAtLeast(rogue.requests.length, 24)
+      // A stranger has all of its time: the circuit is closed.
+      const late = Digest.ofBytes(Buffer.from("late"))
+      yield* startFalsePeer(network, "127.0.0.5", () => {}, late)
+      assert.strictEqual((yield* get(blobUrl(node.url, late))).status, 404)
+      const { attempts } = yield* recordedOf(node.log, late)
+      assert.deepStrictEqual(attempts.map(({ outcome }) => Outcome.print(outcome)), ["no byte for 400 ms"])
     }))
 
   it.live("takes the rest from a holder that was killed and is back, when the other one freezes", () =>

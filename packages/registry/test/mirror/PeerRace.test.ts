@@ -40,6 +40,7 @@ describe("PeerRace", () => {
         lookup: typeof peers === "function" ? peers : () => Stream.fromIterable(peers),
         memory,
         caution: options?.caution,
+        provedFirst: false,
         record,
         retries,
         resolveTimeout,
@@ -248,10 +249,10 @@ describe("PeerRace", () => {
       const fail = ({ peer }: Attempt.Attempt): Effect.Effect<never, PeerError> =>
         Effect.andThen(Effect.sync(() => asked.push(peer.id)), new PeerDisconnected({ peer: peer.id, reason: "gone" }))
       assert.instanceOf(yield* Effect.flip(race(0, fail)), PeerNotFound)
-      assert.deepStrictEqual(counts, [4])
+      assert.deepStrictEqual(counts, [20])
       pull.renew()
       assert.strictEqual((yield* race(7, ({ peer }) => Effect.succeed(peer.id))).value, "c")
-      assert.deepStrictEqual(counts, [4, 6])
+      assert.deepStrictEqual(counts, [20, 22])
       assert.deepStrictEqual(asked.toSorted(), ["a", "b"])
     }))
 
@@ -261,16 +262,18 @@ describe("PeerRace", () => {
       const { peer: first } = yield* race(0, () => Effect.void)
       const others = [a, b, peer("c")].filter(({ id }) => id !== first.id)
       const asking = yield* Effect.forkChild(
-        AskOthers.all(pull, Duration.millis(50), ({ peer: { id } }) =>
+        AskOthers.all(pull, { time: Duration.millis(50), awaitsLookup: false }, ({ peer: { id } }) =>
           id === others[0]?.id ? Effect.succeed(id) : Effect.never)
       )
       yield* TestClock.adjust("50 millis")
+      const { answered, unanswered } = yield* Fiber.join(asking)
       assert.deepStrictEqual(
-        (yield* Fiber.join(asking)).map(({ value }) =>
+        answered.map(({ value }) =>
           value
         ),
         [others[0]?.id ?? ""]
       )
+      assert.deepStrictEqual(unanswered, others.slice(1))
       assert.include(record.failures.join(), `${others[1]?.id}:1: slower than another peer`)
     }))
 })

@@ -24,6 +24,17 @@ describe("PeerThroughput", () => {
     assert.isUndefined(alone.typicalOfOthers(a, 1, 0))
   })
 
+  it("takes all peers of one address for one", () => {
+    const throughput = new PeerThroughput()
+    const named = (id: string): Peer => ({ id, addresses: ["liar"], servicePort: 1 })
+    for (let index = 0; index < 16; index++) throughput.observe(named(`${index}`), 1000 * mebibyte, 1000, 0)
+    for (const one of [a, b]) throughput.observe(one, 10 * mebibyte, 1000, 0)
+    assert.isUndefined(throughput.typicalOfOthers(c, 10 * mebibyte, 0))
+    const alone = new PeerThroughput()
+    for (let index = 0; index < 16; index++) alone.observe(named(`${index}`), 1000 * mebibyte, 1000, 0)
+    assert.isFalse(alone.knowsOthers(named("another"), 0))
+  })
+
   it("ignores a few bytes that came at once, and forgets after ten minutes", () => {
     const throughput = new PeerThroughput()
     throughput.observe(a, mebibyte - 1, 999, 0)

@@ -63,6 +63,7 @@ describe("ResolvePolicy", () => {
         ),
       memory: new PeerMemory({ hedgeMillis: 50, recordMillis: 600_000 }),
       caution: undefined,
+      provedFirst: false,
       record: new PullRecord(),
       retries: defaults.resolveRetries,
       resolveTimeout: defaults.resolveTimeout,

@@ -1,4 +1,4 @@
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe, it, vi } from "@effect/vitest"
 import { SharedMemory } from "@spegel-ts/registry/internal/mirror/SharedMemory"
 
 /** A body that notes what happens to its memory. */
@@ -13,7 +13,7 @@ const open = (memory: SharedMemory, name: string, events: Array<string>) => {
 describe("SharedMemory", () => {
   it("makes the largest share give up for one that has less, which then gets its memory", () => {
     const events: Array<string> = []
-    const memory = new SharedMemory(100)
+    const memory = new SharedMemory(100, 60_000)
     const [middle, large, small] = ["middle", "large", "small"].map((name) => open(memory, name, events))
     middle?.take(30)
     large?.take(60)
@@ -30,9 +30,18 @@ describe("SharedMemory", () => {
     assert.deepStrictEqual(events.slice(4), ["rest has 56 more"])
   })
 
+  it("says once that memory is taken, also if the share that gives up is released at once", () => {
+    const memory = new SharedMemory(100, 60_000)
+    const large = memory.open(() => large.release())
+    assert.isTrue(large.take(100, () => assert.fail()))
+    const small = memory.open(() => {})
+    assert.isTrue(small.take(20, () => assert.fail("it is told by the result")))
+    assert.isTrue(small.take(80, () => assert.fail()))
+  })
+
   it("takes nothing from smaller shares or complete bodies: the waiting one waits for their end", () => {
     const events: Array<string> = []
-    const memory = new SharedMemory(100)
+    const memory = new SharedMemory(100, 60_000)
     const [complete, small, growing] = ["complete", "small", "growing"].map((name) => open(memory, name, events))
     complete?.take(80)
     complete?.keep()
@@ -49,7 +58,7 @@ describe("SharedMemory", () => {
 
   it("gives a body that is larger than all memory all memory", () => {
     const events: Array<string> = []
-    const memory = new SharedMemory(100)
+    const memory = new SharedMemory(100, 60_000)
     const large = open(memory, "large", events)
     large.take(70)
     large.take(70)
@@ -62,7 +71,7 @@ describe("SharedMemory", () => {
 
   it("forgets a waiting share that is released", () => {
     const events: Array<string> = []
-    const memory = new SharedMemory(100)
+    const memory = new SharedMemory(100, 60_000)
     const first = open(memory, "first", events)
     first.take(100)
     first.keep()
@@ -73,5 +82,34 @@ describe("SharedMemory", () => {
     next.take(60)
     first.release()
     assert.deepStrictEqual(events.slice(1), ["next has 60 more"])
+  })
+
+  it("makes a share give up that has waited for too long, and none that has its memory", () => {
+    vi.useFakeTimers()
+    try {
+      const events: Array<string> = []
+      const memory = new SharedMemory(100, 500)
+      const complete = open(memory, "complete", events)
+      complete.take(90)
+      complete.keep()
+      const [late, gone, served] = ["late", "gone", "served"].map((name) => open(memory, name, events))
+      late?.take(20)
+      gone?.take(20)
+      vi.advanceTimersByTime(300)
+      served?.take(20)
+      gone?.release()
+      vi.advanceTimersByTime(199)
+      assert.deepStrictEqual(events.slice(1), [])
+      vi.advanceTimersByTime(1)
+      assert.deepStrictEqual(events.slice(1), ["late is lost"])
+      late?.release()
+      complete.release()
+      assert.deepStrictEqual(events.slice(2), ["served has 20 more"])
+      vi.advanceTimersByTime(60_000)
+      assert.deepStrictEqual(events.slice(3), [])
+      assert.strictEqual(vi.getTimerCount(), 0)
+    } finally {
+      vi.useRealTimers()
+    }
   })
 })

@@ -4,6 +4,7 @@ import * as Outcome from "@spegel-ts/registry/Outcome"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { Router } from "@spegel-ts/router/Router"
 import { Clock, Duration, Effect } from "effect"
+import type { Socket } from "node:net"
 import { startNode } from "../TestNode.ts"
 import { get, ns, response, startFalsePeer } from "./FalsePeer.ts"
 
@@ -34,7 +35,8 @@ const makeClock = Effect.map(Clock.Clock, (real) => {
 
 const blobs = Array.from({ length: 6 }, (_, index) => Buffer.from(`layer ${index}`))
 const digests = blobs.map((blob) => Digest.ofBytes(blob))
-const urlOf = (url: string, index: number) => `${url}/v2/team/app/blobs/${digests[index]}?ns=${ns}`
+const urlOf = (url: string, digest: string, repository = "app") =>
+  `${url}/v2/team/${repository}/blobs/${digest}?ns=${ns}`
 
 describe("a wall clock", () => {
   for (
@@ -59,7 +61,7 @@ describe("a wall clock", () => {
           )
           const node = yield* startNode(network, "127.0.0.3")
           const fetchBlob = (index: number) =>
-            Effect.map(get(urlOf(node.url, index)), ({ status }) => assert.strictEqual(status, 200))
+            Effect.map(get(urlOf(node.url, digests[index] ?? "")), ({ status }) => assert.strictEqual(status, 200))
           yield* fetchBlob(0)
           assert.strictEqual(busy.requests.length, 1)
           set(by)
@@ -81,20 +83,28 @@ describe("a wall clock", () => {
         const { clock, pass, set } = yield* makeClock
         yield* Effect.gen(function*() {
           const network = Router.memoryNetwork()
-          // Nothing is known of each when it is asked.
-          const peers = yield* Effect.forEach(
-            digests,
-            (digest, index) => startFalsePeer(network, `127.0.0.${index + 10}`, () => {}, digest)
-          )
+          // Two have served something else before; nothing is known of the others when they are asked.
+          const greetings = [Buffer.from("one greeting"), Buffer.from("another greeting")]
+          const peers = yield* Effect.forEach(digests, (digest, index) => {
+            const greeting = greetings[index] ?? Buffer.of()
+            const name = Digest.ofBytes(greeting)
+            const greet = (socket: Socket, asked: string) => {
+              if (asked.includes(name)) socket.write(response(200, greeting))
+            }
+            return startFalsePeer(network, `127.0.0.${index + 10}`, greet, digest, ...(index < 2 ? [name] : []))
+          })
           const node = yield* startNode(network, "127.0.0.3", {
             firstByteTimeout: Duration.millis(200),
             circuitFailures: 2,
             circuitPause: Duration.minutes(1)
           })
+          for (const greeting of greetings) {
+            assert.isTrue((yield* get(urlOf(node.url, Digest.ofBytes(greeting)))).body.equals(greeting))
+          }
           const isCautious = (index: number) =>
             Effect.gen(function*() {
-              yield* get(urlOf(node.url, index))
-              assert.strictEqual(peers[index]?.requests.length, 1)
+              yield* get(urlOf(node.url, digests[index] ?? "", `app${index}`))
+              assert.strictEqual(peers[index]?.requests.length, index < 2 ? 2 : 1)
               const [event] = yield* node.log.recent
               return event?.attempts.some(({ outcome }) =>
                 Outcome.print(outcome).includes("where peers keep requests waiting")

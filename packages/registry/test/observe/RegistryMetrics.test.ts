@@ -61,6 +61,7 @@ describe("RegistryMetrics", () => {
         ...["committed", "right", "wrong", "unknown"].map((fate) => `spegel_mirror_commits_total{fate=${fate}}`),
         ...[
           "ContentCorrupted",
+          "NoMemoryForBody",
           "PeerDisconnected",
           "PeerRefused",
           "PeerSlow",

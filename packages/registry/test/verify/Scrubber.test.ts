@@ -1,11 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
+import { generate, KeyRing } from "@spegel-ts/cluster-key/KeyRing"
+import * as PeerAuth from "@spegel-ts/cluster-key/PeerAuth"
 import { BlobSource, ContentStore } from "@spegel-ts/content/ContentStore"
 import * as MemoryStore from "@spegel-ts/content/MemoryStore"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as Scrubber from "@spegel-ts/registry/internal/verify/Scrubber"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { Router } from "@spegel-ts/router/Router"
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Result } from "effect"
 import { TestClock } from "effect/testing"
 import { setTimeout } from "node:timers/promises"
 
@@ -37,7 +39,8 @@ const setUp = Effect.gen(function*() {
     /** The check reads in the background. */
     const settled = (done: () => boolean) =>
       Effect.promise(() => setTimeout(5)).pipe(Effect.repeat({ until: done, times: 2000 }))
-    const suspect = check.suspect(digest)
+    const suspect = check.suspect(digest, false)
+    const suspectProved = check.suspect(digest, true)
     const advertised = () => network.providers.get(ContentKey.make(digest))?.has("self")
     const { put, remove } = yield* MemoryStore.MemoryContent
     /** Another file takes the blob's place. */
@@ -49,7 +52,7 @@ const setUp = Effect.gen(function*() {
           return put(right)
         })
       )
-    return { ...check, suspect, settled, disk, advertised, replace }
+    return { ...check, suspect, suspectProved, settled, disk, advertised, replace }
   }).pipe(Effect.provide(yield* Layer.build(layer)))
 })
 
@@ -99,5 +102,21 @@ describe("Scrubber", () => {
       yield* suspect
       yield* settled(() => disk.reads > 1)
       assert.strictEqual(disk.reads, 2)
+    }))
+
+  it.effect("hears only peers that proved themselves, where there is a key", () =>
+    Effect.gen(function*() {
+      const ring = Result.getOrThrow(KeyRing.parse(generate()))
+      for (const mode of ["prefer", "require"] as const) {
+        const { disk, settled, suspect, suspectProved } = yield* setUp.pipe(
+          Effect.provide(PeerAuth.layer({ mode, ring }))
+        )
+        for (let turn = 0; turn < 20; turn++) yield* suspect
+        yield* Effect.promise(() => setTimeout(20))
+        assert.strictEqual(disk.reads, 0)
+        yield* suspectProved
+        yield* settled(() => disk.reads > 0)
+        assert.strictEqual(disk.reads, 1)
+      }
     }))
 })

@@ -9,7 +9,7 @@ import type { Peer } from "@spegel-ts/router/Peer"
 import { PeerRefused } from "@spegel-ts/transfer/PeerError"
 import type { Comparison } from "@spegel-ts/transfer/PeerTransport"
 import { Deferred, Effect, Option, type Scope, Semaphore } from "effect"
-import { ContentCorrupted, type PeerError } from "../../MirrorError.ts"
+import { ContentCorrupted, NoMemoryForBody, type PeerError } from "../../MirrorError.ts"
 import * as PeerSpans from "../observe/PeerSpans.ts"
 import type { AttemptEntry } from "../observe/PullRecord.ts"
 import { ContentHash } from "../verify/ContentHash.ts"
@@ -19,6 +19,7 @@ import { SharedMemory } from "./SharedMemory.ts"
 
 /** A whole body whose digest is right. */
 export interface BufferedBody {
+  /** At the one address that answered. */
   readonly peer: Peer
   readonly digest: Digest.Digest
   readonly mediaType: string
@@ -39,8 +40,10 @@ export interface BufferedBodies {
     reading: Reading
   ) => Effect.Effect<Option.Option<BufferedBody>, PeerError, Scope.Scope>
   /**
-   * The whole body of a manifest. Memory is taken as bytes come, and given back with the scope. Reading fails if other manifests
-   * need memory and this one has most of it.
+   * The whole body of a manifest. Memory is taken as bytes come. Reading fails if other manifests need memory and this one has most
+   * of it, or if there is none for half a second. A large manifest gives its memory back with the scope, and takes none that others
+   * need; others do as soon as they are complete, for then the answer's own memory is enough (`BodyMemory`). So neither peers that
+   * crawl nor clients that take nothing keep manifests of usual size from being read.
    */
   readonly manifest: (answer: PeerAnswer, reading: Reading) => Effect.Effect<BufferedBody, PeerError, Scope.Scope>
 }
@@ -49,12 +52,20 @@ const checked = ({ size }: PeerAnswer) => PeerSpans.verification(size, true)
 
 /** Most manifests are smaller. In bytes. */
 const firstManifestMemory = 16 * 1024
+/** Larger ones are rare. In bytes. */
+const largeManifest = 256 * 1024
+/** The share of the manifests' memory that large ones have. */
+const shareOfLarge = 0.75
+/** How long a manifest waits for memory, in milliseconds: upstream has it too. */
+const maxWaitMillis = 500
 
 /** `memory` is in bytes. */
 export const make = Effect.fnUntraced(function*(memory: number) {
   // Blobs must not keep manifests from being verified, and so from being answered.
   const manifestMemory = Math.floor(memory / 8)
-  const manifests = new SharedMemory(manifestMemory)
+  const largeMemory = Math.floor(shareOfLarge * manifestMemory)
+  const largeManifests = new SharedMemory(largeMemory, maxWaitMillis)
+  const manifests = new SharedMemory(manifestMemory - largeMemory, maxWaitMillis)
   const blobs = yield* Semaphore.make(memory - manifestMemory)
 
   return {
@@ -71,12 +82,15 @@ export const make = Effect.fnUntraced(function*(memory: number) {
       return Option.some({ peer, digest, mediaType, bytes })
     }),
     manifest: Effect.fnUntraced(function*(answer, reading) {
-      const lost = Deferred.makeUnsafe<never, PeerRefused>()
-      const reason = `sends a manifest of ${answer.size} bytes, whose memory others need`
+      const lost = Deferred.makeUnsafe<never, NoMemoryForBody>()
+      const isLarge = answer.size > largeManifest
       const share = yield* Effect.acquireRelease(
         Effect.sync(() =>
-          manifests.open(() =>
-            Deferred.doneUnsafe(lost, Effect.fail(new PeerRefused({ peer: nameOf(answer.peer), reason })))
+          (isLarge ? largeManifests : manifests).open(() =>
+            Deferred.doneUnsafe(
+              lost,
+              Effect.fail(new NoMemoryForBody({ peer: nameOf(answer.peer), size: answer.size }))
+            )
           )
         ),
         (share) => Effect.sync(() => share.release())
@@ -89,7 +103,8 @@ export const make = Effect.fnUntraced(function*(memory: number) {
         readVerified(answer, reading, new GrowingBuffer(reading.entry, answer.size, first, share))
       )
       const bytes = yield* checked(answer)(Effect.raceFirst(Effect.andThen(reserved, read), Deferred.await(lost)))
-      share.keep()
+      if (isLarge) share.keep()
+      else share.release()
       const { digest, peer } = answer
       return { peer, digest, mediaType: yield* manifestType(answer, bytes), bytes }
     })
@@ -109,8 +124,8 @@ const readVerified = Effect.fnUntraced(function*(
   return bytes
 })
 
-/** How much of a manifest is parsed in one turn of the event loop, in bytes. */
-const pieceSize = 64 * 1024
+/** How much of a manifest is parsed in one turn of the event loop, in bytes: thousands of keys take some milliseconds. */
+const pieceSize = 16 * 1024
 
 /**
  * The media type of a verified manifest. The peer says what its containerd keeps it as, which is what upstream said. If the bytes

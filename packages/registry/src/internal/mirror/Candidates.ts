@@ -1,10 +1,14 @@
 /**
  * The peers that one pull may ask, the most promising first. An objection to a peer only defers it: it is asked after others.
  * Peers that sent wrong bytes are never asked.
+ *
+ * One machine may be many peers. So each address is asked once before any is asked again, and all peers of an address together are
+ * as likely to be asked first as the one peer of another.
  */
 import type { Peer } from "@spegel-ts/router/Peer"
 import type { ContentId } from "../../ContentId.ts"
 import { maxPatienceMillis } from "../../ResolvePolicy.ts"
+import * as PeerAddress from "./PeerAddress.ts"
 import type { Objection, PeerMemory } from "./PeerMemory.ts"
 
 /** A peer that failed this pull cannot be back sooner. */
@@ -19,12 +23,22 @@ export interface Candidate {
 export interface CandidateOptions {
   readonly content: ContentId
   readonly memory: PeerMemory
-  /** Why peers that have not proved themselves get little time of this pull; undefined if they get the usual time. */
+  /** Why peers that do not serve promptly get little time of this pull; undefined if they get the usual time. */
   readonly caution: string | undefined
+  /** Whether peers that proved that they know the cluster key are asked before others: if their word is what counts. */
+  readonly provedFirst: boolean
   /** From 0 to 1. */
   readonly random: () => number
   /** Called once for each peer that is deferred. */
   readonly onDeferred: (peer: Peer, reason: string) => void
+}
+
+/** What can be expected beside the peers that are known now. */
+export interface Expectations {
+  /** No peer without an objection. */
+  readonly nobodyBetter: boolean
+  /** A peer at an address that was not asked yet: then none is asked at one that was. */
+  readonly newAddress: boolean
 }
 
 interface Objectionable {
@@ -41,6 +55,7 @@ export class Candidates {
   readonly #options: CandidateOptions
   readonly #deferred = new Set<string>()
   readonly #failedAt = new Map<string, number>()
+  readonly #askedAddresses = new Set<string>()
   #peers: ReadonlyArray<Peer> = []
 
   constructor(options: CandidateOptions) {
@@ -50,6 +65,12 @@ export class Candidates {
   /** A peer that may be asked now, or again. */
   add(peer: Peer): void {
     this.#peers = [...this.#peers, peer]
+  }
+
+  /** A peer that was asked, and left without its fault. */
+  giveBack(peer: Peer): void {
+    this.#askedAddresses.delete(PeerAddress.of(peer))
+    this.add(peer)
   }
 
   /** A peer that failed and may come back: it may be asked again after a while. */
@@ -64,8 +85,8 @@ export class Candidates {
   }
 
   /** Takes the next peer to ask; one with an objection only if no better one can be expected. */
-  next(now: number, nobodyBetter: boolean): Candidate | undefined {
-    const { memory, random } = this.#options
+  next(now: number, { newAddress, nobodyBetter }: Expectations): Candidate | undefined {
+    const { memory } = this.#options
     const good: Array<Peer> = []
     const others: Array<Objectionable> = []
     for (const peer of this.#peers) {
@@ -77,7 +98,7 @@ export class Candidates {
       }
     }
     this.#peers = [...good, ...others.map(({ peer }) => peer)]
-    const chosen = good[memory.choose(good, random, now)]
+    const chosen = this.#choose(good, now, newAddress)
     if (chosen !== undefined) return this.#take(chosen, undefined)
     if (!nobodyBetter) return undefined
     const patienceOf = ({ cost }: Objection) => cost === "time" ? memory.patience.left(now) : maxPatienceMillis
@@ -87,10 +108,23 @@ export class Candidates {
     return best === undefined ? undefined : this.#take(best.peer, patienceOf(best.objection))
   }
 
+  /** One of those at addresses that were not asked yet, or else of all. */
+  #choose(good: ReadonlyArray<Peer>, now: number, newAddress: boolean): Peer | undefined {
+    const unasked = good.filter((peer) => !this.#askedAddresses.has(PeerAddress.of(peer)))
+    const proved = this.#options.provedFirst ? unasked.filter(({ proved = false }) => proved) : []
+    const best = [proved, unasked, newAddress ? [] : good].find(({ length }) => length > 0) ?? []
+    const oneOf = (peers: ReadonlyArray<Peer>) => {
+      const chosen = peers[this.#options.memory.choose(peers, this.#options.random, now)]
+      return chosen === undefined ? [] : [chosen]
+    }
+    const [chosen] = oneOf([...Map.groupBy(best, PeerAddress.of).values()].flatMap(oneOf))
+    return chosen
+  }
+
   #objection(peer: Peer, now: number): Objection | undefined {
     const { caution, content, memory } = this.#options
     const objection = memory.objection(peer, content, now)
-    if (objection !== undefined || caution === undefined || memory.isProved(peer)) return objection
+    if (objection !== undefined || caution === undefined || memory.isPrompt(peer)) return objection
     return { reason: caution, cost: "time", until: now }
   }
 
@@ -102,6 +136,7 @@ export class Candidates {
 
   #take(peer: Peer, patienceMillis: number | undefined): Candidate {
     this.#peers = this.#peers.filter((one) => one !== peer)
+    this.#askedAddresses.add(PeerAddress.of(peer))
     return { peer, patienceMillis }
   }
 }

@@ -8,9 +8,11 @@ import type { PeerResponse } from "@spegel-ts/transfer/PeerTransport"
 import { Effect, Option, Result } from "effect"
 import { isIPv6 } from "node:net"
 import type { ContentRequest } from "../../ContentId.ts"
+import * as PeerAddress from "./PeerAddress.ts"
 
 /** An answer that promises the content, or the part of it, that was asked for. */
 export interface PeerAnswer {
+  /** At the one address that answered. */
   readonly peer: Peer
   readonly response: PeerResponse
   readonly digest: Digest.Digest
@@ -45,10 +47,11 @@ export const rangeOf = (request: ContentRequest): string | undefined => {
 /** Takes a response for an answer to `request`, for the part `range` of the content, or for the whole if it is undefined. */
 export const judge = Effect.fnUntraced(function*(
   request: ContentRequest,
-  peer: Peer,
+  asked: Peer,
   response: PeerResponse,
   range: string | undefined
 ): Effect.fn.Return<PeerAnswer, PeerRefused> {
+  const peer = PeerAddress.answering(asked, response.address)
   const { contentLength, headers, status } = response
   if (status !== (range === undefined ? 200 : 206)) return yield* refuse(peer, `answered ${status}`, response)
   const part = range === undefined

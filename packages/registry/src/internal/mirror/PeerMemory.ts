@@ -3,6 +3,9 @@
  * have, which sent wrong bytes, and how busy each is. All of it is bounded and fades.
  *
  * A reason not to ask a peer is an objection: others are asked before it. Only wrong bytes exclude a peer.
+ *
+ * A lookup may name a peer's id together with somebody else's address. What happens there is not held against the peer as others
+ * name it: wrong bytes count for the id at the address that sent them, all else for the id with all addresses that were named.
  */
 import { BoundedMap } from "@spegel-ts/background/BoundedMap"
 import { Tally } from "@spegel-ts/background/Tally"
@@ -10,6 +13,7 @@ import type { Peer } from "@spegel-ts/router/Peer"
 import * as ContentId from "../../ContentId.ts"
 import type { PeerError } from "../../MirrorError.ts"
 import { HedgeDelay, Patience } from "../../ResolvePolicy.ts"
+import * as PeerAddress from "./PeerAddress.ts"
 
 export interface PeerMemoryOptions {
   /** How long to wait for a first byte before hedging, until there are observations, in milliseconds. */
@@ -52,21 +56,30 @@ const weights = { little: 0, time: 1, "wrong bytes": 2 }
 
 const bounded = <A>() => new BoundedMap<string, A>(maxEntries)
 
-const keyOf = (id: string, content: ContentId.ContentId) => `${id} ${ContentId.print(content)}`
+/** A peer as a lookup named it. */
+const targetOf = ({ addresses, id, servicePort }: Peer) => `${id} ${servicePort} ${addresses.join(" ")}`
+/** A peer at each address that it may send bytes from; at one, if it has sent some (`PeerAddress.answering`). */
+const sendersOf = ({ addresses, id }: Peer) => addresses.map((address) => `${id} ${PeerAddress.canonical(address)}`)
+const keyOf = (whose: string, content: ContentId.ContentId) => `${whose} ${ContentId.print(content)}`
 
 export class PeerMemory {
-  /** By peer. The next pause is twice as long, until the peer has served something. */
+  /** By target. The next pause is twice as long, until the peer has served something. */
   readonly #pauses = bounded<Objection & { readonly millis: number }>()
   readonly #busy = bounded<Objection>()
+  /** By sender. */
   readonly #lies = bounded<{ readonly count: number; readonly at: number }>()
-  /** By peer and content. */
+  /** By target and content. */
   readonly #contents = bounded<Objection>()
-  /** By peer and content: its bytes are not known to be right. */
+  /** By sender and content: its bytes were wrong, or it was among those that sent wrong bytes. */
+  readonly #quarantines = bounded<Objection>()
+  /** By sender and content: its bytes are not known to be right. */
   readonly #doubts = bounded<Objection>()
   readonly #load = new Tally<string>()
-  /** Peers that have served something since they last kept a request waiting. */
-  readonly #proved = bounded<true>()
-  /** By peer: until when it counts as late. */
+  /** By target: the address from which it has served something. */
+  readonly #served = bounded<string>()
+  /** Targets that have served something since they last kept a request waiting. */
+  readonly #prompt = bounded<true>()
+  /** By target: until when it counts as late. */
   readonly #late = bounded<number>()
   /** How long requests wait for peers that kept others waiting. */
   readonly patience = new Patience()
@@ -79,29 +92,44 @@ export class PeerMemory {
   }
 
   /** The strongest objection to asking a peer for some content now, if there is any. */
-  objection({ id }: Peer, content: ContentId.ContentId, now: number): Objection | undefined {
-    if (this.#lieCount(id, now) >= maxLies) {
+  objection(peer: Peer, content: ContentId.ContentId, now: number): Objection | undefined {
+    const target = targetOf(peer)
+    const senders = sendersOf(peer)
+    if (senders.some((sender) => this.#lieCount(sender, now) >= maxLies)) {
       return { until: Infinity, reason: "has lied repeatedly", cost: "wrong bytes" }
     }
-    const key = keyOf(id, content)
-    const [strongest] = [this.#contents.get(key), this.#doubts.get(key), this.#pauses.get(id), this.#busy.get(id)]
+    const ofBytes = senders.map((sender) => keyOf(sender, content))
+      .flatMap((key) => [this.#quarantines.get(key), this.#doubts.get(key)])
+    const [strongest] = [
+      ...ofBytes,
+      this.#contents.get(keyOf(target, content)),
+      this.#pauses.get(target),
+      this.#busy.get(target)
+    ]
       .filter((objection) => objection !== undefined)
       .filter(({ until }) => until > now)
       .toSorted((one, other) => weights[other.cost] - weights[one.cost] || other.until - one.until)
     return strongest
   }
 
-  /** A peer gave all that it was asked for: what it failed at before is over. */
-  served({ id }: Peer, content: ContentId.ContentId): void {
-    this.#pauses.delete(id)
-    this.#busy.delete(id)
-    this.#contents.delete(keyOf(id, content))
-    this.#proved.set(id, true)
+  /** A peer gave all that it was asked for, from `address`: what it failed at before is over. */
+  served(peer: Peer, content: ContentId.ContentId, address: string): void {
+    const target = targetOf(peer)
+    this.#pauses.delete(target)
+    this.#busy.delete(target)
+    this.#contents.delete(keyOf(target, content))
+    this.#served.set(target, PeerAddress.canonical(address))
+    this.#prompt.set(target, true)
+  }
+
+  /** The address from which the peer has served this node before; undefined if it never has. */
+  servedFrom(peer: Peer): string | undefined {
+    return this.#served.get(targetOf(peer))
   }
 
   /** Whether the peer served something, and has kept no request waiting since. */
-  isProved({ id }: Peer): boolean {
-    return this.#proved.has(id)
+  isPrompt(peer: Peer): boolean {
+    return this.#prompt.has(targetOf(peer))
   }
 
   /** A peer was left because of `error`. */
@@ -127,40 +155,41 @@ export class PeerMemory {
       case "ContentCorrupted":
         // `corrupted` is told, with all peers that sent some of it.
         return undefined
+      case "NoMemoryForBody":
+        return undefined
     }
   }
 
-  /** Wrong bytes came from `peers`: all of them from `liar`, if that is known. */
-  corrupted(peers: ReadonlyArray<Peer>, content: ContentId.ContentId, now: number, liar?: Peer): void {
-    for (const { id } of peers) {
-      this.#contents.set(keyOf(id, content), {
-        until: now + quarantineMillis,
-        reason: id === liar?.id ? "has sent wrong bytes for it" : "was among those that sent wrong bytes for it",
-        cost: "wrong bytes"
-      })
+  /** Wrong bytes came from `senders`, each at the address that sent: all of them from `liar`, if that is known. */
+  corrupted(senders: ReadonlyArray<Peer>, content: ContentId.ContentId, now: number, liar?: Peer): void {
+    for (const sender of senders) {
+      const reason = sender.id === liar?.id
+        ? "has sent wrong bytes for it"
+        : "was among those that sent wrong bytes for it"
+      for (const key of sendersOf(sender)) {
+        this.#quarantines.set(keyOf(key, content), { until: now + quarantineMillis, reason, cost: "wrong bytes" })
+      }
     }
-    if (liar !== undefined) this.#lies.set(liar.id, { count: this.#lieCount(liar.id, now) + 1, at: now })
+    if (liar === undefined) return
+    for (const key of sendersOf(liar)) this.#lies.set(key, { count: this.#lieCount(key, now) + 1, at: now })
   }
 
-  /** All bytes came from `peers`, and containerd has thrown them away; whether they were right is not known yet. */
-  doubted(peers: ReadonlyArray<Peer>, content: ContentId.ContentId, now: number): void {
-    for (const { id } of peers) {
-      this.#doubts.set(keyOf(id, content), {
-        until: now + doubtMillis,
-        reason: "has sent bytes for it that were not kept",
-        cost: "wrong bytes"
-      })
+  /** All bytes came from `senders`, and containerd has thrown them away; whether they were right is not known yet. */
+  doubted(senders: ReadonlyArray<Peer>, content: ContentId.ContentId, now: number): void {
+    const reason = "has sent bytes for it that were not kept"
+    for (const key of senders.flatMap(sendersOf)) {
+      this.#doubts.set(keyOf(key, content), { until: now + doubtMillis, reason, cost: "wrong bytes" })
     }
   }
 
-  /** The bytes that came from `peers` were right. */
-  believed(peers: ReadonlyArray<Peer>, content: ContentId.ContentId): void {
-    for (const { id } of peers) this.#doubts.delete(keyOf(id, content))
+  /** The bytes that came from `senders` were right. */
+  believed(senders: ReadonlyArray<Peer>, content: ContentId.ContentId): void {
+    for (const key of senders.flatMap(sendersOf)) this.#doubts.delete(keyOf(key, content))
   }
 
   /** Another peer answered before this one, which had been asked sooner or at the same time. */
   lost(peer: Peer, now: number): void {
-    this.#late.set(peer.id, now + lateMillis)
+    this.#late.set(targetOf(peer), now + lateMillis)
   }
 
   /** The less busy of two taken at random: this spreads load without all nodes choosing the same peer. Returns its index. */
@@ -169,38 +198,41 @@ export class PeerMemory {
     if (peers.length < 2) return first
     const other = Math.floor(random() * (peers.length - 1))
     const second = other >= first ? other + 1 : other
-    const load = (index: number) => {
-      const id = peers[index]?.id ?? ""
-      return this.#load.of(id) + ((this.#late.get(id) ?? 0) > now ? lateLoad : 0)
-    }
-    return load(second) < load(first) ? second : first
+    return this.#loadOf(peers[second], now) < this.#loadOf(peers[first], now) ? second : first
   }
 
   /** A request to the peer begins (1) or ends (-1). */
   busy(peer: Peer, change: 1 | -1): void {
-    this.#load.add(peer.id, change)
+    this.#load.add(targetOf(peer), change)
   }
 
-  #pause({ id }: Peer, firstMillis: number, reason: string, cost: Objection["cost"], now: number): void {
-    if (cost === "time") this.#proved.delete(id)
-    const last = this.#pauses.get(id)
+  #loadOf(peer: Peer | undefined, now: number): number {
+    if (peer === undefined) return 0
+    const target = targetOf(peer)
+    return this.#load.of(target) + ((this.#late.get(target) ?? 0) > now ? lateLoad : 0)
+  }
+
+  #pause(peer: Peer, firstMillis: number, reason: string, cost: Objection["cost"], now: number): void {
+    const target = targetOf(peer)
+    if (cost === "time") this.#prompt.delete(target)
+    const last = this.#pauses.get(target)
     // During a pause another failure proves nothing new.
     const factor = last !== undefined && now < last.until ? 1 : 2
     const millis = Math.min(maxPauseMillis, Math.max(firstMillis, (last?.millis ?? 0) * factor))
-    this.#pauses.set(id, { until: now + millis, millis, reason, cost })
+    this.#pauses.set(target, { until: now + millis, millis, reason, cost })
   }
 
-  #isBusy({ id }: Peer, retryAfterMillis: number | undefined, now: number): void {
+  #isBusy(peer: Peer, retryAfterMillis: number | undefined, now: number): void {
     const until = now + Math.min(maxBusyMillis, retryAfterMillis ?? busyMillis)
-    this.#busy.set(id, { until, reason: "said that it is busy", cost: "little" })
+    this.#busy.set(targetOf(peer), { until, reason: "said that it is busy", cost: "little" })
   }
 
-  #object({ id }: Peer, content: ContentId.ContentId, until: number, reason: string): void {
-    this.#contents.set(keyOf(id, content), { until, reason, cost: "little" })
+  #object(peer: Peer, content: ContentId.ContentId, until: number, reason: string): void {
+    this.#contents.set(keyOf(targetOf(peer), content), { until, reason, cost: "little" })
   }
 
-  #lieCount(id: string, now: number): number {
-    const lies = this.#lies.get(id)
+  #lieCount(sender: string, now: number): number {
+    const lies = this.#lies.get(sender)
     return lies === undefined ? 0 : lies.count * 2 ** ((lies.at - now) / lieHalfLifeMillis)
   }
 }

@@ -1,26 +1,28 @@
 /**
  * The throughput of each peer, as observed in its last body: the measure for a slow one. It counts bytes that reached the client,
- * whatever held them up, so that no peer is compared with more than others really gave.
+ * whatever held them up, so that no peer is compared with more than others really gave. All peers of one address are one, so that a
+ * machine that claims to be many does not set the measure for the others.
  */
 import { BoundedMap } from "@spegel-ts/background/BoundedMap"
 import type { Peer } from "@spegel-ts/router/Peer"
+import * as PeerAddress from "./PeerAddress.ts"
 
 /** Fewer bytes measure buffers on the way and not the peer, unless they took long. */
 export const minSampleBytes = 1024 * 1024
 const minMillis = 1000
 const keepMillis = 10 * 60_000
-const maxPeers = 1000
+const maxAddresses = 1000
 /** Networks differ from moment to moment. A peer is left if others send this many times more. */
 const factor = 10
 
 export class PeerThroughput {
-  /** The last observation of each peer. */
-  readonly #last = new BoundedMap<string, { readonly bytesPerSecond: number; readonly at: number }>(maxPeers)
+  /** The last observation of each address. */
+  readonly #last = new BoundedMap<string, { readonly bytesPerSecond: number; readonly at: number }>(maxAddresses)
 
   /** A peer gave `bytes` in a row, within this many milliseconds. */
-  observe({ id }: Peer, bytes: number, millis: number, now: number): void {
+  observe(peer: Peer, bytes: number, millis: number, now: number): void {
     if (bytes < minSampleBytes && millis < minMillis) return
-    this.#last.set(id, { bytesPerSecond: (bytes / Math.max(1, millis)) * 1000, at: now })
+    this.#last.set(PeerAddress.of(peer), { bytesPerSecond: (bytes / Math.max(1, millis)) * 1000, at: now })
   }
 
   /** Whether the throughput of any other peer is known. */
@@ -35,9 +37,10 @@ export class PeerThroughput {
     return typical !== undefined && bytesPerSecond * factor <= typical ? Math.round(typical) : undefined
   }
 
-  #others({ id }: Peer, now: number): ReadonlyArray<number> {
+  #others(peer: Peer, now: number): ReadonlyArray<number> {
+    const address = PeerAddress.of(peer)
     return [...this.#last].flatMap(([other, { at, bytesPerSecond }]) =>
-      other === id || now - at > keepMillis ? [] : [bytesPerSecond]
+      other === address || now - at > keepMillis ? [] : [bytesPerSecond]
     )
   }
 }

@@ -35,6 +35,7 @@ const expectedAnswers: Readonly<Record<RequestHandler, Readonly<Record<string, R
 
 const peerFailureReasons: Readonly<Record<PeerError["_tag"], true>> = {
   ContentCorrupted: true,
+  NoMemoryForBody: true,
   PeerDisconnected: true,
   PeerRefused: true,
   PeerSlow: true,

@@ -67,9 +67,9 @@ export const leave = Effect.fnUntraced(
     yield* Scope.close(scope, Exit.fail(error))
     const now = yield* MonotonicTime.millis
     memory.failed(peer, content, error, now)
-    if (error._tag !== "PeerRefused") record.peersFailed++
+    if (error._tag !== "PeerRefused" && error._tag !== "NoMemoryForBody") record.peersFailed++
     if (error._tag === "PeerStalled" || error._tag === "PeerSlow") {
-      if (patienceMillis === undefined) peers.lostTime = true
+      if (patienceMillis === undefined) peers.waitedInVainFor(peer)
       else memory.patience.spend(error.waitedMillis, now)
     }
     if (mayComeBack(error)) peers.candidates.addFailed(peer, now)

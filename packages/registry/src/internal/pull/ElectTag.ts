@@ -1,11 +1,13 @@
 /**
  * Elects the manifest of a tag. Only a peer's word says which one a tag points to, and peers differ after a tag was moved. So
  * the first manifest is compared with the digests that other providers name (`TagChoice`). A second manifest is fetched only if
- * another one is chosen.
+ * another one is chosen. If that one does not come in time, upstream is asked; where nobody proves anything, the first one is
+ * answered.
  */
 import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
-import { Effect, Option, Result, Scope } from "effect"
+import { Duration, Effect, Exit, Option, Scope } from "effect"
 import * as ContentId from "../../ContentId.ts"
+import { TagUndecided } from "../../MirrorError.ts"
 import type { BufferedBody } from "../mirror/BufferedBodies.ts"
 import type { PeerAnswer } from "../mirror/PeerAnswer.ts"
 import * as TagChoice from "../mirror/TagChoice.ts"
@@ -17,42 +19,61 @@ import * as Pull from "./Pull.ts"
 
 type ManifestRequest = Extract<ContentId.ContentRequest, { readonly _tag: "Manifest" }>
 
-/** The manifest that all nodes would choose; the first, if that one cannot be had in time. */
-export const elect = Effect.fnUntraced(function*(pull: Pull.Pull, request: ManifestRequest, first: BufferedBody) {
+/** The manifest that peers agree on. Fails with `TagUndecided` if they do not, or if there is a key and it does not come in time. */
+export const elect = Effect.fnUntraced(function*(
+  pull: Pull.Pull,
+  request: ManifestRequest,
+  { scope, value: first }: Attempt.Won<BufferedBody>
+): Effect.fn.Return<BufferedBody, TagUndecided> {
   const { mirror, peers } = pull
-  const { hedgeDelay } = mirror.options
-  const others = yield* AskOthers.all(
+  const { options: { hedgeDelay }, peerAuth } = mirror
+  const { answered, unanswered } = yield* AskOthers.all(
     peers,
-    hedgeDelay,
+    // A liar that is found and answers first must not be the only one that is heard.
+    { time: hedgeDelay, awaitsLookup: peerAuth !== "off" },
     ({ peer }) => AskPeer.ask(mirror, request, peer, { head: true })
   )
-  for (const other of others) Pull.served(pull, other)
-  const { chosen, disagreement } = TagChoice.choose([first, ...others.map(({ value: { digest } }) => ({ digest }))])
-  if (disagreement === undefined) return first
-  const content = ContentId.print(pull.content)
-  yield* Effect.logWarning(`peers disagree about ${content} (${disagreement}): answering ${chosen.digest}`)
-  if (chosen.digest === first.digest) return first
-  const reference = DistributionRequest.ManifestReference.Digest({ digest: chosen.digest })
-  const holders = others.filter(({ value: { digest } }) => digest === chosen.digest)
-  const manifest = yield* Effect.timeoutOrElse(readFromAny(pull, { ...request, reference }, holders), {
-    duration: hedgeDelay,
-    orElse: () => Effect.succeedNone
+  for (const other of answered) Pull.served(pull, other)
+  const { choice, disagreement } = TagChoice.choose(peerAuth, {
+    claims: [first, ...answered.map(({ value }) => value)],
+    unanswered
   })
+  const content = ContentId.print(pull.content)
+  if (disagreement !== undefined) {
+    const decision = choice._tag === "Chosen" ? `answering ${choice.digest}` : "leaving it to upstream"
+    yield* Effect.logWarning(`peers disagree about ${content} (${disagreement}): ${decision}`)
+  }
+  const undecided = (reason: string) => new TagUndecided({ content, reason, tried: pull.record.failures })
+  if (choice._tag === "Undecided") return yield* undecided(choice.reason)
+  const { digest } = choice
+  if (digest === first.digest) return first
+  const isKeyed = peerAuth !== "off"
+  // Its memory is needed for the one that was chosen.
+  if (isKeyed) yield* Scope.close(scope, Exit.void)
+  const reference = DistributionRequest.ManifestReference.Digest({ digest })
+  const holders = answered.filter(({ value }) => value.digest === digest)
+  const manifest = yield* readFromAny(pull, { ...request, reference }, holders)
   if (Option.isSome(manifest)) return manifest.value
-  yield* Effect.logWarning(`${chosen.digest} was not given in time: answering ${first.digest} for ${content}`)
+  if (isKeyed) {
+    return yield* undecided(`most say ${digest}, and none of them gave it within ${Duration.toMillis(hedgeDelay)} ms`)
+  }
+  yield* Effect.logWarning(`${digest} was not given in time: answering ${first.digest} for ${content}`)
   return first
 })
 
-/** The manifest from the first of its holders that gives it. */
-const readFromAny = Effect.fnUntraced(function*(
+/** The manifest from the holder that gives it first, asked all at once: one that agrees may still keep the others waiting. */
+const readFromAny = (
   pull: Pull.Pull,
   request: ManifestRequest,
   holders: ReadonlyArray<Attempt.Won<PeerAnswer>>
-) {
-  for (const holder of holders) {
-    const manifest = yield* Effect.result(Scope.provide(Hold.manifest(pull, request, holder), holder.scope))
-    if (Result.isSuccess(manifest)) return Option.some(manifest.success)
-    yield* Attempt.leave(pull.peers, holder, manifest.failure)
-  }
-  return Option.none()
-})
+): Effect.Effect<Option.Option<BufferedBody>> => {
+  const read = (holder: Attempt.Won<PeerAnswer>) =>
+    Scope.provide(Hold.manifest(pull, request, holder), holder.scope).pipe(
+      Effect.tapError((error) => Attempt.leave(pull.peers, holder, error)),
+      Effect.onInterrupt(() => Scope.close(holder.scope, Exit.void))
+    )
+  return Effect.raceAll(holders.map(read)).pipe(
+    Effect.option,
+    Effect.timeoutOrElse({ duration: pull.mirror.options.hedgeDelay, orElse: () => Effect.succeedNone })
+  )
+}

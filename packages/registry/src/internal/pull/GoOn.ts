@@ -22,7 +22,7 @@ export const next = Effect.fnUntraced(function*(
   const { content, mirror, peers, request } = pull
   if (error._tag === "ContentCorrupted") {
     // When several peers sent parts, we cannot tell which one was wrong.
-    yield* Blame.exclude(mirror, request, content, senders, senders.length === 1 ? failed.peer : undefined)
+    yield* Blame.exclude(mirror, request, content, senders, senders.length === 1 ? failed.value.peer : undefined)
     yield* Attempt.leave(peers, failed, error)
     yield* download.discard
     return yield* error

@@ -12,15 +12,15 @@ import * as Blame from "./Blame.ts"
 import * as MinimumThroughput from "./MinimumThroughput.ts"
 import type { Pull } from "./Pull.ts"
 
-/** Reads a body into memory; a peer whose bytes are wrong is not asked again. */
+/** Reads a body into memory; a peer whose bytes are wrong is not asked again at the address that sent them. */
 const verified = <A, R>(
   pull: Pull,
-  attempt: Attempt.Attempt,
+  { entry }: Attempt.Attempt,
+  { peer }: PeerAnswer,
   read: (reading: Reading) => Effect.Effect<A, PeerError, R>
 ): Effect.Effect<A, PeerError, R> => {
   const { content, mirror, request } = pull
-  const { entry, peer } = attempt
-  return MinimumThroughput.measured(pull, attempt, () => entry.bytes, (compare) => read({ entry, compare })).pipe(
+  return MinimumThroughput.measured(pull, peer, () => entry.bytes, (compare) => read({ entry, compare })).pipe(
     Effect.tapErrorTag("ContentCorrupted", () => Blame.exclude(mirror, request, content, [peer], peer))
   )
 }
@@ -33,7 +33,7 @@ export const manifest = Effect.fnUntraced(function*(
 ): Effect.fn.Return<BufferedBody, PeerError, Scope.Scope> {
   const answer = yield* AskPeer.ask(pull.mirror, request, attempt.peer, { patienceMillis: attempt.patienceMillis })
   yield* Attempt.answered(pull.peers, attempt)
-  return yield* verified(pull, attempt, (reading) => pull.mirror.bodies.manifest(answer, reading))
+  return yield* verified(pull, attempt, answer, (reading) => pull.mirror.bodies.manifest(answer, reading))
 })
 
 /** Reads a blob that a peer is sending; none if there is no memory for it. */
@@ -41,7 +41,7 @@ export const blob = (
   pull: Pull,
   won: Attempt.Won<PeerAnswer>
 ): Effect.Effect<Option.Option<BufferedBody>, PeerError> =>
-  Scope.provide(verified(pull, won, (reading) => pull.mirror.bodies.blob(won.value, reading)), won.scope)
+  Scope.provide(verified(pull, won, won.value, (reading) => pull.mirror.bodies.blob(won.value, reading)), won.scope)
 
 /** The part that is asked for of a body that is held; none for the whole. */
 export const content = (

@@ -4,6 +4,7 @@
  */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import type * as ByteRange from "@spegel-ts/oci/ByteRange"
+import type { Peer } from "@spegel-ts/router/Peer"
 import type { ByteSink, Comparison } from "@spegel-ts/transfer/PeerTransport"
 import { Duration, Effect } from "effect"
 import { minSampleBytes } from "../mirror/PeerThroughput.ts"
@@ -27,12 +28,12 @@ export class Comparisons {
 }
 
 /**
- * Reads from a peer, and notes its throughput; `bytes` is how many came so far. If the speed of other peers is unknown, one of
+ * Reads from a peer, at the address that answered, and notes its throughput; `bytes` is how many came so far. If the speed of other peers is unknown, one of
  * them sends a part of `rest` for comparison, which is thrown away.
  */
 export const measured = <A, E, R>(
   pull: Pull,
-  { peer }: Attempt,
+  peer: Peer,
   bytes: () => number,
   read: (compare: Comparison) => Effect.Effect<A, E, R>,
   rest?: () => ByteRange.ByteRange
@@ -71,7 +72,7 @@ const sample = Effect.fnUntraced(function*(pull: Pull, attempt: Attempt, start: 
   const begun = yield* MonotonicTime.millis
   yield* answer.response.relay(nowhere())
   const now = yield* MonotonicTime.millis
-  pull.mirror.throughput.observe(attempt.peer, minSampleBytes, now - begun, now)
+  pull.mirror.throughput.observe(answer.peer, minSampleBytes, now - begun, now)
 })
 
 /** Takes all bytes and keeps none. */

@@ -1,4 +1,5 @@
 /** The parts of a mirror that all its pulls share. */
+import { PeerAuth, type PeerAuthMode } from "@spegel-ts/cluster-key/PeerAuth"
 import { Router } from "@spegel-ts/router/Router"
 import * as FileLease from "@spegel-ts/transfer/FileLease"
 import { Duration, Effect, type Schedule, type Scope } from "effect"
@@ -13,6 +14,8 @@ import * as CommitWatch from "../verify/CommitWatch.ts"
 
 export interface MirrorParts {
   readonly options: MirrorOptions
+  /** Whose word counts for a tag. */
+  readonly peerAuth: PeerAuthMode
   /** Outlives the pulls. */
   readonly scope: Scope.Scope
   readonly router: Router["Service"]
@@ -32,6 +35,7 @@ export const make = Effect.fnUntraced(function*(options: MirrorOptions) {
   })
   const parts: MirrorParts = {
     options,
+    peerAuth: (yield* PeerAuth).mode,
     scope: yield* Effect.scope,
     router: yield* Router,
     transport: yield* ProvedTransport.make,

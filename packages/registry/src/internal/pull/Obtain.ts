@@ -49,7 +49,7 @@ const manifest = Effect.fnUntraced(function*(
 ) {
   const won = yield* PeerRace.race(pull.peers, 0, (attempt) => Hold.manifest(pull, request, attempt))
   Pull.served(pull, won)
-  const found = request.reference._tag === "Digest" ? won.value : yield* ElectTag.elect(pull, request, won.value)
+  const found = request.reference._tag === "Digest" ? won.value : yield* ElectTag.elect(pull, request, won)
   return Hold.content(found, Option.none())
 })
 

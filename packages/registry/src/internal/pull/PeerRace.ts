@@ -50,7 +50,10 @@ class Race<A> {
   /** The peer to ask now, if any: the first one, one in place of one that failed, or a hedge. */
   next(now: number): Candidate | undefined {
     const { candidates, left } = this.peers
-    return left > 0 && (this.isIdle || now >= this.deadline) ? candidates.next(now, this.#nobodyBetter) : undefined
+    if (left <= 0 || !this.isIdle && now < this.deadline) return undefined
+    // A machine that fails as one peer after another must not use up the pull before others are found.
+    const newAddress = this.isIdle && this.peers.looking && !this.waited
+    return candidates.next(now, { nobodyBetter: this.#nobodyBetter, newAddress })
   }
 }
 
@@ -159,7 +162,7 @@ const resolveTimeout = ({ options: { content, record, resolveTimeout } }: PullPe
 const stopLosers = Effect.fnUntraced(function*(peers: PullPeers) {
   for (const loser of peers.running) {
     yield* Attempt.lose(peers, loser)
-    peers.candidates.add(loser.peer)
+    peers.candidates.giveBack(loser.peer)
     peers.left++
   }
   peers.running.clear()

@@ -11,16 +11,18 @@ import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import * as ByteRange from "@spegel-ts/oci/ByteRange"
 import type { Reference } from "@spegel-ts/oci/Reference"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
+import type { Peer } from "@spegel-ts/router/Peer"
 import { Effect, type Fiber, Option, Scope } from "effect"
 import * as ContentId from "../../ContentId.ts"
 import { Outcome } from "../../Outcome.ts"
-import type { CircuitBreaker } from "../mirror/CircuitBreaker.ts"
+import type { Admission, CircuitBreaker } from "../mirror/CircuitBreaker.ts"
+import * as PeerAddress from "../mirror/PeerAddress.ts"
 import * as PeerAnswer from "../mirror/PeerAnswer.ts"
 import * as PeerSpans from "../observe/PeerSpans.ts"
 import type { PullRecord } from "../observe/PullRecord.ts"
 import * as RegistryMetrics from "../observe/RegistryMetrics.ts"
 import * as CommitWatch from "../verify/CommitWatch.ts"
-import type { Attempt } from "./Attempt.ts"
+import type { Won } from "./Attempt.ts"
 import * as Blame from "./Blame.ts"
 import { Comparisons } from "./MinimumThroughput.ts"
 import type { MirrorParts } from "./MirrorParts.ts"
@@ -46,6 +48,7 @@ export interface Pull extends Asked {
   readonly range: string | undefined
   readonly peers: PullPeers.PullPeers
   readonly breaker: CircuitBreaker
+  readonly admission: Admission
   /** Looks for containerd's download that the pull is for, from the first question to a peer on. */
   readonly download: Effect.Effect<Fiber.Fiber<CommitWatch.Download>>
   readonly comparisons: Comparisons
@@ -62,6 +65,7 @@ export const begin = Effect.fnUntraced(function*(mirror: MirrorParts, asked: Ask
   const scope = yield* Effect.scope
   const run = Effect.runForkWith(yield* Effect.context())
   const breaker = breakers.of(registry)
+  const admission = breaker.admit(yield* MonotonicTime.millis)
   const download = yield* Effect.cached(
     downloadOf(mirror, asked, range).pipe(Scope.provide(scope), Effect.forkIn(scope))
   )
@@ -73,9 +77,8 @@ export const begin = Effect.fnUntraced(function*(mirror: MirrorParts, asked: Ask
     content,
     lookup: (count) => PeerSpans.peerLookup(router.lookup(key, { count })),
     memory,
-    caution: breaker.isOpen(yield* MonotonicTime.millis)
-      ? `is asked for ${registry}, where peers keep requests waiting`
-      : undefined,
+    caution: admission === "little" ? `is asked for ${registry}, where peers keep requests waiting` : undefined,
+    provedFirst: content._tag === "Tag" && mirror.peerAuth !== "off",
     record,
     retries: options.resolveRetries,
     resolveTimeout: options.resolveTimeout,
@@ -84,7 +87,7 @@ export const begin = Effect.fnUntraced(function*(mirror: MirrorParts, asked: Ask
   yield* peers.startLookup
   const fork = (effect: Effect.Effect<void>) => void run(Effect.forkIn(effect, scope))
   const comparisons = new Comparisons()
-  return { ...asked, mirror, content, range, peers, breaker, download, comparisons, fork } satisfies Pull
+  return { ...asked, mirror, content, range, peers, breaker, admission, download, comparisons, fork } satisfies Pull
 })
 
 /** The download of containerd that a request is for. Its fate shows whether peers sent the right bytes. */
@@ -101,18 +104,26 @@ const downloadOf = (mirror: MirrorParts, { own, request, userAgent }: Asked, ran
 }
 
 /** A peer gave all that it was asked for. */
-export const served = ({ breaker, content, mirror }: Pull, { entry, peer }: Attempt): void => {
+export const served = (
+  { breaker, content, mirror }: Pull,
+  { entry, peer, value }: Won<{ readonly peer: Peer }>
+): void => {
   entry.outcome = Outcome.Served()
-  mirror.memory.served(peer, content)
+  mirror.memory.served(peer, content, PeerAddress.of(value.peer))
   breaker.succeeded()
 }
 
 /** No peer served the pull. A fast 404 is not a failure: only failures that cost time count towards opening the circuit. */
-export const countFailure = ({ breaker, name: { registry }, peers }: Pull): Effect.Effect<void> =>
-  Effect.flatMap(MonotonicTime.millis, (now) =>
-    peers.lostTime && breaker.failed(now)
-      ? Effect.andThen(
-        RegistryMetrics.circuitOpened(registry),
-        Effect.logWarning(`peers keep requests for ${registry} waiting: they get little time for a while`)
-      )
-      : Effect.void)
+export const countFailure = (
+  { admission, breaker, name: { registry, repository }, peers: { keptWaitingBy, lostTime } }: Pull
+): Effect.Effect<void> =>
+  Effect.flatMap(
+    MonotonicTime.millis,
+    (now) =>
+      breaker.failed({ admission, repository, lostTime, addresses: keptWaitingBy }, now)
+        ? Effect.andThen(
+          RegistryMetrics.circuitOpened(registry),
+          Effect.logWarning(`peers keep requests for ${registry} waiting: they get little time for a while`)
+        )
+        : Effect.void
+  )

@@ -21,6 +21,7 @@ import type { PeerError } from "../../MirrorError.ts"
 import { Outcome } from "../../Outcome.ts"
 import type { Situation } from "../../ResolvePolicy.ts"
 import { Candidates } from "../mirror/Candidates.ts"
+import * as PeerAddress from "../mirror/PeerAddress.ts"
 import { nameOf } from "../mirror/PeerAnswer.ts"
 import type { PeerMemory } from "../mirror/PeerMemory.ts"
 import type { AttemptEntry, PullRecord } from "../observe/PullRecord.ts"
@@ -31,8 +32,10 @@ export interface PullPeersOptions {
   /** Finds the peers that are said to have the content, at most `count`. */
   readonly lookup: (count: number) => Stream.Stream<Peer, RouterNotReady>
   readonly memory: PeerMemory
-  /** Why peers that have not proved themselves get little time of this pull; undefined if they get the usual time. */
+  /** Why peers that do not serve promptly get little time of this pull; undefined if they get the usual time. */
   readonly caution: string | undefined
+  /** Whether peers that proved that they know the cluster key are asked before others, and their word counts more. */
+  readonly provedFirst: boolean
   readonly record: PullRecord
   /** How many peers may be asked. */
   readonly retries: number
@@ -49,6 +52,9 @@ export type PeerEvent = Data.TaggedEnum<{
 }>
 export const PeerEvent = Data.taggedEnum<PeerEvent>()
 
+/** How many peers one address may be, to the router: other addresses are found beside those. */
+const maxPeersOfAddress = 16
+
 export class PullPeers {
   readonly options: PullPeersOptions
   /** The pull's scope. */
@@ -57,6 +63,7 @@ export class PullPeers {
   readonly candidates: Candidates
   readonly running = new Set<Attempt>()
   readonly #seen = new Set<string>()
+  readonly #seenAddresses = new Set<string>()
   /** A lookup is under way. */
   looking = false
   /** Peers may be looked up once more if those known are used up. */
@@ -65,17 +72,20 @@ export class PullPeers {
   left: number
   /** Whether a peer without an objection has kept this pull waiting in vain. */
   lostTime = false
+  /** Those among them that had served before: the addresses from which they did. */
+  readonly keptWaitingBy = new Set<string>()
 
   constructor(options: PullPeersOptions, scope: Scope.Scope, events: Queue.Queue<PeerEvent>, random: () => number) {
     this.options = options
     this.scope = scope
     this.events = events
     this.left = options.retries
-    const { caution, content, memory } = options
+    const { caution, content, memory, provedFirst } = options
     this.candidates = new Candidates({
       content,
       memory,
       caution,
+      provedFirst,
       random,
       onDeferred: (peer, reason) => this.entryOf(peer, 0, false, Outcome.Deferred({ reason }))
     })
@@ -83,13 +93,20 @@ export class PullPeers {
 
   /**
    * Starts a lookup beside the pull: peers are asked as it names them, not when it has ended. It asks for more peers than may be
-   * asked: some may be known to fail, and of the others the less busy are chosen.
+   * asked: some may be known to fail, and of the others the less busy are chosen. It ends once peers at enough addresses were
+   * found, whose word counts.
    */
   get startLookup(): Effect.Effect<unknown> {
     return Effect.suspend(() => {
       this.looking = true
-      const { lookup, retries } = this.options
-      return lookup(this.#seen.size + 2 * retries).pipe(
+      const { lookup, provedFirst, retries } = this.options
+      const found = new Set(this.#seenAddresses)
+      const enough = found.size + 2 * retries
+      return lookup(this.#seen.size + 2 * retries + maxPeersOfAddress).pipe(
+        Stream.takeUntil((peer) => {
+          if (!provedFirst || peer.proved === true) found.add(PeerAddress.of(peer))
+          return found.size >= enough
+        }),
         Stream.runForEach((peer) => Queue.offer(this.events, PeerEvent.Found({ peer }))),
         Effect.catch((error) => Effect.logDebug(error.message)),
         Effect.ensuring(Queue.offer(this.events, PeerEvent.LookupEnded())),
@@ -102,6 +119,7 @@ export class PullPeers {
     if (event._tag === "LookupEnded") this.looking = false
     if (event._tag !== "Found" || this.#seen.has(event.peer.id)) return
     this.#seen.add(event.peer.id)
+    this.#seenAddresses.add(PeerAddress.of(event.peer))
     this.options.record.peersSeen++
     this.candidates.add(event.peer)
   }
@@ -127,6 +145,13 @@ export class PullPeers {
   renew(): void {
     this.left = this.options.retries
     this.mayLookAgain = true
+  }
+
+  /** A peer without an objection has kept this pull waiting in vain. */
+  waitedInVainFor(peer: Peer): void {
+    this.lostTime = true
+    const address = this.options.memory.servedFrom(peer)
+    if (address !== undefined) this.keptWaitingBy.add(address)
   }
 
   /** Begins an entry in the record of the pull. */

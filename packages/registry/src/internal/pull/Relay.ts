@@ -21,7 +21,7 @@ export interface Relaying {
   readonly body: LargeBody.LargeBody
   /** The download of containerd that the body is for. */
   readonly download: Download
-  /** Peers whose bytes were passed on, in order. */
+  /** Peers whose bytes were passed on, in order, each at the address that sent them. */
   readonly senders: Array<Peer>
 }
 
@@ -58,7 +58,7 @@ const fromOneAfterAnother = Effect.fnUntraced(function*(
 ): Effect.fn.Return<void, StreamError> {
   let won = first
   while (true) {
-    relaying.senders.push(won.peer)
+    relaying.senders.push(won.value.peer)
     const result = yield* Effect.result(fromOne(relaying, won))
     if (Result.isSuccess(result)) return Pull.served(relaying.pull, won)
     won = yield* GoOn.next(relaying, won, result.failure)
@@ -71,7 +71,7 @@ const fromOne = (
   won: Won<PeerAnswer>
 ): Effect.Effect<void, PeerError | BodyInterrupted> =>
   Effect.suspend(() => {
-    const { entry, peer, value: { digest, range, response } } = won
+    const { entry, value: { digest, peer, range, response } } = won
     const start = body.offset()
     entry.outcome = Outcome.ClientGone()
     pull.record.source = peer.id
@@ -79,7 +79,7 @@ const fromOne = (
     download.sent(peer, start, start)
     const taking = MinimumThroughput.measured(
       pull,
-      won,
+      peer,
       () => entry.bytes = body.offset() - start,
       (compare) => body.take(response, compare),
       () => ({ start: body.offset(), end: range.end })

@@ -59,7 +59,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
 
   /** A peer gets nothing that is known to be damaged, and has content checked that it suspects. */
   const checkDamage = Effect.fnUntraced(function*(digest: Digest.Digest, suspected: boolean) {
-    if (suspected) yield* scrubber.suspect(digest)
+    if (suspected) yield* scrubber.suspect(digest, false)
     if (yield* scrubber.isDamaged(digest)) return yield* new Refused({ refusal: Refusal.Damaged({ digest }) })
   })
 
@@ -86,7 +86,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
       Effect.tap((answer) => count(answer._tag === "Served")),
       // A client that leaves while a peer serves has what it wants, as containerd when it fetches a layer in parts.
       Effect.onInterrupt(() => exchange.record.source === undefined ? Effect.void : count(true)),
-      Effect.catchTag(["PeerNotFound", "ResolveTimeout", "AnswerTimeout"], noPeer)
+      Effect.catchTag(["PeerNotFound", "ResolveTimeout", "AnswerTimeout", "TagUndecided"], noPeer)
     )
   }
 

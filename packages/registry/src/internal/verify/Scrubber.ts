@@ -3,12 +3,13 @@
  * says so, and this node then reads the blob: one that is damaged is not given to peers any more, so that it costs the cluster
  * one failed pull. When it was replaced, as by pulling its image again, it is read once more, and given to peers if it is right.
  *
- * Any peer can say so, and reading costs time: checks run one at a time, for a tenth of the time at most, and not twice for the
- * same blob within ten minutes.
+ * A peer can say so of any blob, and reading costs time: checks run one at a time, for a tenth of the time at most, and not twice for
+ * the same blob within ten minutes. In a cluster with a key, only peers that proved that they know it are heard.
  */
 import * as Background from "@spegel-ts/background/Background"
 import { BoundedMap } from "@spegel-ts/background/BoundedMap"
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
+import { PeerAuth, type PeerAuthMode } from "@spegel-ts/cluster-key/PeerAuth"
 import { type BlobSource, type ContentChange, ContentStore } from "@spegel-ts/content/ContentStore"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
@@ -21,8 +22,11 @@ import * as ContentHash from "./ContentHash.ts"
 export const suspectHeader = "x-spegel-suspect"
 
 export interface Scrubber {
-  /** Has a blob checked in the background, unless it was checked lately or too many others wait. */
-  readonly suspect: (digest: Digest.Digest) => Effect.Effect<void>
+  /**
+   * Has a blob checked in the background, unless it was checked lately or too many others wait. `isProved` says whether the peer
+   * that suspects it has proved itself by its request; otherwise it is heard only where nobody proves anything.
+   */
+  readonly suspect: (digest: Digest.Digest, isProved: boolean) => Effect.Effect<void>
   /** Whether a check has found that a blob is not what its digest says, and no later one that it is right again. */
   readonly isDamaged: (digest: Digest.Digest) => Effect.Effect<boolean>
 }
@@ -34,6 +38,7 @@ const againAfterMillis = 10 * 60_000
 const rest = 9
 
 interface Parts {
+  readonly peerAuth: PeerAuthMode
   readonly store: ContentStore["Service"]
   readonly router: Router["Service"]
   /** Blobs to check. */
@@ -48,6 +53,7 @@ interface Parts {
 /** Checks end with the scope. */
 export const make = Effect.gen(function*() {
   const parts: Parts = {
+    peerAuth: (yield* PeerAuth).mode,
     store: yield* ContentStore,
     router: yield* Router,
     waiting: yield* Queue.dropping<Digest.Digest>(maxWaiting),
@@ -62,7 +68,7 @@ export const make = Effect.gen(function*() {
       Effect.suspend(() =>
         parts.damaged.has(digest) ? Effect.as(lookAgain(parts, digest), true) : Effect.succeed(false)
       ),
-    suspect: (digest) => suspect(parts, digest)
+    suspect: (digest, isProved) => isProved || parts.peerAuth === "off" ? suspect(parts, digest) : Effect.void
   } satisfies Scrubber
 })
 

@@ -1,10 +1,12 @@
-/** The peers that sent the bytes of one download, as far as this node relayed them. */
+/** The peers that sent the bytes of one download, as far as this node relayed them, each at the address that sent. */
 import type { Peer } from "@spegel-ts/router/Peer"
+import * as PeerAddress from "../mirror/PeerAddress.ts"
 
 /** A pull asks some three peers; a download in parts is many pulls. */
 const maxSenders = 100
 
 export class Senders {
+  /** By id and address: the same id at another address may be somebody else. */
   readonly #peers = new Map<string, Peer>()
   /** All bytes before this one were sent, without a gap. */
   #reached = 0
@@ -12,7 +14,7 @@ export class Senders {
 
   /** `peer` sent the bytes `[from, to)`; told again as more are sent. */
   sent(peer: Peer, from: number, to: number): void {
-    if (this.#peers.size < maxSenders) this.#peers.set(peer.id, peer)
+    if (this.#peers.size < maxSenders) this.#peers.set(`${peer.id} ${PeerAddress.of(peer)}`, peer)
     if (from <= this.#reached) this.#reached = Math.max(this.#reached, to)
   }
 
