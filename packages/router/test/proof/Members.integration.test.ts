@@ -3,15 +3,16 @@ import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { gossipProtocol, kademliaProtocol } from "@spegel-ts/router/internal/dht/rpc/Libp2pTransport"
 import { MessageType } from "@spegel-ts/router/internal/dht/rpc/Message"
 import { GossipType, message } from "@spegel-ts/router/internal/dht/rpc/Protocol"
-import { proofProtocol } from "@spegel-ts/router/internal/proof/Exchange"
+import { initiate, proofProtocol } from "@spegel-ts/router/internal/proof/Exchange"
+import { StreamChannel } from "@spegel-ts/router/internal/proof/StreamChannel"
 import { routerConformance } from "@spegel-ts/router/RouterConformance"
 import { eventually } from "@spegel-ts/testing/Eventually"
 import { freePort } from "@spegel-ts/testing/network/FreePort"
 import { Effect, Logger, Schedule } from "effect"
 import { startRouter } from "../StartRouter.ts"
-import { newKey, ringOf } from "./InMemory.ts"
-import { changing, count, failureCounts, find, heard, knows, required } from "./Network.ts"
-import { ask, prove, type RawPeer, reach, startRawPeer, wireOf } from "./RawPeer.ts"
+import { endOf, newKey, ringOf, sideOf } from "./InMemory.ts"
+import { changing, count, failureCounts, find, gauge, heard, knows, required } from "./Network.ts"
+import { answering, ask, prove, type RawPeer, reach, startRawPeer, wireOf } from "./RawPeer.ts"
 
 const ring = ringOf(newKey())
 
@@ -37,6 +38,9 @@ describe("members with a cluster key", { timeout: 60_000 }, () => {
       const b = yield* startRouter("127.5.1.3", port, { auth: required(ring), peers, zone: "south", servicePort: 5200 })
       yield* knows(a, 1, true)
       yield* knows(b, 1, true)
+      const keyId = ring.current("router").id
+      yield* eventually(Effect.map(gauge("spegel_cluster_key_connections", { key: keyId }), (value) => value === 1))
+      yield* eventually(Effect.map(gauge("spegel_peer_auth_members", { proved: "true" }), (value) => value === 1))
       const [seenByA] = yield* a.peers
       assert.deepInclude(seenByA, { addresses: ["127.5.1.3"], servicePort: 5200, proved: true, zone: "south" })
       assert.strictEqual(seenByA?.agent, "spegel-ts")
@@ -163,8 +167,9 @@ describe("peers without the cluster key", { timeout: 120_000 }, () => {
       let most = 0
       const rogue = (index: number) =>
         Effect.gen(function*() {
-          const own = yield* startRawPeer("127.5.7.66", 1024 + index, index % 2 === 0 ? {} : { proof: () => undefined })
-          const self = wireOf(own, "127.5.7.66", 1024 + index)
+          const ownPort = yield* freePort
+          const own = yield* startRawPeer("127.5.7.66", ownPort, index % 2 === 0 ? {} : { proof: () => undefined })
+          const self = wireOf(own, "127.5.7.66", ownPort)
           const record = message(MessageType.addProvider, ContentKey.toDhtKey(key), [], [self])
           const hello = message(GossipType.hello, Buffer.alloc(8, 1), [wireOf(own, "127.5.7.99", 5001)])
           const answer = yield* Effect.promise(async () => {
@@ -197,6 +202,88 @@ describe("peers without the cluster key", { timeout: 120_000 }, () => {
       const opened = performance.now()
       yield* eventually(() => connection.status !== "open")
       assert.isBelow(performance.now() - opened, 8000)
+    }))
+
+  it.live("are not asked anything, though members name them", () =>
+    Effect.gen(function*() {
+      const port = yield* freePort
+      const victim = yield* startRouter("127.5.10.2", port, { auth: required(ring) })
+      let asked = 0
+      let met = 0
+      const stranger = yield* startRawPeer("127.5.10.66", port, {
+        serve: (stream) => {
+          asked++
+          return answering(stream, undefined as never)
+        },
+        proof: () => void met++
+      })
+      const key = ContentKey.make("registry.example/wanted:v1")
+      // Two members that know the key name the stranger.
+      for (const host of [4, 5]) {
+        const liar = yield* startRawPeer(`127.5.10.${host}`, port, { proof: () => undefined })
+        const connection = yield* Effect.promise(() => reach(liar, "127.5.10.2", port))
+        yield* Effect.promise(() => prove(connection, liar, ring, host))
+        yield* knows(victim, host - 3, true)
+        const hello = message(GossipType.hello, Buffer.alloc(8, 1), [wireOf(stranger, "127.5.10.66", port)])
+        yield* Effect.promise(() => ask(connection, gossipProtocol, [hello], 100))
+      }
+      yield* find(victim, key)
+      yield* eventually(() => met > 0)
+      yield* Effect.sleep("1 second")
+      assert.strictEqual(asked, 0)
+      assert.strictEqual((yield* heard(victim)).length, 2)
+    }))
+
+  it.live("are where their proved statement says, whatever else they claim", () =>
+    Effect.gen(function*() {
+      const port = yield* freePort
+      const victim = yield* startRouter("127.5.11.2", port, { auth: required(ring) })
+      const liar = yield* startRawPeer("127.5.11.66", port, { proof: () => undefined })
+      const connection = yield* Effect.promise(() => reach(liar, "127.5.11.2", port))
+      yield* Effect.promise(() => prove(connection, liar, ring, 66))
+      yield* knows(victim, 1, true)
+      const hello = message(GossipType.hello, Buffer.alloc(8, 1))
+      yield* Effect.promise(() => ask(connection, gossipProtocol, [hello], 200))
+      const [peer] = yield* victim.peers
+      assert.deepInclude(peer, { addresses: ["10.0.0.66"], servicePort: 5066, zone: "zone-66", agent: "test" })
+    }))
+
+  it.live("cannot use a key that goes out of use during the exchange", () =>
+    Effect.gen(function*() {
+      const [old, fresh] = [newKey(), newKey()]
+      const port = yield* freePort
+      const { auth, set } = yield* changing("require", ringOf(old, fresh))
+      const victim = yield* startRouter("127.5.12.2", port, { auth })
+      const late = yield* startRawPeer("127.5.12.66", port, { proof: () => undefined })
+      const connection = yield* Effect.promise(() => reach(late, "127.5.12.2", port))
+      const stream = yield* Effect.promise(() => connection.newStream(proofProtocol))
+      const channel = new StreamChannel(stream)
+      const side = sideOf(late.peerId.toString(), connection.remotePeer.toString(), ringOf(old))
+      let received = 0
+      const end = endOf(initiate({
+        send: (frame) => channel.send(frame),
+        receive: async () => {
+          const frame = await channel.receive()
+          if (received++ === 0) await Effect.runPromise(set(ringOf(fresh)))
+          return frame
+        }
+      }, side))
+      yield* Effect.promise(() => end)
+      yield* eventually(() => connection.status !== "open")
+      assert.deepStrictEqual(yield* victim.peers, [])
+    }))
+
+  it.live("cannot start one exchange after the other", () =>
+    Effect.gen(function*() {
+      const port = yield* freePort
+      yield* startRouter("127.5.13.2", port, { auth: required(ring) })
+      const busy = yield* startRawPeer("127.5.13.66", port, { proof: () => undefined })
+      const connection = yield* Effect.promise(() => reach(busy, "127.5.13.2", port))
+      const exchange = Effect.promise(() => endOf(prove(connection, busy, ring)))
+      assert.strictEqual(yield* exchange, "proved")
+      assert.notStrictEqual(yield* exchange, "proved")
+      yield* Effect.sleep("1100 millis")
+      assert.strictEqual(yield* exchange, "proved")
     }))
 
   it.live("are answered when they have proved it, even if they asked a little early", () =>

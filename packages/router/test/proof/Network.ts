@@ -50,3 +50,12 @@ export const failureCounts: Effect.Effect<ReadonlyMap<string, number>> = Effect.
 )
 
 export const count = (counts: ReadonlyMap<string, number>, reason: string): number => counts.get(reason) ?? 0
+
+/** The value of a gauge's series, as the last router of this process has published it. */
+export const gauge = (name: string, labels: Readonly<Record<string, string>>): Effect.Effect<number | undefined> =>
+  Effect.map(Metric.snapshot, (metrics) => {
+    const series = metrics.find(({ attributes, id }) =>
+      id === name && Object.entries(labels).every(([label, value]) => attributes?.[label] === value)
+    )
+    return series !== undefined && "value" in series.state ? Number(series.state.value) : undefined
+  })

@@ -32,6 +32,8 @@ export interface RawPeerOptions {
   readonly privateKey?: PrivateKey
   /** Serves exchanges of proofs. Default: the peer does not know their protocol. */
   readonly proof?: StreamHandler
+  /** Serves Kademlia and gossip. Default: `answering`. */
+  readonly serve?: StreamHandler
   /** The addresses that it claims. Default: where it listens. */
   readonly announce?: ReadonlyArray<string>
 }
@@ -42,7 +44,7 @@ export const newIdentity = Effect.promise(() => generateKeyPair("Ed25519"))
 export const startRawPeer = (address: string, port: number, options: RawPeerOptions = {}) =>
   Effect.acquireRelease(
     Effect.promise(async () => {
-      const { announce, privateKey, proof } = options
+      const { announce, privateKey, proof, serve = answering } = options
       const host = await createLibp2p({
         ...(privateKey === undefined ? {} : { privateKey }),
         addresses: {
@@ -55,7 +57,7 @@ export const startRawPeer = (address: string, port: number, options: RawPeerOpti
         connectionMonitor: { enabled: false },
         services: { identify: identify() }
       })
-      await host.handle([kademliaProtocol, gossipProtocol], answering)
+      await host.handle([kademliaProtocol, gossipProtocol], serve)
       if (proof !== undefined) await host.handle(proofProtocol, proof)
       return host
     }),

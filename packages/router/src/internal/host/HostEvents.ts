@@ -100,10 +100,23 @@ export const proved = (
     addresses: addresses.map(({ bytes }) => bytes),
     agent: statement.agent,
     ours: (statement.capabilities & Capability.gossip) !== 0,
-    group: Option.getOrElse(Option.flatMap(Option.fromUndefinedOr(addresses[0]), PeerAddress.ipOf), () => ""),
+    group: groupOf(addresses, remote, options.dht.members.get(connection.remotePeer.toString())?.group),
     proof: { keyId, servicePort: statement.servicePort, zone: statement.zone }
   })
   return addresses.some((address) => isAt(address, remote))
+}
+
+/**
+ * The group of a peer that has proved these addresses: the one at which it is seen, or was seen before. Members that are seen
+ * nowhere that they state are in groups of their own, so that they cannot crowd out a node by stating its address.
+ */
+const groupOf = (
+  addresses: ReadonlyArray<Multiaddr>,
+  remote: string | undefined,
+  before: string | undefined
+): string => {
+  const stated = addresses.flatMap((address) => Option.toArray(PeerAddress.ipOf(address)))
+  return [remote, before].find((ip) => ip !== undefined && stated.includes(ip)) ?? `elsewhere: ${stated[0] ?? ""}`
 }
 
 /** Tells the detector of identity conflicts where a peer was, and where it is now. */

@@ -7,21 +7,17 @@ import type { Admission } from "./Admission.ts"
 
 /** Bytes of a held stream that are kept. A peer that sends more before it is admitted loses the stream. */
 const maxHeldBytes = 64 * 1024
-/** Held streams of one connection: one for each protocol. */
-const maxHeld = 2
-
 /** A handler that gives streams to `handle` once their connection is admitted, and aborts those of refused ones. */
 export const whenAdmitted = (admission: Admission, handle: StreamHandler): StreamHandler => {
-  const held = new WeakMap<Connection, number>()
+  const held = new WeakSet<Connection>()
   const hold = async (stream: Stream, connection: Connection) => {
-    const count = held.get(connection) ?? 0
-    if (count >= maxHeld) return stream.abort(new Error("too many streams before the connection is admitted"))
-    held.set(connection, count + 1)
+    // An honest node needs one stream for each protocol.
+    if (held.has(connection)) return stream.abort(new Error("too many streams before the connection is admitted"))
+    held.add(connection)
     const readBuffer = stream.maxReadBufferLength
     stream.maxReadBufferLength = maxHeldBytes
     stream.pause()
     const outcome = await admission.settled(connection)
-    held.set(connection, (held.get(connection) ?? 1) - 1)
     if (outcome._tag === "Refused") return stream.abort(new Error(outcome.reason))
     if (stream.status !== "open") return
     stream.maxReadBufferLength = readBuffer

@@ -185,7 +185,11 @@ export class Libp2pTransport implements Transport {
     const connections = this.#host.getConnections().filter(({ remotePeer, status }) =>
       status === "open" && remotePeer.toString() === member.id
     )
-    const open = connections.find((connection) => this.#admission.now(connection) !== undefined) ?? connections[0]
+    const isAdmitted = (connection: Connection) => {
+      const outcome = this.#admission.now(connection)
+      return outcome !== undefined && outcome._tag !== "Refused"
+    }
+    const open = connections.find(isAdmitted) ?? connections[0]
     if (open !== undefined) return open
     const addresses = member.addresses.map((address) =>
       PeerAddress.withoutId(multiaddr(address)).encapsulate(`/p2p/${member.id}`)
