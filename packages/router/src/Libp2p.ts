@@ -24,7 +24,7 @@ import type { Peer, PeerFacts } from "./Peer.ts"
 import * as PeerAddress from "./PeerAddress.ts"
 import { Router, RouterNotReady } from "./Router.ts"
 
-/** The settings of a member of the network: its addresses, the lifetime of its records, and how long it waits for peers. */
+/** The settings of a member of the network: its addresses and zone, the lifetime of its records, and how long it waits for peers. */
 export interface Libp2pOptions {
   /** IP to listen on; none means all of them. */
   readonly host: Option.Option<string>
@@ -32,6 +32,8 @@ export interface Libp2pOptions {
   readonly port: number
   /** TCP port of the service that runs beside this router, told to peers as `Peer.servicePort`. Default: no service. */
   readonly servicePort?: number
+  /** The zone that this node is in, such as a data centre. Lookups name providers that have proved to be in it first. */
+  readonly zone?: string | undefined
   /** How long a record lives that a node of this implementation sent. Default 10 minutes. */
   readonly recordTtl?: Duration.Duration
   /** How often own records are handed out again. Default 9 minutes. */
@@ -46,7 +48,8 @@ export interface Libp2pOptions {
 
 /**
  * A member of the cluster's network, listening while the layer's scope is open. When it closes, the member says goodbye, so
- * that peers forget it at once. Fails with `RouterListenFailed` if the address cannot be listened on.
+ * that peers forget it at once. `PeerAuth` in the context says whether peers have to prove that they know the cluster key; without
+ * it, nobody proves anything. Fails with `RouterListenFailed` if the address cannot be listened on.
  */
 export const layer = (
   options: Libp2pOptions
@@ -90,7 +93,7 @@ const heardFrom = ({ dht }: DhtNode.DhtNode): ReadonlyArray<Member> =>
   [...dht.members.values()].filter(({ lastHeard }) => lastHeard > 0)
 
 const networkView = (node: DhtNode.DhtNode, listen: Libp2pOptions): Joining.NetworkView => {
-  const { dht, host } = node
+  const { dht, host, proofs } = node
   // An address with this node's own id may have been its own once, or may be its clone's.
   const ownId = `/p2p/${host.peerId.toString()}`
   const dialled = (address: Multiaddr) => address.toString().endsWith(ownId) ? PeerAddress.withoutId(address) : address
@@ -98,11 +101,17 @@ const networkView = (node: DhtNode.DhtNode, listen: Libp2pOptions): Joining.Netw
     peers: () => heardFrom(node).length,
     isMember: (id) => dht.members.get(id) !== undefined,
     isSelf: Libp2pHost.isOwnAddress(host, listen),
+    refusal: proofs.refusal,
     dial: (address) =>
       Effect.tryPromise({
         try: (signal) => host.dial(dialled(address), { signal }),
         catch: (cause) => new DialFailed({ reason: String(cause) })
-      })
+      }).pipe(
+        Effect.flatMap((connection) => Effect.promise(() => proofs.admission.settled(connection))),
+        Effect.flatMap((outcome) =>
+          outcome._tag === "Refused" ? Effect.fail(new DialFailed({ reason: outcome.reason })) : Effect.void
+        )
+      )
   }
 }
 
@@ -170,10 +179,14 @@ const ipsOf = (
 const peerOf = (
   accepted: PeerAddress.UsableOptions,
   ownServicePort: number | undefined,
-  { addresses, id, servicePort = ownServicePort ?? 0 }: Provider
+  { addresses, id, proof, servicePort = ownServicePort ?? 0 }: Provider
 ): Option.Option<Peer> => {
   const ips = ipsOf(addresses, accepted)
-  return ips.length === 0 ? Option.none() : Option.some({ id, addresses: ips, servicePort })
+  if (ips.length === 0) return Option.none()
+  const proved = proof === undefined
+    ? {}
+    : { proved: true, ...(proof.zone === undefined ? {} : { zone: proof.zone }) }
+  return Option.some({ id, addresses: ips, servicePort, ...proved })
 }
 
 /** `now` is the wall clock, in milliseconds since the epoch. */

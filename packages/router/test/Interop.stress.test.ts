@@ -7,12 +7,15 @@ import { ping } from "@libp2p/ping"
 import { tcp } from "@libp2p/tcp"
 import { tls } from "@libp2p/tls"
 import { multiaddr } from "@multiformats/multiaddr"
+import type { PeerAuthState } from "@spegel-ts/cluster-key/PeerAuth"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { freePort } from "@spegel-ts/testing/network/FreePort"
 import { Effect, Schedule, Stream } from "effect"
 import { createLibp2p } from "libp2p"
 import { CID } from "multiformats/cid"
 import * as Digest from "multiformats/hashes/digest"
+import { newKey, ringOf } from "./proof/InMemory.ts"
+import { required } from "./proof/Network.ts"
 import { startRouter } from "./StartRouter.ts"
 
 /** A peer of the reference implementation, which does not speak our gossip protocol. */
@@ -41,13 +44,16 @@ const startStock = (address: string, port: number, encrypters: "noise" | "tls") 
   )
 
 describe("one network with the reference implementation", { timeout: 60_000 }, () => {
-  for (const encrypters of ["noise", "tls"] as const) {
-    it.live(`over ${encrypters}: each finds what the other provides`, () =>
+  const off: PeerAuthState = { mode: "off" }
+  const prefer = required(ringOf(newKey()), "prefer")
+  const cases = [["noise", off], ["tls", off], ["noise", prefer]] as const
+  for (const [encrypters, auth] of cases) {
+    it.live(`over ${encrypters}, with proofs ${auth.mode}: each finds what the other provides`, () =>
       Effect.gen(function*() {
         const port = yield* freePort
         const stock = yield* startStock("127.0.0.2", port, encrypters)
-        const a = yield* startRouter("127.0.0.3", port, { peers: [`127.0.0.2:${port}`] })
-        const b = yield* startRouter("127.0.0.4", port, { peers: [`127.0.0.2:${port}`] })
+        const a = yield* startRouter("127.0.0.3", port, { auth, peers: [`127.0.0.2:${port}`] })
+        const b = yield* startRouter("127.0.0.4", port, { auth, peers: [`127.0.0.2:${port}`] })
         const ids = yield* Effect.forEach([a, b], (router) => Effect.map(router.self, ({ id }) => id))
         yield* Effect.promise(() => stock.dial(multiaddr(`/ip4/127.0.0.3/tcp/${port}`)))
         yield* Effect.all([a.peers, b.peers]).pipe(

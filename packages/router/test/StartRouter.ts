@@ -1,3 +1,4 @@
+import { PeerAuth, type PeerAuthState } from "@spegel-ts/cluster-key/PeerAuth"
 import * as Bootstrap from "@spegel-ts/router/Bootstrap"
 import { Identity, type Owner } from "@spegel-ts/router/Identity"
 import * as Libp2p from "@spegel-ts/router/Libp2p"
@@ -14,6 +15,9 @@ export const startRouter = (
     readonly peers?: ReadonlyArray<string>
     readonly bootstrap?: Bootstrap.Source
     readonly joinGrace?: Duration.Duration
+    readonly auth?: PeerAuthState
+    readonly zone?: string
+    readonly servicePort?: number
   }
 ) =>
   Effect.map(
@@ -21,7 +25,8 @@ export const startRouter = (
       Libp2p.layer({
         host: Option.fromUndefinedOr(host),
         port,
-        servicePort: 5000,
+        servicePort: options?.servicePort ?? 5000,
+        zone: options?.zone,
         ...(options?.joinGrace === undefined ? {} : { joinGrace: options.joinGrace })
       }).pipe(
         Layer.provide(
@@ -31,7 +36,8 @@ export const startRouter = (
           options?.dataDir === undefined
             ? Identity.layerMemory
             : Identity.layer({ dataDir: options.dataDir, owner: options.owner ?? {} })
-        )
+        ),
+        Layer.provide(Layer.succeed(PeerAuth, options?.auth ?? { mode: "off" }))
       )
     )),
     (context) => Context.get(context, Router)

@@ -20,6 +20,7 @@ const world = Effect.fnUntraced(function*(places: ReadonlyMap<string, Place>, fa
     dials: new Map<string, number>(),
     running: 0,
     mostAtOnce: 0,
+    refusal: undefined as string | undefined,
     logs: [] as Array<readonly [level: string, message: string]>
   }
   const changes = yield* Queue.unbounded<void>()
@@ -36,6 +37,7 @@ const world = Effect.fnUntraced(function*(places: ReadonlyMap<string, Place>, fa
       peers: () => state.peers,
       isMember: () => false,
       isSelf: (address) => address.toString() === own,
+      refusal: () => state.refusal,
       dial: (address) =>
         Effect.gen(function*() {
           const text = address.toString()
@@ -133,6 +135,20 @@ describe("Joining", () => {
       for (const words of ["ready, alone", "none of 30 bootstrap peers", "the router's port"]) {
         assert.include(warning, words)
       }
+    }))
+
+  it.effect("says that peers refuse it, once it knows", () =>
+    Effect.gen(function*() {
+      const { joining, state, warnings } = yield* world(places(3, "refuses"))
+      yield* TestClock.adjust("1 second")
+      assert.match(joining.reason(), /^none of 3 bootstrap peers/)
+      state.refusal = "peers have another cluster key"
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(joining.reason(), state.refusal)
+      assert.deepStrictEqual(warnings(), ["ready, alone: peers have another cluster key"])
+      state.refusal = undefined
+      yield* TestClock.adjust("1 minute")
+      assert.match(joining.reason(), /^none of 3 bootstrap peers/)
     }))
 
   it.effect("reports a failing source once, and again when the reason changes", () =>

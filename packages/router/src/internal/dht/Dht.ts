@@ -12,7 +12,7 @@
 import { type Position, positionOf } from "./Distance.ts"
 import { lookup, type LookupOptions } from "./lookup/Lookup.ts"
 import { type ConnectedPeer, Membership } from "./members/Membership.ts"
-import { isSpeaker, type Member, type MemberTable, toWire } from "./members/MemberTable.ts"
+import { isSpeaker, type Member, type MemberTable, type ProvedFacts, toWire } from "./members/MemberTable.ts"
 import { ProviderStore } from "./records/ProviderStore.ts"
 import { Reprovider } from "./records/Reprovider.ts"
 import { type Message, MessageType, type WirePeer } from "./rpc/Message.ts"
@@ -24,6 +24,8 @@ export interface DhtOptions {
   readonly addresses: () => ReadonlyArray<Uint8Array>
   /** Port of the service beside this router; 0 for none. */
   readonly servicePort: number
+  /** Lookups name providers that have proved to be in this zone first. */
+  readonly zone?: string | undefined
   readonly environment: Environment
   readonly transport: Transport
   /** How long a record lives that a node of this implementation sent. */
@@ -50,6 +52,8 @@ export interface Provider {
   readonly addresses: ReadonlyArray<Uint8Array>
   /** The port of its service; undefined if the peer has not sent it. */
   readonly servicePort: number | undefined
+  /** What it has proved; undefined if that is nothing, or if only others know the provider. */
+  readonly proof: ProvedFacts | undefined
 }
 
 /** Counts for metrics. */
@@ -58,6 +62,10 @@ export interface DhtCounts {
   readonly records: number
   readonly ownKeys: number
   readonly evictions: number
+  /** Of the members that were heard from, those that have proved that they know the cluster key. */
+  readonly proved: number
+  /** The other members that were heard from. */
+  readonly unproved: number
 }
 
 export class Dht {
@@ -85,7 +93,11 @@ export class Dht {
   }
 
   get counts(): DhtCounts {
+    const heard = [...this.members.values()].filter(({ lastHeard }) => lastHeard > 0)
+    const proved = heard.filter(({ proof }) => proof !== undefined).length
     return {
+      proved,
+      unproved: heard.length - proved,
       members: this.members.size,
       records: this.store.size,
       ownKeys: this.#reprovider.size,
@@ -137,6 +149,19 @@ export class Dht {
   /** The connection to a peer has ended. */
   disconnected(id: string): void {
     if (!this.#stopped) this.#membership.detector.disconnected(id)
+  }
+
+  /** The members that this node heard from whose proofs were made with other keys than these. */
+  provedWithOtherKeys(keyIds: ReadonlyArray<string>): ReadonlyArray<string> {
+    return [...this.members.values()].flatMap(({ id, proof }) =>
+      proof !== undefined && !keyIds.includes(proof.keyId) ? id : []
+    )
+  }
+
+  /** Pings a member, which connects to it if needed. One that does not answer is evicted. */
+  check(id: string): void {
+    const member = this.members.get(id)
+    if (!this.#stopped && member !== undefined) void this.#membership.detector.ping(member)
   }
 
   /** Announces to a member that its unused connection is about to be closed. */
@@ -224,6 +249,16 @@ export class Dht {
   readonly #lastHeardFirst = (a: { readonly id: string }, b: { readonly id: string }): number =>
     this.#contact(b.id) - this.#contact(a.id)
 
+  /** A provider of this node's zone comes before others that answer as well as it does. */
+  readonly #bestFirst = (a: { readonly id: string }, b: { readonly id: string }): number =>
+    Number(this.#isNear(b.id)) - Number(this.#isNear(a.id)) || this.#lastHeardFirst(a, b)
+
+  /** Whether a member that answers is in this node's zone. */
+  #isNear(id: string): boolean {
+    const { zone } = this.#options
+    return zone !== undefined && this.#contact(id) > 0 && this.members.get(id)?.proof?.zone === zone
+  }
+
   #contact(id: string): number {
     if (this.members.evicted(id) !== undefined) return -1
     const member = this.members.get(id)
@@ -243,17 +278,29 @@ export class Dht {
     const found = (id: string, addresses: ReadonlyArray<Uint8Array>) => {
       if (!wanted || seen.has(id)) return
       seen.add(id)
-      wanted = onFound({ id, addresses, servicePort: this.members.get(id)?.servicePort })
+      wanted = onFound(this.#providerOf(id, addresses))
     }
     const local = this.#localProviders(key)
-    for (const { addresses, id } of local) found(id, addresses)
+    for (const { addresses, id } of local.toSorted(this.#bestFirst)) found(id, addresses)
     if (!wanted || this.#isComplete(key, position, local)) return
     const onProviders = (providers: ReadonlyArray<WirePeer>) => {
       const named = providers.map(({ addresses, id }) => ({ addresses, id: this.#options.environment.idText(id) }))
-      for (const { addresses, id } of named.toSorted(this.#lastHeardFirst)) found(id, addresses)
+      for (const { addresses, id } of named.toSorted(this.#bestFirst)) found(id, addresses)
       return wanted
     }
     await lookup(this.#lookup, { key, position, onProviders })
+  }
+
+  /** A provider that was named with these addresses. A member's own word on its addresses counts more than another's. */
+  #providerOf(id: string, addresses: ReadonlyArray<Uint8Array>): Provider {
+    const member = this.members.get(id)
+    const isHeard = member !== undefined && member.lastHeard > 0
+    return {
+      id,
+      addresses: isHeard && (member.addresses.length > 0 || member.proof !== undefined) ? member.addresses : addresses,
+      servicePort: member?.servicePort,
+      proof: isHeard ? member.proof : undefined
+    }
   }
 
   /** Whether other members could name no further provider. */

@@ -30,6 +30,9 @@ const listenAddresses = (host: Option.Option<string>): ReadonlyArray<string> => 
   return hasIpv6 ? ["0.0.0.0", "::"] : ["0.0.0.0"]
 }
 
+/** The software that this node says it runs. */
+export const agent = "spegel-ts"
+
 /** Streams of one connection; this node needs two each way. */
 const maxStreams = 32
 /** Connections that are held open. In a larger network, others are opened on demand. */
@@ -41,7 +44,10 @@ const maxWaitingDials = 2000
 /** A connection without traffic is closed after this many milliseconds, and its peer is probed. */
 const inactivity = 15 * 60_000
 
-/** A host that listens while the scope is open, and its detector of identity conflicts. */
+/**
+ * A host, its detector of identity conflicts, and an effect that makes it listen until the scope closes. Handlers of protocols
+ * are registered before that: a peer that asks which protocols this node speaks gets one whole answer.
+ */
 export const make = Effect.fnUntraced(function*(options: {
   readonly host: Option.Option<string>
   readonly port: number
@@ -72,8 +78,9 @@ export const make = Effect.fnUntraced(function*(options: {
     Effect.tryPromise({
       try: () =>
         createLibp2p({
+          start: false,
           privateKey,
-          nodeInfo: { userAgent: "spegel-ts" },
+          nodeInfo: { userAgent: agent },
           logger: silentLogger,
           addresses: {
             listen: addresses.map(String),
@@ -107,7 +114,8 @@ export const make = Effect.fnUntraced(function*(options: {
     // `stop` waits for streams, which a peer can hold open.
     (host) => Effect.promise(() => Promise.resolve(host.stop())).pipe(Effect.timeoutOption("2 seconds"))
   )
-  return { host, conflicts }
+  const listen = Effect.tryPromise({ try: () => Promise.resolve(host.start()), catch: listenFailed })
+  return { host, conflicts, listen }
 })
 
 /** Returns a test for this node's own addresses, announced or not. */

@@ -4,6 +4,7 @@ import * as MetricFamily from "@spegel-ts/background/MetricFamily"
 import { type Context, Effect, Metric, Schedule, type Scope } from "effect"
 import type { DhtCounts } from "../dht/Dht.ts"
 import type { TransportCounts } from "../dht/rpc/Libp2pTransport.ts"
+import { type FailureReason, reasons } from "../proof/ProofFailure.ts"
 
 const attributes = { router: "libp2p" }
 
@@ -44,6 +45,34 @@ const requests = MetricFamily.make(
   })
 )
 
+const proofFailures = MetricFamily.make(
+  Metric.counter("spegel_peer_auth_failures_total", {
+    description: "Proofs of membership that failed, by reason",
+    incremental: true,
+    attributes
+  }),
+  reasons.map((reason) => ({ reason }))
+)
+const provedMembers = MetricFamily.make(
+  Metric.gauge("spegel_peer_auth_members", {
+    description: "Members that this node has heard from, by whether they have proved that they know the cluster key",
+    attributes
+  }),
+  [{ proved: "true" }, { proved: "false" }]
+)
+const keyConnections = MetricFamily.make(
+  Metric.gauge("spegel_cluster_key_connections", {
+    description: "Open connections to peers, by the id of the cluster key that they have proved",
+    attributes
+  })
+)
+
+/** Begins the series of proofs, of a node that asks for them. */
+export const initialiseProofs: Effect.Effect<void> = MetricFamily.exist([
+  ...proofFailures.known,
+  ...provedMembers.known
+])
+
 /** Begins all series whose labels are known. Those of requests begin with the first `publish`. */
 export const initialise: Effect.Effect<void> = MetricFamily.exist([
   resolveDuration,
@@ -66,19 +95,44 @@ export const resolvedUnsafe = (seconds: number, context: Context.Context<never>)
 
 const publishInterval = "5 seconds"
 
+/** Counts of the proofs of membership. */
+export interface ProofCounts {
+  readonly failures: { readonly counts: ReadonlyMap<FailureReason, number> }
+  /** Open connections by the id of the key that they have proved. */
+  readonly connectionsByKey: ReadonlyMap<string, number>
+}
+
+/** The counts to publish; `proofs` is undefined if nobody proves anything. */
+export interface RouterCounts {
+  readonly dht: DhtCounts
+  readonly transport: TransportCounts
+  readonly proofs: ProofCounts | undefined
+}
+
 /** Publishes the counts of the DHT and its transport every few seconds while the scope is open: counting itself is free. */
-export const publish = (
-  read: () => { readonly dht: DhtCounts; readonly transport: TransportCounts }
-): Effect.Effect<void, never, Scope.Scope> => {
+export const publish = (read: () => RouterCounts): Effect.Effect<void, never, Scope.Scope> => {
   const published = new Map<string, number>()
+  const keys = new Set<string>()
   /** How much a count has grown since it was last published. */
   const growth = (name: string, total: number) => {
     const before = published.get(name) ?? 0
     published.set(name, total)
     return total - before
   }
+  const ofProofs = (dht: DhtCounts, { connectionsByKey, failures }: ProofCounts) => {
+    // A key that is no longer in use is at zero.
+    for (const key of connectionsByKey.keys()) keys.add(key)
+    return [
+      Metric.update(provedMembers.of({ proved: "true" }), dht.proved),
+      Metric.update(provedMembers.of({ proved: "false" }), dht.unproved),
+      ...[...keys].map((key) => Metric.update(keyConnections.of({ key }), connectionsByKey.get(key) ?? 0)),
+      ...[...failures.counts].map(([reason, total]) =>
+        Metric.update(proofFailures.of({ reason }), growth(`proof ${reason}`, total))
+      )
+    ]
+  }
   const once = Effect.suspend(() => {
-    const { dht, transport } = read()
+    const { dht, proofs, transport } = read()
     return Effect.all([
       Metric.update(peers, dht.members),
       Metric.update(records, dht.records),
@@ -88,7 +142,8 @@ export const publish = (
       ...[...transport.requests].map(([name, total]) => {
         const [type = "", outcome = ""] = name.split(" ")
         return Metric.update(requests.of({ type, outcome }), growth(name, total))
-      })
+      }),
+      ...(proofs === undefined ? [] : ofProofs(dht, proofs))
     ], { discard: true })
   })
   return Background.keepRunning("router metrics", Effect.repeat(once, Schedule.spaced(publishInterval)))

@@ -17,6 +17,8 @@ export interface NetworkView {
   readonly isMember: (id: string) => boolean
   readonly isSelf: (address: Multiaddr) => boolean
   readonly dial: Dial
+  /** Why the last peers that were dialled did not become members, if they prove no membership; undefined otherwise. */
+  readonly refusal?: () => string | undefined
 }
 
 export interface Joining {
@@ -126,16 +128,18 @@ const askSources = Effect.fnUntraced(function*({ bootstrap, health, network }: S
 
 /** Dials as many addresses as it takes to have the first peers. */
 const findFirstPeers = Effect.fnUntraced(function*(search: Search, timeout: Duration.Duration) {
-  const { dialer, readiness } = search
+  const { dialer, network, readiness } = search
   const { addresses, failure } = yield* askSources(search)
   if (addresses.length === 0 && Option.isNone(failure)) return yield* readiness.firstOfNetwork
   if (addresses.length === 0) {
     readiness.waitsFor(Option.getOrElse(failure, () => ""))
   } else {
-    readiness.waitsFor(`none of ${addresses.length} bootstrap peers has answered; ${whatToDo}`)
+    const refusal = () => network.refusal?.()
+    readiness.waitsFor(refusal() ?? `none of ${addresses.length} bootstrap peers has answered; ${whatToDo}`)
     const reached = yield* dialer.sweep(yield* dialer.order(addresses), timeout)
     // A peer that answered the dial becomes a member when it has said who it is.
     if (reached > 0) yield* Effect.sleep(introduction)
+    if (readiness.isAlone) readiness.waitsFor(refusal() ?? readiness.reason)
   }
   yield* readiness.warnIfAlone
 })

@@ -72,7 +72,7 @@ export class Gossip {
   receive(sender: Member, { closer, key }: Message): void {
     const view = Buffer.from(key.buffer, key.byteOffset, key.length)
     sender.ours = true
-    sender.servicePort = view.readUInt16BE()
+    if (sender.proof === undefined) sender.servicePort = view.readUInt16BE()
     const theirFingerprint = view.readInt32BE(2)
     const theirSize = view.readUInt16BE(6)
     // Never answer a gossip message that names members: two nodes with different views would answer each other for ever.

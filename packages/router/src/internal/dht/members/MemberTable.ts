@@ -20,12 +20,26 @@ export const copied = (id: string, { addresses, id: idBytes }: WirePeer): PeerRe
   addresses: addresses.map((address) => address.slice())
 })
 
+/** What a peer has proved with the cluster key. */
+export interface ProvedFacts {
+  /** The key. */
+  readonly keyId: string
+  readonly servicePort: number
+  readonly zone: string | undefined
+}
+
+/** A peer that this node has heard from. */
+export interface HeardPeer extends PeerRecord {
+  /** The members that it is counted with, of which there may be a few only. Default: those with its first address. */
+  readonly group?: string
+}
+
 export interface Member {
   readonly id: string
   readonly idBytes: Uint8Array
   readonly position: Position
   /** The members with the same address, of which there may be a few only. */
-  readonly group: string
+  group: string
   /** Multiaddrs in binary, in the order in which to try them. */
   addresses: ReadonlyArray<Uint8Array>
   /** When this node last heard from it, in milliseconds on the core's clock; 0 if never. */
@@ -47,6 +61,8 @@ export interface Member {
   ours: boolean
   servicePort: number | undefined
   agent: string | undefined
+  /** Its proof, whose addresses are those above; undefined if it has proved nothing. */
+  proof: ProvedFacts | undefined
 }
 
 interface Evicted {
@@ -127,11 +143,11 @@ export class MemberTable {
   }
 
   /** Adds or renews a peer that was heard from; undefined if its group is full. */
-  heard(peer: PeerRecord, now: number): { readonly member: Member; readonly isNew: boolean } | undefined {
+  heard(peer: HeardPeer, now: number): { readonly member: Member; readonly isNew: boolean } | undefined {
     const before = this.#evicted.get(peer.id)?.member
     const known = this.#members.get(peer.id)
     const member = known ?? this.#make(peer, before)
-    if (known === undefined && !this.#enter(member)) return undefined
+    if (known === undefined ? !this.#enterHeard(member) : !this.#regroup(member, peer.group)) return undefined
     this.#evicted.delete(peer.id)
     const isNew = member.lastHeard === 0
     if (isNew) {
@@ -142,6 +158,21 @@ export class MemberTable {
     member.lastHeard = now
     this.#members.set(peer.id, member)
     return { member, isNew }
+  }
+
+  /**
+   * A peer has just proved these facts: they count for a member, or one that was evicted, from now on. False if its group is
+   * full.
+   */
+  proved(peer: HeardPeer, proof: ProvedFacts): boolean {
+    const member = this.#members.get(peer.id)
+    if (member !== undefined && !this.#regroup(member, peer.group ?? this.#groupOf(peer.addresses))) return false
+    const known = member ?? this.#evicted.get(peer.id)?.member
+    if (known === undefined) return true
+    known.addresses = peer.addresses
+    known.proof = proof
+    known.servicePort = proof.servicePort
+    return true
   }
 
   /** An evicted peer if it is time to retry it, which postpones its next retry; undefined otherwise. */
@@ -224,18 +255,36 @@ export class MemberTable {
     return due
   }
 
-  #enter({ group }: Member): boolean {
+  /** Counts a member with another group; false if that is full. */
+  #regroup(member: Member, group = member.group): boolean {
+    if (group === member.group) return true
+    if (!this.#enterHeard({ group })) return false
+    this.#groups.add(member.group, -1)
+    member.group = group
+    return true
+  }
+
+  /** Peers that this node has heard from come before those that others only say exist, at addresses that they choose. */
+  #enterHeard({ group }: Pick<Member, "group">): boolean {
+    if (this.#enter({ group })) return true
+    const rumour = [...this.#members.values()].find((member) => member.group === group && member.lastHeard === 0)
+    if (rumour === undefined) return false
+    this.#members.delete(rumour.id)
+    return true
+  }
+
+  #enter({ group }: Pick<Member, "group">): boolean {
     if (this.#groups.of(group) >= maxMembersOfGroup) return false
     this.#groups.add(group, 1)
     return true
   }
 
-  #make({ addresses, id, idBytes, position }: PeerRecord, before?: Member): Member {
+  #make({ addresses, group, id, idBytes, position }: HeardPeer, before?: Member): Member {
     return {
       id,
       idBytes,
       position,
-      group: this.#groupOf(addresses),
+      group: group ?? this.#groupOf(addresses),
       addresses,
       lastHeard: 0,
       since: 0,
@@ -247,7 +296,8 @@ export class MemberTable {
       roundTrip: undefined,
       ours: before?.ours ?? false,
       servicePort: before?.servicePort,
-      agent: before?.agent
+      agent: before?.agent,
+      proof: before?.proof
     }
   }
 }

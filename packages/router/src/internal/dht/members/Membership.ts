@@ -8,7 +8,7 @@ import { type Core, empty, message, replication } from "../rpc/Protocol.ts"
 import { FailureDetector } from "./FailureDetector.ts"
 import { Gossip } from "./Gossip.ts"
 import { Introductions } from "./Introductions.ts"
-import { isKnown, type Member, MemberTable, type PeerRecord, toWire } from "./MemberTable.ts"
+import { type HeardPeer, isKnown, type Member, MemberTable, type ProvedFacts, toWire } from "./MemberTable.ts"
 import { Neighbourhood } from "./Neighbourhood.ts"
 
 export interface MembershipOptions extends Core {
@@ -22,10 +22,12 @@ export interface MembershipOptions extends Core {
 }
 
 /** A peer's own description on a new connection. */
-export interface ConnectedPeer extends PeerRecord {
+export interface ConnectedPeer extends HeardPeer {
   readonly agent: string | undefined
   /** Whether it speaks our gossip protocol. */
   readonly ours: boolean
+  /** What it has proved on this connection; absent if that is nothing. */
+  readonly proof?: ProvedFacts
 }
 
 const verifyTimeoutMillis = 5000
@@ -82,6 +84,7 @@ export class Membership {
   /** A peer has connected and said who it is. It becomes a member when it has answered. */
   connected(peer: ConnectedPeer): void {
     if (peer.id === this.#options.self.id) return
+    if (peer.proof !== undefined && !this.members.proved(peer, peer.proof)) return
     const candidate = this.members.get(peer.id) ?? this.members.candidate(peer)
     // A Go node lets a peer into its table that searches for its own id, and answers with other members.
     const question = peer.ours
@@ -99,6 +102,8 @@ export class Membership {
     const { isNew, member } = heard
     member.agent = peer.agent
     member.ours = peer.ours
+    member.proof = peer.proof
+    if (peer.proof !== undefined) member.servicePort = peer.proof.servicePort
     member.resting = false
     if (isNew) this.#welcome(member)
     if (member.ours) this.#gossip.greet(member)

@@ -11,11 +11,17 @@ export const maxFrameSize = 64 * 1024
 const maxPrefixLength = 3
 
 export class FrameSplitter {
+  readonly #maxSize: number
   /** The incomplete frame, and how many of its bytes have arrived. */
   #frame: Uint8Array | undefined
   #filled = 0
   #length = 0
   #prefix = 0
+
+  /** `maxSize` is the size of the largest frame, in bytes. */
+  constructor(maxSize = maxFrameSize) {
+    this.#maxSize = maxSize
+  }
 
   /** Returns the frames that `chunk` completes; one that lies within a chunk is a view of it. Throws `InvalidFrame`. */
   push(chunk: Uint8Array): Array<Uint8Array> {
@@ -25,8 +31,8 @@ export class FrameSplitter {
       if (this.#frame === undefined) {
         const byte = chunk[position++] ?? 0
         this.#length += (byte & 0x7f) * 2 ** (7 * this.#prefix++)
-        if (this.#length > maxFrameSize || (byte >= 0x80 && this.#prefix >= maxPrefixLength)) {
-          throw new InvalidFrame(`a frame is larger than ${maxFrameSize} bytes`)
+        if (this.#length > this.#maxSize || (byte >= 0x80 && this.#prefix >= maxPrefixLength)) {
+          throw new InvalidFrame(`a frame is larger than ${this.#maxSize} bytes`)
         }
         if (byte >= 0x80) continue
         const length = this.#length

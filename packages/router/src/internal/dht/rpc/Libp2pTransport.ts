@@ -2,6 +2,9 @@
 import type { Connection, Libp2p as Host } from "@libp2p/interface"
 import { multiaddr } from "@multiformats/multiaddr"
 import * as PeerAddress from "../../../PeerAddress.ts"
+import { type Admission, everybody } from "../../proof/Admission.ts"
+import { whenAdmitted } from "../../proof/HeldStreams.ts"
+import { meaningOf } from "../../proof/ProofFailure.ts"
 import type { Member } from "../members/MemberTable.ts"
 import { encodeFrame, encodeFrames, type Message, MessageType, type WirePeer } from "./Message.ts"
 import { empty, isUnreachable, message, RequestFailed, type Transport } from "./Protocol.ts"
@@ -68,16 +71,18 @@ const barrier = encodeFrame(message(MessageType.ping, empty))
 export class Libp2pTransport implements Transport {
   readonly #host: Host
   readonly #self: () => WirePeer
+  readonly #admission: Admission
   /** By peer id and protocol. */
   readonly #clients = new Map<string, Promise<RpcClient>>()
   readonly #used = new Map<string, number>()
   readonly #requests = noRequests()
   #bytesSent = 0
 
-  /** `self` gives this node as provider records name it. */
-  constructor(host: Host, self: () => WirePeer) {
+  /** `self` gives this node as provider records name it. `admission` says which connections carry messages. */
+  constructor(host: Host, self: () => WirePeer, admission: Admission = everybody) {
     this.#host = host
     this.#self = self
+    this.#admission = admission
     host.addEventListener("peer:disconnect", ({ detail }) => this.#used.delete(detail.toString()))
   }
 
@@ -88,8 +93,10 @@ export class Libp2pTransport implements Transport {
       gossip(from, message)
       return undefined
     }
-    await this.#host.handle(kademliaProtocol, RpcServer.serve({ handle: answer, onViolation }), options)
-    await this.#host.handle(gossipProtocol, RpcServer.serve({ handle: gossiped, onViolation }), options)
+    const serve = (protocol: string, handle: RpcServer.RpcServerOptions["handle"]) =>
+      this.#host.handle(protocol, whenAdmitted(this.#admission, RpcServer.serve({ handle, onViolation })), options)
+    await serve(kademliaProtocol, answer)
+    await serve(gossipProtocol, gossiped)
   }
 
   request(member: Member, message: Message, timeoutMillis: number): Promise<Message> {
@@ -165,6 +172,7 @@ export class Libp2pTransport implements Transport {
       if (this.#clients.get(name) === opening) this.#clients.delete(name)
     }
     const opening = this.#connect(member).then(async (connection) => {
+      await this.#admitted(connection)
       const stream = await connection.newStream(protocol, { signal: AbortSignal.timeout(openTimeoutMillis) })
       return new RpcClient(stream, forget)
     })
@@ -174,14 +182,27 @@ export class Libp2pTransport implements Transport {
   }
 
   async #connect(member: Member): Promise<Connection> {
-    const open = this.#host.getConnections().find(({ remotePeer, status }) =>
+    const connections = this.#host.getConnections().filter(({ remotePeer, status }) =>
       status === "open" && remotePeer.toString() === member.id
     )
+    const isAdmitted = (connection: Connection) => {
+      const outcome = this.#admission.now(connection)
+      return outcome !== undefined && outcome._tag !== "Refused"
+    }
+    const open = connections.find(isAdmitted) ?? connections[0]
     if (open !== undefined) return open
     const addresses = member.addresses.map((address) =>
       PeerAddress.withoutId(multiaddr(address)).encapsulate(`/p2p/${member.id}`)
     )
     return this.#host.dial(addresses, { signal: AbortSignal.timeout(openTimeoutMillis) })
+  }
+
+  /** Waits until the connection may carry messages. Rejects with `RequestFailed` if it may not. */
+  async #admitted(connection: Connection): Promise<void> {
+    const outcome = this.#admission.now(connection) ?? await this.#admission.settled(connection)
+    if (outcome._tag !== "Refused") return
+    const { reason } = outcome
+    throw new RequestFailed(`peers like this ${meaningOf(reason)}`, { unreachable: reason !== "timeout" })
   }
 
   #counted(frames: Uint8Array): Uint8Array {

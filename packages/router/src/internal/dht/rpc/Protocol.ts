@@ -11,7 +11,10 @@ import type { Message, WirePeer } from "./Message.ts"
  */
 export const GossipType = { hello: 100, withdraw: 101, goodbye: 102, rest: 103 } as const
 
-/** A request was not answered. `unreachable` means that there is no connection either: nobody listens there. */
+/**
+ * A request was not answered. `unreachable` means that there is no connection either: nobody listens there, or whoever does has
+ * proved no membership.
+ */
 export class RequestFailed extends Error {
   override readonly name = "RequestFailed"
   readonly unreachable: boolean

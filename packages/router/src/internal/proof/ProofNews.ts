@@ -1,0 +1,35 @@
+/** Logs which peers did not prove their membership, and why. One line covers many peers; lines are at least ten minutes apart. */
+import { Effect } from "effect"
+import { type Failure, type FailureLog, maxCollected } from "./FailureLog.ts"
+import { adviceOn, meaningOf } from "./ProofFailure.ts"
+
+const interval = "1 second"
+/** Failures are collected for this long. */
+const collectMillis = 2000
+/** Between two log lines. */
+const quietMillis = 10 * 60_000
+const maxNames = 3
+
+const described = (failures: ReadonlyArray<Failure>): string => {
+  const byReason = Map.groupBy(failures, ({ reason }) => reason)
+  const more = failures.length < maxCollected ? "" : " or more"
+  const parts = [...byReason].map(([reason, { length }]) => `${meaningOf(reason)} (${length}${more})`)
+  return `peers ${parts.join(", ")}${adviceOn([...byReason.keys()])}`
+}
+
+const named = (failures: ReadonlyArray<Failure>): string => {
+  const names = failures.slice(0, maxNames).map(({ address, id, reason }) => `${id} at ${address} (${reason})`)
+  return failures.length > maxNames ? `${names.join(", ")} and ${failures.length - maxNames} more` : names.join(", ")
+}
+
+/** Runs until interrupted. */
+export const run = Effect.fnUntraced(function*(log: FailureLog) {
+  while (true) {
+    yield* Effect.sleep(interval)
+    if (log.isEmpty) continue
+    yield* Effect.sleep(collectMillis)
+    const failures = log.take()
+    yield* Effect.logWarning(described(failures)).pipe(Effect.annotateLogs({ peers: named(failures) }))
+    yield* Effect.sleep(quietMillis)
+  }
+})
