@@ -42,8 +42,6 @@ export interface Libp2pOptions {
   readonly peerCidrs?: BlockList | undefined
   /** How long to look for a peer before this node is ready without one. Default 15 seconds. */
   readonly joinGrace?: Duration.Duration
-  /** Zone of this node, told to peers as `Peer.zone`. Default: none. */
-  readonly zone?: string
 }
 
 /**
