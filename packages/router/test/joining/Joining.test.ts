@@ -21,6 +21,8 @@ const world = Effect.fnUntraced(function*(places: ReadonlyMap<string, Place>, fa
     running: 0,
     mostAtOnce: 0,
     refusal: undefined as string | undefined,
+    /** What each dial makes known. */
+    refusalOnDial: undefined as string | undefined,
     logs: [] as Array<readonly [level: string, message: string]>
   }
   const changes = yield* Queue.unbounded<void>()
@@ -41,6 +43,7 @@ const world = Effect.fnUntraced(function*(places: ReadonlyMap<string, Place>, fa
       dial: (address) =>
         Effect.gen(function*() {
           const text = address.toString()
+          state.refusal = state.refusalOnDial
           state.dials.set(text, (state.dials.get(text) ?? 0) + 1)
           const place = places.get(text)
           if (place === "refuses") return yield* new DialFailed({ reason: "refused" })
@@ -142,13 +145,21 @@ describe("Joining", () => {
       const { joining, state, warnings } = yield* world(places(3, "refuses"))
       yield* TestClock.adjust("1 second")
       assert.match(joining.reason(), /^none of 3 bootstrap peers/)
-      state.refusal = "peers have another cluster key"
+      state.refusalOnDial = "peers have another cluster key"
       yield* TestClock.adjust("1 minute")
       assert.strictEqual(joining.reason(), state.refusal)
       assert.deepStrictEqual(warnings(), ["ready, alone: peers have another cluster key"])
-      state.refusal = undefined
+      state.refusalOnDial = undefined
       yield* TestClock.adjust("1 minute")
       assert.match(joining.reason(), /^none of 3 bootstrap peers/)
+    }))
+
+  it.effect("says so as soon as the dials that show it have ended", () =>
+    Effect.gen(function*() {
+      const { joining, state } = yield* world(places(3, "refuses"))
+      state.refusalOnDial = "peers have another cluster key"
+      yield* TestClock.adjust("700 millis")
+      assert.strictEqual(joining.reason(), "peers have another cluster key")
     }))
 
   it.effect("reports a failing source once, and again when the reason changes", () =>

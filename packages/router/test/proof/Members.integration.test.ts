@@ -94,6 +94,7 @@ describe("members with a cluster key", { timeout: 60_000 }, () => {
       for (const node of nodes) {
         yield* knows(node, 2, true)
       }
+      const failures = yield* failureCounts
       let fewest = 2
       yield* Effect.forkScoped(Effect.forever(Effect.gen(function*() {
         for (const node of nodes) {
@@ -109,6 +110,8 @@ describe("members with a cluster key", { timeout: 60_000 }, () => {
       yield* Effect.sleep("6 seconds")
       for (const node of nodes) yield* knows(node, 2, true)
       assert.strictEqual(fewest, 2)
+      yield* Effect.sleep("6 seconds")
+      assert.deepStrictEqual(yield* failureCounts, failures)
     }))
 
   it.live("lose their connections when they have only a key that is retired", () =>
@@ -193,15 +196,17 @@ describe("peers without the cluster key", { timeout: 120_000 }, () => {
       }
     }))
 
-  it.live("lose the connection within seconds if they stay silent", () =>
+  it.live("lose the connection within seconds if they stay silent, and have no effect meanwhile", () =>
     Effect.gen(function*() {
       const port = yield* freePort
       yield* startRouter("127.5.8.2", port, { auth: required(ring) })
       const silent = yield* startRawPeer("127.5.8.66", port, { proof: () => undefined })
       const connection = yield* Effect.promise(() => reach(silent, "127.5.8.2", port))
       const opened = performance.now()
+      const answer = ask(connection, kademliaProtocol, [message(MessageType.ping, Buffer.alloc(0))], 10_000)
       yield* eventually(() => connection.status !== "open")
       assert.isBelow(performance.now() - opened, 8000)
+      assert.strictEqual(yield* Effect.promise(() => answer), "closed")
     }))
 
   it.live("are not asked anything, though members name them", () =>
@@ -238,7 +243,7 @@ describe("peers without the cluster key", { timeout: 120_000 }, () => {
     Effect.gen(function*() {
       const port = yield* freePort
       const victim = yield* startRouter("127.5.11.2", port, { auth: required(ring) })
-      const liar = yield* startRawPeer("127.5.11.66", port, { proof: () => undefined })
+      const liar = yield* startRawPeer("127.0.0.1", port, { proof: () => undefined })
       const connection = yield* Effect.promise(() => reach(liar, "127.5.11.2", port))
       yield* Effect.promise(() => prove(connection, liar, ring, 66))
       yield* knows(victim, 1, true)

@@ -105,7 +105,9 @@ describe("a node that prefers proofs", { timeout: 60_000 }, () => {
         const channel = new StreamChannel(await connection.newStream(proofProtocol))
         channel.send(Frame.encode({ _tag: "Opening", nonce: Buffer.alloc(16), keyIds: ring.ids("router") }))
       })
+      const started = performance.now()
       yield* eventually(() => connection.status !== "open")
+      assert.isBelow(performance.now() - started, 8000)
     }))
 
   it.live("has at most 16 unproved members at one address, whatever they claim", () =>

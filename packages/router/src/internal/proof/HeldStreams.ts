@@ -18,8 +18,7 @@ export const whenAdmitted = (admission: Admission, handle: StreamHandler): Strea
     stream.maxReadBufferLength = maxHeldBytes
     stream.pause()
     const outcome = await admission.settled(connection)
-    if (outcome._tag === "Refused") return stream.abort(new Error(outcome.reason))
-    if (stream.status !== "open") return
+    if (outcome._tag === "Refused" || stream.status !== "open") return stream.abort(new Error("not admitted"))
     stream.maxReadBufferLength = readBuffer
     await handle(stream, connection)
     stream.resume()
@@ -29,7 +28,7 @@ export const whenAdmitted = (admission: Admission, handle: StreamHandler): Strea
   return (stream, connection) => {
     const outcome = admission.now(connection)
     if (outcome === undefined) return hold(stream, connection)
-    if (outcome._tag === "Refused") return stream.abort(new Error(outcome.reason))
+    if (outcome._tag === "Refused") return stream.abort(new Error("not admitted"))
     return handle(stream, connection)
   }
 }
