@@ -7,8 +7,8 @@ import { eventually } from "@spegel-ts/testing/Eventually"
 import { Duration, Effect } from "effect"
 import { connect, type Socket } from "node:net"
 import { startNode } from "../TestNode.ts"
-import { error, get, ns, response, startFalsePeer } from "./FalsePeer.ts"
-import { change, inMode, signed } from "./ProvedPeer.ts"
+import { error, ns, response, startFalsePeer } from "./FalsePeer.ts"
+import { change, get, inMode, signed } from "./ProvedPeer.ts"
 
 const mebibyte = 1024 * 1024
 const tagOf = (name: string) => `${ns}/team/app:${name}`

@@ -114,33 +114,34 @@ describe("the memory of peers", () => {
   it.live("lets nobody open a circuit alone: not strangers, and not one address that has served as many peers", () =>
     Effect.gen(function*() {
       const network = Router.memoryNetwork()
-      const tags = Array.from({ length: 16 }, (_, index) => `${ns}/team/app${index}:v1`)
-      const served = tags.map((tag) => Buffer.from(`served with ${tag}`))
       const node = yield* startNode(network, "127.0.0.3", cautious)
-      // Sixteen peers of one address, each with a tag of its own, that freeze from the beginning, or after each has served.
-      const rogue = yield* startFalsePeer(network, "127.0.0.4", (socket, asked) => {
-        const body = served.find((body) => asked.includes(Digest.ofBytes(body)))
-        if (body !== undefined) socket.write(honest(body, asked))
-      })
-      const { servicePort = 0 } = network.members.get(rogue.id) ?? {}
-      for (const [index, tag] of tags.entries()) {
-        const id = `rogue-${index}`
-        network.members.set(id, { id, addresses: ["127.0.0.4"], servicePort })
-        for (const name of [tag, Digest.ofBytes(served[index] ?? small)]) {
-          network.providers.set(ContentKey.make(name), new Set([id]))
-        }
-      }
+      const tagOf = (index: number) => `${ns}/team/app${index}:v1`
       const waitFor = (index: number) =>
         get(`${node.url}/v2/team/app${index}/manifests/v1?ns=${ns}`).pipe(
           Effect.map(({ status }) => assert.strictEqual(status, 404))
         )
-      // Nothing is known of the first eight; the others serve before.
-      yield* Effect.forEach([0, 1, 2, 3, 4, 5, 6, 7], waitFor, { concurrency: "unbounded" })
-      for (const body of served.slice(8)) {
-        assert.isTrue((yield* get(blobUrl(node.url, Digest.ofBytes(body)))).body.equals(body))
+      const strangers = [0, 1, 2, 3]
+      for (const index of strangers) yield* startFalsePeer(network, `127.0.0.${40 + index}`, () => {}, tagOf(index))
+      yield* Effect.forEach(strangers, waitFor, { concurrency: "unbounded" })
+      // Peers of one machine, each with an address of its own where nobody answers. They serve something and freeze then.
+      const numbers = Array.from({ length: 12 }, (_, index) => index + 4)
+      const bodyOf = (index: number) => Buffer.from(`served by ${index}`)
+      const rogue = yield* startFalsePeer(network, "127.0.0.4", (socket, asked) => {
+        const index = numbers.find((index) => asked.includes(Digest.ofBytes(bodyOf(index))))
+        if (index !== undefined) socket.write(honest(bodyOf(index), asked))
+      })
+      const { servicePort = 0 } = network.members.get(rogue.id) ?? {}
+      for (const index of numbers) {
+        const id = `rogue-${index}`
+        network.members.set(id, { id, addresses: [`127.0.1.${index}`, "127.0.0.4"], servicePort })
+        for (const name of [tagOf(index), Digest.ofBytes(bodyOf(index))]) {
+          network.providers.set(ContentKey.make(name), new Set([id]))
+        }
+        const { body } = yield* get(blobUrl(node.url, Digest.ofBytes(bodyOf(index))))
+        assert.isTrue(body.equals(bodyOf(index)))
       }
-      yield* Effect.forEach([8, 9, 10, 11, 12, 13, 14, 15], waitFor, { concurrency: "unbounded" })
-      assert.isAtLeast(rogue.requests.length, 24)
+      yield* Effect.forEach(numbers, waitFor, { concurrency: "unbounded" })
+      assert.isAtLeast(rogue.requests.length, 2 * numbers.length)
       // A stranger has all of its time: the circuit is closed.
       const late = Digest.ofBytes(Buffer.from("late"))
       yield* startFalsePeer(network, "127.0.0.5", () => {}, late)

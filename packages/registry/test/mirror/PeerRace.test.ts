@@ -262,16 +262,16 @@ describe("PeerRace", () => {
       const { peer: first } = yield* race(0, () => Effect.void)
       const others = [a, b, peer("c")].filter(({ id }) => id !== first.id)
       const asking = yield* Effect.forkChild(
-        AskOthers.all(pull, { time: Duration.millis(50), awaitsLookup: false }, ({ peer: { id } }) =>
-          id === others[0]?.id ? Effect.succeed(id) : Effect.never)
+        AskOthers.all(pull, { first: a, time: Duration.millis(50), thoroughly: false }, ({ peer }) =>
+          peer.id === others[0]?.id ? Effect.succeed({ peer }) : Effect.never)
       )
       yield* TestClock.adjust("50 millis")
       const { answered, unanswered } = yield* Fiber.join(asking)
       assert.deepStrictEqual(
         answered.map(({ value }) =>
-          value
+          value.peer
         ),
-        [others[0]?.id ?? ""]
+        others.slice(0, 1)
       )
       assert.deepStrictEqual(unanswered, others.slice(1))
       assert.include(record.failures.join(), `${others[1]?.id}:1: slower than another peer`)

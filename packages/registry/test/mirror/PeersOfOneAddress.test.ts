@@ -40,6 +40,7 @@ const candidatesOf = (peers: ReadonlyArray<Peer>, options?: { provedFirst?: bool
   for (const peer of peers) candidates.add(peer)
   return candidates
 }
+const compare = (one: string, other: string) => one < other ? -1 : 1
 const addressOf = (peer: Peer | undefined) => peer?.addresses[0]
 const take = (candidates: Candidates, count: number) =>
   Array.from({ length: count }, () => addressOf(candidates.next(0, expecting)?.peer))
@@ -93,7 +94,7 @@ describe("Candidates", () => {
 
 const start = Effect.fnUntraced(function*(
   lookup: (count: number) => Stream.Stream<Peer>,
-  options?: { readonly provedFirst?: boolean }
+  options?: { readonly provedFirst?: boolean; readonly retries?: number }
 ) {
   const peers = yield* PullPeers.make({
     content,
@@ -102,7 +103,7 @@ const start = Effect.fnUntraced(function*(
     caution: undefined,
     provedFirst: options?.provedFirst ?? false,
     record: new PullRecord(),
-    retries: defaults.resolveRetries,
+    retries: options?.retries ?? defaults.resolveRetries,
     resolveTimeout: defaults.resolveTimeout,
     schedule: schedule({ resolveTimeout: defaults.resolveTimeout, hedgeDelay: Effect.succeed(defaults.hedgeDelay) })
   })
@@ -138,11 +139,12 @@ describe("PullPeers", () => {
       assert.deepStrictEqual(yield* taken([...many(16, "liar"), ...others]), [22, 16 + 5])
     }))
 
-  it.effect("counts only peers that proved themselves where only they count", () =>
+  it.effect("finds all that can be found where their word counts", () =>
     Effect.gen(function*() {
-      const rogues = Array.from({ length: 10 }, (_, index) => peer(`rogue ${index}`, `rogue ${index}`, false))
-      const named = [...rogues, ...Array.from({ length: 10 }, (_, index) => peer(`${index}`))]
-      assert.deepStrictEqual(yield* taken(named, true), [22, 16])
+      // Ids of one machine, each with an address of its own where it may not be.
+      const rogues = Array.from({ length: 16 }, (_, index) => peer(`rogue ${index}`))
+      const named = [...rogues, ...honest]
+      assert.deepStrictEqual(yield* taken(named, true), [64, 19])
       assert.deepStrictEqual(yield* taken(named), [22, 6])
     }))
 })
@@ -151,13 +153,13 @@ describe("PeerRace", () => {
   it.effect("is not used up by one machine that fails at once as each of its peers, while others are being found", () =>
     Effect.gen(function*() {
       const liars = many(16, "liar")
-      const peers = yield* start(() => found(...liars.map((peer) => [0, peer] as const), [5, peer("a")]))
+      const peers = yield* start(() => Stream.concat(Stream.fromIterable(liars), found([5, peer("a")])))
       const asked: Array<string> = []
       const racing = yield* Effect.forkChild(PeerRace.race(peers, 0, ({ peer: { id } }) => {
         asked.push(id)
         return id === "a" ? Effect.succeed(id) : new PeerRefused({ peer: id, reason: "answered 500", status: 500 })
       }))
-      yield* TestClock.adjust("5 millis")
+      for (let millis = 0; millis < 20; millis++) yield* TestClock.adjust("1 millis")
       assert.strictEqual((yield* Fiber.join(racing)).value, "a")
       assert.strictEqual(asked.length, 2)
     }))
@@ -186,25 +188,29 @@ describe("AskOthers", () => {
   /** Asks others beside `first`; each answers after so many milliseconds with its id, or as `fail` says. */
   const ask = Effect.fnUntraced(function*(
     lookup: Stream.Stream<Peer>,
-    awaitsLookup: boolean,
-    fail: Readonly<Record<string, PeerError | "silence">> = {}
+    thoroughly: boolean,
+    fail: Readonly<Record<string, PeerError | "silence" | "late">> = {}
   ) {
-    const peers = yield* start(() => Stream.concat(Stream.make(peer("first")), lookup))
+    const first = peer("first")
+    const peers = yield* start(() => Stream.concat(Stream.make(first), lookup), { provedFirst: thoroughly })
     yield* PeerRace.race(peers, 0, () => Effect.void)
     const begun = yield* Clock.currentTimeMillis
     const asking = yield* Effect.forkChild(
-      AskOthers.all(peers, { time: Duration.millis(50), awaitsLookup }, ({ peer: { id } }): Effect.Effect<
-        string,
+      AskOthers.all(peers, { first, time: Duration.millis(50), thoroughly }, ({ peer }): Effect.Effect<
+        { readonly peer: Peer },
         PeerError
       > => {
-        const failure = fail[id]
-        return failure === "silence" ? Effect.never : failure ?? Effect.delay(Effect.succeed(id), 2)
+        const failure = fail[peer.id]
+        const answer = { peer: { ...peer, addresses: peer.addresses.slice(-1) } }
+        if (typeof failure === "object") return failure
+        return failure === "silence" ? Effect.never : Effect.delay(Effect.succeed(answer), failure === "late" ? 30 : 2)
       }).pipe(Effect.bindTo("others"), Effect.bind("at", () => Clock.currentTimeMillis))
     )
-    yield* TestClock.adjust("1 second")
+    // Step by step, so that each event has its consequences before the time of the next has come.
+    for (let millis = 0; millis < 60; millis++) yield* TestClock.adjust("1 millis")
     const { at, others: { answered, unanswered } } = yield* Fiber.join(asking)
     return {
-      answered: answered.map(({ value }) => value),
+      answered: answered.map(({ value }) => value.peer.id),
       unanswered: unanswered.map(({ id }) => id),
       millis: at - begun,
       left: peers.left
@@ -242,6 +248,30 @@ describe("AskOthers", () => {
       assert.deepStrictEqual(answered, ["liar-0", "a"])
     }))
 
+  it.effect("hears two others at least, also if the pull has asked as many as it may", () =>
+    Effect.gen(function*() {
+      for (
+        const [retries, thoroughly, expected] of [[3, true, 2], [1, true, 2], [5, true, 4], [3, false, 0]] as const
+      ) {
+        const failing = Array.from({ length: retries - 1 }, (_, index) => peer(`failing ${index}`))
+        const others = Array.from({ length: 9 }, (_, index) => peer(`${index}`))
+        const peers = yield* start(() => Stream.fromIterable([...failing, peer("liar"), ...others]), {
+          provedFirst: true,
+          retries
+        })
+        yield* PeerRace.race(peers, 0, ({ peer: { id } }) =>
+          id === "liar" ? Effect.void : new PeerRefused({ peer: id, reason: "answered 404", status: 404 }))
+        assert.strictEqual(peers.left, 0)
+        const { answered } = yield* AskOthers.all(
+          peers,
+          { first: peer("liar"), time: Duration.millis(50), thoroughly },
+          ({ peer }) =>
+            Effect.succeed({ peer })
+        )
+        assert.strictEqual(answered.length, expected)
+      }
+    }))
+
   it.effect("tells those that said nothing from those that have nothing", () =>
     Effect.gen(function*() {
       const failures: ReadonlyArray<readonly [PeerError | "silence", boolean]> = [
@@ -258,19 +288,98 @@ describe("AskOthers", () => {
       }
     }))
 
+  it.effect("asks others in place of those that have nothing, as many as one machine may be", () =>
+    Effect.gen(function*() {
+      const lacking = Array.from({ length: 20 }, (_, index) => peer(`lacking ${index}`))
+      const fail = Object.fromEntries(
+        lacking.map(({ id }) => [id, new PeerUnreachable({ peer: id, reason: "refused" })])
+      )
+      const beside = (count: number) =>
+        Stream.fromIterable([...lacking.slice(0, count), peer("a"), peer("b"), peer("c")])
+      assert.deepStrictEqual((yield* ask(beside(16), true, fail)).answered, ["a", "b"])
+      assert.deepStrictEqual((yield* ask(beside(18), true, fail)).answered, [])
+      const { answered: none, left } = yield* ask(beside(3), false, fail)
+      assert.deepStrictEqual([none, left], [[], 0])
+      const framed = Array.from({ length: 14 }, (_, index) => peer(`framed ${index}`, "a"))
+      const refused = Object.fromEntries(
+        framed.map(({ id }) => [id, new PeerUnreachable({ peer: id, reason: "refused" })])
+      )
+      // Ids that a machine names at an honest peer's address, where they do not answer.
+      const { answered } = yield* ask(Stream.fromIterable([...framed, peer("a"), peer("b")]), true, refused)
+      assert.sameMembers([...answered], ["a", "b"])
+    }))
+
+  it.effect("asks others in place of those that answer from an address that was heard", () =>
+    Effect.gen(function*() {
+      // Peers of the machine that is in use, each with a made-up address where it is not.
+      const more: ReadonlyArray<Peer> = Array.from({ length: 15 }, (_, index) => ({
+        ...peer(`more ${index}`),
+        addresses: [`made up ${index}`, "first"]
+      }))
+      const found = Stream.fromIterable([...more, peer("a"), peer("b"), peer("c")])
+      const { answered, left } = yield* ask(found, true)
+      assert.sameMembers(answered.filter((id) => !id.startsWith("more")), ["a", "b"])
+      assert.strictEqual(left, 0)
+      // They take their time: those asked in their place cannot answer any more.
+      const late = yield* ask(found, true, Object.fromEntries(more.map(({ id }) => [id, "late"])))
+      assert.isEmpty(late.answered.filter((id) => !id.startsWith("more")))
+      assert.strictEqual(late.unanswered.length, 2)
+      assert.deepStrictEqual((yield* ask(found, false)).unanswered, [])
+    }))
+
+  it.effect("asks only those that were found before it began, unless it is told to be thorough", () =>
+    Effect.gen(function*() {
+      const others = Stream.concat(Stream.make(peer("a")), found([10, peer("b")]))
+      for (const [thoroughly, expected] of [[true, ["a", "b"]], [false, ["a"]]] as const) {
+        assert.deepStrictEqual((yield* ask(others, thoroughly, { a: "late" })).answered.toSorted(compare), [
+          ...expected
+        ])
+      }
+    }))
+
+  it.effect("asks nobody twice, however it failed", () =>
+    Effect.gen(function*() {
+      const asked: Array<string> = []
+      const peers = yield* start(() => Stream.fromIterable([peer("first"), peer("gone")]))
+      yield* PeerRace.race(peers, 0, () => Effect.void)
+      yield* AskOthers.all(
+        peers,
+        { first: peer("first"), time: Duration.millis(50), thoroughly: true },
+        ({ peer: { id } }) => {
+          asked.push(id)
+          return new PeerUnreachable({ peer: id, reason: "refused" })
+        }
+      )
+      assert.deepStrictEqual(asked, ["gone"])
+    }))
+
+  it.effect("misses those that it could not ask in time", () =>
+    Effect.gen(function*() {
+      for (const [thoroughly, expected] of [[true, ["a", "b"]], [false, []]] as const) {
+        const peers = yield* start(() => Stream.fromIterable([peer("first"), peer("a"), peer("b")]))
+        yield* PeerRace.race(peers, 0, () => Effect.void)
+        const { unanswered } = yield* AskOthers.all(
+          peers,
+          { first: peer("first"), time: Duration.zero, thoroughly },
+          ({ peer }) => Effect.succeed({ peer })
+        )
+        assert.deepStrictEqual(unanswered.map(({ id }) => id), [...expected])
+      }
+    }))
+
   it.effect("leaves no question behind when it is interrupted", () =>
     Effect.gen(function*() {
       const peers = yield* start(() => Stream.fromIterable([peer("first"), peer("a")]))
       yield* PeerRace.race(peers, 0, () => Effect.void)
       let open = 0
-      const use: Attempt.Use<void> = () =>
+      const use: Attempt.Use<{ readonly peer: Peer }> = () =>
         Effect.acquireUseRelease(
           Effect.sync(() => open++),
           () => Effect.never,
           () => Effect.sync(() => open--)
         )
       const asking = yield* Effect.forkChild(
-        AskOthers.all(peers, { time: Duration.seconds(30), awaitsLookup: false }, use)
+        AskOthers.all(peers, { first: peer("first"), time: Duration.seconds(30), thoroughly: false }, use)
       )
       yield* TestClock.adjust("1 millis")
       assert.strictEqual(open, 1)

@@ -1,10 +1,12 @@
 /** False peers in a cluster with a key: several ids of one machine, and answers that are signed. */
+import * as ClientToken from "@spegel-ts/cluster-key/ClientToken"
 import { generate, KeyRing } from "@spegel-ts/cluster-key/KeyRing"
 import * as PeerAuth from "@spegel-ts/cluster-key/PeerAuth"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import type { Peer } from "@spegel-ts/router/Peer"
 import type { MemoryNetwork } from "@spegel-ts/router/Router"
 import { Effect, Result } from "effect"
+import { get as getPlain } from "./FalsePeer.ts"
 
 const ring = Result.getOrThrow(KeyRing.parse(generate()))
 
@@ -13,6 +15,10 @@ export const inMode = (mode: PeerAuth.PeerAuthMode) =>
   mode === "off"
     ? <A, E, R>(effect: Effect.Effect<A, E, R>) => effect
     : Effect.provide(PeerAuth.layer({ mode, ring }))
+
+/** Asks as a node's containerd does: with a token of the key. */
+export const get = (url: string, init?: RequestInit) =>
+  getPlain(url, { ...init, headers: { authorization: `Bearer ${ClientToken.make(ring, "node")}` } })
 
 /** Changes what the router says of a peer. */
 export const change = (network: MemoryNetwork, id: string, changes: Partial<Peer>): void => {

@@ -1,15 +1,23 @@
 /** Which manifest a mirror answers for a tag, by what its peers say. */
 import { assert, describe, it } from "@effect/vitest"
 import type { PeerAuthMode } from "@spegel-ts/cluster-key/PeerAuth"
+import * as MemoryStore from "@spegel-ts/content/MemoryStore"
 import * as Digest from "@spegel-ts/oci/Digest"
+import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
+import { PullRecord } from "@spegel-ts/registry/internal/observe/PullRecord"
+import * as Mirror from "@spegel-ts/registry/Mirror"
 import * as Outcome from "@spegel-ts/registry/Outcome"
+import { defaults } from "@spegel-ts/registry/Registry"
+import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { type MemoryNetwork, Router } from "@spegel-ts/router/Router"
-import { Duration, Effect } from "effect"
+import { PeerTransport } from "@spegel-ts/transfer/PeerTransport"
+import { Transfer } from "@spegel-ts/transfer/Transfer"
+import { Duration, Effect, Layer, Result, Stream } from "effect"
 import type { Socket } from "node:net"
 import { startNode } from "../TestNode.ts"
-import { error, get, ns, response, startFalsePeer } from "./FalsePeer.ts"
-import { addId, change, inMode, signed } from "./ProvedPeer.ts"
+import { error, ns, response, startFalsePeer } from "./FalsePeer.ts"
+import { addId, change, get, inMode, signed } from "./ProvedPeer.ts"
 
 const tag = `${ns}/team/app:v1`
 const tagUrl = (url: string) => `${url}/v2/team/app/manifests/v1?ns=${ns}`
@@ -95,6 +103,62 @@ describe("the election of a tag", () => {
         )
         assert.isAtLeast(outcomes.length, 20)
         assert.deepStrictEqual(outcomes.filter((tag) => tag !== "Served" && tag !== "SlowerThanAnother"), [])
+      }
+    }))
+
+  it.live("is not changed by ids that one machine names at made-up addresses, or at those of honest peers", () =>
+    Effect.gen(function*() {
+      for (const mode of ["prefer", "require"] as const) {
+        for (
+          const madeUp of [
+            (index: number) => [`127.0.1.${index}`],
+            (index: number) => [`127.0.0.${4 + index % 3}`],
+            (index: number) => [`127.0.1.${index}`, "127.0.0.66"]
+          ]
+        ) {
+          const network = Router.memoryNetwork()
+          for (const last of [4, 5, 6]) yield* startHolder(network, `127.0.0.${last}`, says(good))
+          const liar = yield* startHolder(network, "127.0.0.66", says(evil))
+          const { servicePort = 0 } = network.members.get(liar.id) ?? {}
+          // Nothing listens at the first address of each.
+          for (let index = 0; index < 15; index++) {
+            addId(network, `made up ${index}`, tag, { addresses: madeUp(index), servicePort, proved: true })
+          }
+          // The third that is asked answers.
+          const key = ContentKey.make(tag)
+          const [first = "", second = "", ...others] = [...network.providers.get(key) ?? []]
+          network.providers.set(key, new Set([first, second, liar.id, ...others]))
+          const node = yield* startNode(network, "127.0.0.3", { hedgeDelay: Duration.seconds(30) }).pipe(inMode(mode))
+          const answers = yield* Effect.forEach(Array.from({ length: 20 }), () => get(tagUrl(node.url)))
+          // At first, those are asked that are not there.
+          assert.isEmpty(answers.filter(({ body, status }) => status === 200 && !body.equals(good)))
+          assert.isTrue(answers.at(-1)?.body.equals(good), String(answers.at(-1)?.body))
+        }
+      }
+    }))
+
+  it.live("hears those that were busy a moment ago, if there is a key: they are not kept from voting", () =>
+    Effect.gen(function*() {
+      for (const mode of modes) {
+        const network = Router.memoryNetwork()
+        const busy = Buffer.from("asked for while they are busy")
+        for (const last of [4, 5]) {
+          const answers = (socket: Socket, asked: string) =>
+            void socket.write(
+              asked.includes("/blobs/")
+                ? signed(asked, response(503, "{}", "retry-after: 30"))
+                : answerOf(good, asked)
+            )
+          const peer = yield* startHolder(network, `127.0.0.${last}`, answers)
+          const key = ContentKey.make(Digest.ofBytes(busy))
+          network.providers.set(key, new Set([...network.providers.get(key) ?? [], peer.id]))
+        }
+        yield* startHolder(network, "127.0.0.66", says(evil))
+        const node = yield* startNode(network, "127.0.0.3", { hedgeDelay: Duration.seconds(30) }).pipe(inMode(mode))
+        const blob = yield* get(`${node.url}/v2/team/app/blobs/${Digest.ofBytes(busy)}?ns=${ns}`)
+        assert.strictEqual(blob.status, 404)
+        const { body } = yield* get(tagUrl(node.url))
+        assert.isTrue(body.equals(mode === "off" ? evil : good), mode)
       }
     }))
 
@@ -204,6 +268,30 @@ describe("the election of a tag", () => {
       assert.notInclude(event?.attempts.map(({ outcome }) => Outcome.print(outcome)).join() ?? "", "wrong")
     }))
 
+  it.live("fetches the manifest that was chosen once from each address, whatever number of peers it is", () =>
+    Effect.gen(function*() {
+      const network = Router.memoryNetwork()
+      const holders = yield* Effect.forEach(
+        [4, 5],
+        (last) => startHolder(network, `127.0.0.${last}`, says(good))
+      )
+      for (const [index, { id }] of holders.entries()) {
+        const { addresses: [address = ""], servicePort = 0 } = network.members.get(id) ?? { addresses: [] }
+        addId(network, `more ${index}`, tag, { addresses: [`127.0.1.${index}`, address], servicePort, proved: true })
+      }
+      // It is asked first.
+      yield* startHolder(network, "127.0.0.66", says(evil))
+      const node = yield* startNode(network, "127.0.0.3", {
+        hedgeDelay: Duration.seconds(30),
+        resolveRetries: 5
+      }).pipe(inMode("require"))
+      assert.isTrue((yield* get(tagUrl(node.url))).body.equals(good))
+      for (const { requests } of holders) {
+        assert.isAtMost(requests.filter((request) => request.startsWith("GET")).length, 1)
+      }
+      assert.isAtLeast(holders.flatMap(({ requests }) => requests).length, 4)
+    }))
+
   it.live("counts a peer by the one of its addresses that answers", () =>
     Effect.gen(function*() {
       const network = Router.memoryNetwork()
@@ -215,5 +303,53 @@ describe("the election of a tag", () => {
         addId(network, `liar-${index}`, tag, { addresses, servicePort, proved: true })
       }
       assert.include(String(yield* answerTo(network, "require")), "peers disagree (1 say")
+    }))
+
+  it.live("hears those that are found a moment after a machine that is found and answers first, if there is a key", () =>
+    Effect.gen(function*() {
+      for (const mode of modes) {
+        const network = Router.memoryNetwork()
+        for (const last of [4, 5]) yield* startHolder(network, `127.0.0.${last}`, says(good))
+        const liar = yield* startHolder(network, "127.0.0.66", says(evil))
+        addIds(network, liar.id, 3)
+        /** Names the liar's peers at once, and others when the first manifest was read. */
+        const slowly = Layer.effect(
+          Router,
+          Effect.map(Router, (router) => ({
+            ...router,
+            lookup: (...asked: Parameters<typeof router.lookup>) =>
+              router.lookup(...asked).pipe(
+                Stream.mapEffect((peer) =>
+                  peer.addresses[0] === "127.0.0.66" ? Effect.succeed(peer) : Effect.delay(Effect.succeed(peer), 100)
+                )
+              )
+          }))
+        ).pipe(Layer.provide(Router.layerMemory({
+          network,
+          self: { id: "self", addresses: ["127.0.0.3"], servicePort: 1 }
+        })))
+        const layer = Layer.mergeAll(
+          slowly,
+          MemoryStore.layer,
+          PeerTransport.layer({ stallTimeout: Duration.seconds(30), minPeerSpeed: 0 }).pipe(
+            Layer.provide(Transfer.layerPortable)
+          )
+        )
+        const mirror = yield* Mirror.make({ ...defaults, hedgeDelay: Duration.seconds(10) }).pipe(
+          Effect.provide(yield* Layer.build(layer)),
+          inMode(mode)
+        )
+        const request = Result.getOrThrow(DistributionRequest.parse({ method: "GET", url: tagUrl(""), headers: {} }))
+        if (request._tag !== "Manifest") return assert.fail("not a manifest")
+        const name = { registry: ns, repository: "team/app", tag: "v1" }
+        const { digest } = yield* mirror.fetch({
+          request,
+          name,
+          record: new PullRecord(),
+          userAgent: "test",
+          own: false
+        })
+        assert.strictEqual(digest, Digest.ofBytes(mode === "off" ? evil : good), mode)
+      }
     }))
 })

@@ -87,17 +87,7 @@ export class Candidates {
   /** Takes the next peer to ask; one with an objection only if no better one can be expected. */
   next(now: number, { newAddress, nobodyBetter }: Expectations): Candidate | undefined {
     const { memory } = this.#options
-    const good: Array<Peer> = []
-    const others: Array<Objectionable> = []
-    for (const peer of this.#peers) {
-      const objection = this.#objection(peer, now)
-      if (objection === undefined) good.push(peer)
-      else {
-        this.#defer(peer, objection)
-        if (objection.cost !== "wrong bytes") others.push({ peer, objection })
-      }
-    }
-    this.#peers = [...good, ...others.map(({ peer }) => peer)]
+    const { good, others } = this.#sorted(now)
     const chosen = this.#choose(good, now, newAddress)
     if (chosen !== undefined) return this.#take(chosen, undefined)
     if (!nobodyBetter) return undefined
@@ -119,6 +109,43 @@ export class Candidates {
     }
     const [chosen] = oneOf([...Map.groupBy(best, PeerAddress.of).values()].flatMap(oneOf))
     return chosen
+  }
+
+  /**
+   * Takes the next peer whose word is wanted. Whatever it failed at before this pull, it is asked if no other can be expected: a
+   * machine that keeps others busy must not be the only one that is heard.
+   */
+  nextWitness(now: number, isExpecting: boolean): Candidate | undefined {
+    const { good, others } = this.#sorted(now)
+    const chosen = this.#choose(good, now, isExpecting) ??
+      (isExpecting ? undefined : this.#choose(this.#unfailed(others.map(({ peer }) => peer)), now, false))
+    return chosen === undefined ? undefined : this.#take(chosen, undefined)
+  }
+
+  /** Those that this pull has not asked. */
+  left(now: number): ReadonlyArray<Peer> {
+    const { good, others } = this.#sorted(now)
+    return this.#unfailed([...good, ...others.map(({ peer }) => peer)])
+  }
+
+  #unfailed(peers: ReadonlyArray<Peer>): ReadonlyArray<Peer> {
+    return peers.filter(({ id }) => !this.#failedAt.has(id))
+  }
+
+  /** Those without an objection, and those with one; without those that sent wrong bytes. */
+  #sorted(now: number): { readonly good: ReadonlyArray<Peer>; readonly others: ReadonlyArray<Objectionable> } {
+    const good: Array<Peer> = []
+    const others: Array<Objectionable> = []
+    for (const peer of this.#peers) {
+      const objection = this.#objection(peer, now)
+      if (objection === undefined) good.push(peer)
+      else {
+        this.#defer(peer, objection)
+        if (objection.cost !== "wrong bytes") others.push({ peer, objection })
+      }
+    }
+    this.#peers = [...good, ...others.map(({ peer }) => peer)]
+    return { good, others }
   }
 
   #objection(peer: Peer, now: number): Objection | undefined {

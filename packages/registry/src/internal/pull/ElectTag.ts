@@ -9,6 +9,7 @@ import { Duration, Effect, Exit, Option, Scope } from "effect"
 import * as ContentId from "../../ContentId.ts"
 import { TagUndecided } from "../../MirrorError.ts"
 import type { BufferedBody } from "../mirror/BufferedBodies.ts"
+import * as PeerAddress from "../mirror/PeerAddress.ts"
 import type { PeerAnswer } from "../mirror/PeerAnswer.ts"
 import * as TagChoice from "../mirror/TagChoice.ts"
 import * as AskOthers from "./AskOthers.ts"
@@ -27,10 +28,11 @@ export const elect = Effect.fnUntraced(function*(
 ): Effect.fn.Return<BufferedBody, TagUndecided> {
   const { mirror, peers } = pull
   const { options: { hedgeDelay }, peerAuth } = mirror
+  const isKeyed = peerAuth !== "off"
   const { answered, unanswered } = yield* AskOthers.all(
     peers,
-    // A liar that is found and answers first must not be the only one that is heard.
-    { time: hedgeDelay, awaitsLookup: peerAuth !== "off" },
+    // A liar that is found and answers first, or whose other peers have nothing, must not be the only one that is heard.
+    { first: first.peer, time: hedgeDelay, thoroughly: isKeyed },
     ({ peer }) => AskPeer.ask(mirror, request, peer, { head: true })
   )
   for (const other of answered) Pull.served(pull, other)
@@ -47,12 +49,11 @@ export const elect = Effect.fnUntraced(function*(
   if (choice._tag === "Undecided") return yield* undecided(choice.reason)
   const { digest } = choice
   if (digest === first.digest) return first
-  const isKeyed = peerAuth !== "off"
   // Its memory is needed for the one that was chosen.
   if (isKeyed) yield* Scope.close(scope, Exit.void)
   const reference = DistributionRequest.ManifestReference.Digest({ digest })
   const holders = answered.filter(({ value }) => value.digest === digest)
-  const manifest = yield* readFromAny(pull, { ...request, reference }, holders)
+  const manifest = yield* readFromAny(pull, { ...request, reference }, oneOfEachAddress(holders))
   if (Option.isSome(manifest)) return manifest.value
   if (isKeyed) {
     return yield* undecided(`most say ${digest}, and none of them gave it within ${Duration.toMillis(hedgeDelay)} ms`)
@@ -60,6 +61,10 @@ export const elect = Effect.fnUntraced(function*(
   yield* Effect.logWarning(`${digest} was not given in time: answering ${first.digest} for ${content}`)
   return first
 })
+
+const oneOfEachAddress = (holders: ReadonlyArray<Attempt.Won<PeerAnswer>>): ReadonlyArray<Attempt.Won<PeerAnswer>> => [
+  ...new Map(holders.map((holder) => [PeerAddress.of(holder.value.peer), holder])).values()
+]
 
 /** The manifest from the holder that gives it first, asked all at once: one that agrees may still keep the others waiting. */
 const readFromAny = (

@@ -54,6 +54,8 @@ export const PeerEvent = Data.taggedEnum<PeerEvent>()
 
 /** How many peers one address may be, to the router: other addresses are found beside those. */
 const maxPeersOfAddress = 16
+/** How many peers are found where their word counts: as many as a member of the network names. */
+const maxWitnesses = 64
 
 export class PullPeers {
   readonly options: PullPeersOptions
@@ -94,19 +96,17 @@ export class PullPeers {
   /**
    * Starts a lookup beside the pull: peers are asked as it names them, not when it has ended. It asks for more peers than may be
    * asked: some may be known to fail, and of the others the less busy are chosen. It ends once peers at enough addresses were
-   * found, whose word counts.
+   * found; but where their word counts, each that can be found is a candidate, for an address is only a claim before it answers.
    */
   get startLookup(): Effect.Effect<unknown> {
     return Effect.suspend(() => {
       this.looking = true
       const { lookup, provedFirst, retries } = this.options
       const found = new Set(this.#seenAddresses)
-      const enough = found.size + 2 * retries
-      return lookup(this.#seen.size + 2 * retries + maxPeersOfAddress).pipe(
-        Stream.takeUntil((peer) => {
-          if (!provedFirst || peer.proved === true) found.add(PeerAddress.of(peer))
-          return found.size >= enough
-        }),
+      const enough = provedFirst ? Infinity : found.size + 2 * retries
+      const count = this.#seen.size + (provedFirst ? maxWitnesses : 2 * retries + maxPeersOfAddress)
+      return lookup(count).pipe(
+        Stream.takeUntil((peer) => found.add(PeerAddress.of(peer)).size >= enough),
         Stream.runForEach((peer) => Queue.offer(this.events, PeerEvent.Found({ peer }))),
         Effect.catch((error) => Effect.logDebug(error.message)),
         Effect.ensuring(Queue.offer(this.events, PeerEvent.LookupEnded())),
