@@ -13,8 +13,8 @@ import { Context, Effect, Layer, Option, Schema } from "effect"
 import { createHmac, createPrivateKey, generateKeyPairSync, type KeyObject } from "node:crypto"
 import { access } from "node:fs/promises"
 import { join } from "node:path"
-import { makeDirectory, readSmall, writeDurably } from "./internal/host/DurableFile.ts"
-import * as IdentityLock from "./internal/host/IdentityLock.ts"
+import { makeDirectory, readSmall, writeDurably } from "./internal/identity/DurableFile.ts"
+import * as IdentityLock from "./internal/identity/IdentityLock.ts"
 
 /** The marks that distinguish one node from another. Unknown parts are left out. */
 export interface Owner {

@@ -259,7 +259,7 @@ describe("Identity", () => {
       const denied = execFileSync(process.execPath, [
         "-e",
         program,
-        new URL("../src/internal/host/DurableFile.ts", import.meta.url).href,
+        new URL("../src/internal/identity/DurableFile.ts", import.meta.url).href,
         key
       ], { encoding: "utf8" })
       assert.strictEqual(denied.trim(), "EACCES")

@@ -1,10 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as ClientToken from "@spegel-ts/cluster-key/ClientToken"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import * as Reference from "@spegel-ts/oci/Reference"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { type MemoryNetwork, Router } from "@spegel-ts/router/Router"
+import { eventually } from "@spegel-ts/testing/Eventually"
 import { Effect, Result } from "effect"
+import { writeFile } from "node:fs/promises"
+import * as FileNode from "../FileNode.ts"
 import { error, get, ns } from "../mirror/FalsePeer.ts"
 import * as RawClient from "../RawClient.ts"
 import { untilRecorded } from "../Recorded.ts"
@@ -245,5 +249,27 @@ describe("a peer's request", () => {
       const answer = yield* get(node.url + target, { headers: signed({ receiver: "anybody", target }).headers })
       assert.strictEqual(answer.status, 200)
       assert.isNull(answer.headers.get("x-spegel-auth"))
+    }))
+})
+
+describe("a warning of a damaged blob", () => {
+  it.live("is heard from peers that prove themselves, and from nobody else", () =>
+    Effect.gen(function*() {
+      const node = yield* FileNode.start(Router.memoryNetwork(), "127.0.24.3", [1000], { auth: auth("require") })
+      const [{ bytes, file, path } = yield* Effect.die("no blob")] = node.blobs
+      const ask = (headers: Record<string, string>, method = "GET") =>
+        get(`http://${node.address}:${node.port}${path}`, { headers, method })
+      const asPeer = () => signed({ receiver: node.self.id, target: path }).headers
+      const suspect = { "x-spegel-suspect": "true" }
+      yield* Effect.promise(() => writeFile(file, Buffer.alloc(bytes.length, "x")))
+      const token = { authorization: `Bearer ${ClientToken.make(ring, "another")}`, "x-spegel-mirrored": "true" }
+      assert.strictEqual((yield* ask({ ...token, ...suspect }, "HEAD")).status, 200)
+      yield* Effect.sleep("100 millis")
+      assert.strictEqual((yield* ask(asPeer())).status, 200)
+      yield* ask({
+        ...signed({ receiver: node.self.id, target: path, method: "HEAD", suspected: true }).headers,
+        ...suspect
+      }, "HEAD")
+      yield* eventually(Effect.map(Effect.suspend(() => ask(asPeer())), ({ status }) => status === 404))
     }))
 })

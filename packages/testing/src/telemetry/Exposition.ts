@@ -1,6 +1,9 @@
 /** The metrics of a mirror that has just started, and their text format. */
+import { generate } from "@spegel-ts/cluster-key/KeyRing"
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import { Effect, Schedule } from "effect"
+import { writeFile } from "node:fs/promises"
+import { join } from "node:path"
 import * as RandomImage from "../content/RandomImage.ts"
 import { freePort } from "../network/FreePort.ts"
 import * as MirrorPorts from "../node/MirrorPorts.ts"
@@ -43,10 +46,12 @@ export const parse = (exposition: string): ReadonlyArray<Family> => {
 /** The name of the registry that the mirror is told to mirror, and of the one whose image it holds. */
 export const registries = { named: "named.example", held: "held.example" }
 
-/** Starts a mirror that holds an image and exports traces; gives its exposition, before and after its first answer. */
+/** Starts a mirror that holds an image, has a cluster key and exports traces; gives its exposition, before and after its first answer. */
 export const scrape = Effect.gen(function*() {
   const ports = yield* MirrorPorts.free
   const layout = yield* temporary
+  const key = join(yield* temporary, "key")
+  yield* Effect.promise(() => writeFile(key, generate()))
   yield* RandomImage.write({
     writer: yield* OciLayoutWriter.make({ root: layout }),
     reference: { registry: registries.held, repository: "team/app", tag: "v1" },
@@ -57,6 +62,7 @@ export const scrape = Effect.gen(function*() {
     ...MirrorPorts.flags("127.0.0.2", ports),
     `--data-dir=${yield* temporary}`,
     `--store=oci-layout:${layout}`,
+    `--cluster-key-file=${key}`,
     `--mirrored-registries=https://${registries.named}`
   ], { OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${yield* freePort}` })
   const get = (url: string) => Effect.tryPromise(() => fetch(url).then((response) => response.text()))

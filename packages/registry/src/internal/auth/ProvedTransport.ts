@@ -26,6 +26,8 @@ import * as RequestProof from "./RequestProof.ts"
 export interface Asked extends HttpRequest, Pick<PeerRequest, "patienceMillis"> {}
 
 export interface ProvedTransport {
+  /** Whether this peer has to prove its answers: one that it gave is then a proved peer's. */
+  readonly proves: (peer: Peer) => boolean
   /**
    * As `PeerTransport.request`. A peer that has to prove itself, and gives an answer without a right proof, fails with
    * `PeerRefused` without a status: nothing of such an answer counts. The caller limits the time.
@@ -44,11 +46,12 @@ export const make = Effect.gen(function*() {
   const auth = yield* PeerAuth
   const plain: ProvedTransport["request"] = ({ addresses, servicePort }, asked) =>
     transport.request({ ...asked, addresses, port: servicePort })
-  if (auth.mode === "off") return { request: plain } satisfies ProvedTransport
+  if (auth.mode === "off") return { proves: () => false, request: plain } satisfies ProvedTransport
   const parts: Parts = { transport, keys: auth.keys, memory: new ProofMemory() }
+  const proves = (peer: Peer) => auth.mode === "require" || peer.proved === true
   return {
-    request: (peer, asked) =>
-      auth.mode === "require" || peer.proved === true ? proved(parts, peer, asked) : plain(peer, asked)
+    proves,
+    request: (peer, asked) => proves(peer) ? proved(parts, peer, asked) : plain(peer, asked)
   } satisfies ProvedTransport
 })
 

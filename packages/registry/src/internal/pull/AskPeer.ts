@@ -42,7 +42,7 @@ export const ask = Effect.fnUntraced(function*(
     orElse: () => Effect.fail(new PeerStalled({ peer: PeerAnswer.nameOf(peer), waitedMillis: firstByteMillis }))
   }))
   yield* PeerSpans.peerAnswered(response)
-  return yield* PeerAnswer.judge(request, peer, response, range)
+  return yield* PeerAnswer.judge(request, { ...peer, proved: transport.proves(peer) }, response, range)
 })
 
 /**

@@ -58,8 +58,8 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
   }
 
   /** A peer gets nothing that is known to be damaged, and has content checked that it suspects. */
-  const checkDamage = Effect.fnUntraced(function*(digest: Digest.Digest, suspected: boolean) {
-    if (suspected) yield* scrubber.suspect(digest, false)
+  const checkDamage = Effect.fnUntraced(function*(digest: Digest.Digest, suspected: boolean, isProved: boolean) {
+    if (suspected) yield* scrubber.suspect(digest, isProved)
     if (yield* scrubber.isDamaged(digest)) return yield* new Refused({ refusal: Refusal.Damaged({ digest }) })
   })
 
@@ -98,7 +98,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
     if (Option.exists(name, (name) => !options.filter(name))) return yield* new Refused({ refusal: Refusal.Filtered() })
     const digest = yield* digestOf(exchange)
     if (Option.isSome(digest)) {
-      if (exchange.request.mirrored) yield* checkDamage(digest.value, suspected)
+      if (exchange.request.mirrored) yield* checkDamage(digest.value, suspected, exchange.proof !== undefined)
       const served = yield* LocalContent.ifHeld(serveLocal(exchange, digest.value, name))
       if (Option.isSome(served)) return served.value
     }

@@ -6,8 +6,8 @@ import { type MemoryNetwork, Router } from "@spegel-ts/router/Router"
 import { eventually } from "@spegel-ts/testing/Eventually"
 import { Effect } from "effect"
 import type { Socket } from "node:net"
+import { get, honest, ns, startFalsePeer } from "../mirror/FalsePeer.ts"
 import { startNode } from "../TestNode.ts"
-import { get, honest, ns, startFalsePeer } from "./FalsePeer.ts"
 
 const bodyOf = (name: string, size: number) => Buffer.alloc(size, name)
 const url = (base: string, digest: string) => `${base}/v2/team/app/blobs/${digest}?ns=${ns}`

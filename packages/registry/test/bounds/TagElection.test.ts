@@ -15,8 +15,8 @@ import { PeerTransport } from "@spegel-ts/transfer/PeerTransport"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Duration, Effect, Layer, Result, Stream } from "effect"
 import type { Socket } from "node:net"
+import { error, ns, response, startFalsePeer } from "../mirror/FalsePeer.ts"
 import { startNode } from "../TestNode.ts"
-import { error, ns, response, startFalsePeer } from "./FalsePeer.ts"
 import { addId, change, get, inMode, signed } from "./ProvedPeer.ts"
 
 const tag = `${ns}/team/app:v1`

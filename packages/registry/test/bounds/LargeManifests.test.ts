@@ -6,8 +6,8 @@ import { Router } from "@spegel-ts/router/Router"
 import { eventually } from "@spegel-ts/testing/Eventually"
 import { Duration, Effect } from "effect"
 import { connect, type Socket } from "node:net"
+import { error, ns, response, startFalsePeer } from "../mirror/FalsePeer.ts"
 import { startNode } from "../TestNode.ts"
-import { error, ns, response, startFalsePeer } from "./FalsePeer.ts"
 import { change, get, inMode, signed } from "./ProvedPeer.ts"
 
 const mebibyte = 1024 * 1024

@@ -6,7 +6,7 @@ import * as ContentKey from "@spegel-ts/router/ContentKey"
 import type { Peer } from "@spegel-ts/router/Peer"
 import type { MemoryNetwork } from "@spegel-ts/router/Router"
 import { Effect, Result } from "effect"
-import { get as getPlain } from "./FalsePeer.ts"
+import { get as getPlain } from "../mirror/FalsePeer.ts"
 
 const ring = Result.getOrThrow(KeyRing.parse(generate()))
 
