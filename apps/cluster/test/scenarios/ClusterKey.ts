@@ -15,8 +15,9 @@ const metricsOf = Effect.fnUntraced(function*(installation: Installation, node: 
   return yield* node.run("curl", "-sf", `http://${inUrl(address)}:9090/metrics`)
 })
 
-const valueOf = (metrics: string, series: string): number =>
-  Number(metrics.split("\n").find((line) => line.startsWith(`${series} `))?.split(" ")[1])
+/** How many members a mirror has that have proved the key, or have not. */
+const members = (metrics: string, proved: boolean): number =>
+  Number(new RegExp(`^spegel_peer_auth_members\\{[^}]*proved="${proved}"[^}]*\\} (\\d+)$`, "m").exec(metrics)?.[1])
 
 /** All mirrors are peers of all others by the key, and a client without a token gets nothing. */
 export const proved = Effect.fnUntraced(function*(installation: Installation) {
@@ -27,8 +28,8 @@ export const proved = Effect.fnUntraced(function*(installation: Installation) {
     "60 seconds",
     Effect.forEach(nodes, (node) =>
       Effect.flatMap(metricsOf(installation, node), (metrics) => {
-        const isProved = valueOf(metrics, `spegel_peer_auth_members{proved="true"}`)
-        const unproved = valueOf(metrics, `spegel_peer_auth_members{proved="false"}`)
+        const isProved = members(metrics, true)
+        const unproved = members(metrics, false)
         return Steps.promise(
           isProved === others && unproved === 0,
           `${node.nodeName}: ${isProved} proved, ${unproved} not`
