@@ -52,11 +52,10 @@ const readKeys = ({ inNamespace }: Installation) =>
     (text) => Buffer.from(text, "base64").toString("utf8")
   )
 
-const writeKeys = ({ cluster, namespace }: Installation, keys: string) =>
-  cluster.kubectl(
-    ["--namespace", namespace, "patch", "secret", secret, "--patch-file=/dev/stdin"],
-    JSON.stringify({ data: { key: Buffer.from(keys).toString("base64") } })
-  )
+const writeKeys = ({ inNamespace }: Installation, keys: string) => {
+  const change = { data: { key: Buffer.from(keys).toString("base64") } }
+  return inNamespace("patch", "secret", secret, "--patch", JSON.stringify(change))
+}
 
 /** Waits until all mirrors have read a file with other keys than before. */
 const keysRead = (installation: Installation, since: string) =>
