@@ -41,10 +41,11 @@ export const make = Effect.fnUntraced(function*(options: Libp2pOptions) {
   const accepted: PeerAddress.UsableOptions = { loopback, within: options.peerCidrs }
   const gater = new ConnectionGater()
   const guard = yield* Background.guard("router")
-  const { conflicts, host, listen } = yield* Libp2pHost.make({ ...options, loopback, gater })
+  const auth = yield* PeerAuth
+  const identify = auth.mode !== "require"
+  const { conflicts, host, listen } = yield* Libp2pHost.make({ ...options, loopback, gater, identify })
   const idBytes = host.peerId.toMultihash().bytes
   const announced = cached(() => host.getMultiaddrs().map((address) => PeerAddress.withoutId(address).bytes))
-  const auth = yield* PeerAuth
   const zone = yield* checkedZone(options.zone)
   const log = Effect.runForkWith(yield* Effect.context())
   const proofs = yield* MembershipProofs.make({

@@ -54,6 +54,8 @@ export const make = Effect.fnUntraced(function*(options: {
   /** Whether loopback addresses are announced. */
   readonly loopback: boolean
   readonly gater: ConnectionGater
+  /** Whether each peer is asked who it is when it connects. What it proves with a cluster key says more, and costs less. */
+  readonly identify: boolean
 }) {
   const { gater, loopback } = options
   const { id, privateKey } = yield* Identity
@@ -105,7 +107,7 @@ export const make = Effect.fnUntraced(function*(options: {
             maxDialQueueLength: maxWaitingDials
           },
           services: {
-            identify: identify(),
+            identify: identify({ runOnConnectionOpen: options.identify }),
             ping: ping()
           }
         }),

@@ -31,6 +31,8 @@ export interface ConnectionProofsOptions {
 
 /** From the connection's opening until it is decided, and for a later exchange, in milliseconds. */
 const maxMillis = 5000
+/** From the end of a connection's streams to its own. */
+const closingMillis = 100
 /** Between two exchanges that a peer starts on one connection. */
 const minPauseMillis = 1000
 /** A proof of this node that failed so long ago does not explain why it is alone. */
@@ -158,7 +160,10 @@ export class ConnectionProofs implements Admission {
       if (ring().find("router", proof.keyId) === undefined) this.#failed(state, "other_key")
       else this.#succeeded(state, proof)
     } catch (error) {
-      this.#failed(state, error instanceof ProofFailed ? error.reason : "malformed")
+      const reason = error instanceof ProofFailed ? error.reason : "malformed"
+      // A connection that is closed takes its streams with it, and is seen to be closed a moment later.
+      if (reason === "timeout") await new Promise((resolve) => setTimeout(resolve, closingMillis))
+      this.#failed(state, reason)
     } finally {
       clearTimeout(timer)
       void stream.close().catch(() => undefined)
@@ -196,8 +201,8 @@ export class ConnectionProofs implements Admission {
   /** The peer has not proved anything in time. */
   #late(state: State): void {
     if (state.outcome !== undefined) return
-    if (this.#options.mode === "prefer" && state.speaks !== true) this.#provesNothing(state)
-    else this.#refuse(state, "timeout")
+    if (state.speaks === true) this.#refuse(state, "timeout")
+    else this.#provesNothing(state)
   }
 
   #refuse(state: State, reason: FailureReason): void {

@@ -28,8 +28,8 @@ export class ProofFailed extends Error {
   override readonly name = "ProofFailed"
   readonly reason: FailureReason
 
-  constructor(reason: FailureReason, options?: ErrorOptions) {
-    super(`the peer did not prove its membership: ${reason}`, options)
+  constructor(reason: FailureReason) {
+    super(`the peer did not prove its membership: ${reason}`)
     this.reason = reason
   }
 }

@@ -3,7 +3,7 @@ import type { Stream } from "@libp2p/interface"
 import { FrameSplitter } from "../dht/rpc/FrameSplitter.ts"
 import type { Channel } from "./Exchange.ts"
 import { maxFrameSize } from "./Frame.ts"
-import { ProofFailed } from "./ProofFailure.ts"
+import { type FailureReason, ProofFailed } from "./ProofFailure.ts"
 
 /** A side sends two frames at most in one exchange. */
 const maxFrames = 2
@@ -13,7 +13,7 @@ export class StreamChannel implements Channel {
   readonly #splitter = new FrameSplitter(maxFrameSize)
   readonly #arrived: Array<Uint8Array> = []
   #received = 0
-  #failure: ProofFailed | undefined
+  #failure: FailureReason | undefined
   #waiting: { readonly resolve: (frame: Uint8Array) => void; readonly reject: (error: ProofFailed) => void } | undefined
 
   constructor(stream: Stream) {
@@ -21,12 +21,12 @@ export class StreamChannel implements Channel {
     stream.addEventListener("message", ({ data }) => {
       try {
         for (const frame of this.#splitter.push(data.subarray())) this.#take(frame)
-      } catch (cause) {
-        this.#end(new ProofFailed("malformed", { cause }))
+      } catch {
+        this.#end("malformed")
       }
     })
     // A peer that ends the exchange has not proved anything in time.
-    const end = () => this.#end(new ProofFailed("timeout"))
+    const end = () => this.#end("timeout")
     stream.addEventListener("close", end)
     stream.addEventListener("remoteCloseWrite", end)
     if (stream.status !== "open") end()
@@ -42,7 +42,7 @@ export class StreamChannel implements Channel {
   receive(): Promise<Uint8Array> {
     const frame = this.#arrived.shift()
     if (frame !== undefined) return Promise.resolve(frame)
-    if (this.#failure !== undefined) return Promise.reject(this.#failure)
+    if (this.#failure !== undefined) return Promise.reject(new ProofFailed(this.#failure))
     return new Promise((resolve, reject) => {
       this.#waiting = { resolve, reject }
     })
@@ -55,9 +55,9 @@ export class StreamChannel implements Channel {
     this.#waiting = undefined
   }
 
-  #end(failure: ProofFailed): void {
+  #end(failure: FailureReason): void {
     this.#failure ??= failure
-    this.#waiting?.reject(this.#failure)
+    this.#waiting?.reject(new ProofFailed(this.#failure))
     this.#waiting = undefined
   }
 }
