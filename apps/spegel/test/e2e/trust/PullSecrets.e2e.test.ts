@@ -206,6 +206,6 @@ describe.skipIf(missing !== undefined).each(ContainerdPackages.versions)(
           assert.notInclude(log, key.tokenOf("here").split(".").at(-1) ?? "")
         }
         assert.notInclude(log, readFileSync(started.keys.right.flag.split("=")[1] ?? "", "utf8").trim())
-      }), 120_000)
+      }))
   }
 )
