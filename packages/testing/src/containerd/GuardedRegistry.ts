@@ -18,18 +18,17 @@ export const start = Effect.fnUntraced(function*(scheme: Scheme, secret: PullSec
     /** How often it demanded credentials. */
     challenges: 0,
     /** All the `Authorization` headers that came. */
-    authorizations: new Set<string>(),
-    /** The tokens that it gave. */
-    tokens: new Set<string>()
+    authorizations: new Set<string>()
   }
+  const tokens = new Set<string>()
   const password = `Basic ${Buffer.from(`${secret.username}:${secret.password}`).toString("base64")}`
   const isRight = (authorization: string) =>
-    scheme === "Basic" ? authorization === password : state.tokens.has(authorization.slice("Bearer ".length))
+    scheme === "Basic" ? authorization === password : tokens.has(authorization.slice("Bearer ".length))
 
   const giveToken = (authorization: string, response: ServerResponse) => {
     if (authorization !== password) return response.writeHead(401).end()
     const token = `upstream-token-${randomBytes(16).toString("hex")}`
-    state.tokens.add(token)
+    tokens.add(token)
     return response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify({ token }))
   }
 
@@ -64,6 +63,8 @@ export const start = Effect.fnUntraced(function*(scheme: Scheme, secret: PullSec
     scheme,
     host,
     state,
+    /** The tokens that it gave. */
+    tokens: (): ReadonlyArray<string> => [...tokens],
     /** Forgets the requests so far, but not the tokens. */
     clear: () => {
       state.served.length = 0

@@ -17,6 +17,7 @@ import { Effect, Result, Schedule } from "effect"
 import { mkdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import * as ClusterKeys from "./ClusterKeys.ts"
+import * as Metrics from "./Metrics.ts"
 
 const missing = ContainerdDaemon.missingPrerequisite()
 
@@ -39,13 +40,6 @@ const startRogue = Effect.fnUntraced(function*(ports: MirrorPorts.MirrorPorts) {
   ])
   return objects[0]?.descriptor.digest ?? assert.fail("it has a manifest")
 })
-
-/** The value of a metric's series with these labels, of others too; 0 if there is none. */
-const metric = (node: Node.Node, name: string, labels: string) =>
-  Effect.map(
-    Effect.promise(() => fetch(`${node.metrics}/metrics`).then((response) => response.text())),
-    (text) => Number(new RegExp(`^${name}(?:\\{[^}]*${labels}[^}]*\\})? (\\d+)$`, "m").exec(text)?.[1] ?? 0)
-  )
 
 describe.skipIf(missing !== undefined)(
   `a pod without the key${missing === undefined ? "" : ` (skipped: ${missing})`}`,
@@ -76,8 +70,8 @@ describe.skipIf(missing !== undefined)(
         yield* eventually(
           Effect.map(
             mode === "require"
-              ? metric(node, "spegel_peer_auth_failures_total", `reason="unproved"`)
-              : metric(node, "spegel_router_peers", "router="),
+              ? Metrics.sum(node, "spegel_peer_auth_failures_total", `router="libp2p"`, `reason="unproved"`)
+              : Metrics.sum(node, "spegel_router_peers"),
             (count) => count > 0
           )
         )
