@@ -50,9 +50,18 @@ const call = <I extends DescMessage, O extends DescMessage>(
     return Effect.sync(() => running.cancel())
   })
 
+/** A pod's pull secret, as the kubelet hands it on: without the name of the registry that it is for. */
+export interface PullSecret {
+  readonly username: string
+  readonly password: string
+}
+
 /** Pulls as the kubelet does; gives the id of the image. */
-export const pullImage = (socket: string, image: string) =>
-  Effect.map(call(socket, ImageService.method.pullImage, { image: { image } }), ({ imageRef }) => imageRef)
+export const pullImage = (socket: string, image: string, auth?: PullSecret) =>
+  Effect.map(
+    call(socket, ImageService.method.pullImage, { image: { image }, ...(auth === undefined ? {} : { auth }) }),
+    ({ imageRef }) => imageRef
+  )
 
 /** The image as the kubelet sees it; undefined if the node does not have it. */
 export const imageStatus = (socket: string, image: string) =>

@@ -9,16 +9,24 @@ export const pathsOf = ({ objects, reference }: RandomImage): ReadonlyArray<stri
   ...objects.map(({ descriptor }) => `blobs/${descriptor.digest}`)
 ]
 
-/** Waits until the mirror at `url` finds all these paths of a repository; fails after 20 seconds with what is missing. */
+/**
+ * Waits until the mirror at `url` finds all these paths of a repository; fails after 20 seconds with what is missing. It is asked with
+ * these header fields.
+ */
 export const untilFound = (
   url: string,
   { registry, repository }: Pick<Reference, "registry" | "repository">,
-  paths: ReadonlyArray<string>
+  paths: ReadonlyArray<string>,
+  headers: Readonly<Record<string, string>> = {}
 ): Effect.Effect<void, string> =>
   Effect.forEach(paths, (path) =>
     Effect.tryPromise({
       try: (signal) =>
-        fetch(`${url}/v2/${repository}/${path}?ns=${encodeURIComponent(registry)}`, { method: "HEAD", signal }),
+        fetch(`${url}/v2/${repository}/${path}?ns=${encodeURIComponent(registry)}`, {
+          method: "HEAD",
+          headers,
+          signal
+        }),
       catch: String
     }).pipe(
       Effect.filterOrFail((response) => response.ok, ({ status }) => `${path}: ${status}`)

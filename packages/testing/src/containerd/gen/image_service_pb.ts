@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file image_service.proto.
  */
 export const file_image_service: GenFile = /*@__PURE__*/
-  fileDesc("ChNpbWFnZV9zZXJ2aWNlLnByb3RvEgpydW50aW1lLnYxIhoKCUltYWdlU3BlYxINCgVpbWFnZRgBIAEoCSJKCgVJbWFnZRIKCgJpZBgBIAEoCRIRCglyZXBvX3RhZ3MYAiADKAkSFAoMcmVwb19kaWdlc3RzGAMgAygJEgwKBHNpemUYBCABKAQiOAoQUHVsbEltYWdlUmVxdWVzdBIkCgVpbWFnZRgBIAEoCzIVLnJ1bnRpbWUudjEuSW1hZ2VTcGVjIiYKEVB1bGxJbWFnZVJlc3BvbnNlEhEKCWltYWdlX3JlZhgBIAEoCSI6ChJJbWFnZVN0YXR1c1JlcXVlc3QSJAoFaW1hZ2UYASABKAsyFS5ydW50aW1lLnYxLkltYWdlU3BlYyI3ChNJbWFnZVN0YXR1c1Jlc3BvbnNlEiAKBWltYWdlGAEgASgLMhEucnVudGltZS52MS5JbWFnZSI6ChJSZW1vdmVJbWFnZVJlcXVlc3QSJAoFaW1hZ2UYASABKAsyFS5ydW50aW1lLnYxLkltYWdlU3BlYyIVChNSZW1vdmVJbWFnZVJlc3BvbnNlMvgBCgxJbWFnZVNlcnZpY2USSAoJUHVsbEltYWdlEhwucnVudGltZS52MS5QdWxsSW1hZ2VSZXF1ZXN0Gh0ucnVudGltZS52MS5QdWxsSW1hZ2VSZXNwb25zZRJOCgtJbWFnZVN0YXR1cxIeLnJ1bnRpbWUudjEuSW1hZ2VTdGF0dXNSZXF1ZXN0Gh8ucnVudGltZS52MS5JbWFnZVN0YXR1c1Jlc3BvbnNlEk4KC1JlbW92ZUltYWdlEh4ucnVudGltZS52MS5SZW1vdmVJbWFnZVJlcXVlc3QaHy5ydW50aW1lLnYxLlJlbW92ZUltYWdlUmVzcG9uc2ViBnByb3RvMw");
+  fileDesc("ChNpbWFnZV9zZXJ2aWNlLnByb3RvEgpydW50aW1lLnYxIhoKCUltYWdlU3BlYxINCgVpbWFnZRgBIAEoCSJKCgVJbWFnZRIKCgJpZBgBIAEoCRIRCglyZXBvX3RhZ3MYAiADKAkSFAoMcmVwb19kaWdlc3RzGAMgAygJEgwKBHNpemUYBCABKAQiMAoKQXV0aENvbmZpZxIQCgh1c2VybmFtZRgBIAEoCRIQCghwYXNzd29yZBgCIAEoCSJeChBQdWxsSW1hZ2VSZXF1ZXN0EiQKBWltYWdlGAEgASgLMhUucnVudGltZS52MS5JbWFnZVNwZWMSJAoEYXV0aBgCIAEoCzIWLnJ1bnRpbWUudjEuQXV0aENvbmZpZyImChFQdWxsSW1hZ2VSZXNwb25zZRIRCglpbWFnZV9yZWYYASABKAkiOgoSSW1hZ2VTdGF0dXNSZXF1ZXN0EiQKBWltYWdlGAEgASgLMhUucnVudGltZS52MS5JbWFnZVNwZWMiNwoTSW1hZ2VTdGF0dXNSZXNwb25zZRIgCgVpbWFnZRgBIAEoCzIRLnJ1bnRpbWUudjEuSW1hZ2UiOgoSUmVtb3ZlSW1hZ2VSZXF1ZXN0EiQKBWltYWdlGAEgASgLMhUucnVudGltZS52MS5JbWFnZVNwZWMiFQoTUmVtb3ZlSW1hZ2VSZXNwb25zZTL4AQoMSW1hZ2VTZXJ2aWNlEkgKCVB1bGxJbWFnZRIcLnJ1bnRpbWUudjEuUHVsbEltYWdlUmVxdWVzdBodLnJ1bnRpbWUudjEuUHVsbEltYWdlUmVzcG9uc2USTgoLSW1hZ2VTdGF0dXMSHi5ydW50aW1lLnYxLkltYWdlU3RhdHVzUmVxdWVzdBofLnJ1bnRpbWUudjEuSW1hZ2VTdGF0dXNSZXNwb25zZRJOCgtSZW1vdmVJbWFnZRIeLnJ1bnRpbWUudjEuUmVtb3ZlSW1hZ2VSZXF1ZXN0Gh8ucnVudGltZS52MS5SZW1vdmVJbWFnZVJlc3BvbnNlYgZwcm90bzM");
 
 /**
  * @generated from message runtime.v1.ImageSpec
@@ -64,6 +64,28 @@ export const ImageSchema: GenMessage<Image> = /*@__PURE__*/
   messageDesc(file_image_service, 1);
 
 /**
+ * @generated from message runtime.v1.AuthConfig
+ */
+export type AuthConfig = Message<"runtime.v1.AuthConfig"> & {
+  /**
+   * @generated from field: string username = 1;
+   */
+  username: string;
+
+  /**
+   * @generated from field: string password = 2;
+   */
+  password: string;
+};
+
+/**
+ * Describes the message runtime.v1.AuthConfig.
+ * Use `create(AuthConfigSchema)` to create a new message.
+ */
+export const AuthConfigSchema: GenMessage<AuthConfig> = /*@__PURE__*/
+  messageDesc(file_image_service, 2);
+
+/**
  * @generated from message runtime.v1.PullImageRequest
  */
 export type PullImageRequest = Message<"runtime.v1.PullImageRequest"> & {
@@ -71,6 +93,11 @@ export type PullImageRequest = Message<"runtime.v1.PullImageRequest"> & {
    * @generated from field: runtime.v1.ImageSpec image = 1;
    */
   image?: ImageSpec | undefined;
+
+  /**
+   * @generated from field: runtime.v1.AuthConfig auth = 2;
+   */
+  auth?: AuthConfig | undefined;
 };
 
 /**
@@ -78,7 +105,7 @@ export type PullImageRequest = Message<"runtime.v1.PullImageRequest"> & {
  * Use `create(PullImageRequestSchema)` to create a new message.
  */
 export const PullImageRequestSchema: GenMessage<PullImageRequest> = /*@__PURE__*/
-  messageDesc(file_image_service, 2);
+  messageDesc(file_image_service, 3);
 
 /**
  * @generated from message runtime.v1.PullImageResponse
@@ -95,7 +122,7 @@ export type PullImageResponse = Message<"runtime.v1.PullImageResponse"> & {
  * Use `create(PullImageResponseSchema)` to create a new message.
  */
 export const PullImageResponseSchema: GenMessage<PullImageResponse> = /*@__PURE__*/
-  messageDesc(file_image_service, 3);
+  messageDesc(file_image_service, 4);
 
 /**
  * @generated from message runtime.v1.ImageStatusRequest
@@ -112,7 +139,7 @@ export type ImageStatusRequest = Message<"runtime.v1.ImageStatusRequest"> & {
  * Use `create(ImageStatusRequestSchema)` to create a new message.
  */
 export const ImageStatusRequestSchema: GenMessage<ImageStatusRequest> = /*@__PURE__*/
-  messageDesc(file_image_service, 4);
+  messageDesc(file_image_service, 5);
 
 /**
  * @generated from message runtime.v1.ImageStatusResponse
@@ -129,7 +156,7 @@ export type ImageStatusResponse = Message<"runtime.v1.ImageStatusResponse"> & {
  * Use `create(ImageStatusResponseSchema)` to create a new message.
  */
 export const ImageStatusResponseSchema: GenMessage<ImageStatusResponse> = /*@__PURE__*/
-  messageDesc(file_image_service, 5);
+  messageDesc(file_image_service, 6);
 
 /**
  * @generated from message runtime.v1.RemoveImageRequest
@@ -146,7 +173,7 @@ export type RemoveImageRequest = Message<"runtime.v1.RemoveImageRequest"> & {
  * Use `create(RemoveImageRequestSchema)` to create a new message.
  */
 export const RemoveImageRequestSchema: GenMessage<RemoveImageRequest> = /*@__PURE__*/
-  messageDesc(file_image_service, 6);
+  messageDesc(file_image_service, 7);
 
 /**
  * @generated from message runtime.v1.RemoveImageResponse
@@ -159,7 +186,7 @@ export type RemoveImageResponse = Message<"runtime.v1.RemoveImageResponse"> & {
  * Use `create(RemoveImageResponseSchema)` to create a new message.
  */
 export const RemoveImageResponseSchema: GenMessage<RemoveImageResponse> = /*@__PURE__*/
-  messageDesc(file_image_service, 7);
+  messageDesc(file_image_service, 8);
 
 /**
  * @generated from service runtime.v1.ImageService
