@@ -22,8 +22,16 @@ export interface Asked {
 
 export type Behaviour = (asked: Asked) => void
 
+export interface RogueServerOptions {
+  readonly address: string
+  /** Default: any. */
+  readonly port?: number
+  /** The key by which it proves its answers; undefined if it proves nothing. */
+  readonly ring: KeyRing | undefined
+}
+
 /** Listens until the scope closes. */
-export const start = Effect.fnUntraced(function*(address: string, ring: KeyRing | undefined, behave: Behaviour) {
+export const start = Effect.fnUntraced(function*({ address, port, ring }: RogueServerOptions, behave: Behaviour) {
   const asked: Array<Asked> = []
   const server = createServer((request, response) => {
     const path = request.url ?? ""
@@ -37,7 +45,7 @@ export const start = Effect.fnUntraced(function*(address: string, ring: KeyRing 
     asked.push(one)
     behave(one)
   })
-  return { port: yield* LocalServer.listen(server, address), asked: asked as ReadonlyArray<Asked> }
+  return { port: yield* LocalServer.listen(server, address, port), asked: asked as ReadonlyArray<Asked> }
 })
 
 export type RogueServer = Effect.Success<ReturnType<typeof start>>
