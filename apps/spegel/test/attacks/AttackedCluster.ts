@@ -5,12 +5,12 @@ import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import { Descriptor } from "@spegel-ts/oci/Descriptor"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as Reference from "@spegel-ts/oci/Reference"
-import { testImage } from "@spegel-ts/testing/content/TestImage"
+import type { testImage } from "@spegel-ts/testing/content/TestImage"
 import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
 import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
 import { Effect, Result, Schedule } from "effect"
-import { writeFile } from "node:fs/promises"
+import { readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 
 export type TestImage = ReturnType<typeof testImage>
@@ -120,7 +120,8 @@ export const make = Effect.fnUntraced(function*({ network, peerAuth }: ClusterOp
     const url = `http://${address}:${ports.registry}`
     const metrics = `http://${address}:${ports.metrics}`
     yield* SpegelProcess.untilReady(url)
-    const token = `Bearer ${ClientToken.make(ring, `node-${host}`)}`
+    const ownKey = yield* Effect.promise(() => readFile(ownKeyFile, "utf8"))
+    const token = `Bearer ${ClientToken.make(Result.getOrThrow(KeyRing.parse(ownKey)), `node-${host}`)}`
     const peers = Effect.map(
       ask(`${metrics}/debug/peers`),
       ({ body }) => JSON.parse(body.toString()) as ReadonlyArray<KnownPeer>
@@ -137,7 +138,10 @@ export const make = Effect.fnUntraced(function*({ network, peerAuth }: ClusterOp
       pull: (path: string, init: RequestInit = {}) =>
         ask(`${url}${path}`, { ...init, headers: { authorization: token, ...init.headers as Record<string, string> } }),
       /** The other members that it has heard from. */
-      members: Effect.map(peers, ([, ...others]) => others.filter(({ lastHeardMillis }) => lastHeardMillis !== undefined)),
+      members: Effect.map(
+        peers,
+        ([, ...others]) => others.filter(({ lastHeardMillis }) => lastHeardMillis !== undefined)
+      ),
       /** The sum of a metric's series that have these labels. */
       metric: (name: string, labels: Readonly<Record<string, string>> = {}) =>
         Effect.map(ask(`${metrics}/metrics`), ({ body }) => sumOf(body.toString(), name, labels)),
@@ -174,8 +178,8 @@ export const untilTogether = (nodes: ReadonlyArray<AttackedNode>): Effect.Effect
   Effect.forEach(nodes, ({ members }) =>
     until(
       Effect.map(members, (known) => {
-        const ids = known.map(({ id }) => id)
-        return nodes.filter(({ id }) => ids.includes(id)).length === nodes.length - 1
+        const ids = new Set(known.map(({ id }) => id))
+        return nodes.filter(({ id }) => ids.has(id)).length === nodes.length - 1
       }),
       `${nodes.length} nodes know each other`
     ), { discard: true })

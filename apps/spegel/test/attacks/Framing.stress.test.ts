@@ -104,7 +104,10 @@ const assertNobodyBlamed = Effect.fnUntraced(function*(attacked: Effect.Success<
   yield* AttackedCluster.untilTogether([victim, honest, back])
   const late = RandomImage.noise(300, size)
   yield* AttackedCluster.holdBlob(back.writer, late)
-  yield* AttackedCluster.until(Effect.map(pull(late), (outcome) => outcome === "right"), "the node that came back is used")
+  yield* AttackedCluster.until(
+    Effect.map(pull(late), (outcome) => outcome === "right"),
+    "the node that came back is used"
+  )
   const again = yield* Effect.forEach(ofAbsent, pull)
   const blamed = victim.warnings().filter((line) =>
     /wrong bytes/.test(line) && (line.includes(honest.address) || line.includes(`${absent.address}:`))
@@ -125,7 +128,11 @@ describe("a rogue that wants honest peers to be blamed", { timeout: 120_000 }, (
       assert.deepStrictEqual(new Set(warnings), new Set([404]))
       assert.deepStrictEqual(again, ofAbsent.map(() => "right"))
       assert.strictEqual(yield* victim.metric("spegel_mirror_corruptions_total"), 0)
-      yield* note("names honest ids at its own address, warns of honest blobs", "has no key", "never asked, nobody blamed")
+      yield* note(
+        "names honest ids at its own address, warns of honest blobs",
+        "has no key",
+        "never asked, nobody blamed"
+      )
     }))
 
   it.live("is blamed itself, at its address, if it has the key", () =>

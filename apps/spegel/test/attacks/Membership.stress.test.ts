@@ -32,7 +32,10 @@ const attempt = Effect.fnUntraced(
         rogue.hello(connection),
         rogue.provide(connection, [RawRogue.dhtKey(reference)])
       ])
-      return Promise.race([closed.then(() => true), new Promise<false>((resolve) => setTimeout(resolve, millis, false))])
+      return Promise.race([
+        closed.then(() => true),
+        new Promise<false>((resolve) => setTimeout(resolve, millis, false))
+      ])
     })
   },
   Effect.scoped

@@ -1,6 +1,6 @@
 /** A rogue that speaks the protocols by hand: it claims addresses, names providers and sends records as it likes. */
-import { multiaddr } from "@multiformats/multiaddr"
 import type { Connection, StreamHandler } from "@libp2p/interface"
+import { multiaddr } from "@multiformats/multiaddr"
 import type { KeyRing } from "@spegel-ts/cluster-key/KeyRing"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { FrameSplitter } from "@spegel-ts/router/internal/dht/rpc/FrameSplitter"
@@ -126,14 +126,14 @@ export const start = Effect.fnUntraced(function*(options: RawRogueOptions) {
       }
       if (frames.length > 0) await flush()
     },
-    /** Sends ping after ping, to be the member that was heard from last; until the connection ends. */
-    keepPinging: async (connection: Connection, millis: number): Promise<() => void> => {
+    /** Sends a ping every `millis`, to be the member that was heard from last; until the connection ends. */
+    keepPinging: async (connection: Connection, millis: number): Promise<void> => {
       const stream = await connection.newStream(kademliaProtocol)
       const ping = encodeFrame(message(MessageType.ping, new Uint8Array()))
       const timer = setInterval(() => {
-        if (stream.status === "open") stream.send(ping)
+        if (stream.writeStatus === "writable") stream.send(ping)
       }, millis)
-      return () => clearInterval(timer)
+      stream.addEventListener("close", () => clearInterval(timer))
     }
   }
 })

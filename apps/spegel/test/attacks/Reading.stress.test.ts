@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as ClientToken from "@spegel-ts/cluster-key/ClientToken"
 import { generate, KeyRing } from "@spegel-ts/cluster-key/KeyRing"
+import * as Digest from "@spegel-ts/oci/Digest"
 import * as RequestProof from "@spegel-ts/registry/internal/auth/RequestProof"
 import { testImage } from "@spegel-ts/testing/content/TestImage"
 import { Effect, Result } from "effect"
@@ -15,22 +16,32 @@ const repository = "team/secret-app"
 const reference = `${registry}/${repository}:v1`
 
 /** The paths of everything that the registry API has of an image, with its registry and without. */
-const pathsOf = (image: AttackedCluster.TestImage, repository: string): ReadonlyArray<string> =>
-  ["", `?ns=${registry}`].flatMap((ns) => [
-    `/v2/${repository}/manifests/v1${ns}`,
-    `/v2/${repository}/manifests/${image.descriptor.digest}${ns}`,
-    ...[image.config, image.layer].map((bytes) => AttackedCluster.blobPath(repository, bytes).replace(/\?.*/, ns)),
-    `/v2/${repository}/tags/list${ns}`,
-    `/v2/${repository}/referrers/${image.descriptor.digest}${ns}`,
-    `/v2/_catalog${ns}`
-  ])
+const pathsOf = (image: AttackedCluster.TestImage, repository: string): ReadonlyArray<string> => {
+  const of = (bytes: Uint8Array) => Digest.ofBytes(bytes)
+  const paths = [
+    `${repository}/manifests/v1`,
+    `${repository}/manifests/${image.descriptor.digest}`,
+    `${repository}/blobs/${of(image.config)}`,
+    `${repository}/blobs/${of(image.layer)}`,
+    `${repository}/tags/list`,
+    `${repository}/referrers/${image.descriptor.digest}`,
+    "_catalog"
+  ]
+  return ["", `?ns=${registry}`].flatMap((ns) => paths.map((path) => `/v2/${path}${ns}`))
+}
 
 const methods = ["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"]
 
 /** Headers of strangers: none, those of another cluster's nodes and peers, of wrong forms, and a password. */
 const strangers = (receiver: string): ReadonlyArray<Readonly<Record<string, string>>> => {
   const foreign = Result.getOrThrow(KeyRing.parse(generate()))
-  const request = { receiver, method: "GET", target: `/v2/${repository}/manifests/v1`, range: undefined, suspected: false }
+  const request = {
+    receiver,
+    method: "GET",
+    target: `/v2/${repository}/manifests/v1`,
+    range: undefined,
+    suspected: false
+  }
   const nonce = RequestProof.newNonce()
   return [
     {},

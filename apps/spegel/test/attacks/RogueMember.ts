@@ -34,7 +34,8 @@ export const join = Effect.fnUntraced(function*({ address, bootstrap, ring, serv
     id,
     router,
     /** One that nobody has let in provides the keys as soon as somebody does. */
-    advertise: (...keys: ReadonlyArray<string>) => Effect.ignore(router.advertise(keys.map((key) => ContentKey.make(key))))
+    advertise: (...keys: ReadonlyArray<string>) =>
+      Effect.ignore(router.advertise(keys.map((key) => ContentKey.make(key))))
   }
 })
 

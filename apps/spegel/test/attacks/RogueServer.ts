@@ -32,6 +32,7 @@ export interface RogueServerOptions {
 
 /** Listens until the scope closes. */
 export const start = Effect.fnUntraced(function*({ address, port, ring }: RogueServerOptions, behave: Behaviour) {
+  /** The requests so far. */
   const asked: Array<Asked> = []
   const server = createServer((request, response) => {
     const path = request.url ?? ""
@@ -45,7 +46,7 @@ export const start = Effect.fnUntraced(function*({ address, port, ring }: RogueS
     asked.push(one)
     behave(one)
   })
-  return { port: yield* LocalServer.listen(server, address, port), asked: asked as ReadonlyArray<Asked> }
+  return { port: yield* LocalServer.listen(server, address, port), asked }
 })
 
 export type RogueServer = Effect.Success<ReturnType<typeof start>>
@@ -104,11 +105,14 @@ export const crawls = (blob: Uint8Array, bytesPerSecond: number): Behaviour => (
   })
   if (asked.method === "HEAD") return void response.end()
   let at = from
-  const timer = setInterval(() => {
+  const give = () => {
     response.write(blob.subarray(at, at += bytesPerSecond / 20))
     if (at < blob.length) return
     clearInterval(timer)
     response.end()
-  }, 50)
+  }
+  const timer = setInterval(give, 50)
+  // Its first byte comes sooner than that of others.
+  give()
   response.on("close", () => clearInterval(timer))
 }

