@@ -79,17 +79,17 @@ describe("ProvedIds", () => {
 })
 
 describe("ProofNews", () => {
-  const start = Effect.gen(function*() {
+  const start = Effect.fnUntraced(function*(proved = 0) {
     const log = new FailureLog()
     const lines: Array<string> = []
     const logger = Logger.make(({ logLevel, message }) => void lines.push(`${logLevel} ${String(message)}`))
-    yield* Effect.forkScoped(Effect.provide(ProofNews.run(log), Logger.layer([logger])))
+    yield* Effect.forkScoped(Effect.provide(ProofNews.run(log, () => proved), Logger.layer([logger])))
     return { lines, log }
   })
 
   it.effect("says in one line why peers fail, and what to do, and no more for ten minutes", () =>
     Effect.gen(function*() {
-      const { lines, log } = yield* start
+      const { lines, log } = yield* start()
       log.add({ reason: "other_key", id: "a", address: "10.0.0.1" })
       log.add({ reason: "other_key", id: "b", address: "10.0.0.2" })
       log.add({ reason: "timeout", id: "c", address: "10.0.0.3" })
@@ -106,9 +106,26 @@ describe("ProofNews", () => {
       assert.strictEqual(log.counts.get("unproved"), 500)
     }))
 
+  it.effect("does not warn of a few that have another key: they do so themselves", () =>
+    Effect.gen(function*() {
+      const { lines, log } = yield* start(2)
+      log.add({ reason: "other_key", id: "a", address: "10.0.0.1" })
+      yield* TestClock.adjust("10 seconds")
+      log.add({ reason: "other_key", id: "b", address: "10.0.0.2" })
+      log.add({ reason: "other_key", id: "c", address: "10.0.0.3" })
+      yield* TestClock.adjust("10 minutes")
+      log.add({ reason: "bad_signature", id: "d", address: "10.0.0.4" })
+      yield* TestClock.adjust("10 minutes")
+      assert.deepStrictEqual(lines, [
+        "Info peers have another cluster key (1); give all nodes the same cluster key file",
+        "Warn peers have another cluster key (2); give all nodes the same cluster key file",
+        "Warn peers have sent a wrong signature (1)"
+      ])
+    }))
+
   it.effect("says nothing while no proof fails", () =>
     Effect.gen(function*() {
-      const { lines } = yield* start
+      const { lines } = yield* start()
       yield* TestClock.adjust("1 hour")
       assert.deepStrictEqual(lines, [])
     }))

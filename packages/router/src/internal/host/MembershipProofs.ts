@@ -63,7 +63,7 @@ export const make = Effect.fnUntraced(function*(options: MembershipProofsOptions
   const limits = { maxInboundStreams: maxStreams, maxOutboundStreams: maxStreams }
   yield* Effect.promise(() => host.handle(proofProtocol, connections.serve, limits))
   yield* RouterMetrics.initialiseProofs
-  yield* Background.keepRunning("proof news", ProofNews.run(connections.failures))
+  yield* Background.keepRunning("proof news", ProofNews.run(connections.failures, () => connections.proved))
   return {
     admission: connections,
     connections,

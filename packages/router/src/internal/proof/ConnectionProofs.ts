@@ -86,6 +86,11 @@ export class ConnectionProofs implements Admission {
     return counts
   }
 
+  /** How many connections are proved, with any key. */
+  get proved(): number {
+    return [...this.connectionsByKey.values()].reduce((sum, count) => sum + count, 0)
+  }
+
   // --- events of the host -------------------------------------------------------------------------------------
 
   opened(connection: Connection): void {

@@ -1,5 +1,5 @@
 /** Logs which peers did not prove their membership, and why. One line covers many peers; lines are at least ten minutes apart. */
-import { Effect } from "effect"
+import { Effect, type LogLevel } from "effect"
 import { type Failure, type FailureLog, maxCollected } from "./FailureLog.ts"
 import { adviceOn, meaningOf } from "./ProofFailure.ts"
 
@@ -22,14 +22,20 @@ const named = (failures: ReadonlyArray<Failure>): string => {
   return failures.length > maxNames ? `${names.join(", ")} and ${failures.length - maxNames} more` : names.join(", ")
 }
 
-/** Runs until interrupted. */
-export const run = Effect.fnUntraced(function*(log: FailureLog) {
+/** A few peers with another key are a mistake of theirs, and they warn of it themselves: they are the ones that are alone. */
+const levelOf = (failures: ReadonlyArray<Failure>, proved: number): LogLevel.Severity =>
+  failures.length < proved && failures.every(({ reason }) => reason === "other_key") ? "Info" : "Warn"
+
+/** `proved` is how many peers have proved the key now. Runs until interrupted. */
+export const run = Effect.fnUntraced(function*(log: FailureLog, proved: () => number) {
   while (true) {
     yield* Effect.sleep(interval)
     if (log.isEmpty) continue
     yield* Effect.sleep(collectMillis)
     const failures = log.take()
-    yield* Effect.logWarning(described(failures)).pipe(Effect.annotateLogs({ peers: named(failures) }))
+    yield* Effect.logWithLevel(levelOf(failures, proved()))(described(failures)).pipe(
+      Effect.annotateLogs({ peers: named(failures) })
+    )
     yield* Effect.sleep(quietMillis)
   }
 })
