@@ -61,14 +61,17 @@ interface Outcome extends Round {
   readonly after: string
   readonly cleaned: string
   readonly asked: number
+  /** Whether each request to the mirror had the token, or none where there is none. */
+  readonly hasToken: boolean
   readonly isRestored: boolean
 }
 
 const worked = "ok"
 
-const isRight = ({ after, asked, before, cleaned, isRestored, state, tagResolution }: Outcome): boolean => {
+const isRight = ({ after, asked, before, cleaned, hasToken, isRestored, state, tagResolution }: Outcome): boolean => {
   const mustAsk = state.isMirrored !== false && (after === worked || tagResolution !== "never")
-  return isRestored && (cleaned === worked) === (before === worked) && (after === worked || before !== worked) &&
+  return isRestored && hasToken && (cleaned === worked) === (before === worked) &&
+    (after === worked || before !== worked) &&
     (asked > 0 || !mustAsk)
 }
 
@@ -117,7 +120,7 @@ describe.skipIf(missing !== undefined).each(ContainerdPackages.versions)(
             const snapshot = StartingStates.snapshot(directory)
             const before = yield* pull(registry)
             state.before?.(directory, registry, upstream.url)
-            mirror.requests.length = 0
+            mirror.requests.length = mirror.authorizations.length = 0
             yield* MirrorConfiguration.write({
               configPath,
               mirroredRegistries: state.only === true ? [registry] : [],
@@ -132,9 +135,11 @@ describe.skipIf(missing !== undefined).each(ContainerdPackages.versions)(
             ))
             const after = yield* pull(registry)
             const asked = mirror.requests.length
+            const sent = reach === "through the file" ? `Bearer ${Redacted.value(token)}` : ""
+            const hasToken = mirror.authorizations.every((authorization) => authorization === sent)
             yield* MirrorConfiguration.remove(configPath)
             const isRestored = JSON.stringify(StartingStates.snapshot(directory)) === JSON.stringify(snapshot)
-            return { ...round, before, after, asked, isRestored, cleaned: yield* pull(registry) }
+            return { ...round, before, after, asked, hasToken, isRestored, cleaned: yield* pull(registry) }
           }))
 
         yield* Console.log(
@@ -147,6 +152,7 @@ describe.skipIf(missing !== undefined).each(ContainerdPackages.versions)(
         )
         const wrong = outcomes.filter((outcome) => !isRight(outcome))
         assert.deepStrictEqual(wrong, [])
+        assert.isAbove(outcomes.filter(({ asked, reach }) => asked > 0 && reach === "through the file").length, 20)
         // The check of pulls that worked before had enough of them.
         for (const reach of reaches) {
           const workedBefore = outcomes.filter((outcome) => outcome.reach === reach && outcome.before === worked)

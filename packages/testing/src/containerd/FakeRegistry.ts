@@ -74,11 +74,15 @@ export interface FakeRegistryOptions {
   readonly address?: string
 }
 
-/** Starts a registry, which ends with the scope; `requests` has all requests as `METHOD path`. */
+/**
+ * Starts a registry, which ends with the scope; `requests` has all requests as `METHOD path`, `authorizations` the header of each, empty
+ * if there was none.
+ */
 export const start = Effect.fnUntraced(function*(options?: FakeRegistryOptions) {
   const address = options?.address ?? "127.0.0.1"
   const objects = new Map<string, Buffer>([[layerDigest, layer]])
   const requests: Array<string> = []
+  const authorizations: Array<string> = []
   const find = (kind: string, reference: string) => {
     if (options?.isEmpty === true) return undefined
     if (kind === "manifests" && !reference.startsWith("sha256:")) {
@@ -91,6 +95,7 @@ export const start = Effect.fnUntraced(function*(options?: FakeRegistryOptions) 
   }
   const server = createServer((request, response) => {
     requests.push(`${request.method} ${request.url}`)
+    authorizations.push(request.headers.authorization ?? "")
     const [, kind = "", reference = ""] = /\/(manifests|blobs)\/([^/?]+)/.exec(request.url ?? "") ?? []
     const found = find(kind, reference)
     if (found === undefined) return response.writeHead(404, { "content-type": "application/json" }).end(`{"errors":[]}`)
@@ -103,5 +108,5 @@ export const start = Effect.fnUntraced(function*(options?: FakeRegistryOptions) 
   })
   const port = yield* LocalServer.listen(server, address)
   const host = `${address.includes(":") ? `[${address}]` : address}:${port}`
-  return { host, url: `http://${host}`, requests }
+  return { host, url: `http://${host}`, requests, authorizations }
 })
