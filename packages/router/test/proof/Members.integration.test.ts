@@ -239,19 +239,23 @@ describe("peers without the cluster key", { timeout: 120_000 }, () => {
       assert.strictEqual((yield* heard(victim)).length, 2)
     }))
 
-  it.live("are where their proved statement says, whatever else they claim", () =>
-    Effect.gen(function*() {
-      const port = yield* freePort
-      const victim = yield* startRouter("127.5.11.2", port, { auth: required(ring) })
-      const liar = yield* startRawPeer("127.0.0.1", port, { proof: () => undefined })
-      const connection = yield* Effect.promise(() => reach(liar, "127.5.11.2", port))
-      yield* Effect.promise(() => prove(connection, liar, ring, 66))
-      yield* knows(victim, 1, true)
-      const hello = message(GossipType.hello, Buffer.alloc(8, 1))
-      yield* Effect.promise(() => ask(connection, gossipProtocol, [hello], 200))
-      const [peer] = yield* victim.peers
-      assert.deepInclude(peer, { addresses: ["10.0.0.66"], servicePort: 5066, zone: "zone-66", agent: "test" })
-    }))
+  for (const mode of ["require", "prefer"] as const) {
+    it.live(`are where their proved statement says, whatever else they claim: ${mode}`, () =>
+      Effect.gen(function*() {
+        const port = yield* freePort
+        const victim = yield* startRouter(`127.5.11.${mode === "require" ? 2 : 3}`, port, {
+          auth: required(ring, mode)
+        })
+        const liar = yield* startRawPeer("127.0.0.1", port, { proof: () => undefined })
+        const connection = yield* Effect.promise(() => reach(liar, `127.5.11.${mode === "require" ? 2 : 3}`, port))
+        yield* Effect.promise(() => prove(connection, liar, ring, 66))
+        yield* knows(victim, 1, true)
+        const hello = message(GossipType.hello, Buffer.alloc(8, 1))
+        yield* Effect.promise(() => ask(connection, gossipProtocol, [hello], 200))
+        const [peer] = yield* victim.peers
+        assert.deepInclude(peer, { addresses: ["10.0.0.66"], servicePort: 5066, zone: "zone-66", agent: "test" })
+      }))
+  }
 
   it.live("cannot use a key that goes out of use during the exchange", () =>
     Effect.gen(function*() {

@@ -149,7 +149,7 @@ describe("a node that prefers proofs", { timeout: 60_000 }, () => {
       const c = yield* startRouter("127.6.7.4", port, { peers })
       yield* startRouter("127.6.7.5", port, { auth: prefer, peers })
       yield* knows(a, 1, true)
-      yield* Effect.sleep("2 seconds")
+      yield* Effect.sleep("7 seconds")
       for (const node of [b, c]) {
         assert.deepStrictEqual((yield* heard(node)).filter(({ addresses }) => addresses.includes("127.6.7.2")), [])
       }

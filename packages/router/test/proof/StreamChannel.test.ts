@@ -1,28 +1,8 @@
 import type { Stream } from "@libp2p/interface"
 import { StreamChannel } from "@spegel-ts/router/internal/proof/StreamChannel"
 import { assert, describe, it } from "vitest"
+import { FakeStream } from "./FakeStream.ts"
 import { endOf } from "./InMemory.ts"
-
-/** A stream whose other end is the test. */
-class FakeStream extends EventTarget {
-  readonly sent: Array<Uint8Array> = []
-  status = "open"
-  writeStatus = "writable"
-
-  send(data: Uint8Array): boolean {
-    this.sent.push(data)
-    return true
-  }
-
-  arrive(...bytes: ReadonlyArray<number | Uint8Array>): void {
-    const data = Buffer.concat(bytes.map((part) => typeof part === "number" ? Uint8Array.of(part) : part))
-    this.dispatchEvent(Object.assign(new Event("message"), { data }))
-  }
-
-  end(kind: "close" | "remoteCloseWrite"): void {
-    this.dispatchEvent(new Event(kind))
-  }
-}
 
 const channelOn = (stream: FakeStream) => new StreamChannel(stream as unknown as Stream)
 

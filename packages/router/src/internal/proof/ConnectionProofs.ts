@@ -33,6 +33,8 @@ export interface ConnectionProofsOptions {
 const maxMillis = 5000
 /** From the end of a connection's streams to its own. */
 const closingMillis = 100
+/** A refused connection is open for this long at most. */
+const maxClosingMillis = 1000
 /** Between two exchanges that a peer starts on one connection. */
 const minPauseMillis = 1000
 /** A proof of this node that failed so long ago does not explain why it is alone. */
@@ -185,6 +187,8 @@ export class ConnectionProofs implements Admission {
   #failed(state: State, reason: FailureReason): void {
     // A connection that ended says nothing about its peer.
     if (state.outcome?._tag === "Refused" || state.connection.status !== "open") return
+    // Both sides may renew a proof, and one exchange is enough.
+    if (reason === "timeout" && state.outcome?._tag === "Proved" && !this.#isOutdated(state)) return
     const isNewcomer = state.outcome?._tag !== "Proved"
     if (this.#options.mode === "prefer" && reason === "other_key" && isNewcomer) {
       this.#count(state, reason)
@@ -214,7 +218,11 @@ export class ConnectionProofs implements Admission {
     this.#count(state, reason)
     this.#decide(state, { _tag: "Refused", reason })
     const { connection } = state
-    connection.close().catch((error: unknown) => connection.abort(error instanceof Error ? error : new Error(reason)))
+    // The peer is told why, but need not agree.
+    const abort = () => connection.abort(new Error(reason))
+    const timer = setTimeout(abort, maxClosingMillis)
+    connection.addEventListener("close", () => clearTimeout(timer), { once: true })
+    connection.close().catch(abort)
   }
 
   #count({ address, connection, id }: State, reason: FailureReason): void {
