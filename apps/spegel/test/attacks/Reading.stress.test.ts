@@ -85,7 +85,8 @@ describe("somebody without credentials", { timeout: 120_000 }, () => {
       const askBoth = Effect.fnUntraced(
         function*(node: AttackedCluster.AttackedNode, index: number, headers: Readonly<Record<string, string>>) {
           const paths = [pathsOf(held, repository), pathsOf(unknown, "team/never-pulled")]
-          for (const method of methods) {
+          const isPlain = headers["authorization"] === undefined && headers["x-spegel-auth"] === undefined
+          for (const method of isPlain ? methods : ["GET", "HEAD"]) {
             const [ofHeld, ofUnknown] = yield* Effect.forEach(
               paths,
               (of) => told(`${node.url}${of[index]}`, method, headers)
@@ -109,7 +110,11 @@ describe("somebody without credentials", { timeout: 120_000 }, () => {
       }
       assert.isAbove(yield* holder.metric("spegel_client_auth_refused_total"), 0)
       assert.isAbove(yield* holder.metric("spegel_peer_auth_failures_total"), 0)
-      yield* note(`${requests} requests for images, in all methods`, "has no key", "404 to all, without a challenge")
+      yield* note(
+        `${requests} requests for images, manifests, tags and catalogues`,
+        "has no key",
+        "404 to all, without a challenge"
+      )
     }))
 
   it.live("reads everything where nobody proves anything", () =>

@@ -19,7 +19,8 @@ const attack = Effect.fnUntraced(function*(
 ) {
   const cluster = yield* AttackedCluster.make({ network, peerAuth })
   const ring = hasKey ? cluster.ring : undefined
-  const victim = yield* cluster.start(2)
+  // What a busy machine makes slow is not to be taken for the work of the rogue.
+  const victim = yield* cluster.start(2, { flags: ["--mirror-resolve-timeout=1s", "--mirror-hedge-delay=300ms"] })
   const holders = yield* Effect.forEach(
     [3, 4, 5],
     (host) => cluster.start(host, { images: { [`${registry}/library/honest:latest`]: honest } }),
@@ -49,6 +50,10 @@ const attack = Effect.fnUntraced(function*(
       : Effect.map(victim.metric("spegel_peer_auth_failures_total"), (refused) => refused >= rogues.length),
     isMember ? "all rogues are members" : "all rogues were refused"
   )
+  yield* AttackedCluster.until(
+    Effect.map(victim.pull(honestPath), ({ status }) => status === 200),
+    "the honest image is found"
+  )
   yield* Effect.sleep("1 second")
   const pullBaits = (tag: string) =>
     Effect.forEach(baits, (repository) => victim.pull(AttackedCluster.manifestPath(repository, tag)), {
@@ -66,7 +71,7 @@ const attack = Effect.fnUntraced(function*(
     else refused++
     yield* Effect.sleep("200 millis")
   })
-  const attacking = yield* Effect.forkChild(Effect.forEach([1, 2, 3], () => pullBaits("2"), { discard: true }))
+  const attacking = yield* Effect.forkChild(Effect.forEach([1, 2], () => pullBaits("2"), { discard: true }))
   while (attacking.pollUnsafe() === undefined) yield* pullHonest
   for (let pull = 0; pull < 10; pull++) yield* pullHonest
   const openings = yield* victim.metric("spegel_mirror_circuit_openings_total")
@@ -78,7 +83,7 @@ const found = ({ openings, refused, right, unanswered }: Effect.Success<ReturnTy
     right + refused
   } honest pulls beside, ${right} served by peers`
 
-/** Honest pulls come from honest peers. One that a busy machine makes slow is left to upstream. */
+/** Honest pulls come from honest peers. */
 const assertServed = ({ refused, right }: Effect.Success<ReturnType<typeof attack>>) =>
   assert.isAtLeast(right, 9 * refused)
 
