@@ -43,5 +43,5 @@ const failures = MetricFamily.make(
 /** Begins all series. */
 export const initialise: Effect.Effect<void> = MetricFamily.exist(failures.known)
 
-/** Counts a proof that was missing or wrong. */
-export const failed = (reason: Reason): Effect.Effect<void> => Metric.update(failures.of({ reason }), 1)
+/** Counts proofs that were missing or wrong. */
+export const failed = (reason: Reason, count = 1): Effect.Effect<void> => Metric.update(failures.of({ reason }), count)

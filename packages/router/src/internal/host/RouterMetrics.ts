@@ -1,10 +1,11 @@
 /** The router's metrics. They have Spegel's names where Spegel has them. */
 import * as Background from "@spegel-ts/background/Background"
 import * as MetricFamily from "@spegel-ts/background/MetricFamily"
+import * as PeerAuthMetrics from "@spegel-ts/cluster-key/PeerAuthMetrics"
 import { type Context, Effect, Metric, Schedule, type Scope } from "effect"
 import type { DhtCounts } from "../dht/Dht.ts"
 import type { TransportCounts } from "../dht/rpc/Libp2pTransport.ts"
-import { type FailureReason, reasons } from "../proof/ProofFailure.ts"
+import type { FailureReason } from "../proof/ProofFailure.ts"
 
 const attributes = { router: "libp2p" }
 
@@ -45,14 +46,6 @@ const requests = MetricFamily.make(
   })
 )
 
-const proofFailures = MetricFamily.make(
-  Metric.counter("spegel_peer_auth_failures_total", {
-    description: "Proofs of membership that failed, by reason",
-    incremental: true,
-    attributes
-  }),
-  reasons.map((reason) => ({ reason }))
-)
 const provedMembers = MetricFamily.make(
   Metric.gauge("spegel_peer_auth_members", {
     description: "Members that this node has heard from, by whether they have proved that they know the cluster key",
@@ -68,10 +61,10 @@ const keyConnections = MetricFamily.make(
 )
 
 /** Begins the series of proofs, of a node that asks for them. */
-export const initialiseProofs: Effect.Effect<void> = MetricFamily.exist([
-  ...proofFailures.known,
-  ...provedMembers.known
-])
+export const initialiseProofs: Effect.Effect<void> = Effect.andThen(
+  PeerAuthMetrics.initialise,
+  MetricFamily.exist(provedMembers.known)
+)
 
 /** Begins all series whose labels are known. Those of requests begin with the first `publish`. */
 export const initialise: Effect.Effect<void> = MetricFamily.exist([
@@ -126,9 +119,7 @@ export const publish = (read: () => RouterCounts): Effect.Effect<void, never, Sc
       Metric.update(provedMembers.of({ proved: "true" }), dht.proved),
       Metric.update(provedMembers.of({ proved: "false" }), dht.unproved),
       ...[...keys].map((key) => Metric.update(keyConnections.of({ key }), connectionsByKey.get(key) ?? 0)),
-      ...[...failures.counts].map(([reason, total]) =>
-        Metric.update(proofFailures.of({ reason }), growth(`proof ${reason}`, total))
-      )
+      ...[...failures.counts].map(([reason, total]) => PeerAuthMetrics.failed(reason, growth(`proof ${reason}`, total)))
     ]
   }
   const once = Effect.suspend(() => {
