@@ -71,7 +71,9 @@ const attack = Effect.fnUntraced(function*(
     else refused++
     yield* Effect.sleep("200 millis")
   })
-  const attacking = yield* Effect.forkChild(Effect.forEach([1, 2], () => pullBaits("2"), { discard: true }))
+  // First without a success between the failures, then beside honest pulls.
+  yield* pullBaits("2")
+  const attacking = yield* Effect.forkChild(pullBaits("2"))
   while (attacking.pollUnsafe() === undefined) yield* pullHonest
   for (let pull = 0; pull < 10; pull++) yield* pullHonest
   const openings = yield* victim.metric("spegel_mirror_circuit_openings_total")
