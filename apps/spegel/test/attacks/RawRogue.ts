@@ -10,8 +10,8 @@ import { GossipType, message } from "@spegel-ts/router/internal/dht/rpc/Protocol
 import { initiate, proofProtocol, respond, type Side } from "@spegel-ts/router/internal/proof/Exchange"
 import { StreamChannel } from "@spegel-ts/router/internal/proof/StreamChannel"
 import { freePort } from "@spegel-ts/testing/network/FreePort"
+import { type RawPeer, startRawPeer } from "@spegel-ts/testing/router/RawPeer"
 import { Effect } from "effect"
-import { type RawPeer, startRawPeer } from "../../../../packages/router/test/proof/RawPeer.ts"
 
 export interface RawRogueOptions {
   readonly address: string

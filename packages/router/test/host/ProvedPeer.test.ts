@@ -5,8 +5,8 @@ import type { Dht } from "@spegel-ts/router/internal/dht/Dht"
 import type { ConnectedPeer } from "@spegel-ts/router/internal/dht/members/Membership"
 import * as HostEvents from "@spegel-ts/router/internal/host/HostEvents"
 import type { IdentityConflicts } from "@spegel-ts/router/internal/host/IdentityConflicts"
+import { statementOf } from "@spegel-ts/testing/router/Sides"
 import { assert, describe, it } from "vitest"
-import { statementOf } from "../proof/InMemory.ts"
 
 const id = "12D3KooWM1K4FuuR5KkKCSw3qKRb4eiW37A27EDEwqX7QdPSRKek"
 

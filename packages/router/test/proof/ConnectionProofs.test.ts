@@ -2,9 +2,10 @@ import type { Connection, Stream } from "@libp2p/interface"
 import { multiaddr } from "@multiformats/multiaddr"
 import { ConnectionProofs } from "@spegel-ts/router/internal/proof/ConnectionProofs"
 import { initiate } from "@spegel-ts/router/internal/proof/Exchange"
+import { sideOf, statementOf } from "@spegel-ts/testing/router/Sides"
 import { assert, describe, it } from "vitest"
 import { FakeStream } from "./FakeStream.ts"
-import { newKey, ringOf, sideOf, statementOf } from "./InMemory.ts"
+import { newKey, ringOf } from "./InMemory.ts"
 
 const ring = ringOf(newKey())
 

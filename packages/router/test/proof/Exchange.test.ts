@@ -1,7 +1,8 @@
 import { initiate, respond } from "@spegel-ts/router/internal/proof/Exchange"
 import * as Frame from "@spegel-ts/router/internal/proof/Frame"
+import { sideOf, statementOf } from "@spegel-ts/testing/router/Sides"
 import { assert, describe, it } from "vitest"
-import { channel, endOf, newKey, ringOf, sideOf, statementOf } from "./InMemory.ts"
+import { channel, endOf, newKey, ringOf } from "./InMemory.ts"
 
 /** An exchange of nodes a and b. */
 const exchange = async (

@@ -8,11 +8,12 @@ import { StreamChannel } from "@spegel-ts/router/internal/proof/StreamChannel"
 import { routerConformance } from "@spegel-ts/router/RouterConformance"
 import { eventually } from "@spegel-ts/testing/Eventually"
 import { freePort } from "@spegel-ts/testing/network/FreePort"
+import { answering, ask, prove, type RawPeer, reach, startRawPeer, wireOf } from "@spegel-ts/testing/router/RawPeer"
+import { sideOf } from "@spegel-ts/testing/router/Sides"
 import { Effect, Logger, Schedule } from "effect"
 import { startRouter } from "../StartRouter.ts"
-import { endOf, newKey, ringOf, sideOf } from "./InMemory.ts"
+import { endOf, newKey, ringOf } from "./InMemory.ts"
 import { changing, count, failureCounts, find, gauge, heard, knows, required } from "./Network.ts"
-import { answering, ask, prove, type RawPeer, reach, startRawPeer, wireOf } from "./RawPeer.ts"
 
 const ring = ringOf(newKey())
 

@@ -8,11 +8,11 @@ import * as Frame from "@spegel-ts/router/internal/proof/Frame"
 import { StreamChannel } from "@spegel-ts/router/internal/proof/StreamChannel"
 import { eventually } from "@spegel-ts/testing/Eventually"
 import { freePort } from "@spegel-ts/testing/network/FreePort"
+import { ask, newIdentity, prove, reach, startRawPeer } from "@spegel-ts/testing/router/RawPeer"
 import { Effect } from "effect"
 import { startRouter } from "../StartRouter.ts"
 import { newKey, ringOf } from "./InMemory.ts"
 import { changing, count, failureCounts, find, heard, knows, required } from "./Network.ts"
-import { ask, newIdentity, prove, reach, startRawPeer } from "./RawPeer.ts"
 
 const ring = ringOf(newKey())
 const prefer = required(ring, "prefer")

@@ -1,6 +1,6 @@
 import * as Statement from "@spegel-ts/router/internal/proof/Statement"
+import { addressOf, statementOf } from "@spegel-ts/testing/router/Sides"
 import { assert, describe, it } from "vitest"
-import { addressOf, statementOf } from "./InMemory.ts"
 
 describe("Statement", () => {
   it("reads what it has written", () => {

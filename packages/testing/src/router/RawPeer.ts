@@ -15,7 +15,7 @@ import { initiate, type Proof, proofProtocol } from "@spegel-ts/router/internal/
 import { StreamChannel } from "@spegel-ts/router/internal/proof/StreamChannel"
 import { Effect } from "effect"
 import { createLibp2p } from "libp2p"
-import { sideOf } from "./InMemory.ts"
+import { sideOf } from "./Sides.ts"
 
 /** Answers all Kademlia messages with themselves, and takes all gossip. */
 export const answering: StreamHandler = (stream) => {
