@@ -1,4 +1,5 @@
 import { availableParallelism } from "node:os"
+import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
 
 if (Number(process.versions.node.split(".")[0]) < 24) {
@@ -6,6 +7,9 @@ if (Number(process.versions.node.split(".")[0]) < 24) {
     `Node ${process.version} is too old: use the npm scripts or npx, which put the project's own Node first in PATH`
   )
 }
+
+// Each test file loads Effect anew, in a process of its own; half of that is compiling it.
+process.env["NODE_COMPILE_CACHE"] ??= fileURLToPath(new URL("node_modules/.cache/compiled", import.meta.url))
 
 /** Tests of one suite, by how their files end. */
 const tests = (suite: string) => [`{packages,apps,examples}/*/test/**/*.${suite}.test.ts`]
