@@ -134,12 +134,12 @@ const findFirstPeers = Effect.fnUntraced(function*(search: Search, timeout: Dura
   if (addresses.length === 0) {
     readiness.waitsFor(Option.getOrElse(failure, () => ""))
   } else {
-    const refusal = () => network.refusal?.()
-    readiness.waitsFor(refusal() ?? `none of ${addresses.length} bootstrap peers has answered; ${whatToDo}`)
+    const reason = () => network.refusal?.() ?? `none of ${addresses.length} bootstrap peers has answered; ${whatToDo}`
+    readiness.waitsFor(reason())
     const reached = yield* dialer.sweep(yield* dialer.order(addresses), timeout)
     // A peer that answered the dial becomes a member when it has said who it is.
     if (reached > 0) yield* Effect.sleep(introduction)
-    if (readiness.isAlone) readiness.waitsFor(refusal() ?? readiness.reason)
+    if (readiness.isAlone) readiness.waitsFor(reason())
   }
   yield* readiness.warnIfAlone
 })
