@@ -70,7 +70,7 @@ describe.skipIf(missing !== undefined)(
         yield* eventually(
           Effect.map(
             mode === "require"
-              ? Metrics.sum(node, "spegel_peer_auth_failures_total", `router="libp2p"`, `reason="unproved"`)
+              ? Metrics.sum(node, "spegel_peer_auth_failures_total", `reason="unproved"`)
               : Metrics.sum(node, "spegel_router_peers"),
             (count) => count > 0
           )
