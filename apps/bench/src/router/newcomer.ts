@@ -10,6 +10,7 @@ import { MemberTable } from "@spegel-ts/router/internal/dht/members/MemberTable"
 import { Libp2pTransport } from "@spegel-ts/router/internal/dht/rpc/Libp2pTransport"
 import { MessageType } from "@spegel-ts/router/internal/dht/rpc/Message"
 import { message, replication } from "@spegel-ts/router/internal/dht/rpc/Protocol"
+import { everybody } from "@spegel-ts/router/internal/proof/Admission"
 import { createLibp2p } from "libp2p"
 import { base58btc } from "multiformats/bases/base58"
 import type { Bar } from "../Bar.ts"
@@ -31,7 +32,7 @@ const startAsker = async (address: string) => {
   })
   const { remotePeer } = await host.dial(multiaddr(address))
   const idBytes = remotePeer.toMultihash().bytes
-  const transport = new Libp2pTransport(host, () => ({ id: host.peerId.toMultihash().bytes, addresses: [] }))
+  const transport = new Libp2pTransport(host, () => ({ id: host.peerId.toMultihash().bytes, addresses: [] }), everybody)
   const asked = new MemberTable(() => "").candidate({
     id: remotePeer.toString(),
     idBytes,

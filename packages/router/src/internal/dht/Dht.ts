@@ -233,16 +233,16 @@ export class Dht {
 
   /** The providers to name in an answer. This node may be one of them. */
   #providersOf(key: Uint8Array): ReadonlyArray<WirePeer> {
-    const others = this.#localProviders(key).map(toWire)
+    const others = this.#localProviders(key, this.#lastHeardFirst).map(toWire)
     return this.#reprovider.has(textOf(key))
       ? [{ id: this.#options.self.idBytes, addresses: this.#options.addresses() }, ...others]
       : others
   }
 
-  #localProviders(key: Uint8Array): ReadonlyArray<Member> {
+  #localProviders(key: Uint8Array, order: (a: Member, b: Member) => number): ReadonlyArray<Member> {
     return this.store.get(key, this.#now() / 1000)
       .flatMap((id) => this.members.get(id) ?? [])
-      .toSorted(this.#lastHeardFirst)
+      .toSorted(order)
   }
 
   /** A provider that answered a moment ago comes before one that may be frozen. */
@@ -280,8 +280,8 @@ export class Dht {
       seen.add(id)
       wanted = onFound(this.#providerOf(id, addresses))
     }
-    const local = this.#localProviders(key)
-    for (const { addresses, id } of local.toSorted(this.#bestFirst)) found(id, addresses)
+    const local = this.#localProviders(key, this.#bestFirst)
+    for (const { addresses, id } of local) found(id, addresses)
     if (!wanted || this.#isComplete(key, position, local)) return
     const onProviders = (providers: ReadonlyArray<WirePeer>) => {
       const named = providers.map(({ addresses, id }) => ({ addresses, id: this.#options.environment.idText(id) }))

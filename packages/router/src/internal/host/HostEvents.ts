@@ -5,6 +5,7 @@ import { Effect, Option, type Scope } from "effect"
 import * as PeerAddress from "../../PeerAddress.ts"
 import type { Dht } from "../dht/Dht.ts"
 import { positionOf } from "../dht/Distance.ts"
+import type { PeerRecord } from "../dht/members/MemberTable.ts"
 import { gossipProtocol, kademliaProtocol } from "../dht/rpc/Libp2pTransport.ts"
 import type { Outcome } from "../proof/Admission.ts"
 import type { Proof } from "../proof/Exchange.ts"
@@ -70,12 +71,8 @@ const introduced = (options: Following, peer: IdentifyResult): void => {
   const addresses = isStrict ? claimed.filter((address) => isAt(address, remote)) : claimed
   if (isStrict && addresses.length === 0) return dialBack.dial(peer.peerId.toString(), claimed)
   noticeMove(options, peer.peerId, addresses)
-  const idBytes = peer.peerId.toMultihash().bytes
   dht.connected({
-    id: peer.peerId.toString(),
-    idBytes,
-    position: positionOf(idBytes),
-    addresses: addresses.map(({ bytes }) => bytes),
+    ...recordOf(peer.peerId, addresses),
     agent: peer.agentVersion,
     ours: peer.protocols.includes(gossipProtocol),
     ...(isStrict && remote !== undefined ? { group: remote } : {})
@@ -92,18 +89,25 @@ export const proved = (
   const stated = statement.addresses.flatMap((bytes) => Option.toArray(PeerAddress.fromBytes(bytes)))
   const addresses = addressesOf(remote, stated, options.accepted)
   noticeMove(options, connection.remotePeer, addresses)
-  const idBytes = connection.remotePeer.toMultihash().bytes
+  const record = recordOf(connection.remotePeer, addresses)
   options.dht.connected({
-    id: connection.remotePeer.toString(),
-    idBytes,
-    position: positionOf(idBytes),
-    addresses: addresses.map(({ bytes }) => bytes),
+    ...record,
     agent: statement.agent,
     ours: (statement.capabilities & Capability.gossip) !== 0,
-    group: groupOf(addresses, remote, options.dht.members.get(connection.remotePeer.toString())?.group),
+    group: groupOf(addresses, remote, options.dht.members.get(record.id)?.group),
     proof: { keyId, servicePort: statement.servicePort, zone: statement.zone }
   })
   return addresses.some((address) => isAt(address, remote))
+}
+
+const recordOf = (peer: PeerId, addresses: ReadonlyArray<Multiaddr>): PeerRecord => {
+  const idBytes = peer.toMultihash().bytes
+  return {
+    id: peer.toString(),
+    idBytes,
+    position: positionOf(idBytes),
+    addresses: addresses.map(({ bytes }) => bytes)
+  }
 }
 
 /**

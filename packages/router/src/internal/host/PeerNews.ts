@@ -1,6 +1,7 @@
 /** Logs which peers joined and left. One line covers many peers, and lines are at least ten seconds apart. */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { Effect } from "effect"
+import { listed } from "./NamedPeers.ts"
 
 /** A member as the log names it. */
 export interface NamedPeer {
@@ -20,12 +21,8 @@ const interval = "1 second"
 const maxWaitMillis = 5000
 /** Between two log lines. */
 const quietMillis = 10_000
-const maxNames = 3
 
-const named = (peers: ReadonlyArray<NamedPeer>): string => {
-  const names = peers.slice(0, maxNames).map(({ address, id }) => `${id} at ${address}`)
-  return peers.length > maxNames ? `${names.join(", ")} and ${peers.length - maxNames} more` : names.join(", ")
-}
+const named = (peers: ReadonlyArray<NamedPeer>): string => listed(peers.map(({ address, id }) => `${id} at ${address}`))
 
 const plural = (count: number): string => count === 1 ? "1 peer" : `${count} peers`
 

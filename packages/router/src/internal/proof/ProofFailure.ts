@@ -1,4 +1,5 @@
 /** Why a peer did not prove that it knows the cluster key. */
+import type { Reason } from "@spegel-ts/cluster-key/PeerAuthMetrics"
 
 /** The reasons, as metrics name them, with what each says about the peers that it happened with. */
 const meanings = {
@@ -8,11 +9,9 @@ const meanings = {
   timeout: "have not proved in time that they know the cluster key",
   downgrade: "no longer prove that they know the cluster key, as they did before",
   unproved: "do not prove that they know the cluster key"
-} as const
+} as const satisfies Partial<Record<Reason, string>>
 
 export type FailureReason = keyof typeof meanings
-
-export const reasons = Object.keys(meanings) as ReadonlyArray<FailureReason>
 
 /** Says of peers what the reason means: "have another cluster key". */
 export const meaningOf = (reason: FailureReason): string => meanings[reason]

@@ -1,5 +1,6 @@
 /** Logs which peers did not prove their membership, and why. One line covers many peers; lines are at least ten minutes apart. */
 import { Effect, type LogLevel } from "effect"
+import { listed } from "../host/NamedPeers.ts"
 import { type Failure, type FailureLog, maxCollected } from "./FailureLog.ts"
 import { adviceOn, meaningOf } from "./ProofFailure.ts"
 
@@ -8,7 +9,6 @@ const interval = "1 second"
 const collectMillis = 2000
 /** Between two log lines. */
 const quietMillis = 10 * 60_000
-const maxNames = 3
 
 const described = (failures: ReadonlyArray<Failure>): string => {
   const byReason = Map.groupBy(failures, ({ reason }) => reason)
@@ -17,10 +17,8 @@ const described = (failures: ReadonlyArray<Failure>): string => {
   return `peers ${parts.join(", ")}${adviceOn([...byReason.keys()])}`
 }
 
-const named = (failures: ReadonlyArray<Failure>): string => {
-  const names = failures.slice(0, maxNames).map(({ address, id, reason }) => `${id} at ${address} (${reason})`)
-  return failures.length > maxNames ? `${names.join(", ")} and ${failures.length - maxNames} more` : names.join(", ")
-}
+const named = (failures: ReadonlyArray<Failure>): string =>
+  listed(failures.map(({ address, id, reason }) => `${id} at ${address} (${reason})`))
 
 /** A few peers with another key are a mistake of theirs, and they warn of it themselves: they are the ones that are alone. */
 const levelOf = (failures: ReadonlyArray<Failure>, proved: number): LogLevel.Severity =>

@@ -2,7 +2,7 @@
 import type { Connection, Libp2p as Host } from "@libp2p/interface"
 import { multiaddr } from "@multiformats/multiaddr"
 import * as PeerAddress from "../../../PeerAddress.ts"
-import { type Admission, everybody } from "../../proof/Admission.ts"
+import type { Admission } from "../../proof/Admission.ts"
 import { whenAdmitted } from "../../proof/HeldStreams.ts"
 import { meaningOf } from "../../proof/ProofFailure.ts"
 import type { Member } from "../members/MemberTable.ts"
@@ -79,7 +79,7 @@ export class Libp2pTransport implements Transport {
   #bytesSent = 0
 
   /** `self` gives this node as provider records name it. `admission` says which connections carry messages. */
-  constructor(host: Host, self: () => WirePeer, admission: Admission = everybody) {
+  constructor(host: Host, self: () => WirePeer, admission: Admission) {
     this.#host = host
     this.#self = self
     this.#admission = admission
