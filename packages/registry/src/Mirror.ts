@@ -35,9 +35,8 @@ export interface MirrorOptions extends ResolveSettings {
 export interface Mirror {
   /**
    * Finds a peer that has the content that a client asks for, and returns when its answer can begin. Everything that is opened
-   * closes with the scope. Fails with a `MirrorError` if no
-   * peer serves in time: the request falls back to upstream. Fails with `RangeNotSatisfiable` if the range begins beyond the end
-   * of the content (RFC 9110, section 15.5.17).
+   * closes with the scope. Fails with a `MirrorError` if no peer serves in time: the request falls back to upstream. Fails with
+   * `RangeNotSatisfiable` if the range begins beyond the end of the content (RFC 9110, section 15.5.17).
    */
   readonly fetch: (
     asked: Asked

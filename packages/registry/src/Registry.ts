@@ -14,7 +14,7 @@ import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Clock, Context, Duration, Effect, Layer, LogLevel, Option, References, Stream } from "effect"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import type { Handler } from "./HttpListener.ts"
-import { Gate } from "./internal/auth/Admission.ts"
+import { AccessControl } from "./internal/auth/AccessControl.ts"
 import type { Credentials } from "./internal/auth/ClientCredentials.ts"
 import { HotContent } from "./internal/hot/HotContent.ts"
 import { TurnAnswers } from "./internal/hot/TurnAnswers.ts"
@@ -112,8 +112,8 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
   const endpoints = yield* Endpoints.make(options, { hot, memory })
   const accounting = yield* Accounting.make
   const clock = yield* Clock.Clock
-  const gate = yield* gateOf(options, clock)
-  const respond = Responder.make({ accounting, endpoints, gate, hot })
+  const access = yield* accessControlOf(options, clock)
+  const respond = Responder.make({ accounting, endpoints, access, hot })
   const context = yield* Effect.context()
 
   // Traces, and a log at DEBUG, are to have every request.
@@ -126,7 +126,7 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
     const now = MonotonicTime.millisUnsafe(clock)
     const known = hot.repeat(incoming, now)
     if (known === undefined) return false
-    const caller = gate.client(incoming)
+    const caller = access.client(incoming)
     if (caller === undefined) return false
     const { bytes, headers, request } = known
     AuthMetrics.admittedUnsafe(caller, context)
@@ -168,14 +168,14 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
 
   return {
     handler,
-    accepts: (authorization) => gate.accepts(authorization),
+    accepts: (authorization) => access.accepts(authorization),
     retire: endpoints.retire
   } satisfies Registry["Service"]
 })
 
-const gateOf = Effect.fnUntraced(function*({ basicAuth, nodeName }: RegistryOptions, clock: Clock.Clock) {
+const accessControlOf = Effect.fnUntraced(function*({ basicAuth, nodeName }: RegistryOptions, clock: Clock.Clock) {
   const { id } = yield* (yield* Router).self
-  return new Gate({
+  return new AccessControl({
     auth: yield* PeerAuth,
     basicAuth,
     nodeName,

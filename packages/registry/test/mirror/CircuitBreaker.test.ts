@@ -1,12 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
-import { type Admission, CircuitBreaker, type FailedRequest } from "@spegel-ts/registry/internal/mirror/CircuitBreaker"
+import { CircuitBreaker, type FailedRequest, type PeerTime } from "@spegel-ts/registry/internal/mirror/CircuitBreaker"
 
 /** A request for a repository that was kept waiting by peers that had served before, from these addresses. */
 const failure = (
   repository: string,
   addresses: ReadonlyArray<string>,
-  admission: Admission = "usual"
-): FailedRequest => ({ admission, repository, lostTime: true, addresses: new Set(addresses) })
+  peerTime: PeerTime = "usual"
+): FailedRequest => ({ peerTime, repository, lostTime: true, addresses: new Set(addresses) })
 
 const make = (failures: number) => new CircuitBreaker({ failures, pauseMillis: 1000 })
 
@@ -19,7 +19,7 @@ const open = (breaker: CircuitBreaker) => {
 describe("CircuitBreaker", () => {
   it("opens after failures in a row, lets one probe through, and doubles its pause while probes fail", () => {
     const breaker = make(3)
-    const fail = (repository: string, admission?: Admission) => failure(repository, ["a", "b"], admission)
+    const fail = (repository: string, peerTime?: PeerTime) => failure(repository, ["a", "b"], peerTime)
     breaker.failed(fail("one"), 0)
     breaker.failed(fail("two"), 0)
     breaker.succeeded()

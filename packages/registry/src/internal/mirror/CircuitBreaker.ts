@@ -18,11 +18,11 @@ export interface CircuitBreakerOptions {
 }
 
 /** How much time a request gives peers. `probe`: the usual time, though the circuit is open. */
-export type Admission = "usual" | "little" | "probe"
+export type PeerTime = "usual" | "little" | "probe"
 
 /** A request that no peer served. */
 export interface FailedRequest {
-  readonly admission: Admission
+  readonly peerTime: PeerTime
   readonly repository: string
   /** Whether any peer without an objection kept it waiting in vain. */
   readonly lostTime: boolean
@@ -54,7 +54,7 @@ export class CircuitBreaker {
   }
 
   /** How much time a request gives peers that begins now. A probe that never ends is followed by another after a pause. */
-  admit(now: number): Admission {
+  admit(now: number): PeerTime {
     if (this.#openUntil === undefined) return "usual"
     if (now < this.#openUntil) return "little"
     this.#openUntil = now + this.#pauseMillis
@@ -70,7 +70,7 @@ export class CircuitBreaker {
 
   /** No peer served a request. True if this opened the circuit, or kept it open after a probe. */
   failed(request: FailedRequest, now: number): boolean {
-    if (this.#openUntil !== undefined) return request.admission === "probe" && this.#probed(request, now)
+    if (this.#openUntil !== undefined) return request.peerTime === "probe" && this.#probed(request, now)
     if (this.#options.failures === 0 || request.addresses.size === 0) return false
     this.#failures = [...this.#failures, request].slice(-this.#window)
     if (!this.#opens) return false

@@ -2,7 +2,7 @@
 import * as MetricFamily from "@spegel-ts/background/MetricFamily"
 import * as PeerAuthMetrics from "@spegel-ts/cluster-key/PeerAuthMetrics"
 import { type Context, Effect, Metric } from "effect"
-import type { Admission } from "../auth/Admission.ts"
+import type { Admission } from "../auth/AccessControl.ts"
 import type { Caller } from "../auth/Caller.ts"
 
 type KnownCaller = Exclude<Caller, { readonly _tag: "Anybody" }>

@@ -1,4 +1,7 @@
-/** Metrics of the registry; those of who asks it are in `AuthMetrics`. docs/metrics.md explains each; where Spegel has a metric, it has Spegel's name and labels. */
+/**
+ * Metrics of the registry; those that count who asks it are in `AuthMetrics`. docs/metrics.md explains each. A metric that Spegel has
+ * too has Spegel's name and labels.
+ */
 import * as MetricFamily from "@spegel-ts/background/MetricFamily"
 import { Clock, type Context, Effect, Metric } from "effect"
 import type { PeerError } from "../../MirrorError.ts"

@@ -5,7 +5,7 @@ import { PeerStalled } from "@spegel-ts/transfer/PeerError"
 import { Duration, Effect, Exit, Option, Queue, Result, Scope } from "effect"
 import type { PeerError } from "../../MirrorError.ts"
 import { Outcome } from "../../Outcome.ts"
-import type { Candidate } from "../mirror/Candidates.ts"
+import type { Candidate, Expectations } from "../mirror/Candidates.ts"
 import * as PeerAddress from "../mirror/PeerAddress.ts"
 import { nameOf } from "../mirror/PeerAnswer.ts"
 import * as Attempt from "./Attempt.ts"
@@ -39,6 +39,8 @@ export interface Others<A> {
   readonly unanswered: ReadonlyArray<Peer>
 }
 
+/** Asks a peer without an objection, whether or not its address was asked before. */
+const withoutObjection: Expectations = { nobodyBetter: false, newAddress: false }
 /** How many others are heard at least: one machine is never the majority of three. */
 const minWitnesses = 2
 /** How many others are asked in place of those that have nothing to add. One machine may be sixteen peers. */
@@ -81,7 +83,7 @@ class Asking<A extends FromPeer> {
     if (left <= 0 || this.isClosed || now >= this.deadline) return undefined
     return this.options.thoroughly
       ? candidates.nextWitness(now, this.isExpecting(now))
-      : candidates.next(now, { nobodyBetter: false, newAddress: false })
+      : candidates.next(now, withoutObjection)
   }
 
   /** A peer has nothing to add: another one may be asked in its place. */
@@ -164,7 +166,7 @@ const hasNothing = (error: PeerError): boolean =>
 /** Asks one other peer that is known by now, if there is any. It may be asked again, and does not count as tried. */
 export const one = Effect.fnUntraced(function*(peers: PullPeers, time: Duration.Duration, use: Attempt.Use<void>) {
   yield* peers.learnAll
-  const candidate = peers.candidates.next(yield* MonotonicTime.millis, { nobodyBetter: false, newAddress: false })
+  const candidate = peers.candidates.next(yield* MonotonicTime.millis, withoutObjection)
   if (candidate === undefined) return
   const attempt = yield* Attempt.open(peers, candidate, 0, true)
   yield* Attempt.run(attempt, use).pipe(

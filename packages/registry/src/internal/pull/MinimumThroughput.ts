@@ -28,8 +28,8 @@ export class Comparisons {
 }
 
 /**
- * Reads from a peer, at the address that answered, and notes its throughput; `bytes` is how many came so far. If the speed of other peers is unknown, one of
- * them sends a part of `rest` for comparison, which is thrown away.
+ * Reads from a peer, at the address that answered, and notes its throughput; `bytes` is how many came so far. If the speed of other
+ * peers is unknown, one of them sends a part of `rest` for comparison, which is thrown away.
  */
 export const measured = <A, E, R>(
   pull: Pull,

@@ -15,7 +15,7 @@ import type { Peer } from "@spegel-ts/router/Peer"
 import { Effect, type Fiber, Option, Scope } from "effect"
 import * as ContentId from "../../ContentId.ts"
 import { Outcome } from "../../Outcome.ts"
-import type { Admission, CircuitBreaker } from "../mirror/CircuitBreaker.ts"
+import type { CircuitBreaker, PeerTime } from "../mirror/CircuitBreaker.ts"
 import * as PeerAddress from "../mirror/PeerAddress.ts"
 import * as PeerAnswer from "../mirror/PeerAnswer.ts"
 import * as PeerSpans from "../observe/PeerSpans.ts"
@@ -48,7 +48,7 @@ export interface Pull extends Asked {
   readonly range: string | undefined
   readonly peers: PullPeers.PullPeers
   readonly breaker: CircuitBreaker
-  readonly admission: Admission
+  readonly peerTime: PeerTime
   /** Looks for containerd's download that the pull is for, from the first question to a peer on. */
   readonly download: Effect.Effect<Fiber.Fiber<CommitWatch.Download>>
   readonly comparisons: Comparisons
@@ -65,7 +65,7 @@ export const begin = Effect.fnUntraced(function*(mirror: MirrorParts, asked: Ask
   const scope = yield* Effect.scope
   const run = Effect.runForkWith(yield* Effect.context())
   const breaker = breakers.of(registry)
-  const admission = breaker.admit(yield* MonotonicTime.millis)
+  const peerTime = breaker.admit(yield* MonotonicTime.millis)
   const download = yield* Effect.cached(
     downloadOf(mirror, asked, range).pipe(Scope.provide(scope), Effect.forkIn(scope))
   )
@@ -77,7 +77,7 @@ export const begin = Effect.fnUntraced(function*(mirror: MirrorParts, asked: Ask
     content,
     lookup: (count) => PeerSpans.peerLookup(router.lookup(key, { count })),
     memory,
-    caution: admission === "little" ? `is asked for ${registry}, where peers keep requests waiting` : undefined,
+    caution: peerTime === "little" ? `is asked for ${registry}, where peers keep requests waiting` : undefined,
     provedFirst: content._tag === "Tag" && mirror.peerAuth !== "off",
     record,
     retries: options.resolveRetries,
@@ -87,7 +87,7 @@ export const begin = Effect.fnUntraced(function*(mirror: MirrorParts, asked: Ask
   yield* peers.startLookup
   const fork = (effect: Effect.Effect<void>) => void run(Effect.forkIn(effect, scope))
   const comparisons = new Comparisons()
-  return { ...asked, mirror, content, range, peers, breaker, admission, download, comparisons, fork } satisfies Pull
+  return { ...asked, mirror, content, range, peers, breaker, peerTime, download, comparisons, fork } satisfies Pull
 })
 
 /** The download of containerd that a request is for. Its fate shows whether peers sent the right bytes. */
@@ -115,12 +115,12 @@ export const served = (
 
 /** No peer served the pull. A fast 404 is not a failure: only failures that cost time count towards opening the circuit. */
 export const countFailure = (
-  { admission, breaker, name: { registry, repository }, peers: { keptWaitingBy, lostTime } }: Pull
+  { peerTime, breaker, name: { registry, repository }, peers: { keptWaitingBy, lostTime } }: Pull
 ): Effect.Effect<void> =>
   Effect.flatMap(
     MonotonicTime.millis,
     (now) =>
-      breaker.failed({ admission, repository, lostTime, addresses: keptWaitingBy }, now)
+      breaker.failed({ peerTime, repository, lostTime, addresses: keptWaitingBy }, now)
         ? Effect.andThen(
           RegistryMetrics.circuitOpened(registry),
           Effect.logWarning(`peers keep requests for ${registry} waiting: they get little time for a while`)

@@ -1,7 +1,7 @@
 /** Brings every request to an end: each failure of a step becomes an answer, and each answer is accounted for. */
 import { clientGone } from "@spegel-ts/transfer/BodyInterrupted"
 import { Effect } from "effect"
-import type { Admission, Gate } from "../auth/Admission.ts"
+import type { AccessControl, Admission } from "../auth/AccessControl.ts"
 import { type Caller, isOwn } from "../auth/Caller.ts"
 import type { HotContent } from "../hot/HotContent.ts"
 import type { Accounting, Ended } from "../observe/Accounting.ts"
@@ -18,7 +18,7 @@ export interface ResponderParts {
   readonly endpoints: Endpoints
   readonly hot: HotContent
   readonly accounting: Accounting
-  readonly gate: Gate
+  readonly access: AccessControl
 }
 
 /** A peer is answered from local content only, also if somebody on the way removed the header that says so. */
@@ -32,9 +32,9 @@ const isPull = (admission: Admission): boolean =>
   admission._tag === "Admitted" || admission.refusal._tag === "NoPassword"
 
 /** Answers one request. */
-export const make = ({ accounting, endpoints, gate, hot }: ResponderParts) => (received: Ended) => {
+export const make = ({ accounting, endpoints, access, hot }: ResponderParts) => (received: Ended) => {
   const { incoming, record, response, started } = received
-  const admission = gate.admit(received.asked, incoming)
+  const admission = access.admit(received.asked, incoming)
   const caller = admission._tag === "Admitted" ? admission.caller : undefined
   const asked = askedBy(caller, received.asked)
   const { proof } = admission

@@ -33,19 +33,19 @@ export type Admission =
     readonly proof?: never
   }
 
-export interface AdmissionOptions extends ClientOptions, Pick<PeerCheck.PeerCheckOptions, "now" | "self"> {}
+export interface AccessOptions extends ClientOptions, Pick<PeerCheck.PeerCheckOptions, "now" | "self"> {}
 
 const anybody: Admitted = { _tag: "Admitted", caller: { _tag: "Anybody" } }
 const unproved: Admitted = { _tag: "Admitted", caller: { _tag: "Unproved" } }
 const unprovedPeer: Admitted = { _tag: "Admitted", caller: { _tag: "UnprovedPeer" } }
 
-export class Gate {
-  readonly #options: AdmissionOptions
+export class AccessControl {
+  readonly #options: AccessOptions
   readonly #clients: ClientCredentials
   /** Whether clients are served that have no password. */
   readonly #isOpen: boolean
 
-  constructor(options: AdmissionOptions) {
+  constructor(options: AccessOptions) {
     this.#options = options
     this.#clients = new ClientCredentials(options)
     this.#isOpen = options.auth.mode !== "require" && Option.isNone(options.basicAuth)
