@@ -28,6 +28,13 @@ export interface Answer {
   readonly body: string
 }
 
+/** How much of an unexpected answer is quoted, in characters. */
+const maxQuoted = 300
+
+/** Says that an answer has another status than expected. `to` names the request. */
+export const unexpected = ({ body, status }: Pick<Answer, "body" | "status">, to?: string): string =>
+  `the API server answered ${status}${to === undefined ? "" : ` to ${to}`}: ${body.slice(0, maxQuoted)}`
+
 /** A request of the API: https://kubernetes.io/docs/reference/using-api/api-concepts/ */
 export interface ApiRequest {
   /** A PATCH is a merge patch (RFC 7386). */

@@ -40,7 +40,7 @@ export const read = Effect.fn("NodeLabel.read")(function*(
     Effect.mapError(({ message }) => unreadable(message)),
     Effect.filterOrFail(
       ({ status }) => status === 200,
-      ({ body, status }) => unreadable(`the API server answered ${status}: ${body.slice(0, 300)}`)
+      (answer) => unreadable(ApiClient.unexpected(answer))
     )
   )
   const { metadata } = yield* Effect.mapError(

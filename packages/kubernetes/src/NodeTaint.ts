@@ -43,7 +43,7 @@ const remove = Effect.fnUntraced(function*(client: ApiClient.ApiClient, { node, 
       Effect.mapError(({ message }) => kept(message)),
       Effect.filterOrFail(
         ({ status }) => status === 200,
-        ({ body, status }) => kept(`the API server answered ${status} to ${request.method}: ${body.slice(0, 300)}`)
+        (answer) => kept(ApiClient.unexpected(answer, request.method))
       )
     )
   const { metadata, spec: { taints = [] } } = yield* Schema.decodeEffect(Node)((yield* request({ method: "GET" })).body)

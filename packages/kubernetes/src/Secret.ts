@@ -2,7 +2,7 @@
  * Secrets, as far as a program needs them that keeps one value there: reads it, creates it and deletes it, and never changes it.
  */
 import { Data, Duration, Effect, Option, Schema } from "effect"
-import type { ApiClient, ApiRequest } from "./ApiClient.ts"
+import { type ApiClient, type ApiRequest, unexpected } from "./ApiClient.ts"
 
 /** The API server gave no answer, or refused. `reason` has its words, and no value of the Secret. A later try may succeed. */
 export class SecretUnavailable extends Data.TaggedError("SecretUnavailable")<{
@@ -46,7 +46,7 @@ const wordsOf = (body: string, hidden: ReadonlyArray<string>) => {
     onNone: () => body,
     onSome: ({ message }) => message
   })
-  return hidden.reduce((text, value) => text.replaceAll(value, "..."), words).slice(0, 300)
+  return hidden.reduce((text, value) => text.replaceAll(value, "..."), words)
 }
 
 /** Sends a request, and fails unless its answer has one of the statuses. */
@@ -57,8 +57,8 @@ const send = Effect.fnUntraced(function*(client: ApiClient, name: SecretName, re
   const unavailable = (reason: string) => new SecretUnavailable({ name: describe(name), reason })
   const answer = yield* Effect.mapError(client.request(request, deadline), ({ message }) => unavailable(message))
   if (options.expected.includes(answer.status)) return answer
-  const words = wordsOf(answer.body, options.hidden ?? [])
-  return yield* unavailable(`the API server answered ${answer.status} to ${request.method}: ${words}`)
+  const body = wordsOf(answer.body, options.hidden ?? [])
+  return yield* unavailable(unexpected({ status: answer.status, body }, request.method))
 })
 
 /** The values of a Secret as texts; none if there is no such Secret. */

@@ -1,5 +1,5 @@
 /** What Kubernetes knows of the pods that clean nodes up: how many are done, and which nodes are not cleaned, and why. */
-import type { Answer, ApiClient, ApiUnreachable } from "@spegel-ts/kubernetes/ApiClient"
+import { type Answer, type ApiClient, type ApiUnreachable, unexpected } from "@spegel-ts/kubernetes/ApiClient"
 import type { ClusterAccessInvalid } from "@spegel-ts/kubernetes/ClusterAccess"
 import { Data, Duration, Effect, Schema } from "effect"
 
@@ -127,8 +127,7 @@ const readerOf = (client: ApiClient, namespace: string) => {
       Effect.mapError(({ message }: ApiUnreachable | ClusterAccessInvalid) => new SurveyFailed({ reason: message })),
       Effect.filterOrFail(
         ({ status }) => status === 200,
-        ({ body, status }) =>
-          new SurveyFailed({ reason: `the API server answered ${status} to ${path}: ${body.slice(0, 300)}` })
+        (answer) => new SurveyFailed({ reason: unexpected(answer, path) })
       )
     )
   const decode = <A>(schema: Schema.Codec<A, unknown>, body: string) =>

@@ -99,16 +99,14 @@ const DaemonSet = Schema.fromJsonString(Schema.Struct({
 /** Whether a DaemonSet exists that is not about to go. */
 const exists = Effect.fnUntraced(function*(client: ApiClient.ApiClient, namespace: string, daemonSet: string) {
   const path = `/apis/apps/v1/namespaces/${encodeURIComponent(namespace)}/daemonsets/${encodeURIComponent(daemonSet)}`
-  const { body, status } = yield* Effect.mapError(
+  const answer = yield* Effect.mapError(
     client.request({ method: "GET", path }, Duration.seconds(10)),
     ({ message }) => new UseUnknown({ reason: message })
   )
-  if (status === 404) return false
-  if (status !== 200) {
-    return yield* new UseUnknown({ reason: `the API server answered ${status} to GET: ${body.slice(0, 300)}` })
-  }
+  if (answer.status === 404) return false
+  if (answer.status !== 200) return yield* new UseUnknown({ reason: ApiClient.unexpected(answer, "GET") })
   const { metadata } = yield* Effect.mapError(
-    Schema.decodeEffect(DaemonSet)(body),
+    Schema.decodeEffect(DaemonSet)(answer.body),
     ({ message }) => new UseUnknown({ reason: `the answer is not a DaemonSet: ${message}` })
   )
   return metadata.deletionTimestamp === undefined

@@ -23,12 +23,12 @@ const endpoint = textSchema<Endpoint>({
 })
 
 /** A Kubernetes object, which users write as `NAMESPACE/NAME`. */
-interface ObjectName {
+interface NamespacedName {
   readonly namespace: string
   readonly name: string
 }
 
-const objectName = textSchema<ObjectName>({
+const namespacedName = textSchema<NamespacedName>({
   expected: "a namespace and a name, such as spegel/spegel-cleanup",
   parse: (text) => {
     const [, namespace, name] = /^([a-z0-9-]{1,63})\/([a-z0-9.-]{1,253})$/.exec(text) ?? []
@@ -40,7 +40,7 @@ const objectName = textSchema<ObjectName>({
 export const cleanupWaitSettings = {
   daemonset: one({
     description: "Cleanup DaemonSet, whose state is read from the Kubernetes API; this or --probe-endpoint is needed",
-    schema: optional(objectName),
+    schema: optional(namespacedName),
     fallback: "",
     metavar: "NAMESPACE/NAME"
   }),

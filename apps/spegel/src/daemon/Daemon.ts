@@ -90,7 +90,7 @@ const routerLayer = (settings: DaemonSettings) =>
     peerCidrs: settings.peerCidrs,
     recordTtl: settings.recordTtl,
     refreshInterval: settings.recordRefresh,
-    ...(settings.zone === undefined ? {} : { zone: settings.zone })
+    zone: settings.zone
   }).pipe(
     Layer.provide(settings.bootstrap),
     Layer.provide(Identity.layer({ dataDir: settings.dataDir, owner: settings.owner }))

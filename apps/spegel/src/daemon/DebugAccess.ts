@@ -2,16 +2,12 @@
  * Who may read the debug pages, which show images, tags and peers: whoever is on this node or forwards a port to it, and whoever
  * has a token or the password. Where nobody proves anything (`--peer-auth=off`), everybody may.
  */
+import { isLoopback } from "@spegel-ts/router/PeerAddress"
 import type { IncomingMessage, OutgoingHttpHeaders } from "node:http"
-import { BlockList, isIP } from "node:net"
-
-const loopback = new BlockList()
-loopback.addSubnet("127.0.0.0", 8)
-loopback.addAddress("::1", "ipv6")
+import { isIP } from "node:net"
 
 /** Whether a connection comes from this host: that of a browser, or `kubectl port-forward`. */
-const isFromHere = ({ remoteAddress = "" }: IncomingMessage["socket"]): boolean =>
-  loopback.check(remoteAddress, isIP(remoteAddress) === 6 ? "ipv6" : "ipv4")
+const isFromHere = ({ remoteAddress = "" }: IncomingMessage["socket"]): boolean => isLoopback(remoteAddress)
 
 const hostAndPort = /^(?:\[([^\]]*)\]|([^:]*))(?::[0-9]*)?$/
 
