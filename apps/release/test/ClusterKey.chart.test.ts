@@ -1,11 +1,8 @@
 /** What the chart does with the cluster key, as helm renders it, also beside a cluster that has the release already. */
 import { assert, beforeAll, describe, it } from "@effect/vitest"
-import { listen } from "@spegel-ts/testing/network/LocalServer"
-import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
+import * as Kubeconfig from "@spegel-ts/testing/kubernetes/Kubeconfig"
 import { Effect } from "effect"
-import { writeFile } from "node:fs/promises"
 import { createServer } from "node:http"
-import { join } from "node:path"
 import * as GoSpegelValues from "./GoSpegelValues.ts"
 import * as HelmChart from "./HelmChart.ts"
 
@@ -279,15 +276,6 @@ const startApi = Effect.fnUntraced(function*(args: () => ReadonlyArray<string> |
     response.writeHead(found === undefined ? 404 : 200, { "content-type": "application/json" })
     response.end(JSON.stringify(found ?? missing))
   })
-  const kubeconfig = join(yield* temporary, "kubeconfig")
-  const config = {
-    apiVersion: "v1",
-    kind: "Config",
-    "current-context": "test",
-    contexts: [{ name: "test", context: { cluster: "test", user: "test" } }],
-    clusters: [{ name: "test", cluster: { server: `http://127.0.0.1:${yield* listen(server)}` } }],
-    users: [{ name: "test", user: {} }]
-  }
-  yield* Effect.promise(() => writeFile(kubeconfig, JSON.stringify(config)))
+  const kubeconfig = yield* Kubeconfig.serve(server)
   return kubeconfig
 })

@@ -1,12 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Background from "@spegel-ts/background/Background"
 import { removeWhenReady } from "@spegel-ts/kubernetes/NodeTaint"
-import { listen } from "@spegel-ts/testing/network/LocalServer"
-import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
+import * as Kubeconfig from "@spegel-ts/testing/kubernetes/Kubeconfig"
 import { Effect, Fiber, Option, Schedule } from "effect"
-import { writeFile } from "node:fs/promises"
 import { createServer } from "node:http"
-import { join } from "node:path"
 import { text } from "node:stream/consumers"
 
 interface Taint {
@@ -43,19 +40,7 @@ const startApi = Effect.fnUntraced(function*(taints: ReadonlyArray<Taint>) {
     }
     void answer()
   })
-  const url = `http://127.0.0.1:${yield* listen(server)}`
-  const kubeconfig = join(yield* temporary, "kubeconfig")
-  yield* Effect.promise(() =>
-    writeFile(
-      kubeconfig,
-      JSON.stringify({
-        "current-context": "test",
-        contexts: [{ name: "test", context: { cluster: "test", user: "test" } }],
-        clusters: [{ name: "test", cluster: { server: url } }],
-        users: [{ name: "test", user: {} }]
-      })
-    )
-  )
+  const kubeconfig = yield* Kubeconfig.serve(server)
   const options = {
     node: "node-1",
     taint: "spegel.dev/not-ready",

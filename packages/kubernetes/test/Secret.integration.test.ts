@@ -3,12 +3,9 @@ import * as ApiClient from "@spegel-ts/kubernetes/ApiClient"
 import * as ClusterAccess from "@spegel-ts/kubernetes/ClusterAccess"
 import * as NodeLabel from "@spegel-ts/kubernetes/NodeLabel"
 import * as Secret from "@spegel-ts/kubernetes/Secret"
-import { listen } from "@spegel-ts/testing/network/LocalServer"
-import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
+import * as Kubeconfig from "@spegel-ts/testing/kubernetes/Kubeconfig"
 import { Duration, Effect, Option } from "effect"
-import { writeFile } from "node:fs/promises"
 import { createServer } from "node:http"
-import { join } from "node:path"
 import { text } from "node:stream/consumers"
 
 interface Answer {
@@ -28,14 +25,7 @@ const start = Effect.fnUntraced(function*(answer: (method: string, path: string,
     }
     void reply()
   })
-  const kubeconfig = join(yield* temporary, "kubeconfig")
-  const config = {
-    "current-context": "test",
-    contexts: [{ name: "test", context: { cluster: "test", user: "test" } }],
-    clusters: [{ name: "test", cluster: { server: `http://127.0.0.1:${yield* listen(server)}` } }],
-    users: [{ name: "test", user: {} }]
-  }
-  yield* Effect.promise(() => writeFile(kubeconfig, JSON.stringify(config)))
+  const kubeconfig = yield* Kubeconfig.serve(server)
   const access = { kubeconfig: Option.some(kubeconfig), environment: {} }
   return { access, asked, client: yield* ApiClient.make(yield* ClusterAccess.make(access)) }
 })

@@ -1,11 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as CleanupWait from "@spegel-ts/spegel/cleanup/CleanupWait"
-import * as LocalServer from "@spegel-ts/testing/network/LocalServer"
-import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
+import * as Kubeconfig from "@spegel-ts/testing/kubernetes/Kubeconfig"
 import { Duration, Effect, Fiber, Option } from "effect"
-import { writeFile } from "node:fs/promises"
 import { createServer } from "node:http"
-import { join } from "node:path"
 
 interface Cluster {
   wanted: number
@@ -66,15 +63,7 @@ const start = Effect.fnUntraced(function*(initial: Partial<Cluster>) {
     const status = found === undefined ? 404 : cluster.status
     response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(found ?? {}))
   })
-  const port = yield* LocalServer.listen(server)
-  const kubeconfig = join(yield* temporary, "kubeconfig")
-  const config = {
-    "current-context": "test",
-    contexts: [{ name: "test", context: { cluster: "test", user: "test" } }],
-    clusters: [{ name: "test", cluster: { server: `http://127.0.0.1:${port}` } }],
-    users: [{ name: "test", user: {} }]
-  }
-  yield* Effect.promise(() => writeFile(kubeconfig, JSON.stringify(config)))
+  const kubeconfig = yield* Kubeconfig.serve(server)
   const wait = (timeout: Option.Option<Duration.Duration>) =>
     CleanupWait.wait({
       kubeconfig: Option.some(kubeconfig),

@@ -1,12 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { KeyRing } from "@spegel-ts/cluster-key/KeyRing"
-import * as LocalServer from "@spegel-ts/testing/network/LocalServer"
+import * as Kubeconfig from "@spegel-ts/testing/kubernetes/Kubeconfig"
 import * as InProcess from "@spegel-ts/testing/node/InProcess"
-import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
 import { Effect, Result } from "effect"
-import { writeFile } from "node:fs/promises"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
-import { join } from "node:path"
 import { text } from "node:stream/consumers"
 
 const secrets = "/api/v1/namespaces/mirrors/secrets"
@@ -59,14 +56,7 @@ class Cluster {
 const start = Effect.gen(function*() {
   const cluster = new Cluster()
   const server = createServer((request, response) => void cluster.answer(request, response))
-  const kubeconfig = join(yield* temporary, "kubeconfig")
-  const config = {
-    "current-context": "test",
-    contexts: [{ name: "test", context: { cluster: "test", user: "test" } }],
-    clusters: [{ name: "test", cluster: { server: `http://127.0.0.1:${yield* LocalServer.listen(server)}` } }],
-    users: [{ name: "test", user: {} }]
-  }
-  yield* Effect.promise(() => writeFile(kubeconfig, JSON.stringify(config)))
+  const kubeconfig = yield* Kubeconfig.serve(server)
   const run = (command: string, ...args: ReadonlyArray<string>) =>
     InProcess.run(["cluster-key", command, "--namespace=mirrors", "--secret=spegel-cluster-key", ...args], {
       KUBECONFIG_PATH: kubeconfig

@@ -1,11 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as NodeZone from "@spegel-ts/spegel/daemon/NodeZone"
-import * as LocalServer from "@spegel-ts/testing/network/LocalServer"
-import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
+import * as Kubeconfig from "@spegel-ts/testing/kubernetes/Kubeconfig"
 import { Effect, Option } from "effect"
-import { writeFile } from "node:fs/promises"
 import { createServer, type ServerResponse } from "node:http"
-import { join } from "node:path"
 
 /** Settings of a mirror that may read its node, of which an API server says what it is told. */
 const start = Effect.fnUntraced(function*(answer: (response: ServerResponse) => void) {
@@ -14,14 +11,7 @@ const start = Effect.fnUntraced(function*(answer: (response: ServerResponse) => 
     asked.push(request.url ?? "")
     answer(response)
   })
-  const kubeconfig = join(yield* temporary, "kubeconfig")
-  const config = {
-    "current-context": "test",
-    contexts: [{ name: "test", context: { cluster: "test", user: "test" } }],
-    clusters: [{ name: "test", cluster: { server: `http://127.0.0.1:${yield* LocalServer.listen(server)}` } }],
-    users: [{ name: "test", user: {} }]
-  }
-  yield* Effect.promise(() => writeFile(kubeconfig, JSON.stringify(config)))
+  const kubeconfig = yield* Kubeconfig.serve(server)
   const settings = {
     kubeconfigPath: Option.some(kubeconfig),
     nodeName: "node-1",

@@ -15,6 +15,7 @@ import * as Command from "../process/Command.ts"
 import * as Subprocess from "../process/Subprocess.ts"
 import * as Certificates from "./Certificates.ts"
 import * as CoreApi from "./CoreApi.ts"
+import * as Kubeconfig from "./Kubeconfig.ts"
 import { leaseDefinition } from "./LeaseDefinition.ts"
 import { inPath, lacking } from "./Prerequisite.ts"
 
@@ -47,22 +48,6 @@ export const build = Effect.suspend(() => {
 })
 
 const quiet = { stdio: "ignore" } as const
-
-const kubeconfigOf = (options: { readonly server: string; readonly ca?: string; readonly token: string }) =>
-  JSON.stringify({
-    apiVersion: "v1",
-    kind: "Config",
-    "current-context": "test",
-    contexts: [{ name: "test", context: { cluster: "test", user: "test" } }],
-    clusters: [{
-      name: "test",
-      cluster: {
-        server: options.server,
-        ...(options.ca === undefined ? {} : { "certificate-authority": options.ca })
-      }
-    }],
-    users: [{ name: "test", user: { token: options.token } }]
-  })
 
 /** Starts etcd on two free ports, and gives its URL. */
 const startEtcd = Effect.fnUntraced(function*(directory: string) {
@@ -163,7 +148,7 @@ export const start = Effect.gen(function*() {
 
   const roles: CoreApi.Roles = new Map()
   const corePort = yield* CoreApi.start(roles)
-  const core = yield* write("core.json", kubeconfigOf({ server: `http://127.0.0.1:${corePort}`, token: "core" }))
+  const core = yield* write("core.json", Kubeconfig.print({ server: `http://127.0.0.1:${corePort}`, token: "core" }))
   const clients = yield* Certificates.authority(directory)
   const etcd = yield* startEtcd(join(directory, "etcd"))
   const port = yield* freePort
@@ -186,7 +171,7 @@ export const start = Effect.gen(function*() {
     kubeconfig: (token: string, via?: string) =>
       write(
         `kubeconfig-${files++}`,
-        kubeconfigOf(via === undefined ? { server: url, ca: caPath, token } : { server: via, token })
+        Kubeconfig.print(via === undefined ? { server: url, ca: caPath, token } : { server: via, token })
       ),
     /** Freezes the server: requests hang until it is thawed. */
     freeze: Effect.sync(() => server.kill("SIGSTOP")),
