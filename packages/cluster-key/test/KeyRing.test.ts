@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as ClientToken from "@spegel-ts/cluster-key/ClientToken"
 import { generate, KeyRing } from "@spegel-ts/cluster-key/KeyRing"
+import { ringOf } from "@spegel-ts/testing/ClusterKeys"
 import { Result } from "effect"
 
-const ringOf = (...lines: ReadonlyArray<string>) => Result.getOrThrow(KeyRing.parse(lines.join("\n")))
 const reasonOf = (text: string) =>
   Result.match(KeyRing.parse(text), { onFailure: ({ message }) => message, onSuccess: () => "none" })
 

@@ -7,14 +7,15 @@ import { ping } from "@libp2p/ping"
 import { tcp } from "@libp2p/tcp"
 import { tls } from "@libp2p/tls"
 import { multiaddr } from "@multiformats/multiaddr"
+import { generate } from "@spegel-ts/cluster-key/KeyRing"
 import type { PeerAuthState } from "@spegel-ts/cluster-key/PeerAuth"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
+import { ringOf } from "@spegel-ts/testing/ClusterKeys"
 import { freePort } from "@spegel-ts/testing/network/FreePort"
 import { Effect, Schedule, Stream } from "effect"
 import { createLibp2p } from "libp2p"
 import { CID } from "multiformats/cid"
 import * as Digest from "multiformats/hashes/digest"
-import { newKey, ringOf } from "./proof/InMemory.ts"
 import { required } from "./proof/Network.ts"
 import { startRouter } from "./StartRouter.ts"
 
@@ -45,7 +46,7 @@ const startStock = (address: string, port: number, encrypters: "noise" | "tls") 
 
 describe("one network with the reference implementation", { timeout: 60_000 }, () => {
   const off: PeerAuthState = { mode: "off" }
-  const prefer = required(ringOf(newKey()), "prefer")
+  const prefer = required(ringOf(generate()), "prefer")
   const cases = [["noise", off], ["tls", off], ["noise", prefer]] as const
   for (const [encrypters, auth] of cases) {
     it.live(`over ${encrypters}, with proofs ${auth.mode}: each finds what the other provides`, () =>

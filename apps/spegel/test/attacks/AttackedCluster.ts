@@ -1,10 +1,11 @@
 /** Mirrors that are attacked: processes of the bundle on loopback addresses of one test, all of them on the same ports. */
 import * as ClientToken from "@spegel-ts/cluster-key/ClientToken"
-import { generate, KeyRing } from "@spegel-ts/cluster-key/KeyRing"
+import { generate } from "@spegel-ts/cluster-key/KeyRing"
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import { Descriptor } from "@spegel-ts/oci/Descriptor"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as Reference from "@spegel-ts/oci/Reference"
+import { ringOf } from "@spegel-ts/testing/ClusterKeys"
 import type { testImage } from "@spegel-ts/testing/content/TestImage"
 import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
@@ -95,7 +96,7 @@ export const make = Effect.fnUntraced(function*({ network, peerAuth }: ClusterOp
   const keyFile = join(yield* temporary, "cluster-key")
   const key = generate()
   yield* Effect.promise(() => writeFile(keyFile, `${key}\n`, { mode: 0o600 }))
-  const ring = Result.getOrThrow(KeyRing.parse(key))
+  const ring = ringOf(key)
   const bootstrap = `${network}.2:${ports.router}`
 
   const start = Effect.fnUntraced(function*(host: number, options: NodeOptions = {}) {
@@ -121,7 +122,7 @@ export const make = Effect.fnUntraced(function*({ network, peerAuth }: ClusterOp
     const metrics = `http://${address}:${ports.metrics}`
     yield* SpegelProcess.untilReady(url)
     const ownKey = yield* Effect.promise(() => readFile(ownKeyFile, "utf8"))
-    const token = `Bearer ${ClientToken.make(Result.getOrThrow(KeyRing.parse(ownKey)), `node-${host}`)}`
+    const token = `Bearer ${ClientToken.make(ringOf(ownKey), `node-${host}`)}`
     const peers = Effect.map(
       ask(`${metrics}/debug/peers`),
       ({ body }) => JSON.parse(body.toString()) as ReadonlyArray<KnownPeer>

@@ -1,8 +1,9 @@
 /** A machine tries to become many members, and says that it has many addresses. */
 import { assert, describe, it } from "@effect/vitest"
-import { generate, KeyRing } from "@spegel-ts/cluster-key/KeyRing"
+import { type KeyRing } from "@spegel-ts/cluster-key/KeyRing"
+import { newRing } from "@spegel-ts/testing/ClusterKeys"
 import { testImage } from "@spegel-ts/testing/content/TestImage"
-import { Effect, Result, Schedule } from "effect"
+import { Effect, Schedule } from "effect"
 import * as AttackedCluster from "./AttackedCluster.ts"
 import { note } from "./Findings.ts"
 import * as RawRogue from "./RawRogue.ts"
@@ -10,7 +11,7 @@ import * as RawRogue from "./RawRogue.ts"
 const image = testImage("held")
 const reference = "docker.io/library/held:latest"
 const path = AttackedCluster.manifestPath("library/held", "latest")
-const foreign = Result.getOrThrow(KeyRing.parse(generate()))
+const foreign = newRing()
 
 interface Try {
   /** The address that it says it has. */

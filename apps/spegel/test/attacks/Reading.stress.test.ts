@@ -1,11 +1,11 @@
 /** Somebody without credentials wants to read private images, or to learn which there are. */
 import { assert, describe, it } from "@effect/vitest"
 import * as ClientToken from "@spegel-ts/cluster-key/ClientToken"
-import { generate, KeyRing } from "@spegel-ts/cluster-key/KeyRing"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as RequestProof from "@spegel-ts/registry/internal/auth/RequestProof"
+import { newRing } from "@spegel-ts/testing/ClusterKeys"
 import { testImage } from "@spegel-ts/testing/content/TestImage"
-import { Effect, Result } from "effect"
+import { Effect } from "effect"
 import * as AttackedCluster from "./AttackedCluster.ts"
 import { note } from "./Findings.ts"
 
@@ -34,7 +34,7 @@ const methods = ["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"]
 
 /** Headers of strangers: none, those of another cluster's nodes and peers, of wrong forms, and a password. */
 const strangers = (receiver: string): ReadonlyArray<Readonly<Record<string, string>>> => {
-  const foreign = Result.getOrThrow(KeyRing.parse(generate()))
+  const foreign = newRing()
   const request = {
     receiver,
     method: "GET",

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as ClientToken from "@spegel-ts/cluster-key/ClientToken"
 import { generate, KeyRing } from "@spegel-ts/cluster-key/KeyRing"
+import { ringOf } from "@spegel-ts/testing/ClusterKeys"
 import * as StartingStates from "@spegel-ts/testing/containerd/StartingStates"
 import * as InProcess from "@spegel-ts/testing/node/InProcess"
 import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
@@ -18,7 +19,6 @@ import {
 import { hostname } from "node:os"
 import { join } from "node:path"
 
-const ringOf = (text: string) => Result.getOrThrow(KeyRing.parse(text))
 const modeOf = (path: string) => statSync(path).mode & 0o777
 
 describe("spegel cluster-key generate", () => {

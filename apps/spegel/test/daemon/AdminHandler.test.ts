@@ -1,5 +1,4 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as KeyRing from "@spegel-ts/cluster-key/KeyRing"
 import * as PeerAuth from "@spegel-ts/cluster-key/PeerAuth"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
 import { PullLog } from "@spegel-ts/registry/PullLog"
@@ -9,8 +8,9 @@ import { ContainerdFaults } from "@spegel-ts/spegel/containerd/ContainerdFaults"
 import * as AdminHandler from "@spegel-ts/spegel/daemon/AdminHandler"
 import { StateTracker } from "@spegel-ts/state-tracker/StateTracker"
 import { MetricsEndpoint } from "@spegel-ts/telemetry/MetricsEndpoint"
+import { newRing } from "@spegel-ts/testing/ClusterKeys"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
-import { Duration, Effect, Layer, Option, Result } from "effect"
+import { Duration, Effect, Layer, Option } from "effect"
 import { request } from "node:http"
 import { networkInterfaces } from "node:os"
 
@@ -29,7 +29,7 @@ const services = Layer.mergeAll(
   Transfer.layerPortable
 )
 
-const ring = Result.getOrThrow(KeyRing.KeyRing.parse(KeyRing.generate()))
+const ring = newRing()
 const auth = (mode: PeerAuth.PeerAuthMode): Layer.Layer<never> =>
   mode === "off" ? Layer.empty : PeerAuth.layer({ mode, ring })
 

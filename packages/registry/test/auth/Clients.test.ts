@@ -8,13 +8,14 @@ import * as Reference from "@spegel-ts/oci/Reference"
 import type { Credentials } from "@spegel-ts/registry/internal/auth/ClientCredentials"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { Router } from "@spegel-ts/router/Router"
+import { ringOf } from "@spegel-ts/testing/ClusterKeys"
 import { Effect, Layer, Option, Redacted, References, Result } from "effect"
 import * as FileNode from "../FileNode.ts"
 import { error, get, ns } from "../mirror/FalsePeer.ts"
 import * as RawClient from "../RawClient.ts"
 import { untilRecorded } from "../Recorded.ts"
 import { startNode } from "../TestNode.ts"
-import { auth, changing, counted, foreignRing, isProved, newLine, oldLine, ring, ringOf, signed } from "./Keys.ts"
+import { auth, changing, counted, foreignRing, isProved, newLine, oldLine, ring, signed } from "./Keys.ts"
 
 const layer = Buffer.from("a layer ".repeat(100))
 const digest = Digest.ofBytes(layer)

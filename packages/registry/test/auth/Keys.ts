@@ -1,12 +1,11 @@
 /** Cluster keys for tests, and what is signed with them. */
 import type { ClusterKeys } from "@spegel-ts/cluster-key/ClusterKeyFile"
-import { generate, KeyRing } from "@spegel-ts/cluster-key/KeyRing"
+import { generate, type KeyRing } from "@spegel-ts/cluster-key/KeyRing"
 import { PeerAuth } from "@spegel-ts/cluster-key/PeerAuth"
 import * as AnswerProof from "@spegel-ts/registry/internal/auth/AnswerProof"
 import * as RequestProof from "@spegel-ts/registry/internal/auth/RequestProof"
-import { Effect, Layer, Metric, Result, Stream } from "effect"
-
-export const ringOf = (...lines: ReadonlyArray<string>): KeyRing => Result.getOrThrow(KeyRing.parse(lines.join("\n")))
+import { ringOf } from "@spegel-ts/testing/ClusterKeys"
+import { Effect, Layer, Metric, Stream } from "effect"
 
 /** Lines of a cluster key file. */
 export const [newLine, oldLine, foreignLine] = [generate(), generate(), generate()] as const

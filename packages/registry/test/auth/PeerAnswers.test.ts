@@ -5,12 +5,13 @@ import { ProofMemory } from "@spegel-ts/registry/internal/auth/ProofMemory"
 import * as RequestProof from "@spegel-ts/registry/internal/auth/RequestProof"
 import * as Outcome from "@spegel-ts/registry/Outcome"
 import { Router } from "@spegel-ts/router/Router"
+import { ringOf } from "@spegel-ts/testing/ClusterKeys"
 import { Effect } from "effect"
 import { TestClock } from "effect/testing"
 import { get, response, startFalsePeer } from "../mirror/FalsePeer.ts"
 import { recordedOf } from "../Recorded.ts"
 import { startNode } from "../TestNode.ts"
-import { auth, failures, foreignRing, newLine, oldLine, ring, ringOf } from "./Keys.ts"
+import { auth, failures, foreignRing, newLine, oldLine, ring } from "./Keys.ts"
 import {
   blobFields,
   blobUrl,

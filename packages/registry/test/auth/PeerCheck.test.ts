@@ -5,6 +5,7 @@ import * as MediaType from "@spegel-ts/oci/MediaType"
 import * as Reference from "@spegel-ts/oci/Reference"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { type MemoryNetwork, Router } from "@spegel-ts/router/Router"
+import { ringOf } from "@spegel-ts/testing/ClusterKeys"
 import { eventually } from "@spegel-ts/testing/Eventually"
 import { Effect, Result } from "effect"
 import { writeFile } from "node:fs/promises"
@@ -13,19 +14,7 @@ import { error, get, ns } from "../mirror/FalsePeer.ts"
 import * as RawClient from "../RawClient.ts"
 import { untilRecorded } from "../Recorded.ts"
 import { startNode } from "../TestNode.ts"
-import {
-  auth,
-  changing,
-  counted,
-  failures,
-  foreignRing,
-  isProved,
-  newLine,
-  oldLine,
-  ring,
-  ringOf,
-  signed
-} from "./Keys.ts"
+import { auth, changing, counted, failures, foreignRing, isProved, newLine, oldLine, ring, signed } from "./Keys.ts"
 
 const blob = Buffer.from("a layer ".repeat(100))
 const digest = Digest.ofBytes(blob)

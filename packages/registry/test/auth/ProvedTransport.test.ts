@@ -1,11 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as RequestProof from "@spegel-ts/registry/internal/auth/RequestProof"
 import { Router } from "@spegel-ts/router/Router"
+import { ringOf } from "@spegel-ts/testing/ClusterKeys"
 import { eventually } from "@spegel-ts/testing/Eventually"
 import { Clock, Duration, Effect, Option, Redacted } from "effect"
 import { error, get, ns } from "../mirror/FalsePeer.ts"
 import { startNode } from "../TestNode.ts"
-import { auth, changing, failures, newLine, oldLine, ring, ringOf } from "./Keys.ts"
+import { auth, changing, failures, newLine, oldLine, ring } from "./Keys.ts"
 import {
   blobFields,
   blobUrl,

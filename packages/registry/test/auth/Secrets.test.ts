@@ -3,13 +3,15 @@ import * as ClientToken from "@spegel-ts/cluster-key/ClientToken"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { Router } from "@spegel-ts/router/Router"
+import { ringOf } from "@spegel-ts/testing/ClusterKeys"
 import { eventually } from "@spegel-ts/testing/Eventually"
 import { Effect, Logger, Metric, Option, Redacted, References } from "effect"
 import * as Tracer from "effect/Tracer"
 import { inspect } from "node:util"
 import { get, ns, startFalsePeer } from "../mirror/FalsePeer.ts"
+import * as RecordingTracer from "../RecordingTracer.ts"
 import { startNode } from "../TestNode.ts"
-import { auth, foreignLine, foreignRing, newLine, oldLine, ring, ringOf, signed } from "./Keys.ts"
+import { auth, foreignLine, foreignRing, newLine, oldLine, ring, signed } from "./Keys.ts"
 
 const layer = Buffer.from("a layer ".repeat(100))
 const digest = Digest.ofBytes(layer)
@@ -22,15 +24,7 @@ const recording = () => {
   const logger = Logger.make(({ cause, fiber, message }) => {
     lines.push(inspect([message, cause, fiber.getRef(References.CurrentLogAnnotations)], { depth: 8 }))
   })
-  const spans: Array<Tracer.NativeSpan> = []
-  const tracer = Tracer.make({
-    span: (options) => {
-      const span = new Tracer.NativeSpan(options)
-      spans.push(span)
-      return span
-    }
-  })
-  return { lines, spans, logger: Logger.layer([logger]), tracer }
+  return { lines, logger: Logger.layer([logger]), ...RecordingTracer.make() }
 }
 
 describe("secrets", () => {

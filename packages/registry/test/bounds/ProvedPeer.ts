@@ -1,20 +1,19 @@
 /** False peers in a cluster with a key: several ids of one machine, and answers that are signed. */
 import * as ClientToken from "@spegel-ts/cluster-key/ClientToken"
-import { generate, KeyRing } from "@spegel-ts/cluster-key/KeyRing"
-import * as PeerAuth from "@spegel-ts/cluster-key/PeerAuth"
+import type { PeerAuthMode } from "@spegel-ts/cluster-key/PeerAuth"
+import * as AnswerProof from "@spegel-ts/registry/internal/auth/AnswerProof"
+import { proofHeader } from "@spegel-ts/registry/internal/auth/RequestProof"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import type { Peer } from "@spegel-ts/router/Peer"
 import type { MemoryNetwork } from "@spegel-ts/router/Router"
-import { Effect, Result } from "effect"
+import { Effect } from "effect"
+import { auth, ring } from "../auth/Keys.ts"
+import { proofOf } from "../auth/ProvedPeers.ts"
 import { get as getPlain } from "../mirror/FalsePeer.ts"
 
-const ring = Result.getOrThrow(KeyRing.parse(generate()))
-
 /** Starts a node in one of the modes, with the key of `signed`. */
-export const inMode = (mode: PeerAuth.PeerAuthMode) =>
-  mode === "off"
-    ? <A, E, R>(effect: Effect.Effect<A, E, R>) => effect
-    : Effect.provide(PeerAuth.layer({ mode, ring }))
+export const inMode = (mode: PeerAuthMode) =>
+  mode === "off" ? <A, E, R>(effect: Effect.Effect<A, E, R>) => effect : Effect.provide(auth(mode))
 
 /** Asks as a node's containerd does: with a token of the key. */
 export const get = (url: string, init?: RequestInit) =>
@@ -41,22 +40,16 @@ export const addId = (
 
 /** An answer with its signature, if the request is signed. */
 export const signed = (request: string, answer: Buffer): Buffer => {
-  const [, nonce = ""] = /^x-spegel-auth: v1 \S+ \S+ (\S+) /im.exec(request) ?? []
-  if (nonce === "") return answer
-  const end = answer.indexOf("\r\n")
-  const head = answer.subarray(0, answer.indexOf("\r\n\r\n") + 2).toString("latin1")
-  const [, status = ""] = /^HTTP\/1\.1 (\d+)/.exec(head) ?? []
-  const field = (name: string) => new RegExp(`^${name}: (.*)\r$`, "im").exec(head)?.[1] ?? ""
-  const key = ring.current("registry")
-  const signature = key.sign([
-    "answer",
-    nonce,
-    status,
-    ...["docker-content-digest", "content-length", "content-type", "content-range", "x-spegel-time"].map(field)
-  ])
+  const nonce = proofOf(request)?.nonce
+  if (nonce === undefined) return answer
+  const end = answer.indexOf("\r\n") + 2
+  const [first = "", ...lines] = answer.toString("latin1", 0, answer.indexOf("\r\n\r\n")).split("\r\n")
+  const fields = Object.fromEntries(lines.map((line) => line.split(": ", 2) as [string, string]))
+  const proof =
+    AnswerProof.sign({ key: ring.current("registry"), nonce }, Number(first.split(" ")[1]), fields)[proofHeader]
   return Buffer.concat([
-    answer.subarray(0, end + 2),
-    Buffer.from(`x-spegel-auth: v1 ${key.id} ${signature.toString("base64url")}\r\n`),
-    answer.subarray(end + 2)
+    answer.subarray(0, end),
+    Buffer.from(`${proofHeader}: ${String(proof)}\r\n`),
+    answer.subarray(end)
   ])
 }

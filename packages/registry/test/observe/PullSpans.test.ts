@@ -7,6 +7,7 @@ import { Effect, Exit, References } from "effect"
 import * as Tracer from "effect/Tracer"
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
+import * as RecordingTracer from "../RecordingTracer.ts"
 import { startNode } from "../TestNode.ts"
 
 const blob = Buffer.from("a small layer ".repeat(100))
@@ -14,19 +15,6 @@ const digest = Digest.ofBytes(blob)
 /** Larger than what is verified before it is answered. */
 const large = Buffer.alloc(6 * 1024 * 1024, "spegel")
 const largeDigest = Digest.ofBytes(large)
-
-/** An embedding program's own tracer: it sees every span that was begun. */
-const recording = () => {
-  const spans: Array<Tracer.NativeSpan> = []
-  const tracer = Tracer.make({
-    span: (options) => {
-      const span = new Tracer.NativeSpan(options)
-      spans.push(span)
-      return span
-    }
-  })
-  return { spans, tracer }
-}
 
 const get = (url: string, headers: Record<string, string> = {}) =>
   Effect.promise((signal) =>
@@ -79,7 +67,7 @@ const traceOf = Effect.fnUntraced(function*(
   network: MemoryNetwork,
   request: (url: string, spans: ReadonlyArray<Tracer.NativeSpan>) => Effect.Effect<unknown>
 ) {
-  const { spans, tracer } = recording()
+  const { spans, tracer } = RecordingTracer.make()
   yield* Effect.scoped(Effect.gen(function*() {
     const node = yield* startNode(network, "127.0.0.41", { verify: "stream" })
     spans.length = 0

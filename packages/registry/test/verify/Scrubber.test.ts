@@ -1,5 +1,4 @@
 import { assert, describe, it } from "@effect/vitest"
-import { generate, KeyRing } from "@spegel-ts/cluster-key/KeyRing"
 import * as PeerAuth from "@spegel-ts/cluster-key/PeerAuth"
 import { BlobSource, ContentStore } from "@spegel-ts/content/ContentStore"
 import * as MemoryStore from "@spegel-ts/content/MemoryStore"
@@ -7,7 +6,8 @@ import * as Digest from "@spegel-ts/oci/Digest"
 import * as Scrubber from "@spegel-ts/registry/internal/verify/Scrubber"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { Router } from "@spegel-ts/router/Router"
-import { Effect, Layer, Result } from "effect"
+import { newRing } from "@spegel-ts/testing/ClusterKeys"
+import { Effect, Layer } from "effect"
 import { TestClock } from "effect/testing"
 import { setTimeout } from "node:timers/promises"
 
@@ -106,7 +106,7 @@ describe("Scrubber", () => {
 
   it.effect("hears only peers that proved themselves, where there is a key", () =>
     Effect.gen(function*() {
-      const ring = Result.getOrThrow(KeyRing.parse(generate()))
+      const ring = newRing()
       for (const mode of ["prefer", "require"] as const) {
         const { disk, settled, suspect, suspectProved } = yield* setUp.pipe(
           Effect.provide(PeerAuth.layer({ mode, ring }))

@@ -1,11 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
+import { generate } from "@spegel-ts/cluster-key/KeyRing"
 import { FailureLog } from "@spegel-ts/router/internal/proof/FailureLog"
 import { PendingConnections } from "@spegel-ts/router/internal/proof/PendingConnections"
 import * as ProofNews from "@spegel-ts/router/internal/proof/ProofNews"
 import { ProvedIds } from "@spegel-ts/router/internal/proof/ProvedIds"
+import { ringOf } from "@spegel-ts/testing/ClusterKeys"
 import { Effect, Logger } from "effect"
 import { TestClock } from "effect/testing"
-import { newKey, ringOf } from "./InMemory.ts"
 
 describe("PendingConnections", () => {
   const pending = () => {
@@ -41,7 +42,7 @@ describe("PendingConnections", () => {
 })
 
 describe("ProvedIds", () => {
-  const ring = ringOf(newKey())
+  const ring = ringOf(generate())
   const keyId = ring.current("router").id
   const hour = 3_600_000
 
@@ -67,7 +68,7 @@ describe("ProvedIds", () => {
   it("forgets proofs of a key that is no longer in use", () => {
     const ids = new ProvedIds()
     ids.add("a", keyId, 0)
-    assert.isFalse(ids.has("a", ringOf(newKey()), 0, true))
+    assert.isFalse(ids.has("a", ringOf(generate()), 0, true))
   })
 
   it("remembers ten thousand ids", () => {

@@ -1,13 +1,14 @@
 import type { Connection, Stream } from "@libp2p/interface"
 import { multiaddr } from "@multiformats/multiaddr"
+import { generate } from "@spegel-ts/cluster-key/KeyRing"
 import { ConnectionProofs } from "@spegel-ts/router/internal/proof/ConnectionProofs"
 import { initiate } from "@spegel-ts/router/internal/proof/Exchange"
+import { ringOf } from "@spegel-ts/testing/ClusterKeys"
 import { sideOf, statementOf } from "@spegel-ts/testing/router/Sides"
 import { assert, describe, it } from "vitest"
 import { FakeStream } from "./FakeStream.ts"
-import { newKey, ringOf } from "./InMemory.ts"
 
-const ring = ringOf(newKey())
+const ring = ringOf(generate())
 
 const sleep = (millis: number) => new Promise((resolve) => setTimeout(resolve, millis))
 

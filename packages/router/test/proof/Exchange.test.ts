@@ -1,8 +1,10 @@
+import { generate } from "@spegel-ts/cluster-key/KeyRing"
 import { initiate, respond } from "@spegel-ts/router/internal/proof/Exchange"
 import * as Frame from "@spegel-ts/router/internal/proof/Frame"
+import { ringOf } from "@spegel-ts/testing/ClusterKeys"
 import { sideOf, statementOf } from "@spegel-ts/testing/router/Sides"
 import { assert, describe, it } from "vitest"
-import { channel, endOf, newKey, ringOf } from "./InMemory.ts"
+import { channel, endOf } from "./InMemory.ts"
 
 /** An exchange of nodes a and b. */
 const exchange = async (
@@ -28,7 +30,7 @@ const changed = (frame: Uint8Array, parts: Partial<Frame.Frame>): Uint8Array =>
 
 describe("Exchange", () => {
   it("proves both sides and their statements to each other", async () => {
-    const ring = ringOf(newKey())
+    const ring = ringOf(generate())
     const { initiated, responded } = await exchange([ring, ring])
     const keyId = ring.current("router").id
     assert.deepStrictEqual(await initiated, { keyId, statement: statementOf(2) })
@@ -36,7 +38,7 @@ describe("Exchange", () => {
   })
 
   it("uses a common key while nodes have read the file at different times", async () => {
-    const [old, fresh] = [newKey(), newKey()]
+    const [old, fresh] = [generate(), generate()]
     const rings = [ringOf(old), ringOf(old, fresh), ringOf(fresh, old), ringOf(fresh)] as const
     for (const [one, other] of [[0, 1], [1, 0], [0, 2], [1, 2], [2, 1], [2, 3], [3, 2], [1, 3]] as const) {
       assert.deepStrictEqual((await exchange([rings[one], rings[other]])).ends, ["proved", "proved"])
@@ -44,20 +46,20 @@ describe("Exchange", () => {
   })
 
   it("tells both sides that they have no common key, and neither its statement", async () => {
-    const { ends, frames: [, sent] } = await exchange([ringOf(newKey()), ringOf(newKey())])
+    const { ends, frames: [, sent] } = await exchange([ringOf(generate()), ringOf(generate())])
     assert.deepStrictEqual(ends, ["other_key", "other_key"])
     assert.deepStrictEqual(sent?.map((frame) => Frame.decode(frame)), [{ _tag: "Refusal", reason: "other_key" }])
   })
 
   it("refuses a responder that names a key which it does not have", async () => {
-    const ring = ringOf(newKey())
+    const ring = ringOf(generate())
     const forged = (frame: Uint8Array) =>
       Frame.decode(frame)._tag === "Answer" ? changed(frame, { signature: Buffer.alloc(32) }) : frame
     assert.deepStrictEqual((await exchange([ring, ring], forged)).ends, ["bad_signature", "bad_signature"])
   })
 
   it("refuses an initiator that names a key which it does not have", async () => {
-    const ring = ringOf(newKey())
+    const ring = ringOf(generate())
     const forged = (frame: Uint8Array) =>
       Frame.decode(frame)._tag === "Confirmation" ? changed(frame, { signature: Buffer.alloc(32) }) : frame
     assert.deepStrictEqual((await exchange([ring, ring], forged)).ends, ["bad_signature", "bad_signature"])
@@ -65,7 +67,7 @@ describe("Exchange", () => {
 
   for (const tag of ["Answer", "Confirmation"] as const) {
     it(`refuses any other statement than the signed one: ${tag}`, async () => {
-      const ring = ringOf(newKey())
+      const ring = ringOf(generate())
       const lying = (frame: Uint8Array) => {
         if (Frame.decode(frame)._tag !== tag) return frame
         const lie = Buffer.from(frame)
@@ -77,7 +79,7 @@ describe("Exchange", () => {
   }
 
   it("refuses a node in the middle that passes on what two members say", async () => {
-    const ring = ringOf(newKey())
+    const ring = ringOf(generate())
     // Each member has a connection to the node in the middle, and knows it by the id that it has proved there.
     const [a, b] = channel()
     const initiated = initiate(a, sideOf("a", "middle", ring))
@@ -88,7 +90,7 @@ describe("Exchange", () => {
   })
 
   it("refuses an initiator that sends a responder's own signature back", async () => {
-    const ring = ringOf(newKey())
+    const ring = ringOf(generate())
     const [attacker, victim] = channel()
     const responded = endOf(respond(victim, sideOf("victim", "attacker", ring)))
     attacker.send(Frame.encode({ _tag: "Opening", nonce: Buffer.alloc(16), keyIds: ring.ids("router") }))
@@ -99,7 +101,7 @@ describe("Exchange", () => {
   })
 
   it("refuses a responder whose signature is the victim's own, from an exchange in the other direction", async () => {
-    const ring = ringOf(newKey())
+    const ring = ringOf(generate())
     const [here, victim] = channel()
     const initiated = endOf(initiate(victim, sideOf("victim", "attacker", ring)))
     const opening = Frame.decode(await here.receive())
@@ -112,7 +114,7 @@ describe("Exchange", () => {
   })
 
   it("refuses a recorded exchange", async () => {
-    const ring = ringOf(newKey())
+    const ring = ringOf(generate())
     const { frames: [fromA = [], fromB = []] } = await exchange([ring, ring])
     const [replayed, b] = channel()
     const responded = endOf(respond(b, sideOf("b", "a", ring, 2)))
@@ -125,7 +127,7 @@ describe("Exchange", () => {
   })
 
   it("refuses frames that are none, and frames that are not due", async () => {
-    const ring = ringOf(newKey())
+    const ring = ringOf(generate())
     const wrong = [
       Uint8Array.of(),
       Uint8Array.of(0),
@@ -147,7 +149,7 @@ describe("Exchange", () => {
   })
 
   it("gives up when the other side ends the exchange", async () => {
-    const ring = ringOf(newKey())
+    const ring = ringOf(generate())
     const [, victim] = channel()
     const initiated = endOf(initiate(victim, sideOf("a", "b", ring)))
     victim.end()

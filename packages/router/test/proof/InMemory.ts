@@ -1,12 +1,5 @@
-import { generate, KeyRing } from "@spegel-ts/cluster-key/KeyRing"
 import type { Channel } from "@spegel-ts/router/internal/proof/Exchange"
 import { ProofFailed } from "@spegel-ts/router/internal/proof/ProofFailure"
-import { Result } from "effect"
-
-export const newKey = generate
-
-/** A ring of these keys, the first of which signs. */
-export const ringOf = (...keys: ReadonlyArray<string>): KeyRing => Result.getOrThrow(KeyRing.parse(keys.join("\n")))
 
 /** One end of a channel in memory. */
 export interface End extends Channel {

@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { generate } from "@spegel-ts/cluster-key/KeyRing"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { gossipProtocol, kademliaProtocol } from "@spegel-ts/router/internal/dht/rpc/Libp2pTransport"
 import { MessageType } from "@spegel-ts/router/internal/dht/rpc/Message"
@@ -6,16 +7,17 @@ import { GossipType, message } from "@spegel-ts/router/internal/dht/rpc/Protocol
 import { initiate, proofProtocol } from "@spegel-ts/router/internal/proof/Exchange"
 import { StreamChannel } from "@spegel-ts/router/internal/proof/StreamChannel"
 import { routerConformance } from "@spegel-ts/router/RouterConformance"
+import { ringOf } from "@spegel-ts/testing/ClusterKeys"
 import { eventually } from "@spegel-ts/testing/Eventually"
 import { freePort } from "@spegel-ts/testing/network/FreePort"
 import { answering, ask, prove, type RawPeer, reach, startRawPeer, wireOf } from "@spegel-ts/testing/router/RawPeer"
 import { sideOf } from "@spegel-ts/testing/router/Sides"
 import { Effect, Logger, Schedule } from "effect"
 import { startRouter } from "../StartRouter.ts"
-import { endOf, newKey, ringOf } from "./InMemory.ts"
+import { endOf } from "./InMemory.ts"
 import { changing, count, failureCounts, find, gauge, heard, knows, required } from "./Network.ts"
 
-const ring = ringOf(newKey())
+const ring = ringOf(generate())
 
 routerConformance(
   "over libp2p, with a cluster key that peers have to prove",
@@ -58,7 +60,7 @@ describe("members with a cluster key", { timeout: 60_000 }, () => {
       const a = yield* startRouter("127.5.2.2", port, { auth: required(ring), peers })
       const b = yield* startRouter("127.5.2.3", port, { auth: required(ring), peers })
       yield* knows(b, 1, true)
-      const wrong = yield* startRouter("127.5.2.4", port, { auth: required(ringOf(newKey())), peers }).pipe(
+      const wrong = yield* startRouter("127.5.2.4", port, { auth: required(ringOf(generate())), peers }).pipe(
         Effect.provide(Logger.layer([logger]))
       )
       yield* eventually(Effect.map(wrong.standing, (standing) =>
@@ -74,7 +76,7 @@ describe("members with a cluster key", { timeout: 60_000 }, () => {
 
   it.live("join while some have a new key already and some only the old one", () =>
     Effect.gen(function*() {
-      const [old, fresh] = [newKey(), newKey()]
+      const [old, fresh] = [generate(), generate()]
       const port = yield* freePort
       const peers = [`127.5.3.2:${port}`]
       const nodes = yield* Effect.forEach([[old], [old, fresh], [fresh, old]], (keys, index) =>
@@ -86,7 +88,7 @@ describe("members with a cluster key", { timeout: 60_000 }, () => {
 
   it.live("stay members while a key is replaced, without a connection that closes", () =>
     Effect.gen(function*() {
-      const [old, fresh] = [newKey(), newKey()]
+      const [old, fresh] = [generate(), generate()]
       const port = yield* freePort
       const peers = [`127.5.4.2:${port}`]
       const keys = yield* Effect.forEach([0, 1, 2], () => changing("require", ringOf(old)))
@@ -117,7 +119,7 @@ describe("members with a cluster key", { timeout: 60_000 }, () => {
 
   it.live("lose their connections when they have only a key that is retired", () =>
     Effect.gen(function*() {
-      const [old, fresh] = [newKey(), newKey()]
+      const [old, fresh] = [generate(), generate()]
       const port = yield* freePort
       const { auth, set } = yield* changing("require", ringOf(fresh, old))
       const current = yield* startRouter("127.5.5.2", port, { auth })
@@ -260,7 +262,7 @@ describe("peers without the cluster key", { timeout: 120_000 }, () => {
 
   it.live("cannot use a key that goes out of use during the exchange", () =>
     Effect.gen(function*() {
-      const [old, fresh] = [newKey(), newKey()]
+      const [old, fresh] = [generate(), generate()]
       const port = yield* freePort
       const { auth, set } = yield* changing("require", ringOf(old, fresh))
       const victim = yield* startRouter("127.5.12.2", port, { auth })

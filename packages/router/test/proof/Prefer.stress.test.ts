@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { generate } from "@spegel-ts/cluster-key/KeyRing"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { gossipProtocol, kademliaProtocol } from "@spegel-ts/router/internal/dht/rpc/Libp2pTransport"
 import { MessageType } from "@spegel-ts/router/internal/dht/rpc/Message"
@@ -6,15 +7,15 @@ import { GossipType, message } from "@spegel-ts/router/internal/dht/rpc/Protocol
 import { proofProtocol } from "@spegel-ts/router/internal/proof/Exchange"
 import * as Frame from "@spegel-ts/router/internal/proof/Frame"
 import { StreamChannel } from "@spegel-ts/router/internal/proof/StreamChannel"
+import { ringOf } from "@spegel-ts/testing/ClusterKeys"
 import { eventually } from "@spegel-ts/testing/Eventually"
 import { freePort } from "@spegel-ts/testing/network/FreePort"
 import { ask, newIdentity, prove, reach, startRawPeer } from "@spegel-ts/testing/router/RawPeer"
 import { Effect } from "effect"
 import { startRouter } from "../StartRouter.ts"
-import { newKey, ringOf } from "./InMemory.ts"
 import { changing, count, failureCounts, find, heard, knows, required } from "./Network.ts"
 
-const ring = ringOf(newKey())
+const ring = ringOf(generate())
 const prefer = required(ring, "prefer")
 const ping = message(MessageType.ping, Buffer.alloc(0))
 const silent = () => undefined
@@ -27,7 +28,12 @@ describe("a node that prefers proofs", { timeout: 60_000 }, () => {
       const start = (host: number, auth?: typeof prefer) =>
         startRouter(`127.6.0.${host}`, port, { peers, ...(auth === undefined ? {} : { auth }), zone: `zone-${host}` })
       const a = yield* start(2, prefer)
-      const nodes = [a, yield* start(3, prefer), yield* start(4, required(ringOf(newKey()), "prefer")), yield* start(5)]
+      const nodes = [
+        a,
+        yield* start(3, prefer),
+        yield* start(4, required(ringOf(generate()), "prefer")),
+        yield* start(5)
+      ]
       for (const node of nodes) yield* knows(node, 3)
       const key = ContentKey.make("registry.example/app:v1")
       yield* Effect.forEach(nodes, (node) => node.advertise([key]).pipe(Effect.retry({ times: 50 })))
@@ -131,7 +137,7 @@ describe("a node that prefers proofs", { timeout: 60_000 }, () => {
   it.live("proves its key to members once they have it too", () =>
     Effect.gen(function*() {
       const port = yield* freePort
-      const other = newKey()
+      const other = generate()
       const { auth, set } = yield* changing("prefer", ringOf(other))
       const a = yield* startRouter("127.6.6.2", port, { auth: prefer })
       const b = yield* startRouter("127.6.6.3", port, { auth, peers: [`127.6.6.2:${port}`] })
@@ -145,7 +151,7 @@ describe("a node that prefers proofs", { timeout: 60_000 }, () => {
       const port = yield* freePort
       const a = yield* startRouter("127.6.7.2", port, { auth: required(ring) })
       const peers = [`127.6.7.2:${port}`]
-      const b = yield* startRouter("127.6.7.3", port, { auth: required(ringOf(newKey()), "prefer"), peers })
+      const b = yield* startRouter("127.6.7.3", port, { auth: required(ringOf(generate()), "prefer"), peers })
       const c = yield* startRouter("127.6.7.4", port, { peers })
       yield* startRouter("127.6.7.5", port, { auth: prefer, peers })
       yield* knows(a, 1, true)

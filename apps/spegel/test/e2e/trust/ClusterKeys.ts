@@ -1,8 +1,9 @@
 /** Files with cluster keys, and the tokens that they make. */
 import * as ClientToken from "@spegel-ts/cluster-key/ClientToken"
-import { generate, KeyRing } from "@spegel-ts/cluster-key/KeyRing"
+import { generate } from "@spegel-ts/cluster-key/KeyRing"
+import { ringOf } from "@spegel-ts/testing/ClusterKeys"
 import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
-import { Effect, Result } from "effect"
+import { Effect } from "effect"
 import { writeFile } from "node:fs/promises"
 import { join } from "node:path"
 
@@ -11,7 +12,7 @@ export const make = Effect.gen(function*() {
   const path = join(yield* temporary, "key")
   const line = generate()
   yield* Effect.promise(() => writeFile(path, `${line}\n`, { mode: 0o600 }))
-  const ring = Result.getOrThrow(KeyRing.parse(line))
+  const ring = ringOf(line)
   return {
     /** The flag that names the file. */
     flag: `--cluster-key-file=${path}`,
