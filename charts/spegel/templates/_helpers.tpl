@@ -88,7 +88,7 @@ How mirrors are restarted, one after another: the new one is ready before the ol
 {{- end }}
 
 {{/*
-How mirrors treat peers that prove nothing: "require", "prefer" or "off". What is not chosen stays as it is in the cluster; a
+How mirrors treat peers that prove nothing: "require", "prefer" or "off". A mode that is not chosen stays as it is in the cluster; a
 release that had no key gets "prefer", since its mirrors get the key one after another. YAML takes the word off for false.
 */}}
 {{- define "spegel.peerAuth" -}}
@@ -243,7 +243,7 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded,hook-failed
 helm.sh/hook-weight: {{ . | quote }}
 {{- end }}
 
-{{/* Annotations of what runs before an installation or an upgrade, at a weight. What failed stays, to be looked at. */}}
+{{/* Annotations of what runs before an installation or an upgrade, at a weight. A hook that failed stays, to be looked at. */}}
 {{- define "spegel.keyHook" -}}
 helm.sh/hook: pre-install,pre-upgrade
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
