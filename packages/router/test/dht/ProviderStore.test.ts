@@ -73,6 +73,13 @@ describe("ProviderStore", () => {
     assert.strictEqual(store.size, 396_000)
   })
 
+  it("keeps the records of peers with few of them if all have one address", () => {
+    const store = filled()
+    for (let name = 0; name < 100; name++) store.add(key(`honest ${name}`), "honest", here, 1e9)
+    for (let name = 0; name < 90_000; name++) store.add(key(`more ${name}`), "identity 6", here, 1e9)
+    for (let name = 0; name < 100; name++) assert.deepStrictEqual(store.get(key(`honest ${name}`), 0), ["honest"])
+  })
+
   it("keeps providers of a key from all addresses if one address has many ids", () => {
     const store = new ProviderStore(Math.random)
     for (let peer = 0; peer < 30; peer++) store.add(key("popular"), `honest ${peer}`, `198.51.100.${peer}`, 1e9)

@@ -45,13 +45,16 @@ export const startRawPeer = (address: string, port: number, options: RawPeerOpti
   Effect.acquireRelease(
     Effect.promise(async () => {
       const { announce, privateKey, proof, serve = answering } = options
+      // Its connections come from its address, not from 127.0.0.1 like those of all peers on loopback. The transport hands
+      // it to the socket, though its types do not name it.
+      const dialOpts = { noDelay: true, localAddress: address }
       const host = await createLibp2p({
         ...(privateKey === undefined ? {} : { privateKey }),
         addresses: {
           listen: [`/ip4/${address}/tcp/${port}`],
           ...(announce === undefined ? {} : { announce: [...announce] })
         },
-        transports: [tcp()],
+        transports: [tcp({ dialOpts })],
         connectionEncrypters: [noise()],
         streamMuxers: [yamux()],
         connectionMonitor: { enabled: false },

@@ -3,7 +3,8 @@
  * that hundreds of thousands fit into a few megabytes. Peers are numbered, since each provides many keys.
  *
  * When the store is full, a new record replaces one from the address with the most records. A peer may have any number of
- * ids, but its address is where its connection comes from.
+ * ids, but its address is where its connection comes from. Where address translation gives all peers one address, it
+ * replaces one of the peer with the most.
  */
 import { grown, KeyTable } from "./KeyTable.ts"
 
@@ -32,6 +33,9 @@ interface Owner {
   readonly origin: Origin
   count: number
 }
+
+const hasMore = (one: Owner, other: Owner): boolean =>
+  (one.origin.count - other.origin.count || one.count - other.count) > 0
 
 export class ProviderStore {
   readonly #keys = new KeyTable()
@@ -109,27 +113,27 @@ export class ProviderStore {
     }
   }
 
-  /** Removes a record of the address with the most among those sampled. */
+  /** Removes a record of the address with the most among those sampled, and of the peer with the most there. */
   #makeRoom(): void {
     let chosen = none
-    let most = 0
+    let largest: Owner | undefined
     for (let look = 0; look < looks || chosen === none; look++) {
       const record = Math.floor(this.#random() * this.#usedRecords)
-      const count = this.#recordKeys[record] === none ? 0 : this.#originOf(record)?.count ?? 0
-      if (count <= most) continue
+      const owner = this.#recordKeys[record] === none ? undefined : this.#ownerOf(record)
+      if (owner === undefined || (largest !== undefined && !hasMore(owner, largest))) continue
       chosen = record
-      most = count
+      largest = owner
     }
     this.#remove(chosen)
   }
 
-  #originOf(record: number): Origin | undefined {
-    return this.#peers[this.#recordPeers[record] ?? none]?.origin
+  #ownerOf(record: number): Owner | undefined {
+    return this.#peers[this.#recordPeers[record] ?? none]
   }
 
   /** The oldest of a key's records from the address with the most of them. */
   #mostlyFromOneAddress(chain: ReadonlyArray<number>): number {
-    const groups = [...Map.groupBy(chain, (record) => this.#originOf(record)).values()]
+    const groups = [...Map.groupBy(chain, (record) => this.#ownerOf(record)?.origin).values()]
     const largest = groups.reduce((one, other) => other.length > one.length ? other : one)
     return largest[0] ?? none
   }
