@@ -73,8 +73,8 @@ export const IngestState = Data.taggedEnum<IngestState>()
 
 /** A download's file, opened for reading. It stays the same file when it is renamed or deleted. */
 export interface OpenIngest {
-  /** The file's descriptor, open while the scope is. */
-  readonly descriptor: number
+  /** Open while the scope is. */
+  readonly handle: FileHandle
   readonly state: Effect.Effect<IngestState, StoreUnavailable>
   /** Its bytes from `start` on, as far as they have been written. */
   readonly chunks: (start: number) => AsyncIterable<Buffer>

@@ -5,6 +5,7 @@
  */
 import type * as ByteRange from "@spegel-ts/oci/ByteRange"
 import { type Duration, Effect, type Scope } from "effect"
+import type { Leases } from "./internal/flight/Leases.ts"
 import * as MirrorParts from "./internal/pull/MirrorParts.ts"
 import * as Obtain from "./internal/pull/Obtain.ts"
 import type { Asked } from "./internal/pull/Pull.ts"
@@ -14,6 +15,16 @@ import type { ResolveSettings } from "./ResolvePolicy.ts"
 
 /** How content is pulled from peers: the limits on waiting, and how much of a body is verified before it is sent. */
 export interface MirrorOptions extends ResolveSettings {
+  /**
+   * Whether this node's containerd gets layers from downloads that other nodes have in progress, and those from its own: `share`.
+   * `single-flight`: of nodes that want the same content at once, one downloads it from upstream, and the others wait for it. Only
+   * nodes that have proved that they know the cluster key take part. `off`: only complete content.
+   */
+  readonly inProgress: "off" | "share" | "single-flight"
+  /** How long a pull waits without a byte for a download that another node shows to go on. */
+  readonly inProgressWait: Duration.Duration
+  /** With `single-flight`: how many nodes may download the same content from upstream at once. */
+  readonly upstreamConcurrency: number
   /**
    * How bodies are verified that are too large to be held: `commit` passes them on and watches whether containerd commits
    * them; `stream` hashes them on the way and holds their end back.
@@ -43,9 +54,9 @@ export interface Mirror {
   ) => Effect.Effect<MirroredContent, MirrorError | ByteRange.RangeNotSatisfiable, Scope.Scope>
 }
 
-/** A mirror; what it watches ends with the scope. */
-export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
-  const parts = yield* MirrorParts.make(options)
+/** A mirror; what it watches ends with the scope. `leases` are those that this node decides on. */
+export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions, leases: Leases) {
+  const parts = yield* MirrorParts.make(options, leases)
   return {
     fetch: (asked) => Obtain.content(parts, asked)
   } satisfies Mirror

@@ -9,6 +9,7 @@ import type {
   PeerUnreachable
 } from "@spegel-ts/transfer/PeerError"
 import { Data } from "effect"
+import type { DownloadState } from "./internal/share/DownloadState.ts"
 
 interface Unresolved {
   /** The digest, or `registry/repository:tag`. */
@@ -64,6 +65,19 @@ export class ContentCorrupted extends Data.TaggedError("ContentCorrupted")<{
   }
 }
 
+/**
+ * The peer is downloading the content itself, and has not come as far as this node wants. Others are asked, and it may be asked
+ * again in a moment.
+ */
+export class PeerStillDownloading extends Data.TaggedError("PeerStillDownloading")<{
+  readonly peer: string
+  readonly state: DownloadState
+}> {
+  override get message() {
+    return `${this.peer}: is downloading it, and has ${this.state.written} bytes`
+  }
+}
+
 /** This node gave up a manifest for lack of memory. Another peer is asked, and nothing is held against this one. */
 export class NoMemoryForBody extends Data.TaggedError("NoMemoryForBody")<{
   readonly peer: string
@@ -84,6 +98,7 @@ export type PeerError =
   | PeerRefused
   | ContentCorrupted
   | NoMemoryForBody
+  | PeerStillDownloading
 
 /** Why a request falls back to upstream. */
 export type MirrorError = PeerNotFound | ResolveTimeout | AnswerTimeout | TagUndecided

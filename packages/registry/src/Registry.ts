@@ -55,6 +55,9 @@ export interface RegistryOptions extends ContentOptions {
 /** Spegel's defaults, and time limits that keep a pull from waiting longer than a user notices. */
 export const defaults: RegistryOptions = {
   ...ResolvePolicy.defaults,
+  inProgress: "single-flight",
+  inProgressWait: Duration.seconds(10),
+  upstreamConcurrency: 1,
   verify: "commit",
   verifySize: 4 * 1024 * 1024,
   verifyMemory: 64 * 1024 * 1024,

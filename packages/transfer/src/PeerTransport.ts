@@ -24,6 +24,14 @@ export type TransportError = PeerDisconnected | PeerRefused | PeerSlow | PeerSta
 /** Judges a speed in bytes per second: returns the speed of other peers if that is reason to leave this one. */
 export type Comparison = (bytesPerSecond: number) => number | undefined
 
+/** How a body's speed is judged. */
+export interface Judgement {
+  /** Judges the peer's speed beside the limits of the transport. */
+  readonly compare?: Comparison | undefined
+  /** The caller watches for silence and low speed itself: the transport's limits do not count. */
+  readonly unlimited?: boolean | undefined
+}
+
 /** Takes the bytes of a body, without a `Stream`: the cheapest way to have them in this process. */
 export interface ByteSink {
   /**
@@ -53,15 +61,15 @@ export interface PeerResponse extends ResponseHead {
    * 1.5 times the CPU of `relay`.
    */
   readonly body: Stream.Stream<Uint8Array, TransportError>
-  /** Hands the body to `sink`, up to its last byte or the first failure. `compare` judges the peer's speed as well. */
-  readonly relay: (sink: ByteSink, compare?: Comparison) => Effect.Effect<void, TransportError>
+  /** Hands the body to `sink`, up to its last byte or the first failure. */
+  readonly relay: (sink: ByteSink, judgement?: Judgement) => Effect.Effect<void, TransportError>
   /**
    * Moves the body to a client by `Transfer`, within the kernel where that is possible. `progress` goes on counting when
    * the same client got bytes of another peer before. Fails with `BodyInterrupted` if the client leaves.
    */
   readonly move: (
     to: { readonly client: Client; readonly progress: Progress },
-    compare?: Comparison
+    judgement?: Judgement
   ) => Effect.Effect<void, TransportError | BodyInterrupted>
 }
 

@@ -47,6 +47,25 @@ export const mirrorSettings = {
       "Bytes per second below which another peer continues a layer, measured over 3 s of waiting; 0 for no limit",
     fallback: "524288"
   }),
+  inProgress: one({
+    description:
+      "Whether nodes take layers from each other's downloads in progress: share does; single-flight also lets one node download what many want at once; off does not. Needs the cluster key",
+    schema: Schema.Literals(["off", "share", "single-flight"]),
+    fallback: "single-flight",
+    metavar: "off|share|single-flight"
+  }),
+  inProgressWait: one({
+    ...duration,
+    description:
+      "How long to wait without a byte for another node's download that goes on, before the request falls back to upstream",
+    fallback: "10s"
+  }),
+  upstreamConcurrency: one({
+    description: "With --in-progress=single-flight: how many nodes download the same content from upstream at once",
+    schema: GoInteger.between("a number of nodes", 1, 100),
+    fallback: "1",
+    metavar: "NUMBER"
+  }),
   mirrorVerify: one({
     description:
       "How to verify blobs that are too large to be held in memory: commit watches whether containerd, which hashes them itself, keeps them; stream also hashes them here",
@@ -87,6 +106,9 @@ export const mirrorOptions = (settings: MirrorSettings, recordTtl: Duration.Dura
   firstByteTimeout: settings.mirrorFirstByteTimeout,
   hedgeDelay: settings.mirrorHedgeDelay,
   answerTimeout: settings.mirrorAnswerTimeout,
+  inProgress: settings.inProgress,
+  inProgressWait: settings.inProgressWait,
+  upstreamConcurrency: settings.upstreamConcurrency,
   verify: settings.mirrorVerify,
   verifySize: settings.mirrorVerifySize,
   verifyMemory: settings.mirrorVerifyMemory,

@@ -82,7 +82,7 @@ const warn = Effect.fnUntraced(function*(
   const proof = ring === undefined ? {} : {
     [RequestProof.proofHeader]: RequestProof.print(
       ring.current("registry"),
-      { receiver: honest.id, method: "HEAD", target, range: undefined, suspected: true },
+      { receiver: honest.id, method: "HEAD", target, range: undefined, said: ["x-spegel-suspect", "true"] },
       Date.now(),
       RequestProof.newNonce()
     )

@@ -40,7 +40,7 @@ const strangers = (receiver: string): ReadonlyArray<Readonly<Record<string, stri
     method: "GET",
     target: `/v2/${repository}/manifests/v1`,
     range: undefined,
-    suspected: false
+    said: []
   }
   const nonce = RequestProof.newNonce()
   return [

@@ -47,7 +47,7 @@ export const openIngest = Effect.fnUntraced(function*(
     (handle) => Effect.promise(() => handle.close())
   )
   return {
-    descriptor: handle.fd,
+    handle,
     state: tryFile("look after a download", path, () => look(handle, path, blobPath)),
     chunks: (start) => handle.createReadStream({ start, autoClose: false, highWaterMark: chunkSize })
   }

@@ -10,6 +10,7 @@ import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { Router } from "@spegel-ts/router/Router"
 import { ringOf } from "@spegel-ts/testing/ClusterKeys"
 import { Effect, Layer, Option, Redacted, References, Result } from "effect"
+import type { FileHandle } from "node:fs/promises"
 import * as FileNode from "../FileNode.ts"
 import { error, get, ns } from "../mirror/FalsePeer.ts"
 import * as RawClient from "../RawClient.ts"
@@ -322,7 +323,7 @@ describe("this node's own containerd", () => {
         openIngest: () => {
           opened++
           return Effect.succeed({
-            descriptor: -1,
+            handle: { fd: -1 } as FileHandle,
             state: Effect.sync(() => state),
             // Its hash is never known.
             chunks: async function*() {

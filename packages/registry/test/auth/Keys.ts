@@ -38,7 +38,7 @@ export interface Signing extends Partial<RequestProof.SignedRequest> {
 export const signed = ({ ahead = 0, ring: keys = ring, ...request }: Signing) => {
   const key = keys.current("registry")
   const nonce = RequestProof.newNonce()
-  const facts = { method: "GET", range: undefined, suspected: false, ...request }
+  const facts = { method: "GET", range: undefined, said: [], ...request }
   const proof = RequestProof.print(key, facts, Date.now() + ahead, nonce)
   return { headers: { "x-spegel-auth": proof, "x-spegel-mirrored": "true" }, expected: { key, nonce } }
 }

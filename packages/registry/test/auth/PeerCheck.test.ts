@@ -256,7 +256,7 @@ describe("a warning of a damaged blob", () => {
       yield* Effect.sleep("100 millis")
       assert.strictEqual((yield* ask(asPeer())).status, 200)
       yield* ask({
-        ...signed({ receiver: node.self.id, target: path, method: "HEAD", suspected: true }).headers,
+        ...signed({ receiver: node.self.id, target: path, method: "HEAD", said: ["x-spegel-suspect", "true"] }).headers,
         ...suspect
       }, "HEAD")
       yield* eventually(Effect.map(Effect.suspend(() => ask(asPeer())), ({ status }) => status === 404))

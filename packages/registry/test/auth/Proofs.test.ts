@@ -9,7 +9,7 @@ const request: RequestProof.SignedRequest = {
   method: "GET",
   target: "/v2/team/app/blobs/sha256:00?ns=registry.example",
   range: "bytes=10-19",
-  suspected: false
+  said: []
 }
 const nonce = RequestProof.newNonce()
 const time = 1_700_000_000_000
@@ -34,7 +34,7 @@ describe("RequestProof", () => {
       { target: "/v2/team/app/blobs/sha256:00" },
       { range: undefined },
       { range: "bytes=10-20" },
-      { suspected: true }
+      { said: ["x-spegel-suspect", "true"] }
     ]
     for (const other of others) {
       assert.isFalse(RequestProof.isRight(key, { ...request, ...other }, proof), JSON.stringify(other))

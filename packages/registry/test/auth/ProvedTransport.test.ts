@@ -151,8 +151,8 @@ describe("peers that have the cluster key", () => {
       const proof = proofOf(complaint)
       if (proof === undefined) return assert.fail("not signed")
       const [method = "", target = ""] = complaint.split(" ")
-      const said = { receiver: liar.id, method, target, range: undefined, suspected: true }
+      const said = { receiver: liar.id, method, target, range: undefined, said: ["x-spegel-suspect", "true"] }
       assert.isTrue(RequestProof.isRight(ring.current("registry"), said, proof))
-      assert.isFalse(RequestProof.isRight(ring.current("registry"), { ...said, suspected: false }, proof))
+      assert.isFalse(RequestProof.isRight(ring.current("registry"), { ...said, said: [] }, proof))
     }))
 })

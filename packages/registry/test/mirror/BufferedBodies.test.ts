@@ -22,6 +22,7 @@ const answerOf = (size: number, come = size): PeerAnswer => {
     mediaType: MediaType.imageIndex,
     size,
     range: { start: 0, end: size },
+    download: undefined,
     response: {
       status: 200,
       headers: new Map(),
@@ -50,8 +51,7 @@ const entry = () => ({
 })
 
 /** Reads a manifest, and keeps it while the test's scope is open. */
-const read = (bodies: BufferedBodies, answer: PeerAnswer) =>
-  bodies.manifest(answer, { entry: entry(), compare: () => undefined })
+const read = (bodies: BufferedBodies, answer: PeerAnswer) => bodies.manifest(answer, { entry: entry(), judgement: {} })
 
 describe("BufferedBodies", () => {
   it.live("needs no memory of its own for a manifest of usual size that is complete", () =>

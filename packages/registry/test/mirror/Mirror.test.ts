@@ -7,6 +7,7 @@ import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { type MemoryNetwork, Router } from "@spegel-ts/router/Router"
 import { eventually } from "@spegel-ts/testing/Eventually"
 import { Duration, Effect } from "effect"
+import type { FileHandle } from "node:fs/promises"
 import { request } from "node:http"
 import type { Socket } from "node:net"
 import { recordedOf, untilRecorded } from "../Recorded.ts"
@@ -202,7 +203,7 @@ describe("Mirror", () => {
         ingests,
         openIngest: () =>
           Effect.succeed({
-            descriptor: -1,
+            handle: { fd: -1 } as FileHandle,
             state: Effect.sync(() => state),
             chunks: (start: number) => chunksOf(wrong.subarray(start))
           })

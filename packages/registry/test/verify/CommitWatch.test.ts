@@ -13,6 +13,7 @@ import type { Verdict } from "@spegel-ts/registry/internal/verify/WatchedDownloa
 import type { FileWriter } from "@spegel-ts/transfer/FileLease"
 import { Effect, Exit, Option, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
+import type { FileHandle } from "node:fs/promises"
 import { setImmediate } from "node:timers/promises"
 
 const right = Buffer.alloc(1000, "right")
@@ -88,7 +89,7 @@ const start = Effect.gen(function*() {
               download.opened++
               download.isOpen = true
               return {
-                descriptor: download.descriptor,
+                handle: { fd: download.descriptor } as FileHandle,
                 state: Effect.sync(() => {
                   download.looks++
                   return download.state

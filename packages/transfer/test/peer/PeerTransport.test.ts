@@ -294,7 +294,7 @@ describe("PeerTransport", () => {
       })
       const peers = yield* transport({ stallTimeout: Duration.seconds(10) })
       const error = yield* request(peers, port).pipe(
-        Effect.flatMap((response) => response.relay(collect().sink, () => 1_000_000)),
+        Effect.flatMap((response) => response.relay(collect().sink, { compare: () => 1_000_000 })),
         Effect.scoped,
         Effect.flip
       )

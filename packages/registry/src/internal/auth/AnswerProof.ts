@@ -4,6 +4,8 @@
  */
 import type { Parts, PurposeKey } from "@spegel-ts/cluster-key/KeyRing"
 import type { OutgoingHttpHeaders } from "node:http"
+import { leaseHeader } from "../flight/Lease.ts"
+import { inProgressHeader } from "../share/DownloadState.ts"
 import { proofHeader } from "./RequestProof.ts"
 
 /** The time of a node that refused a request because of its time, in milliseconds since the epoch. */
@@ -19,12 +21,15 @@ export interface AnswerProof {
 
 /** The fields of the head that count. One that an answer lacks is signed as an empty text. */
 const signedFields = ["docker-content-digest", "content-length", "content-type", "content-range", timeHeader]
+/** Those that count where they are there, with their names. */
+const signedExtras = [inProgressHeader, leaseHeader]
 
 const partsOf = (nonce: string, status: number, field: (name: string) => string): Parts => [
   "answer",
   nonce,
   String(status),
-  ...signedFields.map(field)
+  ...signedFields.map(field),
+  ...signedExtras.flatMap((name) => field(name) === "" ? [] : [name, field(name)])
 ]
 
 /** The header fields of an answer with its proof. They are as they were if `proof` is undefined. */

@@ -4,7 +4,6 @@ import type { PurposeKey } from "@spegel-ts/cluster-key/KeyRing"
 import type { Reason } from "@spegel-ts/cluster-key/PeerAuthMetrics"
 import type { IncomingMessage } from "node:http"
 import { Refusal } from "../serve/Refusal.ts"
-import { suspectHeader } from "../verify/Scrubber.ts"
 import type { AnswerProof } from "./AnswerProof.ts"
 import * as RequestProof from "./RequestProof.ts"
 
@@ -42,7 +41,7 @@ export const check = (
     method,
     target: url,
     range: headers.range,
-    suspected: headers[suspectHeader] !== undefined
+    said: RequestProof.saidIn(headers)
   }
   // Before the time is looked at: only who has the key is told this node's time.
   if (!RequestProof.isRight(key, request, proof)) {

@@ -17,7 +17,6 @@ import {
 } from "@spegel-ts/transfer/PeerTransport"
 import { Clock, Effect, Exit, Scope } from "effect"
 import { nameOf } from "../mirror/PeerAnswer.ts"
-import { suspectHeader } from "../verify/Scrubber.ts"
 import * as AnswerProof from "./AnswerProof.ts"
 import { ProofMemory } from "./ProofMemory.ts"
 import * as RequestProof from "./RequestProof.ts"
@@ -112,7 +111,7 @@ const once = Effect.fnUntraced(function*({ memory, transport }: Parts, peer: Pee
     method,
     target: url,
     range: typeof range === "string" ? range : undefined,
-    suspected: headers[suspectHeader] !== undefined
+    said: RequestProof.saidIn(headers)
   }
   const proof = RequestProof.print(key, request, Math.max(0, sent + memory.ahead(peer.id)), nonce)
   const response = yield* transport.request({

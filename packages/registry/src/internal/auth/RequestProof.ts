@@ -3,7 +3,11 @@
  * is about the receiver and everything that the request asks for, so the proof is worth nothing elsewhere or for anything else.
  */
 import type { Parts, PurposeKey } from "@spegel-ts/cluster-key/KeyRing"
+import type { HttpRequest } from "@spegel-ts/oci/DistributionRequest"
 import { randomBytes } from "node:crypto"
+import { leaseHeader } from "../flight/Lease.ts"
+import { inProgressHeader } from "../share/DownloadState.ts"
+import { suspectHeader } from "../verify/SuspectHeader.ts"
 
 /** The header of the proofs of requests and of answers. */
 export const proofHeader = "x-spegel-auth"
@@ -29,18 +33,25 @@ export interface SignedRequest {
   readonly target: string
   /** The `Range` header. */
   readonly range: string | undefined
-  /** Whether the request says that the receiver's copy is damaged (`X-Spegel-Suspect: true`). */
-  readonly suspected: boolean
+  /** What else it says: the names and values of the headers in `saidHeaders` that it has, as `saidIn` gives them. */
+  readonly said: ReadonlyArray<string>
 }
 
 const partsOf = (
-  { method, range = "", receiver, suspected, target }: SignedRequest,
+  { method, range = "", receiver, said, target }: SignedRequest,
   time: number,
   nonce: string
-): Parts => {
-  const parts = ["request", receiver, method, target, range, String(time), nonce]
-  return suspected ? [...parts, "suspect"] : parts
-}
+): Parts => ["request", receiver, method, target, range, String(time), nonce, ...said]
+
+/** By these a request accuses the receiver, takes unverified bytes, or asks for a lease. */
+const saidHeaders = [suspectHeader, inProgressHeader, leaseHeader]
+
+/** What the headers of a request say beside the range. */
+export const saidIn = (headers: HttpRequest["headers"]): ReadonlyArray<string> =>
+  saidHeaders.flatMap((name) => {
+    const value = headers[name]
+    return value === undefined ? [] : [name, typeof value === "string" ? value : value.join(", ")]
+  })
 
 export const newNonce = (): string => randomBytes(16).toString("base64url")
 

@@ -7,7 +7,7 @@ import * as ManifestShape from "@spegel-ts/oci/ManifestShape"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { PeerRefused } from "@spegel-ts/transfer/PeerError"
-import type { Comparison } from "@spegel-ts/transfer/PeerTransport"
+import type { Judgement } from "@spegel-ts/transfer/PeerTransport"
 import { Deferred, Effect, Option, type Scope, Semaphore } from "effect"
 import { ContentCorrupted, NoMemoryForBody, type PeerError } from "../../MirrorError.ts"
 import * as PeerSpans from "../observe/PeerSpans.ts"
@@ -30,7 +30,7 @@ export interface Reading {
   /** The attempt's entry in the record of the pull: counts the bytes that come. */
   readonly entry: AttemptEntry
   /** Judges the peer's throughput. */
-  readonly compare: Comparison
+  readonly judgement: Judgement
 }
 
 export interface BufferedBodies {
@@ -113,10 +113,10 @@ export const make = Effect.fnUntraced(function*(memory: number) {
 
 const readVerified = Effect.fnUntraced(function*(
   { digest, peer, response }: PeerAnswer,
-  { compare }: Reading,
+  { judgement }: Reading,
   body: GrowingBuffer
 ): Effect.fn.Return<Buffer, PeerError> {
-  yield* response.relay(body, compare)
+  yield* response.relay(body, judgement)
   const { bytes } = body
   if (!new ContentHash(digest).update(bytes).matches()) {
     return yield* new ContentCorrupted({ peer: nameOf(peer), content: digest })

@@ -5,7 +5,7 @@
 import type * as Digest from "@spegel-ts/oci/Digest"
 import type { BodyInterrupted } from "@spegel-ts/transfer/BodyInterrupted"
 import { ClientSink } from "@spegel-ts/transfer/ClientSink"
-import type { ByteSink, Comparison, PeerResponse, TransportError } from "@spegel-ts/transfer/PeerTransport"
+import type { ByteSink, Judgement, PeerResponse, TransportError } from "@spegel-ts/transfer/PeerTransport"
 import { Deferred, Effect } from "effect"
 import type { Recipient } from "../serve/BlobBody.ts"
 import { ContentHash } from "../verify/ContentHash.ts"
@@ -23,7 +23,7 @@ export interface LargeBody {
   /** Takes the rest of the body, or what a peer gives of it, from a response that begins at `offset`. */
   readonly take: (
     response: Pick<PeerResponse, "move" | "relay">,
-    compare: Comparison
+    judgement: Judgement
   ) => Effect.Effect<void, TransportError | BodyInterrupted>
   /** Completes once the whole has turned out to be wrong; never otherwise. */
   readonly wrong: Effect.Effect<void>
@@ -32,7 +32,7 @@ export interface LargeBody {
 /** Passes a body on, from `start` on. Its client verifies it. */
 export const passing = (start: number, to: Recipient): LargeBody => ({
   offset: () => start + to.progress.moved,
-  take: (response, compare) => response.move(to, compare),
+  take: (response, judgement) => response.move(to, judgement),
   wrong: Effect.never
 })
 
@@ -75,7 +75,7 @@ export const hashed = ({ digest, size }: Expected, { client, progress }: Recipie
   }
   return {
     offset: () => offset,
-    take: (response, compare) => Effect.andThen(settled, response.relay(bytes, compare)),
+    take: (response, judgement) => Effect.andThen(settled, response.relay(bytes, judgement)),
     wrong: Deferred.await(wrong)
   }
 }

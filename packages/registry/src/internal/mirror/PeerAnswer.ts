@@ -8,6 +8,8 @@ import type { PeerResponse } from "@spegel-ts/transfer/PeerTransport"
 import { Effect, Option, Result } from "effect"
 import { isIPv6 } from "node:net"
 import type { ContentRequest } from "../../ContentId.ts"
+import { PeerStillDownloading } from "../../MirrorError.ts"
+import * as DownloadState from "../share/DownloadState.ts"
 import * as PeerAddress from "./PeerAddress.ts"
 
 /** An answer that promises the content, or the part of it, that was asked for. */
@@ -21,6 +23,8 @@ export interface PeerAnswer {
   readonly size: number
   /** The part that the body is. */
   readonly range: ByteRange.ByteRange
+  /** The peer's download that it sends, if that is not complete: nobody has verified its bytes yet. */
+  readonly download: DownloadState.DownloadState | undefined
 }
 
 /** A peer as errors and logs name it. */
@@ -44,15 +48,30 @@ export const rangeOf = (request: ContentRequest): string | undefined => {
   return ignored || Option.contains(ByteRange.openStart(request.range), 0) ? undefined : request.range
 }
 
+/** The first byte that a range asks for, if it names one; else 0. */
+export const startOf = (range: string | undefined): number => {
+  const parsed = ByteRange.parse(range, Number.MAX_SAFE_INTEGER)
+  return Result.isSuccess(parsed) && !range?.includes("=-")
+    ? Option.match(parsed.success, { onNone: () => 0, onSome: ({ start }) => start })
+    : 0
+}
+
 /** Takes a response for an answer to `request`, for the part `range` of the content, or for the whole if it is undefined. */
 export const judge = Effect.fnUntraced(function*(
   request: ContentRequest,
   asked: Peer,
   response: PeerResponse,
   range: string | undefined
-): Effect.fn.Return<PeerAnswer, PeerRefused> {
+): Effect.fn.Return<PeerAnswer, PeerRefused | PeerStillDownloading> {
   const peer = PeerAddress.answering(asked, response.address)
   const { contentLength, headers, status } = response
+  // Only the word of a peer that has proved itself makes a pull wait.
+  const download = asked.proved === true
+    ? DownloadState.parse(headers.get(DownloadState.inProgressHeader))
+    : undefined
+  if (status === 404 && download !== undefined) {
+    return yield* new PeerStillDownloading({ peer: nameOf(peer), state: download })
+  }
   if (status !== (range === undefined ? 200 : 206)) return yield* refuse(peer, `answered ${status}`, response)
   const part = range === undefined
     ? { size: contentLength, range: { start: 0, end: contentLength } }
@@ -62,7 +81,7 @@ export const judge = Effect.fnUntraced(function*(
     return yield* refuse(peer, "answered with a wrong Content-Length")
   }
   if (request._tag === "Blob") {
-    return { peer, response, ...part, digest: request.digest, mediaType: MediaType.octetStream }
+    return { peer, response, ...part, digest: request.digest, mediaType: MediaType.octetStream, download }
   }
   // The digest of a tag is only the peer's word until its bytes are here.
   const digest = request.reference._tag === "Digest"
@@ -72,7 +91,7 @@ export const judge = Effect.fnUntraced(function*(
   if (part.size > MediaType.maxManifestSize) {
     return yield* refuse(peer, `answered with a manifest of ${part.size} bytes`)
   }
-  return { peer, response, ...part, digest: digest.value, mediaType: headers.get("content-type") ?? "" }
+  return { peer, response, ...part, digest: digest.value, mediaType: headers.get("content-type") ?? "", download }
 })
 
 const refuse = (peer: Peer, reason: string, response?: PeerResponse): Effect.Effect<never, PeerRefused> => {

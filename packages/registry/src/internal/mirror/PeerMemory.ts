@@ -72,6 +72,8 @@ export class PeerMemory {
   readonly #contents = bounded<Objection>()
   /** By sender and content: its bytes were wrong, or it was among those that sent wrong bytes. */
   readonly #quarantines = bounded<Objection>()
+  /** By sender and content: it sent a download, whose bytes it had not verified itself. */
+  readonly #unverified = bounded<true>()
   /** By sender and content: its bytes are not known to be right. */
   readonly #doubts = bounded<Objection>()
   readonly #load = new Tally<string>()
@@ -156,12 +158,28 @@ export class PeerMemory {
         // `corrupted` is told, with all peers that sent some of it.
         return undefined
       case "NoMemoryForBody":
+      case "PeerStillDownloading":
         return undefined
     }
   }
 
-  /** Wrong bytes came from `senders`, each at the address that sent: all of them from `liar`, if that is known. */
-  corrupted(senders: ReadonlyArray<Peer>, content: ContentId.ContentId, now: number, liar?: Peer): void {
+  /** A peer begins to send content: that of a download which it has in progress, or content that it holds. */
+  took(peer: Peer, content: ContentId.ContentId, isDownload: boolean): void {
+    for (const key of sendersOf(peer).map((sender) => keyOf(sender, content))) {
+      if (isDownload) this.#unverified.set(key, true)
+      else this.#unverified.delete(key)
+    }
+  }
+
+  /**
+   * Wrong bytes came from `senders`, each at the address that sent: all of them from `liar`, if that is known. One that sent a download
+   * passed on what it got itself: that is no lie, and it may hold the right bytes soon.
+   */
+  corrupted(all: ReadonlyArray<Peer>, content: ContentId.ContentId, now: number, only?: Peer): void {
+    const isUnverified = (peer: Peer) => sendersOf(peer).some((sender) => this.#unverified.has(keyOf(sender, content)))
+    this.doubted(all.filter(isUnverified), content, now)
+    const senders = all.filter((sender) => !isUnverified(sender))
+    const liar = only === undefined || isUnverified(only) ? undefined : only
     for (const sender of senders) {
       const reason = sender.id === liar?.id
         ? "has sent wrong bytes for it"

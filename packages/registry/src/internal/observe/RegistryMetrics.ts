@@ -3,7 +3,7 @@
  * too has Spegel's name and labels.
  */
 import * as MetricFamily from "@spegel-ts/background/MetricFamily"
-import { Clock, type Context, Effect, Metric } from "effect"
+import { Clock, type Context, Effect, Metric, type Scope } from "effect"
 import type { PeerError } from "../../MirrorError.ts"
 import type { Fate } from "../verify/DownloadFate.ts"
 
@@ -43,6 +43,7 @@ const peerFailureReasons: Readonly<Record<PeerError["_tag"], true>> = {
   PeerRefused: true,
   PeerSlow: true,
   PeerStalled: true,
+  PeerStillDownloading: true,
   PeerUnreachable: true
 }
 
@@ -101,6 +102,26 @@ const uploadsRefused = MetricFamily.make(
   [{ bound: "all" }, { bound: "peer" }]
 )
 
+const sharedDownloads = Metric.counter("spegel_downloads_shared_total", {
+  description: "Bodies sent to peers from downloads that this node's containerd had in progress",
+  incremental: true
+})
+const sharedBytes = Metric.counter("spegel_downloads_shared_bytes_total", {
+  description: "Bytes of those bodies",
+  incremental: true
+})
+const downloadFollowers = Metric.gauge("spegel_downloads_followers", {
+  description: "Bodies being sent to peers from downloads that this node's containerd has in progress"
+})
+const decisions = ["go", "wait"] as const
+const leasesAsked = MetricFamily.make(
+  Metric.counter("spegel_mirror_leases_total", {
+    description: "Requests of this node for the lease of a download from upstream, by the answer",
+    incremental: true
+  }),
+  decisions.map((decision) => ({ decision }))
+)
+
 const damagedBlobs = Metric.counter("spegel_content_damaged_total", {
   description: "Blobs of this node that are not what their digests say, and are not given to peers any more",
   incremental: true
@@ -130,6 +151,14 @@ const peerFailures = MetricFamily.make(
   }),
   Object.keys(peerFailureReasons).map((reason) => ({ reason }))
 )
+const waitEnds = ["served", "given_up"] as const
+const downloadWaits = MetricFamily.make(
+  Metric.counter("spegel_mirror_download_waits_total", {
+    description: "Requests that waited for another node's download from upstream, by how the wait ended",
+    incremental: true
+  }),
+  waitEnds.map((end) => ({ end }))
+)
 const ingestsDiscarded = Metric.counter("spegel_mirror_ingests_discarded_total", {
   description: "Downloads of containerd that were discarded because of wrong bytes",
   incremental: true
@@ -157,10 +186,15 @@ const known = [
   bodiesRefused,
   uploadsInflight,
   ...uploadsRefused.known,
+  sharedDownloads,
+  sharedBytes,
+  downloadFollowers,
+  ...leasesAsked.known,
   damagedBlobs,
   lastSuccess,
   corruptions,
   ...peerFailures.known,
+  ...downloadWaits.known,
   ingestsDiscarded,
   ...commitsWatched.known
 ]
@@ -216,6 +250,21 @@ export const commitWatched = (fate: Fate): Effect.Effect<void> => Metric.update(
 /** Counts a circuit that opened, or stayed open after a probe. */
 export const circuitOpened = (registry: string): Effect.Effect<void> =>
   Effect.flatMap(registryLabel(registry), (registry) => Metric.update(circuitOpenings.of({ registry }), 1))
+
+/** Counts a body that a peer gets from a download in progress while the scope is open; `bytes` is how many it got. */
+export const downloadShared = (bytes: () => number): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.asVoid(Effect.acquireRelease(
+    Effect.andThen(Metric.update(sharedDownloads, 1), Metric.modify(downloadFollowers, 1)),
+    () => Effect.andThen(Metric.modify(downloadFollowers, -1), Metric.update(sharedBytes, bytes()))
+  ))
+
+/** Counts an answer to a request for a lease. */
+export const leaseAsked = (decision: (typeof decisions)[number]): Effect.Effect<void> =>
+  Metric.update(leasesAsked.of({ decision }), 1)
+
+/** Counts the end of a wait for another node's download. */
+export const waitEnded = (end: (typeof waitEnds)[number]): Effect.Effect<void> =>
+  Metric.update(downloadWaits.of({ end }), 1)
 
 /** Counts a blob of this node that was found damaged. */
 export const contentDamaged: Effect.Effect<void> = Metric.update(damagedBlobs, 1)

@@ -8,7 +8,8 @@ import type { PeerError } from "../../MirrorError.ts"
 import { maxPatienceMillis } from "../../ResolvePolicy.ts"
 import * as PeerAnswer from "../mirror/PeerAnswer.ts"
 import * as PeerSpans from "../observe/PeerSpans.ts"
-import * as Scrubber from "../verify/Scrubber.ts"
+import * as DownloadState from "../share/DownloadState.ts"
+import { suspectHeader } from "../verify/SuspectHeader.ts"
 import * as Attempt from "./Attempt.ts"
 import type { MirrorParts } from "./MirrorParts.ts"
 import type { Pull } from "./Pull.ts"
@@ -20,6 +21,8 @@ export interface AskOptions {
   readonly patienceMillis?: number | undefined
   /** Asks what the peer holds, and for none of its bytes. */
   readonly head?: boolean
+  /** Takes the content of a download that the peer has in progress, too. Only a peer that proves itself is told so. */
+  readonly inProgress?: DownloadState.Asked | undefined
 }
 
 /** Sends a request to a peer, and judges its answer by its head. The first byte of the body has to come in time. */
@@ -27,7 +30,7 @@ export const ask = Effect.fnUntraced(function*(
   { options, transport }: Pick<MirrorParts, "options" | "transport">,
   request: ContentRequest,
   peer: Peer,
-  { head = false, patienceMillis, range }: AskOptions = {}
+  { head = false, inProgress, patienceMillis, range }: AskOptions = {}
 ): Effect.fn.Return<PeerAnswer.PeerAnswer, PeerError, Scope.Scope> {
   // A HEAD of a manifest promises that a GET succeeds, so a GET is tried.
   const method = head ? "HEAD" : request._tag === "Manifest" ? "GET" : request.method
@@ -35,7 +38,13 @@ export const ask = Effect.fnUntraced(function*(
   const firstByteMillis = Math.min(Duration.toMillis(options.firstByteTimeout), patienceMillis ?? Infinity)
   const response = yield* transport.request(peer, {
     ...printed,
-    headers: { ...printed.headers, ...(yield* PeerSpans.asking(printed)) },
+    headers: {
+      ...printed.headers,
+      ...(inProgress !== undefined && transport.proves(peer)
+        ? { [DownloadState.inProgressHeader]: DownloadState.printAsked(inProgress) }
+        : {}),
+      ...(yield* PeerSpans.asking(printed))
+    },
     patienceMillis: patienceMillis === undefined ? undefined : maxPatienceMillis
   }).pipe(Effect.timeoutOrElse({
     duration: firstByteMillis,
@@ -45,19 +54,25 @@ export const ask = Effect.fnUntraced(function*(
   return yield* PeerAnswer.judge(request, { ...peer, proved: transport.proves(peer) }, response, range)
 })
 
+/** The pull takes the content of a download from `start` on; undefined if it does not. */
+export const downloadFrom = ({ mayFollow, mirror: { self } }: Pull, start: number): DownloadState.Asked | undefined =>
+  mayFollow ? { asker: self, start } : undefined
+
 /**
  * Asks for a part of a blob, or for the whole. A peer that has it in another size than `size` cannot have the content; by default
  * that is the size that containerd expects, if it is known.
  */
 export const forBlob = Effect.fnUntraced(function*(
-  { download, mirror, peers, request }: Pull,
+  pull: Pull,
   attempt: Attempt.Attempt,
   range: string | undefined,
   size?: number
 ): Effect.fn.Return<PeerAnswer.PeerAnswer, PeerError, Scope.Scope> {
+  const { download, mirror, peers, request } = pull
   const looking = yield* download
   const { patienceMillis, peer } = attempt
-  const answer = yield* ask(mirror, request, peer, { range, patienceMillis })
+  const inProgress = downloadFrom(pull, PeerAnswer.startOf(range))
+  const answer = yield* ask(mirror, request, peer, { range, patienceMillis, inProgress })
   yield* Attempt.answered(peers, attempt)
   const expected = size ?? Option.getOrUndefined((yield* Fiber.join(looking)).size)
   return yield* PeerAnswer.sized(answer, expected)
@@ -90,6 +105,6 @@ export const complain = (
   peer: Peer
 ): Effect.Effect<void> => {
   const printed = DistributionRequest.print({ ...request, method: "HEAD", mirrored: true, range: undefined })
-  const complaint = { ...printed, headers: { ...printed.headers, [Scrubber.suspectHeader]: "true" } }
+  const complaint = { ...printed, headers: { ...printed.headers, [suspectHeader]: "true" } }
   return transport.request(peer, complaint).pipe(Effect.scoped, Effect.timeout(options.firstByteTimeout), Effect.ignore)
 }

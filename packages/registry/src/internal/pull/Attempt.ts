@@ -58,6 +58,10 @@ export const answered = ({ options: { memory } }: PullPeers, { begun, entry }: A
 const mayComeBack = ({ _tag }: PeerError): boolean =>
   _tag === "PeerUnreachable" || _tag === "PeerDisconnected" || _tag === "PeerStalled" || _tag === "PeerSlow"
 
+/** The peer does not serve, and is not to blame. */
+const isRefusal = ({ _tag }: PeerError): boolean =>
+  _tag === "PeerRefused" || _tag === "NoMemoryForBody" || _tag === "PeerStillDownloading"
+
 /** Leaves a peer that failed. */
 export const leave = Effect.fnUntraced(
   function*(peers: PullPeers, { entry, patienceMillis, peer, scope }: Attempt, error: PeerError) {
@@ -67,7 +71,7 @@ export const leave = Effect.fnUntraced(
     yield* Scope.close(scope, Exit.fail(error))
     const now = yield* MonotonicTime.millis
     memory.failed(peer, content, error, now)
-    if (error._tag !== "PeerRefused" && error._tag !== "NoMemoryForBody") record.peersFailed++
+    if (!isRefusal(error)) record.peersFailed++
     if (error._tag === "PeerStalled" || error._tag === "PeerSlow") {
       if (patienceMillis === undefined) peers.waitedInVainFor(peer)
       else memory.patience.spend(error.waitedMillis, now)

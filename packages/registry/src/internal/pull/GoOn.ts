@@ -5,11 +5,11 @@ import * as ContentId from "../../ContentId.ts"
 import type { StreamError } from "../../MirroredContent.ts"
 import type { PeerError } from "../../MirrorError.ts"
 import { renewAfterBytes } from "../../ResolvePolicy.ts"
+import * as Follow from "../follow/Follow.ts"
 import type { PeerAnswer } from "../mirror/PeerAnswer.ts"
 import * as AskPeer from "./AskPeer.ts"
 import * as Attempt from "./Attempt.ts"
 import * as Blame from "./Blame.ts"
-import * as PeerRace from "./PeerRace.ts"
 import type { Relaying } from "./Relay.ts"
 
 /** The peer that goes on. Fails if there is none, if the client has gone, or if the bytes that the client has are wrong. */
@@ -34,5 +34,6 @@ export const next = Effect.fnUntraced(function*(
   yield* Effect.logInfo(`${error.message}: going on at byte ${resumeOffset} of ${name} with another peer`)
   const { range: { end }, size } = failed.value
   const rest = `bytes=${resumeOffset}-${end === size ? "" : end - 1}`
-  return yield* PeerRace.race(peers, resumeOffset, (attempt) => AskPeer.forBlob(pull, attempt, rest, size))
+  const use = (attempt: Attempt.Attempt) => AskPeer.forBlob(pull, attempt, rest, size)
+  return yield* Follow.race(pull, resumeOffset, use, failed.peer)
 })

@@ -16,11 +16,12 @@ import type { Pull } from "./Pull.ts"
 const verified = <A, R>(
   pull: Pull,
   { entry }: Attempt.Attempt,
-  { peer }: PeerAnswer,
+  answer: PeerAnswer,
   read: (reading: Reading) => Effect.Effect<A, PeerError, R>
 ): Effect.Effect<A, PeerError, R> => {
   const { content, mirror, request } = pull
-  return MinimumThroughput.measured(pull, peer, () => entry.bytes, (compare) => read({ entry, compare })).pipe(
+  const { peer } = answer
+  return MinimumThroughput.measured(pull, answer, () => entry.bytes, (judgement) => read({ entry, judgement })).pipe(
     Effect.tapErrorTag("ContentCorrupted", () => Blame.exclude(mirror, request, content, [peer], peer))
   )
 }
@@ -31,7 +32,10 @@ export const manifest = Effect.fnUntraced(function*(
   request: ContentRequest,
   attempt: Attempt.Attempt
 ): Effect.fn.Return<BufferedBody, PeerError, Scope.Scope> {
-  const answer = yield* AskPeer.ask(pull.mirror, request, attempt.peer, { patienceMillis: attempt.patienceMillis })
+  const answer = yield* AskPeer.ask(pull.mirror, request, attempt.peer, {
+    patienceMillis: attempt.patienceMillis,
+    inProgress: AskPeer.downloadFrom(pull, 0)
+  })
   yield* Attempt.answered(pull.peers, attempt)
   return yield* verified(pull, attempt, answer, (reading) => pull.mirror.bodies.manifest(answer, reading))
 })

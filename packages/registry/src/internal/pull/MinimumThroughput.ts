@@ -4,9 +4,10 @@
  */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import type * as ByteRange from "@spegel-ts/oci/ByteRange"
-import type { Peer } from "@spegel-ts/router/Peer"
-import type { ByteSink, Comparison } from "@spegel-ts/transfer/PeerTransport"
+import type { ByteSink, Comparison, Judgement } from "@spegel-ts/transfer/PeerTransport"
 import { Duration, Effect } from "effect"
+import * as FollowWatch from "../follow/FollowWatch.ts"
+import type { PeerAnswer } from "../mirror/PeerAnswer.ts"
 import { minSampleBytes } from "../mirror/PeerThroughput.ts"
 import * as AskOthers from "./AskOthers.ts"
 import * as AskPeer from "./AskPeer.ts"
@@ -29,21 +30,25 @@ export class Comparisons {
 
 /**
  * Reads from a peer, at the address that answered, and notes its throughput; `bytes` is how many came so far. If the speed of other
- * peers is unknown, one of them sends a part of `rest` for comparison, which is thrown away.
+ * peers is unknown, one of them sends a part of `rest` for comparison, which is thrown away. A peer that sends a download in progress
+ * is as fast as that, and is not compared: it has to show that it is there (`FollowWatch`).
  */
 export const measured = <A, E, R>(
   pull: Pull,
-  peer: Peer,
+  answer: PeerAnswer,
   bytes: () => number,
-  read: (compare: Comparison) => Effect.Effect<A, E, R>,
+  read: (judgement: Judgement) => Effect.Effect<A, E, R>,
   rest?: () => ByteRange.ByteRange
-): Effect.Effect<A, E, R> =>
+): Effect.Effect<A, E | FollowWatch.FollowError, R> =>
   Effect.clockWith((clock) => {
-    const { comparisons, mirror: { throughput }, peers } = pull
+    const { comparisons, mirror: { memory, throughput }, content, peers } = pull
+    const { download, peer } = answer
     const begun = MonotonicTime.millisUnsafe(clock)
+    memory.took(peer, content, download !== undefined)
     const note = () => {
       const now = MonotonicTime.millisUnsafe(clock)
-      throughput.observe(peer, bytes(), now - begun, now)
+      const taken = bytes()
+      if (download === undefined) throughput.observe(peer, taken, now - begun, now)
       return now
     }
     const compare: Comparison = (bytesPerSecond) => {
@@ -57,7 +62,10 @@ export const measured = <A, E, R>(
       if (others !== undefined) comparisons.moves++
       return others
     }
-    return Effect.ensuring(read(compare), Effect.sync(note))
+    const reading = download === undefined
+      ? read({ compare })
+      : Effect.raceFirst(read({ unlimited: true }), FollowWatch.watch(pull, answer, bytes))
+    return Effect.ensuring(reading, Effect.sync(note))
   })
 
 /** Has another peer send the first bytes of `part`, beside the body that may be slow. Once in a pull. */

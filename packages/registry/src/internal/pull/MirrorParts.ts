@@ -6,6 +6,7 @@ import { Duration, Effect, type Schedule, type Scope } from "effect"
 import type { MirrorOptions } from "../../Mirror.ts"
 import * as ResolvePolicy from "../../ResolvePolicy.ts"
 import * as ProvedTransport from "../auth/ProvedTransport.ts"
+import type { Leases } from "../flight/Leases.ts"
 import * as BufferedBodies from "../mirror/BufferedBodies.ts"
 import { CircuitBreakers } from "../mirror/CircuitBreaker.ts"
 import { PeerMemory } from "../mirror/PeerMemory.ts"
@@ -16,6 +17,12 @@ export interface MirrorParts {
   readonly options: MirrorOptions
   /** Whose word counts for a tag. */
   readonly peerAuth: PeerAuthMode
+  /** The id of this node. */
+  readonly self: string
+  /** Whether nodes take content from each other's downloads in progress. */
+  readonly shares: boolean
+  /** The leases that this node decides on. */
+  readonly leases: Leases
   /** Outlives the pulls. */
   readonly scope: Scope.Scope
   readonly router: Router["Service"]
@@ -28,14 +35,18 @@ export interface MirrorParts {
   readonly schedule: Schedule.Schedule<number, ResolvePolicy.Situation>
 }
 
-export const make = Effect.fnUntraced(function*(options: MirrorOptions) {
+export const make = Effect.fnUntraced(function*(options: MirrorOptions, leases: Leases) {
   const memory = new PeerMemory({
     hedgeMillis: Duration.toMillis(options.hedgeDelay),
     recordMillis: Duration.toMillis(options.recordTtl)
   })
+  const { mode } = yield* PeerAuth
   const parts: MirrorParts = {
     options,
-    peerAuth: (yield* PeerAuth).mode,
+    peerAuth: mode,
+    self: (yield* (yield* Router).self).id,
+    shares: options.inProgress !== "off" && mode !== "off",
+    leases,
     scope: yield* Effect.scope,
     router: yield* Router,
     transport: yield* ProvedTransport.make,

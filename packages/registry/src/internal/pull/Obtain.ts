@@ -4,13 +4,13 @@ import { Duration, Effect, Option, Result, type Scope } from "effect"
 import * as ContentId from "../../ContentId.ts"
 import type { MirroredContent } from "../../MirroredContent.ts"
 import { AnswerTimeout, type MirrorError } from "../../MirrorError.ts"
-import { isWhole, type PeerAnswer } from "../mirror/PeerAnswer.ts"
+import * as Follow from "../follow/Follow.ts"
+import * as PeerAnswer from "../mirror/PeerAnswer.ts"
 import * as AskPeer from "./AskPeer.ts"
 import * as Attempt from "./Attempt.ts"
 import * as ElectTag from "./ElectTag.ts"
 import * as Hold from "./Hold.ts"
 import type { MirrorParts } from "./MirrorParts.ts"
-import * as PeerRace from "./PeerRace.ts"
 import * as Pull from "./Pull.ts"
 import * as Relay from "./Relay.ts"
 
@@ -47,7 +47,7 @@ const manifest = Effect.fnUntraced(function*(
   pull: Pull.Pull,
   request: Extract<ContentId.ContentRequest, { readonly _tag: "Manifest" }>
 ) {
-  const won = yield* PeerRace.race(pull.peers, 0, (attempt) => Hold.manifest(pull, request, attempt))
+  const won = yield* Follow.race(pull, 0, (attempt) => Hold.manifest(pull, request, attempt))
   Pull.served(pull, won)
   const found = request.reference._tag === "Digest" ? won.value : yield* ElectTag.elect(pull, request, won)
   return Hold.content(found, Option.none())
@@ -57,10 +57,13 @@ const manifest = Effect.fnUntraced(function*(
 const blob = Effect.fnUntraced(function*(
   pull: Pull.Pull
 ): Effect.fn.Return<MirroredContent, MirrorError | ByteRange.RangeNotSatisfiable> {
+  const start = PeerAnswer.startOf(pull.range)
   while (true) {
-    const won = yield* PeerRace.race(pull.peers, 0, (attempt) => AskPeer.forWanted(pull, attempt))
+    const won = yield* Follow.race(pull, start, (attempt) => AskPeer.forWanted(pull, attempt))
     if (pull.request.method === "HEAD") return headOnly(pull, won)
-    if (!isWhole(won.value) || won.value.size > pull.mirror.options.verifySize) return Relay.content(pull, won)
+    if (!PeerAnswer.isWhole(won.value) || won.value.size > pull.mirror.options.verifySize) {
+      return Relay.content(pull, won)
+    }
     const held = yield* Effect.result(Hold.blob(pull, won))
     if (Result.isFailure(held)) {
       yield* Attempt.leave(pull.peers, won, held.failure)
@@ -73,7 +76,7 @@ const blob = Effect.fnUntraced(function*(
   }
 })
 
-const headOnly = (pull: Pull.Pull, won: Attempt.Won<PeerAnswer>): MirroredContent => {
+const headOnly = (pull: Pull.Pull, won: Attempt.Won<PeerAnswer.PeerAnswer>): MirroredContent => {
   Pull.served(pull, won)
   const { peer, value: { digest, mediaType, size } } = won
   return { peer, digest, mediaType, size, range: Option.none(), body: { _tag: "Verified", bytes: new Uint8Array() } }

@@ -52,6 +52,8 @@ export interface Pull extends Asked {
   /** Looks for containerd's download that the pull is for, from the first question to a peer on. */
   readonly download: Effect.Effect<Fiber.Fiber<CommitWatch.Download>>
   readonly comparisons: Comparisons
+  /** Whether it takes content of downloads that other nodes have in progress: only this node's own containerd gets it. */
+  readonly mayFollow: boolean
   /** Runs something beside the pull, until the pull ends. */
   readonly fork: (effect: Effect.Effect<void>) => void
 }
@@ -87,7 +89,21 @@ export const begin = Effect.fnUntraced(function*(mirror: MirrorParts, asked: Ask
   yield* peers.startLookup
   const fork = (effect: Effect.Effect<void>) => void run(Effect.forkIn(effect, scope))
   const comparisons = new Comparisons()
-  return { ...asked, mirror, content, range, peers, breaker, peerTime, download, comparisons, fork } satisfies Pull
+  const mayFollow = mirror.shares && own && request.method === "GET" &&
+    (request._tag === "Blob" || (options.inProgress === "single-flight" && content._tag === "Digest"))
+  return {
+    ...asked,
+    mirror,
+    content,
+    range,
+    peers,
+    breaker,
+    peerTime,
+    download,
+    comparisons,
+    mayFollow,
+    fork
+  } satisfies Pull
 })
 
 /** The download of containerd that a request is for. Its fate shows whether peers sent the right bytes. */

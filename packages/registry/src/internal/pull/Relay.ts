@@ -79,9 +79,9 @@ const fromOne = (
     download.sent(peer, start, start)
     const taking = MinimumThroughput.measured(
       pull,
-      peer,
+      won.value,
       () => entry.bytes = body.offset() - start,
-      (compare) => body.take(response, compare),
+      (judgement) => body.take(response, judgement),
       () => ({ start: body.offset(), end: range.end })
     )
     const wrong = Effect.andThen(

@@ -51,7 +51,8 @@ export const whileTaking = <A, E, R>(
   )
 
 /** Sends `[start, end)` of a file. If the mover dies, the rest goes the portable way. */
-export const sendFile = (
+const sendFrom = (_tag: "File" | "GrowingFile") =>
+(
   { move }: Transfer["Service"],
   handle: FileHandle,
   { end, start }: ByteRange,
@@ -60,7 +61,7 @@ export const sendFile = (
   const rest = (mayRepeat: boolean): Effect.Effect<void, TransferError> =>
     Effect.suspend(() => {
       const offset = start + progress.moved
-      return move({ source: { _tag: "File", handle, offset }, client, length: end - offset, progress })
+      return move({ source: { _tag, handle, offset }, client, length: end - offset, progress })
     }).pipe(
       Effect.asVoid,
       Effect.catchTag("TransferFailed", (error) => mayRepeat ? rest(false) : Effect.fail(error))
@@ -70,6 +71,12 @@ export const sendFile = (
     Effect.mapError(rest(true), ({ message }) => new BodyInterrupted({ reason: message }))
   )
 }
+
+/** Sends `[start, end)` of a complete file. */
+export const sendFile = sendFrom("File")
+
+/** Sends `[start, end)` of a file that is still being written, and waits for what is missing. Interrupt it to give up. */
+export const sendGrowing = sendFrom("GrowingFile")
 
 /** Sends bytes that are in memory. */
 export const sendBytes = Effect.fnUntraced(function*(

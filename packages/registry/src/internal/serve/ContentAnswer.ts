@@ -2,6 +2,7 @@
  * Answers requests for blobs and manifests: from this node if it holds them, otherwise from a peer, otherwise with a 404
  * (`Refusal`) after which containerd asks the next host of its hosts.toml.
  */
+import { PeerAuth } from "@spegel-ts/cluster-key/PeerAuth"
 import type { StoreUnavailable } from "@spegel-ts/content/ContentStore"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import type { Reference } from "@spegel-ts/oci/Reference"
@@ -10,10 +11,12 @@ import type { BodyInterrupted } from "@spegel-ts/transfer/BodyInterrupted"
 import { Effect, Option } from "effect"
 import * as Mirror from "../../Mirror.ts"
 import type { MirrorError } from "../../MirrorError.ts"
+import { Leases } from "../flight/Leases.ts"
 import type { HotContent } from "../hot/HotContent.ts"
 import type { BodyMemory } from "../memory/BodyMemory.ts"
 import * as RegistryMetrics from "../observe/RegistryMetrics.ts"
 import * as RequestSpans from "../observe/RequestSpans.ts"
+import * as OwnDownloads from "../share/OwnDownloads.ts"
 import * as Scrubber from "../verify/Scrubber.ts"
 import type { Answer } from "./Answer.ts"
 import * as ContentExchange from "./ContentExchange.ts"
@@ -22,6 +25,7 @@ import * as LocalContent from "./LocalContent.ts"
 import * as MirroredAnswer from "./MirroredAnswer.ts"
 import { Refusal, Refused } from "./Refusal.ts"
 import type { ContentAsked } from "./RegistryRequest.ts"
+import * as SharedAnswer from "./SharedAnswer.ts"
 import * as UploadAdmission from "./UploadAdmission.ts"
 
 export interface ContentOptions extends Mirror.MirrorOptions, UploadAdmission.UploadLimits {
@@ -43,11 +47,15 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
   options: ContentOptions,
   { hot, local, memory }: Shared
 ) {
-  const mirror = yield* Mirror.make(options)
+  const shares = options.inProgress !== "off" && (yield* PeerAuth).mode !== "off"
+  const downloads = yield* OwnDownloads.make(shares)
+  const leases = new Leases(options.upstreamConcurrency)
+  const mirror = yield* Mirror.make(options, leases)
   const scrubber = yield* Scrubber.make
   const uploads = UploadAdmission.make(options)
   const serveLocal = yield* LocalAnswer.make({ hot, memory, uploads })
-  const serveMirrored = MirroredAnswer.make({ mirror, memory, uploads })
+  const serveShared = yield* SharedAnswer.make({ shares, leases, downloads, memory, uploads })
+  const serveMirrored = MirroredAnswer.make({ mirror, memory, uploads, downloads })
 
   /** The digest that is asked for, or that the tag points to here; none if this node does not know. */
   const digestOf = ({ request }: ContentExchange.ContentExchange) => {
@@ -80,8 +88,16 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
 
   const askPeers = (exchange: ContentExchange.ContentExchange, name: Reference, userAgent: string) => {
     const count = (hit: boolean) => RegistryMetrics.mirrored(name.registry, hit)
+    const { own, request } = exchange
+    const digest = ContentExchange.digestOf(request)
+    const goesOn = own && digest !== undefined && request.method === "GET"
+      ? downloads.leftToUpstream(digest)
+      : Effect.void
     const noPeer = (error: MirrorError) =>
-      Effect.andThen(count(false), Effect.fail(new Refused({ refusal: Refusal.NoPeer({ error }) })))
+      Effect.andThen(
+        Effect.andThen(count(false), goesOn),
+        Effect.fail(new Refused({ refusal: Refusal.NoPeer({ error }) }))
+      )
     return serveMirrored(exchange, name, userAgent).pipe(
       Effect.tap((answer) => count(answer._tag === "Served")),
       // A client that leaves while a peer serves has what it wants, as containerd when it fetches a layer in parts.
@@ -92,16 +108,18 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
 
   return Effect.fnUntraced(function*(
     exchange: ContentExchange.ContentExchange,
-    { suspected, userAgent }: ContentAsked
+    asked: ContentAsked
   ): Effect.fn.Return<Answer, ContentError> {
     const name = ContentExchange.nameOf(exchange.request)
     if (Option.exists(name, (name) => !options.filter(name))) return yield* new Refused({ refusal: Refusal.Filtered() })
     const digest = yield* digestOf(exchange)
     if (Option.isSome(digest)) {
-      if (exchange.request.mirrored) yield* checkDamage(digest.value, suspected, exchange.proof !== undefined)
+      if (exchange.request.mirrored) yield* checkDamage(digest.value, asked.suspected, exchange.proof !== undefined)
       const served = yield* LocalContent.ifHeld(serveLocal(exchange, digest.value, name))
       if (Option.isSome(served)) return served.value
+      const shared = yield* serveShared(exchange, digest.value, asked)
+      if (Option.isSome(shared)) return shared.value
     }
-    return yield* askPeers(exchange, yield* nameForPeers(exchange, digest, name), userAgent)
+    return yield* askPeers(exchange, yield* nameForPeers(exchange, digest, name), asked.userAgent)
   })
 })

@@ -10,6 +10,7 @@ import * as AnswerProof from "../auth/AnswerProof.ts"
 import type { BodyMemory } from "../memory/BodyMemory.ts"
 import type { BodyKind } from "../memory/BodyReserve.ts"
 import type { PullRecord } from "../observe/PullRecord.ts"
+import * as DownloadState from "../share/DownloadState.ts"
 import type { Served, Source } from "./Answer.ts"
 import { type Recipient, recipientOf } from "./BlobBody.ts"
 import * as LocalContent from "./LocalContent.ts"
@@ -34,6 +35,8 @@ export interface ContentHead {
   readonly size: number
   /** The part that is sent; none for the whole. */
   readonly range: Option.Option<ByteRange.ByteRange>
+  /** The download that it is sent from, if it is no complete content. */
+  readonly download?: DownloadState.DownloadState
 }
 
 /** The tag that a request asks for; undefined if it asks by digest. */
@@ -66,6 +69,9 @@ export const headersOf = (head: ContentHead): OutgoingHttpHeaders => {
     "docker-content-digest": head.digest,
     "accept-ranges": "bytes",
     ...apiVersion,
+    ...(head.download === undefined
+      ? {}
+      : { [DownloadState.inProgressHeader]: DownloadState.print(head.download) }),
     ...(Option.isSome(head.range) ? { "content-range": ByteRange.contentRange(head.range.value, head.size) } : {})
   }
 }

@@ -7,6 +7,7 @@ import * as ContentId from "../../ContentId.ts"
 import type { Mirror } from "../../Mirror.ts"
 import type { MirrorError } from "../../MirrorError.ts"
 import type { BodyMemory } from "../memory/BodyMemory.ts"
+import type { OwnDownloads } from "../share/OwnDownloads.ts"
 import type { Answer } from "./Answer.ts"
 import { finish, sendBytes, whileTaking } from "./BlobBody.ts"
 import * as ContentExchange from "./ContentExchange.ts"
@@ -18,10 +19,11 @@ export interface MirroredAnswerOptions {
   readonly mirror: Mirror
   readonly memory: BodyMemory
   readonly uploads: UploadAdmission
+  readonly downloads: OwnDownloads
 }
 
 /** Fails with a `MirrorError` before anything was sent. */
-export const make = ({ memory, mirror, uploads }: MirroredAnswerOptions) =>
+export const make = ({ downloads, memory, mirror, uploads }: MirroredAnswerOptions) =>
   Effect.fnUntraced(function*(
     exchange: ContentExchange.ContentExchange,
     name: Reference,
@@ -45,6 +47,7 @@ export const make = ({ memory, mirror, uploads }: MirroredAnswerOptions) =>
     const now = yield* MonotonicTime.millis
     const answer = ContentExchange.writeHead(exchange, head, { _tag: "Peer", id: peer.id }, now)
     if (request.method === "HEAD") return yield* Effect.as(finish(response), answer)
+    if (own && request._tag === "Blob") yield* downloads.servedByPeers(request.digest)
     const to = yield* ContentExchange.recipient(exchange, memory)
     if (body._tag === "Verified") {
       return yield* Effect.as(Effect.andThen(sendBytes(body.bytes, to), finish(response)), answer)

@@ -13,6 +13,8 @@ import type { MirrorError } from "../../MirrorError.ts"
 import { timeHeader } from "../auth/AnswerProof.ts"
 import * as BasicAuth from "../auth/BasicAuth.ts"
 import { keysHeader } from "../auth/RequestProof.ts"
+import * as Lease from "../flight/Lease.ts"
+import * as DownloadState from "../share/DownloadState.ts"
 
 /** Refusals of any request. */
 type AnyRefusal = Data.TaggedEnum<{
@@ -62,6 +64,10 @@ type ContentRefusal = Data.TaggedEnum<{
   Damaged: { readonly digest: Digest.Digest }
   /** A peer asked for what this node does not hold. */
   NotHeld: { readonly wanted: string }
+  /** A peer asked for more of a download than this node has by now. */
+  StillDownloading: { readonly digest: Digest.Digest; readonly state: DownloadState.DownloadState }
+  /** A peer asked whether to download content from upstream. */
+  Leased: { readonly digest: Digest.Digest; readonly decision: Lease.Decision }
   /** Without `?ns=` the registry is not known, and no peer can be asked. */
   NotHeldNoNamespace: { readonly wanted: string }
   /** Without `?ns=`, no registry is known to hold this tag. */
@@ -166,6 +172,20 @@ const tellContent = (refusal: ContentRefusal | AccessRefusal, toPeer: boolean, u
       return unknown(`spegel-ts: this node's copy of ${refusal.digest} is damaged`)
     case "NotHeld":
       return unknown(`spegel-ts: this node does not hold ${refusal.wanted}`)
+    case "StillDownloading":
+      return {
+        ...unknown(`spegel-ts: this node has ${refusal.state.written} bytes of ${refusal.digest} by now`),
+        headers: { [DownloadState.inProgressHeader]: DownloadState.print(refusal.state) }
+      }
+    case "Leased":
+      return {
+        ...unknown(
+          `spegel-ts: ${refusal.digest} is not held here; ${
+            refusal.decision._tag === "Go" ? "it is yours to download" : `${refusal.decision.id} downloads it`
+          }`
+        ),
+        headers: { [Lease.leaseHeader]: Lease.print(refusal.decision) }
+      }
     case "NotHeldNoNamespace":
       return unknown(`spegel-ts: this node does not hold ${refusal.wanted}; without ?ns= no peer is asked`)
     case "TagNotHeld":

@@ -4,8 +4,10 @@ import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import { Result } from "effect"
 import type { IncomingMessage } from "node:http"
 import type { ContentRequest } from "../../ContentId.ts"
+import * as Lease from "../flight/Lease.ts"
 import type { RequestHandler } from "../observe/RegistryMetrics.ts"
-import { suspectHeader } from "../verify/Scrubber.ts"
+import * as DownloadState from "../share/DownloadState.ts"
+import { suspectHeader } from "../verify/SuspectHeader.ts"
 
 type Api = DistributionRequest.DistributionRequest
 
@@ -15,6 +17,10 @@ export interface ContentAsked {
   readonly request: ContentRequest
   /** A peer got wrong bytes of this content from this node (`X-Spegel-Suspect: true`). */
   readonly suspected: boolean
+  /** A peer takes the content of a download in progress, too; undefined if it does not. */
+  readonly inProgress: DownloadState.Asked | undefined
+  /** A peer asks whether to download it from upstream. */
+  readonly lease: Lease.Asked | undefined
   /** The `User-Agent`; empty if there is none. */
   readonly userAgent: string
 }
@@ -58,6 +64,8 @@ export const parse = ({ headers, method = "", url = "" }: IncomingMessage): Regi
       _tag: "Content",
       request,
       suspected: headers[suspectHeader] === "true",
+      inProgress: DownloadState.parseAsked(headers[DownloadState.inProgressHeader]),
+      lease: Lease.parseAsked(headers[Lease.leaseHeader]),
       userAgent: headers["user-agent"] ?? ""
     }
     : request

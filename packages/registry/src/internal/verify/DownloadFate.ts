@@ -63,7 +63,7 @@ class Stillness {
     if (written !== this.#written || modified !== this.#modified) this.#stillSince = now
     this.#written = written
     this.#modified = modified
-    const writer = writerOf(file.descriptor)
+    const writer = writerOf(file.handle.fd)
     if (writer === "unknown") return now - this.#stillSince >= stillMillis(ingest.size)
     if (writer === "none") this.#closedAt ??= now
     // Another pull has resumed it.

@@ -18,9 +18,6 @@ import { Duration, Effect, Latch, Queue, Stream } from "effect"
 import * as RegistryMetrics from "../observe/RegistryMetrics.ts"
 import * as ContentHash from "./ContentHash.ts"
 
-/** Header of a request by which a peer says that it got wrong bytes of the blob that it names. */
-export const suspectHeader = "x-spegel-suspect"
-
 export interface Scrubber {
   /**
    * Has a blob checked in the background, unless it was checked lately or too many others wait. `isProved` says whether the peer

@@ -7,7 +7,7 @@ import { isIPv6 } from "node:net"
 import type { Client, TransferError } from "../../Body.ts"
 import { BodyInterrupted } from "../../BodyInterrupted.ts"
 import { PeerDisconnected, PeerUnreachable } from "../../PeerError.ts"
-import type { ByteSink, Comparison, PeerRequest, PeerResponse, TransportError } from "../../PeerTransport.ts"
+import type { ByteSink, Judgement, PeerRequest, PeerResponse, TransportError } from "../../PeerTransport.ts"
 import { Progress } from "../../Progress.ts"
 import type { Transfer } from "../../Transfer.ts"
 import * as BodyStream from "./BodyStream.ts"
@@ -109,12 +109,20 @@ export class PeerCall {
       address: connection.address,
       localPort: connection.localPort,
       body: BodyStream.make(head.contentLength, (sink) => this.#relay(exchange, sink)),
-      relay: (sink, compare) => this.#relay(exchange, sink, compare),
-      move: (to, compare) => this.#move(exchange, connection, { ...to, length: head.contentLength }, compare)
+      relay: (sink, judgement) => this.#relay(exchange, sink, judgement),
+      move: (to, judgement = {}) => this.#move(exchange, connection, { ...to, length: head.contentLength }, judgement)
     }
   }
 
-  #relay(exchange: Exchange, sink: ByteSink, compare?: Comparison): Effect.Effect<void, TransportError> {
+  #limitsOf(unlimited: boolean): SpeedLimits.SpeedLimits {
+    return unlimited ? SpeedLimits.none : this.#limits
+  }
+
+  #relay(
+    exchange: Exchange,
+    sink: ByteSink,
+    { compare, unlimited = false }: Judgement = {}
+  ): Effect.Effect<void, TransportError> {
     return Effect.suspend(() => {
       const progress = exchange.complete ? undefined : new Progress()
       const relaying = Effect.callback<void, TransportError>((resume) => {
@@ -128,7 +136,7 @@ export class PeerCall {
       })
       return progress === undefined
         ? relaying
-        : Effect.raceFirst(relaying, SpeedLimits.watch(this.#peer, progress, this.#limits, compare))
+        : Effect.raceFirst(relaying, SpeedLimits.watch(this.#peer, progress, this.#limitsOf(unlimited), compare))
     })
   }
 
@@ -136,7 +144,7 @@ export class PeerCall {
     exchange: Exchange,
     connection: PeerConnection,
     to: { readonly client: Client; readonly progress: Progress; readonly length: number },
-    compare?: Comparison
+    { compare, unlimited = false }: Judgement
   ): Effect.Effect<void, TransportError | BodyInterrupted> {
     return Effect.suspend((): Effect.Effect<void, TransportError | BodyInterrupted> => {
       const early = exchange.lend()
@@ -144,7 +152,7 @@ export class PeerCall {
       const source = { _tag: "Peer" as const, peer: connection.socket, early: early.success }
       return Effect.raceFirst(
         Effect.mapError(this.#transfer.move({ ...to, source }), failureOf(this.#peer)),
-        SpeedLimits.watch(this.#peer, to.progress, this.#limits, compare)
+        SpeedLimits.watch(this.#peer, to.progress, this.#limitsOf(unlimited), compare)
       ).pipe(
         Effect.onExit((exit) =>
           Effect.sync(() =>

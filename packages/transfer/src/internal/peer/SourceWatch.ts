@@ -21,9 +21,10 @@ export interface Pace<E> {
   readonly judge: (bytesPerSecond: number) => E | undefined
 }
 
-/** The time between two looks is this part of the longest silence, but at least `leastPauseMillis`. */
+/** The time between two looks is this part of the longest silence, within these bounds. */
 const looksPerStall = 8
 const leastPauseMillis = 10
+const longestPauseMillis = 1000
 
 /** Never succeeds. */
 export const watch = Effect.fnUntraced(function*<E>(
@@ -32,7 +33,7 @@ export const watch = Effect.fnUntraced(function*<E>(
 ): Effect.fn.Return<never, E> {
   const windows = limits.paces.map((pace) => ({ ...pace, taken: progress.taken, waited: progress.waitedMillis }))
   for (;;) {
-    yield* Effect.sleep(Math.max(leastPauseMillis, limits.stallMillis / looksPerStall))
+    yield* Effect.sleep(Math.max(leastPauseMillis, Math.min(longestPauseMillis, limits.stallMillis / looksPerStall)))
     const { silentMillis, taken, waitedMillis } = progress
     if (silentMillis >= limits.stallMillis) return yield* Effect.fail(limits.stalled(silentMillis))
     for (const window of windows) {

@@ -25,6 +25,9 @@ export const make = ({ minPeerSpeed, stallTimeout }: TransportOptions): SpeedLim
   crawlWindowMillis
 })
 
+/** Any speed is allowed, and any silence. */
+export const none: SpeedLimits = { stallMillis: Infinity, minBytesPerSecond: 0, crawlWindowMillis }
+
 /** The limits for a peer that may be silent for `patienceMillis` only. */
 export const within = (limits: SpeedLimits, patienceMillis = Infinity): SpeedLimits => ({
   ...limits,

@@ -1,0 +1,35 @@
+/** How a download grows, and when it is stalled. Times are as `MonotonicTime.millis` has them. */
+import type { Origin } from "./DownloadState.ts"
+
+export interface Growth {
+  readonly origin: Exclude<Origin, "stalled">
+  /** When the last request for it was answered. */
+  readonly since: number
+  /** When it was last seen to have grown, and its size in bytes then. */
+  grewAt: number
+  written: number
+}
+
+/** How often containerd writes what it has got, in bytes. */
+const step = 1024 * 1024
+
+/**
+ * Without growth for so many milliseconds a download is stalled: its first bytes take longer, and a slow upstream grows in slow steps. One
+ * that peers send may have lost its source, and gets time to find another.
+ */
+const limits = { first: 5000, least: { upstream: 2000, peers: 3000 }, most: 10_000, steps: 2.5 } as const
+
+/**
+ * The origin of a download with `written` bytes. One that this process left to nobody may wait for other nodes itself. `upstreamAt` is when
+ * any download from upstream last grew here: while upstream sends other layers, the first bytes of this one may wait for them.
+ */
+export const originOf = (growth: Growth | undefined, written: number, now: number, upstreamAt = -Infinity): Origin => {
+  if (growth === undefined) return "peers"
+  const { grewAt, origin, since } = growth
+  const meanStep = (now - since) / Math.max(1, written / step)
+  const limit = written === 0
+    ? limits.first
+    : Math.min(limits.most, Math.max(limits.least[origin], limits.steps * meanStep))
+  const lastSign = written === 0 ? Math.max(grewAt, upstreamAt) : grewAt
+  return written === growth.written && now - lastSign > limit ? "stalled" : origin
+}

@@ -1,0 +1,149 @@
+/**
+ * The downloads that this node's containerd has in progress. Peers are told of them from the beginning, so that they take a layer
+ * from here while it grows, and not from upstream. The mirror knows of a download because containerd asks it first.
+ *
+ * Whether a download has ended is looked up in the content store: containerd tells nobody that it has given one up.
+ */
+import * as Background from "@spegel-ts/background/Background"
+import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
+import { ContentStore, type Ingest } from "@spegel-ts/content/ContentStore"
+import type * as Digest from "@spegel-ts/oci/Digest"
+import * as ContentKey from "@spegel-ts/router/ContentKey"
+import { Router } from "@spegel-ts/router/Router"
+import { Effect, Latch, Option, type Scope, Stream } from "effect"
+import type { DownloadState } from "./DownloadState.ts"
+import * as Growth from "./Growth.ts"
+
+export interface OwnDownloads {
+  /** This node's containerd goes on with a download from upstream. */
+  readonly leftToUpstream: (digest: Digest.Digest) => Effect.Effect<void>
+  /** Peers send it the rest of a download. */
+  readonly servedByPeers: (digest: Digest.Digest) => Effect.Effect<void>
+  /** The download of a digest that has come furthest; none if there is none. */
+  readonly find: (digest: Digest.Digest) => Effect.Effect<Option.Option<OwnDownload>>
+  /** Whether it was stalled when it was last looked at. */
+  readonly isStalled: (digest: Digest.Digest) => Effect.Effect<boolean>
+}
+
+export interface OwnDownload {
+  readonly ingest: Ingest
+  readonly state: Pick<DownloadState, "origin" | "written">
+}
+
+interface Parts {
+  readonly store: ContentStore["Service"]
+  readonly router: Router["Service"]
+  readonly scope: Scope.Scope
+  readonly known: Map<Digest.Digest, Growth.Growth>
+  /** Open while there is something to look at. */
+  readonly awake: Latch.Latch
+}
+
+/** containerd has a handful of downloads. */
+const maxKnown = 256
+const lookEvery = "250 millis"
+/** A new download may not be there yet when it is asked for. In milliseconds. */
+const grace = 2000
+/** Downloads that began while no mirror ran are looked for once, when this one has settled. */
+const firstLook = "1 second"
+
+/** Ends with the scope; peers are told nothing if `shares` is false. */
+export const make = Effect.fnUntraced(function*(shares: boolean) {
+  const parts: Parts = {
+    store: yield* ContentStore,
+    router: yield* Router,
+    scope: yield* Effect.scope,
+    known: new Map(),
+    awake: yield* Latch.make(false)
+  }
+  if (shares) {
+    yield* Background.keepRunning("downloads in progress", watch(parts))
+    yield* Effect.forkScoped(adopt(parts))
+  }
+  const { known } = parts
+  return {
+    leftToUpstream: (digest) => shares ? begin(parts, digest, "upstream") : Effect.void,
+    servedByPeers: (digest) => shares ? begin(parts, digest, "peers") : Effect.void,
+    find: Effect.fnUntraced(function*(digest) {
+      const ingest = furthest(yield* inProgress(parts), digest)
+      if (ingest === undefined) return Option.none()
+      const { written } = ingest
+      const origin = Growth.originOf(known.get(digest), written, yield* MonotonicTime.millis, upstreamAt(known))
+      return Option.some({ ingest, state: { origin, written } })
+    }),
+    isStalled: (digest) =>
+      Effect.map(MonotonicTime.millis, (now) => {
+        const growth = known.get(digest)
+        return growth !== undefined && Growth.originOf(growth, growth.written, now, upstreamAt(known)) === "stalled"
+      })
+  } satisfies OwnDownloads
+})
+
+const inProgress = ({ store }: Parts): Effect.Effect<ReadonlyArray<Ingest>> =>
+  Effect.orElseSucceed(Stream.runCollect(store.inProgress), () => [])
+
+const furthest = (found: ReadonlyArray<Ingest>, digest: Digest.Digest): Ingest | undefined =>
+  found.filter((ingest) => ingest.digest === digest).toSorted((a, b) => b.written - a.written)[0]
+
+/** When a download from upstream last grew. */
+const upstreamAt = (known: Parts["known"]): number =>
+  Math.max(
+    ...[...known.values()].map(({ grewAt, origin, written }) =>
+      origin === "upstream" && written > 0 ? grewAt : -Infinity
+    )
+  )
+
+const isHeld = ({ store }: Parts, digest: Digest.Digest) => Effect.isSuccess(store.size(digest))
+
+/** Beside the request: it does not wait until peers have heard of it. */
+const advertise = ({ router, scope }: Parts, digest: Digest.Digest) =>
+  Effect.forkIn(Effect.ignore(router.advertise([ContentKey.make(digest)])), scope, { startImmediately: true })
+
+const begin = (parts: Parts, digest: Digest.Digest, origin: Growth.Growth["origin"]): Effect.Effect<void> =>
+  Effect.flatMap(MonotonicTime.millis, (now) => {
+    const { awake, known } = parts
+    const before = known.get(digest)
+    if (before === undefined && known.size >= maxKnown) return Effect.void
+    known.set(digest, { origin, since: now, grewAt: now, written: before?.written ?? 0 })
+    return Effect.asVoid(
+      Effect.andThen(awake.open, before === undefined ? advertise(parts, digest) : Effect.void)
+    )
+  })
+
+/** It has become a blob, which is advertised as such, or it was given up. */
+const end = Effect.fnUntraced(function*(parts: Parts, digest: Digest.Digest) {
+  const { known, router } = parts
+  known.delete(digest)
+  if (yield* isHeld(parts, digest)) return
+  yield* router.withdraw([ContentKey.make(digest)])
+  // The next download may have begun meanwhile, and even ended.
+  if (known.has(digest) || (yield* isHeld(parts, digest))) yield* advertise(parts, digest)
+})
+
+const look = Effect.fnUntraced(function*(parts: Parts) {
+  const found = yield* inProgress(parts)
+  const now = yield* MonotonicTime.millis
+  for (const [digest, growth] of parts.known) {
+    const written = furthest(found, digest)?.written
+    if (written === undefined) {
+      if (now - growth.since > grace) yield* end(parts, digest)
+    } else if (written !== growth.written) {
+      growth.written = written
+      growth.grewAt = now
+    }
+  }
+})
+
+const watch = (parts: Parts) =>
+  parts.awake.await.pipe(
+    Effect.andThen(Effect.suspend(() => parts.known.size === 0 ? parts.awake.close : look(parts))),
+    Effect.andThen(Effect.sleep(lookEvery)),
+    Effect.forever
+  )
+
+const adopt = Effect.fnUntraced(function*(parts: Parts) {
+  yield* Effect.sleep(firstLook)
+  for (const { digest, written } of yield* inProgress(parts)) {
+    if (written > 0 && !parts.known.has(digest)) yield* begin(parts, digest, "peers")
+  }
+})

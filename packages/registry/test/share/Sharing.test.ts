@@ -1,0 +1,180 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as ClientToken from "@spegel-ts/cluster-key/ClientToken"
+import { Outcome } from "@spegel-ts/registry/Outcome"
+import * as ContentKey from "@spegel-ts/router/ContentKey"
+import { Router } from "@spegel-ts/router/Router"
+import { eventually } from "@spegel-ts/testing/Eventually"
+import { Effect, Fiber } from "effect"
+import { get } from "node:http"
+import { auth, ring, signed } from "../auth/Keys.ts"
+import { blobUrl, large, largeDigest } from "../auth/ProvedPeers.ts"
+import * as FalsePeer from "../mirror/FalsePeer.ts"
+import { recordedOf } from "../Recorded.ts"
+import { startNode } from "../TestNode.ts"
+import { own, startDownloading, startRoot, untilAsked } from "./DownloadingNode.ts"
+
+const [first, second, third] = [
+  large.subarray(0, 2_000_000),
+  large.subarray(2_000_000, 4_000_000),
+  large.subarray(4_000_000)
+]
+
+/** The bytes of a body as they come. */
+const reading = (url: string) => {
+  const body = { status: 0, bytes: 0, broken: false, ended: false }
+  const request = get(url, { headers: own }, (response) => {
+    body.status = response.statusCode ?? 0
+    response.on("data", (chunk: Buffer) => body.bytes += chunk.length)
+    response.on("error", () => body.broken = true)
+    response.on("end", () => body.ended = true)
+  })
+  return { body, stop: () => request.destroy() }
+}
+
+describe("a download in progress", () => {
+  it.live("is given to another node's containerd as it grows", () =>
+    Effect.gen(function*() {
+      const network = Router.memoryNetwork()
+      const root = yield* startRoot(network, "127.0.27.2")
+      root.download.grow(first)
+      const follower = yield* startDownloading(network, "127.0.27.3")
+      const { body } = reading(blobUrl(follower.url, largeDigest))
+      yield* eventually(() => body.bytes === first.length)
+      assert.isFalse(body.ended)
+      root.download.grow(second)
+      yield* eventually(() => body.bytes === first.length + second.length)
+      root.download.grow(third)
+      yield* eventually(() => body.ended)
+      assert.deepStrictEqual([body.status, body.bytes], [200, large.length])
+      // Its own download grows too, and peers know of it.
+      assert.isTrue(network.providers.get(ContentKey.make(largeDigest))?.has(follower.id))
+    }))
+
+  it.live("is waited for until its first bytes are there", () =>
+    Effect.gen(function*() {
+      const network = Router.memoryNetwork()
+      const root = yield* startRoot(network, "127.0.27.2")
+      const follower = yield* startDownloading(network, "127.0.27.3")
+      const pulling = yield* Effect.forkChild(follower.pull())
+      yield* untilAsked(root)
+      assert.isUndefined(pulling.pollUnsafe())
+      root.download.grow(large)
+      assert.isTrue((yield* Fiber.join(pulling)).body.equals(large))
+    }))
+
+  it.live("that is given up in the middle ends early, or is continued from a node that has it", () =>
+    Effect.gen(function*() {
+      for (const isHeld of [false, true]) {
+        const network = Router.memoryNetwork()
+        const root = yield* startRoot(network, "127.0.27.2")
+        root.download.grow(first)
+        const follower = yield* startDownloading(network, "127.0.27.3")
+        const { body } = reading(blobUrl(follower.url, largeDigest))
+        yield* eventually(() => body.bytes === first.length)
+        if (isHeld) {
+          const holder = yield* startNode(network, "127.0.27.4", { auth: auth("require"), proved: true })
+          yield* holder.router.advertise([ContentKey.make(yield* holder.content.put(large))])
+        }
+        root.download.end("given up")
+        yield* eventually(() => body.broken || body.ended)
+        assert.deepStrictEqual([body.broken, body.bytes], [!isHeld, isHeld ? large.length : first.length])
+      }
+    }))
+
+  it.live("goes on to be sent when it was committed", () =>
+    Effect.gen(function*() {
+      const network = Router.memoryNetwork()
+      const root = yield* startRoot(network, "127.0.27.2")
+      root.download.grow(first)
+      const follower = yield* startDownloading(network, "127.0.27.3")
+      const { body } = reading(blobUrl(follower.url, largeDigest))
+      yield* eventually(() => body.bytes === first.length)
+      root.download.grow(second)
+      root.download.grow(third)
+      root.download.end("committed")
+      yield* eventually(() => body.ended)
+      assert.strictEqual(body.bytes, large.length)
+    }))
+
+  it.live("gives only bytes that lie before its end, and names it to those who ask for others", () =>
+    Effect.gen(function*() {
+      const network = Router.memoryNetwork()
+      const root = yield* startRoot(network, "127.0.27.2")
+      root.download.grow(first)
+      const target = `/v2/team/app/blobs/${largeDigest}?ns=${FalsePeer.ns}`
+      for (
+        const [range, status] of [[`bytes=${first.length}-`, 404], [
+          `bytes=${first.length - 1}-${first.length - 1}`,
+          206
+        ]] as const
+      ) {
+        const { headers } = signed({
+          receiver: root.id,
+          target,
+          range,
+          said: ["x-spegel-in-progress", "accepted asker 0"]
+        })
+        const answer = yield* FalsePeer.get(root.url + target, {
+          headers: { ...headers, range, "x-spegel-in-progress": "accepted asker 0" }
+        })
+        assert.deepStrictEqual(
+          [answer.status, answer.headers.get("x-spegel-in-progress")],
+          [status, `upstream ${first.length}`]
+        )
+      }
+    }))
+
+  it.live("is given to nobody else: not to its own containerd, to other clients, or to peers that do not ask for it", () =>
+    Effect.gen(function*() {
+      const network = Router.memoryNetwork()
+      const root = yield* startRoot(network, "127.0.27.2")
+      root.download.grow(first)
+      const target = `/v2/team/app/blobs/${largeDigest}?ns=${FalsePeer.ns}`
+      const { headers } = signed({ receiver: root.id, target })
+      const flag = { "x-spegel-in-progress": "accepted asker 0" }
+      const there = { authorization: `Bearer ${ClientToken.make(ring, "there") ?? ""}` }
+      for (
+        const asking of [
+          { ...own, ...flag },
+          { ...own, ...flag, "x-spegel-mirrored": "true" },
+          { ...there, ...flag, "x-spegel-mirrored": "true" },
+          // The flag was added on the way.
+          { ...headers, ...flag },
+          headers
+        ]
+      ) {
+        const answer = yield* FalsePeer.get(root.url + target, { headers: asking })
+        assert.strictEqual(answer.status, 404, JSON.stringify(asking))
+        assert.isNull(answer.headers.get("x-spegel-in-progress"))
+      }
+    }))
+
+  it.live("is taken by this node's own containerd only, and where sharing is on", () =>
+    Effect.gen(function*() {
+      const network = Router.memoryNetwork()
+      const root = yield* startRoot(network, "127.0.27.2")
+      root.download.grow(first)
+      const off = yield* startDownloading(network, "127.0.27.3", { inProgress: "off" })
+      assert.strictEqual((yield* off.pull()).status, 404)
+      assert.isFalse(network.providers.get(ContentKey.make(largeDigest))?.has(off.id))
+      const follower = yield* startDownloading(network, "127.0.27.4")
+      const there = { authorization: `Bearer ${ClientToken.make(ring, "there") ?? ""}` }
+      assert.strictEqual((yield* FalsePeer.get(blobUrl(follower.url, largeDigest), { headers: there })).status, 404)
+    }))
+
+  it.live("is not waited for that waits itself", () =>
+    Effect.gen(function*() {
+      const network = Router.memoryNetwork()
+      // Both downloads have begun, and neither was left to upstream.
+      const one = yield* startDownloading(network, "127.0.27.2")
+      const other = yield* startDownloading(network, "127.0.27.3")
+      for (const node of [one, other]) yield* node.router.advertise([ContentKey.make(largeDigest)])
+      assert.strictEqual((yield* one.pull()).status, 404)
+      // Now one of them is a download from upstream.
+      const pulling = yield* Effect.forkChild(other.pull())
+      one.download.grow(large)
+      assert.isTrue((yield* Fiber.join(pulling)).body.equals(large))
+      const { attempts } = yield* recordedOf(other.log, largeDigest)
+      assert.deepStrictEqual(attempts.at(-1)?.outcome, Outcome.Served())
+    }))
+})
