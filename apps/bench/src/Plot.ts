@@ -1,4 +1,7 @@
-/** Bar charts as SVG, for documents: a group of bars for each figure, with a scale of its own and the value beside each bar. */
+/**
+ * Charts as SVG, for documents. Bars: a group for each figure, with a scale of its own and the value beside each bar. Lines: a panel for
+ * each run, all with the same scales.
+ */
 import { mkdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 
@@ -44,24 +47,66 @@ export const bars = (title: string, groups: ReadonlyArray<Bars>): string => {
     }
     y += groupGap
   }
-  const legend = names.map((name, index) => {
+  return document(title, y + 28, [...parts, ...(names.length > 1 ? legend(names, y) : [])])
+}
+
+export interface Panel {
+  readonly name: string
+  readonly lines: ReadonlyArray<
+    { readonly name: string; readonly points: ReadonlyArray<readonly [x: number, y: number]> }
+  >
+}
+
+const panelHeight = 120
+const panelGap = 44
+
+/** A panel below another for each run. Lines of the same name have the same colour in all panels. */
+export const lines = (title: string, panels: ReadonlyArray<Panel>): string => {
+  const all = panels.flatMap((panel) => panel.lines)
+  const points = all.flatMap((line) => line.points)
+  const right = Math.max(1, ...points.map(([x]) => x))
+  const top = Math.max(Number.MIN_VALUE, ...points.map(([, y]) => y))
+  const names = [...new Set(all.map(({ name }) => name))]
+  const colourOf = (name: string) => colours[names.indexOf(name) % colours.length] ?? ""
+  const left = 60
+  const parts = panels.flatMap(({ lines, name }, index) => {
+    const y = titleHeight + 16 + index * (panelHeight + panelGap)
+    const at = ([x, value]: readonly [number, number]) =>
+      `${(left + (x / right) * (width - left - 20)).toFixed(1)},${(y + panelHeight * (1 - value / top)).toFixed(1)}`
+    return [
+      `<text x="${left}" y="${y - 6}">${escape(name)}</text>`,
+      `<path d="M${left} ${y}V${y + panelHeight}H${width - 20}" fill="none" stroke="#888"/>`,
+      `<text x="${left - 6}" y="${y + 10}" text-anchor="end" class="value">${print(top)}</text>`,
+      `<text x="${width - 20}" y="${y + panelHeight + 14}" text-anchor="end" class="value">${print(right)}</text>`,
+      ...lines.map((line) =>
+        `<polyline points="${line.points.map(at).join(" ")}" fill="none" stroke="${
+          colourOf(line.name)
+        }" stroke-width="2"/>`
+      )
+    ]
+  })
+  const y = titleHeight + 16 + panels.length * (panelHeight + panelGap) - 16
+  return document(title, y + 28, [...parts, ...legend(names, y)])
+}
+
+const legend = (names: ReadonlyArray<string>, y: number): ReadonlyArray<string> =>
+  names.map((name, index) => {
     const x = 16 + index * Math.floor((width - 16) / names.length)
-    return `<rect x="${x}" y="${y}" width="12" height="12" fill="${colourOf(name)}"/>` +
+    return `<rect x="${x}" y="${y}" width="12" height="12" fill="${colours[index % colours.length] ?? ""}"/>` +
       `<text x="${x + 18}" y="${y + 11}">${escape(name)}</text>`
   })
-  const height = y + 28
-  return [
+
+const document = (title: string, height: number, parts: ReadonlyArray<string>): string =>
+  [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img">`,
     `<title>${escape(title)}</title>`,
     "<style>text{font:13px sans-serif;fill:#222}.title{font-weight:bold;font-size:15px}.value{font-size:12px}</style>",
     `<rect width="${width}" height="${height}" fill="#fff"/>`,
     `<text x="16" y="26" class="title">${escape(title)}</text>`,
     ...parts,
-    ...(names.length > 1 ? legend : []),
     "</svg>",
     ""
   ].join("\n")
-}
 
 /** Writes a chart into a directory; makes the directory if it is missing. */
 export const write = async (directory: string, name: string, svg: string): Promise<void> => {

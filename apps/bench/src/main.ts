@@ -8,6 +8,7 @@ import { commands as bytes } from "./bytes/commands.ts"
 import { commands as elections } from "./election.ts"
 import { filters } from "./filters.ts"
 import { json, svg } from "./Flags.ts"
+import { herd } from "./herd/command.ts"
 import * as Plot from "./Plot.ts"
 import { partition, restarts, thirdLost, visibility } from "./router/faults.ts"
 import { hostile } from "./router/hostile.ts"
@@ -170,6 +171,7 @@ Command.make("bench").pipe(
     routerUpkeep,
     ...elections,
     filters,
+    herd,
     ...bytes,
     state,
     traces

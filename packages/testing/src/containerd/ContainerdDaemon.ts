@@ -4,6 +4,7 @@ import type { ChildProcess } from "node:child_process"
 import { existsSync, readFileSync } from "node:fs"
 import { mkdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
+import * as NetworkNamespace from "../network/NetworkNamespace.ts"
 import { run } from "../process/Command.ts"
 import * as Subprocess from "../process/Subprocess.ts"
 import * as TemporaryDirectory from "../TemporaryDirectory.ts"
@@ -38,6 +39,8 @@ export interface ContainerdOptions {
   readonly discardUnpackedLayers?: boolean
   /** More of the configuration file, in version 2 of its format. */
   readonly settings?: string
+  /** The network that the daemon and its client are in. Default: that of this process. */
+  readonly namespace?: NetworkNamespace.Namespace
 }
 
 /** Starts a daemon and waits until it answers; fails with `CommandFailed` after 20 seconds. */
@@ -62,8 +65,11 @@ export const start = Effect.fnUntraced(function*(options?: ContainerdOptions) {
   })
   const args = ["--config", join(directory, "config.toml"), "--root", root, "--state", join(directory, "state")]
 
+  const within = (program: string): readonly [string, ...ReadonlyArray<string>] =>
+    options?.namespace === undefined ? [program] : [...NetworkNamespace.enter(options.namespace), program]
+  const [ctrCommand, ...ctrArgs] = within(client)
   const ctr = (...command: ReadonlyArray<string>) =>
-    run(client, ["--address", socket, "--namespace", "k8s.io", ...command])
+    run(ctrCommand, [...ctrArgs, "--address", socket, "--namespace", "k8s.io", ...command])
 
   let daemon: ChildProcess | undefined
   const kill = Effect.suspend(() => daemon === undefined ? Effect.void : Subprocess.kill(daemon))
@@ -71,7 +77,8 @@ export const start = Effect.fnUntraced(function*(options?: ContainerdOptions) {
   yield* Effect.addFinalizer(() => kill)
   /** Starts the process and waits until it answers. */
   const launch = Effect.gen(function*() {
-    daemon = yield* Subprocess.launch(containerd, [...args, "--address", socket, "--log-level", "error"], {
+    const [command, ...before] = within(containerd)
+    daemon = yield* Subprocess.launch(command, [...before, ...args, "--address", socket, "--log-level", "error"], {
       stdio: "ignore"
     })
     yield* ctr("version").pipe(Effect.retry({ schedule: Schedule.spaced("50 millis"), times: 400 }))
@@ -83,6 +90,7 @@ export const start = Effect.fnUntraced(function*(options?: ContainerdOptions) {
     socket,
     contentPath: join(root, "io.containerd.content.v1.content"),
     ctr,
+    kill,
     /** Kills the daemon and starts it again on the same root. */
     restart: Effect.andThen(kill, launch)
   }

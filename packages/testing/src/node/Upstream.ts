@@ -56,7 +56,13 @@ export const start = Effect.gen(function*() {
   )
 
   // A request is noted as `GET /v2/... bytes=1024-`, with an empty range if it has none.
-  const state = { down: false, blobBytes: 0, requests: [] as Array<string> }
+  const state = {
+    down: false,
+    blobBytes: 0,
+    requests: [] as Array<string>,
+    /** How fast each blob is sent, in bytes per second. */
+    speed: Infinity
+  }
   const proxy = createServer((incoming, outgoing) => {
     if (state.down) return incoming.socket.destroy()
     state.requests.push(`${incoming.method} ${incoming.url} ${incoming.headers.range ?? ""}`)
@@ -64,7 +70,14 @@ export const start = Effect.gen(function*() {
       { host: address, port, method: incoming.method, path: incoming.url, headers: incoming.headers },
       (response) => {
         outgoing.writeHead(response.statusCode ?? 502, response.headers)
-        if (incoming.url?.includes("/blobs/")) response.on("data", (chunk: Buffer) => state.blobBytes += chunk.length)
+        if (incoming.url?.includes("/blobs/")) {
+          response.on("data", (chunk: Buffer) => {
+            state.blobBytes += chunk.length
+            if (state.speed === Infinity) return
+            response.pause()
+            setTimeout(() => response.resume(), 1000 * chunk.length / state.speed)
+          })
+        }
         response.pipe(outgoing)
       }
     )

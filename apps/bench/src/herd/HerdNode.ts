@@ -1,0 +1,117 @@
+/** A node of the herd: a real containerd and a mirror, on a host of their own. */
+import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
+import type * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
+import type { RandomImage } from "@spegel-ts/testing/content/RandomImage"
+import * as NetworkNamespace from "@spegel-ts/testing/network/NetworkNamespace"
+import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
+import { run } from "@spegel-ts/testing/process/Command"
+import * as Subprocess from "@spegel-ts/testing/process/Subprocess"
+import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
+import { Effect } from "effect"
+import { existsSync } from "node:fs"
+import { open, readdir, stat } from "node:fs/promises"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import * as Host from "./Host.ts"
+
+const bundle = fileURLToPath(new URL("../../../spegel/bundle/main.js", import.meta.url))
+const ports = { registry: 5001, router: 5002, metrics: 5003 }
+
+export interface HerdOptions {
+  readonly programs: ContainerdPackages.Containerd
+  readonly upstream: string
+  readonly keyFile: string
+  /** Speed of its link in both directions, in bytes per second. */
+  readonly link: number
+}
+
+const fetchMetrics = (url: string) => Effect.tryPromise(async () => (await fetch(`${url}/metrics`)).text())
+
+/** Body bytes that a mirror has passed on from peers to its containerd. */
+const peerBytes = /^spegel_served_bytes_total\{source="peer",client="node"\} (\d+)$/m
+
+/** Starts node `number`, without its mirror. */
+export const start = Effect.fnUntraced(function*(number: number, { keyFile, link, programs, upstream }: HerdOptions) {
+  const host = yield* Host.make(number, { up: link, down: link })
+  const directory = yield* temporary
+  const certs = join(directory, "certs.d")
+  const { namespace, address } = host
+  const containerd = yield* ContainerdDaemon.start({ programs, configPath: certs, namespace })
+  const registry = `http://${address}:${ports.registry}`
+  const metrics = `http://${address}:${ports.metrics}`
+  const name = `node-${number}`
+  const trust = [`--cluster-key-file=${keyFile}`, `--node-name=${name}`]
+  yield* run(process.execPath, [
+    bundle,
+    "configuration",
+    `--containerd-registry-config-path=${certs}`,
+    `--mirrored-registries=http://${upstream}`,
+    `--mirror-targets=${registry}`,
+    ...trust
+  ])
+  const blobOf = (digest: string) => join(containerd.contentPath, "blobs", digest.replace(":", "/"))
+
+  return {
+    name,
+    address,
+    /** Cuts it off from the network. */
+    unplug: NetworkNamespace.ip("link", "set", Host.linkOf(number), "down"),
+    plug: NetworkNamespace.ip("link", "set", Host.linkOf(number), "up"),
+    version: programs.version,
+    registry,
+    containerd,
+    /** Starts its mirror, and kills it with the scope. */
+    startMirror: Effect.fnUntraced(function*(flags: ReadonlyArray<string>, log: string) {
+      const [command, ...args] = NetworkNamespace.enter(namespace)
+      const stderr = yield* Effect.acquireRelease(
+        Effect.promise(() => open(log, "w")),
+        (file) => Effect.promise(() => file.close())
+      )
+      const child = yield* Subprocess.start(command, [
+        ...args,
+        process.execPath,
+        bundle,
+        "registry",
+        `--containerd-sock=${containerd.socket}`,
+        `--containerd-content-path=${containerd.contentPath}`,
+        `--containerd-registry-config-path=${certs}`,
+        `--data-dir=${join(directory, "data")}`,
+        `--registry-addr=${address}:${ports.registry}`,
+        `--router-addr=${address}:${ports.router}`,
+        `--metrics-addr=${address}:${ports.metrics}`,
+        "--bootstrap-kind=static",
+        `--static-bootstrap-peers=10.77.0.1:${ports.router}`,
+        ...trust,
+        ...flags
+      ], { stdio: ["ignore", "ignore", stderr.fd] })
+      yield* SpegelProcess.untilReady(registry)
+      return child
+    }),
+    /** Downloads an image without unpacking it, all layers at once. */
+    pull: (image: string) => containerd.ctr("content", "fetch", "--hosts-dir", certs, image),
+    holds: ({ objects }: RandomImage) => objects.every(({ descriptor }) => existsSync(blobOf(descriptor.digest))),
+    /** Bytes that its containerd has of an image by now. */
+    received: ({ objects }: RandomImage) =>
+      bytesOf(containerd.contentPath, objects.map(({ descriptor }) => descriptor)),
+    remove: (image: string) => containerd.ctr("images", "rm", "--sync", image),
+    /** Body bytes that its mirror got from peers so far. */
+    fromPeers: Effect.map(fetchMetrics(metrics), (text) => Number(peerBytes.exec(text)?.[1] ?? 0))
+  }
+})
+
+const sizeOf = (path: string) => stat(path).then(({ size }) => size, () => 0)
+
+const bytesOf = async (
+  contentPath: string,
+  descriptors: ReadonlyArray<{ readonly digest: string; readonly size: number }>
+): Promise<number> => {
+  const ingests = join(contentPath, "ingest")
+  const names = await readdir(ingests).catch(() => [])
+  const sizes = await Promise.all([
+    ...names.map((name) => sizeOf(join(ingests, name, "data"))),
+    ...descriptors.map(({ digest }) => sizeOf(join(contentPath, "blobs", digest.replace(":", "/"))))
+  ])
+  return sizes.reduce((sum, size) => sum + size, 0)
+}
+
+export type HerdNode = Effect.Success<ReturnType<typeof start>>
