@@ -9,6 +9,7 @@ import * as Installs from "./scenarios/Installs.ts"
 import * as Metrics from "./scenarios/Metrics.ts"
 import * as Nodes from "./scenarios/Nodes.ts"
 import * as Restarts from "./scenarios/Restarts.ts"
+import * as Rollout from "./scenarios/Rollout.ts"
 import * as Settings from "./scenarios/Settings.ts"
 import * as Uninstalls from "./scenarios/Uninstalls.ts"
 import * as Steps from "./Steps.ts"
@@ -67,6 +68,7 @@ const scenarios = (installation: Installation.Installation) => [
   { name: "helm test", smoke: true, effect: helmTest(installation) },
   { name: "mirrors prove the cluster key", smoke: true, effect: ClusterKey.proved(installation) },
   { name: "pull on one node, then on the others", smoke: true, effect: installation.pullEverywhere() },
+  { name: "a new image on all nodes at once", smoke: true, effect: Rollout.everywhereAtOnce(installation) },
   { name: "restart all mirrors", smoke: true, effect: quietRestart(installation) },
   { name: "pull after the restart", smoke: true, effect: installation.pullEverywhere() },
   { name: "no fault of containerd is told", smoke: true, effect: Faults.noneTold(installation) },
