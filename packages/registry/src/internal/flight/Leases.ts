@@ -18,13 +18,13 @@ const failedMillis = 60_000
 /** A request on its way when a lease is granted must not end it. */
 const settleMillis = 1000
 const maxContents = 10_000
-const maxFailed = 64
+const maxFailed = 10_000
 
 export class Leases {
   readonly #atOnce: number
   readonly #granted = new BoundedMap<string, ReadonlyArray<Granted>>(maxContents)
   /** Until when a node gets no lease, by content and node. */
-  readonly #failed = new BoundedMap<string, number>(maxContents * maxFailed)
+  readonly #failed = new BoundedMap<string, number>(maxFailed)
 
   /** `atOnce` is how many nodes may download the same content. */
   constructor(atOnce: number) {
