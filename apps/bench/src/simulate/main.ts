@@ -1,10 +1,14 @@
-/** `npm run simulate -- router`: simulates the DHT's core in a network larger than a machine could run. */
+/**
+ * `npm run simulate -- router` simulates the DHT's core in a network larger than a machine could run, `npm run simulate -- herd` many nodes
+ * that want the same blob at once.
+ */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import { json, svg } from "../Flags.ts"
 import * as Plot from "../Plot.ts"
+import { type HerdFigures, simulate as simulateHerd } from "./herd/simulate.ts"
 import { simulate, type SimulationFigures } from "./simulate.ts"
 
 const rows = (figures: SimulationFigures): ReadonlyArray<readonly [string, string]> => [
@@ -54,9 +58,85 @@ const router = Command.make("router", {
     if (json) yield* Console.log(JSON.stringify(figures))
   })).pipe(Command.withDescription("The DHT with latency, loss and churn, in one process"))
 
+const herd = Command.make(
+  "herd",
+  {
+    nodes: Flag.Int("nodes").pipe(Flag.withDescription("Nodes that want the blob"), Flag.withDefault(1000)),
+    size: Flag.Int("size").pipe(Flag.withDescription("Size of the blob in MiB"), Flag.withDefault(64)),
+    upstream: Flag.Int("upstream").pipe(
+      Flag.withDescription("Speed of the registry's link in MB/s"),
+      Flag.withDefault(50)
+    ),
+    link: Flag.Int("link").pipe(Flag.withDescription("Speed of each node's link in MB/s"), Flag.withDefault(125)),
+    spread: Flag.Int("spread").pipe(
+      Flag.withDescription("Seconds over which the starts are spread"),
+      Flag.withDefault(0)
+    ),
+    lossPercent: Flag.Int("loss-percent").pipe(Flag.withDescription("Messages that get lost"), Flag.withDefault(0)),
+    faultPercent: Flag.Int("fault-percent").pipe(
+      Flag.withDescription("Nodes to which something happens at a random time"),
+      Flag.withDefault(0)
+    ),
+    fault: Flag.Literals("fault", ["none", "node gone", "mirror killed", "upstream stalls"]).pipe(
+      Flag.withDescription("What happens to the first node that downloads, at 30 % of the blob"),
+      Flag.withDefault("none")
+    ),
+    runs: Flag.Int("runs").pipe(Flag.withDescription("Runs with different seeds"), Flag.withDefault(1)),
+    seed: Flag.Int("seed").pipe(Flag.withDescription("Of the first run"), Flag.withDefault(1)),
+    json
+  },
+  ({ fault, faultPercent, json, link, lossPercent, nodes, runs, seed, size, spread, upstream }) =>
+    Effect.gen(function*() {
+      yield* Console.log(
+        ["seed", "copies", "slowest", "gap s", "messages", "stuck", "cycles"].map((title) => title.padStart(10)).join(
+          ""
+        )
+      )
+      const all: Array<HerdFigures> = []
+      for (let run = 0; run < runs; run++) {
+        const figures = yield* Effect.promise(() =>
+          simulateHerd({
+            nodes,
+            size: size * 1024 ** 2,
+            upstream: upstream * 1e6,
+            link: link * 1e6,
+            firstByteMillis: 100,
+            spread: spread * 1000,
+            loss: lossPercent / 100,
+            randomFaults: faultPercent / 100,
+            fault,
+            seed: seed + run
+          })
+        )
+        all.push(figures)
+        const { copies, cycles, longestGapSeconds, messagesPerNode, slowest, stuck } = figures
+        const cells = [
+          copies.toFixed(2),
+          slowest.toFixed(2),
+          longestGapSeconds.toFixed(1),
+          messagesPerNode.toFixed(0),
+          stuck,
+          cycles
+        ]
+        if (runs <= 20) yield* Console.log([seed + run, ...cells].map((cell) => String(cell).padStart(10)).join(""))
+      }
+      const most = (of: (figures: HerdFigures) => number) => Math.max(...all.map(of))
+      const cells = [
+        most(({ copies }) => copies).toFixed(2),
+        most(({ slowest }) => slowest).toFixed(2),
+        most(({ longestGapSeconds }) => longestGapSeconds).toFixed(1),
+        most(({ messagesPerNode }) => messagesPerNode).toFixed(0),
+        most(({ stuck }) => stuck),
+        most(({ cycles }) => cycles)
+      ]
+      yield* Console.log(["worst", ...cells].map((cell) => String(cell).padStart(10)).join(""))
+      if (json) yield* Console.log(JSON.stringify(all))
+    })
+).pipe(Command.withDescription("Many nodes that want one blob, with the mirror's own leases and policy"))
+
 Command.make("simulate").pipe(
   Command.withDescription("Simulations of spegel-ts"),
-  Command.withSubcommands([router]),
+  Command.withSubcommands([router, herd]),
   Command.run({ version: "0.1.0" }),
   Effect.provide(NodeServices.layer),
   NodeRuntime.runMain
