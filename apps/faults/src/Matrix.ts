@@ -48,8 +48,13 @@ const pauseBeforeRetry = "1 second"
 /** Pulls have a limit of their own: a cell that takes longer hangs elsewhere. */
 const cellLimit = "10 minutes"
 
-/** How often a cell is run until its fault is met. A lookup may find the good peer so much earlier that it alone is asked. */
-const maxTries = 8
+/**
+ * How often a cell is run until its fault is met. A lookup may find the good peer so much earlier that it alone is asked; whatever makes
+ * that so for a while is waited for.
+ */
+const maxTries = 20
+const triesWithoutPause = 6
+const pauseBetweenTries = "2 seconds"
 
 /** How often the good peer is tried until it serves again after a freeze. */
 const maxTrials = 24
@@ -143,6 +148,7 @@ export const runCell = (lane: Lane.Lane, cell: Cell): Effect.Effect<CellResult> 
       const result: CellResult = { ...yield* attempt(lane, cell), tries }
       if (result.faulty > 0 || !result.succeeded) return result
       if (tries === maxTries) return { ...result, succeeded: false, errors: ["the mirror never met the fault"] }
+      if (tries >= triesWithoutPause) yield* Effect.sleep(pauseBetweenTries)
     }
   }).pipe(
     Effect.timeout(cellLimit),
