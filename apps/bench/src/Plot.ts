@@ -26,10 +26,13 @@ const escape = (text: string): string =>
 const print = (value: number): string =>
   value >= 100 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3)))
 
+/** The colour of one of these names. */
+const colourOf = (names: ReadonlyArray<string>, name: string): string =>
+  colours[names.indexOf(name) % colours.length] ?? ""
+
 /** The chart. Bars of the same name have the same colour in all groups. */
 export const bars = (title: string, groups: ReadonlyArray<Bars>): string => {
   const names = [...new Set(groups.flatMap((group) => group.bars.map(({ name }) => name)))]
-  const colourOf = (name: string) => colours[names.indexOf(name) % colours.length] ?? ""
   const parts: Array<string> = []
   let y = titleHeight
   for (const group of groups) {
@@ -39,7 +42,7 @@ export const bars = (title: string, groups: ReadonlyArray<Bars>): string => {
       const length = Math.max(1, (value / most) * (width - labelWidth - valueWidth))
       parts.push(
         `<rect x="${labelWidth}" y="${y}" width="${length.toFixed(1)}" height="${barHeight - 4}" fill="${
-          colourOf(name)
+          colourOf(names, name)
         }"/>`,
         `<text x="${(labelWidth + length + 6).toFixed(1)}" y="${y + 12}" class="value">${print(value)}</text>`
       )
@@ -67,7 +70,6 @@ export const lines = (title: string, panels: ReadonlyArray<Panel>): string => {
   const right = Math.max(1, ...points.map(([x]) => x))
   const top = Math.max(Number.MIN_VALUE, ...points.map(([, y]) => y))
   const names = [...new Set(all.map(({ name }) => name))]
-  const colourOf = (name: string) => colours[names.indexOf(name) % colours.length] ?? ""
   const left = 60
   const parts = panels.flatMap(({ lines, name }, index) => {
     const y = titleHeight + 16 + index * (panelHeight + panelGap)
@@ -80,7 +82,7 @@ export const lines = (title: string, panels: ReadonlyArray<Panel>): string => {
       `<text x="${width - 20}" y="${y + panelHeight + 14}" text-anchor="end" class="value">${print(right)}</text>`,
       ...lines.map((line) =>
         `<polyline points="${line.points.map(at).join(" ")}" fill="none" stroke="${
-          colourOf(line.name)
+          colourOf(names, line.name)
         }" stroke-width="2"/>`
       )
     ]
@@ -92,7 +94,7 @@ export const lines = (title: string, panels: ReadonlyArray<Panel>): string => {
 const legend = (names: ReadonlyArray<string>, y: number): ReadonlyArray<string> =>
   names.map((name, index) => {
     const x = 16 + index * Math.floor((width - 16) / names.length)
-    return `<rect x="${x}" y="${y}" width="12" height="12" fill="${colours[index % colours.length] ?? ""}"/>` +
+    return `<rect x="${x}" y="${y}" width="12" height="12" fill="${colourOf(names, name)}"/>` +
       `<text x="${x + 18}" y="${y + 11}">${escape(name)}</text>`
   })
 

@@ -40,13 +40,15 @@ export const parse = (
   return Result.succeed(Option.some({ start, end: last ? Math.min(Number(last) + 1, size) : size }))
 }
 
-/** The first byte position of an open-ended range (`bytes=N-`), the only form in which containerd resumes. */
-export const openStart = (header: string | undefined): Option.Option<number> => {
-  const match = header === undefined ? null : oneRange.exec(header)
-  return match?.[1] === undefined || match[2] !== "" || !Number.isSafeInteger(Number(match[1]))
-    ? Option.none()
-    : Option.some(Number(match[1]))
+/** The first byte position of a range that names one: not of a suffix. */
+export const firstByte = (header: string | undefined): Option.Option<number> => {
+  const first = header === undefined ? undefined : oneRange.exec(header)?.[1]
+  return first === undefined || !Number.isSafeInteger(Number(first)) ? Option.none() : Option.some(Number(first))
 }
+
+/** The first byte position of an open-ended range (`bytes=N-`), the only form in which containerd resumes. */
+export const openStart = (header: string | undefined): Option.Option<number> =>
+  header !== undefined && oneRange.exec(header)?.[2] === "" ? firstByte(header) : Option.none()
 
 /** The `Content-Range` of a 206 answer. */
 export const contentRange = (range: ByteRange, size: number): string => `bytes ${range.start}-${range.end - 1}/${size}`

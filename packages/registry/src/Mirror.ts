@@ -3,9 +3,11 @@
  * the tag decides the next step. How long and how often peers are asked is in `ResolvePolicy`; the steps of a pull are in
  * `internal/pull/Pull`.
  */
+import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import type * as ByteRange from "@spegel-ts/oci/ByteRange"
+import type * as Digest from "@spegel-ts/oci/Digest"
 import { type Duration, Effect, type Scope } from "effect"
-import type { Leases } from "./internal/flight/Leases.ts"
+import type * as Lease from "./internal/flight/Lease.ts"
 import * as MirrorParts from "./internal/pull/MirrorParts.ts"
 import * as Obtain from "./internal/pull/Obtain.ts"
 import type { Asked } from "./internal/pull/Pull.ts"
@@ -44,6 +46,8 @@ export interface MirrorOptions extends ResolveSettings {
 
 /** Gets content that this node lacks from peers. `Registry` calls it for each request. */
 export interface Mirror {
+  /** Whether this node shares downloads in progress with others. */
+  readonly shares: boolean
   /**
    * Finds a peer that has the content that a client asks for, and returns when its answer can begin. Everything that is opened
    * closes with the scope. Fails with a `MirrorError` if no peer serves in time: the request falls back to upstream. Fails with
@@ -52,12 +56,17 @@ export interface Mirror {
   readonly fetch: (
     asked: Asked
   ) => Effect.Effect<MirroredContent, MirrorError | ByteRange.RangeNotSatisfiable, Scope.Scope>
+  /** Decides for a peer whether it downloads content from upstream, or for whom it waits. */
+  readonly decide: (digest: Digest.Digest, asked: Lease.Asked) => Effect.Effect<Lease.Decision>
 }
 
-/** A mirror; what it watches ends with the scope. `leases` are those that this node decides on. */
-export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions, leases: Leases) {
-  const parts = yield* MirrorParts.make(options, leases)
+/** A mirror; what it watches ends with the scope. */
+export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
+  const parts = yield* MirrorParts.make(options)
+  const { leases, shares } = parts
   return {
-    fetch: (asked) => Obtain.content(parts, asked)
+    shares,
+    fetch: (asked) => Obtain.content(parts, asked),
+    decide: (digest, asked) => Effect.map(MonotonicTime.millis, (now) => leases.ask(digest, asked, now))
   } satisfies Mirror
 })

@@ -25,11 +25,6 @@ export interface HerdOptions {
   readonly link: number
 }
 
-const fetchMetrics = (url: string) => Effect.tryPromise(async () => (await fetch(`${url}/metrics`)).text())
-
-/** Body bytes that a mirror has passed on from peers to its containerd. */
-const peerBytes = /^spegel_served_bytes_total\{source="peer",client="node"\} (\d+)$/m
-
 /** Starts node `number`, without its mirror. */
 export const start = Effect.fnUntraced(function*(number: number, { keyFile, link, programs, upstream }: HerdOptions) {
   const host = yield* Host.make(number, { up: link, down: link })
@@ -38,7 +33,6 @@ export const start = Effect.fnUntraced(function*(number: number, { keyFile, link
   const { namespace, address } = host
   const containerd = yield* ContainerdDaemon.start({ programs, configPath: certs, namespace })
   const registry = `http://${address}:${ports.registry}`
-  const metrics = `http://${address}:${ports.metrics}`
   const name = `node-${number}`
   const trust = [`--cluster-key-file=${keyFile}`, `--node-name=${name}`]
   yield* run(process.execPath, [
@@ -57,8 +51,6 @@ export const start = Effect.fnUntraced(function*(number: number, { keyFile, link
     /** Cuts it off from the network. */
     unplug: NetworkNamespace.ip("link", "set", Host.linkOf(number), "down"),
     plug: NetworkNamespace.ip("link", "set", Host.linkOf(number), "up"),
-    version: programs.version,
-    registry,
     containerd,
     /** Starts its mirror, and kills it with the scope. */
     startMirror: Effect.fnUntraced(function*(flags: ReadonlyArray<string>, log: string) {
@@ -80,7 +72,7 @@ export const start = Effect.fnUntraced(function*(number: number, { keyFile, link
         `--router-addr=${address}:${ports.router}`,
         `--metrics-addr=${address}:${ports.metrics}`,
         "--bootstrap-kind=static",
-        `--static-bootstrap-peers=10.77.0.1:${ports.router}`,
+        `--static-bootstrap-peers=${Host.addressOf(1)}:${ports.router}`,
         ...trust,
         ...flags
       ], { stdio: ["ignore", "ignore", stderr.fd] })
@@ -93,9 +85,7 @@ export const start = Effect.fnUntraced(function*(number: number, { keyFile, link
     /** Bytes that its containerd has of an image by now. */
     received: ({ objects }: RandomImage) =>
       bytesOf(containerd.contentPath, objects.map(({ descriptor }) => descriptor)),
-    remove: (image: string) => containerd.ctr("images", "rm", "--sync", image),
-    /** Body bytes that its mirror got from peers so far. */
-    fromPeers: Effect.map(fetchMetrics(metrics), (text) => Number(peerBytes.exec(text)?.[1] ?? 0))
+    remove: (image: string) => containerd.ctr("images", "rm", "--sync", image)
   }
 })
 

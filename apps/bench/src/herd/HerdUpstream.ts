@@ -14,7 +14,6 @@ import * as Host from "./Host.ts"
 /** What the registry has sent. */
 export interface Counts {
   readonly blobBytes: number
-  readonly blobGets: number
   readonly manifestGets: number
   /** Bytes of blobs by the address that they went to. */
   readonly byAddress: Readonly<Record<string, number>>

@@ -15,11 +15,13 @@ export interface Speeds {
 }
 
 const subnet = "10.77.0"
-/** The address of the program itself. */
-export const own = `${subnet}.254`
+/** The address of a host. */
+export const addressOf = (number: number): string => `${subnet}.${number}`
+/** The number of the program itself. */
+const ownNumber = 254
 
 /** Joins the bridge to the network of the hosts. */
-export const joinBridge = NetworkNamespace.addAddress(`${own}/24`, NetworkNamespace.bridge)
+export const joinBridge = NetworkNamespace.addAddress(`${addressOf(ownNumber)}/24`, NetworkNamespace.bridge)
 
 /** Enough for one turn of the kernel's clock at these speeds. */
 const burst = "128kb"
@@ -40,7 +42,7 @@ export const make = Effect.fnUntraced(function*(number: number, { down, up }: Sp
   const near = linkOf(number)
   yield* NetworkNamespace.ip("netns", "add", namespace)
   yield* NetworkNamespace.link({ name: near, bridge: NetworkNamespace.bridge, namespace, inside: "eth0" })
-  const address = `${subnet}.${number}`
+  const address = addressOf(number)
   yield* NetworkNamespace.up("lo", namespace)
   yield* NetworkNamespace.addAddress(`${address}/24`, "eth0", namespace)
   yield* NetworkNamespace.up("eth0", namespace)

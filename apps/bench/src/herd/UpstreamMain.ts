@@ -7,7 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises"
 import type { Counts } from "./HerdUpstream.ts"
 
 const [address = "", port = "", layout = "", firstByteMillis = ""] = process.argv.slice(2)
-let counts: Counts = { blobBytes: 0, blobGets: 0, manifestGets: 0, byAddress: {} }
+let counts: Counts = { blobBytes: 0, manifestGets: 0, byAddress: {} }
 const sending = new Map<ReadStream, string>()
 let refused = new Set<string>()
 
@@ -15,7 +15,6 @@ const pathOf = (digest: string) => join(layout, "blobs", digest.replace(":", "/"
 
 interface Entry {
   readonly digest: string
-  readonly mediaType: string
   readonly annotations?: Readonly<Record<string, string>>
 }
 
@@ -48,7 +47,6 @@ const blob = async (digest: string, { headers, method, socket }: IncomingMessage
   })
   if (method === "HEAD") return void response.end()
   await sleep(Number(firstByteMillis))
-  counts = { ...counts, blobGets: counts.blobGets + 1 }
   const stream = createReadStream(pathOf(digest), { start })
   const client = socket.remoteAddress ?? ""
   sending.set(stream, client)

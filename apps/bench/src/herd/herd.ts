@@ -85,13 +85,11 @@ export const make = Effect.fnUntraced(function*(plan: Plan) {
   const keyFile = join(yield* temporary, "cluster-key")
   yield* Effect.promise(() => writeFile(keyFile, `${generate()}\n`, { mode: 0o600 }))
   const versions = yield* Effect.forEach(ContainerdPackages.versions, ContainerdPackages.fetch)
-  const programsOf = (index: number) =>
-    Array.from({ length: plan.nodes }, () => versions).flat().slice(index, index + 1)
+  // Node after node has the next version.
+  const programsOfNodes = Array.from({ length: plan.nodes }, () => versions).flat().slice(0, plan.nodes)
   const nodes = yield* Effect.forEach(
-    Array.from({ length: plan.nodes }, (_, index) => index).flatMap((index) =>
-      programsOf(index).map((programs) => ({ index, programs }))
-    ),
-    ({ index, programs }) =>
+    programsOfNodes,
+    (programs, index) =>
       HerdNode.start(index + 1, { programs, keyFile, upstream: upstream.name, link: plan.linkSpeed * kilobyte })
   )
   return { plan, nodes, upstream, seed: Math.floor(Date.now() / 1000) % 100_000 } satisfies Herd

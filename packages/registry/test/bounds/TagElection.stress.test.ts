@@ -5,7 +5,6 @@ import * as MemoryStore from "@spegel-ts/content/MemoryStore"
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
-import { Leases } from "@spegel-ts/registry/internal/flight/Leases"
 import { PullRecord } from "@spegel-ts/registry/internal/observe/PullRecord"
 import * as Mirror from "@spegel-ts/registry/Mirror"
 import * as Outcome from "@spegel-ts/registry/Outcome"
@@ -336,7 +335,7 @@ describe("the election of a tag", () => {
             Layer.provide(Transfer.layerPortable)
           )
         )
-        const mirror = yield* Mirror.make({ ...defaults, hedgeDelay: Duration.seconds(10) }, new Leases(1)).pipe(
+        const mirror = yield* Mirror.make({ ...defaults, hedgeDelay: Duration.seconds(10) }).pipe(
           Effect.provide(yield* Layer.build(layer)),
           inMode(mode)
         )

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as ClientToken from "@spegel-ts/cluster-key/ClientToken"
 import { Outcome } from "@spegel-ts/registry/Outcome"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
-import { Router } from "@spegel-ts/router/Router"
+import { type MemoryNetwork, Router } from "@spegel-ts/router/Router"
 import { eventually } from "@spegel-ts/testing/Eventually"
 import { Effect, Fiber } from "effect"
 import { get } from "node:http"
@@ -22,24 +22,30 @@ const [first, second, third] = [
 /** The bytes of a body as they come. */
 const reading = (url: string) => {
   const body = { status: 0, bytes: 0, broken: false, ended: false }
-  const request = get(url, { headers: own }, (response) => {
+  get(url, { headers: own }, (response) => {
     body.status = response.statusCode ?? 0
     response.on("data", (chunk: Buffer) => body.bytes += chunk.length)
     response.on("error", () => body.broken = true)
     response.on("end", () => body.ended = true)
   })
-  return { body, stop: () => request.destroy() }
+  return body
 }
+
+/** A node whose containerd has the first bytes of another node's download, and waits for more. */
+const startFollowing = Effect.fnUntraced(function*(network: MemoryNetwork) {
+  const root = yield* startRoot(network, "127.0.27.2")
+  root.download.grow(first)
+  const follower = yield* startDownloading(network, "127.0.27.3")
+  const body = reading(blobUrl(follower.url, largeDigest))
+  yield* eventually(() => body.bytes === first.length)
+  return { root, follower, body }
+})
 
 describe("a download in progress", () => {
   it.live("is given to another node's containerd as it grows", () =>
     Effect.gen(function*() {
       const network = Router.memoryNetwork()
-      const root = yield* startRoot(network, "127.0.27.2")
-      root.download.grow(first)
-      const follower = yield* startDownloading(network, "127.0.27.3")
-      const { body } = reading(blobUrl(follower.url, largeDigest))
-      yield* eventually(() => body.bytes === first.length)
+      const { body, follower, root } = yield* startFollowing(network)
       assert.isFalse(body.ended)
       root.download.grow(second)
       yield* eventually(() => body.bytes === first.length + second.length)
@@ -66,11 +72,7 @@ describe("a download in progress", () => {
     Effect.gen(function*() {
       for (const isHeld of [false, true]) {
         const network = Router.memoryNetwork()
-        const root = yield* startRoot(network, "127.0.27.2")
-        root.download.grow(first)
-        const follower = yield* startDownloading(network, "127.0.27.3")
-        const { body } = reading(blobUrl(follower.url, largeDigest))
-        yield* eventually(() => body.bytes === first.length)
+        const { body, root } = yield* startFollowing(network)
         if (isHeld) {
           const holder = yield* startNode(network, "127.0.27.4", { auth: auth("require"), proved: true })
           yield* holder.router.advertise([ContentKey.make(yield* holder.content.put(large))])
@@ -84,11 +86,7 @@ describe("a download in progress", () => {
   it.live("goes on to be sent when it was committed", () =>
     Effect.gen(function*() {
       const network = Router.memoryNetwork()
-      const root = yield* startRoot(network, "127.0.27.2")
-      root.download.grow(first)
-      const follower = yield* startDownloading(network, "127.0.27.3")
-      const { body } = reading(blobUrl(follower.url, largeDigest))
-      yield* eventually(() => body.bytes === first.length)
+      const { body, root } = yield* startFollowing(network)
       root.download.grow(second)
       root.download.grow(third)
       root.download.end("committed")

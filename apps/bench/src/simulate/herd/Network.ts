@@ -40,7 +40,7 @@ export class Network {
     this.messages++
     const there = this.#delay()
     const back = this.#delay()
-    const isLost = this.random.chance(this.options.loss) || to.isUnplugged || to.isFrozen
+    const isLost = this.random.chance(this.options.loss) || to.isUnplugged
     await this.clock.sleep(isLost ? timeout : there)
     if (isLost) return undefined
     const value = to.hasMirror ? answer() : undefined

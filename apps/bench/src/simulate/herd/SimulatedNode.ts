@@ -22,7 +22,7 @@ const asksInRace = 3
 const advertisedAfterMillis = 30
 const silenceMillis = 500
 const watchEveryMillis = 250
-export const content = Digest.ofBytes(Buffer.from("the layer of the simulation"))
+const content = Digest.ofBytes(Buffer.from("the layer of the simulation"))
 
 interface Waiting {
   readonly sources: Set<SimulatedNode>
@@ -46,7 +46,6 @@ export class SimulatedNode {
   growth: { -readonly [K in keyof Growth.Growth]: Growth.Growth[K] } | undefined
   source: SimulatedNode | undefined
   hasMirror = true
-  isFrozen = false
   isUnplugged = false
   isStalled = false
   startedAt = 0
@@ -64,16 +63,12 @@ export class SimulatedNode {
     network.nodes.push(this)
   }
 
-  get isAlive(): boolean {
-    return !this.isUnplugged
-  }
-
   isDownloading(now: number): boolean {
-    return this.isAlive && !this.isStalled && this.doneAt === undefined && now >= this.#upstreamFrom
+    return !this.isUnplugged && !this.isStalled && this.doneAt === undefined && now >= this.#upstreamFrom
   }
 
   sendsTo(): ReadonlyArray<SimulatedNode> {
-    if (!this.isAlive || !this.hasMirror || this.isFrozen) return []
+    if (this.isUnplugged || !this.hasMirror) return []
     return [...this.#sending].filter((follower) => follower.source === this && follower.received < this.written)
   }
 
@@ -109,7 +104,7 @@ export class SimulatedNode {
     let failed: SimulatedNode | undefined
     while (this.doneAt === undefined) {
       const found = await this.#race(failed)
-      if (!this.hasMirror || !this.isAlive) return
+      if (!this.hasMirror || this.isUnplugged) return
       if (found === undefined) return this.#goUpstream(options.firstByteMillis)
       await this.#follow(found)
       failed = found
@@ -154,7 +149,7 @@ export class SimulatedNode {
       const found = await this.#askProviders(waiting)
       if (found !== undefined) return found
       if (!await this.#wait(waiting)) return undefined
-      if (this.doneAt !== undefined || !this.isAlive || !this.hasMirror) return undefined
+      if (this.doneAt !== undefined || this.isUnplugged || !this.hasMirror) return undefined
     }
   }
 
@@ -216,11 +211,10 @@ export class SimulatedNode {
     const { clock, random } = this.#network
     if (waiting.begun === undefined) {
       if (waiting.sources.size === 0 && !await this.#findAnother(waiting)) return false
-      waiting.begun =
-        waiting.shownAt =
-        waiting.provedAt =
-        waiting.lookedAt =
-          clock.now
+      waiting.begun = clock.now
+      waiting.shownAt = clock.now
+      waiting.provedAt = clock.now
+      waiting.lookedAt = clock.now
     }
     for (;;) {
       if (this.#isOver(waiting, clock.now)) return false
@@ -231,36 +225,33 @@ export class SimulatedNode {
         return true
       }
       await clock.sleep(FollowPolicy.askAgainMillis * (0.8 + 0.4 * random.next()))
-      for (const source of waiting.sources) await this.#probe(source, waiting)
-      if (this.#isEnough) {
-        this.#isEnough = false
-        return true
-      }
+      let isEnough = false
+      for (const source of waiting.sources) isEnough = await this.#probe(source, waiting) || isEnough
+      if (isEnough) return true
     }
   }
-
-  #isEnough = false
 
   #isOver({ begun = 0, provedAt }: Waiting, now: number): boolean {
     return now - begun > FollowPolicy.maxWaitMillis(longestWaitMillis, this.#turn) ||
       now - provedAt > FollowPolicy.unprovedMillis + FollowPolicy.patienceMillis(this.#turn)
   }
 
-  async #probe(source: SimulatedNode, waiting: Waiting): Promise<void> {
+  /** Asks a source how far it is; true if it sends what is wanted. */
+  async #probe(source: SimulatedNode, waiting: Waiting): Promise<boolean> {
     const start = this.received
     const state = await this.#network.ask(
       source,
       probeTimeoutMillis,
       () => source.stateFor(this.id, start) ?? "gone" as const
     )
-    if (state === undefined) return
-    if (state === "held" || (state !== "gone" && state.written > start && state.instead.length === 0)) {
-      this.#isEnough = true
-    } else if (state !== "gone" && state.origin !== "stalled") this.#note(source, state, waiting)
+    if (state === undefined) return false
+    if (state === "held" || (state !== "gone" && state.written > start && state.instead.length === 0)) return true
+    if (state !== "gone" && state.origin !== "stalled") this.#note(source, state, waiting)
     else {
       waiting.sources.delete(source)
       waiting.inVain.add(source.id)
     }
+    return false
   }
 
   async #findAnother(waiting: Waiting): Promise<boolean> {
@@ -299,7 +290,7 @@ export class SimulatedNode {
     let last = this.received
     let shownAt = clock.now
     let grewAt = clock.now
-    while (this.doneAt === undefined && this.isAlive && this.hasMirror) {
+    while (this.doneAt === undefined && !this.isUnplugged && this.hasMirror) {
       await clock.sleep(watchEveryMillis)
       // The kernel of a process that has ended closes its connections.
       if (!source.hasMirror && !source.isUnplugged) break

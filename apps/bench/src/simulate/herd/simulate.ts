@@ -21,7 +21,7 @@ export interface HerdFigures {
   readonly messagesPerNode: number
   /** Nodes that could finish and did not. */
   readonly stuck: number
-  /** Whether nodes have ever taken bytes from each other in a ring. */
+  /** How often a node was seen in a ring of nodes that take bytes from each other. */
   readonly cycles: number
 }
 
@@ -47,7 +47,7 @@ export const simulate = async (options: HerdOptions): Promise<HerdFigures> => {
   let struck: SimulatedNode | undefined
   let cycles = 0
   const isOpen = (node: SimulatedNode) =>
-    node !== struck && node.isAlive && !node.isStalled && node.doneAt === undefined
+    node !== struck && !node.isUnplugged && !node.isStalled && node.doneAt === undefined
   while (clock.now < maxMillis && nodes.some(isOpen)) {
     await clock.pass(checkEveryMillis)
     cycles += nodes.filter(isInRing).length

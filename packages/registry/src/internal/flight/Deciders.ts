@@ -3,7 +3,7 @@ import type { PeerFacts } from "@spegel-ts/router/Peer"
 import { hash } from "node:crypto"
 
 /** The first decides; the second one knows what it decided, and decides if the first is gone. */
-export const count = 2
+const count = 2
 
 /** The members that have proved the key with the highest rank for this content, by rendezvous hashing; `self` may be one of them. */
 export const choose = (content: string, self: string, peers: ReadonlyArray<PeerFacts>): ReadonlyArray<string> =>

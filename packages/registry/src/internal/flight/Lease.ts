@@ -4,6 +4,7 @@
  * A request has `ask <id> <ids>`: the node with the first id wants to download content from upstream, and has asked the others for
  * their downloads in vain. The answer is `go`, or `wait <id>`: that node downloads it.
  */
+import * as NodeIds from "../share/NodeIds.ts"
 
 export const leaseHeader = "x-spegel-lease"
 
@@ -18,17 +19,16 @@ export type Decision =
   | { readonly _tag: "Go" }
   | { readonly _tag: "Wait"; readonly id: string }
 
-const id = "[A-Za-z0-9.:-]{1,128}"
 export const maxInVain = 8
-const askedForm = new RegExp(`^ask (${id})((?: ${id}){0,${maxInVain}})$`)
-const decisionForm = new RegExp(`^(?:go|wait (${id}))$`)
+const askedForm = new RegExp(`^ask (${NodeIds.nodeId})(${NodeIds.upTo(maxInVain)})$`)
+const decisionForm = new RegExp(`^(?:go|wait (${NodeIds.nodeId}))$`)
 
 export const printAsked = ({ asker, inVain }: Asked): string => ["ask", asker, ...inVain].join(" ")
 
 /** Undefined for anything else. */
 export const parseAsked = (header: unknown): Asked | undefined => {
   const [, asker, ids = ""] = typeof header === "string" ? askedForm.exec(header) ?? [] : []
-  return asker === undefined ? undefined : { asker, inVain: ids.split(" ").slice(1) }
+  return asker === undefined ? undefined : { asker, inVain: NodeIds.of(ids) }
 }
 
 export const print = (decision: Decision): string => decision._tag === "Go" ? "go" : `wait ${decision.id}`

@@ -1,9 +1,9 @@
 /** Asks the nodes that decide on it whether this node downloads a content from upstream, or waits for another one. */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
-import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import type { PeerFacts } from "@spegel-ts/router/Peer"
 import { Effect, Fiber } from "effect"
 import * as ContentId from "../../ContentId.ts"
+import * as AskPeer from "../pull/AskPeer.ts"
 import type { Pull } from "../pull/Pull.ts"
 import * as Deciders from "./Deciders.ts"
 import * as Lease from "./Lease.ts"
@@ -42,11 +42,7 @@ export const ask = Effect.fnUntraced(
 
 const askPeer = ({ mirror: { transport }, request }: Pull, peer: PeerFacts | undefined, asked: Lease.Asked) => {
   if (peer === undefined) return Effect.undefined
-  const printed = DistributionRequest.print({ ...request, method: "HEAD", mirrored: true, range: undefined })
-  return transport.request(peer, {
-    ...printed,
-    headers: { ...printed.headers, [Lease.leaseHeader]: Lease.printAsked(asked) }
-  }).pipe(
+  return transport.request(peer, AskPeer.headWith(request, { [Lease.leaseHeader]: Lease.printAsked(asked) })).pipe(
     Effect.map(({ headers, status }): Lease.Decision | undefined =>
       status === 200 ? { _tag: "Wait", id: peer.id } : Lease.parse(headers.get(Lease.leaseHeader))
     ),

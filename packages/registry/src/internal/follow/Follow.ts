@@ -129,16 +129,15 @@ const wait = Effect.fnUntraced(function*(waiting: Waiting) {
 
 /** A blob is waited for only on behalf of a download of this node's containerd. */
 const begin = Effect.fnUntraced(function*(waiting: Waiting) {
-  const { pull: { download, mirror: { options, router }, request }, sources } = waiting
+  const { pull: { download, mirror: { router }, request }, sources } = waiting
   const { size } = yield* Effect.flatMap(download, Fiber.join)
   if (request._tag === "Blob" && Option.isNone(size)) return false
-  if (sources.size === 0 && (options.inProgress !== "single-flight" || !(yield* findAnother(waiting)))) return false
+  if (sources.size === 0 && !(yield* findAnother(waiting))) return false
   const now = yield* MonotonicTime.millis
-  waiting.begun =
-    waiting.shownAt =
-    waiting.provedAt =
-    waiting.lookedAt =
-      now
+  waiting.begun = now
+  waiting.shownAt = now
+  waiting.provedAt = now
+  waiting.lookedAt = now
   waiting.turn = FollowPolicy.turnOf((yield* router.peers).length + 1, yield* Random.next)
   return true
 })

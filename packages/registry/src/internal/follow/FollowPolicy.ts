@@ -1,5 +1,5 @@
 /**
- * How long a pull waits for the download of another node (docs/mirror.md). Each wait ends by this node's own clock. All durations are
+ * How long a pull waits for the download of another node (docs/single-flight.md). Each wait ends by this node's own clock. All durations are
  * in milliseconds.
  */
 

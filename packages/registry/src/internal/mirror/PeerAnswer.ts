@@ -48,14 +48,6 @@ export const rangeOf = (request: ContentRequest): string | undefined => {
   return ignored || Option.contains(ByteRange.openStart(request.range), 0) ? undefined : request.range
 }
 
-/** The first byte that a range asks for, if it names one; else 0. */
-export const startOf = (range: string | undefined): number => {
-  const parsed = ByteRange.parse(range, Number.MAX_SAFE_INTEGER)
-  return Result.isSuccess(parsed) && !range?.includes("=-")
-    ? Option.match(parsed.success, { onNone: () => 0, onSome: ({ start }) => start })
-    : 0
-}
-
 /** Takes a response for an answer to `request`, for the part `range` of the content, or for the whole if it is undefined. */
 export const judge = Effect.fnUntraced(function*(
   request: ContentRequest,

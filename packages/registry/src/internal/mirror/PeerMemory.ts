@@ -172,13 +172,13 @@ export class PeerMemory {
   }
 
   /**
-   * Wrong bytes came from `senders`, each at the address that sent: all of them from `liar`, if that is known. One that sent a download
-   * passed on what it got itself: that is no lie, and it may hold the right bytes soon.
+   * Wrong bytes came from these peers, each at the address that sent: all of them from `only`, if that is known. A peer that sent a
+   * download passed on what it got itself: that is no lie, and it may hold the right bytes soon.
    */
-  corrupted(all: ReadonlyArray<Peer>, content: ContentId.ContentId, now: number, only?: Peer): void {
+  corrupted(peers: ReadonlyArray<Peer>, content: ContentId.ContentId, now: number, only?: Peer): void {
     const isUnverified = (peer: Peer) => sendersOf(peer).some((sender) => this.#unverified.has(keyOf(sender, content)))
-    this.doubted(all.filter(isUnverified), content, now)
-    const senders = all.filter((sender) => !isUnverified(sender))
+    this.doubted(peers.filter(isUnverified), content, now)
+    const senders = peers.filter((sender) => !isUnverified(sender))
     const liar = only === undefined || isUnverified(only) ? undefined : only
     for (const sender of senders) {
       const reason = sender.id === liar?.id

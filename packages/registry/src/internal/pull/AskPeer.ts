@@ -1,4 +1,5 @@
 /** Asks one peer, for the content of a pull or for a part of it. */
+import * as ByteRange from "@spegel-ts/oci/ByteRange"
 import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { PeerStalled } from "@spegel-ts/transfer/PeerError"
@@ -6,6 +7,7 @@ import { Duration, Effect, Fiber, Option, type Scope } from "effect"
 import type { ContentRequest } from "../../ContentId.ts"
 import type { PeerError } from "../../MirrorError.ts"
 import { maxPatienceMillis } from "../../ResolvePolicy.ts"
+import type { Asked } from "../auth/ProvedTransport.ts"
 import * as PeerAnswer from "../mirror/PeerAnswer.ts"
 import * as PeerSpans from "../observe/PeerSpans.ts"
 import * as DownloadState from "../share/DownloadState.ts"
@@ -71,7 +73,7 @@ export const forBlob = Effect.fnUntraced(function*(
   const { download, mirror, peers, request } = pull
   const looking = yield* download
   const { patienceMillis, peer } = attempt
-  const inProgress = downloadFrom(pull, PeerAnswer.startOf(range))
+  const inProgress = downloadFrom(pull, Option.getOrElse(ByteRange.firstByte(range), () => 0))
   const answer = yield* ask(mirror, request, peer, { range, patienceMillis, inProgress })
   yield* Attempt.answered(peers, attempt)
   const expected = size ?? Option.getOrUndefined((yield* Fiber.join(looking)).size)
@@ -98,13 +100,20 @@ export const forWanted = (
   )
 }
 
+/** A peer's HEAD request for content, by which it says something else with these headers. */
+export const headWith = (request: ContentRequest, headers: Asked["headers"]): Asked => {
+  const printed = DistributionRequest.print({ ...request, method: "HEAD", mirrored: true, range: undefined })
+  return { ...printed, headers: { ...printed.headers, ...headers } }
+}
+
 /** Tells a peer that its bytes were wrong, so that it checks its own copy (`Scrubber`). Its answer does not matter. */
 export const complain = (
   { options, transport }: MirrorParts,
   request: ContentRequest,
   peer: Peer
-): Effect.Effect<void> => {
-  const printed = DistributionRequest.print({ ...request, method: "HEAD", mirrored: true, range: undefined })
-  const complaint = { ...printed, headers: { ...printed.headers, [suspectHeader]: "true" } }
-  return transport.request(peer, complaint).pipe(Effect.scoped, Effect.timeout(options.firstByteTimeout), Effect.ignore)
-}
+): Effect.Effect<void> =>
+  transport.request(peer, headWith(request, { [suspectHeader]: "true" })).pipe(
+    Effect.scoped,
+    Effect.timeout(options.firstByteTimeout),
+    Effect.ignore
+  )

@@ -6,7 +6,7 @@ import { Duration, Effect, type Schedule, type Scope } from "effect"
 import type { MirrorOptions } from "../../Mirror.ts"
 import * as ResolvePolicy from "../../ResolvePolicy.ts"
 import * as ProvedTransport from "../auth/ProvedTransport.ts"
-import type { Leases } from "../flight/Leases.ts"
+import { Leases } from "../flight/Leases.ts"
 import * as BufferedBodies from "../mirror/BufferedBodies.ts"
 import { CircuitBreakers } from "../mirror/CircuitBreaker.ts"
 import { PeerMemory } from "../mirror/PeerMemory.ts"
@@ -35,7 +35,7 @@ export interface MirrorParts {
   readonly schedule: Schedule.Schedule<number, ResolvePolicy.Situation>
 }
 
-export const make = Effect.fnUntraced(function*(options: MirrorOptions, leases: Leases) {
+export const make = Effect.fnUntraced(function*(options: MirrorOptions) {
   const memory = new PeerMemory({
     hedgeMillis: Duration.toMillis(options.hedgeDelay),
     recordMillis: Duration.toMillis(options.recordTtl)
@@ -46,7 +46,7 @@ export const make = Effect.fnUntraced(function*(options: MirrorOptions, leases: 
     peerAuth: mode,
     self: (yield* (yield* Router).self).id,
     shares: options.inProgress !== "off" && mode !== "off",
-    leases,
+    leases: new Leases(options.upstreamConcurrency),
     scope: yield* Effect.scope,
     router: yield* Router,
     transport: yield* ProvedTransport.make,

@@ -5,7 +5,7 @@ import * as ContentId from "../../ContentId.ts"
 import type { MirroredContent } from "../../MirroredContent.ts"
 import { AnswerTimeout, type MirrorError } from "../../MirrorError.ts"
 import * as Follow from "../follow/Follow.ts"
-import * as PeerAnswer from "../mirror/PeerAnswer.ts"
+import { isWhole, type PeerAnswer } from "../mirror/PeerAnswer.ts"
 import * as AskPeer from "./AskPeer.ts"
 import * as Attempt from "./Attempt.ts"
 import * as ElectTag from "./ElectTag.ts"
@@ -57,11 +57,11 @@ const manifest = Effect.fnUntraced(function*(
 const blob = Effect.fnUntraced(function*(
   pull: Pull.Pull
 ): Effect.fn.Return<MirroredContent, MirrorError | ByteRange.RangeNotSatisfiable> {
-  const start = PeerAnswer.startOf(pull.range)
+  const start = Option.getOrElse(ByteRange.firstByte(pull.range), () => 0)
   while (true) {
     const won = yield* Follow.race(pull, start, (attempt) => AskPeer.forWanted(pull, attempt))
     if (pull.request.method === "HEAD") return headOnly(pull, won)
-    if (!PeerAnswer.isWhole(won.value) || won.value.size > pull.mirror.options.verifySize) {
+    if (!isWhole(won.value) || won.value.size > pull.mirror.options.verifySize) {
       return Relay.content(pull, won)
     }
     const held = yield* Effect.result(Hold.blob(pull, won))
@@ -76,7 +76,7 @@ const blob = Effect.fnUntraced(function*(
   }
 })
 
-const headOnly = (pull: Pull.Pull, won: Attempt.Won<PeerAnswer.PeerAnswer>): MirroredContent => {
+const headOnly = (pull: Pull.Pull, won: Attempt.Won<PeerAnswer>): MirroredContent => {
   Pull.served(pull, won)
   const { peer, value: { digest, mediaType, size } } = won
   return { peer, digest, mediaType, size, range: Option.none(), body: { _tag: "Verified", bytes: new Uint8Array() } }

@@ -2,7 +2,6 @@
  * Answers requests for blobs and manifests: from this node if it holds them, otherwise from a peer, otherwise with a 404
  * (`Refusal`) after which containerd asks the next host of its hosts.toml.
  */
-import { PeerAuth } from "@spegel-ts/cluster-key/PeerAuth"
 import type { StoreUnavailable } from "@spegel-ts/content/ContentStore"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import type { Reference } from "@spegel-ts/oci/Reference"
@@ -11,7 +10,6 @@ import type { BodyInterrupted } from "@spegel-ts/transfer/BodyInterrupted"
 import { Effect, Option } from "effect"
 import * as Mirror from "../../Mirror.ts"
 import type { MirrorError } from "../../MirrorError.ts"
-import { Leases } from "../flight/Leases.ts"
 import type { HotContent } from "../hot/HotContent.ts"
 import type { BodyMemory } from "../memory/BodyMemory.ts"
 import * as RegistryMetrics from "../observe/RegistryMetrics.ts"
@@ -47,14 +45,12 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
   options: ContentOptions,
   { hot, local, memory }: Shared
 ) {
-  const shares = options.inProgress !== "off" && (yield* PeerAuth).mode !== "off"
-  const downloads = yield* OwnDownloads.make(shares)
-  const leases = new Leases(options.upstreamConcurrency)
-  const mirror = yield* Mirror.make(options, leases)
+  const mirror = yield* Mirror.make(options)
+  const downloads = yield* OwnDownloads.make(mirror.shares)
   const scrubber = yield* Scrubber.make
   const uploads = UploadAdmission.make(options)
   const serveLocal = yield* LocalAnswer.make({ hot, memory, uploads })
-  const serveShared = yield* SharedAnswer.make({ shares, leases, downloads, memory, uploads })
+  const serveShared = yield* SharedAnswer.make({ mirror, downloads, memory, uploads })
   const serveMirrored = MirroredAnswer.make({ mirror, memory, uploads, downloads })
 
   /** The digest that is asked for, or that the tag points to here; none if this node does not know. */
@@ -90,13 +86,13 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
     const count = (hit: boolean) => RegistryMetrics.mirrored(name.registry, hit)
     const { own, request } = exchange
     const digest = ContentExchange.digestOf(request)
-    const goesOn = own && digest !== undefined && request.method === "GET"
+    const leave = own && digest !== undefined && request.method === "GET"
       ? downloads.leftToUpstream(digest)
       : Effect.void
     const noPeer = (error: MirrorError) =>
-      Effect.andThen(
-        Effect.andThen(count(false), goesOn),
-        Effect.fail(new Refused({ refusal: Refusal.NoPeer({ error }) }))
+      count(false).pipe(
+        Effect.andThen(leave),
+        Effect.andThen(Effect.fail(new Refused({ refusal: Refusal.NoPeer({ error }) })))
       )
     return serveMirrored(exchange, name, userAgent).pipe(
       Effect.tap((answer) => count(answer._tag === "Served")),

@@ -57,6 +57,17 @@ export const nameOf = (request: ContentRequest): Option.Option<Reference> => {
   return Option.map(LocalContent.complete(request), (name) => tag === undefined ? name : { ...name, tag })
 }
 
+/** The part of `size` bytes that is asked for; none for the whole. */
+export const rangeOf = (
+  { request }: ContentExchange,
+  digest: Digest.Digest,
+  size: number
+): Effect.Effect<Option.Option<ByteRange.ByteRange>, Refused> =>
+  Effect.mapError(
+    Effect.fromResult(ByteRange.parse(request.range, size)),
+    (error) => new Refused({ refusal: Refusal.RangeOutside({ error, content: digest }) })
+  )
+
 /** The bytes that are sent. */
 export const partOf = ({ range, size }: ContentHead): ByteRange.ByteRange =>
   Option.getOrElse(range, () => ({ start: 0, end: size }))

@@ -9,7 +9,6 @@ import {
   type OpenIngest,
   type StoreUnavailable
 } from "@spegel-ts/content/ContentStore"
-import * as ByteRange from "@spegel-ts/oci/ByteRange"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import { BodyInterrupted } from "@spegel-ts/transfer/BodyInterrupted"
@@ -55,6 +54,7 @@ export const make = Effect.fnUntraced(function*({ downloads, memory, uploads }: 
       }
     }
   })
+
   const send = Effect.fnUntraced(function*(
     exchange: ContentExchange.ContentExchange,
     digest: Digest.Digest,
@@ -65,10 +65,7 @@ export const make = Effect.fnUntraced(function*({ downloads, memory, uploads }: 
     const state: DownloadState.DownloadState = { origin, written, instead: followers.instead(digest, asked) }
     // The type of a manifest is known once it is complete.
     if (request._tag === "Manifest") return yield* new Refused({ refusal: Refusal.StillDownloading({ digest, state }) })
-    const range = yield* Effect.mapError(
-      Effect.fromResult(ByteRange.parse(request.range, ingest.size)),
-      (error) => new Refused({ refusal: Refusal.RangeOutside({ error, content: digest }) })
-    )
+    const range = yield* ContentExchange.rangeOf(exchange, digest, ingest.size)
     const head = { digest, mediaType: MediaType.octetStream, size: ingest.size, range, download: state }
     if (request.method === "HEAD") {
       const answer = ContentExchange.writeHead(exchange, head, Answer.local, yield* MonotonicTime.millis)

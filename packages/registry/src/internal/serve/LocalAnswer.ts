@@ -1,7 +1,6 @@
 /** Answers with content that this node holds. */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { ContentNotFound, ContentStore, type StoreUnavailable } from "@spegel-ts/content/ContentStore"
-import * as ByteRange from "@spegel-ts/oci/ByteRange"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import * as MediaType from "@spegel-ts/oci/MediaType"
 import type { Reference } from "@spegel-ts/oci/Reference"
@@ -16,7 +15,7 @@ import * as RequestSpans from "../observe/RequestSpans.ts"
 import * as Answer from "./Answer.ts"
 import { finish, sendBytes, sendFile } from "./BlobBody.ts"
 import * as ContentExchange from "./ContentExchange.ts"
-import { Refusal, Refused } from "./Refusal.ts"
+import type { Refused } from "./Refusal.ts"
 import type { UploadAdmission } from "./UploadAdmission.ts"
 
 export interface LocalAnswerOptions {
@@ -59,10 +58,7 @@ export const make = Effect.fnUntraced(function*({ hot, memory, uploads }: LocalA
   ): Effect.fn.Return<Answer.Answer, LocalError, Scope.Scope> {
     const { request, response } = exchange
     const { mediaType, size, source } = yield* RequestSpans.localLookup(digest)(find(request, digest, name))
-    const range = yield* Effect.mapError(
-      Effect.fromResult(ByteRange.parse(request.range, size)),
-      (error) => new Refused({ refusal: Refusal.RangeOutside({ error, content: digest }) })
-    )
+    const range = yield* ContentExchange.rangeOf(exchange, digest, size)
     const head = { digest, mediaType, size, range }
     if (request.method === "GET") {
       if (!exchange.own) yield* uploads.admit(response)

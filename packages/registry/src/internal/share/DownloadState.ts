@@ -5,6 +5,7 @@
  * byte `start` on. Answers from a download, and refusals because it has not come far enough or has followers enough, have its state:
  * `<origin> <bytes> <ids of followers>`.
  */
+import * as NodeIds from "./NodeIds.ts"
 
 export const inProgressHeader = "x-spegel-in-progress"
 
@@ -30,11 +31,10 @@ export interface DownloadState {
   readonly instead: ReadonlyArray<string>
 }
 
-const id = "[A-Za-z0-9.:-]{1,128}"
 /** A node sends a download to fewer. */
 const maxIds = 8
-const askedForm = new RegExp(`^accepted (${id}) ([0-9]{1,15})$`)
-const stateForm = new RegExp(`^(upstream|peers|stalled) ([0-9]{1,15})((?: ${id}){0,${maxIds}})$`)
+const askedForm = new RegExp(`^accepted (${NodeIds.nodeId}) ([0-9]{1,15})$`)
+const stateForm = new RegExp(`^(upstream|peers|stalled) ([0-9]{1,15})(${NodeIds.upTo(maxIds)})$`)
 
 export const printAsked = ({ asker, start }: Asked): string => `accepted ${asker} ${start}`
 
@@ -51,5 +51,5 @@ export const parse = (header: string | undefined): DownloadState | undefined => 
   const [, origin, written, ids = ""] = stateForm.exec(header ?? "") ?? []
   return origin === undefined
     ? undefined
-    : { origin: origin as Origin, written: Number(written), instead: ids.split(" ").slice(1) }
+    : { origin: origin as Origin, written: Number(written), instead: NodeIds.of(ids) }
 }

@@ -11,7 +11,7 @@ import type * as Digest from "@spegel-ts/oci/Digest"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { Router } from "@spegel-ts/router/Router"
 import { Effect, Latch, Option, type Scope, Stream } from "effect"
-import type { DownloadState } from "./DownloadState.ts"
+import type { DownloadState, Origin } from "./DownloadState.ts"
 import * as Growth from "./Growth.ts"
 
 export interface OwnDownloads {
@@ -60,7 +60,6 @@ export const make = Effect.fnUntraced(function*(shares: boolean) {
     yield* Background.keepRunning("downloads in progress", watch(parts))
     yield* Effect.forkScoped(adopt(parts))
   }
-  const { known } = parts
   return {
     leftToUpstream: (digest) => shares ? begin(parts, digest, "upstream") : Effect.void,
     servedByPeers: (digest) => shares ? begin(parts, digest, "peers") : Effect.void,
@@ -68,14 +67,14 @@ export const make = Effect.fnUntraced(function*(shares: boolean) {
       const ingest = furthest(yield* inProgress(parts), digest)
       if (ingest === undefined) return Option.none()
       const { written } = ingest
-      const origin = Growth.originOf(known.get(digest), written, yield* MonotonicTime.millis, upstreamAt(known))
+      const origin = originOf(parts, digest, written, yield* MonotonicTime.millis)
       return Option.some({ ingest, state: { origin, written } })
     }),
     isStalled: (digest) =>
-      Effect.map(MonotonicTime.millis, (now) => {
-        const growth = known.get(digest)
-        return growth !== undefined && Growth.originOf(growth, growth.written, now, upstreamAt(known)) === "stalled"
-      })
+      Effect.map(
+        MonotonicTime.millis,
+        (now) => originOf(parts, digest, parts.known.get(digest)?.written ?? 0, now) === "stalled"
+      )
   } satisfies OwnDownloads
 })
 
@@ -92,6 +91,9 @@ const upstreamAt = (known: Parts["known"]): number =>
       origin === "upstream" && written > 0 ? grewAt : -Infinity
     )
   )
+
+const originOf = ({ known }: Parts, digest: Digest.Digest, written: number, now: number): Origin =>
+  Growth.originOf(known.get(digest), written, now, upstreamAt(known))
 
 const isHeld = ({ store }: Parts, digest: Digest.Digest) => Effect.isSuccess(store.size(digest))
 
