@@ -7,6 +7,7 @@ import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import type * as ByteRange from "@spegel-ts/oci/ByteRange"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import { type Duration, Effect, type Scope } from "effect"
+import { maxListed, type OpenCircuit, type PausedPeer } from "./Activity.ts"
 import type * as Lease from "./internal/flight/Lease.ts"
 import * as MirrorParts from "./internal/pull/MirrorParts.ts"
 import * as Obtain from "./internal/pull/Obtain.ts"
@@ -56,6 +57,10 @@ export interface Mirror {
   readonly fetch: (
     asked: Asked
   ) => Effect.Effect<MirroredContent, MirrorError | ByteRange.RangeNotSatisfiable, Scope.Scope>
+  /** The registries whose circuits are open. */
+  readonly circuits: Effect.Effect<ReadonlyArray<OpenCircuit>>
+  /** The members of the network that are asked after others now, whatever is asked for. */
+  readonly paused: Effect.Effect<ReadonlyArray<PausedPeer>>
   /** Decides for a peer whether it downloads content from upstream, or for whom it waits. */
   readonly decide: (digest: Digest.Digest, asked: Lease.Asked) => Effect.Effect<Lease.Decision>
 }
@@ -63,10 +68,22 @@ export interface Mirror {
 /** A mirror; what it watches ends with the scope. */
 export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   const parts = yield* MirrorParts.make(options)
-  const { leases, shares } = parts
+  const { breakers, leases, memory, router, shares } = parts
   return {
     shares,
     fetch: (asked) => Obtain.content(parts, asked),
+    circuits: Effect.map(MonotonicTime.millis, (now) => breakers.open(now)),
+    paused: Effect.zipWith(
+      MonotonicTime.millis,
+      router.peers,
+      (now, peers) =>
+        peers.flatMap((peer): ReadonlyArray<PausedPeer> => {
+          const objection = memory.pause(peer, now)
+          return objection === undefined
+            ? []
+            : [{ id: peer.id, reason: objection.reason, millis: objection.until - now }]
+        }).slice(0, maxListed)
+    ),
     decide: (digest, asked) => Effect.map(MonotonicTime.millis, (now) => leases.ask(digest, asked, now))
   } satisfies Mirror
 })

@@ -1,5 +1,7 @@
 /** A log of the last requests for content, in memory: which peers were asked, who served, how much, how fast, why not. */
-import { Context, Effect, Layer, PubSub, Stream } from "effect"
+import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
+import { Clock, Context, Effect, Layer, PubSub, Stream } from "effect"
+import { LastHour } from "./internal/observe/LastHour.ts"
 import * as Outcome from "./Outcome.ts"
 
 /** One peer that was asked, or was passed over for a reason. */
@@ -61,6 +63,23 @@ export const printed = (event: PullEvent) => ({
   attempts: event.attempts.map((attempt) => ({ ...attempt, outcome: Outcome.print(attempt.outcome) }))
 })
 
+/** Sums over the GETs of the last hour. Each file of an image, and each part of one, is a request. */
+export interface HourTotals {
+  /** Requests of this node's clients that peers served, at least in part. */
+  readonly fromPeers: number
+  /** The bytes that they got: those did not come from upstream. */
+  readonly bytesFromPeers: number
+  /** Requests of this node's clients that no peer served: they fell back to upstream. */
+  readonly leftToUpstream: number
+  /** Requests of this node's clients that peers failed to serve, from the start or half way: upstream served the rest. */
+  readonly failed: number
+  /** Peers that failed; another peer or upstream took over. */
+  readonly peersFailed: number
+  /** Requests of peers that this node served. */
+  readonly sentToPeers: number
+  readonly bytesSentToPeers: number
+}
+
 const capacity = 512
 
 /** The last 512 requests, and those from now on. */
@@ -70,6 +89,7 @@ export class PullLog extends Context.Service<PullLog, {
   readonly recordUnsafe: (event: PullEvent) => void
   /** The last requests, newest first. */
   readonly recent: Effect.Effect<ReadonlyArray<PullEvent>>
+  readonly lastHour: Effect.Effect<HourTotals>
   /** Requests from now on. A slow reader misses the oldest. */
   readonly events: Stream.Stream<PullEvent>
 }>()("@spegel-ts/registry/PullLog") {
@@ -80,8 +100,11 @@ export class PullLog extends Context.Service<PullLog, {
       /** Oldest first. It is cut when it is twice as long as what is kept, which costs less than a shift each time. */
       const recent: Array<PullEvent> = []
       const events = yield* PubSub.sliding<PullEvent>(capacity)
+      const lastHour = new LastHour()
+      const clock = yield* Clock.Clock
       const recordUnsafe = (event: PullEvent) => {
         recent.push(event)
+        lastHour.add(event, MonotonicTime.millisUnsafe(clock))
         if (recent.length === 2 * capacity) recent.splice(0, capacity)
         PubSub.publishUnsafe(events, event)
       }
@@ -89,6 +112,7 @@ export class PullLog extends Context.Service<PullLog, {
         record: (event) => Effect.sync(() => recordUnsafe(event)),
         recordUnsafe,
         recent: Effect.sync(() => recent.slice(-capacity).toReversed()),
+        lastHour: Effect.map(MonotonicTime.millis, (now) => lastHour.totals(now)),
         events: Stream.fromPubSub(events)
       })
     })

@@ -13,6 +13,7 @@ import type { PeerTransport } from "@spegel-ts/transfer/PeerTransport"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Clock, Context, Duration, Effect, Layer, LogLevel, Option, References, Stream } from "effect"
 import type { IncomingMessage, ServerResponse } from "node:http"
+import type { Activity } from "./Activity.ts"
 import type { Handler } from "./HttpListener.ts"
 import { AccessControl } from "./internal/auth/AccessControl.ts"
 import type { Credentials } from "./internal/auth/ClientCredentials.ts"
@@ -26,6 +27,7 @@ import * as AuthMetrics from "./internal/observe/AuthMetrics.ts"
 import { PullRecord } from "./internal/observe/PullRecord.ts"
 import * as RegistryMetrics from "./internal/observe/RegistryMetrics.ts"
 import * as RequestSpans from "./internal/observe/RequestSpans.ts"
+import { RunningRequests } from "./internal/observe/RunningRequests.ts"
 import type { ContentOptions } from "./internal/serve/ContentAnswer.ts"
 import * as Endpoints from "./internal/serve/Endpoints.ts"
 import * as Refusal from "./internal/serve/Refusal.ts"
@@ -92,6 +94,8 @@ export class Registry extends Context.Service<Registry, {
   readonly handler: Handler
   /** Whether an `Authorization` header has a token or a password that this mirror accepts. */
   readonly accepts: (authorization: string | undefined) => boolean
+  /** What it is doing now. It costs something only when it is asked for. */
+  readonly activity: Effect.Effect<Activity>
   /** Makes `/readyz` answer 503 from now on, so that nobody new is sent here. All else is answered as before. */
   readonly retire: Effect.Effect<void>
 }>()("@spegel-ts/registry/Registry") {
@@ -116,7 +120,8 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
   const accounting = yield* Accounting.make
   const clock = yield* Clock.Clock
   const access = yield* accessControlOf(options, clock)
-  const respond = Responder.make({ accounting, endpoints, access, hot })
+  const requests = new RunningRequests()
+  const respond = Responder.make({ accounting, endpoints, access, hot, requests })
   const context = yield* Effect.context()
 
   // Traces, and a log at DEBUG, are to have every request.
@@ -172,6 +177,10 @@ const make = Effect.fn("Registry.make")(function*(options: RegistryOptions) {
   return {
     handler,
     accepts: (authorization) => access.accepts(authorization),
+    activity: Effect.zipWith(MonotonicTime.millis, endpoints.activity, (now, others) => ({
+      requests: requests.list(now),
+      ...others
+    })),
     retire: endpoints.retire
   } satisfies Registry["Service"]
 })

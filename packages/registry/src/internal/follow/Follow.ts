@@ -66,11 +66,13 @@ export const race = Effect.fnUntraced(function*<A>(
   const noting: Attempt.Use<A> = (attempt) =>
     Effect.tapErrorTag(use(attempt), "PeerStillDownloading", ({ state }) => note(waiting, attempt.peer, state))
   while (true) {
+    pull.record.waitingFor = undefined
     const result = yield* Effect.result(PeerRace.race(pull.peers, start, noting))
     if (Result.isSuccess(result)) {
       if (waiting.begun !== undefined) yield* RegistryMetrics.waitEnded("served")
       return result.success
     }
+    pull.record.waitingFor = waiting.sources
     if (!(yield* wait(waiting))) {
       if (waiting.begun !== undefined) yield* RegistryMetrics.waitEnded("given_up")
       return yield* result.failure

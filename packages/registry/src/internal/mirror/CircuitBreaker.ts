@@ -9,6 +9,7 @@
  * after others (`PeerMemory`).
  */
 import { BoundedMap } from "@spegel-ts/background/BoundedMap"
+import { maxListed, type OpenCircuit } from "../../Activity.ts"
 
 export interface CircuitBreakerOptions {
   /** Failures in a row that open it, at least two; 0 keeps it closed. */
@@ -79,6 +80,11 @@ export class CircuitBreaker {
     return true
   }
 
+  /** How long until a request probes, in milliseconds, or 0 if the next one does; undefined if the circuit is closed. */
+  probesIn(now: number): number | undefined {
+    return this.#openUntil === undefined ? undefined : Math.max(0, this.#openUntil - now)
+  }
+
   #probed({ addresses, lostTime }: FailedRequest, now: number): boolean {
     // A fast failure says nothing about time: the next request is the probe.
     if (!lostTime) this.#openUntil = now
@@ -116,5 +122,13 @@ export class CircuitBreakers {
     const breaker = new CircuitBreaker(this.#options)
     this.#breakers.set(registry, breaker)
     return breaker
+  }
+
+  /** Those that are open. */
+  open(now: number): ReadonlyArray<OpenCircuit> {
+    return [...this.#breakers].flatMap(([registry, breaker]) => {
+      const millis = breaker.probesIn(now)
+      return millis === undefined ? [] : [{ registry, millis }]
+    }).slice(0, maxListed)
   }
 }

@@ -51,8 +51,16 @@ export interface Objection {
   readonly cost: "little" | "time" | "wrong bytes"
 }
 
+const hasLied: Objection = { until: Infinity, reason: "has lied repeatedly", cost: "wrong bytes" }
+
 /** The more an objection may cost, the more it counts. */
 const weights = { little: 0, time: 1, "wrong bytes": 2 }
+
+const strongest = (objections: ReadonlyArray<Objection | undefined>, now: number): Objection | undefined =>
+  objections
+    .filter((objection) => objection !== undefined)
+    .filter(({ until }) => until > now)
+    .toSorted((one, other) => weights[other.cost] - weights[one.cost] || other.until - one.until)[0]
 
 const bounded = <A>() => new BoundedMap<string, A>(maxEntries)
 
@@ -95,23 +103,22 @@ export class PeerMemory {
 
   /** The strongest objection to asking a peer for some content now, if there is any. */
   objection(peer: Peer, content: ContentId.ContentId, now: number): Objection | undefined {
-    const target = targetOf(peer)
-    const senders = sendersOf(peer)
-    if (senders.some((sender) => this.#lieCount(sender, now) >= maxLies)) {
-      return { until: Infinity, reason: "has lied repeatedly", cost: "wrong bytes" }
-    }
-    const ofBytes = senders.map((sender) => keyOf(sender, content))
+    const ofBytes = sendersOf(peer).map((sender) => keyOf(sender, content))
       .flatMap((key) => [this.#quarantines.get(key), this.#doubts.get(key)])
-    const [strongest] = [
-      ...ofBytes,
-      this.#contents.get(keyOf(target, content)),
-      this.#pauses.get(target),
-      this.#busy.get(target)
-    ]
-      .filter((objection) => objection !== undefined)
-      .filter(({ until }) => until > now)
-      .toSorted((one, other) => weights[other.cost] - weights[one.cost] || other.until - one.until)
-    return strongest
+    const ofContent = this.#contents.get(keyOf(targetOf(peer), content))
+    return strongest([...ofBytes, ofContent, ...this.#ofAll(peer, now)], now)
+  }
+
+  /** The strongest objection to asking a peer for anything now, if there is any. */
+  pause(peer: Peer, now: number): Objection | undefined {
+    return strongest(this.#ofAll(peer, now), now)
+  }
+
+  /** What counts whatever the content is. */
+  #ofAll(peer: Peer, now: number): ReadonlyArray<Objection | undefined> {
+    if (sendersOf(peer).some((sender) => this.#lieCount(sender, now) >= maxLies)) return [hasLied]
+    const target = targetOf(peer)
+    return [this.#pauses.get(target), this.#busy.get(target)]
   }
 
   /** A peer gave all that it was asked for, from `address`: what it failed at before is over. */

@@ -15,6 +15,10 @@ export class PullRecord {
   headTime: number | undefined
   /** The id of the peer that sent the last bytes. */
   source: string | undefined
+  /** The size of the body that is to be sent, in bytes; undefined before the head of the answer is ready. */
+  size: number | undefined
+  /** The nodes whose downloads are being waited for, by id; undefined while none is. */
+  waitingFor: ReadonlyMap<string, unknown> | undefined
   /** The body's, while it moves in chunks. */
   progress: Progress | undefined
   /** The port of this node's end of the connection that the body comes on. */

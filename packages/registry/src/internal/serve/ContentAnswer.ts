@@ -14,6 +14,7 @@ import type { HotContent } from "../hot/HotContent.ts"
 import type { BodyMemory } from "../memory/BodyMemory.ts"
 import * as RegistryMetrics from "../observe/RegistryMetrics.ts"
 import * as RequestSpans from "../observe/RequestSpans.ts"
+import { Followers } from "../share/Followers.ts"
 import * as OwnDownloads from "../share/OwnDownloads.ts"
 import * as Scrubber from "../verify/Scrubber.ts"
 import type { Answer } from "./Answer.ts"
@@ -35,10 +36,37 @@ export interface ContentOptions extends Mirror.MirrorOptions, UploadAdmission.Up
 
 type ContentError = BodyInterrupted | Refused | StoreUnavailable
 
+/** What is going on beside the requests themselves. */
+const activityOf = (mirror: Mirror.Mirror, downloads: OwnDownloads.OwnDownloads, followers: Followers) =>
+  Effect.all({
+    downloads: Effect.map(
+      downloads.list,
+      (found) => found.map((download) => ({ ...download, followers: followers.of(download.digest) }))
+    ),
+    circuits: mirror.circuits,
+    paused: mirror.paused
+  })
+
 interface Shared {
   readonly local: LocalContent.LocalContent
   readonly memory: BodyMemory
   readonly hot: HotContent
+}
+
+/** The full name to ask peers by, or why they are not asked. */
+const nameForPeers = (
+  resolveTags: boolean,
+  { request }: ContentExchange.ContentExchange,
+  digest: Option.Option<Digest.Digest>,
+  name: Option.Option<Reference>
+): Effect.Effect<Reference, Refused> => {
+  const tag = ContentExchange.tagOf(request)
+  const wanted = `${Option.getOrElse(digest, () => tag ?? "")}${request._tag === "Manifest" ? " as a manifest" : ""}`
+  const refuse = (refusal: Refusal) => Effect.fail(new Refused({ refusal }))
+  if (request.mirrored) return refuse(Refusal.NotHeld({ wanted }))
+  if (Option.isNone(request.namespace) || Option.isNone(name)) return refuse(Refusal.NotHeldNoNamespace({ wanted }))
+  if (tag !== undefined && !resolveTags) return refuse(Refusal.TagsNotMirrored())
+  return Effect.succeed(name.value)
 }
 
 export const make = Effect.fn("ContentAnswer.make")(function*(
@@ -50,7 +78,8 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
   const scrubber = yield* Scrubber.make
   const uploads = UploadAdmission.make(options)
   const serveLocal = yield* LocalAnswer.make({ hot, memory, uploads })
-  const serveShared = yield* SharedAnswer.make({ mirror, downloads, memory, uploads })
+  const followers = new Followers()
+  const serveShared = yield* SharedAnswer.make({ mirror, downloads, followers, memory, uploads })
   const serveMirrored = MirroredAnswer.make({ mirror, memory, uploads, downloads })
 
   /** The digest that is asked for, or that the tag points to here; none if this node does not know. */
@@ -67,27 +96,12 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
     if (yield* scrubber.isDamaged(digest)) return yield* new Refused({ refusal: Refusal.Damaged({ digest }) })
   })
 
-  /** The full name to ask peers by, or why they are not asked. */
-  const nameForPeers = (
-    { request }: ContentExchange.ContentExchange,
-    digest: Option.Option<Digest.Digest>,
-    name: Option.Option<Reference>
-  ): Effect.Effect<Reference, Refused> => {
-    const tag = ContentExchange.tagOf(request)
-    const wanted = `${Option.getOrElse(digest, () => tag ?? "")}${request._tag === "Manifest" ? " as a manifest" : ""}`
-    const refuse = (refusal: Refusal) => Effect.fail(new Refused({ refusal }))
-    if (request.mirrored) return refuse(Refusal.NotHeld({ wanted }))
-    if (Option.isNone(request.namespace) || Option.isNone(name)) return refuse(Refusal.NotHeldNoNamespace({ wanted }))
-    if (tag !== undefined && !options.resolveTags) return refuse(Refusal.TagsNotMirrored())
-    return Effect.succeed(name.value)
-  }
-
   const askPeers = (exchange: ContentExchange.ContentExchange, name: Reference, userAgent: string) => {
     const count = (hit: boolean) => RegistryMetrics.mirrored(name.registry, hit)
     const { own, request } = exchange
     const digest = ContentExchange.digestOf(request)
     const leave = own && digest !== undefined && request.method === "GET"
-      ? downloads.leftToUpstream(digest)
+      ? downloads.leftToUpstream(digest, `${name.registry}/${name.repository}`)
       : Effect.void
     const noPeer = (error: MirrorError) =>
       count(false).pipe(
@@ -102,7 +116,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
     )
   }
 
-  return Effect.fnUntraced(function*(
+  const answer = Effect.fnUntraced(function*(
     exchange: ContentExchange.ContentExchange,
     asked: ContentAsked
   ): Effect.fn.Return<Answer, ContentError> {
@@ -116,6 +130,8 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
       const shared = yield* serveShared(exchange, digest.value, asked)
       if (Option.isSome(shared)) return shared.value
     }
-    return yield* askPeers(exchange, yield* nameForPeers(exchange, digest, name), asked.userAgent)
+    return yield* askPeers(exchange, yield* nameForPeers(options.resolveTags, exchange, digest, name), asked.userAgent)
   })
+
+  return { answer, activity: activityOf(mirror, downloads, followers) }
 })

@@ -96,6 +96,7 @@ export const writeHead = (
 ): Served => {
   record.headTime = now
   const { end, start } = partOf(head)
+  record.size = end - start
   const status = Option.isSome(head.range) ? 206 : 200
   response.writeHead(status, AnswerProof.sign(proof, status, headersOf(head)))
   return { _tag: "Served", status, bytes: end - start, source }

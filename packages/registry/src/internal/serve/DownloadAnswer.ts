@@ -17,7 +17,7 @@ import { Effect, Option, type Scope } from "effect"
 import type { BodyMemory } from "../memory/BodyMemory.ts"
 import * as RegistryMetrics from "../observe/RegistryMetrics.ts"
 import type * as DownloadState from "../share/DownloadState.ts"
-import { Followers } from "../share/Followers.ts"
+import type { Followers } from "../share/Followers.ts"
 import type { OwnDownload, OwnDownloads } from "../share/OwnDownloads.ts"
 import * as Answer from "./Answer.ts"
 import { finish, sendGrowing } from "./BlobBody.ts"
@@ -27,6 +27,7 @@ import type { UploadAdmission } from "./UploadAdmission.ts"
 
 export interface DownloadAnswerOptions {
   readonly downloads: OwnDownloads
+  readonly followers: Followers
   readonly memory: BodyMemory
   readonly uploads: UploadAdmission
 }
@@ -35,10 +36,9 @@ type DownloadError = BodyInterrupted | ContentNotFound | Refused | StoreUnavaila
 
 const lookEvery = "100 millis"
 
-export const make = Effect.fnUntraced(function*({ downloads, memory, uploads }: DownloadAnswerOptions) {
+export const make = Effect.fnUntraced(function*({ downloads, followers, memory, uploads }: DownloadAnswerOptions) {
   const store = yield* ContentStore
   const transfer = yield* Transfer
-  const followers = new Followers()
 
   /** Fails once no more bytes of a download can be expected; never succeeds. */
   const untilGivenUp = Effect.fnUntraced(function*(digest: Digest.Digest, file: OpenIngest, end: number) {

@@ -4,6 +4,7 @@ import * as DistributionRequest from "@spegel-ts/oci/DistributionRequest"
 import { Router } from "@spegel-ts/router/Router"
 import type { BodyInterrupted } from "@spegel-ts/transfer/BodyInterrupted"
 import { Effect, Option, Stream } from "effect"
+import type { Activity } from "../../Activity.ts"
 import { type Caller, isOwn } from "../auth/Caller.ts"
 import type { HotContent } from "../hot/HotContent.ts"
 import type { BodyMemory } from "../memory/BodyMemory.ts"
@@ -30,6 +31,8 @@ export interface Endpoints {
   ) => Effect.Effect<Answer, BodyInterrupted | Refused | StoreUnavailable>
   /** Makes `/readyz` answer 503 from now on. */
   readonly retire: Effect.Effect<void>
+  /** What is going on beside the requests themselves. */
+  readonly activity: Effect.Effect<Omit<Activity, "requests">>
 }
 
 export const make = Effect.fnUntraced(function*(
@@ -83,11 +86,15 @@ export const make = Effect.fnUntraced(function*(
         case "Invalid":
           return Effect.fail(new Refused({ refusal: Refusal.Invalid({ error: asked.error }) }))
         case "Content":
-          return content({ ...exchange, request: asked.request, own: isOwn(exchange.caller, asked.request) }, asked)
+          return content.answer(
+            { ...exchange, request: asked.request, own: isOwn(exchange.caller, asked.request) },
+            asked
+          )
       }
     },
     retire: Effect.sync(() => {
       retired = true
-    })
+    }),
+    activity: content.activity
   } satisfies Endpoints
 })

@@ -47,7 +47,9 @@ export const make = ({ downloads, memory, mirror, uploads }: MirroredAnswerOptio
     const now = yield* MonotonicTime.millis
     const answer = ContentExchange.writeHead(exchange, head, { _tag: "Peer", id: peer.id }, now)
     if (request.method === "HEAD") return yield* Effect.as(finish(response), answer)
-    if (own && request._tag === "Blob") yield* downloads.servedByPeers(request.digest)
+    if (own && request._tag === "Blob") {
+      yield* downloads.servedByPeers(request.digest, `${name.registry}/${name.repository}`)
+    }
     const to = yield* ContentExchange.recipient(exchange, memory)
     if (body._tag === "Verified") {
       return yield* Effect.as(Effect.andThen(sendBytes(body.bytes, to), finish(response)), answer)

@@ -8,6 +8,7 @@ import type { Accounting, Ended } from "../observe/Accounting.ts"
 import * as AuthMetrics from "../observe/AuthMetrics.ts"
 import * as RegistryMetrics from "../observe/RegistryMetrics.ts"
 import * as RequestSpans from "../observe/RequestSpans.ts"
+import type { RunningRequests } from "../observe/RunningRequests.ts"
 import type { Answer } from "./Answer.ts"
 import type { Endpoints } from "./Endpoints.ts"
 import { Refusal, Refused } from "./Refusal.ts"
@@ -19,6 +20,7 @@ export interface ResponderParts {
   readonly hot: HotContent
   readonly accounting: Accounting
   readonly access: AccessControl
+  readonly requests: RunningRequests
 }
 
 /** A peer is answered from local content only, also if somebody on the way removed the header that says so. */
@@ -32,7 +34,7 @@ const isPull = (admission: Admission): boolean =>
   admission._tag === "Admitted" || admission.refusal._tag === "NoPassword"
 
 /** Answers one request. */
-export const make = ({ accounting, endpoints, access, hot }: ResponderParts) => (received: Ended) => {
+export const make = ({ accounting, endpoints, access, hot, requests }: ResponderParts) => (received: Ended) => {
   const { incoming, record, response, started } = received
   const admission = access.admit(received.asked, incoming)
   const caller = admission._tag === "Admitted" ? admission.caller : undefined
@@ -48,7 +50,11 @@ export const make = ({ accounting, endpoints, access, hot }: ResponderParts) => 
     }
   }
   const answering = admission._tag === "Admitted"
-    ? endpoints.answer(asked, { response, record, proof, caller: admission.caller })
+    ? requests.during(
+      { ...received, asked },
+      admission.caller,
+      endpoints.answer(asked, { response, record, proof, caller: admission.caller })
+    )
     : Effect.fail(new Refused({ refusal: admission.refusal }))
   return Effect.andThen(counted, answering).pipe(
     Effect.catchTag(

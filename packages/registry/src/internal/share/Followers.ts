@@ -21,6 +21,11 @@ export class Followers {
     return ids.length < limit || ids.includes(asker) ? [] : ids
   }
 
+  /** The nodes that a download is being sent to. */
+  of(digest: Digest.Digest): ReadonlyArray<string> {
+    return this.#ids.get(digest) ?? []
+  }
+
   /** Counts a follower while the scope is open. */
   admit(digest: Digest.Digest, { asker }: Asked): Effect.Effect<void, never, Scope.Scope> {
     return Effect.acquireRelease(

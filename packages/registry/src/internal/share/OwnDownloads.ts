@@ -11,18 +11,21 @@ import type * as Digest from "@spegel-ts/oci/Digest"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { Router } from "@spegel-ts/router/Router"
 import { Effect, Latch, Option, type Scope, Stream } from "effect"
+import { maxListed, type RunningDownload } from "../../Activity.ts"
 import type { DownloadState, Origin } from "./DownloadState.ts"
 import * as Growth from "./Growth.ts"
 
 export interface OwnDownloads {
-  /** This node's containerd goes on with a download from upstream. */
-  readonly leftToUpstream: (digest: Digest.Digest) => Effect.Effect<void>
+  /** This node's containerd goes on with a download from upstream. `image` is `registry/repository`. */
+  readonly leftToUpstream: (digest: Digest.Digest, image: string) => Effect.Effect<void>
   /** Peers send it the rest of a download. */
-  readonly servedByPeers: (digest: Digest.Digest) => Effect.Effect<void>
+  readonly servedByPeers: (digest: Digest.Digest, image: string) => Effect.Effect<void>
   /** The download of a digest that has come furthest; none if there is none. */
   readonly find: (digest: Digest.Digest) => Effect.Effect<Option.Option<OwnDownload>>
   /** Whether it was stalled when it was last looked at. */
   readonly isStalled: (digest: Digest.Digest) => Effect.Effect<boolean>
+  /** Those in progress now. */
+  readonly list: Effect.Effect<ReadonlyArray<Omit<RunningDownload, "followers">>>
 }
 
 export interface OwnDownload {
@@ -30,11 +33,16 @@ export interface OwnDownload {
   readonly state: Pick<DownloadState, "origin" | "written">
 }
 
+interface Known extends Growth.Growth {
+  /** `registry/repository`; empty if that is not known. */
+  readonly image: string
+}
+
 interface Parts {
   readonly store: ContentStore["Service"]
   readonly router: Router["Service"]
   readonly scope: Scope.Scope
-  readonly known: Map<Digest.Digest, Growth.Growth>
+  readonly known: Map<Digest.Digest, Known>
   /** Open while there is something to look at. */
   readonly awake: Latch.Latch
 }
@@ -61,8 +69,8 @@ export const make = Effect.fnUntraced(function*(shares: boolean) {
     yield* Effect.forkScoped(adopt(parts))
   }
   return {
-    leftToUpstream: (digest) => shares ? begin(parts, digest, "upstream") : Effect.void,
-    servedByPeers: (digest) => shares ? begin(parts, digest, "peers") : Effect.void,
+    leftToUpstream: (digest, image) => shares ? begin(parts, digest, "upstream", image) : Effect.void,
+    servedByPeers: (digest, image) => shares ? begin(parts, digest, "peers", image) : Effect.void,
     find: Effect.fnUntraced(function*(digest) {
       const ingest = furthest(yield* inProgress(parts), digest)
       if (ingest === undefined) return Option.none()
@@ -74,7 +82,8 @@ export const make = Effect.fnUntraced(function*(shares: boolean) {
       Effect.map(
         MonotonicTime.millis,
         (now) => originOf(parts, digest, parts.known.get(digest)?.written ?? 0, now) === "stalled"
-      )
+      ),
+    list: Effect.zipWith(inProgress(parts), MonotonicTime.millis, (found, now) => listed(parts, found, now))
   } satisfies OwnDownloads
 })
 
@@ -83,6 +92,21 @@ const inProgress = ({ store }: Parts): Effect.Effect<ReadonlyArray<Ingest>> =>
 
 const furthest = (found: ReadonlyArray<Ingest>, digest: Digest.Digest): Ingest | undefined =>
   found.filter((ingest) => ingest.digest === digest).toSorted((a, b) => b.written - a.written)[0]
+
+const listed = (
+  parts: Parts,
+  found: ReadonlyArray<Ingest>,
+  now: number
+): ReadonlyArray<Omit<RunningDownload, "followers">> =>
+  [...new Set(found.map(({ digest }) => digest))].slice(0, maxListed).flatMap((digest) => {
+    const ingest = furthest(found, digest)
+    if (ingest === undefined) return []
+    const { size, written } = ingest
+    const known = parts.known.get(digest)
+    const origin = known === undefined ? "unknown" : originOf(parts, digest, written, now)
+    const millis = known === undefined ? undefined : Math.round(now - known.since)
+    return [{ digest, size, written, origin, millis, image: known?.image ?? "" }]
+  })
 
 /** When a download from upstream last grew. */
 const upstreamAt = (known: Parts["known"]): number =>
@@ -101,12 +125,17 @@ const isHeld = ({ store }: Parts, digest: Digest.Digest) => Effect.isSuccess(sto
 const advertise = ({ router, scope }: Parts, digest: Digest.Digest) =>
   Effect.forkIn(Effect.ignore(router.advertise([ContentKey.make(digest)])), scope, { startImmediately: true })
 
-const begin = (parts: Parts, digest: Digest.Digest, origin: Growth.Growth["origin"]): Effect.Effect<void> =>
+const begin = (
+  parts: Parts,
+  digest: Digest.Digest,
+  origin: Growth.Growth["origin"],
+  image: string
+): Effect.Effect<void> =>
   Effect.flatMap(MonotonicTime.millis, (now) => {
     const { awake, known } = parts
     const before = known.get(digest)
     if (before === undefined && known.size >= maxKnown) return Effect.void
-    known.set(digest, { origin, since: now, grewAt: now, written: before?.written ?? 0 })
+    known.set(digest, { origin, image, since: now, grewAt: now, written: before?.written ?? 0 })
     return Effect.asVoid(
       Effect.andThen(awake.open, before === undefined ? advertise(parts, digest) : Effect.void)
     )
@@ -146,6 +175,6 @@ const watch = (parts: Parts) =>
 const adopt = Effect.fnUntraced(function*(parts: Parts) {
   yield* Effect.sleep(firstLook)
   for (const { digest, written } of yield* inProgress(parts)) {
-    if (written > 0 && !parts.known.has(digest)) yield* begin(parts, digest, "peers")
+    if (written > 0 && !parts.known.has(digest)) yield* begin(parts, digest, "peers", "")
   }
 })
