@@ -4,87 +4,74 @@
  */
 import { PeerAuth } from "@spegel-ts/cluster-key/PeerAuth"
 import type { Handler } from "@spegel-ts/registry/HttpListener"
-import { printed, PullLog } from "@spegel-ts/registry/PullLog"
 import { Registry } from "@spegel-ts/registry/Registry"
-import { Router } from "@spegel-ts/router/Router"
-import { StateTracker } from "@spegel-ts/state-tracker/StateTracker"
 import { MetricsEndpoint } from "@spegel-ts/telemetry/MetricsEndpoint"
-import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Effect } from "effect"
-import { ContainerdFaults } from "../containerd/ContainerdFaults.ts"
-import { version } from "../Version.ts"
+import type { IncomingMessage, ServerResponse } from "node:http"
 import * as DebugAccess from "./DebugAccess.ts"
-import * as DebugPage from "./DebugPage.ts"
+import * as DebugRoutes from "./DebugRoutes.ts"
+
+export interface AdminOptions {
+  /** Adds the debug pages, which `DebugAccess` protects. */
+  readonly debug: boolean
+  /** Adds CPU profiles to them. */
+  readonly profile: boolean
+}
+
+const eventsPath = "/debug/events"
 
 /**
- * `debug` adds the debug pages, which `DebugAccess` protects. All other paths are answered 404, with a list of those that exist.
+ * The pages show names that come from the network: only the page's own script runs, nothing is loaded from elsewhere, and no other page
+ * may show this one.
  */
-export const make = Effect.fnUntraced(function*(options: { readonly debug: boolean }) {
+const guards = {
+  "content-security-policy":
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; form-action 'self'; " +
+    "base-uri 'none'; frame-ancestors 'none'",
+  "referrer-policy": "no-referrer",
+  "x-content-type-options": "nosniff"
+}
+
+/** Whether a browser says that a page of another site made it ask. */
+const isForeign = ({ headers }: IncomingMessage): boolean =>
+  !["same-origin", "none"].includes(String(headers["sec-fetch-site"] ?? "none"))
+
+const refuse = (response: ServerResponse, status: number, reason: string, headers = {}): void => {
+  response.writeHead(status, { "content-type": "text/plain", ...headers }).end(`${reason}\n`)
+}
+
+/** All paths that it does not know are answered 404, with a list of those that exist. What it runs beside requests ends with the scope. */
+export const make = Effect.fnUntraced(function*(options: AdminOptions) {
   const metrics = yield* MetricsEndpoint
-  const router = yield* Router
-  const tracker = yield* StateTracker
-  const pullLog = yield* PullLog
-  const faults = yield* ContainerdFaults
-  const { plane } = yield* Transfer
   const { accepts } = yield* Registry
   const { mode } = yield* PeerAuth
-
-  const json = (value: unknown) => ({ type: "application/json", body: JSON.stringify(value) })
-  const pages = new Map<string, Effect.Effect<{ readonly type: string; readonly body: string }>>([
-    ["/metrics", Effect.map(metrics.render, (body) => ({ type: metrics.contentType, body }))]
+  const debug = options.debug ? yield* DebugRoutes.make(options) : undefined
+  const routes = new Map<string, DebugRoutes.Route>([
+    [
+      "/metrics",
+      () => Effect.map(metrics.render, (body) => ({ status: 200, type: metrics.contentType, body }))
+    ],
+    ...debug?.routes ?? []
   ])
-  if (options.debug) {
-    pages.set(
-      "/debug/web/",
-      Effect.gen(function*() {
-        const body = DebugPage.render({
-          version,
-          plane: yield* plane,
-          standing: yield* router.standing,
-          peerAuth: mode,
-          faults: [...(yield* faults.known).values()],
-          self: yield* router.self,
-          peers: yield* router.peers,
-          snapshot: yield* tracker.snapshot,
-          pulls: yield* pullLog.recent
-        })
-        return { type: "text/html; charset=utf-8", body }
-      })
-    )
-    pages.set(
-      "/debug/peers",
-      Effect.map(Effect.all([router.self, router.peers]), ([self, peers]) => json([{ ...self, self: true }, ...peers]))
-    )
-    pages.set("/debug/pulls", Effect.map(pullLog.recent, (events) => json(events.map(printed))))
-  }
 
   const handler: Handler = Effect.fnUntraced(function*(request, response) {
-    const path = (request.url ?? "").split("?", 1)[0] ?? ""
+    const [path = "", query = ""] = (request.url ?? "").split("?", 2)
     const refusal = mode === "off" || !path.startsWith("/debug") ? undefined : DebugAccess.refusal(request, accepts)
-    if (refusal !== undefined) {
-      response.writeHead(refusal.status, { "content-type": "text/plain", ...refusal.headers }).end(
-        `${refusal.reason}\n`
-      )
+    if (refusal !== undefined) return refuse(response, refusal.status, refusal.reason, refusal.headers)
+    if (path === "/debug/web") return void response.writeHead(301, { location: "/debug/web/" }).end()
+    if (path === eventsPath && debug !== undefined && request.method === "GET") {
+      if (!(yield* debug.events(response, guards))) refuse(response, 503, "too many pages are open")
       return
     }
-    if (path === "/debug/web") {
-      response.writeHead(301, { location: "/debug/web/" }).end()
-      return
-    }
-    const page = request.method === "GET" || request.method === "HEAD" ? pages.get(path) : undefined
-    if (page === undefined) {
-      response.writeHead(404, { "content-type": "text/plain" }).end(
-        `not found; there is ${[...pages.keys()].join(", ")}\n`
-      )
-      return
-    }
-    const { body, type } = yield* page
-    // The page shows names that come from the network: no script may run, and no other page may show this one.
-    response.writeHead(200, {
-      "content-type": type,
-      "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-      "x-content-type-options": "nosniff"
-    }).end(body)
+    const route = request.method === "GET" || request.method === "HEAD" ? routes.get(path) : undefined
+    if (route === undefined) return refuse(response, 404, `not found; there is ${[...routes.keys()].join(", ")}`)
+    const port = request.socket.localPort ?? 0
+    const { body, status, type } = yield* route({
+      query: new URLSearchParams(query),
+      port,
+      isForeign: isForeign(request)
+    })
+    response.writeHead(status, { ...guards, "content-type": type, "cache-control": "no-store" }).end(body)
   })
   return handler
 })

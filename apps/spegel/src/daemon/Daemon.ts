@@ -76,6 +76,8 @@ export interface DaemonSettings extends MirrorSettings {
   /** The taint to remove from this node once the mirror is ready; none if nodes have no such taint. */
   readonly nodeTaint: Option.Option<Omit<NodeTaintOptions, "environment" | "ready">>
   readonly debugWebEnabled: boolean
+  /** Whether the debug pages take CPU profiles. */
+  readonly debugProfile: boolean
   readonly basicAuthDir: string
   /** How long to accept requests after the end has begun. */
   readonly shutdownDelay: Duration.Duration
@@ -147,7 +149,7 @@ const adminConnections = { all: 128, ofAddress: 32 }
 const listen = Effect.fnUntraced(function*(settings: DaemonSettings) {
   yield* HttpListener.listen({
     ...settings.metricsAddr,
-    handler: yield* AdminHandler.make({ debug: settings.debugWebEnabled }),
+    handler: yield* AdminHandler.make({ debug: settings.debugWebEnabled, profile: settings.debugProfile }),
     connections: adminConnections,
     grace: Duration.zero
   })

@@ -2,32 +2,32 @@
 import * as PeerAddress from "@spegel-ts/router/PeerAddress"
 import { Option, Result, Schema } from "effect"
 import * as GoInteger from "../cli/GoInteger.ts"
-import { ListenAddress } from "../cli/ListenAddress.ts"
 import { regularExpression } from "../cli/RegularExpression.ts"
 import { many, one, onOff, type Values } from "../cli/Setting.ts"
 import { optional, textSchema } from "../cli/TextSchema.ts"
 import { bootstrapSettings } from "./BootstrapSettings.ts"
 import { mirrorSettings } from "./MirrorSettings.ts"
 import {
+  address,
   basicAuthDir,
   containerdRegistryConfigPath,
   containerdSock,
   dataDir,
   directory,
   duration,
+  metricsAddr,
   mirroredRegistries,
   nodeName,
   positiveDuration
 } from "./SharedSettings.ts"
 import { trustSettings } from "./TrustSettings.ts"
 
-const address = { schema: ListenAddress, metavar: "[IP]:PORT" }
 const text = { schema: Schema.String, fallback: "" }
 
 const listenSettings = {
   registryAddr: one({ ...address, description: "Where to serve images to containerd and to peers", fallback: ":5000" }),
   routerAddr: one({ ...address, description: "Where to exchange with peers which node holds what", fallback: ":5001" }),
-  metricsAddr: one({ ...address, description: "Where to serve metrics and debug pages", fallback: ":9090" })
+  metricsAddr: metricsAddr("Where to serve metrics and debug pages")
 }
 
 /** A store that the user names. */
@@ -159,6 +159,10 @@ const operationSettings = {
       "Name of this node: for --node-readiness-taint, to know this node's containerd by its token (default there: the host's name), and to notice that an identity was cloned"
   }),
   debugWebEnabled: onOff({ description: "Serve debug pages on the metrics address", fallback: true }),
+  debugProfile: onOff({
+    description: "Let the debug pages take CPU profiles of this process, at /debug/profile",
+    fallback: false
+  }),
   basicAuthDir,
   shutdownDelay: one({
     ...duration,

@@ -2,11 +2,13 @@
 import { registryHost } from "@spegel-ts/oci/RegistryFilter"
 import { Option, Result, Schema } from "effect"
 import { GoDuration, PositiveGoDuration } from "../cli/GoDuration.ts"
+import { ListenAddress } from "../cli/ListenAddress.ts"
 import { many, map, one } from "../cli/Setting.ts"
 import { optional, textSchema } from "../cli/TextSchema.ts"
 
 export const directory = { schema: Schema.NonEmptyString, metavar: "DIR" }
 export const optionalPath = { schema: optional(Schema.NonEmptyString), fallback: "", metavar: "PATH" }
+export const address = { schema: ListenAddress, metavar: "[IP]:PORT" }
 export const duration = { schema: GoDuration, metavar: "DURATION" }
 export const positiveDuration = { schema: PositiveGoDuration, metavar: "DURATION" }
 
@@ -23,6 +25,9 @@ export const containerdRegistryConfigPath = one({
   description: "Directory of containerd's hosts.toml files: its config_path",
   fallback: "/etc/containerd/certs.d"
 })
+
+/** Where a mirror serves metrics and debug pages, and where commands ask it. */
+export const metricsAddr = (description: string) => one({ ...address, description, fallback: ":9090" })
 
 export const containerdSock = one({
   description: "containerd's socket",
