@@ -7,8 +7,11 @@ import { cleanupWait, cleanupWaitSettings } from "../commands/cleanupWait.ts"
 import { clusterKey, ensureSettings, generateSettings, removeSettings } from "../commands/clusterKey.ts"
 import { configuration, configurationSettings } from "../commands/configuration.ts"
 import { dataDir, dataDirSettings } from "../commands/dataDir.ts"
+import { debugSettings } from "../commands/DebugViews.ts"
+import { lookup } from "../commands/lookup.ts"
 import { probe, probeSettings } from "../commands/probe.ts"
 import { registry } from "../commands/registry.ts"
+import { status } from "../commands/status.ts"
 import { version as versionCommand, versionSettings } from "../commands/version.ts"
 import * as FlagHints from "../settings/FlagHints.ts"
 import { registrySettings } from "../settings/RegistrySettings.ts"
@@ -59,6 +62,8 @@ export const settings: ReadonlyMap<string, Settings> = new Map<string, Settings>
   ["cluster-key ensure", ensureSettings],
   ["cluster-key remove", removeSettings],
   ["data-dir", dataDirSettings],
+  ["status", debugSettings],
+  ["lookup", debugSettings],
   ["probe", probeSettings],
   ["version", versionSettings]
 ])
@@ -81,6 +86,8 @@ const spegel = (output: Output) =>
       cleanupWait,
       clusterKey,
       dataDir,
+      status,
+      lookup,
       probe,
       versionCommand
     ]),

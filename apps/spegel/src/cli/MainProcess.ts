@@ -1,6 +1,6 @@
-/** Runs a command line as this process. A signal ends it with code 0 and a failure with 1, once standard error is written. */
+/** Runs a command line as this process. A signal ends it with code 0 and a failure with 1, or with the code that the error has, once standard error is written. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
-import { Cause, type Effect, Exit } from "effect"
+import { Cause, type Effect, Exit, Runtime } from "effect"
 import * as StandardError from "./StandardError.ts"
 
 /** Runs `program` and then ends the process. To be called once, before anything else. */
@@ -10,7 +10,9 @@ export const runMain = <E, A>(program: (output: typeof StandardError) => Effect.
     disableErrorReporting: true,
     // A daemon ends by a signal, and Kubernetes takes any other code for a crash.
     teardown: (exit, onExit) => {
-      const code = Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause) ? 0 : 1
+      const code = Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause)
+        ? 0
+        : Runtime.getErrorExitCode(Cause.squash(exit.cause))
       StandardError.beforeExit(() => onExit(code))
     }
   })

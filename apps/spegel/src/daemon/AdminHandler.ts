@@ -34,7 +34,7 @@ const guards = {
 
 /** Whether a browser says that a page of another site made it ask. */
 const isForeign = ({ headers }: IncomingMessage): boolean =>
-  !["same-origin", "none"].includes(String(headers["sec-fetch-site"] ?? "none"))
+  !["same-origin", "none"].includes(headers["sec-fetch-site"] ?? "none")
 
 const refuse = (response: ServerResponse, status: number, reason: string, headers = {}): void => {
   response.writeHead(status, { "content-type": "text/plain", ...headers }).end(`${reason}\n`)
