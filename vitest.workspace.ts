@@ -13,7 +13,7 @@ process.env["NODE_COMPILE_CACHE"] ??= fileURLToPath(new URL("node_modules/.cache
 
 /** Tests of one suite, by how their files end. */
 const tests = (suite: string) => [`{packages,apps,examples}/*/test/**/*.${suite}.test.ts`]
-const suites = ["integration", "stress", "chart", "kubernetes", "e2e"]
+const suites = ["integration", "stress", "chart", "kubernetes", "page", "e2e"]
 
 /** Processes of tests run the bundle. */
 const globalSetup = ["apps/spegel/test/BundleSetup.ts"]
@@ -58,6 +58,11 @@ export default defineConfig({
           testTimeout: 120_000,
           hookTimeout: 900_000
         }
+      },
+      {
+        extends: true,
+        // The debug page in a browser.
+        test: { name: "page", include: tests("page"), globalSetup, testTimeout: 300_000, hookTimeout: 120_000 }
       },
       {
         extends: true,

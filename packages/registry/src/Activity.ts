@@ -11,6 +11,8 @@ export interface RunningRequest {
   readonly own: boolean
   /** The IP address of the client. */
   readonly client: string
+  /** The id of the node that asks, if it says so, as one does that takes downloads in progress. */
+  readonly asker: string | undefined
   /** `registry/repository`, or the repository alone if the client does not name the registry. */
   readonly image: string
   /** The digest, or the tag, that is asked for. */

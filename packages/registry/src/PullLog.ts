@@ -81,8 +81,38 @@ export interface HourTotals {
 }
 
 const capacity = 512
+const maxQuestions = 128
 
-/** The last 512 requests, and those from now on. */
+/** A peer asks what this node has. Those that follow a download in progress ask several times a second. */
+export const isQuestion = ({ method, mirrored }: PullEvent): boolean => mirrored && method === "HEAD"
+
+interface Kept {
+  readonly event: PullEvent
+  /** Counts all requests: the time of day may jump. */
+  readonly number: number
+}
+
+/** The last ones of many. */
+class Recent {
+  /** Oldest first. It is cut when it is twice as long as what is kept, which costs less than a shift each time. */
+  readonly #events: Array<Kept> = []
+  readonly #capacity: number
+
+  constructor(capacity: number) {
+    this.#capacity = capacity
+  }
+
+  add(event: Kept): void {
+    this.#events.push(event)
+    if (this.#events.length === 2 * this.#capacity) this.#events.splice(0, this.#capacity)
+  }
+
+  get list(): ReadonlyArray<Kept> {
+    return this.#events.slice(-this.#capacity)
+  }
+}
+
+/** The last 512 requests, the last 128 questions of peers (HEAD) beside them, and those from now on. */
 export class PullLog extends Context.Service<PullLog, {
   readonly record: (event: PullEvent) => Effect.Effect<void>
   /** As `record`, synchronously. */
@@ -97,21 +127,26 @@ export class PullLog extends Context.Service<PullLog, {
   static readonly layer: Layer.Layer<PullLog> = Layer.effect(
     PullLog,
     Effect.gen(function*() {
-      /** Oldest first. It is cut when it is twice as long as what is kept, which costs less than a shift each time. */
-      const recent: Array<PullEvent> = []
+      const recent = new Recent(capacity)
+      const questions = new Recent(maxQuestions)
+      let number = 0
       const events = yield* PubSub.sliding<PullEvent>(capacity)
       const lastHour = new LastHour()
       const clock = yield* Clock.Clock
       const recordUnsafe = (event: PullEvent) => {
-        recent.push(event)
+        const kept = isQuestion(event) ? questions : recent
+        kept.add({ event, number: number++ })
         lastHour.add(event, MonotonicTime.millisUnsafe(clock))
-        if (recent.length === 2 * capacity) recent.splice(0, capacity)
         PubSub.publishUnsafe(events, event)
       }
       return PullLog.of({
         record: (event) => Effect.sync(() => recordUnsafe(event)),
         recordUnsafe,
-        recent: Effect.sync(() => recent.slice(-capacity).toReversed()),
+        recent: Effect.sync(() =>
+          [...recent.list, ...questions.list]
+            .toSorted((one, other) => other.number - one.number)
+            .map(({ event }) => event)
+        ),
         lastHour: Effect.map(MonotonicTime.millis, (now) => lastHour.totals(now)),
         events: Stream.fromPubSub(events)
       })

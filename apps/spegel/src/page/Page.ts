@@ -33,11 +33,11 @@ const json = ({ profile }: PageOptions): Html =>
 /** The titles of the sections, in their order. */
 const titles: ReadonlyArray<readonly [SectionName | "lookup", string]> = [
   ["pulls", "Being pulled now"],
+  ["uploads", "Sent to others"],
   ["lookup", "Who has this image?"],
-  ["requests", "Last requests"],
   ["peers", "Peers"],
   ["images", "Images held"],
-  ["uploads", "Sent to others"]
+  ["requests", "Last requests"]
 ]
 
 const navigation = html`<nav aria-label="Sections"><a class="skip" href="#main">Skip to the content</a>${

@@ -1,19 +1,23 @@
 /** The last requests, a line each; a click on one shows its story. */
 import * as Outcome from "@spegel-ts/registry/Outcome"
-import type { Attempt, PullEvent } from "@spegel-ts/registry/PullLog"
+import { type Attempt, isQuestion, type PullEvent } from "@spegel-ts/registry/PullLog"
 import type { NodeNames } from "../views/NodeNames.ts"
 import * as Wording from "../views/Wording.ts"
 import { type Html, html, none } from "./Html.ts"
 import * as Parts from "./Parts.ts"
 
-export const maxShown = 100
+const maxShown = 50
 
-const servedBy = ({ source }: PullEvent, names: NodeNames): string => {
-  if (source === "none") return "nobody"
+const servedBy = ({ method, mirrored, source, status }: PullEvent, names: NodeNames): string => {
+  if (source === "none") return !mirrored && method === "GET" && status === 404 ? "left to upstream" : "nobody"
   return source === "local" ? "this node" : Wording.node(names.byId(source))
 }
 
-const isBad = ({ peersFailed, status }: PullEvent): boolean => status === 0 || status >= 500 || peersFailed > 0
+/** A 404 sends the client on, which is no failure. */
+const moodOf = ({ peersFailed, status }: PullEvent): string => {
+  if (status === 0 || status >= 500 || peersFailed > 0) return "no"
+  return status < 300 ? "yes" : "quiet"
+}
 
 const status = ({ status }: PullEvent): string => status === 0 ? "cut off" : String(status)
 
@@ -24,12 +28,18 @@ const timeOf = (millis: number): Html => {
 
 const line = (pull: PullEvent, names: NodeNames): Html =>
   html`${timeOf(pull.time)} <span>${pull.method}</span> <span class="what">${
-    pull.registry === "" ? none : html`<span class="registry">${pull.registry} </span>`
-  }<code>${Wording.short(pull.content)}</code></span> <span class="by">${pull.mirrored ? "a peer asked: " : ""}${
-    servedBy(pull, names)
-  }</span> <span class="status ${isBad(pull) ? "no" : "yes"}">${status(pull)}</span> <span class="number">${
+    pull.registry === "" || pull.content.startsWith(`${pull.registry}/`)
+      ? none
+      : html`<span class="registry">${pull.registry} </span>`
+  }<code>${Wording.short(pull.content)}</code></span> <span class="by">${servedBy(pull, names)}${
+    pull.mirrored ? ", for a peer" : ""
+  }</span> <span class="status ${moodOf(pull)}">${status(pull)}</span> <span class="number size">${
     Wording.size(pull.bytes)
-  }</span> <span class="number">${Wording.duration(pull.millis)}</span>`
+  }</span> <span class="number took">${Wording.duration(pull.millis)}</span>`
+
+/** For the eye alone: each line can be understood by itself. */
+const heading =
+  html`<div class="heading" aria-hidden="true"><span></span><span>Time, UTC</span><span>Method</span><span>Content</span><span>Served by</span><span>Status</span><span class="number">Size</span><span class="number">Took</span></div>`
 
 /** One peer's part in a request: what it was asked for, how it answered, and the outcome. */
 const attempts = (pull: PullEvent): Html =>
@@ -61,13 +71,13 @@ const story = (pull: PullEvent, names: NodeNames): Html =>
 /** What distinguishes a row from all others, so that it stays open when it moves down. */
 const idOf = (pull: PullEvent): string => `${pull.time}-${pull.content}-${pull.range ?? ""}-${pull.millis}`
 
-export const render = (pulls: ReadonlyArray<PullEvent>, names: NodeNames): Html =>
-  pulls.length === 0 ?
-    Parts.nothing("No requests yet.") :
-    html`<ol class="requests">${
-      pulls.slice(0, maxShown).map((pull) =>
-        html`<li data-key="${idOf(pull)}"><details><summary>${line(pull, names)}</summary>${
-          story(pull, names)
-        }</details></li>`
-      )
-    }</ol>`
+export const render = (all: ReadonlyArray<PullEvent>, names: NodeNames): Html => {
+  const pulls = all.filter((pull) => !isQuestion(pull))
+  if (pulls.length === 0) return Parts.nothing("No requests yet.")
+  const lines = pulls.slice(0, maxShown).map((pull) =>
+    html`<li data-key="${idOf(pull)}"><details><summary>${line(pull, names)}</summary>${
+      story(pull, names)
+    }</details></li>`
+  )
+  return html`${heading}<ol class="requests">${lines}</ol><p class="quiet">The last ${maxShown} at most, without peers' questions what this node has (HEAD): those, and older ones, are in <a href="/debug/requests.json">/debug/requests.json</a>.</p>`
+}

@@ -37,5 +37,5 @@ export const sections: Readonly<Record<SectionName, Section>> = {
     render: ({ facts }) =>
       PeersSection.render({ peers: Peers.of(facts), now: facts.now, asksForKey: facts.peerAuth !== "off" })
   },
-  images: { everySeconds: 10, render: ({ images }) => ImagesSection.render(images) }
+  images: { everySeconds: 5, render: ({ images }) => ImagesSection.render(images) }
 }

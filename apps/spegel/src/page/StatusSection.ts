@@ -20,8 +20,8 @@ const peersCard = ({ peers, state, stateReason }: Status): Html =>
 
 const protectionCard = ({ isProtected, protection }: Status): Html =>
   isProtected
-    ? card("Cluster key", "protected", "yes", html`<span class="yes">Protected:</span> ${protection}`)
-    : card("Cluster key", "not protected", "no", html`<span class="no">Not protected:</span> ${protection}`)
+    ? card("Cluster key", "Protected", "yes", protection)
+    : card("Cluster key", "Not protected", "no", protection)
 
 const shareCard = ({ lastHour }: Status): Html => {
   const { bytesFromPeers, fromPeers, leftToUpstream, shareFromPeers } = lastHour

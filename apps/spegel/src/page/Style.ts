@@ -1,4 +1,4 @@
-/** The style of the page: light and dark, from 320 px on. Colours have a contrast of 4.5 and more on their ground. */
+/** The style of the page: light and dark, from 320 px on. Text has a contrast of 4.5 and more on its ground. */
 export const style =
   `:root{color-scheme:light dark;--text:#1b2130;--quiet:#566074;--ground:#f6f7f9;--card:#fff;--line:#dfe3ea;
 --yes:#17693a;--no:#a8231c;--accent:#1f5fbf;--self:#e6eefb}
@@ -42,11 +42,12 @@ progress::-moz-progress-bar{background:var(--accent)}td progress{width:8rem}
 .tree .node{border:1px solid var(--line);border-radius:1rem;padding:0 .6rem}.tree .self{background:var(--self);border-color:var(--accent)}
 .tree .stalled{color:var(--no)}.arrow{color:var(--quiet)}
 .requests{list-style:none;margin:0;padding:0}.requests>li{border-top:1px solid var(--line)}.requests>li:first-child{border-top:0}
-summary{display:grid;grid-template-columns:1rem 5rem 3rem minmax(10rem,2fr) minmax(8rem,1fr) 4rem 6rem 6rem;gap:.2rem .6rem;padding:.35rem 0;cursor:pointer;list-style:none}
+.heading{color:var(--quiet);font-weight:600}
+summary,.heading{display:grid;grid-template-columns:1rem 5.5rem 4.5rem minmax(10rem,2fr) minmax(8rem,1fr) 4.5rem 6rem 6rem;gap:.2rem .6rem;padding:.35rem 0}summary{cursor:pointer;list-style:none}
 summary::before{content:"▸";color:var(--quiet)}details[open]>summary::before{content:"▾"}
 summary::-webkit-details-marker{display:none}summary:hover{background:var(--self)}
 .what,.by{overflow-wrap:anywhere}.registry{color:var(--quiet)}
-details[open]{padding-bottom:.8rem}details>:not(summary){margin-left:1.6rem}
+details[open]{padding-bottom:.8rem}details>:not(summary){margin-left:1.6rem}.number:is(td,th){padding-right:1.6rem}
 .facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(14rem,1fr));gap:.4rem 1rem;margin:.3rem 0 .6rem}
 .facts div:first-child{grid-column:1/-1}.facts dt{color:var(--quiet);font-size:.9em}.facts dd{margin:0;overflow-wrap:anywhere}
 form{display:flex;flex-wrap:wrap;gap:.4rem .6rem;align-items:center}label{color:var(--quiet)}
@@ -61,7 +62,8 @@ tr{padding:.5rem 0;border-bottom:1px solid var(--line)}tr:last-child{border-bott
 td,td.number{display:grid;grid-template-columns:7.5rem minmax(0,1fr);gap:.6rem;padding:.1rem 0;border:0;text-align:left;white-space:normal}
 td::before{content:attr(data-label);color:var(--quiet)}
 .blob{grid-template-columns:1fr auto}.blob progress{grid-row:2;grid-column:1/-1}
-summary{grid-template-columns:1rem auto auto 1fr auto}.what{grid-column:2/-1;grid-row:2}.by{grid-column:2/-1;grid-row:3}.status{grid-row:1;grid-column:5}
-summary .number{text-align:right}summary .number:last-child{grid-column:2/-1;grid-row:4;text-align:left}summary .number:nth-last-child(2){grid-row:1;grid-column:4}
+summary{grid-template:"mark time method status" "what what what what" "by by size took"/1rem auto 1fr auto}
+.heading{display:none}summary::before{grid-area:mark}summary time{grid-area:time}.what{grid-area:what}.by{grid-area:by}.status{grid-area:status}
+.size{grid-area:size}.took{grid-area:took}
 details>:not(summary){margin-left:0}.facts{grid-template-columns:1fr}}
 `

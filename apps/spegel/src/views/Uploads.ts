@@ -19,8 +19,8 @@ export const of = (facts: Facts): ReadonlyArray<Upload> => {
   const names = NodeNames.of(facts)
   return facts.activity.requests
     .filter(({ method, own }) => !own && method === "GET")
-    .map(({ client, content, image, millis, sent, size }) => ({
-      to: names.byAddress(client),
+    .map(({ asker, client, content, image, millis, sent, size }) => ({
+      to: asker === undefined ? names.byAddress(client) : names.byId(asker),
       image,
       content,
       size: size ?? null,

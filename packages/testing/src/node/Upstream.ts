@@ -5,6 +5,8 @@ import { Effect, Result, Schedule } from "effect"
 import { rm, writeFile } from "node:fs/promises"
 import { createServer, request } from "node:http"
 import { join } from "node:path"
+import { pipeline } from "node:stream/promises"
+import { setTimeout } from "node:timers/promises"
 import * as RandomImage from "../content/RandomImage.ts"
 import { freePort } from "../network/FreePort.ts"
 import * as LocalServer from "../network/LocalServer.ts"
@@ -70,15 +72,17 @@ export const start = Effect.gen(function*() {
       { host: address, port, method: incoming.method, path: incoming.url, headers: incoming.headers },
       (response) => {
         outgoing.writeHead(response.statusCode ?? 502, response.headers)
-        if (incoming.url?.includes("/blobs/")) {
-          response.on("data", (chunk: Buffer) => {
-            state.blobBytes += chunk.length
-            if (state.speed === Infinity) return
-            response.pause()
-            setTimeout(() => response.resume(), 1000 * chunk.length / state.speed)
-          })
+        const shaped = async function*(chunks: AsyncIterable<Buffer>) {
+          for await (const chunk of chunks) {
+            if (incoming.url?.includes("/blobs/")) {
+              state.blobBytes += chunk.length
+              if (state.speed !== Infinity) await setTimeout(1000 * chunk.length / state.speed)
+            }
+            yield chunk
+          }
         }
-        response.pipe(outgoing)
+        // It fails if either side goes away, which the other one then sees.
+        void pipeline(response, shaped, outgoing).catch(() => {})
       }
     )
     forwarded.on("error", () => outgoing.destroy())

@@ -1,14 +1,14 @@
 /** The requests for content that are being answered. Nothing is made of them until somebody looks. */
 import { Effect, Option } from "effect"
 import { maxListed, type RunningRequest } from "../../Activity.ts"
-import type { ContentRequest } from "../../ContentId.ts"
 import { type Caller, isOwn } from "../auth/Caller.ts"
 import * as ClientAddress from "../listen/ClientAddress.ts"
 import { digestOf, tagOf } from "../serve/ContentExchange.ts"
+import type { ContentAsked } from "../serve/RegistryRequest.ts"
 import type { Ended } from "./Accounting.ts"
 
 interface Running {
-  readonly request: ContentRequest
+  readonly asked: ContentAsked
   readonly own: boolean
   readonly received: Ended
 }
@@ -21,7 +21,7 @@ export class RunningRequests {
     const { asked } = received
     if (asked._tag !== "Content") return effect
     return Effect.suspend(() => {
-      const running = { received, request: asked.request, own: isOwn(caller, asked.request) }
+      const running = { received, asked, own: isOwn(caller, asked.request) }
       this.#running.add(running)
       return Effect.ensuring(effect, Effect.sync(() => void this.#running.delete(running)))
     })
@@ -33,11 +33,15 @@ export class RunningRequests {
   }
 }
 
-const describe = ({ own, received: { incoming, record, started }, request }: Running, now: number): RunningRequest => ({
+const describe = (
+  { asked: { inProgress, request }, own, received: { incoming, record, started } }: Running,
+  now: number
+): RunningRequest => ({
   method: request.method,
   mirrored: request.mirrored,
   own,
   client: ClientAddress.of(incoming.socket),
+  asker: inProgress?.asker,
   image: Option.match(request.namespace, {
     onNone: () => request.repository,
     onSome: (registry) => `${registry}/${request.repository}`
