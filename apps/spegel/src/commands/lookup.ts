@@ -1,10 +1,10 @@
 import { Console, Data, Effect } from "effect"
 import { Argument, Command } from "effect/cli"
 import { flagsOf } from "../cli/Setting.ts"
-import * as Terminal from "../cli/Terminal.ts"
 import * as Lookup from "../views/Lookup.ts"
 import * as Wording from "../views/Wording.ts"
 import { debugSettings, get } from "./DebugViews.ts"
+import * as Terminal from "./Terminal.ts"
 
 /** No node has the image, or it could not be looked up. */
 export class NobodyHasIt extends Data.TaggedError("NobodyHasIt")<{ readonly image: string; readonly reason: string }> {

@@ -1,12 +1,12 @@
 import { Console, Data, Effect } from "effect"
 import { Command } from "effect/cli"
 import { flagsOf } from "../cli/Setting.ts"
-import * as Terminal from "../cli/Terminal.ts"
 import * as Pulls from "../views/Pulls.ts"
 import * as Status from "../views/Status.ts"
 import * as Uploads from "../views/Uploads.ts"
 import * as Wording from "../views/Wording.ts"
 import { debugSettings, get } from "./DebugViews.ts"
+import * as Terminal from "./Terminal.ts"
 
 /** The mirror answers, and says that something is wrong. */
 export class NodeUnwell extends Data.TaggedError("NodeUnwell")<{ readonly reasons: ReadonlyArray<string> }> {
@@ -50,7 +50,7 @@ const pullLines = (pulls: NodeStatus["pulls"]): ReadonlyArray<string> =>
   pulls.flatMap(({ blobs, image }) => [
     `Pulling ${image === "" ? "an image that the mirror was not asked for" : image}`,
     ...blobs.map((blob) =>
-      `  ${Wording.short(blob.content)}  ${Wording.progress(blob.written, blob.size)}  from ${Wording.source(blob)}${
+      `  ${Wording.short(blob.content)}  ${Wording.progress(blob.written, blob.size)}  ${Wording.fromSource(blob)}${
         blob.to.length === 0 ? "" : `, on to ${blob.to.map(Wording.node).join(", ")}`
       }`
     )

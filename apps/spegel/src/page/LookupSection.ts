@@ -1,21 +1,24 @@
 /** "Who has this image?": a form, and the answer. It is a GET of the page itself, and works without scripts. */
 import type { Lookup } from "../views/Lookup.ts"
+import * as Wording from "../views/Wording.ts"
 import { type Html, html, none } from "./Html.ts"
 import * as Parts from "./Parts.ts"
 
-const answer = ({ heldHere, key, mayBeMore, nodes, problem }: Lookup): Html => {
-  if (key === "") return html`<p class="no">${problem}</p>`
-  return html`<p><code class="whole">${key}</code>: ${
-    heldHere === null
-      ? html`<span class="no">not on this node</span>`
-      : html`<span class="yes">on this node</span>, as ${Parts.content(heldHere)}`
-  }; ${
-    nodes.length === 0 ?
-      html`<span class="no">no other node says that it has it</span>` :
-      `on ${nodes.length} ${nodes.length === 1 ? "other node" : "other nodes"}${
-        mayBeMore ? ", and perhaps on more" : ""
-      }:`
-  }</p>${problem === "" ? none : html`<p class="no">${problem}</p>`}<p class="tree">${nodes.map(Parts.node)}</p>`
+const others = ({ mayBeMore, nodes }: Lookup): Html =>
+  nodes.length === 0
+    ? html`<p class="no">No other node says that it has it.</p>`
+    : html`<p><span class="yes">On ${Wording.count(nodes.length, "other node")}</span>${
+      mayBeMore ? ", and perhaps on more" : ""
+    }:</p><p class="tree">${nodes.map(Parts.node)}</p>`
+
+const answer = (lookup: Lookup): Html => {
+  const { heldHere, key, problem } = lookup
+  const trouble = problem === "" ? none : html`<p class="no">${problem}</p>`
+  if (key === "") return trouble
+  const here = heldHere === null
+    ? html`<span class="no">not on this node</span>`
+    : html`<span class="yes">on this node</span>, as ${Parts.content(heldHere)}`
+  return html`<p><code class="whole">${key}</code>: ${here}</p>${trouble}${others(lookup)}`
 }
 
 export const render = (lookup: Lookup | undefined): Html =>

@@ -19,7 +19,7 @@ export const table = <A>(caption: string, columns: ReadonlyArray<Column<A>>, row
     rows.map((row) =>
       html`<tr role="row">${
         columns.map(({ isNumber, name, of }) =>
-          html`<td role="cell" data-label="${name}"${numeric(isNumber)}>${of(row)}</td>`
+          html`<td role="cell" data-label="${name}"${numeric(isNumber)}><div>${of(row)}</div></td>`
         )
       }</tr>`
     )

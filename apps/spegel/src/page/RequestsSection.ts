@@ -27,7 +27,7 @@ const timeOf = (millis: number): Html => {
 }
 
 const line = (pull: PullEvent, names: NodeNames): Html =>
-  html`${timeOf(pull.time)} <span>${pull.method}</span> <span class="what">${
+  html`${timeOf(pull.time)} <span class="method">${pull.method}</span> <span class="what">${
     pull.registry === "" || pull.content.startsWith(`${pull.registry}/`)
       ? none
       : html`<span class="registry">${pull.registry} </span>`

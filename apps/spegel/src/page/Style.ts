@@ -35,7 +35,7 @@ tr:last-child td{border-bottom:0}th{color:var(--quiet);font-weight:600;white-spa
 progress{appearance:none;border:0;height:.7rem;width:100%;border-radius:.35rem;overflow:hidden;background:var(--line);vertical-align:middle}
 progress::-webkit-progress-bar{background:var(--line)}progress::-webkit-progress-value{background:var(--accent)}
 progress::-moz-progress-bar{background:var(--accent)}td progress{width:8rem}
-.blobs{list-style:none;margin:0 0 1rem;padding:0}.blobs li{padding:.5rem 0;border-top:1px solid var(--line)}
+.blobs{list-style:none;margin:0;padding:0}h3:not(:first-child){margin-top:1rem}.blobs li{padding:.5rem 0;border-top:1px solid var(--line)}
 .blob{display:grid;grid-template-columns:21ch 1fr 15rem;gap:.2rem 1rem;align-items:center}
 .amount{text-align:right;font-variant-numeric:tabular-nums;color:var(--quiet)}
 .tree{display:flex;flex-wrap:wrap;align-items:center;gap:.3rem .4rem;margin:.4rem 0 0}
@@ -62,8 +62,7 @@ tr{padding:.5rem 0;border-bottom:1px solid var(--line)}tr:last-child{border-bott
 td,td.number{display:grid;grid-template-columns:7.5rem minmax(0,1fr);gap:.6rem;padding:.1rem 0;border:0;text-align:left;white-space:normal}
 td::before{content:attr(data-label);color:var(--quiet)}
 .blob{grid-template-columns:1fr auto}.blob progress{grid-row:2;grid-column:1/-1}
-summary{grid-template:"mark time method status" "what what what what" "by by size took"/1rem auto 1fr auto}
-.heading{display:none}summary::before{grid-area:mark}summary time{grid-area:time}.what{grid-area:what}.by{grid-area:by}.status{grid-area:status}
-.size{grid-area:size}.took{grid-area:took}
+summary{display:flex;flex-wrap:wrap;gap:.1rem .8rem}.heading{display:none}summary::before{width:1rem}
+.method,.by{flex:1}.what{order:1;flex:0 0 100%}.by{order:2}.size{order:3}.took{order:4}
 details>:not(summary){margin-left:0}.facts{grid-template-columns:1fr}}
 `

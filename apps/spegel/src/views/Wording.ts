@@ -62,6 +62,10 @@ export const source = ({ from, source }: Blob): string => {
   }
 }
 
+/** The same as a part of a sentence. */
+export const fromSource = (blob: Blob): string =>
+  ["peers", "upstream", "unknown"].includes(blob.source) ? `from ${source(blob)}` : source(blob)
+
 /** How far a body has come; `total` is null if that is not known. */
 export const progress = (done: number, total: number | null): string =>
   total === null ? size(done) : `${size(done)} of ${size(total)} (${percent(total === 0 ? 1 : done / total)})`

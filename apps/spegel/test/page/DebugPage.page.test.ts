@@ -91,11 +91,11 @@ const checkLookups = Effect.fnUntraced(function*(browser: Chromium, { held, held
     yield* Effect.promise(async () => {
       for (const image of [held, heldDigest]) {
         const answer = await ask(image)
-        for (const words of ["on this node", "on 2 other nodes", "127.0.0.3", "127.0.0.4"]) {
+        for (const words of ["on this node", "On 2 other nodes", "127.0.0.3", "127.0.0.4"]) {
           assert.include(answer, words)
         }
       }
-      assert.include(await ask("nobody/has:this"), "no other node says that it has it")
+      assert.include(await ask("nobody/has:this"), "No other node says that it has it")
       assert.include(await ask("<b>Bad"), "invalid image reference")
       // Without scripts the page has all of it, too.
       assert.isAbove(await page.locator("#requests details").count(), 5)
