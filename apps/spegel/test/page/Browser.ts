@@ -63,6 +63,6 @@ export const findings = async (page: Page): Promise<ReadonlyArray<string>> => {
 
 /** Fails unless the page has no room beside it: nothing is wider than the screen. */
 export const assertFits = async (page: Page): Promise<void> => {
-  const [wide, screen] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth] as const)
+  const [wide, screen] = await page.evaluate<[number, number]>("[document.documentElement.scrollWidth, innerWidth]")
   assert.isAtMost(wide, screen)
 }

@@ -55,12 +55,9 @@ const checkRunning = Effect.fnUntraced(function*(browser: Chromium, cluster: Clu
   const pulling = yield* Effect.forkScoped(cluster.pullNext)
   const leader = yield* findLeader(cluster)
   const { complaints, page } = yield* Browser.open(browser, `${leader}/debug/web/`)
+  const before = yield* Effect.promise(() => valueOf(page))
+  yield* eventually(Effect.map(Effect.promise(() => valueOf(page)), (value) => value > before))
   yield* Effect.promise(async () => {
-    const before = await valueOf(page)
-    await page.waitForFunction(
-      (before) => Number(document.querySelector("#pulls progress[value]")?.getAttribute("value")) > before,
-      before
-    )
     const trees = await page.locator("#pulls .tree").allInnerTexts()
     assert.isTrue(trees.some((tree) => /upstream[^]*this node[^]*127\.0\.0\.\d/.test(tree)), trees.join("\n"))
   })
@@ -128,7 +125,7 @@ const checkStory = Effect.fnUntraced(function*(browser: Chromium, { held, nodes:
   yield* Effect.promise(async () => {
     await page.locator("#requests li:first-child details:not([open])").waitFor()
     assert.strictEqual(await page.locator("#requests details[open]").count(), 1)
-    assert.isTrue(await page.evaluate(() => document.activeElement?.parentElement?.hasAttribute("open") === true))
+    assert.strictEqual(await page.locator("#requests details[open] > summary:focus").count(), 1)
     await page.screenshot({ path: `${Browser.artifacts}/story-1280-light.png`, fullPage: true })
   })
 }, Effect.scoped)
