@@ -66,6 +66,7 @@ export const startNode = Effect.fnUntraced(function*(
     address,
     port,
     retire: Context.get(context, Registry).retire,
+    activity: Context.get(context, Registry).activity,
     content: Context.get(context, MemoryContent),
     /** The refs of downloads that were discarded. */
     discarded,

@@ -66,7 +66,7 @@ export const get = <A, I>(
     ),
     Effect.flatMap(({ body }) =>
       Effect.mapError(
-        Schema.decodeUnknownEffect(Schema.fromJsonString(schema))(body),
+        Schema.decodeEffect(Schema.fromJsonString(schema))(body),
         () => failed("the answer is not that of this version of spegel")
       )
     )

@@ -13,8 +13,9 @@ const servedBy = ({ method, mirrored, source, status }: PullEvent, names: NodeNa
   return source === "local" ? "this node" : Wording.node(names.byId(source))
 }
 
-/** A 404 sends the client on, which is no failure. */
-const moodOf = ({ peersFailed, status }: PullEvent): string => {
+/** A 404 sends the client on, and a peer that another one served sooner goes away: neither is a failure. */
+const moodOf = ({ bytes, mirrored, peersFailed, status }: PullEvent): string => {
+  if (mirrored && status === 0 && bytes === 0) return "quiet"
   if (status === 0 || status >= 500 || peersFailed > 0) return "no"
   return status < 300 ? "yes" : "quiet"
 }

@@ -1,5 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import { CircuitBreaker, type FailedRequest, type PeerTime } from "@spegel-ts/registry/internal/mirror/CircuitBreaker"
+import {
+  CircuitBreaker,
+  CircuitBreakers,
+  type FailedRequest,
+  type PeerTime
+} from "@spegel-ts/registry/internal/mirror/CircuitBreaker"
 
 /** A request for a repository that was kept waiting by peers that had served before, from these addresses. */
 const failure = (
@@ -45,6 +50,16 @@ describe("CircuitBreaker", () => {
     // The pause is as at first.
     for (const repository of ["one", "two", "three"]) breaker.failed(fail(repository), 6000)
     assert.strictEqual(breaker.admit(7000), "probe")
+  })
+
+  it("is listed while it is open, with the time until the next probe", () => {
+    const breakers = new CircuitBreakers({ failures: 2, pauseMillis: 1000 })
+    open(breakers.of("docker.io"))
+    breakers.of("quay.io").admit(0)
+    assert.deepStrictEqual(breakers.open(300), [{ registry: "docker.io", millis: 700 }])
+    assert.deepStrictEqual(breakers.open(2000), [{ registry: "docker.io", millis: 0 }])
+    breakers.of("docker.io").succeeded()
+    assert.deepStrictEqual(breakers.open(2000), [])
   })
 
   it("never opens with 0 failures", () => {

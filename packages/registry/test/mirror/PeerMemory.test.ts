@@ -129,6 +129,18 @@ describe("PeerMemory", () => {
     assert.strictEqual(memory.objection(a, content, 0)?.cost, "wrong bytes")
   })
 
+  it("tells what counts for all content, and not what counts for one", () => {
+    const memory = remembering()
+    memory.failed(a, content, new PeerDisconnected({ peer: "a", reason: "closed" }), 0)
+    assert.isDefined(memory.objection(a, content, 0))
+    assert.isUndefined(memory.pause(a, 0))
+    memory.failed(a, content, unreachable, 0)
+    assert.include(memory.pause(a, 999)?.reason, "could not be reached")
+    assert.isUndefined(memory.pause(a, 1000))
+    for (let lie = 0; lie < 3; lie++) memory.corrupted([b], blob(`${lie}`), 0, b)
+    assert.include(memory.pause(b, 0)?.reason, "has lied")
+  })
+
   it("counts a peer as prompt from its first success until it keeps a request waiting", () => {
     const memory = remembering()
     assert.isFalse(memory.isPrompt(a))

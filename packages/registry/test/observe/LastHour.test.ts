@@ -1,28 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { LastHour } from "@spegel-ts/registry/internal/observe/LastHour"
 import { Outcome } from "@spegel-ts/registry/Outcome"
-import type { PullEvent } from "@spegel-ts/registry/PullLog"
+import { event } from "./PullEvents.ts"
 
 const minute = 60_000
-
-const event = (facts: Partial<PullEvent>): PullEvent => ({
-  time: 0,
-  method: "GET",
-  mirrored: false,
-  registry: "docker.io",
-  content: "sha256:1",
-  range: undefined,
-  source: "local",
-  status: 200,
-  bytes: 100,
-  firstByteMillis: 1,
-  millis: 2,
-  peersSeen: 0,
-  attempts: [],
-  peersFailed: 0,
-  reason: "",
-  ...facts
-})
 
 const attempt = (bytes: number) => ({
   peer: "other",
