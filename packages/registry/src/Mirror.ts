@@ -11,6 +11,7 @@ import type * as Lease from "./internal/flight/Lease.ts"
 import * as MirrorParts from "./internal/pull/MirrorParts.ts"
 import * as Obtain from "./internal/pull/Obtain.ts"
 import type { Asked } from "./internal/pull/Pull.ts"
+import type { Evidence } from "./internal/share/Evidence.ts"
 import type { MirroredContent } from "./MirroredContent.ts"
 import type { MirrorError } from "./MirrorError.ts"
 import type { ResolveSettings } from "./ResolvePolicy.ts"
@@ -48,6 +49,8 @@ export interface MirrorOptions extends ResolveSettings {
 export interface Mirror {
   /** Whether this node shares downloads in progress with others. */
   readonly shares: boolean
+  /** What its sources show it of downloads from upstream. */
+  readonly evidence: Evidence
   /**
    * Finds a peer that has the content that a client asks for, and returns when its answer can begin. Everything that is opened
    * closes with the scope. Fails with a `MirrorError` if no peer serves in time: the request falls back to upstream. Fails with
@@ -63,9 +66,10 @@ export interface Mirror {
 /** A mirror; what it watches ends with the scope. */
 export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   const parts = yield* MirrorParts.make(options)
-  const { leases, shares } = parts
+  const { evidence, leases, shares } = parts
   return {
     shares,
+    evidence,
     fetch: (asked) => Obtain.content(parts, asked),
     decide: (digest, asked) => Effect.map(MonotonicTime.millis, (now) => leases.ask(digest, asked, now))
   } satisfies Mirror

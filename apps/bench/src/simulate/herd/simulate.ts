@@ -59,7 +59,7 @@ export const simulate = async (options: HerdOptions): Promise<HerdFigures> => {
   const finished = nodes.filter((node) => node.doneAt !== undefined && node !== struck && node.hasMirror)
   return {
     copies: network.upstreamBytes / size,
-    slowest: Math.max(...finished.map(({ doneAt = 0, startedAt }) => doneAt - startedAt)) / alone,
+    slowest: Math.max(...finished.map(({ doneAt = 0, startedAt = 0 }) => doneAt - startedAt)) / alone,
     longestGapSeconds: Math.max(...finished.map(({ longestGap }) => longestGap)) / 1000,
     messagesPerNode: network.messages / nodes.length,
     stuck: nodes.filter(isOpen).length,

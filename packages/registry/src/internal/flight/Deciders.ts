@@ -2,7 +2,7 @@
 import type { PeerFacts } from "@spegel-ts/router/Peer"
 import { hash } from "node:crypto"
 
-/** The first decides; the second one knows what it decided, and decides if the first is gone. */
+/** The first decides; the second one is told what it decided, and decides if the first is gone. */
 const count = 2
 
 /** The members that have proved the key with the highest rank for this content, by rendezvous hashing; `self` may be one of them. */

@@ -11,6 +11,7 @@ import * as BufferedBodies from "../mirror/BufferedBodies.ts"
 import { CircuitBreakers } from "../mirror/CircuitBreaker.ts"
 import { PeerMemory } from "../mirror/PeerMemory.ts"
 import { PeerThroughput } from "../mirror/PeerThroughput.ts"
+import { Evidence } from "../share/Evidence.ts"
 import * as CommitWatch from "../verify/CommitWatch.ts"
 
 export interface MirrorParts {
@@ -23,6 +24,8 @@ export interface MirrorParts {
   readonly shares: boolean
   /** The leases that this node decides on. */
   readonly leases: Leases
+  /** What its sources show it of downloads from upstream. */
+  readonly evidence: Evidence
   /** Outlives the pulls. */
   readonly scope: Scope.Scope
   readonly router: Router["Service"]
@@ -47,6 +50,7 @@ export const make = Effect.fnUntraced(function*(options: MirrorOptions) {
     self: (yield* (yield* Router).self).id,
     shares: options.inProgress !== "off" && mode !== "off",
     leases: new Leases(options.upstreamConcurrency),
+    evidence: new Evidence(),
     scope: yield* Effect.scope,
     router: yield* Router,
     transport: yield* ProvedTransport.make,

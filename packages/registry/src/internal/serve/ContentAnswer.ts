@@ -46,11 +46,11 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
   { hot, local, memory }: Shared
 ) {
   const mirror = yield* Mirror.make(options)
-  const downloads = yield* OwnDownloads.make(mirror.shares)
+  const downloads = yield* OwnDownloads.make(mirror)
   const scrubber = yield* Scrubber.make
   const uploads = UploadAdmission.make(options)
   const serveLocal = yield* LocalAnswer.make({ hot, memory, uploads })
-  const serveShared = yield* SharedAnswer.make({ mirror, downloads, memory, uploads })
+  const shared = yield* SharedAnswer.make({ mirror, downloads, memory, uploads })
   const serveMirrored = MirroredAnswer.make({ mirror, memory, uploads, downloads })
 
   /** The digest that is asked for, or that the tag points to here; none if this node does not know. */
@@ -111,10 +111,11 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
     const digest = yield* digestOf(exchange)
     if (Option.isSome(digest)) {
       if (exchange.request.mirrored) yield* checkDamage(digest.value, asked.suspected, exchange.proof !== undefined)
+      yield* shared.hold(exchange, digest.value, asked)
       const served = yield* LocalContent.ifHeld(serveLocal(exchange, digest.value, name))
       if (Option.isSome(served)) return served.value
-      const shared = yield* serveShared(exchange, digest.value, asked)
-      if (Option.isSome(shared)) return shared.value
+      const part = yield* shared.serve(exchange, digest.value, asked)
+      if (Option.isSome(part)) return part.value
     }
     return yield* askPeers(exchange, yield* nameForPeers(exchange, digest, name), asked.userAgent)
   })

@@ -14,6 +14,8 @@ import * as MediaType from "@spegel-ts/oci/MediaType"
 import { BodyInterrupted } from "@spegel-ts/transfer/BodyInterrupted"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Effect, Option, type Scope } from "effect"
+import type { ContentRequest } from "../../ContentId.ts"
+import * as FollowPolicy from "../follow/FollowPolicy.ts"
 import type { BodyMemory } from "../memory/BodyMemory.ts"
 import * as RegistryMetrics from "../observe/RegistryMetrics.ts"
 import type * as DownloadState from "../share/DownloadState.ts"
@@ -34,6 +36,10 @@ export interface DownloadAnswerOptions {
 type DownloadError = BodyInterrupted | ContentNotFound | Refused | StoreUnavailable
 
 const lookEvery = "100 millis"
+/** How often a download is looked at while peers wait for it. */
+const glanceEvery = "20 millis"
+/** How long the place of a peer is kept that was told to come. In milliseconds. */
+const placeMillis = 1000
 
 export const make = Effect.fnUntraced(function*({ downloads, memory, uploads }: DownloadAnswerOptions) {
   const store = yield* ContentStore
@@ -58,17 +64,19 @@ export const make = Effect.fnUntraced(function*({ downloads, memory, uploads }: 
   const send = Effect.fnUntraced(function*(
     exchange: ContentExchange.ContentExchange,
     digest: Digest.Digest,
-    { ingest, state: { origin, written } }: OwnDownload,
+    { ingest, state: found }: OwnDownload,
     asked: DownloadState.Asked
   ): Effect.fn.Return<Answer.Answer, DownloadError, Scope.Scope> {
     const { request, response } = exchange
-    const state: DownloadState.DownloadState = { origin, written, instead: followers.instead(digest, asked) }
+    const now = yield* MonotonicTime.millis
+    const state: DownloadState.DownloadState = { ...found, instead: followers.instead(digest, asked, now) }
+    const { written } = state
     // The type of a manifest is known once it is complete.
     if (request._tag === "Manifest") return yield* new Refused({ refusal: Refusal.StillDownloading({ digest, state }) })
     const range = yield* ContentExchange.rangeOf(exchange, digest, ingest.size)
     const head = { digest, mediaType: MediaType.octetStream, size: ingest.size, range, download: state }
     if (request.method === "HEAD") {
-      const answer = ContentExchange.writeHead(exchange, head, Answer.local, yield* MonotonicTime.millis)
+      const answer = ContentExchange.writeHead(exchange, head, Answer.local, now)
       return yield* Effect.as(finish(response), answer)
     }
     const part = ContentExchange.partOf(head)
@@ -89,8 +97,26 @@ export const make = Effect.fnUntraced(function*({ downloads, memory, uploads }: 
     return answer
   }, Effect.scoped)
 
+  /**
+   * Keeps a peer's question how far a download is until there is something to say, and keeps a place for that peer. So it has the bytes
+   * as soon as they are here, and asks seldom.
+   */
+  const hold = Effect.fnUntraced(function*(request: ContentRequest, digest: Digest.Digest, asked: DownloadState.Asked) {
+    const until = (yield* MonotonicTime.millis) + FollowPolicy.holdMillis
+    while (true) {
+      const download = yield* downloads.glance(digest)
+      const now = yield* MonotonicTime.millis
+      if (Option.isNone(download) || now >= until) return
+      const { origin, written } = download.value.state
+      const isEnough = request._tag === "Blob" && written > asked.start
+      if (isEnough || origin === "stalled" || !followers.hasPlace(digest, asked, now)) return
+      followers.expect(digest, asked, now + placeMillis)
+      yield* Effect.sleep(glanceEvery)
+    }
+  })
+
   /** None if nothing of `digest` is being downloaded. */
-  return Effect.fnUntraced(function*(
+  const serve = Effect.fnUntraced(function*(
     exchange: ContentExchange.ContentExchange,
     digest: Digest.Digest,
     asked: DownloadState.Asked
@@ -104,4 +130,5 @@ export const make = Effect.fnUntraced(function*({ downloads, memory, uploads }: 
         () => Effect.succeedNone
       )
   })
+  return { hold, serve }
 })

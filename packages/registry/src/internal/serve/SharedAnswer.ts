@@ -12,19 +12,31 @@ export interface SharedAnswerOptions extends DownloadAnswer.DownloadAnswerOption
   readonly mirror: Mirror
 }
 
-/** None for a request that is answered as if there were no downloads. Only peers that have proved themselves get another answer. */
+/** Only peers that have proved themselves get an answer from here. */
 export const make = Effect.fnUntraced(function*({ mirror, ...options }: SharedAnswerOptions) {
-  const serveDownload = yield* DownloadAnswer.make(options)
-  return Effect.fnUntraced(function*(
+  const downloads = yield* DownloadAnswer.make(options)
+  const isProved = ({ proof }: ContentExchange) => mirror.shares && proof !== undefined
+
+  /** Keeps a question how far a download is until it can be answered: by what is held, or by a part of it. */
+  const hold = (exchange: ContentExchange, digest: Digest.Digest, { inProgress }: ContentAsked) => {
+    const { request } = exchange
+    return isProved(exchange) && request.method === "HEAD" && inProgress !== undefined
+      ? downloads.hold(request, digest, inProgress)
+      : Effect.void
+  }
+
+  /** None for a request that is answered as if there were no downloads. */
+  const serve = Effect.fnUntraced(function*(
     exchange: ContentExchange,
     digest: Digest.Digest,
     { inProgress, lease }: ContentAsked
   ) {
-    if (!mirror.shares || exchange.proof === undefined) return Option.none<Answer>()
+    if (!isProved(exchange)) return Option.none<Answer>()
     if (lease !== undefined) {
       const decision = yield* mirror.decide(digest, lease)
       return yield* new Refused({ refusal: Refusal.Leased({ digest, decision }) })
     }
-    return inProgress === undefined ? Option.none<Answer>() : yield* serveDownload(exchange, digest, inProgress)
+    return inProgress === undefined ? Option.none<Answer>() : yield* downloads.serve(exchange, digest, inProgress)
   })
+  return { hold, serve }
 })
