@@ -3,10 +3,11 @@
  * the tag decides the next step. How long and how often peers are asked is in `ResolvePolicy`; the steps of a pull are in
  * `internal/pull/Pull`.
  */
-import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import type * as ByteRange from "@spegel-ts/oci/ByteRange"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import { type Duration, Effect, type Scope } from "effect"
+import type { ContentRequest } from "./ContentId.ts"
+import * as Decide from "./internal/flight/Decide.ts"
 import type * as Lease from "./internal/flight/Lease.ts"
 import * as MirrorParts from "./internal/pull/MirrorParts.ts"
 import * as Obtain from "./internal/pull/Obtain.ts"
@@ -60,17 +61,21 @@ export interface Mirror {
     asked: Asked
   ) => Effect.Effect<MirroredContent, MirrorError | ByteRange.RangeNotSatisfiable, Scope.Scope>
   /** Decides for a peer whether it downloads content from upstream, or for whom it waits. */
-  readonly decide: (digest: Digest.Digest, asked: Lease.Asked) => Effect.Effect<Lease.Decision>
+  readonly decide: (
+    request: ContentRequest,
+    digest: Digest.Digest,
+    asked: Lease.Asked
+  ) => Effect.Effect<Lease.Decision>
 }
 
 /** A mirror; what it watches ends with the scope. */
 export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   const parts = yield* MirrorParts.make(options)
-  const { evidence, leases, shares } = parts
+  const { evidence, shares } = parts
   return {
     shares,
     evidence,
     fetch: (asked) => Obtain.content(parts, asked),
-    decide: (digest, asked) => Effect.map(MonotonicTime.millis, (now) => leases.ask(digest, asked, now))
+    decide: (request, digest, asked) => Decide.forPeer(parts, request, digest, asked)
   } satisfies Mirror
 })

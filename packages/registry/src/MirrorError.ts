@@ -1,7 +1,13 @@
 /**
  * The errors of a pull from peers. The tag decides the next step: another peer is asked, or the request falls back to upstream.
  */
-import { type PeerDisconnected, PeerRefused, type PeerSlow, type PeerStalled, type PeerUnreachable } from "@spegel-ts/transfer/PeerError"
+import {
+  type PeerDisconnected,
+  PeerRefused,
+  type PeerSlow,
+  type PeerStalled,
+  type PeerUnreachable
+} from "@spegel-ts/transfer/PeerError"
 import { Data } from "effect"
 import type { DownloadState } from "./internal/share/DownloadState.ts"
 

@@ -67,7 +67,8 @@ describe("Growth", () => {
         ["peers", 10_000, 100 * mebibyte, 13_001, "stalled"],
         // 2 s for 1 MiB.
         ["upstream", 10_000, 5 * mebibyte, 14_000, "upstream"],
-        ["upstream", 10_000, 5 * mebibyte, 17_600, "upstream"],
+        ["upstream", 10_000, 5 * mebibyte, 15_000, "upstream"],
+        ["upstream", 10_000, 5 * mebibyte, 15_001, "stalled"],
         ["upstream", 100_000, mebibyte, 110_000, "upstream"],
         ["upstream", 100_000, mebibyte, 110_001, "stalled"]
       ] as const

@@ -21,7 +21,9 @@ import type { Network } from "./Network.ts"
 /** containerd writes in steps of this size, in bytes. */
 const grain = 1024 * 1024
 const longestMillis = 10_000
-const leaseMillis = 1000
+/** As in `LeaseRequest`. */
+const leaseMillis = 500
+const passMillis = 200
 const asksInRace = 3
 /** Until lookups find what was advertised. */
 const advertisedAfterMillis = 30
@@ -41,6 +43,8 @@ export class SimulatedNode {
   readonly #sending = new Set<SimulatedNode>()
   readonly #evidence = new Evidence()
   readonly #nodes: number
+  readonly #unknown = new Set<SimulatedNode>()
+  readonly #met = new Set<SimulatedNode>()
   received = 0
   written = 0
   /** Its own download, as its mirror knows it. */
@@ -62,6 +66,21 @@ export class SimulatedNode {
     this.id = id
     this.#nodes = nodes
     network.nodes.push(this)
+  }
+
+  /** Its process is gone, and its kernel refuses connections. */
+  get isRefusing(): boolean {
+    return !this.hasMirror && !this.isUnplugged
+  }
+
+  /** Whether it has that node in its list of members. One that is gone stays in there. */
+  #knows(node: SimulatedNode): boolean {
+    return node === this || !this.#unknown.has(node)
+  }
+
+  /** It has not heard of that node yet. */
+  overlook(node: SimulatedNode): void {
+    this.#unknown.add(node)
   }
 
   isDownloading(now: number): boolean {
@@ -172,6 +191,7 @@ export class SimulatedNode {
     const waiting = new Waiting({ self: this.id, start, failed: failed?.id, knownAt, longestMillis, leases: true })
     const found = await this.#askProviders(waiting)
     if (found !== undefined) return found
+    const silent = new Set<string>()
     waiting.begin(clock.now, FollowPolicy.turnOf(this.#nodes, random.next()))
     while (!this.#isOver) {
       const step = waiting.next(clock.now)
@@ -179,7 +199,7 @@ export class SimulatedNode {
         case "GiveUp":
           return undefined
         case "AskForLease": {
-          const id = await this.#askForLease(step.inVain)
+          const id = await this.#askForLease(step.inVain, silent)
           if (id === undefined) return undefined
           waiting.leased(id, clock.now)
           break
@@ -215,14 +235,15 @@ export class SimulatedNode {
 
   async #askSource(id: string, waiting: Waiting): Promise<SimulatedNode | undefined> {
     const { clock, nodes } = this.#network
-    const source = nodes.find((node) => node.id === id && !node.isUnplugged)
+    const source = nodes.find((node) => node.id === id && (this.#knows(node) || this.#met.has(node)))
     if (source === undefined) {
-      waiting.gone(id)
+      waiting.unknown(id)
       return undefined
     }
     const asked = { asker: this.id, start: this.received }
     const answer = await this.#network.ask(source, FollowPolicy.answerMillis, () => source.#held(asked))
-    if (answer === undefined) waiting.silent(id)
+    if (source.isRefusing) waiting.gone(id)
+    else if (answer === undefined) waiting.silent(id)
     else if (waiting.answered(id, answer, clock.now) && await this.#take(source, waiting)) return source
     return undefined
   }
@@ -240,6 +261,7 @@ export class SimulatedNode {
       return undefined
     })
     if (this.source === peer) return true
+    this.#met.add(peer)
     if (refusal?._tag === "Downloading") waiting.said(peer.id, refusal.state, this.#network.clock.now)
     return false
   }
@@ -251,32 +273,60 @@ export class SimulatedNode {
     follower.source = this
     follower.#leave = () => {
       this.#sending.delete(follower)
-      this.#network.clock.after(follower.isUnplugged ? unpluggedMillis : closedMillis, () =>
-        Effect.runSync(Scope.close(scope, Exit.void)))
+      this.#network.clock.after(
+        follower.isUnplugged ? unpluggedMillis : closedMillis,
+        () => Effect.runSync(Scope.close(scope, Exit.void))
+      )
     }
   }
 
   #leave = () => {}
 
-  /** The node to wait for; undefined if this one is to download. */
-  async #askForLease(inVain: ReadonlyArray<string>): Promise<string | undefined> {
-    const { clock, nodes } = this.#network
-    const members = nodes.filter(({ id, isUnplugged }) => !isUnplugged && !inVain.includes(id))
-    const peers = members.map(({ id }) => ({ id, addresses: [], servicePort: 0, proved: true }))
-    const deciders = Deciders.choose(content, this.id, peers)
-    const say = (id: string, asked: Lease.Asked) => {
-      const decider = nodes.find((node) => node.id === id) ?? this
-      const answer = () => decider.#leases.ask(content, asked, clock.now)
-      return decider === this ? Promise.resolve(answer()) : this.#network.ask(decider, leaseMillis, answer)
-    }
+  #decidersFor(inVain: ReadonlyArray<string>): ReadonlyArray<string> {
+    const members = this.#network.nodes.filter((node) => !inVain.includes(node.id) && this.#knows(node))
+    return Deciders.choose(
+      content,
+      this.id,
+      members.map(({ id }) => ({ id, addresses: [], servicePort: 0, proved: true }))
+    )
+  }
+
+  /** As `LeaseRequest.ask`: the node to wait for; undefined if this one is to download. */
+  async #askForLease(inVain: ReadonlyArray<string>, silent: Set<string>): Promise<string | undefined> {
+    const deciders = this.#decidersFor([...inVain, ...silent])
+      .toSorted((one, other) => Number(one === this.id) - Number(other === this.id))
     for (const id of deciders) {
-      const decision = await say(id, { asker: this.id, holds: false, inVain })
-      if (decision === undefined) continue
+      const asked: Lease.Asked = { verb: "ask", asker: this.id, inVain: [...inVain, ...silent] }
+      const decision = await this.#say(id, asked) ?? await this.#say(id, asked)
+      if (decision === undefined) {
+        silent.add(id)
+        continue
+      }
       if (decision._tag === "Wait") return decision.id
-      for (const other of deciders) if (other !== id) void say(other, { asker: this.id, holds: true, inVain: [] })
+      for (const other of deciders) {
+        if (other !== id && !silent.has(other)) void this.#say(other, { verb: "hold", asker: this.id, inVain: [] })
+      }
       return undefined
     }
     return undefined
+  }
+
+  async #say(id: string, asked: Lease.Asked, millis = leaseMillis): Promise<Lease.Decision | undefined> {
+    const { clock, nodes } = this.#network
+    const decider = nodes.find((node) => node.id === id)
+    if (decider === this || decider === undefined) return this.#leases.ask(content, asked, clock.now)
+    return this.#network.ask<Lease.Decision>(decider, millis, () => decider.#decide(asked))
+  }
+
+  /** As `Decide.forPeer`. */
+  async #decide(asked: Lease.Asked): Promise<Lease.Decision> {
+    const { clock } = this.#network
+    const [first = this.id] = this.#decidersFor(asked.inVain)
+    const passed = asked.verb !== "ask" || first === this.id
+      ? undefined
+      : await this.#say(first, { ...asked, verb: "pass" }, passMillis)
+    if (passed?._tag === "Wait") return passed
+    return this.#leases.ask(content, passed === undefined ? asked : { ...asked, verb: "hold" }, clock.now)
   }
 
   /** As `FollowWatch`: takes bytes of a node until all are there, or it fails. */
@@ -287,7 +337,7 @@ export class SimulatedNode {
     const silence = new Silence(clock.now, { longestMillis, turn: FollowPolicy.turnOf(this.#nodes, random.next()) })
     while (!this.#isOver) {
       // The kernel of a process that has ended closes its connections.
-      if (!source.hasMirror && !source.isUnplugged) break
+      if (source.isRefusing) break
       const step = silence.next(this.received - start, clock.now)
       if (step._tag === "Leave") break
       if (step._tag === "Pause") await clock.sleep(step.millis)

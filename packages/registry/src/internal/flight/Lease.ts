@@ -3,7 +3,8 @@
  *
  * A request has `ask <id> <ids>`: the node with the first id wants to download content from upstream, and has asked the others for
  * their downloads in vain. The answer is `go`, or `wait <id>`: that node downloads it. `hold <id>` tells a node that may have to decide
- * later that another one has let this one download; the answer does not matter.
+ * later that another one has let this one download; the answer does not matter. `pass <id> <ids>` is a question that a node passes on to
+ * the one which should decide, as far as it knows.
  */
 import * as NodeIds from "../share/NodeIds.ts"
 
@@ -12,8 +13,7 @@ export const leaseHeader = "x-spegel-lease"
 export interface Asked {
   /** The id of the node that asks. */
   readonly asker: string
-  /** It has the lease from another node. */
-  readonly holds: boolean
+  readonly verb: "ask" | "hold" | "pass"
   /** The ids of nodes that it has asked in vain. */
   readonly inVain: ReadonlyArray<string>
 }
@@ -23,16 +23,15 @@ export type Decision =
   | { readonly _tag: "Wait"; readonly id: string }
 
 export const maxInVain = 8
-const askedForm = new RegExp(`^(ask|hold) (${NodeIds.nodeId})(${NodeIds.upTo(maxInVain)})$`)
+const askedForm = new RegExp(`^(ask|hold|pass) (${NodeIds.nodeId})(${NodeIds.upTo(maxInVain)})$`)
 const decisionForm = new RegExp(`^(?:go|wait (${NodeIds.nodeId}))$`)
 
-export const printAsked = ({ asker, holds, inVain }: Asked): string =>
-  [holds ? "hold" : "ask", asker, ...inVain].join(" ")
+export const printAsked = ({ asker, inVain, verb }: Asked): string => [verb, asker, ...inVain].join(" ")
 
 /** Undefined for anything else. */
 export const parseAsked = (header: unknown): Asked | undefined => {
   const [, verb, asker, ids = ""] = typeof header === "string" ? askedForm.exec(header) ?? [] : []
-  return asker === undefined ? undefined : { asker, holds: verb === "hold", inVain: NodeIds.of(ids) }
+  return asker === undefined ? undefined : { verb: verb as Asked["verb"], asker, inVain: NodeIds.of(ids) }
 }
 
 export const print = (decision: Decision): string => decision._tag === "Go" ? "go" : `wait ${decision.id}`

@@ -32,9 +32,9 @@ export class Leases {
   }
 
   /** `now` is in milliseconds, by a clock that is not set. */
-  ask(content: string, { asker, holds, inVain }: Lease.Asked, now: number): Lease.Decision {
+  ask(content: string, { asker, inVain, verb }: Lease.Asked, now: number): Lease.Decision {
     const before = (this.#granted.get(content) ?? []).filter(({ until }) => until > now)
-    if (holds) {
+    if (verb === "hold") {
       // The word of the node that decided counts more than what this one decided on.
       const others = before.filter(({ id }) => id !== asker).slice(0, this.#atOnce - 1)
       this.#granted.set(content, [...others, { id: asker, until: now + leaseMillis }])

@@ -28,6 +28,10 @@ interface Following<A> {
   readonly start: number
   readonly waiting: Waiting
   readonly use: Attempt.Use<A>
+  /** Peers that have said something, by their ids; others are looked up among the members. */
+  readonly met: Map<string, Peer>
+  /** The ids of nodes that should have decided, and have not answered. */
+  readonly silent: Set<string>
 }
 
 /**
@@ -50,10 +54,14 @@ export const race = Effect.fnUntraced(function*<A>(
     longestMillis: Duration.toMillis(options.inProgressWait),
     leases: options.inProgress === "single-flight"
   })
+  const met = new Map<string, Peer>()
   const noting: Attempt.Use<A> = (attempt) =>
     Effect.tapErrorTag(use(attempt), "PeerStillDownloading", ({ state }) =>
-      Effect.map(MonotonicTime.millis, (now) => waiting.said(attempt.peer.id, state, now)))
-  const following: Following<A> = { pull, start, waiting, use: noting }
+      Effect.map(MonotonicTime.millis, (now) => {
+        met.set(attempt.peer.id, attempt.peer)
+        waiting.said(attempt.peer.id, state, now)
+      }))
+  const following: Following<A> = { pull, start, waiting, use: noting, met, silent: new Set() }
   const first = yield* Effect.result(PeerRace.race(peers, start, noting))
   if (Result.isSuccess(first)) return first.success
   if (!(yield* begin(following))) return yield* first.failure
@@ -106,24 +114,29 @@ const wait = Effect.fnUntraced(function*<A>(following: Following<A>) {
 })
 
 /** Asks who downloads it; true if this node is to. */
-const mayDownload = Effect.fnUntraced(function*<A>({ pull, waiting }: Following<A>, inVain: ReadonlyArray<string>) {
-  const decision = yield* LeaseRequest.ask(pull, inVain)
+const mayDownload = Effect.fnUntraced(function*<A>(
+  { pull, silent, waiting }: Following<A>,
+  inVain: ReadonlyArray<string>
+) {
+  const decision = yield* LeaseRequest.ask(pull, inVain, silent)
   yield* RegistryMetrics.leaseAsked(decision._tag === "Go" ? "go" : "wait")
   if (decision._tag === "Wait") waiting.leased(decision.id, yield* MonotonicTime.millis)
   return decision._tag === "Go"
 })
 
 /** Asks a source how far it is, and for the content once it is far enough. */
-const askSource = Effect.fnUntraced(function*<A>({ pull, start, use, waiting }: Following<A>, id: string) {
+const askSource = Effect.fnUntraced(function*<A>({ met, pull, start, use, waiting }: Following<A>, id: string) {
   const { mirror: { router }, peers } = pull
-  const peer = (yield* router.peers).find((member) => member.id === id)
+  const peer = met.get(id) ?? (yield* router.peers).find((member) => member.id === id)
   if (peer === undefined) {
-    waiting.gone(id)
+    waiting.unknown(id)
     return Option.none<Attempt.Won<A>>()
   }
-  const answer = yield* Effect.option(PeerProbe.ask(pull, peer, start, FollowPolicy.answerMillis))
-  if (Option.isNone(answer)) waiting.silent(id)
-  else if (waiting.answered(id, answer.value, yield* MonotonicTime.millis)) {
+  const answer = yield* Effect.result(PeerProbe.ask(pull, peer, start, FollowPolicy.answerMillis))
+  if (Result.isFailure(answer)) {
+    if (answer.failure === "late" || answer.failure._tag !== "PeerUnreachable") waiting.silent(id)
+    else waiting.gone(id)
+  } else if (waiting.answered(id, answer.success, yield* MonotonicTime.millis)) {
     const attempt = yield* Attempt.open(peers, { peer, patienceMillis: undefined }, start, false)
     const result = yield* Effect.result(Attempt.run(attempt, use))
     if (Result.isSuccess(result)) return Option.some<Attempt.Won<A>>({ ...attempt, value: result.success })

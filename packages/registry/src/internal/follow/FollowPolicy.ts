@@ -11,8 +11,8 @@ export const unprovedMillis = 3000
 export const askAgainMillis = 200
 /** For how long a source may keep such a question, until there is something to say. */
 export const holdMillis = 400
-/** A source has to answer within this time. A node that starts many containers may answer late. */
-export const answerMillis = holdMillis + 1000
+/** After this time without an answer, a question is asked again: a packet may be lost. */
+export const answerMillis = holdMillis + 400
 /** Between two lookups of further sources. */
 export const lookAgainMillis = 1000
 /** A source that sends bytes is asked whether it is there once it has been silent for this long. */

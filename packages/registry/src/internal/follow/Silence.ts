@@ -43,7 +43,11 @@ export class Silence {
 
   constructor(now: number, options: SilenceOptions) {
     this.#options = options
-    this.#grewAt = this.#shownAt = this.#askedAt = this.#provedAt = now
+    this.#grewAt =
+      this.#shownAt =
+      this.#askedAt =
+      this.#provedAt =
+        now
   }
 
   /** When a download from upstream was last known to go on. */

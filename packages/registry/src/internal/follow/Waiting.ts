@@ -99,11 +99,11 @@ export class Waiting {
     if (now - this.#provedAt > FollowPolicy.unprovedMillis + patience) return Step.GiveUp()
     const source = this.#line.at(-1)
     const silence = source === undefined ? 0 : FollowPolicy.goneMillis
-    if (now - this.#shownAt >= silence + (leases ? 0 : patience)) return this.#another(now)
     if (now - this.#lookedAt >= FollowPolicy.lookAgainMillis) {
       this.#lookedAt = now
       return Step.LookAgain()
     }
+    if (now - this.#shownAt >= silence + (leases ? 0 : patience)) return this.#another(now)
     if (source === undefined) return Step.Pause({ millis: FollowPolicy.askAgainMillis })
     const asked = this.#askedAt.get(source) ?? -Infinity
     const afterMillis = Math.max(0, asked + FollowPolicy.askAgainMillis - now)
@@ -124,6 +124,8 @@ export class Waiting {
 
   /** This node is to wait for the download of another one. */
   leased(id: string, now: number): void {
+    // The time until the first node that decides has answered is not that of a source.
+    if (this.#leased === undefined) this.#provedAt = now
     this.#shownAt = now
     this.#leased = id
     this.#roots.add(id)
@@ -134,7 +136,9 @@ export class Waiting {
   said(id: string, { ageMillis, instead, origin }: DownloadState, now: number): void {
     if (origin === "stalled") return this.gone(id)
     if (origin === "upstream") this.#roots.add(id)
-    else if (id === this.#leased && now - this.#leasedAt > FollowPolicy.holdMillis && ageMillis > FollowPolicy.holdMillis) {
+    else if (
+      id === this.#leased && now - this.#leasedAt > FollowPolicy.holdMillis && ageMillis > FollowPolicy.holdMillis
+    ) {
       // It has the lease, and does not download.
       return this.gone(id)
     }
@@ -167,6 +171,11 @@ export class Waiting {
   /** It is not there, or has nothing. */
   gone(id: string): void {
     this.#inVain.add(id)
+    this.unknown(id)
+  }
+
+  /** This node cannot ask it, since it has not heard of it. */
+  unknown(id: string): void {
     this.#line = this.#line.filter((one) => one !== id)
   }
 

@@ -7,8 +7,14 @@ import { whereRecorded } from "./Recording.ts"
 export const wait = <A, E, R>(waiting: Effect.Effect<Option.Option<A>, E, R>): Effect.Effect<Option.Option<A>, E, R> =>
   whereRecorded(
     () =>
-      Effect.useSpan(spans.wait, { attributes: { "spegel.ended": "interrupted" } }, (span) =>
-        Effect.tap(waiting, (won) =>
-          Effect.sync(() => span.attribute("spegel.ended", Option.isSome(won) ? "served" : "given up")))),
+      Effect.useSpan(
+        spans.wait,
+        { attributes: { "spegel.ended": "interrupted" } },
+        (span) =>
+          Effect.tap(
+            waiting,
+            (won) => Effect.sync(() => span.attribute("spegel.ended", Option.isSome(won) ? "served" : "given up"))
+          )
+      ),
     waiting
   )

@@ -33,7 +33,7 @@ export const make = Effect.fnUntraced(function*({ mirror, ...options }: SharedAn
   ) {
     if (!isProved(exchange)) return Option.none<Answer>()
     if (lease !== undefined) {
-      const decision = yield* mirror.decide(digest, lease)
+      const decision = yield* mirror.decide(exchange.request, digest, lease)
       return yield* new Refused({ refusal: Refusal.Leased({ digest, decision }) })
     }
     return inProgress === undefined ? Option.none<Answer>() : yield* downloads.serve(exchange, digest, inProgress)

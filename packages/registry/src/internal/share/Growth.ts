@@ -32,7 +32,7 @@ export const shownAt = (growth: Growth | undefined, evidence: number, now: numbe
 export const originOf = (growth: Growth | undefined, written: number, now: number, upstreamAt = -Infinity): Origin => {
   if (growth === undefined) return "peers"
   const { grewAt, origin, since } = growth
-  const meanStep = (now - since) / Math.max(1, written / step)
+  const meanStep = (grewAt - since) / Math.max(1, written / step)
   const limit = written === 0
     ? limits.first
     : Math.min(limits.most, Math.max(limits.least[origin], limits.steps * meanStep))

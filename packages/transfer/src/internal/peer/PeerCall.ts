@@ -132,7 +132,10 @@ export class PeerCall {
       })
       return progress === undefined
         ? relaying
-        : Effect.raceFirst(relaying, SpeedLimits.watch(this.#peer, progress, SpeedLimits.excused(this.#limits, isExcused), compare))
+        : Effect.raceFirst(
+          relaying,
+          SpeedLimits.watch(this.#peer, progress, SpeedLimits.excused(this.#limits, isExcused), compare)
+        )
     })
   }
 
