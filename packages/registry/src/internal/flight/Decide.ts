@@ -1,19 +1,14 @@
 /** Decides who downloads a content from upstream, for those that ask this node. */
-import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import { Duration, Effect } from "effect"
 import type { ContentRequest } from "../../ContentId.ts"
 import type { MirrorParts } from "../pull/MirrorParts.ts"
+import * as AskDecider from "./AskDecider.ts"
 import * as Deciders from "./Deciders.ts"
 import type * as Lease from "./Lease.ts"
-import * as LeaseRequest from "./LeaseRequest.ts"
 
 /** Whoever asks waits for this too. */
 const passTimeout = Duration.millis(200)
-
-/** By the leases of this node. */
-export const here = ({ leases }: MirrorParts, content: string, asked: Lease.Asked): Effect.Effect<Lease.Decision> =>
-  Effect.map(MonotonicTime.millis, (now) => leases.ask(content, asked, now))
 
 /**
  * For a node that has just joined another one may decide than for all others, since it does not know all members. So its question
@@ -31,9 +26,9 @@ export const forPeer = Effect.fnUntraced(function*(
     const [first = mirror.self] = Deciders.choose(digest, mirror.self, others)
     const passed = first === mirror.self
       ? undefined
-      : yield* LeaseRequest.askPeer(mirror, request, peers, first, { ...asked, verb: "pass" }, passTimeout)
+      : yield* AskDecider.peer(mirror, request, peers, first, { ...asked, verb: "pass" }, passTimeout)
     if (passed?._tag === "Wait") return passed
-    if (passed?._tag === "Go") return yield* here(mirror, digest, { ...asked, verb: "hold" })
+    if (passed?._tag === "Go") return yield* AskDecider.here(mirror, digest, { ...asked, verb: "hold" })
   }
-  return yield* here(mirror, digest, asked)
+  return yield* AskDecider.here(mirror, digest, asked)
 })

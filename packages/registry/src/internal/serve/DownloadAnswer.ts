@@ -14,12 +14,10 @@ import * as MediaType from "@spegel-ts/oci/MediaType"
 import { BodyInterrupted } from "@spegel-ts/transfer/BodyInterrupted"
 import { Transfer } from "@spegel-ts/transfer/Transfer"
 import { Effect, Option, type Scope } from "effect"
-import type { ContentRequest } from "../../ContentId.ts"
-import * as FollowPolicy from "../follow/FollowPolicy.ts"
 import type { BodyMemory } from "../memory/BodyMemory.ts"
 import * as RegistryMetrics from "../observe/RegistryMetrics.ts"
 import type * as DownloadState from "../share/DownloadState.ts"
-import { Followers } from "../share/Followers.ts"
+import type { Followers } from "../share/Followers.ts"
 import type { OwnDownload, OwnDownloads } from "../share/OwnDownloads.ts"
 import * as Answer from "./Answer.ts"
 import { finish, sendGrowing } from "./BlobBody.ts"
@@ -29,6 +27,7 @@ import type { UploadAdmission } from "./UploadAdmission.ts"
 
 export interface DownloadAnswerOptions {
   readonly downloads: OwnDownloads
+  readonly followers: Followers
   readonly memory: BodyMemory
   readonly uploads: UploadAdmission
 }
@@ -36,15 +35,10 @@ export interface DownloadAnswerOptions {
 type DownloadError = BodyInterrupted | ContentNotFound | Refused | StoreUnavailable
 
 const lookEvery = "100 millis"
-/** How often a download is looked at while peers wait for it. */
-const glanceEvery = "20 millis"
-/** How long the place of a peer is kept that was told to come. In milliseconds. */
-const placeMillis = 1000
 
-export const make = Effect.fnUntraced(function*({ downloads, memory, uploads }: DownloadAnswerOptions) {
+export const make = Effect.fnUntraced(function*({ downloads, followers, memory, uploads }: DownloadAnswerOptions) {
   const store = yield* ContentStore
   const transfer = yield* Transfer
-  const followers = new Followers()
 
   /** Fails once no more bytes of a download can be expected; never succeeds. */
   const untilGivenUp = Effect.fnUntraced(function*(digest: Digest.Digest, file: OpenIngest, end: number) {
@@ -97,26 +91,8 @@ export const make = Effect.fnUntraced(function*({ downloads, memory, uploads }: 
     return answer
   }, Effect.scoped)
 
-  /**
-   * Keeps a peer's question how far a download is until there is something to say, and keeps a place for that peer. So it has the bytes
-   * as soon as they are here, and asks seldom.
-   */
-  const hold = Effect.fnUntraced(function*(request: ContentRequest, digest: Digest.Digest, asked: DownloadState.Asked) {
-    const until = (yield* MonotonicTime.millis) + FollowPolicy.holdMillis
-    while (true) {
-      const download = yield* downloads.glance(digest)
-      const now = yield* MonotonicTime.millis
-      if (Option.isNone(download) || now >= until) return
-      const { origin, written } = download.value.state
-      const isEnough = request._tag === "Blob" && written > asked.start
-      if (isEnough || origin === "stalled" || !followers.hasPlace(digest, asked, now)) return
-      followers.expect(digest, asked, now + placeMillis)
-      yield* Effect.sleep(glanceEvery)
-    }
-  })
-
   /** None if nothing of `digest` is being downloaded. */
-  const serve = Effect.fnUntraced(function*(
+  return Effect.fnUntraced(function*(
     exchange: ContentExchange.ContentExchange,
     digest: Digest.Digest,
     asked: DownloadState.Asked
@@ -130,5 +106,4 @@ export const make = Effect.fnUntraced(function*({ downloads, memory, uploads }: 
         () => Effect.succeedNone
       )
   })
-  return { hold, serve }
 })
