@@ -4,6 +4,7 @@ import * as ChartValues from "@spegel-ts/release/ChartValues"
 import * as CommandLine from "@spegel-ts/spegel/cli/CommandLine"
 import { flagName } from "@spegel-ts/spegel/cli/Setting"
 import { globSync } from "node:fs"
+import * as GoSpegelValues from "../GoSpegelValues.ts"
 import * as Pages from "./Pages.ts"
 
 const flagsOf = (command: string) =>
@@ -23,12 +24,14 @@ const foreign: ReadonlyMap<string, string> = new Map([
   ["--completions", "every command line"],
   ["--set", "helm"],
   ["--timeout", "helm"],
+  ["--hosts-dir", "ctr"],
   ["--registry-token", "skopeo"],
   ["--heap-growing-percent", "node"],
   ["--no-maglev", "node"],
   ["--trace-gc", "node"],
   ["--embedded-registry", "k3s"],
   // docs/guides/migration-from-spegel.md tells what stands in their place.
+  ["--blob-speed", "Go Spegel"],
   ["--otel-enabled", "Go Spegel"],
   ["--otel-endpoint", "Go Spegel"],
   ["--otel-insecure", "Go Spegel"],
@@ -44,7 +47,12 @@ const flagPattern = /(?<![\w-])--[a-z][a-z0-9-]*/g
 
 const values = ChartValues.read(Pages.read("charts/spegel/values.yaml"))
 const tops = new Set(values.map(({ key }) => key.split(".", 1)[0]))
+/** What the chart takes although it does not describe it, because earlier charts of Go Spegel had it. */
+const former = new Set(
+  Object.entries(GoSpegelValues.former).flatMap(([top, below]) => Object.keys(below).map((key) => `${top}.${key}`))
+)
 const isValue = (path: string) =>
+  former.has(path) ||
   values.some(({ fallback, key }) =>
     key === path || key.startsWith(`${path}.`) || (path.startsWith(`${key}.`) && fallback.startsWith("{"))
   )
