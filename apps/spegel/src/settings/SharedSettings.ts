@@ -2,9 +2,11 @@
 import { registryHost } from "@spegel-ts/oci/RegistryFilter"
 import { Option, Result, Schema } from "effect"
 import { GoDuration, PositiveGoDuration } from "../cli/GoDuration.ts"
+import { ListenAddress } from "../cli/ListenAddress.ts"
 import { many, map, one } from "../cli/Setting.ts"
 import { optional, textSchema } from "../cli/TextSchema.ts"
 
+export const listenAddress = { schema: ListenAddress, metavar: "[IP]:PORT" }
 export const directory = { schema: Schema.NonEmptyString, metavar: "DIR" }
 export const optionalPath = { schema: optional(Schema.NonEmptyString), fallback: "", metavar: "PATH" }
 export const duration = { schema: GoDuration, metavar: "DURATION" }
