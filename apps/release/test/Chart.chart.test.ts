@@ -704,7 +704,7 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
     }
     const configuration = containerOf(await HelmChart.render({ values: { spegel } }), "configuration")
     assert.deepStrictEqual(flag(configuration, "mirrored-registries"), spegel.mirroredRegistries)
-    assert.includeMembers(flag(configuration, "mirror-targets"), spegel.additionalMirrorTargets)
+    assert.includeMembers(flag(configuration, "additional-mirror-targets"), spegel.additionalMirrorTargets)
   })
 
   it("takes tags of upstream first where registries are named, by either key", async () => {

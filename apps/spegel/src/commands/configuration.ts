@@ -34,7 +34,12 @@ const resolutions: ReadonlyArray<MirrorConfiguration.TagResolution> = ["mirror",
 /** What containerd is told of the mirror. */
 const mirrorSettings = {
   mirrorTargets: many({
-    description: "URL of the mirror that containerd asks first",
+    description: "URL of the mirror that containerd asks first. It gets this node's token or password",
+    schema: target,
+    metavar: "URL"
+  }),
+  additionalMirrorTargets: many({
+    description: "URL of another mirror that containerd asks next, such as a pull-through cache. It gets no credentials",
     schema: target,
     metavar: "URL"
   }),

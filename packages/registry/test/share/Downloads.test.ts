@@ -106,7 +106,7 @@ describe("Growth", () => {
 })
 
 describe("Followers", () => {
-  it.effect("are two, and two more that come in the middle; further ones are told their ids", () =>
+  it.effect("are two; further ones are told their ids", () =>
     Effect.gen(function*() {
       const followers = new Followers()
       const scope = yield* Scope.make()
@@ -116,10 +116,7 @@ describe("Followers", () => {
       yield* admit("a")
       yield* Effect.scoped(Effect.gen(function*() {
         yield* followers.admit(digest, { asker: "b", start: 0 })
-        assert.deepStrictEqual([asks("c"), asks("c", 1), asks("a"), asks("b")], [["a", "b"], [], [], []])
-        yield* followers.admit(digest, { asker: "c", start: 1 })
-        yield* followers.admit(digest, { asker: "d", start: 1 })
-        assert.lengthOf(asks("e", 1), 4)
+        assert.deepStrictEqual([asks("c"), asks("c", 1), asks("a"), asks("b")], [["a", "b"], ["b", "a"], [], []])
       }))
       assert.deepStrictEqual(asks("c"), [])
       yield* Scope.close(scope, Exit.void)

@@ -9,8 +9,6 @@ import type { Asked } from "./DownloadState.ts"
 
 /** With one, a slow node would slow down all behind it; with three, a link is shared by more than it has to be. */
 const most = 2
-/** Further ones that have lost their source in the middle. */
-const moreOrphans = 2
 /** containerd has a handful of downloads. */
 const maxDigests = 256
 
@@ -26,9 +24,9 @@ export class Followers {
   readonly #places = new BoundedMap<Digest.Digest, Map<string, Place>>(maxDigests)
 
   /** Whether `asked` may have the download from here. */
-  hasPlace(digest: Digest.Digest, { asker, start }: Asked, now: number): boolean {
+  hasPlace(digest: Digest.Digest, { asker }: Asked, now: number): boolean {
     const places = this.#of(digest, now)
-    return places.has(asker) || places.size < (start === 0 ? most : most + moreOrphans)
+    return places.has(asker) || places.size < most
   }
 
   /**
