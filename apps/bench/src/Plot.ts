@@ -18,7 +18,7 @@ const barHeight = 18
 const groupGap = 18
 const titleHeight = 48
 /** Colours that colour-blind readers can distinguish, too. */
-const colours = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"]
+const colours = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]
 
 const escape = (text: string): string =>
   text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll("\"", "&quot;")

@@ -120,7 +120,7 @@ const run = Effect.fnUntraced(function*(options: DemoOptions) {
   const screen = Screen.make(terminal)
   const { say } = screen
   const link = { megabits: options.upstreamBandwidth, latencyMillis: options.upstreamLatency }
-  yield* say(`An upstream registry (${Units.link(link)}) and ${options.nodes} nodes, all on this machine`)
+  yield* say(`Upstream: a registry on this machine, ${Units.link(link)} (--upstream-bandwidth, --upstream-latency)`)
   const { stage, startMillis } = yield* setUp(options, link, screen)
   const layerSizes = Array.from({ length: options.layers }, () => options.layerSize * mebibyte)
   const newImage = (seed: number) => stage.upstream.push(seed, layerSizes)

@@ -23,10 +23,10 @@ export const clientSpeed = ({ without }: Comparison): number =>
 export const sums = (shaped: Comparison, link: Units.Link, unshaped: Comparison | undefined): string => {
   const row = (label: string, { with: through, without }: Comparison) => cells(label, pulls(without), pulls(through))
   return [
-    cells("time, and bytes from upstream", "without the mirror", "with the mirror"),
-    row(`upstream ${Units.link(link)}`, shaped),
+    cells("upstream", "without the mirror", "with it"),
+    row(Units.link(link), shaped),
     ...(unshaped === undefined ? [] : [
-      row("upstream not shaped", unshaped),
+      row("not shaped", unshaped),
       "Not shaped, upstream is this machine itself: a mirror saves bytes then, not time.",
       `(The demo's client alone takes ${Units.count(clientSpeed(unshaped))} MB/s: shaped pulls do not wait for it.)`
     ])

@@ -17,7 +17,11 @@ export interface Link {
 export const isShaped = ({ latencyMillis, megabits }: Link): boolean => megabits > 0 || latencyMillis > 0
 
 export const link = (of: Link): string =>
-  [
-    ...(of.megabits > 0 ? [`${of.megabits} Mbit/s`] : []),
-    ...(of.latencyMillis > 0 ? [`${of.latencyMillis} ms`] : [])
-  ].join(", ") || "not shaped"
+  isShaped(of)
+    ? `shaped to ${
+      [
+        ...(of.megabits > 0 ? [`${of.megabits} Mbit/s`] : []),
+        ...(of.latencyMillis > 0 ? [`${of.latencyMillis} ms`] : [])
+      ].join(", ")
+    }`
+    : "not shaped"

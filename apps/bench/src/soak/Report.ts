@@ -75,6 +75,14 @@ export const summary = (result: Result, plan: Plan): string => {
   ].join("\n")
 }
 
+/** A line needs no more points than this. */
+const maxPoints = 300
+
+const thinned = <A>(values: ReadonlyArray<A>): ReadonlyArray<A> => {
+  const step = Math.ceil(values.length / maxPoints)
+  return values.filter((_, index) => index % step === 0)
+}
+
 const plot = ({ readings, rows }: Result): string => {
   const nodes = [...Map.groupBy(readings, ({ node }) => node)]
   const minutes = (seconds: number) => seconds / 60
@@ -82,7 +90,7 @@ const plot = ({ readings, rows }: Result): string => {
     name,
     lines: nodes.map(([node, readings]) => ({
       name: node,
-      points: readings.map((reading) => [minutes(reading.seconds), of(reading)] as const)
+      points: thinned(readings).map((reading) => [minutes(reading.seconds), of(reading)] as const)
     }))
   })
   return Plot.lines("Pulls while mirrors come and go, over minutes", [

@@ -1,6 +1,6 @@
 /** Rounds of pulls, one after another: in each one all nodes pull an image that none of them has. */
 import type { RandomImage } from "@spegel-ts/testing/content/RandomImage"
-import { Cause, Effect, Exit, Random } from "effect"
+import { Effect, Random } from "effect"
 import type { HerdNode } from "../herd/HerdNode.ts"
 import type { HerdUpstream } from "../herd/HerdUpstream.ts"
 import type { Mirrors } from "./Mirrors.ts"
@@ -55,13 +55,13 @@ const round = Effect.fnUntraced(function*({ mirrors, totals, upstream }: RoundsO
 const pull = Effect.fnUntraced(
   function*(node: HerdNode, name: string, image: RandomImage, mirrors: Mirrors, totals: Totals) {
     const lost = Effect.repeat(Effect.sleep("100 millis"), { until: () => mirrors.isLost(node) })
-    const exit = yield* Effect.exit(Effect.raceFirst(Effect.as(node.pull(name), "pulled"), Effect.as(lost, "lost")))
+    const reason = yield* Effect.raceFirst(
+      Effect.match(node.pull(name), { onFailure: ({ message }) => message, onSuccess: () => undefined }),
+      Effect.as(lost, undefined)
+    )
     if (mirrors.isLost(node)) return
     totals.pulls++
-    if (Exit.isFailure(exit)) {
-      totals.failures.push({ node: node.name, image: name, reason: Cause.pretty(exit.cause) })
-      return
-    }
-    totals.pulledBytes += image.bytes
+    if (reason === undefined) totals.pulledBytes += image.bytes
+    else totals.failures.push({ node: node.name, image: name, reason })
   }
 )

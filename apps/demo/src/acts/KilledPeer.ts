@@ -63,18 +63,18 @@ export const run = Effect.fnUntraced(function*(stage: Stage.Stage, seed: number)
   )
 
   const [request] = yield* NodeFacts.pullsOf(node.metrics, layer.digest)
-  const nameOf = (attempt: NodeFacts.Attempt | undefined) =>
-    holders.find(({ address }) => attempt?.address.includes(address))?.name ?? ""
-  const senders = request?.attempts.filter(({ bytes }) => bytes > 0) ?? []
-  const [first, next] = senders
-  if (killed === undefined || first === undefined || next === undefined) return Option.none()
+  const attempts = request?.attempts.filter(({ bytes }) => bytes > 0) ?? []
+  const first = attempts.find(({ address }) => killed !== undefined && address.includes(killed.address))
+  const next = attempts.find(({ outcome }) => outcome === "served")
+  const successor = holders.find(({ address }) => next?.address.includes(address))
+  if (killed === undefined || first === undefined || next === undefined || successor === undefined) return Option.none()
   return Option.some(
     {
       node: node.name,
       killed: killed.name,
       layerBytes: layer.size,
       fromKilled: first.bytes,
-      successor: nameOf(next),
+      successor: successor.name,
       resumedAt: next.start,
       fromSuccessor: next.bytes,
       upstreamBytes,
