@@ -39,7 +39,8 @@ const mirrorSettings = {
     metavar: "URL"
   }),
   additionalMirrorTargets: many({
-    description: "URL of another mirror that containerd asks next, such as a pull-through cache. It gets no credentials",
+    description:
+      "URL of another mirror that containerd asks next, such as a pull-through cache. It gets no credentials",
     schema: target,
     metavar: "URL"
   }),

@@ -109,10 +109,10 @@ describe("Waiting", () => {
 
   it("believes nobody who knows no more than the node that has failed", () => {
     const waiting = begin({ failed: "root", knownAt: -2000 })
-    waiting.said("sibling", state({ origin: "peers", ageMillis: 1600 }), 0)
+    waiting.said("sibling", state({ origin: "peers", ageMillis: 1100 }), 0)
     assert.isFalse(waiting.isHopeful(0))
     assert.deepStrictEqual(waiting.next(0), lease("root"))
-    waiting.said("sibling", state({ origin: "peers", ageMillis: 1400 }), 0)
+    waiting.said("sibling", state({ origin: "peers", ageMillis: 900 }), 0)
     assert.isTrue(waiting.isHopeful(0))
   })
 

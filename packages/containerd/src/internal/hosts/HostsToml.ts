@@ -85,7 +85,10 @@ const mirrorHost = (
     capabilities: [...capabilities],
     // From containerd 2.1 on. Older versions ignore it, and wait 30 s for a host that drops packets.
     dial_timeout: "200ms",
-    ...Option.match(targets.includes(plain(url)) ? authorization : Option.none(), { onNone: () => ({}), onSome: (value) => ({ header: { authorization: [value] } }) })
+    ...Option.match(targets.includes(plain(url)) ? authorization : Option.none(), {
+      onNone: () => ({}),
+      onSome: (value) => ({ header: { authorization: [value] } })
+    })
   }
 })
 

@@ -44,13 +44,14 @@ export const race = Effect.fnUntraced(function*<A>(
   use: Attempt.Use<A>,
   failed?: Peer
 ): Effect.fn.Return<Attempt.Won<A>, PeerNotFound | ResolveTimeout> {
-  const { content, mayFollow, mirror: { evidence, options, self }, peers } = pull
+  const { content, mayFollow, mirror: { evidence, gaveUpAt, options, self }, peers } = pull
   if (!mayFollow) return yield* PeerRace.race(peers, start, use)
+  const name = ContentId.print(content)
   const waiting = new Waiting({
     self,
     start,
     failed: failed?.id,
-    knownAt: evidence.lastAt(ContentId.print(content)),
+    knownAt: evidence.lastAt(name),
     longestMillis: Duration.toMillis(options.inProgressWait),
     leases: options.inProgress === "single-flight"
   })
@@ -66,16 +67,18 @@ export const race = Effect.fnUntraced(function*<A>(
   if (Result.isSuccess(first)) return first.success
   if (!(yield* begin(following))) return yield* first.failure
   const won = yield* WaitSpans.wait(wait(following))
+  if (Option.isNone(won)) gaveUpAt.set(name, yield* MonotonicTime.millis)
   yield* RegistryMetrics.waitEnded(Option.isSome(won) ? "served" : "given_up")
   return Option.isSome(won) ? won.value : yield* first.failure
 })
 
 /** A blob is waited for only on behalf of a download of this node's containerd. False if this one need not be. */
 const begin = Effect.fnUntraced(function*<A>({ pull, waiting }: Following<A>) {
-  const { download, mirror: { options }, request } = pull
+  const { content, download, mirror: { gaveUpAt, options }, request } = pull
   const { size } = yield* Effect.flatMap(download, Fiber.join)
   if (request._tag === "Blob" && Option.isNone(size)) return false
   const now = yield* MonotonicTime.millis
+  if (now - (gaveUpAt.get(ContentId.print(content)) ?? -Infinity) < FollowPolicy.goMillis) return false
   if (options.inProgress !== "single-flight" && !waiting.isHopeful(now)) return false
   waiting.begin(now, yield* Turn.draw(pull.mirror))
   return true

@@ -15,6 +15,8 @@ export const holdMillis = 400
 export const answerMillis = holdMillis + 400
 /** Between two lookups of further sources. */
 export const lookAgainMillis = 1000
+/** A node that is to download does not wait in this time: its containerd asks its mirror again before it goes on from upstream. */
+export const goMillis = 5000
 /** A source that sends bytes is asked whether it is there once it has been silent for this long. */
 export const silenceMillis = 500
 

@@ -38,8 +38,8 @@ export interface WaitingOptions {
   readonly leases: boolean
 }
 
-/** What nodes know at the same time, they know from the same source. */
-const sameMillis = 500
+/** What nodes know at about the same time, they know from the same source: each hears of it a moment later than its own source. */
+const sameMillis = 1000
 /** How many sources are remembered. */
 const maxSources = 16
 

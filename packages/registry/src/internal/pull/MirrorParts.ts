@@ -1,4 +1,5 @@
 /** The parts of a mirror that all its pulls share. */
+import { BoundedMap } from "@spegel-ts/background/BoundedMap"
 import { PeerAuth, type PeerAuthMode } from "@spegel-ts/cluster-key/PeerAuth"
 import { Router } from "@spegel-ts/router/Router"
 import * as FileLease from "@spegel-ts/transfer/FileLease"
@@ -26,6 +27,8 @@ export interface MirrorParts {
   readonly leases: Leases
   /** What its sources show it of downloads from upstream. */
   readonly evidence: Evidence
+  /** When waits for a content have ended in vain: this node downloads it itself. As `MonotonicTime.millis` has it. */
+  readonly gaveUpAt: BoundedMap<string, number>
   /** Outlives the pulls. */
   readonly scope: Scope.Scope
   readonly router: Router["Service"]
@@ -37,6 +40,8 @@ export interface MirrorParts {
   readonly breakers: CircuitBreakers
   readonly schedule: Schedule.Schedule<number, ResolvePolicy.Situation>
 }
+
+const maxGivenUp = 256
 
 export const make = Effect.fnUntraced(function*(options: MirrorOptions) {
   const memory = new PeerMemory({
@@ -51,6 +56,7 @@ export const make = Effect.fnUntraced(function*(options: MirrorOptions) {
     shares: options.inProgress !== "off" && mode !== "off",
     leases: new Leases(options.upstreamConcurrency),
     evidence: new Evidence(),
+    gaveUpAt: new BoundedMap(maxGivenUp),
     scope: yield* Effect.scope,
     router: yield* Router,
     transport: yield* ProvedTransport.make,
