@@ -3,7 +3,9 @@ FROM --platform=$BUILDPLATFORM node:24.21.0-bookworm-slim@sha256:0e0ff40c39bc087
 ARG BUILDKIT_SBOM_SCAN_STAGE=true
 WORKDIR /src
 COPY . .
-RUN npm ci --ignore-scripts && npm run bundle
+# What `spegel version` says: the build has no repository to ask.
+ARG SPEGEL_COMMIT=unknown
+RUN npm ci --ignore-scripts && SPEGEL_COMMIT=$SPEGEL_COMMIT npm run bundle
 
 # Node, the libraries it needs and the bundle, nothing else: `npm run image` makes the same files without Docker.
 FROM node:24.21.0-bookworm-slim@sha256:0e0ff40c39bc087845bfb27465a0df4ea419520094bc35842ff83dd8cbe6f9b6 AS root

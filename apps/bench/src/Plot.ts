@@ -1,6 +1,6 @@
 /**
  * Charts as SVG, for documents. Bars: a group for each figure, with a scale of its own and the value beside each bar. Lines: a panel for
- * each run, all with the same scales.
+ * each run or quantity.
  */
 import { mkdir, writeFile } from "node:fs/promises"
 import { join } from "node:path"
@@ -18,7 +18,7 @@ const barHeight = 18
 const groupGap = 18
 const titleHeight = 48
 /** Colours that colour-blind readers can distinguish, too. */
-const colours = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"]
+const colours = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]
 
 const escape = (text: string): string =>
   text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll("\"", "&quot;")
@@ -63,15 +63,21 @@ export interface Panel {
 const panelHeight = 120
 const panelGap = 44
 
-/** A panel below another for each run. Lines of the same name have the same colour in all panels. */
-export const lines = (title: string, panels: ReadonlyArray<Panel>): string => {
+const topOf = (panels: ReadonlyArray<Panel>): number =>
+  Math.max(Number.MIN_VALUE, ...panels.flatMap((panel) => panel.lines.flatMap((line) => line.points.map(([, y]) => y))))
+
+/**
+ * A panel below another. Lines of the same name have the same colour in all panels. The panels have one scale, or each its own upwards
+ * if they are of different quantities.
+ */
+export const lines = (title: string, panels: ReadonlyArray<Panel>, scales: "shared" | "own" = "shared"): string => {
   const all = panels.flatMap((panel) => panel.lines)
-  const points = all.flatMap((line) => line.points)
-  const right = Math.max(1, ...points.map(([x]) => x))
-  const top = Math.max(Number.MIN_VALUE, ...points.map(([, y]) => y))
+  const right = Math.max(1, ...all.flatMap((line) => line.points.map(([x]) => x)))
   const names = [...new Set(all.map(({ name }) => name))]
   const left = 60
-  const parts = panels.flatMap(({ lines, name }, index) => {
+  const parts = panels.flatMap((panel, index) => {
+    const { lines, name } = panel
+    const top = topOf(scales === "shared" ? panels : [panel])
     const y = titleHeight + 16 + index * (panelHeight + panelGap)
     const at = ([x, value]: readonly [number, number]) =>
       `${(left + (x / right) * (width - left - 20)).toFixed(1)},${(y + panelHeight * (1 - value / top)).toFixed(1)}`

@@ -1,20 +1,22 @@
-/** The demo: an upstream registry and nodes on this machine, which pull one image after another. */
-import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
-import * as Reference from "@spegel-ts/oci/Reference"
+/** The demo: an upstream registry and nodes on this machine, which pull images from each other, also when things go wrong. */
 import { decodeWith, type Given } from "@spegel-ts/spegel/cli/Given"
 import * as GoInteger from "@spegel-ts/spegel/cli/GoInteger"
 import * as HangUp from "@spegel-ts/spegel/daemon/HangUp"
-import * as PullClient from "@spegel-ts/testing/content/PullClient"
-import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
-import * as Lookup from "@spegel-ts/testing/node/Lookup"
+import { freePort } from "@spegel-ts/testing/network/FreePort"
+import * as LayoutRegistry from "@spegel-ts/testing/registry/LayoutRegistry"
 import * as TemporaryDirectory from "@spegel-ts/testing/TemporaryDirectory"
-import { Console, Effect, type Schema } from "effect"
+import { Console, Effect, Option, type Schema } from "effect"
 import { Command, Flag } from "effect/cli"
 import { join } from "node:path"
-import * as ContainerdNodes from "./ContainerdNodes.ts"
+import * as FlippedByte from "./acts/FlippedByte.ts"
+import * as KilledPeer from "./acts/KilledPeer.ts"
+import * as Pulls from "./acts/Pulls.ts"
+import * as Bar from "./Bar.ts"
 import * as DemoCluster from "./DemoCluster.ts"
-import * as DemoReport from "./DemoReport.ts"
-import * as NodeFacts from "./NodeFacts.ts"
+import * as Report from "./Report.ts"
+import * as Screen from "./Screen.ts"
+import type { Stage } from "./Stage.ts"
+import * as Units from "./Units.ts"
 
 const number = (name: string, fallback: number, schema: Schema.Codec<number, string>, description: string) =>
   Flag.String(name).pipe(
@@ -26,159 +28,155 @@ const number = (name: string, fallback: number, schema: Schema.Codec<number, str
   )
 
 const flags = {
-  nodes: number("nodes", 3, GoInteger.between("a number of nodes", 2, 20), "Nodes to start"),
-  layers: number("layers", 4, GoInteger.between("a number of layers", 1, 50), "Layers of the image"),
-  layerSize: number("layer-size", 16, GoInteger.between("a size in MiB", 1, 1024), "Size of each layer in MiB"),
-  containerd: Flag.Boolean("containerd").pipe(
-    Flag.withDescription("Give each node a real containerd daemon (needs root and containerd)"),
+  nodes: number("nodes", 3, GoInteger.between("a number of nodes", 3, 20), "Nodes to start"),
+  layers: number("layers", 3, GoInteger.between("a number of layers", 1, 50), "Layers of the image"),
+  layerSize: number("layer-size", 8, GoInteger.between("a size in MiB", 1, 1024), "Size of each layer in MiB"),
+  upstreamBandwidth: number(
+    "upstream-bandwidth",
+    100,
+    GoInteger.between("a bandwidth in Mbit/s", 0, 100_000),
+    "Speed of the upstream registry in Mbit/s, for all its connections together; 0: not shaped"
+  ),
+  upstreamLatency: number(
+    "upstream-latency",
+    30,
+    GoInteger.between("a time in ms", 0, 5000),
+    "Milliseconds before each answer of the upstream registry; 0: not shaped"
+  ),
+  keep: Flag.Boolean("keep").pipe(
+    Flag.withDescription("Leave the nodes and their debug pages running until Ctrl-C"),
     Flag.withDefault(false)
   ),
-  keep: Flag.Boolean("keep").pipe(Flag.withDescription("Leave it running until Ctrl-C"), Flag.withDefault(false)),
   json: Flag.Boolean("json").pipe(
-    Flag.withDescription("Print the totals as one JSON object on the last line"),
+    Flag.withDescription("Print nothing but one JSON object with all figures, on one line"),
     Flag.withDefault(false)
   )
 }
-
-/** Rewrites the current line of a terminal; a pipe gets no bars. */
-const showBar = (line: string) => {
-  if (process.stdout.isTTY) process.stdout.write(`\r\u001b[2K${line}`)
-}
-const endBar = () => showBar("")
-
-const pullEmbedded = Effect.fnUntraced(function*(
-  node: DemoCluster.DemoNode,
-  image: RandomImage.RandomImage,
-  upstream: string
-) {
-  const writer = yield* OciLayoutWriter.make({ root: join(node.directory, "layout") })
-  const written = new Map<string, number>()
-  const started = performance.now()
-  const objects = yield* PullClient.pull({
-    writer,
-    mirror: node.registry,
-    upstream,
-    reference: image.reference,
-    tag: image.reference.tag ?? "latest",
-    onProgress: ({ kind, written: bytes }) => {
-      written.set(kind, bytes)
-      const total = [...written.values()].reduce((sum, bytes) => sum + bytes, 0)
-      showBar(DemoReport.bar(node.name, kind, total, image.bytes, performance.now() - started))
-    }
-  })
-  endBar()
-  const pulls = yield* NodeFacts.pulls(node.metrics)
-  const peers = yield* NodeFacts.addressesOfPeers(node.metrics)
-  const servedBy = ({ descriptor, host }: PullClient.PulledObject) => {
-    if (host === "upstream") return "upstream"
-    const source = pulls.find(({ content, method }) => method === "GET" && content === descriptor.digest)?.source ?? ""
-    return `peer ${peers.get(source) ?? source}`
-  }
-  return objects.map((object): DemoReport.ReportRow => ({
-    node: node.name,
-    kind: object.kind,
-    bytes: object.descriptor.size,
-    servedBy: servedBy(object),
-    refusals: object.refusals,
-    millis: object.millis
-  }))
-})
-
-/** containerd does not report its requests: the mirror's log of pulls has those it answered, and upstream answered the rest. */
-const pullWithContainerd = Effect.fnUntraced(function*(
-  daemons: ContainerdNodes.ContainerdNodes,
-  node: DemoCluster.DemoNode,
-  image: RandomImage.RandomImage,
-  upstream: string
-) {
-  showBar(`${node.name}  containerd is pulling`)
-  yield* daemons.pull(node, upstream, Reference.print(image.reference))
-  endBar()
-  const peers = yield* NodeFacts.addressesOfPeers(node.metrics)
-  const pulls = yield* NodeFacts.pulls(node.metrics)
-  return image.objects.map(({ descriptor, kind }): DemoReport.ReportRow => {
-    const pull = pulls.find(({ content, method }) => method === "GET" && content === descriptor.digest)
-    const fromPeer = pull !== undefined && pull.source !== "none"
-    return {
-      node: node.name,
-      kind,
-      bytes: descriptor.size,
-      servedBy: fromPeer ? `peer ${peers.get(pull.source) ?? pull.source}` : "upstream",
-      refusals: [],
-      millis: fromPeer ? pull.millis : undefined
-    }
-  })
-})
 
 type DemoOptions = Command.Command.Config.Infer<typeof flags>
 
+const mebibyte = 1024 * 1024
+
+const shapeOf = ({ latencyMillis, megabits }: Units.Link): LayoutRegistry.Shape => ({
+  ...(megabits > 0 ? { bytesPerSecond: (megabits * 1e6) / 8 } : {}),
+  ...(latencyMillis > 0 ? { latencyMillis } : {})
+})
+
+/** Starts everything, with a line for each node. */
+const setUp = Effect.fnUntraced(function*(options: DemoOptions, link: Units.Link, screen: Screen.Screen) {
+  const directory = yield* TemporaryDirectory.withPrefix("spegel-demo-")
+  const startUpstream = Effect.flatMap(freePort, (port) =>
+    LayoutRegistry.start({
+      address: "127.0.0.100",
+      port,
+      layout: join(directory, "upstream"),
+      shape: shapeOf(link)
+    }))
+  const begun = performance.now()
+  const [upstream, nodes] = yield* Effect.all([
+    startUpstream,
+    DemoCluster.start({
+      count: options.nodes,
+      directory,
+      onReady: ({ name, registry }, millis) => screen.say(`${name}  ready after ${Units.seconds(millis)}  ${registry}`)
+    })
+  ], { concurrency: "unbounded" })
+  const startMillis = performance.now() - begun
+  const [one, two, three, ...others] = nodes
+  if (one === undefined || two === undefined || three === undefined) {
+    return yield* Effect.die(new Error(`${nodes.length} nodes`))
+  }
+  return { stage: { upstream, nodes: [one, two, three, ...others], screen } satisfies Stage, startMillis }
+})
+
+type Image = Effect.Success<ReturnType<LayoutRegistry.LayoutRegistry["push"]>>
+
+const compare = Effect.fnUntraced(function*(stage: Stage, image: Image, isShown: boolean) {
+  const { say } = stage.screen
+  if (isShown) yield* say("\nWithout the mirror, one node after another")
+  const without = yield* Pulls.run(stage, { image, through: "none", order: "one after another", isShown })
+  if (isShown) yield* say("\nWith the mirror, one node after another")
+  const through = yield* Pulls.run(stage, { image, through: "mirror", order: "one after another", isShown })
+  return { without, with: through } satisfies Report.Comparison
+})
+
+const flipped = Effect.fnUntraced(function*(stage: Stage, killed: string, seed: number) {
+  const [one, two, node] = stage.nodes
+  const holder = one.name === killed ? two : one
+  yield* stage.screen.say("\nA peer with a wrong byte")
+  return yield* Effect.forEach(
+    FlippedByte.sizes,
+    (layerBytes, index) =>
+      FlippedByte.run(stage, { node, holder, layerBytes, seed: seed + index }).pipe(
+        Effect.tap((act) => stage.screen.say(Report.flippedByte(act)))
+      )
+  )
+})
+
 const run = Effect.fnUntraced(function*(options: DemoOptions) {
   yield* HangUp.interrupts
-  if (options.containerd) yield* ContainerdNodes.check
-  const daemons = ContainerdNodes.make()
-  const directory = yield* TemporaryDirectory.withPrefix("spegel-demo-")
-  const layout = join(directory, "upstream")
-  yield* Console.log(`Starting an upstream registry and ${options.nodes} nodes ...`)
-  const writer = yield* OciLayoutWriter.make({ root: layout })
-  const upstream = yield* DemoCluster.startUpstream(layout)
-  const image = yield* RandomImage.write({
-    writer,
-    // Under the upstream's own address, as containerd would be told to pull it.
-    reference: { registry: new URL(upstream.url).host, repository: "demo/app", tag: "v1" },
-    layerSizes: Array.from({ length: options.layers }, () => options.layerSize * 1024 * 1024)
-  })
-  const nodes = yield* DemoCluster.startNodes({
-    count: options.nodes,
-    directory,
-    storeOf: (node) => options.containerd ? daemons.storeOf(node) : Effect.orDie(DemoCluster.layoutStore(node))
-  })
+  const begun = performance.now()
+  const terminal = Screen.options(options.json)
+  const screen = Screen.make(terminal)
+  const { say } = screen
+  const link = { megabits: options.upstreamBandwidth, latencyMillis: options.upstreamLatency }
+  yield* say(`Upstream: a registry on this machine, ${Units.link(link)} (--upstream-bandwidth, --upstream-latency)`)
+  const { stage, startMillis } = yield* setUp(options, link, screen)
+  const layerSizes = Array.from({ length: options.layers }, () => options.layerSize * mebibyte)
+  const newImage = (seed: number) => stage.upstream.push(seed, layerSizes)
 
-  yield* Console.log(`Pulling ${Reference.print(image.reference)} on one node after the other\n`)
-  const pull = (node: DemoCluster.DemoNode) =>
-    options.containerd
-      ? pullWithContainerd(daemons, node, image, upstream.url)
-      : pullEmbedded(node, image, upstream.url)
-  const rows: Array<DemoReport.ReportRow> = []
-  let millis = 0
-  for (const [index, node] of nodes.entries()) {
-    const started = performance.now()
-    const pulled = yield* pull(node)
-    millis += performance.now() - started
-    rows.push(...pulled)
-    yield* Console.log(
-      `${node.name} has it after ${(performance.now() - started).toFixed(0)} ms`
+  const image = yield* newImage(1)
+  yield* say(`\nAn image of ${Units.mebi(image.bytes)}: ${Bar.legend(terminal.isColoured)}`)
+  const shaped = yield* compare(stage, image, true)
+  const unshaped = Units.isShaped(link)
+    ? yield* stage.upstream.reshape({}).pipe(
+      Effect.andThen(newImage(2)),
+      Effect.flatMap((another) => compare(stage, another, false)),
+      Effect.tap(() => stage.upstream.reshape(shapeOf(link)))
     )
-    // Before the first pull no peer has the image.
-    if (index > 0) yield* Effect.forEach(DemoReport.refusals(pulled), (line) => Console.log(line))
-    const next = nodes[index + 1]
-    // Advertising takes a moment, and pulls on different nodes of a cluster are further apart than here.
-    if (next !== undefined) {
-      yield* Lookup.untilFound(next.registry, image.reference, Lookup.pathsOf(image)).pipe(
-        Effect.catch(() => Console.log(`${next.name} cannot find all of it at its peers yet; it pulls all the same`))
-      )
-    }
-  }
+    : undefined
+  yield* say(`\n${Report.sums(shaped, link, unshaped)}`)
 
-  const upstreamBytes = yield* NodeFacts.bytesServed(upstream.metrics)
-  const fromPeers = rows.filter(({ servedBy }) => servedBy !== "upstream")
-  const summary: DemoReport.Summary = {
-    imageBytes: image.bytes,
-    nodes: nodes.length,
-    upstreamBytes,
-    peerBytes: fromPeers.reduce((sum, { bytes }) => sum + bytes, 0),
-    seconds: millis / 1000
+  yield* say("\nA new image, all nodes at once")
+  const herdImage = yield* newImage(3)
+  const atOnce = yield* Pulls.run(stage, { image: herdImage, through: "mirror", order: "at once", isShown: true })
+  yield* say(Report.atOnce(atOnce, herdImage.bytes, stage.nodes.length))
+
+  yield* say("\nA peer that is killed in the middle of a layer")
+  const killedPeer = yield* KilledPeer.run(stage, 4)
+  yield* say(Option.match(killedPeer, {
+    onNone: () => "The layer came before the peer could be killed: this machine is too busy to show it.",
+    onSome: Report.killedPeer
+  }))
+  const killed = Option.match(killedPeer, { onNone: () => "", onSome: (act) => act.killed })
+  const flippedByte = yield* flipped(stage, killed, 5)
+
+  const seconds = (performance.now() - begun) / 1000
+  yield* say(`\nAll of it took ${seconds.toFixed(1)} s.`)
+  if (options.json) {
+    yield* Console.log(JSON.stringify({
+      nodes: options.nodes,
+      upstream: link,
+      imageBytes: image.bytes,
+      startMillis,
+      shaped,
+      unshaped: unshaped ?? null,
+      clientMegabytesPerSecond: unshaped === undefined ? null : Report.clientSpeed(unshaped),
+      atOnce,
+      killedPeer: Option.getOrNull(killedPeer),
+      flippedByte,
+      seconds
+    }))
   }
-  yield* Console.log(`\n${DemoReport.table(rows)}\n\n${DemoReport.sum(summary)}\n`)
-  yield* Console.log(
-    nodes.map(({ metrics, name }) => `${name}  ${metrics}/debug/web/  ${metrics}/metrics`).join("\n")
-  )
-  if (options.keep) yield* Console.log("\nRunning until Ctrl-C.")
-  if (options.json) yield* Console.log(JSON.stringify(summary))
-  if (options.keep) return yield* Effect.never
+  if (!options.keep) return
+  const pages = stage.nodes.filter(({ name }) => name !== killed)
+  yield* say(`\n${pages.map(({ metrics, name }) => `${name}  ${metrics}/debug/web/`).join("\n")}`)
+  yield* say("Running until Ctrl-C.")
+  return yield* Effect.never
 }, Effect.scoped)
 
 export const demo = Command.make("demo", flags, run).pipe(
   Command.withDescription(
-    "Show the mirror on this machine: three nodes pull an image, one from upstream and two from peers"
+    "Show the mirror on this machine: what it saves, and what it does when peers die, lie or all want the same at once"
   )
 )

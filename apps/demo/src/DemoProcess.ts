@@ -1,4 +1,4 @@
-/** The `spegel` processes of the demo, its nodes and its upstream registry: each stops when the scope that started it closes. */
+/** The `spegel` processes of the demo: each is killed when the scope that started it closes. Nobody needs what they would still do. */
 import { Data, Effect, Fiber, Schedule, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import { fileURLToPath } from "node:url"
@@ -41,8 +41,8 @@ const isReady = (url: string): Effect.Effect<boolean> =>
   Effect.promise((signal) => fetch(`${url}/readyz`, { signal }).then((response) => response.ok, () => false))
 
 /**
- * Starts a `spegel` in a group of its own, so that Ctrl-C reaches only the demo, which stops its processes in order; waits until
- * the process is ready. The scope stops the group with SIGTERM, and with SIGKILL what is left after five seconds.
+ * Starts a `spegel` in a group of its own, so that Ctrl-C reaches only the demo, and waits until the process is ready. The scope kills
+ * the group.
  */
 export const start = Effect.fn("DemoProcess.start")(function*({ args, name, url }: ProcessOptions) {
   let output = ""
@@ -51,7 +51,7 @@ export const start = Effect.fn("DemoProcess.start")(function*({ args, name, url 
   const child = yield* ChildProcess.make(process.execPath, [bundle, ...args], {
     stdin: "ignore",
     stdout: "ignore",
-    forceKillAfter: "5 seconds"
+    killSignal: "SIGKILL"
   }).pipe(Effect.mapError(({ message }) => new ProcessFailed({ name, reason: "does not start", output: message })))
   const reading = yield* Effect.forkScoped(
     Stream.runForEach(
@@ -69,4 +69,5 @@ export const start = Effect.fn("DemoProcess.start")(function*({ args, name, url 
     Effect.timeoutOrElse({ duration: "30 seconds", orElse: () => Effect.fail(failed("was not ready in 30 seconds")) }),
     Effect.raceFirst(ended)
   )
+  return { kill: Effect.ignore(child.kill({ killSignal: "SIGKILL" })) }
 })

@@ -4,6 +4,9 @@ import { runMain } from "@spegel-ts/spegel/cli/MainProcess"
 import { Command } from "effect/cli"
 import { demo } from "./Demo.ts"
 
+// Nobody reads any more, as behind `| head`: it ends as by Ctrl-C.
+process.stdout.on("error", () => process.kill(process.pid, "SIGINT"))
+
 runMain((output) =>
   CommandLine.runCommand(
     demo.pipe(Command.provide(() => output.logging("Info"))),

@@ -8,7 +8,12 @@ const run = (...args: ReadonlyArray<string>) =>
   InProcess.runWith((output) => CommandLine.runCommand(demo, { args, environment: {} }, output))
 
 describe("demo", () => {
-  for (const [flag, value] of [["nodes", "1"], ["layers", "none"], ["layer-size", "4096"]] as const) {
+  for (
+    const [flag, value] of [["nodes", "1"], ["layers", "none"], ["layer-size", "4096"], [
+      "upstream-bandwidth",
+      "-1"
+    ]] as const
+  ) {
     it.effect(`names --${flag}=${value}`, () =>
       Effect.gen(function*() {
         const { complaints, succeeded } = yield* run(`--${flag}=${value}`)

@@ -13,12 +13,22 @@ const row = ([key, { description, fallback, hasVariable, metavar }]: readonly [s
   ]
 }
 
-/** A section with a table for each command. */
+type Row = readonly [key: string, setting: Setting<unknown>]
+
+const table = (rows: ReadonlyArray<Row>) =>
+  GeneratedTable.table(["flag", "environment variable", "default", "meaning"], rows.map(row))
+
+/** The settings below a heading for each group, as `--help` has them; those of no group have none. */
+const groups = (rows: ReadonlyArray<Row>) =>
+  [...Map.groupBy(rows, ([, { group }]) => group)].map(([group, rows]) =>
+    group === undefined ? table(rows) : [`### ${group}`, "", table(rows)].join("\n")
+  )
+
+/** A section for each command. */
 export const render = (): string =>
-  [...settings].map(([command, table]) =>
+  [...settings].map(([command, rows]) =>
     [
       `## ${command === "every command" ? "Every command" : `spegel ${command}`}`,
-      "",
-      GeneratedTable.table(["flag", "environment variable", "default", "meaning"], Object.entries(table).map(row))
-    ].join("\n")
+      ...groups(Object.entries(rows))
+    ].join("\n\n")
   ).join("\n\n")

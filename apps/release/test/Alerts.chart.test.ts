@@ -1,26 +1,23 @@
 import { assert, describe, it } from "@effect/vitest"
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
-import { tmpdir } from "node:os"
+import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { parse } from "yaml"
 import * as HelmChart from "./HelmChart.ts"
+import * as PrometheusRules from "./PrometheusRules.ts"
 
 const rules = join(HelmChart.directory, "alerts/spegel.yaml")
 const document = join(HelmChart.directory, "../../docs/metrics.md")
 
 const labels = (pod: string, others = "") => `{namespace="n",pod="${pod}"${others === "" ? "" : `,${others}`}}`
 
-/** Samples each minute: `0x120` is 0 for two hours, `0+1x120` rises by 1. */
-type Series = Readonly<Record<string, string>>
-
 interface Case {
   readonly alert: string
   /** The event, and whom the alert names. */
-  readonly fires: Series
+  readonly fires: PrometheusRules.Series
   readonly named: Readonly<Record<string, string>>
   readonly severity?: "info"
   /** What is like it and is no event. */
-  readonly silent: Series
+  readonly silent: PrometheusRules.Series
 }
 
 const peers = (pod: string) => `spegel_router_peers${labels(pod, `router="libp2p"`)}`
@@ -84,34 +81,11 @@ const cases: ReadonlyArray<Case> = [
   }
 ]
 
-const seriesOf = (series: Series) => Object.entries(series).map(([series, values]) => ({ series, values }))
-
 const missing = HelmChart.missingProgram("promtool", "Debian's prometheus")
 
 describe.skipIf(missing !== undefined)(`alerts${missing === undefined ? "" : ` (skipped: ${missing})`}`, () => {
-  /** Runs promtool's test of rules: at two hours `alert` is there with these labels, or not at all. */
-  const promtool = async (alert: string, series: Series, expected: ReadonlyArray<object>) => {
-    const directory = await mkdtemp(join(tmpdir(), "spegel-alerts-"))
-    try {
-      const file = join(directory, "test.yaml")
-      await writeFile(
-        file,
-        JSON.stringify({
-          rule_files: [rules],
-          evaluation_interval: "1m",
-          tests: [{
-            interval: "1m",
-            input_series: seriesOf(series),
-            promql_expr_test: [],
-            alert_rule_test: [{ eval_time: "2h", alertname: alert, exp_alerts: expected }]
-          }]
-        })
-      )
-      return await HelmChart.run("promtool", ["test", "rules", file])
-    } finally {
-      await rm(directory, { recursive: true })
-    }
-  }
+  const promtool = (alert: string, series: PrometheusRules.Series, expected: ReadonlyArray<object>) =>
+    PrometheusRules.test(rules, { alert, series, expected })
 
   for (const { alert, fires, named, severity = "warning", silent } of cases) {
     it(`${alert} fires at its event, and names who has it`, async () => {

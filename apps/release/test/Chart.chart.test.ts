@@ -590,7 +590,7 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
 
   it("has a memory limit for what the mirror's defaults allow, as values.yaml says", async () => {
     const { limits } = containerOf(await HelmChart.render(), "registry")["resources"]
-    const [, defaultBytes] = /--max-body-memory[^]*?default (\d+)/.exec(await helpOf("registry")) ?? []
+    const [, defaultBytes] = /--max-body-memory[^]*?default\s+(\d+)/.exec(await helpOf("registry")) ?? []
     const mebibytes = Number(defaultBytes) / 2 ** 20
     const described = ChartValues.read(await read("values.yaml")).find(({ key }) => key === "spegel.maxBodyMemory")
     assert.include(described?.description, `${mebibytes} MiB. The memory limit in`)
@@ -704,7 +704,7 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
     }
     const configuration = containerOf(await HelmChart.render({ values: { spegel } }), "configuration")
     assert.deepStrictEqual(flag(configuration, "mirrored-registries"), spegel.mirroredRegistries)
-    assert.includeMembers(flag(configuration, "mirror-targets"), spegel.additionalMirrorTargets)
+    assert.includeMembers(flag(configuration, "additional-mirror-targets"), spegel.additionalMirrorTargets)
   })
 
   it("takes tags of upstream first where registries are named, by either key", async () => {

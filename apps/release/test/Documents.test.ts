@@ -23,7 +23,7 @@ describe("the documents", () => {
       const commands = [...CommandLine.settings.keys()].filter((name) => name !== "every command")
       for (const command of commands) {
         const { stdout } = yield* InProcess.run([...command.split(" "), "--help"])
-        const flags = [...stdout.matchAll(/^ +(--[a-z-]+)/gm)].map(([, flag = ""]) => flag)
+        const flags = [...stdout.matchAll(/^ {2}(--[a-z-]+)/gm)].map(([, flag = ""]) => flag)
         assert.isNotEmpty(flags)
         for (const flag of flags.filter((flag) => !builtIn.has(flag))) {
           assert.match(document, new RegExp(`^\\| \`${flag}[=\`]`, "m"), command)
@@ -32,7 +32,7 @@ describe("the documents", () => {
           }
         }
       }
-      const subcommands = (yield* InProcess.run(["--help"])).stdout.split("SUBCOMMANDS")[1] ?? ""
+      const subcommands = (yield* InProcess.run(["--help"])).stdout.split("SUBCOMMANDS")[1]?.split("\n\n")[0] ?? ""
       for (const [, name = ""] of subcommands.matchAll(/^ {2}([a-z-]+) /gm)) {
         assert.include(
           commands.map((command) => command.split(" ", 1)[0]),

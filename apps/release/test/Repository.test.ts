@@ -1,14 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { existsSync, globSync, readFileSync } from "node:fs"
+import { existsSync, globSync } from "node:fs"
 import { dirname, join } from "node:path"
-import { fileURLToPath } from "node:url"
+import * as Pages from "./documents/Pages.ts"
 
-const repository = fileURLToPath(new URL("../../..", import.meta.url))
-const pages = globSync(["*.md", ".github/*.md", "{docs,packages,apps,examples,charts}/**/*.md"], {
-  cwd: repository,
-  exclude: (path) => /(?:^|\/)(?:node_modules|dist|bundle)(?:\/|$)/.test(path)
-})
-const read = (page: string) => readFileSync(join(repository, page), "utf8")
+const { all: pages, read, repository } = Pages
 const withoutCode = (text: string) => text.replaceAll(/^```[^]*?^```/gm, "")
 
 /** The anchors that GitHub gives the headings of a page. */

@@ -58,6 +58,8 @@ export interface MirrorConfigurationOptions {
   readonly mirroredRegistries: ReadonlyArray<string>
   /** URLs of the mirrors, in the order in which containerd asks them. */
   readonly mirrorTargets: ReadonlyArray<string>
+  /** URLs of other mirrors that containerd asks after those, such as a pull-through cache. They get neither `basicAuth` nor `token`. */
+  readonly additionalMirrorTargets?: ReadonlyArray<string> | undefined
   /** The hosts that containerd asks for a tag. */
   readonly tagResolution: TagResolution
   /**
@@ -133,11 +135,16 @@ const authorizationOf = ({ basicAuth, token }: MirrorConfigurationOptions): Opti
     )
     : Option.some(`Bearer ${Redacted.value(token)}`)
 
-const mirrorOf = (options: MirrorConfigurationOptions): Mirror => ({
-  targets: [...new Set(options.mirrorTargets.map((url) => url.replace(/\/+$/, "")))],
-  tagResolution: options.tagResolution,
-  authorization: authorizationOf(options)
-})
+const mirrorOf = (options: MirrorConfigurationOptions): Mirror => {
+  const once = (urls: ReadonlyArray<string>) => [...new Set(urls.map((url) => url.replace(/\/+$/, "")))]
+  const targets = once(options.mirrorTargets)
+  return {
+    targets,
+    additional: once(options.additionalMirrorTargets ?? []).filter((url) => !targets.includes(url)),
+    tagResolution: options.tagResolution,
+    authorization: authorizationOf(options)
+  }
+}
 
 /**
  * Writes the configuration. Running it again changes nothing. A registry that cannot be configured is logged at WARN

@@ -27,8 +27,8 @@ export interface RunningRequest {
   readonly sent: number
   /** The id of the peer that sends the bytes now; undefined if no peer does. */
   readonly source: string | undefined
-  /** The ids of the nodes whose downloads are being waited for. */
-  readonly waitingFor: ReadonlyArray<string>
+  /** The id of the node whose download is being waited for; undefined if none is. */
+  readonly waitingFor: string | undefined
   /** The peers asked so far. */
   readonly attempts: ReadonlyArray<Attempt>
 }

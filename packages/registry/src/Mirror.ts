@@ -8,10 +8,13 @@ import type * as ByteRange from "@spegel-ts/oci/ByteRange"
 import type * as Digest from "@spegel-ts/oci/Digest"
 import { type Duration, Effect, type Scope } from "effect"
 import { maxListed, type OpenCircuit, type PausedPeer } from "./Activity.ts"
+import type { ContentRequest } from "./ContentId.ts"
+import * as Decide from "./internal/flight/Decide.ts"
 import type * as Lease from "./internal/flight/Lease.ts"
 import * as MirrorParts from "./internal/pull/MirrorParts.ts"
 import * as Obtain from "./internal/pull/Obtain.ts"
 import type { Asked } from "./internal/pull/Pull.ts"
+import type { Evidence } from "./internal/share/Evidence.ts"
 import type { MirroredContent } from "./MirroredContent.ts"
 import type { MirrorError } from "./MirrorError.ts"
 import type { ResolveSettings } from "./ResolvePolicy.ts"
@@ -49,6 +52,8 @@ export interface MirrorOptions extends ResolveSettings {
 export interface Mirror {
   /** Whether this node shares downloads in progress with others. */
   readonly shares: boolean
+  /** What its sources show it of downloads from upstream. */
+  readonly evidence: Evidence
   /**
    * Finds a peer that has the content that a client asks for, and returns when its answer can begin. Everything that is opened
    * closes with the scope. Fails with a `MirrorError` if no peer serves in time: the request falls back to upstream. Fails with
@@ -62,15 +67,20 @@ export interface Mirror {
   /** The members of the network that are asked after others now, whatever is asked for. */
   readonly paused: Effect.Effect<ReadonlyArray<PausedPeer>>
   /** Decides for a peer whether it downloads content from upstream, or for whom it waits. */
-  readonly decide: (digest: Digest.Digest, asked: Lease.Asked) => Effect.Effect<Lease.Decision>
+  readonly decide: (
+    request: ContentRequest,
+    digest: Digest.Digest,
+    asked: Lease.Asked
+  ) => Effect.Effect<Lease.Decision>
 }
 
 /** A mirror; what it watches ends with the scope. */
 export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
   const parts = yield* MirrorParts.make(options)
-  const { breakers, leases, memory, router, shares } = parts
+  const { breakers, evidence, memory, router, shares } = parts
   return {
     shares,
+    evidence,
     fetch: (asked) => Obtain.content(parts, asked),
     circuits: Effect.map(MonotonicTime.millis, (now) => breakers.open(now)),
     paused: Effect.zipWith(
@@ -84,6 +94,6 @@ export const make = Effect.fn("Mirror.make")(function*(options: MirrorOptions) {
             : [{ id: peer.id, reason: objection.reason, millis: objection.until - now }]
         }).slice(0, maxListed)
     ),
-    decide: (digest, asked) => Effect.map(MonotonicTime.millis, (now) => leases.ask(digest, asked, now))
+    decide: (request, digest, asked) => Decide.forPeer(parts, request, digest, asked)
   } satisfies Mirror
 })

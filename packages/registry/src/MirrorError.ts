@@ -1,12 +1,12 @@
 /**
  * The errors of a pull from peers. The tag decides the next step: another peer is asked, or the request falls back to upstream.
  */
-import type {
-  PeerDisconnected,
+import {
+  type PeerDisconnected,
   PeerRefused,
-  PeerSlow,
-  PeerStalled,
-  PeerUnreachable
+  type PeerSlow,
+  type PeerStalled,
+  type PeerUnreachable
 } from "@spegel-ts/transfer/PeerError"
 import { Data } from "effect"
 import type { DownloadState } from "./internal/share/DownloadState.ts"
@@ -99,6 +99,10 @@ export type PeerError =
   | ContentCorrupted
   | NoMemoryForBody
   | PeerStillDownloading
+
+/** Whether a peer does not hold what it was asked for, or not enough of it, and has not failed. */
+export const isMiss = (error: unknown): boolean =>
+  error instanceof PeerStillDownloading || error instanceof PeerRefused && error.status === 404
 
 /** Why a request falls back to upstream. */
 export type MirrorError = PeerNotFound | ResolveTimeout | AnswerTimeout | TagUndecided

@@ -12,6 +12,7 @@ export const spans = {
   localLookup: "local lookup",
   peerLookup: "peer lookup",
   askPeer: "ask peer",
+  wait: "wait for download",
   verify: "verify"
 } as const
 

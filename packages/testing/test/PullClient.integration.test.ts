@@ -59,7 +59,7 @@ const pull = (mirror: Behaviour) =>
       upstream: yield* startHost(honest),
       reference: { registry: "registry.example", repository: "team/app" },
       tag: "v1",
-      onProgress: () => {}
+      onProgress: () => Effect.void
     })
     assert.isTrue(Buffer.from(layer).equals(yield* writer.read(layerDigest)))
     return new Map(pulled.map(({ host, kind }) => [kind, host]))

@@ -28,8 +28,11 @@ export type Comparison = (bytesPerSecond: number) => number | undefined
 export interface Judgement {
   /** Judges the peer's speed beside the limits of the transport. */
   readonly compare?: Comparison | undefined
-  /** The caller watches for silence and low speed itself: the transport's limits do not count. */
-  readonly unlimited?: boolean | undefined
+  /**
+   * For a peer that may be silent for as long as its own source is, and whom the caller watches: the limit of silence does not count, and
+   * the lowest speed only while this is false.
+   */
+  readonly isExcused?: (() => boolean) | undefined
 }
 
 /** Takes the bytes of a body, without a `Stream`: the cheapest way to have them in this process. */

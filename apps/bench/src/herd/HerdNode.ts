@@ -15,7 +15,8 @@ import { fileURLToPath } from "node:url"
 import * as Host from "./Host.ts"
 
 const bundle = fileURLToPath(new URL("../../../spegel/bundle/main.js", import.meta.url))
-const ports = { registry: 5001, router: 5002, metrics: 5003 }
+/** Of all mirrors. */
+export const ports = { registry: 5001, router: 5002, metrics: 5003 }
 
 export interface HerdOptions {
   readonly programs: ContainerdPackages.Containerd
@@ -23,6 +24,19 @@ export interface HerdOptions {
   readonly keyFile: string
   /** Speed of its link in both directions, in bytes per second. */
   readonly link: number
+}
+
+export interface MirrorOptions {
+  /** Further flags of `spegel registry`. */
+  readonly flags: ReadonlyArray<string>
+  /** The file for its log. */
+  readonly log: string
+  /** Whether it has the cluster key. Default: true. */
+  readonly hasKey?: boolean
+  /** Another bundle than this repository's. */
+  readonly program?: string
+  /** Flags of Node, and variables over those of this process. */
+  readonly node?: { readonly flags: ReadonlyArray<string>; readonly environment: Readonly<Record<string, string>> }
 }
 
 /** Starts node `number`, without its mirror. */
@@ -48,12 +62,13 @@ export const start = Effect.fnUntraced(function*(number: number, { keyFile, link
   return {
     name,
     address,
+    namespace,
     /** Cuts it off from the network. */
     unplug: NetworkNamespace.ip("link", "set", Host.linkOf(number), "down"),
     plug: NetworkNamespace.ip("link", "set", Host.linkOf(number), "up"),
     containerd,
     /** Starts its mirror, and kills it with the scope. */
-    startMirror: Effect.fnUntraced(function*(flags: ReadonlyArray<string>, log: string) {
+    startMirror: Effect.fnUntraced(function*({ flags, hasKey = true, log, node, program = bundle }: MirrorOptions) {
       const [command, ...args] = NetworkNamespace.enter(namespace)
       const stderr = yield* Effect.acquireRelease(
         Effect.promise(() => open(log, "w")),
@@ -62,7 +77,8 @@ export const start = Effect.fnUntraced(function*(number: number, { keyFile, link
       const child = yield* Subprocess.start(command, [
         ...args,
         process.execPath,
-        bundle,
+        ...(node?.flags ?? []),
+        program,
         "registry",
         `--containerd-sock=${containerd.socket}`,
         `--containerd-content-path=${containerd.contentPath}`,
@@ -73,9 +89,9 @@ export const start = Effect.fnUntraced(function*(number: number, { keyFile, link
         `--metrics-addr=${address}:${ports.metrics}`,
         "--bootstrap-kind=static",
         `--static-bootstrap-peers=${Host.addressOf(1)}:${ports.router}`,
-        ...trust,
+        ...(hasKey ? trust : []),
         ...flags
-      ], { stdio: ["ignore", "ignore", stderr.fd] })
+      ], { stdio: ["ignore", "ignore", stderr.fd], env: { ...process.env, ...node?.environment } })
       yield* SpegelProcess.untilReady(registry)
       return child
     }),

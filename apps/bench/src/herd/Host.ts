@@ -36,6 +36,35 @@ const limit = Effect.fnUntraced(function*(command: ReadonlyArray<string>, device
 /** The device of a host's link at the bridge. */
 export const linkOf = (number: number): string => `veth${number}`
 
+/** Cuts a host off from others: what it sends them is lost on the way, as in a network that is broken. Both sides need it. */
+export const cut = (namespace: string, others: ReadonlyArray<string>) => neighbours(namespace, others, "replace")
+
+/** Undoes `cut`. */
+export const mend = (namespace: string, others: ReadonlyArray<string>) => neighbours(namespace, others, "del")
+
+/** An address that no device has. */
+const nowhere = "02:00:00:00:00:fe"
+
+const neighbours = Effect.fnUntraced(
+  function*(namespace: string, others: ReadonlyArray<string>, change: "replace" | "del") {
+    const [command, ...args] = NetworkNamespace.enter(namespace)
+    for (const other of others) {
+      const entry = change === "del" ? [] : ["lladdr", nowhere, "nud", "permanent"]
+      yield* run(command, [...args, "ip", "neigh", change, other, ...entry, "dev", "eth0"])
+    }
+  }
+)
+
+/** Connects to a port and ends with code 0 if that was possible within a second. */
+const connecting = "const s=require('net').connect({host:process.argv[1],port:process.argv[2]},()=>process.exit(0));" +
+  "s.on('error',()=>process.exit(1));setTimeout(()=>process.exit(1),1000)"
+
+/** Whether a host can connect to a port of another. */
+export const reaches = (namespace: string, address: string, port: number): Effect.Effect<boolean> => {
+  const [command, ...args] = NetworkNamespace.enter(namespace)
+  return Effect.isSuccess(run(command, [...args, process.execPath, "-e", connecting, address, String(port)]))
+}
+
 /** Makes host `number`, from 1 to 253; it ends with the isolated program. */
 export const make = Effect.fnUntraced(function*(number: number, { down, up }: Speeds) {
   const namespace = `host${number}`

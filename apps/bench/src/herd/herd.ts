@@ -98,7 +98,10 @@ export const make = Effect.fnUntraced(function*(plan: Plan) {
 export const startMirrors = Effect.fnUntraced(function*({ nodes, plan }: Herd, mode: string) {
   const scope = yield* Effect.scope
   const start = (node: HerdNode.HerdNode) =>
-    node.startMirror([`--in-progress=${mode}`, ...plan.flags], join(plan.logs, `${node.name}-${mode}.log`)).pipe(
+    node.startMirror({
+      flags: [`--in-progress=${mode}`, ...plan.flags],
+      log: join(plan.logs, `${node.name}-${mode}.log`)
+    }).pipe(
       Effect.map((child) => [node, child] as const)
     )
   const children = new Map(yield* Effect.forEach(nodes, start, { concurrency: 4 }))

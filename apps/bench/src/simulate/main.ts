@@ -58,10 +58,17 @@ const router = Command.make("router", {
     if (json) yield* Console.log(JSON.stringify(figures))
   })).pipe(Command.withDescription("The DHT with latency, loss and churn, in one process"))
 
+/** Whatever happens, nobody waits longer for a byte. */
+const longestGapSeconds = 15
+
 const herd = Command.make(
   "herd",
   {
     nodes: Flag.Int("nodes").pipe(Flag.withDescription("Nodes that want the blob"), Flag.withDefault(1000)),
+    fewest: Flag.Int("fewest").pipe(
+      Flag.withDescription("Each run has between so many nodes and --nodes; 0: all have --nodes"),
+      Flag.withDefault(0)
+    ),
     size: Flag.Int("size").pipe(Flag.withDescription("Size of the blob in MiB"), Flag.withDefault(64)),
     upstream: Flag.Int("upstream").pipe(
       Flag.withDescription("Speed of the registry's link in MB/s"),
@@ -73,6 +80,10 @@ const herd = Command.make(
       Flag.withDefault(0)
     ),
     lossPercent: Flag.Int("loss-percent").pipe(Flag.withDescription("Messages that get lost"), Flag.withDefault(0)),
+    stalePercent: Flag.Int("stale-percent").pipe(
+      Flag.withDescription("Nodes that each does not know yet, and that all know though they are gone"),
+      Flag.withDefault(0)
+    ),
     faultPercent: Flag.Int("fault-percent").pipe(
       Flag.withDescription("Nodes to which something happens at a random time"),
       Flag.withDefault(0)
@@ -85,7 +96,7 @@ const herd = Command.make(
     seed: Flag.Int("seed").pipe(Flag.withDescription("Of the first run"), Flag.withDefault(1)),
     json
   },
-  ({ fault, faultPercent, json, link, lossPercent, nodes, runs, seed, size, spread, upstream }) =>
+  ({ fault, faultPercent, fewest, json, link, lossPercent, nodes, runs, seed, size, spread, stalePercent, upstream }) =>
     Effect.gen(function*() {
       yield* Console.log(
         ["seed", "copies", "slowest", "gap s", "messages", "stuck", "cycles"].map((title) => title.padStart(10)).join(
@@ -96,13 +107,14 @@ const herd = Command.make(
       for (let run = 0; run < runs; run++) {
         const figures = yield* Effect.promise(() =>
           simulateHerd({
-            nodes,
+            nodes: fewest === 0 ? nodes : fewest + (seed + run) % (nodes - fewest + 1),
             size: size * 1024 ** 2,
             upstream: upstream * 1e6,
             link: link * 1e6,
             firstByteMillis: 100,
             spread: spread * 1000,
             loss: lossPercent / 100,
+            stale: stalePercent / 100,
             randomFaults: faultPercent / 100,
             fault,
             seed: seed + run
@@ -131,6 +143,12 @@ const herd = Command.make(
       ]
       yield* Console.log(["worst", ...cells].map((cell) => String(cell).padStart(10)).join(""))
       if (json) yield* Console.log(JSON.stringify(all))
+      const failed = all.findIndex((figures) =>
+        figures.stuck > 0 || figures.cycles > 0 || figures.longestGapSeconds > longestGapSeconds
+      )
+      if (failed >= 0) {
+        return yield* Effect.fail(new Error(`a node was stuck, or waited too long, with seed ${seed + failed}`))
+      }
     })
 ).pipe(Command.withDescription("Many nodes that want one blob, with the mirror's own leases and policy"))
 

@@ -1,7 +1,7 @@
 /** The `spegel` command line: its commands, and how failures are reported. */
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import { Cause, ConfigProvider, Effect, Layer, type LogLevel, Option } from "effect"
-import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli"
+import { Cause, ConfigProvider, Console, Effect, Layer, type LogLevel, Option } from "effect"
+import { CliConfig, CliOutput, Command, GlobalFlag, TerminalCapabilities } from "effect/cli"
 import { cleanup, cleanupSettings } from "../commands/cleanup.ts"
 import { cleanupWait, cleanupWaitSettings } from "../commands/cleanupWait.ts"
 import { clusterKey, ensureSettings, generateSettings, removeSettings } from "../commands/clusterKey.ts"
@@ -17,6 +17,7 @@ import * as FlagHints from "../settings/FlagHints.ts"
 import { registrySettings } from "../settings/RegistrySettings.ts"
 import { version } from "../Version.ts"
 import * as GoArguments from "./GoArguments.ts"
+import * as HelpText from "./report/HelpText.ts"
 import { flagName, flagsOf, one, type Settings } from "./Setting.ts"
 import { textSchema } from "./TextSchema.ts"
 
@@ -79,6 +80,10 @@ const spegel = (output: Output) =>
   Command.make("spegel").pipe(
     Command.withSharedFlags(flagsOf(sharedSettings)),
     Command.withDescription("Stateless, cluster-local, peer-to-peer mirror of OCI registries"),
+    Command.withExamples([
+      { command: "spegel configuration --help", description: "How containerd is told of the mirror" },
+      { command: "spegel registry --help", description: "How the mirror runs" }
+    ]),
     Command.withSubcommands([
       registry,
       configuration,
@@ -93,6 +98,20 @@ const spegel = (output: Output) =>
     ]),
     Command.provide(({ logLevel }) => output.logging(logLevel))
   )
+
+const presentHelp = Effect.fnUntraced(function*(
+  { commandPath, helpDoc }: CliOutput.Presenter.Help,
+  { COLUMNS: columns }: Invocation["environment"]
+) {
+  const { canColor } = yield* TerminalCapabilities.TerminalCapabilities
+  const table = Object.entries(settings.get(commandPath.slice(1).join(" ")) ?? {})
+  const groups = new Map(table.map(([key, { group }]) => [flagName(key), group]))
+  yield* Console.log(HelpText.render(helpDoc, {
+    columns: HelpText.columnsOf(columns, process.stdout.columns),
+    color: canColor,
+    groupOf: (flag) => groups.get(flag)
+  }))
+})
 
 /** Where a command reports, apart from its standard output. */
 export interface Output {
@@ -119,12 +138,18 @@ export const runCommand = <Name extends string, Input, E extends { readonly _tag
 ) => {
   const complain = (message: string) => Effect.sync(() => output.complain(message.split(/\s*\n\s*/).join(" ").trim()))
   const presenter: CliOutput.Presenter = {
-    present: (event) =>
-      event._tag === "InvalidInvocation"
-        ? complain(
-          `${event.errors.map(({ message }) => message).join("; ")} (see ${event.commandPath.join(" ")} --help)`
-        )
-        : CliOutput.defaultPresenter.present(event)
+    present: (event) => {
+      switch (event._tag) {
+        case "InvalidInvocation":
+          return complain(
+            `${event.errors.map(({ message }) => message).join("; ")} (see ${event.commandPath.join(" ")} --help)`
+          )
+        case "Help":
+          return presentHelp(event, environment)
+        case "Version":
+          return CliOutput.defaultPresenter.present(event)
+      }
+    }
   }
   return Command.runWith(command, { version })(GoArguments.normalise(args, repeatable)).pipe(
     Effect.tapCause((cause) =>

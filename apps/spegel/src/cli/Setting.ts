@@ -19,6 +19,8 @@ export interface Setting<A> {
   readonly isRepeatable: boolean
   /** Whether an environment variable can set it as well. */
   readonly hasVariable: boolean
+  /** The heading of `--help` and of docs/configuration.md below which it stands; none in a command of few settings. */
+  readonly group?: string
   /** The flag, under a name without the dashes. */
   readonly flag: (name: string) => Flag.Flag<A>
 }
@@ -42,6 +44,10 @@ export const flagsOf = <S extends Settings>(
 export type Values<S extends Settings> = {
   readonly [K in keyof S]: S[K] extends Setting<infer A> ? A : never
 }
+
+/** The settings below one heading. */
+export const group = <S extends Settings>(heading: string, settings: S): S =>
+  Object.fromEntries(Object.entries(settings).map(([key, setting]) => [key, { ...setting, group: heading }])) as never
 
 /** The setting with its values changed. */
 export const map = <A, B>(setting: Setting<A>, change: (value: A) => B): Setting<B> => ({

@@ -35,4 +35,9 @@ export const cleanup = Command.make(
     )
     return yield* Effect.never
   }, Effect.scoped)
-).pipe(Command.withDescription("Undo what configuration did: give containerd its own hosts.toml files back"))
+).pipe(
+  Command.withDescription("Undo what configuration did: give containerd its own hosts.toml files back"),
+  Command.withExamples([
+    { command: "spegel cleanup", description: "On a node that the mirror leaves" }
+  ])
+)

@@ -97,4 +97,12 @@ export const cleanupWait = Command.make(
     if (Option.isSome(probeEndpoint)) return yield* CleanupProbe.wait({ ...options, ...probeEndpoint.value })
     return yield* new SettingsInvalid({ flag: "probe-endpoint", reason: "or --daemonset is needed" })
   })
-).pipe(Command.withDescription("Wait until all nodes are restored, and say which are and which are not"))
+).pipe(
+  Command.withDescription("Wait until all nodes are restored, and say which are and which are not"),
+  Command.withExamples([
+    {
+      command: "spegel cleanup-wait --daemonset=spegel/spegel-cleanup --timeout=2m",
+      description: "In the chart's Job at uninstall"
+    }
+  ])
+)

@@ -24,7 +24,15 @@ const generate = Command.make(
     const isWritten = yield* KeyFile.make(output)
     yield* Console.log(isWritten ? `wrote ${output}` : `${output} has a cluster key already, which stays`)
   })
-).pipe(Command.withDescription("Make a new cluster key, and print it or write it to a file"))
+).pipe(
+  Command.withDescription("Make a new cluster key, and print it or write it to a file"),
+  Command.withExamples([
+    {
+      command: "spegel cluster-key generate --output=/etc/spegel/cluster-key",
+      description: "For nodes without Kubernetes; copy the file to each of them"
+    }
+  ])
+)
 
 const secretSettings = {
   namespace: one({
@@ -86,7 +94,15 @@ const ensure = Command.make(
     const name = `the Secret ${secret.namespace}/${secret.name}`
     yield* Console.log(isCreated ? `created ${name} with a new cluster key` : `${name} has a cluster key, which stays`)
   })
-).pipe(Command.withDescription("Create the Secret with a new cluster key, unless it exists"))
+).pipe(
+  Command.withDescription("Create the Secret with a new cluster key, unless it exists"),
+  Command.withExamples([
+    {
+      command: "spegel cluster-key ensure --namespace=spegel --secret=spegel-cluster-key",
+      description: "As the chart's Job does before an installation"
+    }
+  ])
+)
 
 export const removeSettings = {
   ...secretSettings,
@@ -120,7 +136,15 @@ const remove = Command.make(
     }
     yield* Console.log(words[outcome])
   })
-).pipe(Command.withDescription("Delete the Secret with the cluster key, once no mirrors need it"))
+).pipe(
+  Command.withDescription("Delete the Secret with the cluster key, once no mirrors need it"),
+  Command.withExamples([
+    {
+      command: "spegel cluster-key remove --namespace=spegel --secret=spegel-cluster-key --daemonset=spegel",
+      description: "As the chart's Job does after an uninstall"
+    }
+  ])
+)
 
 export const clusterKey = Command.make("cluster-key").pipe(
   Command.withDescription("Make the secret that the mirrors of a cluster share"),

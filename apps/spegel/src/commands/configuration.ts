@@ -3,7 +3,7 @@ import { Console, Effect, Option, Schema } from "effect"
 import { Command } from "effect/cli"
 import * as BasicAuthFiles from "../cli/BasicAuthFiles.ts"
 import { withBrackets } from "../cli/NodeUrl.ts"
-import { flagsOf, many, one, onOff, type Values } from "../cli/Setting.ts"
+import { flagsOf, group, many, one, onOff, type Values } from "../cli/Setting.ts"
 import { optional, textSchema, wordSchema } from "../cli/TextSchema.ts"
 import * as HostsReport from "../containerd/HostsReport.ts"
 import * as MirrorUse from "../containerd/MirrorUse.ts"
@@ -31,14 +31,20 @@ const target = textSchema<string>({
 
 const resolutions: ReadonlyArray<MirrorConfiguration.TagResolution> = ["mirror", "upstream-first", "never"]
 
-export const configurationSettings = {
-  containerdRegistryConfigPath,
-  mirroredRegistries,
+/** What containerd is told of the mirror. */
+const mirrorSettings = {
   mirrorTargets: many({
-    description: "URL of the mirror that containerd asks first",
+    description: "URL of the mirror that containerd asks first. It gets this node's token or password",
     schema: target,
     metavar: "URL"
   }),
+  additionalMirrorTargets: many({
+    description:
+      "URL of another mirror that containerd asks next, such as a pull-through cache. It gets no credentials",
+    schema: target,
+    metavar: "URL"
+  }),
+  mirroredRegistries,
   resolveTags: onOff({
     description: "Let containerd ask the mirror for tags too, not only for digests",
     fallback: true
@@ -53,14 +59,11 @@ export const configurationSettings = {
   prependExisting: onOff({
     description: "Keep mirrors that are configured already, behind this one; false suspends them",
     fallback: true
-  }),
-  basicAuthDir,
-  clusterKeyFile,
-  nodeName: one({
-    ...nodeName,
-    description:
-      "Name of this node, which containerd's token has; as spegel registry is given it. Default: the host's name"
-  }),
+  })
+}
+
+const containerdSettings = {
+  containerdRegistryConfigPath,
   containerdConfig: one({
     description: "containerd's configuration file, to warn if it keeps containerd from asking the mirror",
     schema: Schema.NonEmptyString,
@@ -68,6 +71,22 @@ export const configurationSettings = {
     metavar: "FILE"
   }),
   containerdSock
+}
+
+const trustSettings = {
+  basicAuthDir,
+  clusterKeyFile,
+  nodeName: one({
+    ...nodeName,
+    description:
+      "Name of this node, which containerd's token has; as spegel registry is given it. Default: the host's name"
+  })
+}
+
+export const configurationSettings = {
+  ...group("Mirror", mirrorSettings),
+  ...group("containerd", containerdSettings),
+  ...group("Trust", trustSettings)
 }
 
 type Settings = Values<typeof configurationSettings>
@@ -108,4 +127,14 @@ export const configuration = Command.make(
     yield* Effect.forEach(changes, HostsReport.warn)
     yield* MirrorUse.warn({ ...settings, configPath: settings.containerdRegistryConfigPath })
   })
-).pipe(Command.withDescription("Make containerd ask the mirror first: write its hosts.toml files"))
+).pipe(
+  Command.withDescription("Make containerd ask the mirror first: write its hosts.toml files"),
+  Command.withExamples([
+    { command: "spegel configuration --mirror-targets=http://127.0.0.1:5000", description: "All registries" },
+    {
+      command:
+        "spegel configuration --mirror-targets=http://127.0.0.1:5000 --mirrored-registries=docker.io,ghcr.io --tag-resolution=upstream-first",
+      description: "Two registries, which say what a tag means while they answer"
+    }
+  ])
+)

@@ -57,4 +57,10 @@ export const dataDir = Command.make(
       Effect.catch((error) => Effect.logWarning(`${error.message}; a mirror may not be able to keep its identity`))
     )
   })
-).pipe(Command.withDescription("Let the owner's group keep a mirror's identity in the data directory"))
+).pipe(
+  Command.withDescription("Let the owner's group keep a mirror's identity in the data directory"),
+  Command.withExamples([
+    { command: "spegel data-dir --data-dir=/var/lib/spegel", description: "Before the first mirror runs" },
+    { command: "spegel data-dir --remove", description: "After the last one" }
+  ])
+)

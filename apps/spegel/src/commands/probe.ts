@@ -84,5 +84,15 @@ export const probe = Command.make(
     }, { concurrency: "unbounded", discard: true })
   })
 ).pipe(
-  Command.withDescription("Wait until URLs answer: tells Kubernetes and helm test whether a mirror is ready")
+  Command.withDescription("Wait until URLs answer: tells Kubernetes and helm test whether a mirror is ready"),
+  Command.withExamples([
+    {
+      command: "spegel probe --url=http://127.0.0.1:5000/readyz",
+      description: "Wait until this node's mirror is ready"
+    },
+    {
+      command: "spegel probe --url=http://127.0.0.1:9090/metrics --show=spegel_router_peers",
+      description: "How many peers it knows"
+    }
+  ])
 )

@@ -79,4 +79,21 @@ export const registry = Command.make(
       )
     })
   })
-).pipe(Command.withDescription("Run the mirror on this node"))
+).pipe(
+  Command.withDescription("Run the mirror on this node"),
+  Command.withExamples([
+    {
+      command: "spegel registry --bootstrap-kind=dns --dns-bootstrap-domain=spegel-bootstrap.spegel.svc",
+      description: "In a cluster whose headless service names the other mirrors"
+    },
+    {
+      command:
+        "spegel registry --bootstrap-kind=static --static-bootstrap-peers=10.0.0.7:5001 --cluster-key-file=/etc/spegel/cluster-key",
+      description: "Beside containerd on a machine, with one other node known"
+    },
+    {
+      command: "spegel registry --mirrored-registries=docker.io --registry-filters=:latest$",
+      description: "Share only images of Docker Hub, and leave the tag latest to it"
+    }
+  ])
+)

@@ -3,7 +3,7 @@ import { Console, Effect, References } from "effect"
 import { Command, Flag } from "effect/cli"
 import { readFileSync } from "node:fs"
 import { flagOnly, flagsOf } from "../cli/Setting.ts"
-import { version as current } from "../Version.ts"
+import { commit, version as current } from "../Version.ts"
 
 export const versionSettings = {
   format: flagOnly({
@@ -34,7 +34,7 @@ const dataPlane = Effect.gen(function*() {
 
 /** The fields of Go Spegel's output, with Node's version in place of Go's, and the data plane. */
 const details = Effect.map(dataPlane, ({ name }) => ({
-  build: { version: current, nodeVersion: process.version },
+  build: { version: current, commit, nodeVersion: process.version },
   runtime: {
     distro: distribution(),
     os: process.platform,
@@ -43,14 +43,23 @@ const details = Effect.map(dataPlane, ({ name }) => ({
   }
 }))
 
+/** The first line is that of Go Spegel, which scripts may read. */
+const text = ({ build, runtime }: Effect.Success<typeof details>) =>
+  [
+    `spegel version ${build.version} ${build.commit}`,
+    `node: ${build.nodeVersion}`,
+    `platform: ${runtime.os}/${runtime.arch}, ${runtime.distro}`,
+    `data plane: ${runtime.dataPlane}`
+  ].join("\n")
+
 export const version = Command.make(
   "version",
   flagsOf(versionSettings),
   ({ format }) =>
-    Effect.flatMap(details, (found) =>
-      Console.log(
-        format === "json"
-          ? JSON.stringify(found)
-          : `spegel version ${current}\ndata plane: ${found.runtime.dataPlane}`
-      ))
-).pipe(Command.withDescription("Print the version"))
+    Effect.flatMap(details, (found) => Console.log(format === "json" ? JSON.stringify(found) : text(found)))
+).pipe(
+  Command.withDescription("Print the version, the commit, and what it runs on"),
+  Command.withExamples([
+    { command: "spegel version --format=json", description: "For a program" }
+  ])
+)

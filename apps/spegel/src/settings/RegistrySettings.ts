@@ -1,34 +1,26 @@
 /** The settings of `spegel registry`, the mirror on a node. */
-import * as PeerAddress from "@spegel-ts/router/PeerAddress"
-import { Option, Result, Schema } from "effect"
+import { Option, Schema } from "effect"
 import * as GoInteger from "../cli/GoInteger.ts"
 import { regularExpression } from "../cli/RegularExpression.ts"
-import { many, one, onOff, type Values } from "../cli/Setting.ts"
+import { group, many, one, onOff, type Values } from "../cli/Setting.ts"
 import { optional, textSchema } from "../cli/TextSchema.ts"
 import { bootstrapSettings } from "./BootstrapSettings.ts"
 import { mirrorSettings } from "./MirrorSettings.ts"
+import { routingSettings } from "./RoutingSettings.ts"
 import {
-  address,
   basicAuthDir,
   containerdRegistryConfigPath,
   containerdSock,
-  dataDir,
   directory,
   duration,
+  listenAddress,
   metricsAddr,
   mirroredRegistries,
-  nodeName,
-  positiveDuration
+  nodeName
 } from "./SharedSettings.ts"
 import { trustSettings } from "./TrustSettings.ts"
 
 const text = { schema: Schema.String, fallback: "" }
-
-const listenSettings = {
-  registryAddr: one({ ...address, description: "Where to serve images to containerd and to peers", fallback: ":5000" }),
-  routerAddr: one({ ...address, description: "Where to exchange with peers which node holds what", fallback: ":5001" }),
-  metricsAddr: metricsAddr("Where to serve metrics and debug pages")
-}
 
 /** A store that the user names. */
 export type NamedStore = { readonly _tag: "Containerd" } | { readonly _tag: "OciLayout"; readonly root: string }
@@ -69,8 +61,7 @@ const storeSettings = {
       "containerd's configuration file, to warn at the start if it keeps containerd from asking the mirror; empty for none",
     metavar: "FILE"
   }),
-  containerdRegistryConfigPath,
-  dataDir
+  containerdRegistryConfigPath
 }
 
 const imageSettings = {
@@ -85,30 +76,6 @@ const imageSettings = {
   resolveLatestTag: onOff({ description: "Deprecated: false means --registry-filters=:latest$", fallback: true })
 }
 
-const cidr = textSchema<string>({
-  expected: "a range of addresses such as 10.0.0.0/8 or fd00::/8",
-  parse: (text) => Result.isSuccess(PeerAddress.parseCidrs([text])) ? Option.some(text) : Option.none(),
-  print: (text) => text
-})
-
-const networkSettings = {
-  peerCidrs: many({
-    description: "Range of the peers' addresses; addresses outside all ranges are ignored",
-    schema: cidr,
-    metavar: "CIDR"
-  }),
-  recordTtl: one({
-    ...positiveDuration,
-    description: "How long a peer's advertisement counts unless the peer repeats it",
-    fallback: "10m"
-  }),
-  recordRefresh: one({
-    ...positiveDuration,
-    description: "How often this node repeats its advertisements; must be shorter than the peers' --record-ttl",
-    fallback: "9m"
-  })
-}
-
 const uploads = {
   schema: GoInteger.between("a number of uploads such as 128, or 0 for any,", 0, 1_000_000),
   metavar: "NUMBER"
@@ -121,7 +88,12 @@ const bodyMemory = textSchema<number>({
   print: String
 })
 
-const bodySettings = {
+const serverSettings = {
+  registryAddr: one({
+    ...listenAddress,
+    description: "Where to serve images to containerd and to peers",
+    fallback: ":5000"
+  }),
   maxUploads: one({
     ...uploads,
     description:
@@ -144,26 +116,7 @@ const bodySettings = {
     schema: bodyMemory,
     fallback: "100663296",
     metavar: "BYTES"
-  })
-}
-
-const operationSettings = {
-  nodeReadinessTaint: one({
-    ...text,
-    description: "Key of the taint to remove from this Kubernetes node once the mirror is ready; empty for none",
-    metavar: "KEY"
   }),
-  nodeName: one({
-    ...nodeName,
-    description:
-      "Name of this node: for --node-readiness-taint, to know this node's containerd by its token (default there: the host's name), and to notice that an identity was cloned"
-  }),
-  debugWebEnabled: onOff({ description: "Serve debug pages on the metrics address", fallback: true }),
-  debugProfile: onOff({
-    description: "Let the debug pages take CPU profiles of this process, at /debug/profile",
-    fallback: false
-  }),
-  basicAuthDir,
   shutdownDelay: one({
     ...duration,
     description: "How long to accept requests after SIGTERM, while /readyz answers 503",
@@ -176,16 +129,38 @@ const operationSettings = {
   })
 }
 
+const nodeSettings = {
+  nodeReadinessTaint: one({
+    ...text,
+    description: "Key of the taint to remove from this Kubernetes node once the mirror is ready; empty for none",
+    metavar: "KEY"
+  }),
+  nodeName: one({
+    ...nodeName,
+    description:
+      "Name of this node: for --node-readiness-taint, to know this node's containerd by its token (default there: the host's name), and to notice that an identity was cloned"
+  })
+}
+
+const observabilitySettings = {
+  metricsAddr: metricsAddr("Where to serve metrics and debug pages"),
+  debugWebEnabled: onOff({ description: "Serve debug pages on the metrics address", fallback: true }),
+  debugProfile: onOff({
+    description: "Let the debug pages take CPU profiles of this process, at /debug/profile",
+    fallback: false
+  })
+}
+
 export const registrySettings = {
-  ...listenSettings,
-  ...storeSettings,
-  ...imageSettings,
-  ...mirrorSettings,
-  ...bootstrapSettings,
-  ...networkSettings,
-  ...trustSettings,
-  ...bodySettings,
-  ...operationSettings
+  ...group("Registry", serverSettings),
+  ...group("Content store", storeSettings),
+  ...group("Images", imageSettings),
+  ...group("Mirror policy", mirrorSettings),
+  ...group("Peers and routing", routingSettings),
+  ...group("First peers", bootstrapSettings),
+  ...group("Trust", { ...trustSettings, basicAuthDir }),
+  ...group("Kubernetes", nodeSettings),
+  ...group("Observability", observabilitySettings)
 }
 
 export type RegistrySettings = Values<typeof registrySettings>

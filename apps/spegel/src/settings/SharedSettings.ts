@@ -6,9 +6,9 @@ import { ListenAddress } from "../cli/ListenAddress.ts"
 import { many, map, one } from "../cli/Setting.ts"
 import { optional, textSchema } from "../cli/TextSchema.ts"
 
+export const listenAddress = { schema: ListenAddress, metavar: "[IP]:PORT" }
 export const directory = { schema: Schema.NonEmptyString, metavar: "DIR" }
 export const optionalPath = { schema: optional(Schema.NonEmptyString), fallback: "", metavar: "PATH" }
-export const address = { schema: ListenAddress, metavar: "[IP]:PORT" }
 export const duration = { schema: GoDuration, metavar: "DURATION" }
 export const positiveDuration = { schema: PositiveGoDuration, metavar: "DURATION" }
 
@@ -27,7 +27,7 @@ export const containerdRegistryConfigPath = one({
 })
 
 /** Where a mirror serves metrics and debug pages, and where commands ask it. */
-export const metricsAddr = (description: string) => one({ ...address, description, fallback: ":9090" })
+export const metricsAddr = (description: string) => one({ ...listenAddress, description, fallback: ":9090" })
 
 export const containerdSock = one({
   description: "containerd's socket",

@@ -5,18 +5,11 @@ import type { PeerAuthMode } from "@spegel-ts/cluster-key/PeerAuth"
 import { Effect, Option, Redacted } from "effect"
 import { hostname } from "node:os"
 import { one, type Values } from "../cli/Setting.ts"
-import { optional, textSchema, wordSchema } from "../cli/TextSchema.ts"
+import { optional, wordSchema } from "../cli/TextSchema.ts"
 import { SettingsInvalid } from "./SettingsInvalid.ts"
 import { clusterKeyFile } from "./SharedSettings.ts"
 
 const modes: ReadonlyArray<PeerAuthMode> = ["require", "prefer", "off"]
-
-const zone = textSchema<string>({
-  expected: "a zone: up to 63 letters, digits, -, _ and .",
-  parse: (text) =>
-    /^(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$/.test(text) ? Option.some(text) : Option.none(),
-  print: (text) => text
-})
 
 export const trustSettings = {
   clusterKeyFile,
@@ -26,13 +19,6 @@ export const trustSettings = {
     schema: optional(wordSchema(modes.join(", "), modes)),
     fallback: "",
     metavar: "require|prefer|off"
-  }),
-  zone: one({
-    description:
-      "Zone of this node: peers of the same zone are asked first. Default: with --node-readiness-taint the node's label topology.kubernetes.io/zone, else none",
-    schema: zone,
-    fallback: "",
-    metavar: "NAME"
   })
 }
 

@@ -50,7 +50,7 @@ interface Known {
 const sourceOf = ({ download, requests }: Known): { readonly source: Source; readonly ids: ReadonlyArray<string> } => {
   const senders = unique(requests.flatMap(({ source }) => source ?? []))
   if (senders.length > 0) return { source: "peers", ids: senders }
-  const awaited = unique(requests.flatMap(({ waitingFor }) => waitingFor))
+  const awaited = unique(requests.flatMap(({ waitingFor }) => waitingFor ?? []))
   if (awaited.length > 0) return { source: "waiting", ids: awaited }
   if (requests.length > 0) return { source: "looking", ids: [] }
   return { source: download?.origin ?? "unknown", ids: [] }

@@ -112,13 +112,13 @@ describe("standard error", { timeout: 120_000 }, () => {
   it.live("tells as JSON why a command ends", () =>
     Effect.gen(function*() {
       for (
-        const [args, words] of [
-          [["registry", "--registry-addr=nonsense"], "--registry-addr"],
-          [["registry", "--store=oci-layout:/no/such/directory"], "/no/such/directory"]
+        const [args, expected, words] of [
+          [["registry", "--registry-addr=nonsense"], 2, "--registry-addr"],
+          [["registry", "--store=oci-layout:/no/such/directory"], 1, "/no/such/directory"]
         ] as const
       ) {
         const { code, stderr } = yield* SpegelProcess.run(args)
-        assert.strictEqual(code, 1)
+        assert.strictEqual(code, expected)
         const last = linesOf({ stderr }).at(-1)
         assert.strictEqual(last?.level, "ERROR")
         assert.include(last?.msg, words)

@@ -51,7 +51,12 @@ describe("metrics", { timeout: 120_000 }, () => {
         .map(([, name = ""]) => name)
     )
     assert.deepStrictEqual([...new Set(declared)].toSorted(), [...names].toSorted())
-    for (const path of ["README.md", "charts/spegel/dashboards/spegel.json", ...globSync("docs/*.md", { cwd: root })]) {
+    const charts = [
+      "charts/spegel/README.md",
+      "charts/spegel/alerts/spegel.yaml",
+      "charts/spegel/dashboards/spegel.json"
+    ]
+    for (const path of ["README.md", ...charts, ...globSync("docs/**/*.md", { cwd: root })]) {
       for (const [name] of read(path).matchAll(/\b(?:spegel_|http_re(?:quests?|sponse)_)[a-z_]+\b(?!\*)/g)) {
         if (!name.endsWith("_")) assert.include(names, Exposition.familyOf(name), path)
       }

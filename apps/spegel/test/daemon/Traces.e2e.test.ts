@@ -124,7 +124,7 @@ describe("traces", { timeout: 120_000 }, () => {
         upstream: "http://127.0.0.1:1",
         reference,
         tag: "v1",
-        onProgress: () => {}
+        onProgress: () => Effect.void
       })
       assert.deepStrictEqual(new Set(pulled.map(({ host }) => host)), new Set(["mirror"]))
       // The holder counts after the last byte: these requests, and those before them.

@@ -6,7 +6,12 @@ import { isUtf8 } from "node:buffer"
 import { parse, type TomlTable } from "smol-toml"
 
 const url = "http://127.0.0.1:5000"
-const mirror: HostsToml.Mirror = { targets: [url], tagResolution: "mirror", authorization: Option.none() }
+const mirror: HostsToml.Mirror = {
+  targets: [url],
+  additional: [],
+  tagResolution: "mirror",
+  authorization: Option.none()
+}
 const untouched: HostsBlocks.Undo = { made: Option.none(), mode: Option.none() }
 const options: HostsToml.InstallOptions = {
   mirror,
@@ -145,6 +150,21 @@ describe("HostsToml", () => {
       { authorization: [`Basic "x"`] },
       { authorization: [`Basic "x"`] }
     ])
+  })
+
+  it("gives no credentials to mirrors that are not of this cluster", () => {
+    const additional = ["https://cache.example", "http://[fd00::1]:5000"]
+    for (const tagResolution of ["mirror", "upstream-first"] as const) {
+      const text = install("", {
+        mirror: { ...mirror, additional, tagResolution, authorization: Option.some("Basic x") }
+      })
+      const hosts = hostsOf(text).filter(([host]) => host !== "https://registry.example")
+      assert.includeMembers(hosts.map(([host]) => host), [url, ...additional])
+      for (const [host, { header }] of hosts) {
+        const expected = host.startsWith(url) ? { authorization: ["Basic x"] } : undefined
+        assert.deepStrictEqual(header, expected, `${host} with ${tagResolution}`)
+      }
+    }
   })
 
   it("names an IPv6 address where containerd 1.x reads it, and where 2.x does", () => {

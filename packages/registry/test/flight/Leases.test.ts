@@ -7,13 +7,13 @@ const content = "sha256:0"
 const go: Lease.Decision = { _tag: "Go" }
 const wait = (id: string): Lease.Decision => ({ _tag: "Wait", id })
 const asks = (leases: Leases, asker: string, now: number, ...inVain: ReadonlyArray<string>) =>
-  leases.ask(content, { asker, inVain }, now)
+  leases.ask(content, { asker, verb: "ask", inVain }, now)
 
 describe("Leases", () => {
   it("lets one node download, and the others wait for it", () => {
     const leases = new Leases(1)
     assert.deepStrictEqual(["a", "b", "c", "a"].map((id) => asks(leases, id, 0)), [go, wait("a"), wait("a"), go])
-    assert.deepStrictEqual(leases.ask("sha256:1", { asker: "b", inVain: [] }, 0), go)
+    assert.deepStrictEqual(leases.ask("sha256:1", { asker: "b", verb: "ask", inVain: [] }, 0), go)
   })
 
   it("lets as many download as are allowed", () => {
@@ -43,6 +43,18 @@ describe("Leases", () => {
     assert.deepStrictEqual(asks(leases, "b", 100_000), wait("a"))
   })
 
+  it("believes the node that another one has let download", () => {
+    const holds = (leases: Leases, asker: string) => leases.ask(content, { verb: "hold", asker, inVain: [] }, 0)
+    const leases = new Leases(1)
+    asks(leases, "a", 0)
+    holds(leases, "b")
+    assert.deepStrictEqual(asks(leases, "c", 1), wait("b"))
+    const two = new Leases(2)
+    for (const id of ["a", "b", "c"]) holds(two, id)
+    assert.deepStrictEqual(asks(two, "d", 1), wait("a"))
+    assert.deepStrictEqual(asks(two, "d", 1000, "a"), go)
+  })
+
   it("ends a lease after a while", () => {
     const leases = new Leases(1)
     asks(leases, "a", 0)
@@ -54,7 +66,14 @@ describe("Leases", () => {
 
 describe("Lease", () => {
   it("is read as it was printed, and nothing else is", () => {
-    for (const asked of [{ asker: "12D3KooW", inVain: [] }, { asker: "a", inVain: ["b", "c"] }]) {
+    for (
+      const asked of [
+        { asker: "12D3KooW", verb: "ask", inVain: [] },
+        { asker: "a", verb: "ask", inVain: ["b", "c"] },
+        { asker: "a", verb: "hold", inVain: [] },
+        { asker: "a", verb: "pass", inVain: ["b"] }
+      ] as const
+    ) {
       assert.deepStrictEqual(Lease.parseAsked(Lease.printAsked(asked)), asked)
     }
     for (const decision of [go, wait("12D3KooW")]) assert.deepStrictEqual(Lease.parse(Lease.print(decision)), decision)
@@ -66,7 +85,7 @@ describe("Lease", () => {
         "ask  a",
         "ask a ",
         "ask \u00e4",
-        Lease.printAsked({ asker: "a", inVain: many }),
+        Lease.printAsked({ asker: "a", verb: "ask", inVain: many }),
         `ask ${"a".repeat(129)}`
       ]
     ) {
@@ -89,8 +108,8 @@ describe("Deciders", () => {
     const chosen = ids.map((self) =>
       Deciders.choose(content, self, ids.filter((id) => id !== self).map((id) => peer(id)))
     )
-    assert.strictEqual(new Set(chosen.map((two) => two.join())).size, 1)
-    assert.strictEqual(chosen[0]?.length, 2)
+    assert.strictEqual(new Set(chosen.map((three) => three.join())).size, 1)
+    assert.strictEqual(chosen[0]?.length, 3)
     const firsts = Array.from(
       { length: 500 },
       (_, index) => Deciders.choose(`sha256:${index}`, "a", ids.map((id) => peer(id)))[0]

@@ -15,11 +15,13 @@ describe("DownloadState", () => {
   it("is read as it was printed, and nothing else is", () => {
     for (
       const state of [
-        { origin: "upstream", written: 0, instead: [] },
-        { origin: "peers", written: 123_456, instead: ["12D3KooW", "b"] },
-        { origin: "stalled", written: 1, instead: [] }
+        { origin: "upstream", written: 0, ageMillis: 0, instead: [] },
+        { origin: "peers", written: 123_456, ageMillis: 999_999, instead: ["12D3KooW", "b"] },
+        { origin: "stalled", written: 1, ageMillis: 1500, instead: [] }
       ] as const
     ) assert.deepStrictEqual(DownloadState.parse(DownloadState.print(state)), state)
+    const unproved = DownloadState.print({ origin: "peers", written: 0, ageMillis: Infinity, instead: [] })
+    assert.strictEqual(unproved, "peers 0 999999")
     const asked = { asker: "12D3KooW", start: 1024 }
     assert.deepStrictEqual(DownloadState.parseAsked(DownloadState.printAsked(asked)), asked)
     const many = Array.from({ length: 9 }, (_, index) => ` ${index}`).join("")
@@ -28,11 +30,14 @@ describe("DownloadState", () => {
         undefined,
         "",
         "upstream",
-        "upstream -1",
-        "upstream 1 ",
-        "other 1",
-        `peers 1${many}`,
-        `peers ${"9".repeat(16)}`
+        "upstream 1",
+        "upstream -1 0",
+        "upstream 1 -1",
+        "upstream 1 0 ",
+        "upstream 1 1000000",
+        "other 1 0",
+        `peers 1 0${many}`,
+        `peers ${"9".repeat(16)} 0`
       ]
     ) {
       assert.isUndefined(DownloadState.parse(text), text)
@@ -62,7 +67,8 @@ describe("Growth", () => {
         ["peers", 10_000, 100 * mebibyte, 13_001, "stalled"],
         // 2 s for 1 MiB.
         ["upstream", 10_000, 5 * mebibyte, 14_000, "upstream"],
-        ["upstream", 10_000, 5 * mebibyte, 17_600, "upstream"],
+        ["upstream", 10_000, 5 * mebibyte, 15_000, "upstream"],
+        ["upstream", 10_000, 5 * mebibyte, 15_001, "stalled"],
         ["upstream", 100_000, mebibyte, 110_000, "upstream"],
         ["upstream", 100_000, mebibyte, 110_001, "stalled"]
       ] as const
@@ -81,6 +87,18 @@ describe("Growth", () => {
     assert.strictEqual(Growth.originOf(growth("upstream", 0, 9 * mebibyte), 9 * mebibyte, 9000, 9000), "stalled")
   })
 
+  it("shows that a download from upstream goes on, by its own growth or by that of others", () => {
+    for (
+      const [of, evidence, expected] of [
+        [undefined, 300, 300],
+        [growth("upstream", 0, 0), -Infinity, 1000],
+        [growth("peers", 500, 0), 300, 300],
+        [growth("peers", 500, mebibyte), 300, 500],
+        [growth("peers", 500, mebibyte), 700, 700]
+      ] as const
+    ) assert.strictEqual(Growth.shownAt(of, evidence, 1000), expected)
+  })
+
   it("is not stalled that has grown since it was looked at, or that nobody knows", () => {
     assert.strictEqual(Growth.originOf(growth("upstream", 0, mebibyte), 2 * mebibyte, 60_000), "upstream")
     assert.strictEqual(Growth.originOf(undefined, 0, 60_000), "peers")
@@ -88,25 +106,34 @@ describe("Growth", () => {
 })
 
 describe("Followers", () => {
-  it.effect("are two, and two more that come in the middle; further ones are told their ids", () =>
+  it.effect("are two; further ones are told their ids", () =>
     Effect.gen(function*() {
       const followers = new Followers()
       const scope = yield* Scope.make()
-      const asks = (asker: string, start = 0) => followers.instead(digest, { asker, start })
+      const asks = (asker: string, start = 0) => followers.instead(digest, { asker, start }, 0)
       const admit = (asker: string) => Scope.provide(followers.admit(digest, { asker, start: 0 }), scope)
       assert.deepStrictEqual(asks("a"), [])
       yield* admit("a")
       yield* Effect.scoped(Effect.gen(function*() {
         yield* followers.admit(digest, { asker: "b", start: 0 })
-        assert.deepStrictEqual([asks("c"), asks("c", 1), asks("a"), asks("b")], [["a", "b"], [], [], []])
-        yield* followers.admit(digest, { asker: "c", start: 1 })
-        yield* followers.admit(digest, { asker: "d", start: 1 })
-        assert.deepStrictEqual(asks("e", 1), ["a", "b", "c", "d"])
+        assert.deepStrictEqual([asks("c"), asks("c", 1), asks("a"), asks("b")], [["a", "b"], ["b", "a"], [], []])
       }))
       assert.deepStrictEqual(asks("c"), [])
       yield* Scope.close(scope, Exit.void)
-      assert.deepStrictEqual(followers.instead(Digest.ofBytes(Buffer.from("other")), { asker: "a", start: 0 }), [])
+      assert.deepStrictEqual(followers.instead(Digest.ofBytes(Buffer.from("other")), { asker: "a", start: 0 }, 0), [])
     }))
+
+  it("have a place before the first byte, for a while, and are named in turn", () => {
+    const followers = new Followers()
+    const asked = (asker: string) => ({ asker, start: 0 })
+    followers.expect(digest, asked("a"), 1000)
+    followers.expect(digest, asked("b"), 2000)
+    const named = ["c", "d", "e", "f"].map((id) => followers.instead(digest, asked(id), 999)[0])
+    assert.deepStrictEqual(named, ["a", "b", "a", "b"])
+    assert.isTrue(followers.hasPlace(digest, asked("a"), 999))
+    assert.isFalse(followers.hasPlace(digest, asked("c"), 999))
+    assert.isTrue(followers.hasPlace(digest, asked("c"), 1000))
+  })
 })
 
 describe("FollowPolicy", () => {

@@ -117,7 +117,7 @@ describe("a download in progress", () => {
         })
         assert.deepStrictEqual(
           [answer.status, answer.headers.get("x-spegel-in-progress")],
-          [status, `upstream ${first.length}`]
+          [status, `upstream ${first.length} 0`]
         )
       }
     }))

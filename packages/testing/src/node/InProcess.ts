@@ -1,10 +1,13 @@
 /** Runs a command line in this process, and gives its output and the line that says what is wrong. */
 import * as CommandLine from "@spegel-ts/spegel/cli/CommandLine"
+import * as ExitCode from "@spegel-ts/spegel/cli/report/ExitCode"
 import { Console, Effect, Exit, Layer, Logger, References } from "effect"
 
 /** A command line that has ended. */
 export interface Finished {
   readonly succeeded: boolean
+  /** The exit code that a process would have. */
+  readonly code: number
   readonly stdout: string
   readonly complaints: ReadonlyArray<string>
   /** Its log at WARN and above: `LEVEL message`. */
@@ -32,6 +35,7 @@ export const runWith = <A, E>(program: (output: CommandLine.Output) => Effect.Ef
       Effect.exit,
       Effect.map((exit): Finished => ({
         succeeded: Exit.isSuccess(exit),
+        code: ExitCode.of(exit),
         stdout: printed.join("\n"),
         complaints,
         warnings

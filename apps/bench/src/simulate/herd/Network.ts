@@ -20,6 +20,8 @@ export interface NetworkOptions {
 const stepMillis = 20
 const medianDelayMillis = 0.5
 const spreadOfDelays = 0.6
+/** The least of Linux; doubled each time. */
+const retransmissionMillis = 200
 
 export class Network {
   readonly clock = new VirtualClock()
@@ -36,21 +38,27 @@ export class Network {
   }
 
   /** Asks a node; undefined after `timeout` if it does not answer, and at once if its process is gone. */
-  async ask<A>(to: SimulatedNode, timeout: number, answer: () => A): Promise<A | undefined> {
+  async ask<A>(to: SimulatedNode, timeout: number, answer: () => A | Promise<A>): Promise<A | undefined> {
     this.messages++
     const there = this.#delay()
     const back = this.#delay()
-    const isLost = this.random.chance(this.options.loss) || to.isUnplugged
-    await this.clock.sleep(isLost ? timeout : there)
-    if (isLost) return undefined
-    const value = to.hasMirror ? answer() : undefined
-    await this.clock.sleep(back)
-    return value
+    const late = this.clock.now + timeout
+    if (to.isUnplugged) {
+      await this.clock.sleep(timeout)
+      return undefined
+    }
+    await this.clock.sleep(there)
+    const value = to.hasMirror && this.clock.now < late ? await answer() : undefined
+    await this.clock.sleep(Math.min(back, Math.max(0, late - this.clock.now)))
+    return this.clock.now < late ? value : undefined
   }
 
+  /** Of a message one way. TCP sends again what got lost. */
   #delay(): number {
+    let resent = 0
+    for (let wait = retransmissionMillis; this.random.chance(this.options.loss); wait *= 2) resent += wait
     const normal = Math.sqrt(-2 * Math.log(1 - this.random.next())) * Math.cos(2 * Math.PI * this.random.next())
-    return medianDelayMillis * Math.exp(spreadOfDelays * normal)
+    return resent + medianDelayMillis * Math.exp(spreadOfDelays * normal)
   }
 
   /** Moves bytes on all links for one step, and sets the next one. */

@@ -1,12 +1,18 @@
 /**
  * One node of a simulated herd. What it decides is decided by the parts of the mirror that know neither clock nor network: leases, deciders,
- * followers, growth and policy. This file does what `Follow` does with them.
+ * followers, growth, and the states of a wait and of a body. This file carries out what they say, as `Follow`, `FollowWatch` and
+ * `DownloadAnswer` do.
  */
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as Deciders from "@spegel-ts/registry/internal/flight/Deciders"
+import type * as Lease from "@spegel-ts/registry/internal/flight/Lease"
 import { Leases } from "@spegel-ts/registry/internal/flight/Leases"
 import * as FollowPolicy from "@spegel-ts/registry/internal/follow/FollowPolicy"
-import type { DownloadState } from "@spegel-ts/registry/internal/share/DownloadState"
+import type { Probed } from "@spegel-ts/registry/internal/follow/PeerProbe"
+import { Silence } from "@spegel-ts/registry/internal/follow/Silence"
+import { Waiting } from "@spegel-ts/registry/internal/follow/Waiting"
+import type { Asked, DownloadState } from "@spegel-ts/registry/internal/share/DownloadState"
+import { Evidence } from "@spegel-ts/registry/internal/share/Evidence"
 import { Followers } from "@spegel-ts/registry/internal/share/Followers"
 import * as Growth from "@spegel-ts/registry/internal/share/Growth"
 import { Effect, Exit, Scope } from "effect"
@@ -14,24 +20,20 @@ import type { Network } from "./Network.ts"
 
 /** containerd writes in steps of this size, in bytes. */
 const grain = 1024 * 1024
-const longestWaitMillis = 10_000
-const probeTimeoutMillis = 1000
-const maxSources = 3
+const longestMillis = 10_000
+/** As in `LeaseRequest`. */
+const leaseMillis = 500
+const passMillis = 200
 const asksInRace = 3
 /** Until lookups find what was advertised. */
 const advertisedAfterMillis = 30
-const silenceMillis = 500
-const watchEveryMillis = 250
+/** As in `DownloadAnswer`. */
+const glanceMillis = 20
+const placeMillis = 1000
+/** Until a source notices that a follower has gone: its process, or its whole node. */
+const closedMillis = 1
+const unpluggedMillis = 10_000
 const content = Digest.ofBytes(Buffer.from("the layer of the simulation"))
-
-interface Waiting {
-  readonly sources: Set<SimulatedNode>
-  readonly inVain: Set<string>
-  begun: number | undefined
-  shownAt: number
-  provedAt: number
-  lookedAt: number
-}
 
 export class SimulatedNode {
   readonly id: string
@@ -39,7 +41,10 @@ export class SimulatedNode {
   readonly #leases = new Leases(1)
   readonly #followers = new Followers()
   readonly #sending = new Set<SimulatedNode>()
-  readonly #turn: number
+  readonly #evidence = new Evidence()
+  readonly #nodes: number
+  readonly #unknown = new Set<SimulatedNode>()
+  readonly #met = new Set<SimulatedNode>()
   received = 0
   written = 0
   /** Its own download, as its mirror knows it. */
@@ -48,7 +53,7 @@ export class SimulatedNode {
   hasMirror = true
   isUnplugged = false
   isStalled = false
-  startedAt = 0
+  startedAt: number | undefined
   doneAt: number | undefined
   advertisedAt = Infinity
   #upstreamFrom = Infinity
@@ -59,8 +64,23 @@ export class SimulatedNode {
   constructor(network: Network, id: string, nodes: number) {
     this.#network = network
     this.id = id
-    this.#turn = FollowPolicy.turnOf(nodes, network.random.next())
+    this.#nodes = nodes
     network.nodes.push(this)
+  }
+
+  /** Its process is gone, and its kernel refuses connections. */
+  get isRefusing(): boolean {
+    return !this.hasMirror && !this.isUnplugged
+  }
+
+  /** Whether it has that node in its list of members. One that is gone stays in there. */
+  #knows(node: SimulatedNode): boolean {
+    return node === this || !this.#unknown.has(node)
+  }
+
+  /** It has not heard of that node yet. */
+  overlook(node: SimulatedNode): void {
+    this.#unknown.add(node)
   }
 
   isDownloading(now: number): boolean {
@@ -90,25 +110,52 @@ export class SimulatedNode {
     if (this.received === this.#network.options.size) this.doneAt ??= now
   }
 
-  /** As `DownloadAnswer` has it. */
-  stateFor(asker: string, start: number): DownloadState | "held" | undefined {
-    if (this.doneAt !== undefined) return "held"
-    if (this.growth === undefined) return undefined
-    const origin = Growth.originOf(this.growth, this.written, this.#network.clock.now)
-    return { origin, written: this.written, instead: this.#followers.instead(content, { asker, start }) }
+  get #state(): Omit<DownloadState, "instead"> {
+    const { now } = this.#network.clock
+    return {
+      origin: Growth.originOf(this.growth, this.written, now),
+      written: this.written,
+      ageMillis: now - Growth.shownAt(this.growth, this.#evidence.lastAt(content), now)
+    }
+  }
+
+  /** What it answers to the question how far it is, at once. */
+  #answer(asked: Asked): Probed {
+    if (this.doneAt !== undefined) return { _tag: "Held" }
+    if (this.startedAt === undefined) return { _tag: "Gone" }
+    const instead = this.#followers.instead(content, asked, this.#network.clock.now)
+    return { _tag: "Downloading", state: { ...this.#state, instead } }
+  }
+
+  /** The same, once there is something to say. */
+  async #held(asked: Asked): Promise<Probed> {
+    const { clock } = this.#network
+    const until = clock.now + FollowPolicy.holdMillis
+    while (this.doneAt === undefined && this.startedAt !== undefined && clock.now < until) {
+      const { origin, written } = this.#state
+      const hasPlace = this.#followers.hasPlace(content, asked, clock.now)
+      if (written > asked.start || origin === "stalled" || !hasPlace) break
+      this.#followers.expect(content, asked, clock.now + placeMillis)
+      await clock.sleep(glanceMillis)
+    }
+    return this.#answer(asked)
   }
 
   async pull(): Promise<void> {
     const { clock, options } = this.#network
     this.startedAt = this.#grewAt = clock.now
     let failed: SimulatedNode | undefined
-    while (this.doneAt === undefined) {
+    while (!this.#isOver) {
       const found = await this.#race(failed)
-      if (!this.hasMirror || this.isUnplugged) return
+      if (this.#isOver) return
       if (found === undefined) return this.#goUpstream(options.firstByteMillis)
       await this.#follow(found)
       failed = found
     }
+  }
+
+  get #isOver(): boolean {
+    return this.doneAt !== undefined || this.isUnplugged || !this.hasMirror
   }
 
   /** Its containerd goes on from upstream. */
@@ -136,21 +183,44 @@ export class SimulatedNode {
     this.growth = { origin, since: now, grewAt: now, written: this.written }
   }
 
+  /** As `Follow.race`: the source that sends; undefined if this node is to download. */
   async #race(failed: SimulatedNode | undefined): Promise<SimulatedNode | undefined> {
-    const waiting: Waiting = {
-      sources: new Set(),
-      inVain: new Set(failed === undefined ? [] : [failed.id]),
-      begun: undefined,
-      shownAt: 0,
-      provedAt: 0,
-      lookedAt: 0
+    const { clock, random } = this.#network
+    const start = this.received
+    const knownAt = this.#evidence.lastAt(content)
+    const waiting = new Waiting({ self: this.id, start, failed: failed?.id, knownAt, longestMillis, leases: true })
+    const found = await this.#askProviders(waiting)
+    if (found !== undefined) return found
+    const silent = new Set<string>()
+    waiting.begin(clock.now, FollowPolicy.turnOf(this.#nodes, random.next()))
+    while (!this.#isOver) {
+      const step = waiting.next(clock.now)
+      switch (step._tag) {
+        case "GiveUp":
+          return undefined
+        case "AskForLease": {
+          const id = await this.#askForLease(step.inVain, silent)
+          if (id === undefined) return undefined
+          waiting.leased(id, clock.now)
+          break
+        }
+        case "LookAgain": {
+          const again = await this.#askProviders(waiting)
+          if (again !== undefined) return again
+          break
+        }
+        case "AskSource": {
+          await clock.sleep(step.afterMillis)
+          const source = await this.#askSource(step.id, waiting)
+          if (source !== undefined) return source
+          break
+        }
+        case "Pause":
+          await clock.sleep(step.millis * (0.8 + 0.4 * random.next()))
+      }
+      this.#evidence.shown(content, waiting.provedAt)
     }
-    for (;;) {
-      const found = await this.#askProviders(waiting)
-      if (found !== undefined) return found
-      if (!await this.#wait(waiting)) return undefined
-      if (this.doneAt !== undefined || this.isUnplugged || !this.hasMirror) return undefined
-    }
+    return undefined
   }
 
   async #askProviders(waiting: Waiting): Promise<SimulatedNode | undefined> {
@@ -158,156 +228,125 @@ export class SimulatedNode {
     const known = nodes.filter((node) => node !== this && node.advertisedAt <= clock.now && !node.isUnplugged)
     for (let asked = 0; asked < asksInRace && known.length > 0; asked++) {
       const [peer] = known.splice(random.below(known.length), 1)
-      if (peer !== undefined && await this.#attach(peer, waiting)) return peer
+      if (peer !== undefined && await this.#take(peer, waiting)) return peer
     }
     return undefined
   }
 
+  async #askSource(id: string, waiting: Waiting): Promise<SimulatedNode | undefined> {
+    const { clock, nodes } = this.#network
+    const source = nodes.find((node) => node.id === id && (this.#knows(node) || this.#met.has(node)))
+    if (source === undefined) {
+      waiting.unknown(id)
+      return undefined
+    }
+    const asked = { asker: this.id, start: this.received }
+    const answer = await this.#network.ask(source, FollowPolicy.answerMillis, () => source.#held(asked))
+    if (source.isRefusing) waiting.gone(id)
+    else if (answer === undefined) waiting.silent(id)
+    else if (waiting.answered(id, answer, clock.now) && await this.#take(source, waiting)) return source
+    return undefined
+  }
+
   /** Asks a node for its download, or for the content; true if it sends it. */
-  async #attach(peer: SimulatedNode, waiting: Waiting): Promise<boolean> {
-    const start = this.received
-    const refusal = await this.#network.ask(peer, probeTimeoutMillis, () => {
-      const state = peer.stateFor(this.id, start)
-      if (state === undefined || (state !== "held" && (state.written <= start || state.instead.length > 0))) {
-        return state
-      }
-      peer.#admit(this, start)
+  async #take(peer: SimulatedNode, waiting: Waiting): Promise<boolean> {
+    const asked = { asker: this.id, start: this.received }
+    const refusal = await this.#network.ask(peer, FollowPolicy.answerMillis, () => {
+      const answer = peer.#answer(asked)
+      if (
+        answer._tag === "Gone" ||
+        answer._tag === "Downloading" && (answer.state.written <= asked.start || answer.state.instead.length > 0)
+      ) return answer
+      peer.#admit(this, asked)
       return undefined
     })
     if (this.source === peer) return true
-    if (refusal !== undefined) this.#note(peer, refusal, waiting)
+    this.#met.add(peer)
+    if (refusal?._tag === "Downloading") waiting.said(peer.id, refusal.state, this.#network.clock.now)
     return false
   }
 
-  #admit(follower: SimulatedNode, start: number): void {
+  #admit(follower: SimulatedNode, asked: Asked): void {
     const scope = Effect.runSync(Scope.make())
-    Effect.runSync(Scope.provide(this.#followers.admit(content, { asker: follower.id, start }), scope))
+    Effect.runSync(Scope.provide(this.#followers.admit(content, asked), scope))
     this.#sending.add(follower)
     follower.source = this
     follower.#leave = () => {
       this.#sending.delete(follower)
-      Effect.runSync(Scope.close(scope, Exit.void))
+      this.#network.clock.after(
+        follower.isUnplugged ? unpluggedMillis : closedMillis,
+        () => Effect.runSync(Scope.close(scope, Exit.void))
+      )
     }
   }
 
   #leave = () => {}
 
-  #note(peer: SimulatedNode, { instead, origin }: DownloadState, waiting: Waiting): void {
-    if (origin === "stalled" || (origin === "peers" && instead.length === 0)) return
-    waiting.shownAt = waiting.provedAt = this.#network.clock.now
-    this.#addSources(waiting, [peer.id, ...instead])
-  }
-
-  #addSources({ inVain, sources }: Waiting, ids: ReadonlyArray<string>): void {
-    for (const id of ids) {
-      const node = this.#network.nodes.find((one) => one.id === id)
-      if (node === this) continue
-      if (node === undefined || node.isUnplugged || !node.hasMirror) inVain.add(id)
-      else if (sources.size < maxSources) sources.add(node)
-    }
-  }
-
-  async #wait(waiting: Waiting): Promise<boolean> {
-    const { clock, random } = this.#network
-    if (waiting.begun === undefined) {
-      if (waiting.sources.size === 0 && !await this.#findAnother(waiting)) return false
-      waiting.begun = clock.now
-      waiting.shownAt = clock.now
-      waiting.provedAt = clock.now
-      waiting.lookedAt = clock.now
-    }
-    for (;;) {
-      if (this.#isOver(waiting, clock.now)) return false
-      const silence = waiting.sources.size === 0 ? 0 : FollowPolicy.goneMillis
-      if (clock.now - waiting.shownAt > silence && !await this.#findAnother(waiting)) return false
-      if (clock.now - waiting.lookedAt >= FollowPolicy.lookAgainMillis) {
-        waiting.lookedAt = clock.now
-        return true
-      }
-      await clock.sleep(FollowPolicy.askAgainMillis * (0.8 + 0.4 * random.next()))
-      let isEnough = false
-      for (const source of waiting.sources) isEnough = await this.#probe(source, waiting) || isEnough
-      if (isEnough) return true
-    }
-  }
-
-  #isOver({ begun = 0, provedAt }: Waiting, now: number): boolean {
-    return now - begun > FollowPolicy.maxWaitMillis(longestWaitMillis, this.#turn) ||
-      now - provedAt > FollowPolicy.unprovedMillis + FollowPolicy.patienceMillis(this.#turn)
-  }
-
-  /** Asks a source how far it is; true if it sends what is wanted. */
-  async #probe(source: SimulatedNode, waiting: Waiting): Promise<boolean> {
-    const start = this.received
-    const state = await this.#network.ask(
-      source,
-      probeTimeoutMillis,
-      () => source.stateFor(this.id, start) ?? "gone" as const
+  #decidersFor(inVain: ReadonlyArray<string>): ReadonlyArray<string> {
+    const members = this.#network.nodes.filter((node) => !inVain.includes(node.id) && this.#knows(node))
+    return Deciders.choose(
+      content,
+      this.id,
+      members.map(({ id }) => ({ id, addresses: [], servicePort: 0, proved: true }))
     )
-    if (state === undefined) return false
-    if (state === "held" || (state !== "gone" && state.written > start && state.instead.length === 0)) return true
-    if (state !== "gone" && state.origin !== "stalled") this.#note(source, state, waiting)
-    else {
-      waiting.sources.delete(source)
-      waiting.inVain.add(source.id)
-    }
-    return false
   }
 
-  async #findAnother(waiting: Waiting): Promise<boolean> {
-    const { clock } = this.#network
-    for (const { id } of waiting.sources) waiting.inVain.add(id)
-    waiting.sources.clear()
-    const id = await this.#askForLease([...waiting.inVain])
-    if (id === undefined) return false
-    waiting.shownAt = clock.now
-    this.#addSources(waiting, [id])
-    return true
-  }
-
-  /** The node to wait for; undefined if this one is to download. */
-  async #askForLease(inVain: ReadonlyArray<string>): Promise<string | undefined> {
-    const { clock, nodes } = this.#network
-    const members = nodes.filter(({ isUnplugged }) => !isUnplugged)
-    const peers = members.map(({ id }) => ({ id, addresses: [], servicePort: 0, proved: true }))
-    const asked = { asker: this.id, inVain }
-    const asking = Deciders.choose(content, this.id, peers).map((id) => {
-      const decider = nodes.find((node) => node.id === id) ?? this
-      const ask = () => decider.#leases.ask(content, asked, clock.now)
-      return decider === this ? Promise.resolve(ask()) : this.#network.ask(decider, probeTimeoutMillis, ask)
-    })
-    for (const answer of asking) {
-      const decision = await answer
-      if (decision !== undefined) return decision._tag === "Go" ? undefined : decision.id
+  /** As `LeaseRequest.ask`: the node to wait for; undefined if this one is to download. */
+  async #askForLease(inVain: ReadonlyArray<string>, silent: Set<string>): Promise<string | undefined> {
+    const deciders = this.#decidersFor([...inVain, ...silent])
+      .toSorted((one, other) => Number(one === this.id) - Number(other === this.id))
+    for (const id of deciders) {
+      const asked: Lease.Asked = { verb: "ask", asker: this.id, inVain: [...inVain, ...silent] }
+      const decision = await this.#say(id, asked) ?? await this.#say(id, asked)
+      if (decision === undefined) {
+        silent.add(id)
+        continue
+      }
+      if (decision._tag === "Wait") return decision.id
+      for (const other of deciders) {
+        if (other !== id && !silent.has(other)) void this.#say(other, { verb: "hold", asker: this.id, inVain: [] })
+      }
+      return undefined
     }
     return undefined
   }
 
-  /** Takes bytes of a node until all are there, or it fails. */
-  async #follow(source: SimulatedNode): Promise<void> {
+  async #say(id: string, asked: Lease.Asked, millis = leaseMillis): Promise<Lease.Decision | undefined> {
+    const { clock, nodes } = this.#network
+    const decider = nodes.find((node) => node.id === id)
+    if (decider === this || decider === undefined) return this.#leases.ask(content, asked, clock.now)
+    return this.#network.ask<Lease.Decision>(decider, millis, () => decider.#decide(asked))
+  }
+
+  /** As `Decide.forPeer`. */
+  async #decide(asked: Lease.Asked): Promise<Lease.Decision> {
     const { clock } = this.#network
+    const [first = this.id] = this.#decidersFor(asked.inVain)
+    const passed = asked.verb !== "ask" || first === this.id
+      ? undefined
+      : await this.#say(first, { ...asked, verb: "pass" }, passMillis)
+    if (passed?._tag === "Wait") return passed
+    return this.#leases.ask(content, passed === undefined ? asked : { ...asked, verb: "hold" }, clock.now)
+  }
+
+  /** As `FollowWatch`: takes bytes of a node until all are there, or it fails. */
+  async #follow(source: SimulatedNode): Promise<void> {
+    const { clock, random } = this.#network
     this.#begin("peers")
-    let last = this.received
-    let shownAt = clock.now
-    let grewAt = clock.now
-    while (this.doneAt === undefined && !this.isUnplugged && this.hasMirror) {
-      await clock.sleep(watchEveryMillis)
+    const start = this.received
+    const silence = new Silence(clock.now, { longestMillis, turn: FollowPolicy.turnOf(this.#nodes, random.next()) })
+    while (!this.#isOver) {
       // The kernel of a process that has ended closes its connections.
-      if (!source.hasMirror && !source.isUnplugged) break
-      if (this.received > last) {
-        last = this.received
-        shownAt = grewAt = clock.now
+      if (source.isRefusing) break
+      const step = silence.next(this.received - start, clock.now)
+      if (step._tag === "Leave") break
+      if (step._tag === "Pause") await clock.sleep(step.millis)
+      else {
+        const asked = { asker: this.id, start: this.received }
+        const answer = await this.#network.ask(source, step.millis, () => source.#held(asked))
+        if (answer !== undefined && silence.answered(answer, asked.start, clock.now) !== undefined) break
       }
-      if (clock.now - shownAt < silenceMillis) continue
-      const start = this.received
-      const state = await this.#network.ask(
-        source,
-        probeTimeoutMillis,
-        () => source.stateFor(this.id, start) ?? "gone" as const
-      )
-      if (state === "gone" || (state !== undefined && state !== "held" && state.origin === "stalled")) break
-      if (state !== undefined) shownAt = clock.now
-      if (clock.now - shownAt > FollowPolicy.goneMillis || clock.now - grewAt > longestWaitMillis) break
+      this.#evidence.shown(content, silence.provedAt)
     }
     this.source = undefined
     this.#leave()

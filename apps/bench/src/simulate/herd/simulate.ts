@@ -8,6 +8,8 @@ export interface HerdOptions extends NetworkOptions {
   readonly spread: number
   /** What happens to the first node that downloads, once it has 30 %. */
   readonly fault: "none" | "node gone" | "mirror killed" | "upstream stalls"
+  /** The share of nodes that each node does not know yet, and of nodes that all know though they are gone. */
+  readonly stale: number
   /** The share of nodes to which something happens at a random time. */
   readonly randomFaults: number
 }
@@ -30,7 +32,7 @@ const checkEveryMillis = 100
 const maxMillis = 30 * 60_000
 
 export const simulate = async (options: HerdOptions): Promise<HerdFigures> => {
-  const { fault, firstByteMillis, link, randomFaults, size, spread, upstream } = options
+  const { fault, firstByteMillis, link, randomFaults, size, spread, stale, upstream } = options
   const network = new Network(options)
   const { clock, random } = network
   const nodes = Array.from(
@@ -38,6 +40,10 @@ export const simulate = async (options: HerdOptions): Promise<HerdFigures> => {
     (_, index) => new SimulatedNode(network, `node-${index}`, options.nodes)
   )
   const alone = firstByteMillis + 1000 * size / Math.min(upstream, link)
+  for (const node of nodes) {
+    node.isUnplugged = random.chance(stale)
+    for (const other of nodes) if (random.chance(stale)) node.overlook(other)
+  }
   for (const node of nodes) {
     clock.after(spread * random.next(), () => void node.pull())
     if (random.chance(randomFaults)) {
@@ -59,7 +65,7 @@ export const simulate = async (options: HerdOptions): Promise<HerdFigures> => {
   const finished = nodes.filter((node) => node.doneAt !== undefined && node !== struck && node.hasMirror)
   return {
     copies: network.upstreamBytes / size,
-    slowest: Math.max(...finished.map(({ doneAt = 0, startedAt }) => doneAt - startedAt)) / alone,
+    slowest: Math.max(...finished.map(({ doneAt = 0, startedAt = 0 }) => doneAt - startedAt)) / alone,
     longestGapSeconds: Math.max(...finished.map(({ longestGap }) => longestGap)) / 1000,
     messagesPerNode: network.messages / nodes.length,
     stuck: nodes.filter(isOpen).length,

@@ -25,6 +25,8 @@ export type TagResolution = "mirror" | "upstream-first" | "never"
 export interface Mirror {
   /** URLs without a slash at the end, `http://127.0.0.1:5000`, in the order in which they are asked. */
   readonly targets: ReadonlyArray<string>
+  /** Mirrors that are asked after those, and are not of this cluster: they get no credentials. */
+  readonly additional: ReadonlyArray<string>
   readonly tagResolution: TagResolution
   /** Value of an `Authorization` header for the targets. */
   readonly authorization: Option.Option<string>
@@ -70,17 +72,23 @@ const hostOf = (url: string) => URL.parse(url.includes("://") ? url : `https://$
 /** In an outage upstream may drop packets: without a timeout each tag would wait 30 s for it. */
 const upstreamDefaults = { capabilities: ["pull", "resolve"], dial_timeout: "5s" }
 
+const plain = (url: string): string => url.replace(/\/+$/, "")
+const allTargets = ({ additional, targets }: Mirror): ReadonlyArray<string> => [...targets, ...additional]
+
 const mirrorHost = (
   url: string,
   capabilities: ReadonlyArray<string>,
-  { authorization }: Mirror
+  { authorization, targets }: Mirror
 ): HostsReading.Host => ({
   url,
   options: {
     capabilities: [...capabilities],
     // From containerd 2.1 on. Older versions ignore it, and wait 30 s for a host that drops packets.
     dial_timeout: "200ms",
-    ...Option.match(authorization, { onNone: () => ({}), onSome: (value) => ({ header: { authorization: [value] } }) })
+    ...Option.match(targets.includes(plain(url)) ? authorization : Option.none(), {
+      onNone: () => ({}),
+      onSome: (value) => ({ header: { authorization: [value] } })
+    })
   }
 })
 
@@ -111,7 +119,7 @@ const fallback = (
     ...hosts.some((host) => host.url === url)
       ? []
       : [{ url, options: { ...upstreamDefaults, ...first.value.options, ...options } }],
-    ...mirror.targets.map((target) => mirrorHost(`${target}/`, ["pull", "resolve"], mirror))
+    ...allTargets(mirror).map((target) => mirrorHost(`${target}/`, ["pull", "resolve"], mirror))
   ])
 }
 
@@ -135,11 +143,11 @@ const planOf = (text: string, { hasServer, ways }: HostsReading.Readings, option
       ...ways.flatMap(Option.toArray).flatMap(({ server }) => Option.toArray(server)).map(hostOf)
     ])
     const isKept = ({ url }: HostsReading.Host) =>
-      !mirror.targets.includes(url.replace(/\/+$/, "")) && (prependExisting || own.has(hostOf(url)))
+      !allTargets(mirror).includes(plain(url)) && (prependExisting || own.has(hostOf(url)))
     const kept = reading.hosts.filter(isKept)
     const capabilities = mirror.tagResolution === "mirror" ? ["pull", "resolve"] : ["pull"]
     const plan: Plan = {
-      mirrors: mirror.targets.map((target) => mirrorHost(target, capabilities, mirror)),
+      mirrors: allTargets(mirror).map((target) => mirrorHost(target, capabilities, mirror)),
       kept,
       last: yield* fallback(options, { ...reading, hosts: kept }),
       server: hasServer ? reading.server : upstream.server,

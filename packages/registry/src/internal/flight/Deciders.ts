@@ -2,8 +2,8 @@
 import type { PeerFacts } from "@spegel-ts/router/Peer"
 import { hash } from "node:crypto"
 
-/** The first decides; the second one knows what it decided, and decides if the first is gone. */
-const count = 2
+/** The first decides; the others are told what it decided, and decide if it is gone. */
+const count = 3
 
 /** The members that have proved the key with the highest rank for this content, by rendezvous hashing; `self` may be one of them. */
 export const choose = (content: string, self: string, peers: ReadonlyArray<PeerFacts>): ReadonlyArray<string> =>

@@ -2,7 +2,9 @@
  * The lease of a download from upstream, as nodes tell each other of it in the header `x-spegel-lease`.
  *
  * A request has `ask <id> <ids>`: the node with the first id wants to download content from upstream, and has asked the others for
- * their downloads in vain. The answer is `go`, or `wait <id>`: that node downloads it.
+ * their downloads in vain. The answer is `go`, or `wait <id>`: that node downloads it. `hold <id>` tells a node that may have to decide
+ * later that another one has let this one download; the answer does not matter. `pass <id> <ids>` is a question that a node passes on to
+ * the one which should decide, as far as it knows.
  */
 import * as NodeIds from "../share/NodeIds.ts"
 
@@ -11,6 +13,7 @@ export const leaseHeader = "x-spegel-lease"
 export interface Asked {
   /** The id of the node that asks. */
   readonly asker: string
+  readonly verb: "ask" | "hold" | "pass"
   /** The ids of nodes that it has asked in vain. */
   readonly inVain: ReadonlyArray<string>
 }
@@ -20,15 +23,15 @@ export type Decision =
   | { readonly _tag: "Wait"; readonly id: string }
 
 export const maxInVain = 8
-const askedForm = new RegExp(`^ask (${NodeIds.nodeId})(${NodeIds.upTo(maxInVain)})$`)
+const askedForm = new RegExp(`^(ask|hold|pass) (${NodeIds.nodeId})(${NodeIds.upTo(maxInVain)})$`)
 const decisionForm = new RegExp(`^(?:go|wait (${NodeIds.nodeId}))$`)
 
-export const printAsked = ({ asker, inVain }: Asked): string => ["ask", asker, ...inVain].join(" ")
+export const printAsked = ({ asker, inVain, verb }: Asked): string => [verb, asker, ...inVain].join(" ")
 
 /** Undefined for anything else. */
 export const parseAsked = (header: unknown): Asked | undefined => {
-  const [, asker, ids = ""] = typeof header === "string" ? askedForm.exec(header) ?? [] : []
-  return asker === undefined ? undefined : { asker, inVain: NodeIds.of(ids) }
+  const [, verb, asker, ids = ""] = typeof header === "string" ? askedForm.exec(header) ?? [] : []
+  return asker === undefined ? undefined : { verb: verb as Asked["verb"], asker, inVain: NodeIds.of(ids) }
 }
 
 export const print = (decision: Decision): string => decision._tag === "Go" ? "go" : `wait ${decision.id}`

@@ -1,5 +1,5 @@
 /**
- * The leases that this node decides on: which nodes download a content from upstream while others wait for them. A lease is short, since
+ * The leases that this node decides on, or may have to: which nodes download a content from upstream while others wait for them. A lease is short, since
  * a node that downloads advertises that: then lookups find it. It ends at once when the next node that asks has found its holder
  * to be gone, or its download to stand still.
  */
@@ -32,8 +32,14 @@ export class Leases {
   }
 
   /** `now` is in milliseconds, by a clock that is not set. */
-  ask(content: string, { asker, inVain }: Lease.Asked, now: number): Lease.Decision {
+  ask(content: string, { asker, inVain, verb }: Lease.Asked, now: number): Lease.Decision {
     const before = (this.#granted.get(content) ?? []).filter(({ until }) => until > now)
+    if (verb === "hold") {
+      // The word of the node that decided counts more than what this one decided on.
+      const others = before.filter(({ id }) => id !== asker).slice(0, this.#atOnce - 1)
+      this.#granted.set(content, [...others, { id: asker, until: now + leaseMillis }])
+      return { _tag: "Go" }
+    }
     const held = before.filter(({ id, until }) => !inVain.includes(id) || until - now > leaseMillis - settleMillis)
     for (const { id } of before) {
       if (!held.some((one) => one.id === id)) this.#failed.set(`${content} ${id}`, now + failedMillis)

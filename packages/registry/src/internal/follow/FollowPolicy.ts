@@ -5,12 +5,20 @@
 
 /** A source that has not answered for this long is gone. */
 export const goneMillis = 2000
-/** The longest wait in which no source shows that its download goes on, though others say that there is one. */
+/** The longest wait in which no source shows that a download from upstream goes on, though others say that there is one. */
 export const unprovedMillis = 3000
-/** Between two questions whether a download has come further. */
+/** Between two questions to the same source, if it answers at once. */
 export const askAgainMillis = 200
+/** For how long a source may keep such a question, until there is something to say. */
+export const holdMillis = 400
+/** After this time without an answer, a question is asked again: a packet may be lost. */
+export const answerMillis = holdMillis + 400
 /** Between two lookups of further sources. */
-export const lookAgainMillis = 500
+export const lookAgainMillis = 1000
+/** A node that is to download does not wait in this time: its containerd asks its mirror again before it goes on from upstream. */
+export const goMillis = 5000
+/** A source that sends bytes is asked whether it is there once it has been silent for this long. */
+export const silenceMillis = 500
 
 /** How much later each further node gives up, and how much later if a source shows that its download goes on. */
 const stepMillis = 200

@@ -12,10 +12,16 @@ export type Probed =
   | { readonly _tag: "Gone" }
   | { readonly _tag: "Downloading"; readonly state: DownloadState }
 
-const timeout = "1 second"
-
-/** `start` is the first byte wanted. Fails if the peer does not answer in time, or not as it should. */
-export const ask = (pull: Pull, peer: Peer, start: number): Effect.Effect<Probed, PeerError | "late"> =>
+/**
+ * `start` is the first byte wanted: the peer may wait with its answer until it has it (`FollowPolicy.holdMillis`). Fails if it does not
+ * answer within so many milliseconds, or not as it should.
+ */
+export const ask = (
+  pull: Pull,
+  peer: Peer,
+  start: number,
+  millis: number
+): Effect.Effect<Probed, PeerError | "late"> =>
   AskPeer.ask(pull.mirror, pull.request, peer, { head: true, inProgress: { asker: pull.mirror.self, start } }).pipe(
     Effect.map(({ download }): Probed =>
       download === undefined ? { _tag: "Held" } : { _tag: "Downloading", state: download }
@@ -29,5 +35,5 @@ export const ask = (pull: Pull, peer: Peer, start: number): Effect.Effect<Probed
       () => Effect.succeed<Probed>({ _tag: "Gone" })
     ),
     Effect.scoped,
-    Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.fail("late" as const) })
+    Effect.timeoutOrElse({ duration: millis, orElse: () => Effect.fail("late" as const) })
   )

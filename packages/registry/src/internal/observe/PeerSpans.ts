@@ -2,11 +2,11 @@
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import type { HttpRequest } from "@spegel-ts/oci/DistributionRequest"
 import type { Peer } from "@spegel-ts/router/Peer"
-import { PeerRefused } from "@spegel-ts/transfer/PeerError"
 import type { PeerResponse } from "@spegel-ts/transfer/PeerTransport"
 import { Clock, Effect, Exit, Option, Scope, Stream } from "effect"
 import * as HttpTraceContext from "effect/http/HttpTraceContext"
 import * as Tracer from "effect/Tracer"
+import { isMiss } from "../../MirrorError.ts"
 import * as Outcome from "../../Outcome.ts"
 import { spans } from "../../PullSpans.ts"
 import type { AttemptEntry } from "./PullRecord.ts"
@@ -34,10 +34,6 @@ export const peerLookup = <E, R>(peers: Stream.Stream<Peer, E, R>): Stream.Strea
     Effect.succeed(peers)
   ))
 
-/** A peer that no longer holds what the network says it holds has not failed. */
-const isMiss = (exit: Exit.Exit<unknown, unknown>): boolean =>
-  Option.exists(Exit.findErrorOption(exit), (error) => error instanceof PeerRefused && error.status === 404)
-
 /** The attempt to get content from one peer, from the first byte sent to the last one taken: as long as `scope` is open. */
 export const attempt = (
   scope: Scope.Scope,
@@ -62,7 +58,7 @@ export const attempt = (
               if (entry.firstByteMillis !== undefined) span.attribute("spegel.first_byte_ms", entry.firstByteMillis)
               span.attribute("spegel.bytes", entry.bytes)
               span.attribute("spegel.ended", Outcome.print(entry.outcome))
-              span.end(now, isMiss(exit) ? Exit.void : exit)
+              span.end(now, Option.exists(Exit.findErrorOption(exit), isMiss) ? Exit.void : exit)
             }))
         ),
         Effect.asSome

@@ -17,8 +17,8 @@ export class PullRecord {
   source: string | undefined
   /** The size of the body that is to be sent, in bytes; undefined before the head of the answer is ready. */
   size: number | undefined
-  /** The nodes whose downloads are being waited for, by id; undefined while none is. */
-  waitingFor: ReadonlyMap<string, unknown> | undefined
+  /** The wait for another node's download; undefined while there is none. */
+  waiting: { readonly source: string | undefined } | undefined
   /** The body's, while it moves in chunks. */
   progress: Progress | undefined
   /** The port of this node's end of the connection that the body comes on. */

@@ -52,6 +52,6 @@ const describe = (
   size: record.size,
   sent: record.bytesTaken,
   source: record.source,
-  waitingFor: [...record.waitingFor?.keys() ?? []],
+  waitingFor: record.waiting?.source,
   attempts: record.attempts.map((attempt) => ({ ...attempt }))
 })

@@ -3,7 +3,7 @@ import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import type { Peer } from "@spegel-ts/router/Peer"
 import { PeerStalled } from "@spegel-ts/transfer/PeerError"
 import { Duration, Effect, Exit, Option, Queue, Result, Scope } from "effect"
-import type { PeerError } from "../../MirrorError.ts"
+import { isMiss, type PeerError } from "../../MirrorError.ts"
 import { Outcome } from "../../Outcome.ts"
 import type { Candidate, Expectations } from "../mirror/Candidates.ts"
 import * as PeerAddress from "../mirror/PeerAddress.ts"
@@ -160,8 +160,7 @@ const hear = Effect.fnUntraced(
 )
 
 /** Whether a failure says that the peer does not hold what it was asked for. */
-const hasNothing = (error: PeerError): boolean =>
-  error._tag === "PeerUnreachable" || error._tag === "PeerRefused" && error.status === 404
+const hasNothing = (error: PeerError): boolean => error._tag === "PeerUnreachable" || isMiss(error)
 
 /** Asks one other peer that is known by now, if there is any. It may be asked again, and does not count as tried. */
 export const one = Effect.fnUntraced(function*(peers: PullPeers, time: Duration.Duration, use: Attempt.Use<void>) {

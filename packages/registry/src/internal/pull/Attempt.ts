@@ -3,7 +3,7 @@ import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import { PeerStalled } from "@spegel-ts/transfer/PeerError"
 import { Effect, Exit, type Option, Scope } from "effect"
 import type { Span } from "effect/Tracer"
-import { type PeerError, why } from "../../MirrorError.ts"
+import { isMiss, type PeerError, why } from "../../MirrorError.ts"
 import { Outcome } from "../../Outcome.ts"
 import type { Candidate } from "../mirror/Candidates.ts"
 import { nameOf } from "../mirror/PeerAnswer.ts"
@@ -59,8 +59,8 @@ const mayComeBack = ({ _tag }: PeerError): boolean =>
   _tag === "PeerUnreachable" || _tag === "PeerDisconnected" || _tag === "PeerStalled" || _tag === "PeerSlow"
 
 /** The peer does not serve, and is not to blame. */
-const isRefusal = ({ _tag }: PeerError): boolean =>
-  _tag === "PeerRefused" || _tag === "NoMemoryForBody" || _tag === "PeerStillDownloading"
+const isRefusal = (error: PeerError): boolean =>
+  error._tag === "PeerRefused" || error._tag === "NoMemoryForBody" || isMiss(error)
 
 /** Leaves a peer that failed. */
 export const leave = Effect.fnUntraced(

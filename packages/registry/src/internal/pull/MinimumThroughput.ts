@@ -62,10 +62,10 @@ export const measured = <A, E, R>(
       if (others !== undefined) comparisons.moves++
       return others
     }
-    const reading = download === undefined
-      ? read({ compare })
-      : Effect.raceFirst(read({ unlimited: true }), FollowWatch.watch(pull, answer, bytes))
-    return Effect.ensuring(reading, Effect.sync(note))
+    return Effect.ensuring(
+      download === undefined ? read({ compare }) : FollowWatch.watched(pull, answer, bytes, read),
+      Effect.sync(note)
+    )
   })
 
 /** Has another peer send the first bytes of `part`, beside the body that may be slow. Once in a pull. */

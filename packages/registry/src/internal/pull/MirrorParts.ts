@@ -1,4 +1,5 @@
 /** The parts of a mirror that all its pulls share. */
+import { BoundedMap } from "@spegel-ts/background/BoundedMap"
 import { PeerAuth, type PeerAuthMode } from "@spegel-ts/cluster-key/PeerAuth"
 import { Router } from "@spegel-ts/router/Router"
 import * as FileLease from "@spegel-ts/transfer/FileLease"
@@ -11,6 +12,7 @@ import * as BufferedBodies from "../mirror/BufferedBodies.ts"
 import { CircuitBreakers } from "../mirror/CircuitBreaker.ts"
 import { PeerMemory } from "../mirror/PeerMemory.ts"
 import { PeerThroughput } from "../mirror/PeerThroughput.ts"
+import { Evidence } from "../share/Evidence.ts"
 import * as CommitWatch from "../verify/CommitWatch.ts"
 
 export interface MirrorParts {
@@ -23,6 +25,10 @@ export interface MirrorParts {
   readonly shares: boolean
   /** The leases that this node decides on. */
   readonly leases: Leases
+  /** What its sources show it of downloads from upstream. */
+  readonly evidence: Evidence
+  /** When waits for a content have ended in vain: this node downloads it itself. As `MonotonicTime.millis` has it. */
+  readonly gaveUpAt: BoundedMap<string, number>
   /** Outlives the pulls. */
   readonly scope: Scope.Scope
   readonly router: Router["Service"]
@@ -34,6 +40,8 @@ export interface MirrorParts {
   readonly breakers: CircuitBreakers
   readonly schedule: Schedule.Schedule<number, ResolvePolicy.Situation>
 }
+
+const maxGivenUp = 256
 
 export const make = Effect.fnUntraced(function*(options: MirrorOptions) {
   const memory = new PeerMemory({
@@ -47,6 +55,8 @@ export const make = Effect.fnUntraced(function*(options: MirrorOptions) {
     self: (yield* (yield* Router).self).id,
     shares: options.inProgress !== "off" && mode !== "off",
     leases: new Leases(options.upstreamConcurrency),
+    evidence: new Evidence(),
+    gaveUpAt: new BoundedMap(maxGivenUp),
     scope: yield* Effect.scope,
     router: yield* Router,
     transport: yield* ProvedTransport.make,

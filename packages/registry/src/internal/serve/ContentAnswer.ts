@@ -14,7 +14,6 @@ import type { HotContent } from "../hot/HotContent.ts"
 import type { BodyMemory } from "../memory/BodyMemory.ts"
 import * as RegistryMetrics from "../observe/RegistryMetrics.ts"
 import * as RequestSpans from "../observe/RequestSpans.ts"
-import { Followers } from "../share/Followers.ts"
 import * as OwnDownloads from "../share/OwnDownloads.ts"
 import * as Scrubber from "../verify/Scrubber.ts"
 import type { Answer } from "./Answer.ts"
@@ -37,11 +36,11 @@ export interface ContentOptions extends Mirror.MirrorOptions, UploadAdmission.Up
 type ContentError = BodyInterrupted | Refused | StoreUnavailable
 
 /** What is going on beside the requests themselves. */
-const activityOf = (mirror: Mirror.Mirror, downloads: OwnDownloads.OwnDownloads, followers: Followers) =>
+const activityOf = (mirror: Mirror.Mirror, downloads: OwnDownloads.OwnDownloads, shared: SharedAnswer.SharedAnswer) =>
   Effect.all({
     downloads: Effect.map(
       downloads.list,
-      (found) => found.map((download) => ({ ...download, followers: followers.of(download.digest) }))
+      (found) => found.map((download) => ({ ...download, followers: shared.followersOf(download.digest) }))
     ),
     circuits: mirror.circuits,
     paused: mirror.paused
@@ -74,12 +73,11 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
   { hot, local, memory }: Shared
 ) {
   const mirror = yield* Mirror.make(options)
-  const downloads = yield* OwnDownloads.make(mirror.shares)
+  const downloads = yield* OwnDownloads.make(mirror)
   const scrubber = yield* Scrubber.make
   const uploads = UploadAdmission.make(options)
   const serveLocal = yield* LocalAnswer.make({ hot, memory, uploads })
-  const followers = new Followers()
-  const serveShared = yield* SharedAnswer.make({ mirror, downloads, followers, memory, uploads })
+  const shared = yield* SharedAnswer.make({ mirror, downloads, memory, uploads })
   const serveMirrored = MirroredAnswer.make({ mirror, memory, uploads, downloads })
 
   /** The digest that is asked for, or that the tag points to here; none if this node does not know. */
@@ -125,13 +123,14 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
     const digest = yield* digestOf(exchange)
     if (Option.isSome(digest)) {
       if (exchange.request.mirrored) yield* checkDamage(digest.value, asked.suspected, exchange.proof !== undefined)
+      yield* shared.hold(exchange, digest.value, asked)
       const served = yield* LocalContent.ifHeld(serveLocal(exchange, digest.value, name))
       if (Option.isSome(served)) return served.value
-      const shared = yield* serveShared(exchange, digest.value, asked)
-      if (Option.isSome(shared)) return shared.value
+      const part = yield* shared.serve(exchange, digest.value, asked)
+      if (Option.isSome(part)) return part.value
     }
     return yield* askPeers(exchange, yield* nameForPeers(options.resolveTags, exchange, digest, name), asked.userAgent)
   })
 
-  return { answer, activity: activityOf(mirror, downloads, followers) }
+  return { answer, activity: activityOf(mirror, downloads, shared) }
 })

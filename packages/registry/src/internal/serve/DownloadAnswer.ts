@@ -58,17 +58,19 @@ export const make = Effect.fnUntraced(function*({ downloads, followers, memory, 
   const send = Effect.fnUntraced(function*(
     exchange: ContentExchange.ContentExchange,
     digest: Digest.Digest,
-    { ingest, state: { origin, written } }: OwnDownload,
+    { ingest, state: found }: OwnDownload,
     asked: DownloadState.Asked
   ): Effect.fn.Return<Answer.Answer, DownloadError, Scope.Scope> {
     const { request, response } = exchange
-    const state: DownloadState.DownloadState = { origin, written, instead: followers.instead(digest, asked) }
+    const now = yield* MonotonicTime.millis
+    const state: DownloadState.DownloadState = { ...found, instead: followers.instead(digest, asked, now) }
+    const { written } = state
     // The type of a manifest is known once it is complete.
     if (request._tag === "Manifest") return yield* new Refused({ refusal: Refusal.StillDownloading({ digest, state }) })
     const range = yield* ContentExchange.rangeOf(exchange, digest, ingest.size)
     const head = { digest, mediaType: MediaType.octetStream, size: ingest.size, range, download: state }
     if (request.method === "HEAD") {
-      const answer = ContentExchange.writeHead(exchange, head, Answer.local, yield* MonotonicTime.millis)
+      const answer = ContentExchange.writeHead(exchange, head, Answer.local, now)
       return yield* Effect.as(finish(response), answer)
     }
     const part = ContentExchange.partOf(head)

@@ -2,29 +2,51 @@
 import type * as Digest from "@spegel-ts/oci/Digest"
 import { Effect, Option } from "effect"
 import type { Mirror } from "../../Mirror.ts"
+import { Followers } from "../share/Followers.ts"
+import * as HeldQuestion from "../share/HeldQuestion.ts"
 import type { Answer } from "./Answer.ts"
 import type { ContentExchange } from "./ContentExchange.ts"
 import * as DownloadAnswer from "./DownloadAnswer.ts"
 import { Refusal, Refused } from "./Refusal.ts"
 import type { ContentAsked } from "./RegistryRequest.ts"
 
-export interface SharedAnswerOptions extends DownloadAnswer.DownloadAnswerOptions {
+export interface SharedAnswerOptions extends Omit<DownloadAnswer.DownloadAnswerOptions, "followers"> {
   readonly mirror: Mirror
 }
 
-/** None for a request that is answered as if there were no downloads. Only peers that have proved themselves get another answer. */
+/** Only peers that have proved themselves get an answer from here. */
 export const make = Effect.fnUntraced(function*({ mirror, ...options }: SharedAnswerOptions) {
-  const serveDownload = yield* DownloadAnswer.make(options)
-  return Effect.fnUntraced(function*(
+  const followers = new Followers()
+  const serveDownload = yield* DownloadAnswer.make({ ...options, followers })
+  const isProved = ({ proof }: ContentExchange) => mirror.shares && proof !== undefined
+
+  /** Keeps a question how far a download is until it can be answered: by what is held, or by a part of it. */
+  const hold = (exchange: ContentExchange, digest: Digest.Digest, { inProgress }: ContentAsked) => {
+    const { request } = exchange
+    return isProved(exchange) && request.method === "HEAD" && inProgress !== undefined
+      ? HeldQuestion.hold({ downloads: options.downloads, followers }, request, digest, inProgress)
+      : Effect.void
+  }
+
+  /** None for a request that is answered as if there were no downloads. */
+  const serve = Effect.fnUntraced(function*(
     exchange: ContentExchange,
     digest: Digest.Digest,
     { inProgress, lease }: ContentAsked
   ) {
-    if (!mirror.shares || exchange.proof === undefined) return Option.none<Answer>()
+    if (!isProved(exchange)) return Option.none<Answer>()
     if (lease !== undefined) {
-      const decision = yield* mirror.decide(digest, lease)
+      const decision = yield* mirror.decide(exchange.request, digest, lease)
       return yield* new Refused({ refusal: Refusal.Leased({ digest, decision }) })
     }
     return inProgress === undefined ? Option.none<Answer>() : yield* serveDownload(exchange, digest, inProgress)
   })
+  return {
+    hold,
+    serve,
+    /** The nodes that a download is being sent to. */
+    followersOf: (digest: Digest.Digest) => followers.of(digest)
+  }
 })
+
+export type SharedAnswer = Effect.Success<ReturnType<typeof make>>

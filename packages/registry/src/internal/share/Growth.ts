@@ -19,6 +19,12 @@ const step = 1024 * 1024
  */
 const limits = { first: 5000, least: { upstream: 2000, peers: 3000 }, most: 10_000, steps: 2.5 } as const
 
+/** When a download from upstream was last known to go on: by its own growth, or by that of others, which `evidence` is about. */
+export const shownAt = (growth: Growth | undefined, evidence: number, now: number): number => {
+  if (growth === undefined) return evidence
+  return growth.origin === "upstream" ? now : Math.max(evidence, growth.written > 0 ? growth.grewAt : -Infinity)
+}
+
 /**
  * The origin of a download with `written` bytes. One that this process left to nobody may wait for other nodes itself. `upstreamAt` is when
  * any download from upstream last grew here: while upstream sends other layers, the first bytes of this one may wait for them.
@@ -26,7 +32,7 @@ const limits = { first: 5000, least: { upstream: 2000, peers: 3000 }, most: 10_0
 export const originOf = (growth: Growth | undefined, written: number, now: number, upstreamAt = -Infinity): Origin => {
   if (growth === undefined) return "peers"
   const { grewAt, origin, since } = growth
-  const meanStep = (now - since) / Math.max(1, written / step)
+  const meanStep = (grewAt - since) / Math.max(1, written / step)
   const limit = written === 0
     ? limits.first
     : Math.min(limits.most, Math.max(limits.least[origin], limits.steps * meanStep))

@@ -12,7 +12,9 @@ import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { Router } from "@spegel-ts/router/Router"
 import { Effect, Latch, Option, type Scope, Stream } from "effect"
 import { maxListed, type RunningDownload } from "../../Activity.ts"
-import type { DownloadState, Origin } from "./DownloadState.ts"
+import type { Mirror } from "../../Mirror.ts"
+import type { DownloadState } from "./DownloadState.ts"
+import type { Evidence } from "./Evidence.ts"
 import * as Growth from "./Growth.ts"
 
 export interface OwnDownloads {
@@ -22,6 +24,8 @@ export interface OwnDownloads {
   readonly servedByPeers: (digest: Digest.Digest, image: string) => Effect.Effect<void>
   /** The download of a digest that has come furthest; none if there is none. */
   readonly find: (digest: Digest.Digest) => Effect.Effect<Option.Option<OwnDownload>>
+  /** The same as it was a moment ago, for those that ask again and again. */
+  readonly glance: (digest: Digest.Digest) => Effect.Effect<Option.Option<OwnDownload>>
   /** Whether it was stalled when it was last looked at. */
   readonly isStalled: (digest: Digest.Digest) => Effect.Effect<boolean>
   /** Those in progress now. */
@@ -30,7 +34,7 @@ export interface OwnDownloads {
 
 export interface OwnDownload {
   readonly ingest: Ingest
-  readonly state: Pick<DownloadState, "origin" | "written">
+  readonly state: Pick<DownloadState, "ageMillis" | "origin" | "written">
 }
 
 interface Known extends Growth.Growth {
@@ -43,6 +47,7 @@ interface Parts {
   readonly router: Router["Service"]
   readonly scope: Scope.Scope
   readonly known: Map<Digest.Digest, Known>
+  readonly evidence: Evidence
   /** Open while there is something to look at. */
   readonly awake: Latch.Latch
 }
@@ -54,34 +59,36 @@ const lookEvery = "250 millis"
 const grace = 2000
 /** Downloads that began while no mirror ran are looked for once, when this one has settled. */
 const firstLook = "1 second"
+/** How old the answer of `glance` may be. */
+const glanceAge = "20 millis"
 
 /** Ends with the scope; peers are told nothing if `shares` is false. */
-export const make = Effect.fnUntraced(function*(shares: boolean) {
+export const make = Effect.fnUntraced(function*({ evidence, shares }: Pick<Mirror, "evidence" | "shares">) {
   const parts: Parts = {
     store: yield* ContentStore,
     router: yield* Router,
     scope: yield* Effect.scope,
     known: new Map(),
+    evidence,
     awake: yield* Latch.make(false)
   }
   if (shares) {
     yield* Background.keepRunning("downloads in progress", watch(parts))
     yield* Effect.forkScoped(adopt(parts))
   }
+  const glanced = yield* Effect.cachedWithTTL(inProgress(parts), glanceAge)
   return {
     leftToUpstream: (digest, image) => shares ? begin(parts, digest, "upstream", image) : Effect.void,
     servedByPeers: (digest, image) => shares ? begin(parts, digest, "peers", image) : Effect.void,
-    find: Effect.fnUntraced(function*(digest) {
-      const ingest = furthest(yield* inProgress(parts), digest)
-      if (ingest === undefined) return Option.none()
-      const { written } = ingest
-      const origin = originOf(parts, digest, written, yield* MonotonicTime.millis)
-      return Option.some({ ingest, state: { origin, written } })
-    }),
+    find: (digest) => Effect.flatMap(inProgress(parts), (found) => downloadOf(parts, found, digest)),
+    glance: (digest) => Effect.flatMap(glanced, (found) => downloadOf(parts, found, digest)),
     isStalled: (digest) =>
       Effect.map(
         MonotonicTime.millis,
-        (now) => originOf(parts, digest, parts.known.get(digest)?.written ?? 0, now) === "stalled"
+        (now) => {
+          const growth = parts.known.get(digest)
+          return Growth.originOf(growth, growth?.written ?? 0, now, upstreamAt(parts.known)) === "stalled"
+        }
       ),
     list: Effect.zipWith(inProgress(parts), MonotonicTime.millis, (found, now) => listed(parts, found, now))
   } satisfies OwnDownloads
@@ -94,7 +101,7 @@ const furthest = (found: ReadonlyArray<Ingest>, digest: Digest.Digest): Ingest |
   found.filter((ingest) => ingest.digest === digest).toSorted((a, b) => b.written - a.written)[0]
 
 const listed = (
-  parts: Parts,
+  { known }: Parts,
   found: ReadonlyArray<Ingest>,
   now: number
 ): ReadonlyArray<Omit<RunningDownload, "followers">> =>
@@ -102,10 +109,25 @@ const listed = (
     const ingest = furthest(found, digest)
     if (ingest === undefined) return []
     const { size, written } = ingest
-    const known = parts.known.get(digest)
-    const origin = known === undefined ? "unknown" : originOf(parts, digest, written, now)
-    const millis = known === undefined ? undefined : Math.round(now - known.since)
-    return [{ digest, size, written, origin, millis, image: known?.image ?? "" }]
+    const growth = known.get(digest)
+    const origin = growth === undefined ? "unknown" : Growth.originOf(growth, written, now, upstreamAt(known))
+    const millis = growth === undefined ? undefined : Math.round(now - growth.since)
+    return [{ digest, size, written, origin, millis, image: growth?.image ?? "" }]
+  })
+
+const downloadOf = (
+  { evidence, known }: Parts,
+  found: ReadonlyArray<Ingest>,
+  digest: Digest.Digest
+): Effect.Effect<Option.Option<OwnDownload>> =>
+  Effect.map(MonotonicTime.millis, (now) => {
+    const ingest = furthest(found, digest)
+    if (ingest === undefined) return Option.none()
+    const { written } = ingest
+    const growth = known.get(digest)
+    const origin = Growth.originOf(growth, written, now, upstreamAt(known))
+    const ageMillis = now - Growth.shownAt(growth, evidence.lastAt(digest), now)
+    return Option.some({ ingest, state: { ageMillis, origin, written } })
   })
 
 /** When a download from upstream last grew. */
@@ -115,9 +137,6 @@ const upstreamAt = (known: Parts["known"]): number =>
       origin === "upstream" && written > 0 ? grewAt : -Infinity
     )
   )
-
-const originOf = ({ known }: Parts, digest: Digest.Digest, written: number, now: number): Origin =>
-  Growth.originOf(known.get(digest), written, now, upstreamAt(known))
 
 const isHeld = ({ store }: Parts, digest: Digest.Digest) => Effect.isSuccess(store.size(digest))
 

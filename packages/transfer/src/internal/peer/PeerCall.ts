@@ -114,14 +114,10 @@ export class PeerCall {
     }
   }
 
-  #limitsOf(unlimited: boolean): SpeedLimits.SpeedLimits {
-    return unlimited ? SpeedLimits.none : this.#limits
-  }
-
   #relay(
     exchange: Exchange,
     sink: ByteSink,
-    { compare, unlimited = false }: Judgement = {}
+    { compare, isExcused }: Judgement = {}
   ): Effect.Effect<void, TransportError> {
     return Effect.suspend(() => {
       const progress = exchange.complete ? undefined : new Progress()
@@ -136,7 +132,10 @@ export class PeerCall {
       })
       return progress === undefined
         ? relaying
-        : Effect.raceFirst(relaying, SpeedLimits.watch(this.#peer, progress, this.#limitsOf(unlimited), compare))
+        : Effect.raceFirst(
+          relaying,
+          SpeedLimits.watch(this.#peer, progress, SpeedLimits.excused(this.#limits, isExcused), compare)
+        )
     })
   }
 
@@ -144,7 +143,7 @@ export class PeerCall {
     exchange: Exchange,
     connection: PeerConnection,
     to: { readonly client: Client; readonly progress: Progress; readonly length: number },
-    { compare, unlimited = false }: Judgement
+    { compare, isExcused }: Judgement
   ): Effect.Effect<void, TransportError | BodyInterrupted> {
     return Effect.suspend((): Effect.Effect<void, TransportError | BodyInterrupted> => {
       const early = exchange.lend()
@@ -152,7 +151,7 @@ export class PeerCall {
       const source = { _tag: "Peer" as const, peer: connection.socket, early: early.success }
       return Effect.raceFirst(
         Effect.mapError(this.#transfer.move({ ...to, source }), failureOf(this.#peer)),
-        SpeedLimits.watch(this.#peer, to.progress, this.#limitsOf(unlimited), compare)
+        SpeedLimits.watch(this.#peer, to.progress, SpeedLimits.excused(this.#limits, isExcused), compare)
       ).pipe(
         Effect.onExit((exit) =>
           Effect.sync(() =>

@@ -11,6 +11,8 @@ export interface SpeedLimits {
   /** The lowest speed over `crawlWindowMillis`; 0 allows any. */
   readonly minBytesPerSecond: number
   readonly crawlWindowMillis: number
+  /** While this is true, any speed is allowed. */
+  readonly isExcused?: (() => boolean) | undefined
 }
 
 const crawlWindowMillis = 3000
@@ -25,8 +27,9 @@ export const make = ({ minPeerSpeed, stallTimeout }: TransportOptions): SpeedLim
   crawlWindowMillis
 })
 
-/** Any speed is allowed, and any silence. */
-export const none: SpeedLimits = { stallMillis: Infinity, minBytesPerSecond: 0, crawlWindowMillis }
+/** The limits for a peer that may be silent, and slow while `isExcused`; the usual ones without that. */
+export const excused = (limits: SpeedLimits, isExcused: SpeedLimits["isExcused"]): SpeedLimits =>
+  isExcused === undefined ? limits : { ...limits, stallMillis: Infinity, isExcused }
 
 /** The limits for a peer that may be silent for `patienceMillis` only. */
 export const within = (limits: SpeedLimits, patienceMillis = Infinity): SpeedLimits => ({
@@ -39,7 +42,7 @@ export const within = (limits: SpeedLimits, patienceMillis = Infinity): SpeedLim
 export const watch = (
   peer: string,
   progress: Progress,
-  { crawlWindowMillis, minBytesPerSecond, stallMillis }: SpeedLimits,
+  { crawlWindowMillis, isExcused, minBytesPerSecond, stallMillis }: SpeedLimits,
   compare: Comparison | undefined
 ): Effect.Effect<never, PeerSlow | PeerStalled> => {
   const slow = (speed: number, waitedMillis: number) => ({ peer, bytesPerSecond: Math.round(speed), waitedMillis })
@@ -49,7 +52,8 @@ export const watch = (
     paces: [
       {
         windowMillis: crawlWindowMillis,
-        judge: (speed) => speed < minBytesPerSecond ? new PeerSlow(slow(speed, crawlWindowMillis)) : undefined
+        judge: (speed) =>
+          speed < minBytesPerSecond && isExcused?.() !== true ? new PeerSlow(slow(speed, crawlWindowMillis)) : undefined
       },
       {
         windowMillis: comparisonMillis,
