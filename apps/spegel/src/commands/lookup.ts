@@ -39,4 +39,10 @@ export const lookup = Command.make(
     else if (isHeld) yield* Console.log(linesOf(found, yield* Terminal.standardOutput).join("\n"))
     if (!isHeld) return yield* new NobodyHasIt({ image: found.key || image, reason: found.problem })
   })
-).pipe(Command.withDescription("Say which nodes have an image, by its name or digest"))
+).pipe(
+  Command.withDescription("Say which nodes have an image, by its name or digest"),
+  Command.withExamples([
+    { command: "spegel lookup nginx:1.29", description: "Which nodes have this tag of docker.io/library/nginx" },
+    { command: "spegel lookup registry.example/app:2 --output=json", description: "For a program" }
+  ])
+)

@@ -98,5 +98,9 @@ export const status = Command.make(
     if (reasons.length > 0) return yield* new NodeUnwell({ reasons })
   })
 ).pipe(
-  Command.withDescription("Say how the mirror on this node is, and what it is doing: its debug page, in a terminal")
+  Command.withDescription("Say how the mirror on this node is, and what it is doing: its debug page, in a terminal"),
+  Command.withExamples([
+    { command: "spegel status", description: "Ask the mirror on port 9090 of this node" },
+    { command: "spegel status --output=json", description: "For a program" }
+  ])
 )
