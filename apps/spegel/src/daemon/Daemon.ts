@@ -118,7 +118,10 @@ const maxTraceFlush = Duration.seconds(3)
 
 /** Everything that the daemon runs. A layer further down starts earlier, and closes later. */
 const servicesLayer = (settings: DaemonSettings, basicAuth: Option.Option<BasicAuthFiles.Credentials>) =>
-  Layer.mergeAll(registryLayer(settings, basicAuth), StateTracker.layer({ filter: settings.filter, isPrivate: Canary.isCanary })).pipe(
+  Layer.mergeAll(
+    registryLayer(settings, basicAuth),
+    StateTracker.layer({ filter: settings.filter, isPrivate: Canary.isCanary })
+  ).pipe(
     Layer.provideMerge(Layer.mergeAll(
       routerLayer(settings),
       PeerTransport.layer(transportOptions(settings)),

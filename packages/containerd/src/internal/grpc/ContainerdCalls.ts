@@ -166,8 +166,8 @@ const criPluginOf = (plugins: ReadonlyArray<Plugin>): CriPlugin => {
   const service = plugins.find(({ id, type }) => type === "io.containerd.grpc.v1" && id === "cri")
   if (service === undefined) return CriPlugin.Missing()
   if (service.initErr === undefined) return CriPlugin.Loaded()
-  const [first = service] = plugins.filter((plugin) => plugin !== service && plugin.initErr !== undefined)
-  return CriPlugin.Failed({ reason: first.initErr?.message ?? service.initErr.message })
+  const part = plugins.find((plugin) => plugin !== service && plugin.initErr !== undefined)
+  return CriPlugin.Failed({ reason: part?.initErr?.message ?? service.initErr.message })
 }
 
 const criCalls = (connection: Connection): Pick<Client, "criConfig" | "criPlugin" | "criPull" | "criRemove"> => {
