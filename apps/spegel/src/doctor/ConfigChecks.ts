@@ -58,10 +58,20 @@ const running = ({ file, reported }: KnownConfig): Option.Option<Config> => Opti
 const unknown = ({ containerd, reason }: KnownConfig): string =>
   `containerd ${containerd} does not report its configuration, and ${reason}`
 
-/** Findings that do not keep this containerd from using the mirror, and those of another check. */
+/** Findings that do not keep this containerd from using the mirror. */
 const warnings: ReadonlySet<ConfigFindings.Finding["_tag"]> = new Set(["UpgradeWillIgnoreConfigPath"])
 
 const pathOf = (config: Config, containerd: string) => ConfigFindings.used(config, containerd).registry.configPath
+
+/** The file would keep containerd from the mirror, once containerd reads it. */
+const atRestart = (finding: ConfigFindings.Finding, { path }: KnownConfig) =>
+  warning(
+    "config-path",
+    `containerd reads hosts.toml files until it is restarted, but not with what ${path} says now: ${
+      ConfigFindings.describe(finding)
+    }`,
+    "correct the file before containerd is restarted"
+  )
 
 /** Whether containerd reads hosts.toml files, and from the right directory. */
 export const configPath = (known: KnownConfig, expected: string): Check => {
@@ -71,15 +81,16 @@ export const configPath = (known: KnownConfig, expected: string): Check => {
   const findingsOf = (config: Config) =>
     ConfigFindings.find(config, { containerd, configPath: expected }).filter(({ _tag }) => _tag !== "LayersDiscarded")
   const [found, ...more] = findingsOf(config.value)
-  const used = pathOf(config.value, containerd)
+  const [written] = Option.match(file, { onNone: () => [], onSome: findingsOf })
   if (found === undefined) {
-    return ok(
-      "config-path",
-      `containerd reads hosts.toml files from ${Option.getOrElse(used, () => "")}`
-    )
+    return written === undefined
+      ? ok(
+        "config-path",
+        `containerd reads hosts.toml files from ${Option.getOrElse(pathOf(config.value, containerd), () => "")}`
+      )
+      : atRestart(written, known)
   }
-  const isStale = Option.exists(file, (written) => findingsOf(written).length === 0)
-  if (isStale) {
+  if (Option.isSome(file) && written === undefined) {
     return problem(
       "config-path",
       `${ConfigFindings.describe(found)}; ${path} is right, but containerd runs with what it read at its start`,
@@ -87,15 +98,23 @@ export const configPath = (known: KnownConfig, expected: string): Check => {
     )
   }
   // The file may say more than containerd's report, such as that the setting is under another key.
-  const [written] = Option.match(file, { onNone: () => [], onSome: findingsOf })
   const told = found._tag === "ConfigPathUnset" && written !== undefined ? written : found
   const verdict = [found, ...more].every(({ _tag }) => warnings.has(_tag)) ? warning : problem
-  return verdict(
-    "config-path",
-    ConfigFindings.describe(told),
-    `edit ${path === "" ? "its configuration file" : path}, and restart containerd`
-  )
+  const where = path === "" ? "containerd's configuration file" : path
+  return verdict("config-path", ConfigFindings.describe(told), `edit ${where}, and restart containerd`)
 }
+
+/** The check, after a pull that reached the mirror: the file is not what containerd runs with. */
+export const refuted = (check: Check): Check =>
+  check.verdict === "problem"
+    ? {
+      ...check,
+      verdict: "warning",
+      found:
+        `containerd's pull reached the mirror, but the configuration that can be seen says otherwise: ${check.found}`,
+      advice: "correct it before containerd is restarted; in a container, give the paths as the node has them"
+    }
+    : check
 
 /** Snapshotters that fetch layers themselves, when a container reads them. */
 const lazy: ReadonlySet<string> = new Set(["cvmfs-snapshotter", "nydus", "overlaybd", "soci", "stargz"])

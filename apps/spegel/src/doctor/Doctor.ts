@@ -103,17 +103,6 @@ const examineContainerd = Effect.fnUntraced(
     const hasCri = cri._tag !== "Missing"
     const known = yield* ConfigChecks.load(client, { path: containerdConfig, containerd: version, hasCri })
     const registries = yield* registriesOf(options)
-    const hosts = yield* Effect.forEach(registries, (registry) =>
-      Effect.map(
-        HostsChecks.check(registry, {
-          configPath: containerdRegistryConfigPath,
-          containerd: version,
-          keys,
-          nodeName: options.nodeName,
-          registryAddr: print(options.registryAddr)
-        }),
-        (check) => about(registry, check)
-      ))
     const canaries = yield* Effect.forEach(
       registries,
       (registry) =>
@@ -123,13 +112,28 @@ const examineContainerd = Effect.fnUntraced(
         }))
     )
     const kept = canaries.flatMap(({ keptLayer }) => Option.toArray(keptLayer))
+    const isProved = ({ verdict }: Check) => verdict === "ok" || verdict === "warning"
+    const hosts = yield* Effect.forEach(canaries, ({ check: canary }) =>
+      Effect.map(
+        HostsChecks.check(canary.subject, {
+          configPath: containerdRegistryConfigPath,
+          containerd: version,
+          keys,
+          nodeName: options.nodeName,
+          registryAddr: print(options.registryAddr)
+        }),
+        (check) => about(canary.subject, isProved(canary) ? HostsChecks.refuted(check) : check)
+      ))
+    const configPath = ConfigChecks.configPath(known, containerdRegistryConfigPath)
     const noCri = (name: CheckName) => skipped(name, "only the CRI plugin reads this setting, and it does not run")
     return [
       ContainerdChecks.socketAnswers(version, options.containerdSock),
       yield* guarded("namespace", ContainerdChecks.namespace(client, { hasCri, name: containerdNamespace })),
       yield* guarded("content", ContainerdChecks.content(client, containerdContentPath)),
       ContainerdChecks.cri(cri),
-      hasCri ? ConfigChecks.configPath(known, containerdRegistryConfigPath) : noCri("config-path"),
+      hasCri
+        ? canaries.some(({ check }) => isProved(check)) ? ConfigChecks.refuted(configPath) : configPath
+        : noCri("config-path"),
       hasCri ? ConfigChecks.pullMode(known) : noCri("pull-mode"),
       ...hosts,
       ...canaries.map(({ check }) => check),

@@ -27,7 +27,8 @@ const lineOf = (paint: Paint) => ({ advice, found, name, subject, verdict }: Che
 
 const summaryOf = (checks: ReadonlyArray<Check>): string => {
   const count = (verdict: Verdict) => checks.filter((check) => check.verdict === verdict).length
-  const counts = `${count("problem")} problems, ${count("warning")} warnings, ${count("skipped")} skipped`
+  const counted = (verdict: "problem" | "warning") => `${count(verdict)} ${verdict}${count(verdict) === 1 ? "" : "s"}`
+  const counts = `${counted("problem")}, ${counted("warning")}, ${count("skipped")} skipped`
   switch (resultOf(checks)) {
     case "proved":
       return `proved: containerd pulls through this mirror (${counts})`

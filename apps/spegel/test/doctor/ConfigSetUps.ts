@@ -26,14 +26,16 @@ const rewrite = (change: (text: string, node: ExaminedNode) => string) => (node:
 
 const pathOf = ({ node }: ExaminedNode) => `config_path = "${node.certs}"`
 
-/** A configuration in version 3 of its format, which containerd 2.x writes. */
+const platform = `linux/${process.arch === "x64" ? "amd64" : process.arch}`
+
+/** A configuration in version 3 of its format, which containerd 2.x writes. The transfer service needs to know the snapshotter. */
 const version3 = (lines: string) =>
-  `version = 3\noom_score = 0\n[plugins."io.containerd.cri.v1.images"]\nsnapshotter = "native"\n${lines}\n` +
-  `[plugins."io.containerd.grpc.v1.cri"]\nstream_server_port = "0"\n`
+  `version = 3\noom_score = 0\n[plugins."io.containerd.grpc.v1.cri"]\nstream_server_port = "0"\n` +
+  `[[plugins."io.containerd.transfer.v1.local".unpack_config]]\nplatform = "${platform}"\nsnapshotter = "native"\n` +
+  `[${newKey}]\nsnapshotter = "native"\n${lines}\n`
 
 const isTwo = (version: Version) => version === "2.1"
 
-/** A set-up for some versions; the others are good. */
 const everywhere: ReadonlyArray<SetUp> = [
   {
     name: "config_path is unset",
@@ -58,7 +60,7 @@ const everywhere: ReadonlyArray<SetUp> = [
   {
     name: "inline mirrors beside config_path",
     make: rewrite((text) =>
-      `${text}\n[${oldKey}.registry.mirrors."registry.example"]\nendpoint = ["http://127.0.0.1:9"]\n`
+      `${text}\n[${oldKey}.registry.mirrors."registry.example"]\nendpoint = ["http://127.0.0.1:26"]\n`
     ),
     expected: () => ({
       result: "problem",
@@ -70,7 +72,7 @@ const everywhere: ReadonlyArray<SetUp> = [
     name: "inline mirrors in place of config_path",
     make: rewrite((text, node) =>
       text.replace(pathOf(node), "") +
-      `\n[${oldKey}.registry.mirrors."registry.example"]\nendpoint = ["http://127.0.0.1:9"]\n`
+      `\n[${oldKey}.registry.mirrors."registry.example"]\nendpoint = ["http://127.0.0.1:26"]\n`
     ),
     expected: () => unread(/replace the inline mirrors/)
   },
@@ -122,6 +124,16 @@ const everywhere: ReadonlyArray<SetUp> = [
       isTwo(version)
         ? { result: "problem", checks: { canary: "problem" } }
         : unread(/containerd runs with what it read at its start -> restart containerd/)
+  },
+  {
+    name: "config_path is gone from the file, but containerd was not restarted",
+    make: (node) =>
+      Effect.promise(() => writeFile(node.configPath, node.good.configToml.replace(pathOf(node), `config_path = ""`))),
+    expected: () => ({
+      result: "proved",
+      checks: { "config-path": "warning" },
+      says: { "config-path": /set config_path under .* before containerd is restarted/ }
+    })
   },
   {
     name: "config_path is unset, and the file is out of sight, as in a pod",

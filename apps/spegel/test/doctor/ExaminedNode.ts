@@ -85,10 +85,13 @@ export const start = Effect.fnUntraced(function*(version: ContainerdPackages.Ver
       return { ...JSON.parse(json), code: Number(code) } as Printed
     })
 
-  /** containerd starts again with another configuration, with the CRI plugin if it has one. */
+  /** What containerd has read at its last start. */
+  let running = good.configToml
+  /** containerd starts again with another configuration. */
   const configure = (text: string) =>
     Effect.gen(function*() {
       yield* Effect.promise(() => writeFile(configPath, text))
+      running = text
       yield* Effect.orDie(node.containerd.restart)
     })
 
@@ -109,10 +112,9 @@ export const start = Effect.fnUntraced(function*(version: ContainerdPackages.Ver
       yield* Effect.promise(async () => {
         await mkdir(join(hostsPath, ".."), { recursive: true })
         await writeFile(hostsPath, good.hostsToml)
+        await writeFile(configPath, good.configToml)
       })
-      if ((yield* Effect.promise(() => readFile(configPath, "utf8"))) !== good.configToml) {
-        yield* configure(good.configToml)
-      }
+      if (running !== good.configToml) yield* configure(good.configToml)
       yield* node.pullByCri(`${upstream.host}/team/app:v1`).pipe(
         Effect.retry({ schedule: Schedule.spaced("250 millis"), times: 40 }),
         Effect.orDie

@@ -57,6 +57,10 @@ const writeHosts = (change: (text: string, node: ExaminedNode) => string) => (no
 
 const flags = (...flags: ReadonlyArray<string>) => Effect.succeed({ flags })
 
+/** Runs a command as root that cannot open the files of others. */
+const lacks = "-dac_override,-dac_read_search"
+const withoutOverride = ["setpriv", `--bounding-set=${lacks}`, `--inh-caps=${lacks}`]
+
 const sockets: ReadonlyArray<SetUp> = [
   {
     name: "no socket",
@@ -72,8 +76,7 @@ const sockets: ReadonlyArray<SetUp> = [
           await chmod(socket, 0o600)
         })
         yield* Effect.addFinalizer(() => Effect.promise(() => chown(socket, 0, 0)))
-        const lacks = "-dac_override,-dac_read_search"
-        return { wrapper: ["setpriv", `--bounding-set=${lacks}`, `--inh-caps=${lacks}`] }
+        return { wrapper: withoutOverride }
       }),
     // The key and the tokens are root's, as is the command.
     expected: always(noContainerd(/permission denied/))
@@ -146,8 +149,8 @@ const hosts: ReadonlyArray<SetUp> = [
   },
   {
     name: "the mirror's address with a wrong port",
-    make: writeHosts((text, { ports }) => text.replaceAll(`:${ports.registry}`, ":9")),
-    expected: always(notAsked(/nothing answers at http:\/\/127\.0\.0\.2:9/))
+    make: writeHosts((text, { ports }) => text.replaceAll(`:${ports.registry}`, ":26")),
+    expected: always(notAsked(/nothing answers at http:\/\/127\.0\.0\.2:26/))
   },
   {
     name: "a file that containerd refuses",
@@ -166,11 +169,11 @@ const hosts: ReadonlyArray<SetUp> = [
   },
   {
     name: "another host before the mirror, which is down",
-    make: writeHosts((text) => text.replace("[host.", `[host."http://127.0.0.9:9"]\n[host.`)),
+    make: writeHosts((text) => text.replace("[host.", `[host."http://127.0.0.9:26"]\n[host.`)),
     expected: always({
       result: "proved",
       checks: { "hosts-toml": "warning" },
-      says: { "hosts-toml": /asks http:\/\/127\.0\.0\.9:9 .* before the mirror/ }
+      says: { "hosts-toml": /asks http:\/\/127\.0\.0\.9:26 .* before the mirror/ }
     })
   },
   {
@@ -225,7 +228,7 @@ const ports: ReadonlyArray<SetUp> = [
   },
   {
     name: "no mirror on the registry's port",
-    make: () => flags("--registry-addr=127.0.0.9:9"),
+    make: () => flags("--registry-addr=127.0.0.9:26"),
     expected: always({
       result: "problem",
       checks: { "registry-port": "problem", ready: "skipped", peers: "skipped", clock: "skipped" },
@@ -242,6 +245,34 @@ const ports: ReadonlyArray<SetUp> = [
 /** Set-ups that need no other containerd. */
 export const withoutRestart: ReadonlyArray<SetUp> = [
   { name: "a good node", make: () => Effect.void, expected: always(proved) },
+  {
+    name: "hosts.toml files that cannot be seen from here, as in a pod",
+    make: () => flags("--containerd-registry-config-path=/nowhere", "--containerd-config=/nowhere/config.toml"),
+    // containerd 1.x says where it looks.
+    expected: (version) => ({
+      result: "proved",
+      checks: {
+        "hosts-toml": "skipped",
+        ...version === "2.1"
+          ? { "config-path": "skipped", "pull-mode": "skipped" }
+          : { "config-path": "warning" }
+      }
+    })
+  },
+  {
+    name: "hosts.toml files with a token, seen by a user who may not read them",
+    make: ({ hostsPath }) =>
+      Effect.gen(function*() {
+        yield* Effect.promise(() => chown(hostsPath, 65_534, 65_534))
+        yield* Effect.addFinalizer(() => Effect.promise(() => chown(hostsPath, 0, 0)))
+        return { wrapper: withoutOverride }
+      }),
+    expected: always({
+      result: "proved",
+      checks: { "hosts-toml": "skipped" },
+      says: { "hosts-toml": /only root may read/ }
+    })
+  },
   ...sockets,
   ...places,
   ...hosts,
