@@ -26,6 +26,13 @@ const byFlag = (args: ReadonlyArray<string>): ReadonlyArray<readonly [string, Re
   return groups
 }
 
+/** Another process, and the program that both run. */
+export interface Running {
+  /** The path of the script that Node runs, as both command lines have it. */
+  readonly script: string
+  readonly commandLine: ReadonlyArray<string>
+}
+
 /**
  * Adds flags of a running mirror to the arguments of `spegel doctor`, those of them that are in `flags` and are not given. Other
  * arguments stay as they are.
@@ -33,14 +40,13 @@ const byFlag = (args: ReadonlyArray<string>): ReadonlyArray<readonly [string, Re
 export const inherit = (
   args: ReadonlyArray<string>,
   flags: ReadonlySet<string>,
-  running: ReadonlyArray<string> = firstProcess()
+  { commandLine, script }: Running = { commandLine: firstProcess(), script: process.argv[1] ?? "" }
 ): ReadonlyArray<string> => {
   const at = args.indexOf("doctor")
-  const begin = running.indexOf("registry")
-  // The program, a script if Node runs it, and then the command: no other program has that command there.
-  if (at === -1 || begin < 1 || begin > 2 || !/spegel|main\.js/.test(running[begin - 1] ?? "")) return args
+  const command = commandLine.indexOf(script) + 1
+  if (at === -1 || command === 0 || commandLine[command] !== "registry") return args
   const given = new Set(args.map(nameOf))
-  const inherited = byFlag(running.slice(begin + 1).filter((arg) => arg !== ""))
+  const inherited = byFlag(commandLine.slice(command + 1).filter((arg) => arg !== ""))
     .flatMap(([name, group]) => flags.has(name) && !given.has(name) ? group : [])
   return [...args.slice(0, at + 1), ...inherited, ...args.slice(at + 1)]
 }

@@ -76,11 +76,10 @@ export const start = Effect.fnUntraced(function*(version: ContainerdPackages.Ver
   /** Runs the command; later flags win. `wrapper` is a program that runs it. */
   const examine = (more: ReadonlyArray<string> = [], wrapper: ReadonlyArray<string> = []) =>
     Effect.gen(function*() {
-      const [command = process.execPath, ...before] = [...wrapper, process.execPath]
       const given = new Set(more.map((flag) => flag.split("=")[0]))
       const args = [main, "doctor", "--output=json", ...flags.filter((flag) => !given.has(flag.split("=")[0])), ...more]
       const script = `"$@"; echo "exit $?"`
-      const printed = yield* run("sh", ["-c", script, "sh", command, ...before, ...args])
+      const printed = yield* run("sh", ["-c", script, "sh", ...wrapper, process.execPath, ...args])
       const [, json = "", code = ""] = /^([^]*)\nexit (\d+)\n$/.exec(printed) ?? assert.fail(printed)
       return { ...JSON.parse(json), code: Number(code) } as Printed
     })

@@ -2,9 +2,11 @@ import { assert, describe, it } from "@effect/vitest"
 import * as MirrorArguments from "@spegel-ts/spegel/doctor/MirrorArguments"
 
 const flags = new Set(["registry-addr", "mirrored-registries", "containerd-sock"])
-const running = [
+const script = "/app/main.js"
+const commandLine = [
   "/nodejs/bin/node",
-  "/app/main.js",
+  "--no-maglev",
+  script,
   "registry",
   "--registry-addr=:5000",
   "--data-dir=/data",
@@ -15,6 +17,7 @@ const running = [
   "/run/c.sock",
   ""
 ]
+const running = { script, commandLine }
 
 describe("MirrorArguments", () => {
   it("adds the flags of the mirror that the command has, and is not given", () => {
@@ -36,8 +39,15 @@ describe("MirrorArguments", () => {
 
   it("leaves other commands alone, and takes nothing from other programs", () => {
     assert.deepStrictEqual(MirrorArguments.inherit(["version"], flags, running), ["version"])
-    for (const other of [[], ["/sbin/init"], ["docker", "registry", "--registry-addr=:1"], ["spegel", "cleanup"]]) {
-      assert.deepStrictEqual(MirrorArguments.inherit(["doctor"], flags, other), ["doctor"], other.join(" "))
+    const others = [
+      [],
+      ["/sbin/init"],
+      ["docker", "registry", "--registry-addr=:1"],
+      ["/nodejs/bin/node", script, "cleanup", "--containerd-sock=/x"]
+    ]
+    for (const commandLine of others) {
+      const args = MirrorArguments.inherit(["doctor"], flags, { script, commandLine })
+      assert.deepStrictEqual(args, ["doctor"], commandLine.join(" "))
     }
   })
 })
