@@ -89,6 +89,24 @@ const examineMirror = Effect.fnUntraced(
   }
 )
 
+/** A pull that fails can take half a minute: after so many, no further one is tried. */
+const maxFailedPulls = 3
+
+/** One after another: they have one image, and a removal takes it from all. */
+const pullCanaries = Effect.fnUntraced(
+  function*(client: typeof ContainerdClient.Service, cri: CriPlugin, registries: ReadonlyArray<string>) {
+    const pulled: Array<CanaryPull.Pulled> = []
+    for (const registry of registries) {
+      const failed = pulled.filter(({ check }) => check.verdict === "problem").length
+      const { check, keptLayer } = failed < maxFailedPulls
+        ? yield* CanaryPull.check(client, { cri, registry })
+        : { check: skipped("canary", `${failed} pulls have failed already`), keptLayer: Option.none<boolean>() }
+      pulled.push({ check: about(registry, check), keptLayer })
+    }
+    return pulled
+  }
+)
+
 const examineContainerd = Effect.fnUntraced(
   function*(
     client: typeof ContainerdClient.Service,
@@ -103,14 +121,7 @@ const examineContainerd = Effect.fnUntraced(
     const hasCri = cri._tag !== "Missing"
     const known = yield* ConfigChecks.load(client, { path: containerdConfig, containerd: version, hasCri })
     const registries = yield* registriesOf(options)
-    const canaries = yield* Effect.forEach(
-      registries,
-      (registry) =>
-        Effect.map(CanaryPull.check(client, { cri, registry }), ({ check, keptLayer }) => ({
-          check: about(registry, check),
-          keptLayer
-        }))
-    )
+    const canaries = yield* pullCanaries(client, cri, registries)
     const kept = canaries.flatMap(({ keptLayer }) => Option.toArray(keptLayer))
     const isProved = ({ verdict }: Check) => verdict === "ok" || verdict === "warning"
     const hosts = yield* Effect.forEach(canaries, ({ check: canary }) =>
@@ -163,15 +174,12 @@ export const examine = Effect.fn("Doctor.examine")(function*(options: DoctorOpti
     return { containerd: version, checks: yield* examineContainerd(client, version, options, ring) }
   }).pipe(
     Effect.provide(ContainerdClient.layer({ socket, socketSetting: "--containerd-sock", namespace })),
-    Effect.catchTag(
-      "ContainerdUnavailable",
-      (error) =>
-        Effect.succeed({ containerd: undefined, checks: withoutContainerd(ContainerdChecks.socketFails(error)) })
-    ),
-    Effect.catchTag(
-      "ContainerdFailed",
-      ({ message }) => Effect.succeed({ containerd: undefined, checks: withoutContainerd(problem("socket", message)) })
-    )
+    Effect.catchTags({
+      ContainerdUnavailable: (error) =>
+        Effect.succeed({ containerd: undefined, checks: withoutContainerd(ContainerdChecks.socketFails(error)) }),
+      ContainerdFailed: ({ message }) =>
+        Effect.succeed({ containerd: undefined, checks: withoutContainerd(problem("socket", message)) })
+    })
   )
   const checks = [...onContainerd.checks, ...onMirror]
   return {

@@ -8,7 +8,7 @@ import * as MirrorProbe from "./MirrorProbe.ts"
 const Peers = Schema.fromJsonString(Schema.Array(Schema.Struct({
   id: Schema.String,
   addresses: Schema.Array(Schema.String),
-  servicePort: Schema.Number,
+  servicePort: Schema.Finite,
   self: Schema.optionalKey(Schema.Boolean),
   proved: Schema.optionalKey(Schema.Boolean)
 })))

@@ -177,6 +177,16 @@ const hosts: ReadonlyArray<SetUp> = [
     })
   },
   {
+    name: "a registry that the mirror leaves to upstream",
+    make: ({ good, node }) =>
+      Effect.promise(async () => {
+        await mkdir(join(node.certs, "127.0.0.98_5000_"), { recursive: true })
+        await writeFile(join(node.certs, "127.0.0.98_5000_", "hosts.toml"), good.hostsToml)
+        return { flags: ["--mirrored-registries=http://127.0.0.98:5000"] }
+      }),
+    expected: always({ result: "problem", checks: { canary: "problem" } })
+  },
+  {
     name: "a registry that nobody has configured",
     make: () => flags("--mirrored-registries=http://127.0.0.99:5000"),
     expected: always(notAsked(/has no directory for 127\.0\.0\.99:5000/))
