@@ -7,6 +7,7 @@ import { cleanupWait, cleanupWaitSettings } from "../commands/cleanupWait.ts"
 import { clusterKey, ensureSettings, generateSettings, removeSettings } from "../commands/clusterKey.ts"
 import { configuration, configurationSettings } from "../commands/configuration.ts"
 import { dataDir, dataDirSettings } from "../commands/dataDir.ts"
+import { doctor, doctorSettings } from "../commands/doctor.ts"
 import { probe, probeSettings } from "../commands/probe.ts"
 import { registry } from "../commands/registry.ts"
 import { version as versionCommand, versionSettings } from "../commands/version.ts"
@@ -61,6 +62,7 @@ export const settings: ReadonlyMap<string, Settings> = new Map<string, Settings>
   ["cluster-key remove", removeSettings],
   ["data-dir", dataDirSettings],
   ["probe", probeSettings],
+  ["doctor", doctorSettings],
   ["version", versionSettings]
 ])
 
@@ -87,6 +89,7 @@ const spegel = (output: Output) =>
       clusterKey,
       dataDir,
       probe,
+      doctor,
       versionCommand
     ]),
     Command.provide(({ logLevel }) => output.logging(logLevel))
