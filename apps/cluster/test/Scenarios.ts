@@ -4,6 +4,7 @@ import { type Cluster, eventually } from "./Cluster.ts"
 import * as Installation from "./Installation.ts"
 import * as Pods from "./Pods.ts"
 import * as ClusterKey from "./scenarios/ClusterKey.ts"
+import * as Doctor from "./scenarios/Doctor.ts"
 import * as Faults from "./scenarios/Faults.ts"
 import * as Installs from "./scenarios/Installs.ts"
 import * as Metrics from "./scenarios/Metrics.ts"
@@ -68,6 +69,7 @@ const scenarios = (installation: Installation.Installation) => [
   { name: "helm test", smoke: true, effect: helmTest(installation) },
   { name: "mirrors prove the cluster key", smoke: true, effect: ClusterKey.proved(installation) },
   { name: "pull on one node, then on the others", smoke: true, effect: installation.pullEverywhere() },
+  { name: "spegel doctor proves every node", smoke: true, effect: Doctor.provesEveryNode(installation) },
   { name: "a new image on all nodes at once", smoke: true, effect: Rollout.everywhereAtOnce(installation) },
   { name: "restart all mirrors", smoke: true, effect: quietRestart(installation) },
   { name: "pull after the restart", smoke: true, effect: installation.pullEverywhere() },

@@ -54,7 +54,8 @@ export const describe: (finding: Finding) => string = Finding.$match({
     `discard_unpacked_layers = false under [${key}] and config_path to one directory, and restart containerd`
 })
 
-const atLeast = (version: string, major: number, minor: number): boolean => {
+/** Whether a version of containerd, as it reports it (`1.6.20~ds1`), is `major.minor` or later. */
+export const atLeast = (version: string, major: number, minor: number): boolean => {
   const match = /^v?(\d+)\.(\d+)/.exec(version)
   if (match === null) return false
   const [, found, foundMinor] = match.map(Number) as [number, number, number]
@@ -75,6 +76,12 @@ const keysOf = (config: ContainerdConfig, containerd: string) => {
     config.version >= 3 && Option.isNone(config.old.configPath))
   return isNew ? { used: current, other: old } : { used: old, other: current }
 }
+
+/** The settings that this version of containerd uses; those of layers are under another key than those of registries. */
+export const used = (config: ContainerdConfig, containerd: string) => ({
+  registry: keysOf(config, containerd).used.settings,
+  layers: atLeast(containerd, 2, 0) ? config.new : config.old
+})
 
 const discarding = (config: ContainerdConfig, containerd: string): ReadonlyArray<Finding> => {
   // Measured: unlike config_path this is not taken from the old key by 2.x.

@@ -84,6 +84,16 @@ export interface ContainerdClientOptions {
 /** A filter for `images`: only names with a registry, which leaves out CRI's `sha256:<config>` names. */
 export const registryImages = "name~=\"^.+/\""
 
+/** The CRI plugin, through which the kubelet uses containerd. */
+export type CriPlugin = Data.TaggedEnum<{
+  Loaded: {}
+  /** It is disabled, or not a part of this containerd: the kubelet cannot use it. */
+  Missing: {}
+  /** It did not start; `reason` is containerd's. */
+  Failed: { readonly reason: string }
+}>
+export const CriPlugin = Data.taggedEnum<CriPlugin>()
+
 /** A blob's metadata in containerd. */
 export interface ContentInfo {
   /** Among them the registry that it came from and the blobs that it refers to. */
@@ -119,6 +129,13 @@ export class ContainerdClient extends Context.Service<ContainerdClient, {
   readonly isShared: (digest: Digest.Digest) => Effect.Effect<boolean, ContainerdUnavailable | ContainerdFailed>
   /** The CRI plugin's own account of its configuration, as JSON; none if it gives none. */
   readonly criConfig: Effect.Effect<Option.Option<string>, ContainerdUnavailable | ContainerdFailed>
+  readonly criPlugin: Effect.Effect<CriPlugin, ContainerdUnavailable | ContainerdFailed>
+  /** Pulls an image as the kubelet does, within half a minute. Interruption cancels the pull. */
+  readonly criPull: (image: string) => Effect.Effect<void, ContainerdUnavailable | ContainerdFailed>
+  /** Removes an image with all its names, as the kubelet does. What it alone used is collected soon after. */
+  readonly criRemove: (image: string) => Effect.Effect<void, ContainerdUnavailable | ContainerdFailed>
+  /** The namespaces of this containerd. One appears with its first content. */
+  readonly namespaces: Effect.Effect<ReadonlyArray<string>, ContainerdUnavailable | ContainerdFailed>
   /** Discards an ingest of any namespace. A pull that still writes to it fails. */
   readonly abortIngest: (
     ingest: { readonly namespace: string; readonly ref: string }

@@ -29,6 +29,8 @@ export interface PluginSettings {
   readonly inlineTls: boolean
   /** `discard_unpacked_layers` */
   readonly discardsLayers: boolean
+  /** `snapshotter`; none for containerd's default. */
+  readonly snapshotter: Option.Option<string>
 }
 
 /** The settings of a containerd that concern registries and layers. */
@@ -54,8 +56,13 @@ type Table = Readonly<Record<string, unknown>>
 const tableOf = (value: unknown): Table =>
   typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Date) ? value as Table : {}
 
-const settingsOf = (registry: Table, configPath: unknown, discardsLayers: unknown): PluginSettings => ({
-  configPath: typeof configPath === "string" && configPath !== "" ? Option.some(configPath) : Option.none(),
+const textOf = (value: unknown): Option.Option<string> =>
+  typeof value === "string" && value !== "" ? Option.some(value) : Option.none()
+
+/** `runtime` is the table with the settings of layers. */
+const settingsOf = (registry: Table, configPath: unknown, runtime: Table, discardsLayers: unknown): PluginSettings => ({
+  configPath: textOf(configPath),
+  snapshotter: textOf(runtime["snapshotter"]),
   inlineMirrors: Object.keys(tableOf(registry["mirrors"])).length > 0,
   inlineTls: Object.values(tableOf(registry["configs"])).some((host) =>
     Object.keys(tableOf(tableOf(host)["tls"])).length > 0
@@ -65,12 +72,13 @@ const settingsOf = (registry: Table, configPath: unknown, discardsLayers: unknow
 
 const oldSettings = (plugin: Table): PluginSettings => {
   const registry = tableOf(plugin["registry"])
-  return settingsOf(registry, registry["config_path"], tableOf(plugin["containerd"])["discard_unpacked_layers"])
+  const runtime = tableOf(plugin["containerd"])
+  return settingsOf(registry, registry["config_path"], runtime, runtime["discard_unpacked_layers"])
 }
 
 const newSettings = (plugin: Table): PluginSettings => {
   const registry = tableOf(plugin["registry"])
-  return settingsOf(registry, registry["config_path"], plugin["discard_unpacked_layers"])
+  return settingsOf(registry, registry["config_path"], plugin, plugin["discard_unpacked_layers"])
 }
 
 const stringsOf = (value: unknown): ReadonlyArray<string> =>
@@ -111,10 +119,11 @@ export const ofCriStatus = (json: string): Option.Option<ContainerdConfig> => {
   const status = tableOf(Result.getOrElse(parsed, () => undefined))
   if (typeof status["registry"] !== "object" || status["registry"] === null) return Option.none()
   const registry = tableOf(status["registry"])
+  const runtime = tableOf(status["containerd"])
   return Option.some({
     version: 2,
     disabledPlugins: [],
-    old: settingsOf(registry, registry["configPath"], tableOf(status["containerd"])["discardUnpackedLayers"]),
+    old: settingsOf(registry, registry["configPath"], runtime, runtime["discardUnpackedLayers"]),
     new: newSettings({}),
     localPull: false
   })

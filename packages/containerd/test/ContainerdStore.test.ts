@@ -66,6 +66,10 @@ const start = Effect.gen(function*() {
     contentInfo: () => Effect.succeed({ labels: {}, createdAt: 0 }),
     isShared: () => Effect.succeed(false),
     criConfig: Effect.succeedNone,
+    criPlugin: Effect.die("not asked"),
+    criPull: () => Effect.die("not asked"),
+    criRemove: () => Effect.die("not asked"),
+    namespaces: Effect.die("not asked"),
     abortIngest: () => Effect.void,
     contentRoot: Effect.succeed(contentPath),
     version: Effect.succeed("2.1.0")

@@ -29,6 +29,8 @@ export interface Snapshot {
 export interface StateTrackerOptions {
   /** Images that the mirror handles. Names of other images are not advertised. */
   readonly filter: RegistryFilter
+  /** Digests that are not advertised. Default: none. */
+  readonly isPrivate?: (digest: string) => boolean
   /** How often everything is compared. Default: 9 minutes. Records do not expire meanwhile: the router renews them. */
   readonly refreshInterval?: Duration.Duration
 }
@@ -59,7 +61,7 @@ const make = Effect.fnUntraced(function*(options: StateTrackerOptions) {
   const store = yield* ContentStore
   const { filter, refreshInterval = Duration.minutes(9) } = options
   const refreshMillis = Duration.toMillis(refreshInterval)
-  const holdings = new Holdings(filter)
+  const holdings = new Holdings(filter, options.isPrivate)
   let advertised: Snapshot = { tags: new Map(), images: new Map(), digests: 0 }
   yield* AdvertisedMetrics.publish(advertised)
   const advertiser = yield* Advertiser.make(

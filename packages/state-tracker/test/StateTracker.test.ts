@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { ContentStore, StoreUnavailable } from "@spegel-ts/content/ContentStore"
 import * as MemoryStore from "@spegel-ts/content/MemoryStore"
+import * as Digest from "@spegel-ts/oci/Digest"
 import * as Reference from "@spegel-ts/oci/Reference"
 import type { ContentKey } from "@spegel-ts/router/ContentKey"
 import { Router, RouterNotReady, Standing } from "@spegel-ts/router/Router"
@@ -56,6 +57,7 @@ const start = Effect.fnUntraced(
   function*(options?: {
     readonly routerAway?: boolean
     readonly storeAway?: () => boolean
+    readonly isPrivate?: (digest: string) => boolean
     /** Runs beside the store's changes: where it fails, they do. */
     readonly changes?: Effect.Effect<never>
     /** Whether the store tells of changes. */
@@ -75,7 +77,10 @@ const start = Effect.fnUntraced(
       return options?.listing ?? Effect.void
     }))
     const context = yield* Layer.build(
-      StateTracker.layer({ filter: ({ tag }) => tag !== "latest" }).pipe(
+      StateTracker.layer({
+        filter: ({ tag }) => tag !== "latest",
+        ...(options?.isPrivate === undefined ? {} : { isPrivate: options.isPrivate })
+      }).pipe(
         Layer.provide(routerLayer),
         Layer.provide(Layer.succeed(ContentStore, {
           ...store,
@@ -161,6 +166,21 @@ describe("StateTracker", () => {
       yield* content.tag(latest, digest)
       yield* run
       assert.deepStrictEqual(state.keys, new Set([digest]))
+    }))
+
+  it.effect("never tells of digests that are private, whether listed or new", () =>
+    Effect.gen(function*() {
+      const canaries = ["before", "after"].map((text) => Digest.ofBytes(Buffer.from(text)))
+      const { content, run, state, tracker } = yield* start({
+        isPrivate: (digest) => canaries.some((one) => one === digest)
+      })
+      yield* content.put(Buffer.from("before"))
+      yield* run
+      yield* content.put(Buffer.from("after"))
+      const digest = yield* content.put(Buffer.from("other"))
+      yield* settle
+      assert.deepStrictEqual(state.calls.flat().map(String), [String(digest)])
+      assert.strictEqual((yield* tracker.snapshot).digests, 1)
     }))
 
   it.effect("lists nothing for a change, and tells the router of nothing else", () =>

@@ -4,6 +4,7 @@ import { Command, Flag } from "effect/cli"
 import * as Bar from "../Bar.ts"
 import { json, svg } from "../Flags.ts"
 import * as Plot from "../Plot.ts"
+import { alone } from "./alone.ts"
 import { cold as measureCold } from "./cold.ts"
 import type { Figures } from "./Comparison.ts"
 import { latency as measureLatency } from "./latency.ts"
@@ -156,10 +157,13 @@ const latency = Command.make(
   ({ json, port }) =>
     Network.own({ machine: false }, (hosts) =>
       Effect.gen(function*() {
-        const { bars, figures } = yield* Effect.promise(() => measureLatency(hosts, port))
+        const held = yield* Effect.promise(() => measureLatency(hosts, port))
+        const lone = yield* Effect.promise(() => alone(hosts, port))
+        const bars = [...held.bars, ...lone.bars]
+        const figures = [...held.figures, ...lone.figures]
         for (const { count, name, others, p50, p99 } of figures) {
           yield* Console.log(
-            `${name.padEnd(20)} p50 ${p50.toFixed(2)} ms, p99 ${p99.toFixed(2)} ms (${count})${
+            `${name.padEnd(22)} p50 ${p50.toFixed(2)} ms, p99 ${p99.toFixed(2)} ms (${count})${
               others === 0 ? "" : `, ${others} with another status`
             }`
           )

@@ -18,15 +18,15 @@ export interface Latencies {
   readonly p99: number
 }
 
-const blobs = 200
-const warmUps = 100
+export const blobs = 200
+export const warmUps = 100
 const firstMillis = 1000
 /** More blobs than can be asked for in that time. */
 const firstBlobs = 1000
 
 const textOf = (url: string) => fetch(url).then(async (response) => response.ok ? await response.text() : "", () => "")
 
-const waitFor = (url: string, isDone: (text: string) => boolean) =>
+export const waitFor = (url: string, isDone: (text: string) => boolean) =>
   untilDone(async () => isDone(await textOf(url)), 30_000, `${url} does not answer as it should`)
 
 /** Yields paths until the time is over. */

@@ -8,6 +8,7 @@ import { clusterKey, ensureSettings, generateSettings, removeSettings } from "..
 import { configuration, configurationSettings } from "../commands/configuration.ts"
 import { dataDir, dataDirSettings } from "../commands/dataDir.ts"
 import { debugSettings } from "../commands/DebugViews.ts"
+import { doctor, doctorSettings } from "../commands/doctor.ts"
 import { lookup } from "../commands/lookup.ts"
 import { probe, probeSettings } from "../commands/probe.ts"
 import { registry } from "../commands/registry.ts"
@@ -66,6 +67,7 @@ export const settings: ReadonlyMap<string, Settings> = new Map<string, Settings>
   ["status", debugSettings],
   ["lookup", debugSettings],
   ["probe", probeSettings],
+  ["doctor", doctorSettings],
   ["version", versionSettings]
 ])
 
@@ -94,6 +96,7 @@ const spegel = (output: Output) =>
       status,
       lookup,
       probe,
+      doctor,
       versionCommand
     ]),
     Command.provide(({ logLevel }) => output.logging(logLevel))

@@ -3,6 +3,7 @@ import * as Background from "@spegel-ts/background/Background"
 import * as PeerAuth from "@spegel-ts/cluster-key/PeerAuth"
 import type { NodeTaintOptions } from "@spegel-ts/kubernetes/NodeTaint"
 import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
+import * as Canary from "@spegel-ts/registry/Canary"
 import * as HttpListener from "@spegel-ts/registry/HttpListener"
 import { PullLog } from "@spegel-ts/registry/PullLog"
 import * as PullSpans from "@spegel-ts/registry/PullSpans"
@@ -119,7 +120,10 @@ const maxTraceFlush = Duration.seconds(3)
 
 /** Everything that the daemon runs. A layer further down starts earlier, and closes later. */
 const servicesLayer = (settings: DaemonSettings, basicAuth: Option.Option<BasicAuthFiles.Credentials>) =>
-  Layer.mergeAll(registryLayer(settings, basicAuth), StateTracker.layer({ filter: settings.filter })).pipe(
+  Layer.mergeAll(
+    registryLayer(settings, basicAuth),
+    StateTracker.layer({ filter: settings.filter, isPrivate: Canary.isCanary })
+  ).pipe(
     Layer.provideMerge(Layer.mergeAll(
       routerLayer(settings),
       PeerTransport.layer(transportOptions(settings)),

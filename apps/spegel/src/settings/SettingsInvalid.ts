@@ -1,4 +1,4 @@
-import { Data } from "effect"
+import { Data, Runtime } from "effect"
 
 /** Settings do not fit together, or one is missing that another needs; the command does not start. */
 export class SettingsInvalid extends Data.TaggedError("SettingsInvalid")<{
@@ -9,4 +9,6 @@ export class SettingsInvalid extends Data.TaggedError("SettingsInvalid")<{
   override get message() {
     return `--${this.flag}: ${this.reason}`
   }
+  /** That of a usage error. */
+  override readonly [Runtime.errorExitCode] = 2
 }

@@ -16,6 +16,7 @@ const refusals = [
   Refusal.TooManyUploads({ bound: "peer", max: 2 }),
   Refusal.TooManyUploads({ bound: "all", max: 2 }),
   Refusal.Filtered(),
+  Refusal.CanaryOfOther(),
   Refusal.Damaged({ digest }),
   Refusal.NotHeld({ wanted: digest }),
   Refusal.NotHeldNoNamespace({ wanted: digest }),

@@ -16,6 +16,7 @@ export interface Untold {
 export class Holdings {
   readonly counts = new RegistryCounts()
   readonly #filter: RegistryFilter
+  readonly #isPrivate: (digest: string) => boolean
   /** Held keys: names of images, with what they point to, and digests. */
   readonly #held = new Map<string, Name | undefined>()
   /**
@@ -24,9 +25,10 @@ export class Holdings {
    */
   readonly #untold = new Map<string, boolean>()
 
-  /** Names that `filter` rejects count as not held. */
-  constructor(filter: RegistryFilter) {
+  /** Names that `filter` rejects count as not held, and so do digests that `isPrivate` names. */
+  constructor(filter: RegistryFilter, isPrivate: (digest: string) => boolean = () => false) {
     this.#filter = filter
+    this.#isPrivate = isPrivate
   }
 
   /** Whether there is nothing to tell the router. */
@@ -38,7 +40,8 @@ export class Holdings {
   apply(change: ContentChange): void {
     switch (change._tag) {
       case "BlobAdded":
-        return this.#add(change.digest, undefined)
+        if (!this.#isPrivate(change.digest)) this.#add(change.digest, undefined)
+        return
       case "BlobRemoved":
         return this.#remove(change.digest)
       case "NameAdded":
@@ -55,7 +58,7 @@ export class Holdings {
   compare(names: Iterable<Name>, digests: Iterable<string>): void {
     const listed = new Map<string, Name | undefined>()
     for (const name of names) if (this.#filter(name.reference)) listed.set(Reference.name(name.reference), name)
-    for (const digest of digests) listed.set(digest, undefined)
+    for (const digest of digests) if (!this.#isPrivate(digest)) listed.set(digest, undefined)
     for (const key of this.#held.keys()) if (!listed.has(key)) this.#remove(key)
     for (const [key, name] of listed) this.#add(key, name)
   }

@@ -13,7 +13,11 @@ export class Asker {
   #onData: (chunk: Buffer) => void = () => {}
   #onEnd: (error: Error) => void = () => {}
 
-  constructor({ host, port }: Address) {
+  readonly #headers: string
+
+  /** Each request has these lines besides. */
+  constructor({ host, port }: Address, headers: ReadonlyArray<string> = []) {
+    this.#headers = headers.map((line) => `${line}\r\n`).join("")
     this.#socket = connect({ host, port, noDelay: true })
       .on("data", (chunk) => this.#onData(chunk))
       .on("error", (error) => this.#onEnd(error))
@@ -33,7 +37,7 @@ export class Asker {
         const length = Number(/^content-length: (\d+)/im.exec(text)?.[1])
         if (end !== -1 && text.length >= end + 4 + length) resolve({ status: Number(text.slice(9, 12)), millis })
       }
-      this.#socket.write(`GET ${path} HTTP/1.1\r\nhost: mirror\r\n\r\n`)
+      this.#socket.write(`GET ${path} HTTP/1.1\r\nhost: mirror\r\n${this.#headers}\r\n`)
     })
   }
 

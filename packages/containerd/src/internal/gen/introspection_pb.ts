@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file introspection.proto.
  */
 export const file_introspection: GenFile = /*@__PURE__*/
-  fileDesc("ChNpbnRyb3NwZWN0aW9uLnByb3RvEiRjb250YWluZXJkLnNlcnZpY2VzLmludHJvc3BlY3Rpb24udjEingEKBlBsdWdpbhIMCgR0eXBlGAEgASgJEgoKAmlkGAIgASgJEkoKB2V4cG9ydHMYBSADKAsyOS5jb250YWluZXJkLnNlcnZpY2VzLmludHJvc3BlY3Rpb24udjEuUGx1Z2luLkV4cG9ydHNFbnRyeRouCgxFeHBvcnRzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIhCg5QbHVnaW5zUmVxdWVzdBIPCgdmaWx0ZXJzGAEgAygJIlAKD1BsdWdpbnNSZXNwb25zZRI9CgdwbHVnaW5zGAEgAygLMiwuY29udGFpbmVyZC5zZXJ2aWNlcy5pbnRyb3NwZWN0aW9uLnYxLlBsdWdpbjKHAQoNSW50cm9zcGVjdGlvbhJ2CgdQbHVnaW5zEjQuY29udGFpbmVyZC5zZXJ2aWNlcy5pbnRyb3NwZWN0aW9uLnYxLlBsdWdpbnNSZXF1ZXN0GjUuY29udGFpbmVyZC5zZXJ2aWNlcy5pbnRyb3NwZWN0aW9uLnYxLlBsdWdpbnNSZXNwb25zZWIGcHJvdG8z");
+  fileDesc("ChNpbnRyb3NwZWN0aW9uLnByb3RvEiRjb250YWluZXJkLnNlcnZpY2VzLmludHJvc3BlY3Rpb24udjEi3gEKBlBsdWdpbhIMCgR0eXBlGAEgASgJEgoKAmlkGAIgASgJEkoKB2V4cG9ydHMYBSADKAsyOS5jb250YWluZXJkLnNlcnZpY2VzLmludHJvc3BlY3Rpb24udjEuUGx1Z2luLkV4cG9ydHNFbnRyeRI+Cghpbml0X2VychgHIAEoCzIsLmNvbnRhaW5lcmQuc2VydmljZXMuaW50cm9zcGVjdGlvbi52MS5TdGF0dXMaLgoMRXhwb3J0c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiGQoGU3RhdHVzEg8KB21lc3NhZ2UYAiABKAkiIQoOUGx1Z2luc1JlcXVlc3QSDwoHZmlsdGVycxgBIAMoCSJQCg9QbHVnaW5zUmVzcG9uc2USPQoHcGx1Z2lucxgBIAMoCzIsLmNvbnRhaW5lcmQuc2VydmljZXMuaW50cm9zcGVjdGlvbi52MS5QbHVnaW4yhwEKDUludHJvc3BlY3Rpb24SdgoHUGx1Z2lucxI0LmNvbnRhaW5lcmQuc2VydmljZXMuaW50cm9zcGVjdGlvbi52MS5QbHVnaW5zUmVxdWVzdBo1LmNvbnRhaW5lcmQuc2VydmljZXMuaW50cm9zcGVjdGlvbi52MS5QbHVnaW5zUmVzcG9uc2ViBnByb3RvMw");
 
 /**
  * @generated from message containerd.services.introspection.v1.Plugin
@@ -30,6 +30,13 @@ export type Plugin = Message<"containerd.services.introspection.v1.Plugin"> & {
    * @generated from field: map<string, string> exports = 5;
    */
   exports: { [key: string]: string };
+
+  /**
+   * google.rpc.Status, with its own numbers.
+   *
+   * @generated from field: containerd.services.introspection.v1.Status init_err = 7;
+   */
+  initErr?: Status | undefined;
 };
 
 /**
@@ -38,6 +45,23 @@ export type Plugin = Message<"containerd.services.introspection.v1.Plugin"> & {
  */
 export const PluginSchema: GenMessage<Plugin> = /*@__PURE__*/
   messageDesc(file_introspection, 0);
+
+/**
+ * @generated from message containerd.services.introspection.v1.Status
+ */
+export type Status = Message<"containerd.services.introspection.v1.Status"> & {
+  /**
+   * @generated from field: string message = 2;
+   */
+  message: string;
+};
+
+/**
+ * Describes the message containerd.services.introspection.v1.Status.
+ * Use `create(StatusSchema)` to create a new message.
+ */
+export const StatusSchema: GenMessage<Status> = /*@__PURE__*/
+  messageDesc(file_introspection, 1);
 
 /**
  * @generated from message containerd.services.introspection.v1.PluginsRequest
@@ -54,7 +78,7 @@ export type PluginsRequest = Message<"containerd.services.introspection.v1.Plugi
  * Use `create(PluginsRequestSchema)` to create a new message.
  */
 export const PluginsRequestSchema: GenMessage<PluginsRequest> = /*@__PURE__*/
-  messageDesc(file_introspection, 1);
+  messageDesc(file_introspection, 2);
 
 /**
  * @generated from message containerd.services.introspection.v1.PluginsResponse
@@ -71,7 +95,7 @@ export type PluginsResponse = Message<"containerd.services.introspection.v1.Plug
  * Use `create(PluginsResponseSchema)` to create a new message.
  */
 export const PluginsResponseSchema: GenMessage<PluginsResponse> = /*@__PURE__*/
-  messageDesc(file_introspection, 2);
+  messageDesc(file_introspection, 3);
 
 /**
  * @generated from service containerd.services.introspection.v1.Introspection

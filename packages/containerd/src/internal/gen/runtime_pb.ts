@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file runtime.proto.
  */
 export const file_runtime: GenFile = /*@__PURE__*/
-  fileDesc("Cg1ydW50aW1lLnByb3RvEgpydW50aW1lLnYxIiAKDVN0YXR1c1JlcXVlc3QSDwoHdmVyYm9zZRgBIAEoCCJxCg5TdGF0dXNSZXNwb25zZRIyCgRpbmZvGAIgAygLMiQucnVudGltZS52MS5TdGF0dXNSZXNwb25zZS5JbmZvRW50cnkaKwoJSW5mb0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEyUQoOUnVudGltZVNlcnZpY2USPwoGU3RhdHVzEhkucnVudGltZS52MS5TdGF0dXNSZXF1ZXN0GhoucnVudGltZS52MS5TdGF0dXNSZXNwb25zZWIGcHJvdG8z");
+  fileDesc("Cg1ydW50aW1lLnByb3RvEgpydW50aW1lLnYxIiAKDVN0YXR1c1JlcXVlc3QSDwoHdmVyYm9zZRgBIAEoCCJxCg5TdGF0dXNSZXNwb25zZRIyCgRpbmZvGAIgAygLMiQucnVudGltZS52MS5TdGF0dXNSZXNwb25zZS5JbmZvRW50cnkaKwoJSW5mb0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiGgoJSW1hZ2VTcGVjEg0KBWltYWdlGAEgASgJIjgKEFB1bGxJbWFnZVJlcXVlc3QSJAoFaW1hZ2UYASABKAsyFS5ydW50aW1lLnYxLkltYWdlU3BlYyImChFQdWxsSW1hZ2VSZXNwb25zZRIRCglpbWFnZV9yZWYYASABKAkiOgoSUmVtb3ZlSW1hZ2VSZXF1ZXN0EiQKBWltYWdlGAEgASgLMhUucnVudGltZS52MS5JbWFnZVNwZWMiFQoTUmVtb3ZlSW1hZ2VSZXNwb25zZTJRCg5SdW50aW1lU2VydmljZRI/CgZTdGF0dXMSGS5ydW50aW1lLnYxLlN0YXR1c1JlcXVlc3QaGi5ydW50aW1lLnYxLlN0YXR1c1Jlc3BvbnNlMqgBCgxJbWFnZVNlcnZpY2USSAoJUHVsbEltYWdlEhwucnVudGltZS52MS5QdWxsSW1hZ2VSZXF1ZXN0Gh0ucnVudGltZS52MS5QdWxsSW1hZ2VSZXNwb25zZRJOCgtSZW1vdmVJbWFnZRIeLnJ1bnRpbWUudjEuUmVtb3ZlSW1hZ2VSZXF1ZXN0Gh8ucnVudGltZS52MS5SZW1vdmVJbWFnZVJlc3BvbnNlYgZwcm90bzM");
 
 /**
  * @generated from message runtime.v1.StatusRequest
@@ -49,6 +49,87 @@ export const StatusResponseSchema: GenMessage<StatusResponse> = /*@__PURE__*/
   messageDesc(file_runtime, 1);
 
 /**
+ * @generated from message runtime.v1.ImageSpec
+ */
+export type ImageSpec = Message<"runtime.v1.ImageSpec"> & {
+  /**
+   * @generated from field: string image = 1;
+   */
+  image: string;
+};
+
+/**
+ * Describes the message runtime.v1.ImageSpec.
+ * Use `create(ImageSpecSchema)` to create a new message.
+ */
+export const ImageSpecSchema: GenMessage<ImageSpec> = /*@__PURE__*/
+  messageDesc(file_runtime, 2);
+
+/**
+ * @generated from message runtime.v1.PullImageRequest
+ */
+export type PullImageRequest = Message<"runtime.v1.PullImageRequest"> & {
+  /**
+   * @generated from field: runtime.v1.ImageSpec image = 1;
+   */
+  image?: ImageSpec | undefined;
+};
+
+/**
+ * Describes the message runtime.v1.PullImageRequest.
+ * Use `create(PullImageRequestSchema)` to create a new message.
+ */
+export const PullImageRequestSchema: GenMessage<PullImageRequest> = /*@__PURE__*/
+  messageDesc(file_runtime, 3);
+
+/**
+ * @generated from message runtime.v1.PullImageResponse
+ */
+export type PullImageResponse = Message<"runtime.v1.PullImageResponse"> & {
+  /**
+   * @generated from field: string image_ref = 1;
+   */
+  imageRef: string;
+};
+
+/**
+ * Describes the message runtime.v1.PullImageResponse.
+ * Use `create(PullImageResponseSchema)` to create a new message.
+ */
+export const PullImageResponseSchema: GenMessage<PullImageResponse> = /*@__PURE__*/
+  messageDesc(file_runtime, 4);
+
+/**
+ * @generated from message runtime.v1.RemoveImageRequest
+ */
+export type RemoveImageRequest = Message<"runtime.v1.RemoveImageRequest"> & {
+  /**
+   * @generated from field: runtime.v1.ImageSpec image = 1;
+   */
+  image?: ImageSpec | undefined;
+};
+
+/**
+ * Describes the message runtime.v1.RemoveImageRequest.
+ * Use `create(RemoveImageRequestSchema)` to create a new message.
+ */
+export const RemoveImageRequestSchema: GenMessage<RemoveImageRequest> = /*@__PURE__*/
+  messageDesc(file_runtime, 5);
+
+/**
+ * @generated from message runtime.v1.RemoveImageResponse
+ */
+export type RemoveImageResponse = Message<"runtime.v1.RemoveImageResponse"> & {
+};
+
+/**
+ * Describes the message runtime.v1.RemoveImageResponse.
+ * Use `create(RemoveImageResponseSchema)` to create a new message.
+ */
+export const RemoveImageResponseSchema: GenMessage<RemoveImageResponse> = /*@__PURE__*/
+  messageDesc(file_runtime, 6);
+
+/**
  * @generated from service runtime.v1.RuntimeService
  */
 export const RuntimeService: GenService<{
@@ -62,4 +143,27 @@ export const RuntimeService: GenService<{
   },
 }> = /*@__PURE__*/
   serviceDesc(file_runtime, 0);
+
+/**
+ * @generated from service runtime.v1.ImageService
+ */
+export const ImageService: GenService<{
+  /**
+   * @generated from rpc runtime.v1.ImageService.PullImage
+   */
+  pullImage: {
+    methodKind: "unary";
+    input: typeof PullImageRequestSchema;
+    output: typeof PullImageResponseSchema;
+  },
+  /**
+   * @generated from rpc runtime.v1.ImageService.RemoveImage
+   */
+  removeImage: {
+    methodKind: "unary";
+    input: typeof RemoveImageRequestSchema;
+    output: typeof RemoveImageResponseSchema;
+  },
+}> = /*@__PURE__*/
+  serviceDesc(file_runtime, 1);
 

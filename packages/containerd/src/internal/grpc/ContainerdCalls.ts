@@ -9,14 +9,15 @@ import {
   ContainerdNotFound,
   ContainerdUnavailable,
   type ContentInfo,
+  CriPlugin,
   ImageEvent
 } from "../../ContainerdClient.ts"
 import { Content } from "../gen/content_pb.ts"
 import { Events } from "../gen/events_pb.ts"
 import { Images } from "../gen/images_pb.ts"
-import { Introspection } from "../gen/introspection_pb.ts"
+import { Introspection, type Plugin } from "../gen/introspection_pb.ts"
 import { Namespaces } from "../gen/namespaces_pb.ts"
-import { RuntimeService } from "../gen/runtime_pb.ts"
+import { ImageService, RuntimeService } from "../gen/runtime_pb.ts"
 import { Version } from "../gen/version_pb.ts"
 import * as GrpcChannel from "./GrpcChannel.ts"
 import { toEvent, toImage } from "./ImageEvents.ts"
@@ -35,6 +36,9 @@ interface Connection {
 
 /** Timeout of each call except the event stream. */
 const deadline = Duration.seconds(5)
+
+/** Timeout of a pull. */
+const pullDeadline = Duration.seconds(30)
 
 const namespaceHeader = "containerd-namespace"
 
@@ -157,13 +161,49 @@ const contentCalls = (connection: Connection): Pick<Client, "abortIngest" | "con
   }
 }
 
-const pluginCalls = (connection: Connection): Pick<Client, "contentRoot" | "criConfig"> => {
+/** The state of the CRI plugin. In 2.x it consists of several, of which the first that failed tells why. */
+const criPluginOf = (plugins: ReadonlyArray<Plugin>): CriPlugin => {
+  const service = plugins.find(({ id, type }) => type === "io.containerd.grpc.v1" && id === "cri")
+  if (service === undefined) return CriPlugin.Missing()
+  if (service.initErr === undefined) return CriPlugin.Loaded()
+  const part = plugins.find((plugin) => plugin !== service && plugin.initErr !== undefined)
+  return CriPlugin.Failed({ reason: part?.initErr?.message ?? service.initErr.message })
+}
+
+const criCalls = (connection: Connection): Pick<Client, "criConfig" | "criPlugin" | "criPull" | "criRemove"> => {
   const { channel } = connection
-  const operation = "ask where containerd keeps content"
   return {
     criConfig: unary(channel, RuntimeService.method.status, { verbose: true }).pipe(
       Effect.map(({ info }) => Option.fromUndefinedOr(info["config"])),
       Effect.catch(fail(connection, "ask the CRI plugin for its configuration"))
+    ),
+    criPlugin: unary(channel, Introspection.method.plugins, { filters: ["id==cri", "type==io.containerd.cri.v1"] })
+      .pipe(
+        Effect.map(({ plugins }) => criPluginOf(plugins)),
+        Effect.catch(fail(connection, "ask whether the CRI plugin runs"))
+      ),
+    criPull: Effect.fn("ContainerdClient.criPull")((image) =>
+      unary({ ...channel, deadline: pullDeadline }, ImageService.method.pullImage, { image: { image } }).pipe(
+        Effect.asVoid,
+        Effect.catch(fail(connection, `pull ${image}`))
+      )
+    ),
+    criRemove: Effect.fn("ContainerdClient.criRemove")((image) =>
+      unary({ ...channel, deadline: pullDeadline }, ImageService.method.removeImage, { image: { image } }).pipe(
+        Effect.asVoid,
+        Effect.catch(fail(connection, `remove ${image}`))
+      )
+    )
+  }
+}
+
+const pluginCalls = (connection: Connection): Pick<Client, "contentRoot" | "namespaces"> => {
+  const { channel } = connection
+  const operation = "ask where containerd keeps content"
+  return {
+    namespaces: unary(channel, Namespaces.method.list, {}).pipe(
+      Effect.map(({ namespaces }) => namespaces.map(({ name }) => name)),
+      Effect.catch(fail(connection, "list containerd's namespaces"))
     ),
     contentRoot: unary(channel, Introspection.method.plugins, { filters: ["type==io.containerd.content.v1"] }).pipe(
       Effect.catch(fail(connection, operation)),
@@ -198,6 +238,7 @@ export const connect = Effect.fnUntraced(function*(options: ContainerdClientOpti
   return ContainerdClient.of({
     ...imageCalls(connection),
     ...contentCalls(connection),
+    ...criCalls(connection),
     ...pluginCalls(connection),
     events: eventsOf(connection),
     version

@@ -267,3 +267,17 @@ export const read = (text: string): Readings => {
     reasons: [...new Set([...doubts, ...reasons])]
   }
 }
+
+/** The index of a version (`1.6.20~ds1`, `v2.1.9`) in `versions`; a newer one reads as the newest does. */
+const indexOf = (containerd: string): number => {
+  const [, major = "2", minor = "2"] = /^v?(\d+)\.(\d+)/.exec(containerd) ?? []
+  if (Number(major) < 2) return versions.length - 1
+  return Math.max(0, versions.findIndex(({ name }) => name === `${major}.${minor}`))
+}
+
+/** The file as one version of containerd reads it; none if it refuses it. */
+export const readBy = (text: string, containerd: string): Option.Option<Reading> => {
+  const { ways } = read(text)
+  // A text that no version can read has one entry.
+  return Option.flatten(Option.fromUndefinedOr(ways[indexOf(containerd)]))
+}

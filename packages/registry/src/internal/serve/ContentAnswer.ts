@@ -8,8 +8,10 @@ import type { Reference } from "@spegel-ts/oci/Reference"
 import type { RegistryFilter } from "@spegel-ts/oci/RegistryFilter"
 import type { BodyInterrupted } from "@spegel-ts/transfer/BodyInterrupted"
 import { Effect, Option } from "effect"
+import * as Canary from "../../Canary.ts"
 import * as Mirror from "../../Mirror.ts"
 import type { MirrorError } from "../../MirrorError.ts"
+import * as CanaryAnswer from "../canary/CanaryAnswer.ts"
 import type { HotContent } from "../hot/HotContent.ts"
 import type { BodyMemory } from "../memory/BodyMemory.ts"
 import * as RegistryMetrics from "../observe/RegistryMetrics.ts"
@@ -79,6 +81,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
   const serveLocal = yield* LocalAnswer.make({ hot, memory, uploads })
   const shared = yield* SharedAnswer.make({ mirror, downloads, memory, uploads })
   const serveMirrored = MirroredAnswer.make({ mirror, memory, uploads, downloads })
+  const serveCanary = CanaryAnswer.make(memory)
 
   /** The digest that is asked for, or that the tag points to here; none if this node does not know. */
   const digestOf = ({ request }: ContentExchange.ContentExchange) => {
@@ -120,6 +123,7 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
   ): Effect.fn.Return<Answer, ContentError> {
     const name = ContentExchange.nameOf(exchange.request)
     if (Option.exists(name, (name) => !options.filter(name))) return yield* new Refused({ refusal: Refusal.Filtered() })
+    if (Canary.isAsked(exchange.request)) return yield* serveCanary(exchange)
     const digest = yield* digestOf(exchange)
     if (Option.isSome(digest)) {
       if (exchange.request.mirrored) yield* checkDamage(digest.value, asked.suspected, exchange.proof !== undefined)

@@ -60,6 +60,8 @@ type AccessRefusal = Data.TaggedEnum<{
 type ContentRefusal = Data.TaggedEnum<{
   /** A filter leaves this image to upstream. */
   Filtered: {}
+  /** The canary of `spegel doctor` is asked for by somebody else than this node's own containerd. */
+  CanaryOfOther: {}
   /** This node's copy is not what its digest says. */
   Damaged: { readonly digest: Digest.Digest }
   /** A peer asked for what this node does not hold. */
@@ -168,6 +170,11 @@ const tellContent = (refusal: ContentRefusal | AccessRefusal, toPeer: boolean, u
   switch (refusal._tag) {
     case "Filtered":
       return unknown("spegel-ts: this image is left to the upstream registry (mirrored registries, filters)")
+    case "CanaryOfOther":
+      return unknown(
+        "spegel-ts: a canary is served to the mirror's own node, which this request is not known to come from: run spegel " +
+          "configuration on this node again, with the cluster key and the mirror's --node-name"
+      )
     case "Damaged":
       return unknown(`spegel-ts: this node's copy of ${refusal.digest} is damaged`)
     case "NotHeld":
