@@ -115,8 +115,8 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
     const digest = yield* digestOf(exchange)
     if (Option.isSome(digest)) {
       if (exchange.request.mirrored) yield* checkDamage(digest.value, asked.suspected, exchange.proof !== undefined)
-      yield* shared.hold(exchange, digest.value, asked)
-      const served = yield* LocalContent.ifHeld(serveLocal(exchange, digest.value, name))
+      const held = Effect.andThen(shared.hold(exchange, digest.value, asked), serveLocal(exchange, digest.value, name))
+      const served = yield* LocalContent.ifHeld(held)
       if (Option.isSome(served)) return served.value
       const part = yield* shared.serve(exchange, digest.value, asked)
       if (Option.isSome(part)) return part.value
