@@ -43,6 +43,22 @@ interface Shared {
   readonly hot: HotContent
 }
 
+/** The full name to ask peers by, or why they are not asked. */
+const nameForPeers = (
+  { resolveTags }: ContentOptions,
+  { request }: ContentExchange.ContentExchange,
+  digest: Option.Option<Digest.Digest>,
+  name: Option.Option<Reference>
+): Effect.Effect<Reference, Refused> => {
+  const tag = ContentExchange.tagOf(request)
+  const wanted = `${Option.getOrElse(digest, () => tag ?? "")}${request._tag === "Manifest" ? " as a manifest" : ""}`
+  const refuse = (refusal: Refusal) => Effect.fail(new Refused({ refusal }))
+  if (request.mirrored) return refuse(Refusal.NotHeld({ wanted }))
+  if (Option.isNone(request.namespace) || Option.isNone(name)) return refuse(Refusal.NotHeldNoNamespace({ wanted }))
+  if (tag !== undefined && !resolveTags) return refuse(Refusal.TagsNotMirrored())
+  return Effect.succeed(name.value)
+}
+
 export const make = Effect.fn("ContentAnswer.make")(function*(
   options: ContentOptions,
   { hot, local, memory }: Shared
@@ -69,21 +85,6 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
     if (suspected) yield* scrubber.suspect(digest, isProved)
     if (yield* scrubber.isDamaged(digest)) return yield* new Refused({ refusal: Refusal.Damaged({ digest }) })
   })
-
-  /** The full name to ask peers by, or why they are not asked. */
-  const nameForPeers = (
-    { request }: ContentExchange.ContentExchange,
-    digest: Option.Option<Digest.Digest>,
-    name: Option.Option<Reference>
-  ): Effect.Effect<Reference, Refused> => {
-    const tag = ContentExchange.tagOf(request)
-    const wanted = `${Option.getOrElse(digest, () => tag ?? "")}${request._tag === "Manifest" ? " as a manifest" : ""}`
-    const refuse = (refusal: Refusal) => Effect.fail(new Refused({ refusal }))
-    if (request.mirrored) return refuse(Refusal.NotHeld({ wanted }))
-    if (Option.isNone(request.namespace) || Option.isNone(name)) return refuse(Refusal.NotHeldNoNamespace({ wanted }))
-    if (tag !== undefined && !options.resolveTags) return refuse(Refusal.TagsNotMirrored())
-    return Effect.succeed(name.value)
-  }
 
   const askPeers = (exchange: ContentExchange.ContentExchange, name: Reference, userAgent: string) => {
     const count = (hit: boolean) => RegistryMetrics.mirrored(name.registry, hit)
@@ -121,6 +122,6 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
       const part = yield* shared.serve(exchange, digest.value, asked)
       if (Option.isSome(part)) return part.value
     }
-    return yield* askPeers(exchange, yield* nameForPeers(exchange, digest, name), asked.userAgent)
+    return yield* askPeers(exchange, yield* nameForPeers(options, exchange, digest, name), asked.userAgent)
   })
 })
