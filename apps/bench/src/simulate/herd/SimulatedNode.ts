@@ -293,16 +293,23 @@ export class SimulatedNode {
 
   /** As `LeaseRequest.ask`: the node to wait for; undefined if this one is to download. */
   async #askForLease(inVain: ReadonlyArray<string>, silent: Set<string>): Promise<string | undefined> {
+    const { clock } = this.#network
     const deciders = this.#decidersFor([...inVain, ...silent])
-      .toSorted((one, other) => Number(one === this.id) - Number(other === this.id))
-    for (const id of deciders) {
+    if (deciders[0] === this.id) {
+      const own = this.#leases.ask(content, { verb: "ask", asker: this.id, inVain }, clock.now)
+      if (own._tag === "Wait") return own.id
+    }
+    for (const id of deciders.filter((id) => id !== this.id)) {
       const asked: Lease.Asked = { verb: "ask", asker: this.id, inVain: [...inVain, ...silent] }
       const decision = await this.#say(id, asked) ?? await this.#say(id, asked)
       if (decision === undefined) {
         silent.add(id)
         continue
       }
-      if (decision._tag === "Wait") return decision.id
+      if (decision._tag === "Wait") {
+        this.#leases.ask(content, { verb: "hold", asker: decision.id, inVain: [] }, clock.now)
+        return decision.id
+      }
       for (const other of deciders) {
         if (other !== id && !silent.has(other)) void this.#say(other, { verb: "hold", asker: this.id, inVain: [] })
       }
@@ -322,7 +329,7 @@ export class SimulatedNode {
   async #decide(asked: Lease.Asked): Promise<Lease.Decision> {
     const { clock } = this.#network
     const [first = this.id] = this.#decidersFor(asked.inVain)
-    const passed = asked.verb !== "ask" || first === this.id
+    const passed = asked.verb !== "ask" || first === this.id || first === asked.asker
       ? undefined
       : await this.#say(first, { ...asked, verb: "pass" }, passMillis)
     if (passed?._tag === "Wait") return passed

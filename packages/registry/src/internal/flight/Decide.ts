@@ -24,7 +24,7 @@ export const forPeer = Effect.fnUntraced(function*(
     const peers = yield* mirror.router.peers
     const others = peers.filter(({ id }) => !asked.inVain.includes(id))
     const [first = mirror.self] = Deciders.choose(digest, mirror.self, others)
-    const passed = first === mirror.self
+    const passed = first === mirror.self || first === asked.asker
       ? undefined
       : yield* AskDecider.peer(mirror, request, peers, first, { ...asked, verb: "pass" }, passTimeout)
     if (passed?._tag === "Wait") return passed

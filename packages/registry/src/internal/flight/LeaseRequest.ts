@@ -22,23 +22,30 @@ export const ask = Effect.fnUntraced(
     const { router, scope, self } = mirror
     const peers = yield* router.peers
     const name = ContentId.print(content)
-    const say = (id: string, verb: Lease.Asked["verb"], inVain: ReadonlyArray<string>) => {
-      const asked: Lease.Asked = { verb, asker: self, inVain: inVain.slice(-Lease.maxInVain) }
-      return id === self ? AskDecider.here(mirror, name, asked) : AskDecider.peer(mirror, request, peers, id, asked)
+    const ask = (id: string, asked: Omit<Lease.Asked, "asker">) =>
+      AskDecider.peer(mirror, request, peers, id, { ...asked, asker: self })
+    const here = (asked: Lease.Asked) => AskDecider.here(mirror, name, asked)
+    // One that was waited for in vain would keep this pull waiting again.
+    const deciders = Deciders.choose(name, self, peers.filter(({ id }) => !inVain.includes(id) && !silent.has(id)))
+    const decides = deciders[0] === self
+    if (decides) {
+      const own = yield* here({ verb: "ask", asker: self, inVain })
+      if (own._tag === "Wait") return own
     }
-    // One that was waited for in vain would keep this pull waiting again. A node that thinks it decides itself may not know all.
-    const others = peers.filter(({ id }) => !inVain.includes(id) && !silent.has(id))
-    const deciders = Deciders.choose(name, self, others)
-      .toSorted((one, other) => Number(one === self) - Number(other === self))
-    for (const id of deciders) {
-      const avoided = [...inVain, ...silent]
-      const decision = (yield* say(id, "ask", avoided)) ?? (yield* say(id, "ask", avoided))
+    // A node that decides itself asks the next one all the same: it may not know all members.
+    for (const id of deciders.filter((id) => id !== self)) {
+      const asked = { verb: "ask", inVain: [...inVain, ...silent].slice(-Lease.maxInVain) } as const
+      const decision = (yield* ask(id, asked)) ?? (yield* ask(id, asked))
       if (decision === undefined) {
         silent.add(id)
         continue
       }
-      const told = decision._tag === "Go" ? deciders.filter((one) => one !== id && !silent.has(one)) : []
-      yield* Effect.forkIn(Effect.forEach(told, (one) => say(one, "hold", [])), scope)
+      if (decision._tag === "Go") {
+        const told = deciders.filter((one) => one !== id && one !== self && !silent.has(one))
+        yield* Effect.forkIn(Effect.forEach(told, (one) => ask(one, { verb: "hold", inVain: [] })), scope)
+      }
+      const holder = decision._tag === "Go" ? self : decision.id
+      if (deciders.includes(self)) yield* here({ verb: "hold", asker: holder, inVain: [] })
       return decision
     }
     return go

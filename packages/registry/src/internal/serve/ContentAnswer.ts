@@ -56,7 +56,7 @@ interface Shared {
 
 /** The full name to ask peers by, or why they are not asked. */
 const nameForPeers = (
-  resolveTags: boolean,
+  { resolveTags }: ContentOptions,
   { request }: ContentExchange.ContentExchange,
   digest: Option.Option<Digest.Digest>,
   name: Option.Option<Reference>
@@ -127,13 +127,13 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
     const digest = yield* digestOf(exchange)
     if (Option.isSome(digest)) {
       if (exchange.request.mirrored) yield* checkDamage(digest.value, asked.suspected, exchange.proof !== undefined)
-      yield* shared.hold(exchange, digest.value, asked)
-      const served = yield* LocalContent.ifHeld(serveLocal(exchange, digest.value, name))
+      const held = Effect.andThen(shared.hold(exchange, digest.value, asked), serveLocal(exchange, digest.value, name))
+      const served = yield* LocalContent.ifHeld(held)
       if (Option.isSome(served)) return served.value
       const part = yield* shared.serve(exchange, digest.value, asked)
       if (Option.isSome(part)) return part.value
     }
-    return yield* askPeers(exchange, yield* nameForPeers(options.resolveTags, exchange, digest, name), asked.userAgent)
+    return yield* askPeers(exchange, yield* nameForPeers(options, exchange, digest, name), asked.userAgent)
   })
 
   return { answer, activity: activityOf(mirror, downloads, shared) }
