@@ -40,17 +40,15 @@ export class Network {
   /** Asks a node; undefined after `timeout` if it does not answer, and at once if its process is gone. */
   async ask<A>(to: SimulatedNode, timeout: number, answer: () => A | Promise<A>): Promise<A | undefined> {
     this.messages++
-    const there = this.#delay()
-    const back = this.#delay()
-    const late = this.clock.now + timeout
-    if (to.isUnplugged) {
-      await this.clock.sleep(timeout)
-      return undefined
-    }
-    await this.clock.sleep(there)
-    const value = to.hasMirror && this.clock.now < late ? await answer() : undefined
-    await this.clock.sleep(Math.min(back, Math.max(0, late - this.clock.now)))
-    return this.clock.now < late ? value : undefined
+    const late = this.clock.sleep(timeout).then(() => undefined)
+    return to.isUnplugged ? late : Promise.race([this.#answered(to, answer), late])
+  }
+
+  async #answered<A>(to: SimulatedNode, answer: () => A | Promise<A>): Promise<A | undefined> {
+    await this.clock.sleep(this.#delay())
+    const value = to.hasMirror ? await answer() : undefined
+    await this.clock.sleep(this.#delay())
+    return value
   }
 
   /** Of a message one way. TCP sends again what got lost. */
