@@ -69,7 +69,11 @@ export const race = Effect.fnUntraced(function*<A>(
   pull.record.waiting = waiting
   const won = yield* WaitSpans.wait(wait(following))
   pull.record.waiting = undefined
-  if (Option.isNone(won)) gaveUpAt.set(name, yield* MonotonicTime.millis)
+  if (Option.isNone(won)) {
+    const now = yield* MonotonicTime.millis
+    gaveUpAt.set(name, now)
+    yield* Effect.logDebug(`${waiting.told(now)}: this node downloads ${name} from upstream`)
+  }
   yield* RegistryMetrics.waitEnded(Option.isSome(won) ? "served" : "given_up")
   return Option.isSome(won) ? won.value : yield* first.failure
 })

@@ -89,6 +89,12 @@ export class Waiting {
     return this.#line.at(-1)
   }
 
+  /** How long it has waited, and for whom, in words. */
+  told(now: number): string {
+    const who = this.#inVain.size === 0 ? "" : ` in vain for ${[...this.#inVain].join(", ")}`
+    return `waited for ${Math.round(now - (this.#begun ?? now))} ms${who}`
+  }
+
   /** `turn` is as `FollowPolicy.turnOf` has it. */
   begin(now: number, turn: number): void {
     this.#turn = turn
