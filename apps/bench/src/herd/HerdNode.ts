@@ -1,6 +1,9 @@
 /** A node of the herd: a real containerd and a mirror, on a host of their own. */
+import * as ClientToken from "@spegel-ts/cluster-key/ClientToken"
+import * as ClusterKeyFile from "@spegel-ts/cluster-key/ClusterKeyFile"
 import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
 import type * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
+import * as CriClient from "@spegel-ts/testing/containerd/CriClient"
 import type { RandomImage } from "@spegel-ts/testing/content/RandomImage"
 import * as NetworkNamespace from "@spegel-ts/testing/network/NetworkNamespace"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
@@ -39,6 +42,23 @@ export interface MirrorOptions {
   readonly node?: { readonly flags: ReadonlyArray<string>; readonly environment: Readonly<Record<string, string>> }
 }
 
+const addressFlags = (address: string) => [
+  `--registry-addr=${address}:${ports.registry}`,
+  `--router-addr=${address}:${ports.router}`,
+  `--metrics-addr=${address}:${ports.metrics}`,
+  "--bootstrap-kind=static",
+  `--static-bootstrap-peers=${Host.addressOf(1)}:${ports.router}`
+]
+
+/** The names of what a daemon has of a kind. */
+const listed = (containerd: Daemon, kind: "images" | "leases") =>
+  Effect.map(
+    containerd.ctr(kind, "ls", "-q"),
+    (lines) => lines.split("\n").filter((name) => name !== "")
+  )
+
+type Daemon = Effect.Success<ReturnType<typeof ContainerdDaemon.start>>
+
 /** Starts node `number`, without its mirror. */
 export const start = Effect.fnUntraced(function*(number: number, { keyFile, link, programs, upstream }: HerdOptions) {
   const host = yield* Host.make(number, { up: link, down: link })
@@ -49,6 +69,7 @@ export const start = Effect.fnUntraced(function*(number: number, { keyFile, link
   const registry = `http://${address}:${ports.registry}`
   const name = `node-${number}`
   const trust = [`--cluster-key-file=${keyFile}`, `--node-name=${name}`]
+  const token = ClientToken.make(yield* ClusterKeyFile.load(keyFile), name)
   yield* run(process.execPath, [
     bundle,
     "configuration",
@@ -84,23 +105,39 @@ export const start = Effect.fnUntraced(function*(number: number, { keyFile, link
         `--containerd-content-path=${containerd.contentPath}`,
         `--containerd-registry-config-path=${certs}`,
         `--data-dir=${join(directory, "data")}`,
-        `--registry-addr=${address}:${ports.registry}`,
-        `--router-addr=${address}:${ports.router}`,
-        `--metrics-addr=${address}:${ports.metrics}`,
-        "--bootstrap-kind=static",
-        `--static-bootstrap-peers=${Host.addressOf(1)}:${ports.router}`,
+        ...addressFlags(address),
         ...(hasKey ? trust : []),
         ...flags
       ], { stdio: ["ignore", "ignore", stderr.fd], env: { ...process.env, ...node?.environment } })
       yield* SpegelProcess.untilReady(registry)
       return child
     }),
+    /** A debug page of its mirror. */
+    debug: (page: "peers" | "pulls") =>
+      Effect.tryPromise((signal) =>
+        fetch(`http://${address}:${ports.metrics}/debug/${page}`, {
+          headers: { authorization: `Bearer ${token}` },
+          signal
+        }).then((response): Promise<unknown> => response.json())
+      ),
     /** Downloads an image without unpacking it, all layers at once. */
     pull: (image: string) => containerd.ctr("content", "fetch", "--hosts-dir", certs, image),
     holds: ({ objects }: RandomImage) => objects.every(({ descriptor }) => existsSync(blobOf(descriptor.digest))),
     /** Bytes that its containerd has of an image by now. */
     received: ({ objects }: RandomImage) =>
       bytesOf(containerd.contentPath, objects.map(({ descriptor }) => descriptor)),
+    /** Downloads and unpacks an image as the kubelet does. */
+    pullByCri: (image: string) => CriClient.pullImage(containerd.socket, image),
+    /** Removes all images, and the leases of clients that were killed: what containerd still has then, it keeps in vain. */
+    clear: Effect.forEach(
+      ["leases", "images"] as const,
+      (kind) =>
+        Effect.flatMap(
+          listed(containerd, kind),
+          (names) => names.length === 0 ? Effect.void : containerd.ctr(kind, "rm", "--sync", ...names)
+        ),
+      { discard: true }
+    ),
     remove: (image: string) => containerd.ctr("images", "rm", "--sync", image)
   }
 })

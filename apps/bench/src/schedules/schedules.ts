@@ -1,0 +1,91 @@
+/**
+ * Random schedules, one after another, on the same nodes with real containerd daemons and mirrors: all nodes pull a new image, while
+ * mirrors and daemons are killed, stopped, frozen and started again, and clients cut short.
+ */
+import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
+import { Duration, Effect } from "effect"
+import * as Herd from "../herd/herd.ts"
+import type { HerdNode } from "../herd/HerdNode.ts"
+import * as Image from "../Image.ts"
+import { Mirrors } from "../soak/Mirrors.ts"
+import * as Readings from "../soak/Readings.ts"
+import * as Requests from "./Requests.ts"
+import * as Run from "./Run.ts"
+import * as Schedule from "./Schedule.ts"
+
+export interface Plan {
+  readonly nodes: number
+  readonly schedules: number
+  /** Of the first schedule; each one has the next. */
+  readonly seed: number
+  /** More flags of the mirrors. */
+  readonly flags: ReadonlyArray<string>
+  /** The directory for the logs of the mirrors. */
+  readonly logs: string
+}
+
+/** The mirror of a node, before the first schedule and after the last. */
+export interface AtRest {
+  readonly node: string
+  readonly descriptors: readonly [before: number, after: number]
+  /** What came of SIGTERM at the end. */
+  readonly code: number | null
+  readonly stopSeconds: number
+}
+
+export interface Result {
+  readonly ran: ReadonlyArray<Run.Ran>
+  readonly atRest: ReadonlyArray<AtRest>
+}
+
+const kilobyte = 1000
+/** In KB/s: an image takes one to three seconds. */
+const upstreamSpeed = 10_000
+const linkSpeed = 25_000
+/** Connections that nobody uses are closed by then. */
+const restSeconds = 6
+
+/** Runs all of them; `onRun` is called after each one. */
+export const run = Effect.fnUntraced(function*(plan: Plan, onRun: (ran: Run.Ran) => Effect.Effect<void>) {
+  const { nodes, upstream } = yield* Herd.startNodes({ nodes: plan.nodes, upstreamSpeed, linkSpeed })
+  const image = { flags: Image.flags, environment: Image.compiledIn(yield* temporary) }
+  const mirrors = new Mirrors(nodes, yield* Effect.scope, { logs: plan.logs, node: image })
+  const release = { flags: plan.flags }
+  yield* Effect.forEach(nodes, (node) => mirrors.start(node, release))
+  const ids = yield* Effect.forEach(nodes, (node) => Effect.map(Requests.idOf(node), (id) => [id, node.name] as const))
+  const cluster: Run.Cluster = { nodes, upstream, mirrors, release, names: new Map(ids) }
+  const scheduleOf = (seed: number) =>
+    Schedule.make({ seed, nodes: plan.nodes, upstreamSpeed: upstreamSpeed * kilobyte })
+
+  // The nodes meet, and have pulled once.
+  yield* Run.run(cluster, { ...scheduleOf(plan.seed + plan.schedules), events: [] })
+  const before = yield* descriptors(mirrors)
+  const ran: Array<Run.Ran> = []
+  for (let index = 0; index < plan.schedules; index++) {
+    const one = yield* Run.run(cluster, scheduleOf(plan.seed + index))
+    ran.push(one)
+    yield* onRun(one)
+  }
+  const after = yield* descriptors(mirrors)
+  const atRest = yield* Effect.forEach(
+    nodes,
+    (node) =>
+      Effect.map(Effect.timed(mirrors.stop(node)), ([duration, code]): AtRest => ({
+        node: node.name,
+        descriptors: [before(node), after(node)],
+        code,
+        stopSeconds: Duration.toSeconds(duration)
+      }))
+  )
+  return { ran, atRest } satisfies Result
+}, Effect.scoped)
+
+/** The descriptors of each mirror at rest: the least of some seconds, since connections come and go. */
+const descriptors = Effect.fnUntraced(function*(mirrors: Mirrors) {
+  const readings = yield* Effect.forEach(
+    Array.from({ length: restSeconds }, (_, second) => second),
+    (second) => Effect.andThen(Effect.sleep("1 second"), Readings.take(mirrors, second))
+  )
+  return ({ name }: HerdNode) =>
+    Math.min(...readings.flat().filter(({ node }) => node === name).map(({ descriptors }) => descriptors))
+})
