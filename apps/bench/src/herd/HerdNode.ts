@@ -50,13 +50,6 @@ const addressFlags = (address: string) => [
   `--static-bootstrap-peers=${Host.addressOf(1)}:${ports.router}`
 ]
 
-/** The names of what a daemon has of a kind. */
-const listed = (containerd: Daemon, kind: "images" | "leases") =>
-  Effect.map(
-    containerd.ctr(kind, "ls", "-q"),
-    (lines) => lines.split("\n").filter((name) => name !== "")
-  )
-
 type Daemon = Effect.Success<ReturnType<typeof ContainerdDaemon.start>>
 
 /** Starts node `number`, without its mirror. */
@@ -78,7 +71,6 @@ export const start = Effect.fnUntraced(function*(number: number, { keyFile, link
     `--mirror-targets=${registry}`,
     ...trust
   ])
-  const blobOf = (digest: string) => join(containerd.contentPath, "blobs", digest.replace(":", "/"))
 
   return {
     name,
@@ -122,26 +114,13 @@ export const start = Effect.fnUntraced(function*(number: number, { keyFile, link
       ),
     /** Downloads an image without unpacking it, all layers at once. */
     pull: (image: string) => containerd.ctr("content", "fetch", "--hosts-dir", certs, image),
-    holds: ({ objects }: RandomImage) => objects.every(({ descriptor }) => existsSync(blobOf(descriptor.digest))),
-    /** Bytes that its containerd has of an image by now. */
-    received: ({ objects }: RandomImage) =>
-      bytesOf(containerd.contentPath, objects.map(({ descriptor }) => descriptor)),
     /** Downloads and unpacks an image as the kubelet does. */
     pullByCri: (image: string) => CriClient.pullImage(containerd.socket, image),
-    /** Removes all images, and the leases of clients that were killed: what containerd still has then, it keeps in vain. */
-    clear: Effect.forEach(
-      ["leases", "images"] as const,
-      (kind) =>
-        Effect.flatMap(
-          listed(containerd, kind),
-          (names) => names.length === 0 ? Effect.void : containerd.ctr(kind, "rm", "--sync", ...names)
-        ),
-      { discard: true }
-    ),
-    remove: (image: string) => containerd.ctr("images", "rm", "--sync", image)
+    ...contentOf(containerd)
   }
 })
 
+const blobPath = (contentPath: string, digest: string) => join(contentPath, "blobs", digest.replace(":", "/"))
 const sizeOf = (path: string) => stat(path).then(({ size }) => size, () => 0)
 
 const bytesOf = async (
@@ -152,9 +131,37 @@ const bytesOf = async (
   const names = await readdir(ingests).catch(() => [])
   const sizes = await Promise.all([
     ...names.map((name) => sizeOf(join(ingests, name, "data"))),
-    ...descriptors.map(({ digest }) => sizeOf(join(contentPath, "blobs", digest.replace(":", "/"))))
+    ...descriptors.map(({ digest }) => sizeOf(blobPath(contentPath, digest)))
   ])
   return sizes.reduce((sum, size) => sum + size, 0)
+}
+
+/** The names of what a daemon has of a kind. */
+const listed = (containerd: Daemon, kind: "images" | "leases") =>
+  Effect.map(containerd.ctr(kind, "ls", "-q"), (lines) => lines.split("\n").filter((name) => name !== ""))
+
+/** What a daemon has of images. */
+const contentOf = (containerd: Daemon) => {
+  const { contentPath } = containerd
+  return {
+    holds: ({ objects }: RandomImage) =>
+      objects.every(({ descriptor }) => existsSync(blobPath(contentPath, descriptor.digest))),
+    /** Bytes that it has of an image by now. */
+    received: ({ objects }: RandomImage) => bytesOf(contentPath, objects.map(({ descriptor }) => descriptor)),
+    /** How many downloads it has begun and not committed. */
+    downloads: async () => (await readdir(join(contentPath, "ingest")).catch(() => [])).length,
+    remove: (image: string) => containerd.ctr("images", "rm", "--sync", image),
+    /** Removes all images, and the leases of clients that were killed: what it still has then, it keeps in vain. */
+    clear: Effect.forEach(
+      ["leases", "images"] as const,
+      (kind) =>
+        Effect.flatMap(
+          listed(containerd, kind),
+          (names) => names.length === 0 ? Effect.void : containerd.ctr(kind, "rm", "--sync", ...names)
+        ),
+      { discard: true }
+    )
+  }
 }
 
 export type HerdNode = Effect.Success<ReturnType<typeof start>>

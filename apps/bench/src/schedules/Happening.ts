@@ -30,8 +30,10 @@ export interface Happened {
 }
 
 /** Lets it happen, and ends once the node is whole again; gives the exit code of a mirror that was stopped. */
-export const happen = (event: Event, struck: Struck) =>
-  event.kind === "mirror stopped" ? stopMirror(event, struck) : others[event.kind](event, struck)
+export const happen = (event: Event, struck: Struck): Effect.Effect<number | null | undefined, unknown> =>
+  event.kind === "mirror stopped"
+    ? stopMirror(event, struck)
+    : Effect.as(others[event.kind](event, struck), undefined)
 
 const stopMirror = Effect.fnUntraced(function*({ pause }: Event, { mirrors, node, release, requests }: Struck) {
   yield* requests.read(node)
@@ -41,16 +43,17 @@ const stopMirror = Effect.fnUntraced(function*({ pause }: Event, { mirrors, node
   return code
 })
 
-const others = {
+type Other = (event: Event, struck: Struck) => Effect.Effect<unknown, unknown>
+
+const others: Readonly<Record<Exclude<Kind, "mirror stopped">, Other>> = {
   "mirror killed": ({ pause }, { mirrors, node, release, requests }) =>
     requests.read(node).pipe(
       Effect.andThen(mirrors.kill(node)),
       Effect.andThen(Effect.sleep(pause)),
-      Effect.andThen(mirrors.start(node, release)),
-      Effect.asVoid
+      Effect.andThen(mirrors.start(node, release))
     ),
   "pull interrupted": ({ pause }, { puller }) => puller.interrupt(pause),
   "containerd restarted": (_, { node, puller }) =>
     Effect.andThen(Effect.sync(() => puller.excuse()), node.containerd.restart),
   "mirror frozen": ({ pause }, { mirrors, node }) => mirrors.freeze(node, pause)
-} satisfies Record<Exclude<Kind, "mirror stopped">, (event: Event, struck: Struck) => Effect.Effect<void, unknown>>
+}

@@ -1,5 +1,5 @@
 /** What the schedules print: a line for each, a summary, and the promises as bars. */
-import type * as Bar from "../Bar.ts"
+import * as Bar from "../Bar.ts"
 import * as Promises from "./Promises.ts"
 import type { Ran } from "./Run.ts"
 import { kinds } from "./Schedule.ts"
@@ -17,7 +17,7 @@ export const head = aligned(columns, "events")
 export const line = (ran: Ran): string =>
   aligned(
     [String(ran.schedule.seed), ran.seconds.toFixed(1), ran.copies.toFixed(2), Promises.gap(ran).toFixed(1)],
-    ran.happened.map(({ isInTime, kind, node }) => `${node}: ${kind}${isInTime ? "" : " (too late)"}`).join(", ")
+    ran.happened.map(({ isInTime, kind, node }) => `${node}: ${kind}${isInTime ? "" : " (in vain)"}`).join(", ")
   )
 
 /** Peers connect again by and by, and not always in the same direction. */
@@ -51,6 +51,13 @@ export const bars = (result: Result, { nodes, schedules }: Plan): ReadonlyArray<
       unit: "",
       atLeast: true
     },
+    {
+      name: "copies of each image that nodes took from each other",
+      value: sum(ran.map(({ shared }) => shared)) / Math.max(1, ran.length),
+      bound: 1,
+      unit: Bar.times,
+      atLeast: true
+    },
     none("failed pulls", sum(ran.map((one) => Promises.failures(one).length))),
     none("bytes that came back to the node that sent them", sum(ran.map(({ rings }) => rings.length))),
     longest("longest time without a byte", Promises.gap),
@@ -65,10 +72,11 @@ export const bars = (result: Result, { nodes, schedules }: Plan): ReadonlyArray<
     },
     {
       name: "most descriptors of a mirror beyond those before",
-      value: Math.max(0, ...atRest.map(({ descriptors: [before, after] }) => after - before)),
+      value: Math.max(0, ...atRest.map(({ after, before }) => after.all - before.all)),
       bound: maxDescriptors,
       unit: ""
-    }
+    },
+    none("descriptors of blobs and downloads at the end", sum(atRest.map(({ after }) => after.content)))
   ]
 }
 
@@ -97,7 +105,7 @@ export const summary = (result: Result): string => {
     ...[["event", "times", "while nodes pulled"] as const, ...rows].map(([kind, times, struck]) =>
       `  ${kind.padEnd(22)}${times.padStart(6)}${struck.padStart(20)}`
     ),
-    ...atRest.map(({ code, descriptors: [before, after], node, stopSeconds }) =>
+    ...atRest.map(({ after: { all: after }, before: { all: before }, code, node, stopSeconds }) =>
       `${node}: ${before} -> ${after} descriptors; stopped with code ${code} in ${stopSeconds.toFixed(1)} s`
     )
   ].join("\n")

@@ -72,10 +72,16 @@ export class Requests {
       attempts.filter(({ bytes }) => bytes > 0).map(({ bytes, peer, start }): Taken => ({
         content,
         by: node,
-        from: this.#names.get(peer) ?? peer,
+        from: this.#nameOf(peer),
         start,
         end: start + bytes
       }))
     )
+  }
+
+  #nameOf(peer: string): string {
+    const name = this.#names.get(peer)
+    if (name === undefined) throw new Error(`a mirror took bytes from ${peer}, which is none of the nodes`)
+    return name
   }
 }

@@ -31,6 +31,8 @@ export interface Ran {
   readonly rings: ReadonlyArray<Sources.Ring>
   /** Bytes from upstream as a multiple of the image. */
   readonly copies: number
+  /** Bytes that nodes took from each other, likewise, as far as their mirrors' logs were read. */
+  readonly shared: number
   /** Nodes that kept something of the image, though nothing used it any more. */
   readonly left: ReadonlyArray<string>
 }
@@ -78,6 +80,7 @@ export const run = Effect.fnUntraced(function*(cluster: Cluster, schedule: Sched
   const [pulls] = yield* Effect.timeout(Effect.all([pulling, happening], { concurrency: "unbounded" }), limit)
   const after = yield* upstream.counts
   yield* Effect.forEach(nodes, (node) => requests.read(node), { discard: true })
+  const { taken } = requests
   const forgetful = new Set(pullers.filter(({ mayHaveLost }) => mayHaveLost).map(({ node }) => node.name))
   const left = yield* Effect.filter(nodes, (node) => keeps(node, image), { concurrency: "unbounded" })
   yield* upstream.clear
@@ -88,8 +91,9 @@ export const run = Effect.fnUntraced(function*(cluster: Cluster, schedule: Sched
     pulls,
     happened,
     requests: requests.all,
-    rings: Sources.rings(requests.taken, forgetful),
+    rings: Sources.rings(taken, forgetful),
     copies: (after.blobBytes - before.blobBytes) / image.bytes,
+    shared: taken.reduce((sum, { end, start }) => sum + end - start, 0) / image.bytes,
     left: left.map(({ name }) => name)
   } satisfies Ran
 })
@@ -97,8 +101,8 @@ export const run = Effect.fnUntraced(function*(cluster: Cluster, schedule: Sched
 /** Removes an image; true if the node still has something of it, or of any download, after ten seconds. */
 const keeps = (node: HerdNode, image: Parameters<HerdNode["received"]>[0]) =>
   node.clear.pipe(
-    Effect.andThen(Effect.promise(() => node.received(image))),
-    Effect.filterOrFail((bytes) => bytes === 0),
+    Effect.andThen(Effect.promise(() => Promise.all([node.received(image), node.downloads()]))),
+    Effect.filterOrFail(([bytes, downloads]) => bytes + downloads === 0),
     Effect.retry(clearAgain),
     Effect.isFailure
   )

@@ -72,11 +72,14 @@ export const make = ({ nodes, seed, upstreamSpeed }: ScheduleOptions): Schedule 
   )
   const events = Array.from({ length: 1 + random.below(maxEvents) }, (): Event => {
     const kind = random.pick(kinds)
+    const node = random.below(nodes)
     const [least, most] = pauses[kind]
+    const share = random.next()
     return {
       kind,
-      node: random.below(nodes),
-      at: (spread + alone) * random.next(),
+      node,
+      // Only a pull that has begun can be interrupted.
+      at: kind === "pull interrupted" ? (starts[node]?.at ?? 0) + alone * share : (spread + alone) * share,
       pause: least + (most - least) * random.next()
     }
   })

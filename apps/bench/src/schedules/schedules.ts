@@ -5,10 +5,9 @@
 import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
 import { Duration, Effect } from "effect"
 import * as Herd from "../herd/herd.ts"
-import type { HerdNode } from "../herd/HerdNode.ts"
 import * as Image from "../Image.ts"
 import { Mirrors } from "../soak/Mirrors.ts"
-import * as Readings from "../soak/Readings.ts"
+import * as Descriptors from "./Descriptors.ts"
 import * as Requests from "./Requests.ts"
 import * as Run from "./Run.ts"
 import * as Schedule from "./Schedule.ts"
@@ -27,7 +26,8 @@ export interface Plan {
 /** The mirror of a node, before the first schedule and after the last. */
 export interface AtRest {
   readonly node: string
-  readonly descriptors: readonly [before: number, after: number]
+  readonly before: Descriptors.Descriptors
+  readonly after: Descriptors.Descriptors
   /** What came of SIGTERM at the end. */
   readonly code: number | null
   readonly stopSeconds: number
@@ -42,8 +42,7 @@ const kilobyte = 1000
 /** In KB/s: an image takes one to three seconds. */
 const upstreamSpeed = 10_000
 const linkSpeed = 25_000
-/** Connections that nobody uses are closed by then. */
-const restSeconds = 6
+const none: Descriptors.Descriptors = { all: 0, content: 0 }
 
 /** Runs all of them; `onRun` is called after each one. */
 export const run = Effect.fnUntraced(function*(plan: Plan, onRun: (ran: Run.Ran) => Effect.Effect<void>) {
@@ -59,33 +58,24 @@ export const run = Effect.fnUntraced(function*(plan: Plan, onRun: (ran: Run.Ran)
 
   // The nodes meet, and have pulled once.
   yield* Run.run(cluster, { ...scheduleOf(plan.seed + plan.schedules), events: [] })
-  const before = yield* descriptors(mirrors)
+  const before = yield* Descriptors.atRest(mirrors)
   const ran: Array<Run.Ran> = []
   for (let index = 0; index < plan.schedules; index++) {
     const one = yield* Run.run(cluster, scheduleOf(plan.seed + index))
     ran.push(one)
     yield* onRun(one)
   }
-  const after = yield* descriptors(mirrors)
+  const after = yield* Descriptors.atRest(mirrors)
   const atRest = yield* Effect.forEach(
     nodes,
     (node) =>
       Effect.map(Effect.timed(mirrors.stop(node)), ([duration, code]): AtRest => ({
         node: node.name,
-        descriptors: [before(node), after(node)],
+        before: before.get(node.name) ?? none,
+        after: after.get(node.name) ?? none,
         code,
         stopSeconds: Duration.toSeconds(duration)
       }))
   )
   return { ran, atRest } satisfies Result
 }, Effect.scoped)
-
-/** The descriptors of each mirror at rest: the least of some seconds, since connections come and go. */
-const descriptors = Effect.fnUntraced(function*(mirrors: Mirrors) {
-  const readings = yield* Effect.forEach(
-    Array.from({ length: restSeconds }, (_, second) => second),
-    (second) => Effect.andThen(Effect.sleep("1 second"), Readings.take(mirrors, second))
-  )
-  return ({ name }: HerdNode) =>
-    Math.min(...readings.flat().filter(({ node }) => node === name).map(({ descriptors }) => descriptors))
-})
