@@ -29,8 +29,9 @@ export interface Ran {
   readonly happened: ReadonlyArray<Happening.Happened>
   readonly requests: ReadonlyArray<Answered>
   readonly rings: ReadonlyArray<Sources.Ring>
-  /** Bytes from upstream as a multiple of the image. */
+  /** Bytes from upstream as a multiple of the image, and those of each node. */
   readonly copies: number
+  readonly copiesOf: Readonly<Record<string, number>>
   /** Bytes that nodes took from each other, likewise, as far as their mirrors' logs were read. */
   readonly shared: number
   /** Nodes that kept something of the image, though nothing used it any more. */
@@ -93,6 +94,10 @@ export const run = Effect.fnUntraced(function*(cluster: Cluster, schedule: Sched
     requests: requests.all,
     rings: Sources.rings(taken, forgetful),
     copies: (after.blobBytes - before.blobBytes) / image.bytes,
+    copiesOf: Object.fromEntries(nodes.map(({ address, name }) => {
+      const bytes = (after.byAddress[address] ?? 0) - (before.byAddress[address] ?? 0)
+      return [name, bytes / image.bytes]
+    })),
     shared: taken.reduce((sum, { end, start }) => sum + end - start, 0) / image.bytes,
     left: left.map(({ name }) => name)
   } satisfies Ran

@@ -25,7 +25,7 @@ const flags = {
     Flag.atLeast(0)
   ),
   logs: Flag.String("logs").pipe(
-    Flag.withDescription("Directory for the mirrors' logs, and for what is known of schedules that fail"),
+    Flag.withDescription("Directory for the mirrors' logs, and for the events and requests of each schedule"),
     Flag.withDefault("artifacts/schedules")
   ),
   json
@@ -33,15 +33,15 @@ const flags = {
 
 type Options = Command.Command.Config.Infer<typeof flags>
 
-/** Says which promises a schedule has broken, and keeps what is known of it. */
+/** Keeps what is known of a schedule, and says which promises it has broken. */
 const tell = Effect.fnUntraced(function*(ran: Ran, { logs, nodes }: Schedules.Plan) {
   yield* Console.log(Report.line(ran))
   const broken = Promises.broken(ran, nodes)
-  if (broken.length === 0) return
   const { seed } = ran.schedule
   const file = join(logs, `schedule-${seed}.json`)
   const pulls = ran.pulls.map(({ node, ...pull }) => ({ node: node.name, ...pull }))
   yield* Effect.promise(() => writeFile(file, JSON.stringify({ broken, ...ran, pulls }, null, 2)))
+  if (broken.length === 0) return
   yield* Console.log(broken.map((text) => `FAILED  seed ${seed}: ${text}`).join("\n"))
   yield* Console.log(`        its requests and events are in ${file}, the mirrors' logs of that time beside it`)
 })
