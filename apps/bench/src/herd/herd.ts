@@ -89,10 +89,11 @@ export const startNodes = Effect.fnUntraced(
     yield* Effect.promise(() => writeFile(keyFile, `${generate()}\n`, { mode: 0o600 }))
     const versions = yield* Effect.forEach(ContainerdPackages.versions, ContainerdPackages.fetch)
     const programsOfNodes = Array.from({ length: nodes }, () => versions).flat().slice(0, nodes)
+    const bootstrap = programsOfNodes.slice(0, 2).map((_, index) => Host.addressOf(index + 1))
+    const options = { keyFile, bootstrap, upstream: upstream.name, link: linkSpeed * kilobyte }
     const started = yield* Effect.forEach(
       programsOfNodes,
-      (programs, index) =>
-        HerdNode.start(index + 1, { programs, keyFile, upstream: upstream.name, link: linkSpeed * kilobyte })
+      (programs, index) => HerdNode.start(index + 1, { programs, ...options })
     )
     return { upstream, nodes: started }
   }

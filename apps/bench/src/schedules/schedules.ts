@@ -50,7 +50,7 @@ export const run = Effect.fnUntraced(function*(plan: Plan, onRun: (ran: Run.Ran)
   const image = { flags: Image.flags, environment: Image.compiledIn(yield* temporary) }
   const mirrors = new Mirrors(nodes, yield* Effect.scope, { logs: plan.logs, node: image })
   const release = { flags: plan.flags }
-  yield* Effect.forEach(nodes, (node) => mirrors.start(node, release))
+  yield* Effect.forEach(nodes, (node) => mirrors.start(node, release), { concurrency: "unbounded", discard: true })
   const ids = yield* Effect.forEach(nodes, (node) => Effect.map(Requests.idOf(node), (id) => [id, node.name] as const))
   const cluster: Run.Cluster = { nodes, upstream, mirrors, release, names: new Map(ids) }
   const scheduleOf = (seed: number) =>

@@ -65,7 +65,10 @@ export const run = Effect.fnUntraced(function*(plan: Plan, onRow: (row: Row) => 
   const { nodes, upstream } = yield* Herd.startNodes({ nodes: plan.nodes, upstreamSpeed: linkSpeed, linkSpeed })
   const image = { flags: Image.flags, environment: Image.compiledIn(yield* temporary) }
   const mirrors = new Mirrors(nodes, yield* Effect.scope, { logs: plan.logs, node: image })
-  yield* Effect.forEach(nodes, (node) => mirrors.start(node, { flags: [], hasKey: false, program: plan.before }))
+  yield* Effect.forEach(nodes, (node) => mirrors.start(node, { flags: [], hasKey: false, program: plan.before }), {
+    concurrency: "unbounded",
+    discard: true
+  })
 
   const duration = plan.minutes * 60
   const begun = performance.now()
