@@ -16,6 +16,7 @@ import { type Figures, measure, type Plan } from "./router/measure.ts"
 import { memory } from "./router/memory.ts"
 import { newcomer } from "./router/newcomer.ts"
 import { upkeep } from "./router/upkeep.ts"
+import { schedules } from "./schedules/command.ts"
 import { soak } from "./soak/command.ts"
 import { state } from "./state/command.ts"
 import { traces } from "./traces/command.ts"
@@ -174,6 +175,7 @@ Command.make("bench").pipe(
     filters,
     herd,
     ...bytes,
+    schedules,
     soak,
     state,
     traces

@@ -1,4 +1,6 @@
 /** A peer whose registry is a `FaultServer`: a proper member of the network, with a new identity each time. */
+import * as ClusterKeyFile from "@spegel-ts/cluster-key/ClusterKeyFile"
+import * as PeerAuth from "@spegel-ts/cluster-key/PeerAuth"
 import * as Bootstrap from "@spegel-ts/router/Bootstrap"
 import * as ContentKey from "@spegel-ts/router/ContentKey"
 import { Identity } from "@spegel-ts/router/Identity"
@@ -7,6 +9,7 @@ import { Router } from "@spegel-ts/router/Router"
 import { Context, Effect, Exit, Layer, Option, Result, Schedule, Scope, Stream } from "effect"
 import { readFile } from "node:fs/promises"
 import { join } from "node:path"
+import * as AnswerSignature from "./AnswerSignature.ts"
 import { FaultServer, type Happenings, type Misbehaviour } from "./FaultServer.ts"
 
 export interface FaultPeerOptions {
@@ -23,6 +26,8 @@ export interface FaultPeerOptions {
   /** The image, manifest first. */
   readonly objects: ReadonlyArray<{ readonly digest: string; readonly mediaType: string }>
   readonly misbehaviour?: Misbehaviour | undefined
+  /** The file of the cluster key. Without it, nobody proves anything. */
+  readonly keyFile?: string | undefined
   readonly happenings: Happenings
 }
 
@@ -31,12 +36,20 @@ const bytesOf = (layout: string, digest: string) =>
 
 /** Joins with a new identity and advertises the image; ends when others can find it. */
 export const start = Effect.fnUntraced(function*(options: FaultPeerOptions) {
-  const { happenings, host, layout, misbehaviour, objects } = options
+  const { happenings, host, keyFile, layout, misbehaviour, objects } = options
+  const ring = keyFile === undefined ? undefined : yield* ClusterKeyFile.load(keyFile)
   const served = yield* Effect.forEach(
     objects,
     (object) => Effect.map(bytesOf(layout, object.digest), (bytes) => ({ ...object, bytes }))
   )
-  const server = new FaultServer({ host, port: options.registryPort, objects: served, misbehaviour, happenings })
+  const server = new FaultServer({
+    host,
+    port: options.registryPort,
+    objects: served,
+    misbehaviour,
+    happenings,
+    ...(ring === undefined ? {} : { sign: AnswerSignature.signer(ring) })
+  })
   yield* Effect.acquireRelease(Effect.promise(() => server.start()), () => Effect.sync(() => server.stop()))
 
   const scope = yield* Scope.make()
@@ -49,7 +62,8 @@ export const start = Effect.fnUntraced(function*(options: FaultPeerOptions) {
         servicePort: options.registryPort
       }).pipe(
         Layer.provide(Bootstrap.layer(Result.getOrThrow(Bootstrap.fromStatic(options.bootstrap)))),
-        Layer.provide(Identity.layerMemory)
+        Layer.provide(Identity.layerMemory),
+        Layer.provide(ring === undefined ? Layer.empty : PeerAuth.layer({ mode: "require", ring }))
       )
     ),
     scope

@@ -1,6 +1,13 @@
 /** A registry with one image that misbehaves as it is told, and counts what it was asked for and what it sent. */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
+import {
+  createServer,
+  type IncomingMessage,
+  type OutgoingHttpHeaders,
+  type Server,
+  type ServerResponse
+} from "node:http"
 import type { Socket } from "node:net"
+import type { Sign } from "./AnswerSignature.ts"
 import { clockChanges, type Fault, kindOf, type RequestKind, requestKinds } from "./Fault.ts"
 
 /** One object of the image: what it is, and its bytes. */
@@ -34,6 +41,8 @@ export interface FaultServerOptions {
   /** Undefined for a good peer. */
   readonly misbehaviour?: Misbehaviour | undefined
   readonly happenings: Happenings
+  /** Signs the heads of answers. Default: they are not signed. */
+  readonly sign?: Sign
 }
 
 /** Events elsewhere, in the middle of a body. */
@@ -150,7 +159,7 @@ export class FaultServer {
     const path = new URL(request.url ?? "", "http://peer").pathname
     const name = path.slice(path.lastIndexOf("/") + 1)
     const object = name.startsWith("sha256:") ? objects.find(({ digest }) => digest === name) : objects[0]
-    if (object === undefined) return this.#answerStatus(response, 404)
+    if (object === undefined) return this.#answerStatus(request, response, 404)
     const kind = kindOf(path, object.bytes.length)
     if (kind !== misbehaviour?.kind) {
       if (misbehaviour?.fault === "refuse" && kind === requestKinds[requestKinds.indexOf(misbehaviour.kind) - 1]) {
@@ -172,16 +181,25 @@ export class FaultServer {
     this.#misbehave(fault, request, response, object)
   }
 
-  #answerStatus(response: ServerResponse, status: number): void {
-    response.writeHead(status, { "content-type": "application/json" })
-    response.end(JSON.stringify({ errors: [{ code: "UNKNOWN", message: "a fault that was asked for" }] }))
+  #sign(request: IncomingMessage, status: number, headers: OutgoingHttpHeaders): OutgoingHttpHeaders {
+    return this.#options.sign?.(request, status, headers) ?? headers
+  }
+
+  #writeHead(request: IncomingMessage, response: ServerResponse, status: number, headers: OutgoingHttpHeaders): void {
+    response.writeHead(status, this.#sign(request, status, headers))
+  }
+
+  #answerStatus(request: IncomingMessage, response: ServerResponse, status: number): void {
+    const body = JSON.stringify({ errors: [{ code: "UNKNOWN", message: "a fault that was asked for" }] })
+    this.#writeHead(request, response, status, { "content-type": "application/json", "content-length": body.length })
+    response.end(body)
   }
 
   #answerWell(request: IncomingMessage, response: ServerResponse, object: ServedObject): void {
     const { bytes } = object
     const start = startOf(request)
     const body = bytes.subarray(start)
-    response.writeHead(start > 0 ? 206 : 200, {
+    this.#writeHead(request, response, start > 0 ? 206 : 200, {
       ...headersOf(object),
       "content-length": body.length,
       ...(start > 0 ? { "content-range": `bytes ${start}-${bytes.length - 1}/${bytes.length}` } : {})
@@ -195,36 +213,38 @@ export class FaultServer {
       case "404":
       case "500":
       case "503":
-        return this.#answerStatus(response, Number(fault))
+        return this.#answerStatus(request, response, Number(fault))
       case "refuse":
         // The connection was made before: it is too late to refuse it.
         return void request.socket.destroy()
       case "never answer":
         return
       case "headers then nothing":
-        response.writeHead(200, { ...headersOf(object), "content-length": object.bytes.length })
+        this.#writeHead(request, response, 200, { ...headersOf(object), "content-length": object.bytes.length })
         return response.flushHeaders()
       case "wrong Content-Type":
-        response.writeHead(200, {
+        this.#writeHead(request, response, 200, {
           ...headersOf(object),
           "content-type": "text/html",
           "content-length": object.bytes.length
         })
         return this.#send(response, object.bytes, () => response.end())
       case "slow 100 KB/s":
-        response.writeHead(200, { ...headersOf(object), "content-length": object.bytes.length })
+        this.#writeHead(request, response, 200, { ...headersOf(object), "content-length": object.bytes.length })
         return this.#sendSlowly(response, object.bytes)
       case "clock back 1 h":
       case "clock on 1 d":
-        response.writeHead(200, { ...headersOf(object), "content-length": object.bytes.length })
+        this.#writeHead(request, response, 200, { ...headersOf(object), "content-length": object.bytes.length })
         return this.#sendOverClockChange(response, object.bytes, clockChanges[fault] ?? 0)
       default: {
         const { body, contentLength, end } = this.#scriptOf(fault, object.bytes)
         // Written by hand: Node's server would not send another length than it was told.
         const { socket } = request
-        const head = { ...headersOf(object), "content-length": String(contentLength) }
+        const head = this.#sign(request, 200, { ...headersOf(object), "content-length": String(contentLength) })
         socket.write(
-          `HTTP/1.1 200 OK\r\n${Object.entries(head).map(([key, value]) => `${key}: ${value}\r\n`).join("")}\r\n`
+          `HTTP/1.1 200 OK\r\n${
+            Object.entries(head).map(([key, value]) => `${key}: ${String(value)}\r\n`).join("")
+          }\r\n`
         )
         this.#send(socket, body, () => end(socket))
       }

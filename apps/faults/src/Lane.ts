@@ -6,36 +6,15 @@
 import * as MirrorConfiguration from "@spegel-ts/containerd/MirrorConfiguration"
 import * as OciLayoutWriter from "@spegel-ts/content/OciLayoutWriter"
 import * as Reference from "@spegel-ts/oci/Reference"
-import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
-import type { Containerd } from "@spegel-ts/testing/containerd/ContainerdPackages"
 import * as CriClient from "@spegel-ts/testing/containerd/CriClient"
 import * as RandomImage from "@spegel-ts/testing/content/RandomImage"
-import * as NetworkNamespace from "@spegel-ts/testing/network/NetworkNamespace"
 import * as BusyPeer from "@spegel-ts/testing/node/BusyPeer"
 import * as Lookup from "@spegel-ts/testing/node/Lookup"
-import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
-import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
-import * as Upstream from "@spegel-ts/testing/node/Upstream"
-import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
-import { Cause, Data, Effect, Exit, Option, Result, Schedule } from "effect"
-import { mkdir, rm, writeFile } from "node:fs/promises"
+import { Cause, Effect, Exit, Option, Redacted, Result, Schedule } from "effect"
+import { rm } from "node:fs/promises"
 import { join } from "node:path"
-import { pathToFileURL } from "node:url"
-import * as FaultPeerProcess from "./FaultPeerProcess.ts"
 import type { Misbehaviour } from "./FaultServer.ts"
-import * as SettableClock from "./SettableClock.ts"
-
-/** The program that asks containerd to pull. */
-export type Client = "CRI" | "ctr"
-
-export interface LaneOptions {
-  /** From 0; lanes that run at the same time differ in it. */
-  readonly index: number
-  readonly containerd: Containerd
-  /** More of containerd's configuration. */
-  readonly settings?: string
-  readonly client: Client
-}
+import * as LaneMembers from "./LaneMembers.ts"
 
 /** An image of the upstream registry. */
 export interface Image extends RandomImage.RandomImage {
@@ -53,17 +32,6 @@ export interface Pull {
   readonly error: string | undefined
 }
 
-/** A mirror process did not become ready. */
-export class MirrorNotReady extends Data.TaggedError("MirrorNotReady")<{
-  readonly url: string
-  readonly output: string
-}> {
-  override get message() {
-    return `the mirror at ${this.url} did not become ready: ${this.output}`
-  }
-}
-
-const ports = { registry: 5000, router: 5001, metrics: 9090 }
 const pullLimit = "60 seconds"
 const kibibyte = 1024
 /** Images of lanes have lower seeds. */
@@ -81,112 +49,10 @@ const busyRequests = 6
 /** More than the buffers of the sockets between a peer and a client that does not read. */
 const ballastBytes = 32 * 1024 * kibibyte
 
-const startSpegel = Effect.fnUntraced(
-  function*(
-    address: string,
-    directory: string,
-    store: ReadonlyArray<string>,
-    bootstrap: string,
-    environment?: Readonly<Record<string, string>>
-  ) {
-    const spegel = yield* SpegelProcess.start([
-      "registry",
-      ...store,
-      `--data-dir=${join(directory, "data")}`,
-      ...MirrorPorts.flags(address, ports),
-      "--bootstrap-kind=static",
-      `--static-bootstrap-peers=${bootstrap}:${ports.router}`
-    ], environment)
-    return { ...spegel, url: `http://${address}:${ports.registry}` }
-  }
-)
-
-const addressesOf = (index: number) => ({
-  node: `10.77.${index}.1`,
-  good: `10.77.${index}.2`,
-  fault: `10.77.${index}.3`
-})
-
-/** Gives the addresses of the two mirrors to the bridge, while the scope is open. */
-const takeAddresses = Effect.fnUntraced(function*({ good, node }: ReturnType<typeof addressesOf>) {
-  const change = (change: "add" | "delete", address: string) =>
-    NetworkNamespace.ip("address", change, `${address}/24`, "dev", NetworkNamespace.bridge)
-  yield* Effect.forEach(
-    [node, good],
-    (address) => Effect.acquireRelease(change("add", address), () => Effect.orDie(change("delete", address)))
-  )
-})
-
-const startMirrors = Effect.fnUntraced(function*(options: {
-  readonly addresses: ReturnType<typeof addressesOf>
-  readonly directory: string
-  readonly containerd: Daemon
-  readonly goodRoot: string
-  readonly clockFile: string
-}) {
-  const { addresses, clockFile, containerd, directory, goodRoot } = options
-  const store = [
-    "--store=containerd",
-    `--containerd-sock=${containerd.socket}`,
-    `--containerd-content-path=${containerd.contentPath}`
-  ]
-  const settable = {
-    NODE_OPTIONS: `--import=${pathToFileURL(join(import.meta.dirname, "SettableClock.ts")).href}`,
-    [SettableClock.variable]: clockFile
-  }
-  const [node, good] = yield* Effect.all([
-    startSpegel(addresses.node, join(directory, "node"), store, addresses.good, settable),
-    startSpegel(addresses.good, join(directory, "good-data"), [`--store=oci-layout:${goodRoot}`], addresses.node)
-  ], { concurrency: "unbounded" })
-  yield* Effect.forEach([node, good], ({ output, url }) =>
-    SpegelProcess.untilReady(url).pipe(
-      Effect.mapError(() => new MirrorNotReady({ url, output: output.stderr }))
-    ))
-  return { node, good }
-})
-
-type Daemon = Effect.Success<ReturnType<typeof ContainerdDaemon.start>>
-
-/** Starts everything that a lane consists of. */
-const startMembers = Effect.fnUntraced(function*({ client, containerd: programs, index, settings }: LaneOptions) {
-  const addresses = addressesOf(index)
-  yield* takeAddresses(addresses)
-  const directory = yield* temporary
-  const configPath = join(directory, "certs.d")
-  const goodRoot = join(directory, "good")
-  const goodWriter = yield* OciLayoutWriter.make({ root: goodRoot })
-  const [upstream, containerd, faultPeer] = yield* Effect.all([
-    Upstream.start,
-    ContainerdDaemon.start({ programs, configPath, ...(settings === undefined ? {} : { settings }) }),
-    FaultPeerProcess.start({ link: `fault${index}`, address: `${addresses.fault}/24` })
-  ], { concurrency: "unbounded" })
-  // containerd 2 makes it with the first pull; a node that runs the mirror has pulled something.
-  yield* Effect.promise(() => mkdir(containerd.contentPath, { recursive: true }))
-  const clockFile = join(directory, "clock")
-  yield* Effect.promise(() => writeFile(clockFile, "0"))
-  const mirrors = yield* startMirrors({ addresses, directory, containerd, goodRoot, clockFile })
-  return {
-    ...mirrors,
-    index,
-    client,
-    addresses,
-    directory,
-    configPath,
-    goodRoot,
-    goodWriter,
-    upstream,
-    containerd,
-    faultPeer,
-    clockFile
-  }
-})
-
-type Members = Effect.Success<ReturnType<typeof startMembers>>
-
 const referenceOf = (name: string) => Result.getOrThrow(Reference.parse(name))
 
 /** Gives a blob to the good peer alone; gives the URL at which the mirror under test relays it. */
-const shareBallast = Effect.fnUntraced(function*({ goodWriter, node, upstream }: Members) {
+const shareBallast = Effect.fnUntraced(function*({ goodWriter, headers, node, upstream }: LaneMembers.LaneMembers) {
   const reference = { registry: upstream.host, repository: "team/ballast", tag: "v1" }
   const { objects } = yield* RandomImage.write({
     writer: goodWriter,
@@ -195,14 +61,15 @@ const shareBallast = Effect.fnUntraced(function*({ goodWriter, node, upstream }:
     seed: ballastSeed
   })
   const path = `blobs/${objects.at(-1)?.descriptor.digest}`
-  yield* Lookup.untilFound(node.url, reference, [path])
+  yield* Lookup.untilFound(node.url, reference, [path], headers)
   return `${node.url}/v2/${reference.repository}/${path}?ns=${reference.registry}`
 })
 
 /** Gives images to the peers, and takes them away again. */
-const sharing = (
-  { addresses, clockFile, containerd, directory, faultPeer, good, goodRoot, goodWriter, index, node, upstream }: Members
-) => {
+const sharing = (members: LaneMembers.LaneMembers) => {
+  const { addresses, clockFile, directory, faultPeer, good, goodRoot, goodWriter, headers, index, keyFile, node } =
+    members
+  const { pullers, upstream } = members
   let images = 0
   return {
     /** Makes an image that upstream alone has. */
@@ -223,19 +90,20 @@ const sharing = (
     shareWithFault: ({ layout, name, objects }: Image, misbehaviour: Misbehaviour) =>
       faultPeer.start({
         host: addresses.fault,
-        routerPort: ports.router,
-        registryPort: ports.registry,
-        bootstrap: [addresses.node, addresses.good].map((address) => `${address}:${ports.router}`),
+        routerPort: LaneMembers.ports.router,
+        registryPort: LaneMembers.ports.registry,
+        bootstrap: [addresses.node, addresses.good].map((address) => `${address}:${LaneMembers.ports.router}`),
+        keyFile,
         layout,
         name,
         objects: objects.map(({ descriptor: { digest, mediaType } }) => ({ digest, mediaType })),
         misbehaviour
       }, { peer: good.child.pid ?? 0, mirror: node.child.pid ?? 0, clockFile }),
     /** Waits until the mirror under test finds all of the image at its peers. */
-    untilFound: (image: Image) => Lookup.untilFound(node.url, upstream.repository, Lookup.pathsOf(image)),
+    untilFound: (image: Image) => Lookup.untilFound(node.url, upstream.repository, Lookup.pathsOf(image), headers),
     /** Removes the image everywhere. */
     forget: Effect.fnUntraced(function*({ layout, name, objects, reference }: Image) {
-      yield* CriClient.removeImage(containerd.socket, name)
+      yield* Effect.forEach(pullers, ({ containerd }) => CriClient.removeImage(containerd.socket, name))
       yield* goodWriter.untag(reference)
       yield* Effect.promise(async () => {
         for (const { descriptor: { digest } } of objects) {
@@ -249,16 +117,20 @@ const sharing = (
   }
 }
 
-/** Pulls of the node's containerd. */
-const pulling = ({ client, configPath, containerd, node, upstream }: Members) => {
-  const configure = (target: string) =>
+/** Pulls of a node's containerd. */
+const pulling = (
+  { client, upstream }: LaneMembers.LaneMembers,
+  { configPath, containerd, token, url }: LaneMembers.PullingNode
+) => {
+  const configure = (from: "mirror" | "upstream") =>
     MirrorConfiguration.write({
       configPath,
       mirroredRegistries: [`http://${upstream.host}`],
-      mirrorTargets: [target],
+      mirrorTargets: [from === "mirror" ? url : `http://${upstream.host}`],
       tagResolution: "mirror",
       prependExisting: false,
-      basicAuth: Option.none()
+      basicAuth: Option.none(),
+      token: from === "mirror" && token !== undefined ? Redacted.make(token) : undefined
     })
   const ask = (name: string): Effect.Effect<unknown, Error> =>
     client === "CRI"
@@ -274,7 +146,7 @@ const pulling = ({ client, configPath, containerd, node, upstream }: Members) =>
     lacking,
     /** Pulls once, with the mirror first or from upstream alone; an answer that takes too long is a failure. */
     pull: Effect.fnUntraced(function*({ name }: Image, from: "mirror" | "upstream") {
-      yield* configure(from === "mirror" ? node.url : `http://${upstream.host}`)
+      yield* configure(from)
       const started = performance.now()
       const exit = yield* Effect.exit(ask(name).pipe(Effect.timeout(pullLimit)))
       const seconds = (performance.now() - started) / 1000
@@ -294,20 +166,23 @@ const pulling = ({ client, configPath, containerd, node, upstream }: Members) =>
 }
 
 /** Starts a cluster, which ends with the scope. Fails if one of its members does not become ready. */
-export const start = Effect.fnUntraced(function*(options: LaneOptions) {
-  const members = yield* startMembers(options)
-  const { faultPeer, good, node, upstream } = members
+export const start = Effect.fnUntraced(function*(options: LaneMembers.LaneOptions) {
+  const members = yield* LaneMembers.start(options)
+  const { faultPeer, good, headers, node, pullers: [own, second], upstream } = members
+  if (own === undefined) return yield* Effect.die(new Error("a lane has a node that pulls"))
   const ballast = yield* shareBallast(members)
   return {
     upstream,
     node,
     faultPeer,
     /** Makes the mirror under test ask the fault peer before the good one, while the scope is open. */
-    occupyGood: BusyPeer.occupy(ballast, busyRequests),
+    occupyGood: BusyPeer.occupy(ballast, busyRequests, headers),
     /** Lets the good peer continue after it was stopped. */
     thawGood: Effect.sync(() => good.child.kill("SIGCONT")),
     ...sharing(members),
-    ...pulling(members)
+    ...pulling(members, own),
+    /** The second node, if there is one. */
+    second: second === undefined ? undefined : pulling(members, second)
   }
 })
 

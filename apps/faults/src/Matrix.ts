@@ -4,8 +4,11 @@ import { clockChanges, type Fault, type RequestKind } from "./Fault.ts"
 import type * as Lane from "./Lane.ts"
 import * as SettableClock from "./SettableClock.ts"
 
-/** The other holders of the image: upstream alone, or a good peer too. */
-export type Company = "upstream" | "good peer"
+/**
+ * Who else has the image: upstream alone, or a good peer too. Or, beside upstream, a second node that pulls it at the same moment, by
+ * a mirror of its own.
+ */
+export type Company = "upstream" | "good peer" | "second node"
 
 /** One run of a pull: a fault, the request that meets it, and the company. */
 export interface Cell {
@@ -33,7 +36,16 @@ export interface CellResult extends Cell {
 }
 
 /** How much longer a fault may make a pull than one from upstream alone. */
-export const maxAddedSeconds = 5
+const maxAddedSeconds = 5
+
+/**
+ * With single flight, the waits that end before containerd goes upstream (docs/single-flight.md): for three nodes that decide, and
+ * for a download that nobody shows to go on, among four nodes.
+ */
+const singleFlightSeconds = 3 + 3 + 0.2 * Math.log2(4)
+
+/** How much longer a pull may take than one without a mirror. */
+export const maxAdded = (singleFlight: boolean): number => maxAddedSeconds + (singleFlight ? singleFlightSeconds : 0)
 
 /** A large layer with wrong bytes fails its first pull: containerd has the bytes by the time they are known to be wrong. */
 export const maxAttempts = ({ fault, kind }: Cell): number =>
@@ -74,6 +86,32 @@ const trustGood = Effect.fnUntraced(function*(lane: Lane.Lane) {
   return upstreamBytes === 0
 })
 
+/** Pulls on the node, and at the same moment on the second one if there is one, until all have succeeded. */
+const pullAll = Effect.fnUntraced(function*(lane: Lane.Lane, image: Lane.Image, cell: Cell) {
+  const all = lane.second === undefined ? [lane] : [lane, lane.second]
+  const errors: Array<string> = []
+  let seconds = 0
+  let attempts = 0
+  let pending = all
+  // One attempt more than is allowed shows whether the pull works at all.
+  while (pending.length > 0 && attempts <= maxAttempts(cell)) {
+    if (attempts++ > 0) yield* Effect.sleep(pauseBeforeRetry)
+    const pulls = yield* Effect.forEach(
+      pending,
+      (puller) => Effect.map(puller.pull(image, "mirror"), (pull) => ({ ...pull, puller })),
+      { concurrency: "unbounded" }
+    )
+    seconds += Math.max(...pulls.map((pull) => pull.seconds))
+    const failed = pulls.filter(({ error }) => error !== undefined)
+    errors.push(...failed.map(({ error = "" }) => error))
+    pending = failed.map(({ puller }) => puller)
+  }
+  const succeeded = pending.length === 0
+  const lacking = succeeded ? (yield* Effect.forEach(all, (puller) => puller.lacking(image))).flat() : []
+  if (lacking.length > 0) errors.push(`containerd says that it has pulled, but lacks ${lacking.join(", ")}`)
+  return { attempts, errors, lacking, seconds, succeeded }
+})
+
 const attempt = Effect.fnUntraced(function*(lane: Lane.Lane, cell: Cell) {
   if (cell.fault === "restart beside a freeze") {
     const trusted = yield* Effect.repeat(trustGood(lane), { until: (trusted) => trusted, times: maxTrials })
@@ -90,24 +128,11 @@ const attempt = Effect.fnUntraced(function*(lane: Lane.Lane, cell: Cell) {
     yield* lane.occupyGood
   }
   lane.upstream.state.blobBytes = 0
-  const errors: Array<string> = []
-  let seconds = 0
-  let succeeded = false
-  // One attempt more than is allowed shows whether the pull works at all.
-  while (!succeeded && errors.length <= maxAttempts(cell)) {
-    if (errors.length > 0) yield* Effect.sleep(pauseBeforeRetry)
-    const pull = yield* lane.pull(image, "mirror")
-    seconds += pull.seconds
-    succeeded = pull.error === undefined
-    if (pull.error !== undefined) errors.push(pull.error)
-  }
-  const lacking = succeeded ? yield* lane.lacking(image) : []
-  if (lacking.length > 0) errors.push(`containerd says that it has pulled, but lacks ${lacking.join(", ")}`)
+  const { attempts, errors, lacking, seconds, succeeded } = yield* pullAll(lane, image, cell)
   const upstreamBytes = lane.upstream.state.blobBytes
   yield* lane.thawGood
   const counts = yield* lane.faultPeer.stop
   yield* lane.forget(image)
-  const attempts = errors.length + (succeeded ? 1 : 0)
   if (upstreamBytes > maxUpstreamBytes(cell)) errors.push(`${upstreamBytes} bytes came from upstream`)
   const log = lane.node.output.stderr.slice(logStart)
   const met = clockChanges[cell.fault] === undefined || log.includes(SettableClock.notice)

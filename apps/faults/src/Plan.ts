@@ -1,7 +1,7 @@
 /** The cells that a run measures: by version of containerd, client, company and fault. */
 import type { Version } from "@spegel-ts/testing/containerd/ContainerdPackages"
 import { clockChanges, type Fault, faults, requestKinds } from "./Fault.ts"
-import type { Client } from "./Lane.ts"
+import type { Client } from "./LaneMembers.ts"
 import type { Cell, Company } from "./Matrix.ts"
 
 /** A version of containerd, with settings. */
@@ -25,13 +25,15 @@ const plain = (version: Version): Flavour => ({ name: version, version, inParts:
 const parallel: Flavour = { name: "2.1 parallel", version: "2.1", settings: parallelFetch, inParts: true }
 
 export const clients: ReadonlyArray<Client> = ["CRI", "ctr"]
-export const companies: ReadonlyArray<Company> = ["upstream", "good peer"]
+export const companies: ReadonlyArray<Company> = ["upstream", "good peer", "second node"]
 
 /** Cells that run one after the other on the same nodes. */
 export interface Part {
   readonly flavour: Flavour
   readonly client: Client
   readonly company: Company
+  /** Whether all members share a cluster key, and the mirrors' mode is single flight. */
+  readonly singleFlight: boolean
   readonly cells: ReadonlyArray<Cell>
 }
 
@@ -65,13 +67,21 @@ export const make = (options: {
   readonly versions: ReadonlyArray<Version>
   readonly clients: ReadonlyArray<Client>
   readonly quick: boolean
+  readonly singleFlight: boolean
   readonly filter: Filter
 }): ReadonlyArray<Part> => {
-  const { clients, filter, quick, versions } = options
+  const { clients, filter, quick, singleFlight, versions } = options
   const flavours = [...versions.map(plain), ...(versions.includes("2.1") ? [parallel] : [])]
   const parts = flavours.flatMap((flavour) =>
     clients.flatMap((client) =>
-      companies.map((company): Part => ({ flavour, client, company, cells: cellsOf(flavour, company, filter) }))
+      // Without single flight, nodes that pull at the same moment do not know of each other.
+      companies.filter((company) => singleFlight || company !== "second node").map((company): Part => ({
+        flavour,
+        client,
+        company,
+        singleFlight,
+        cells: cellsOf(flavour, company, filter)
+      }))
     )
   )
   return parts.filter((part) => part.cells.length > 0 && (!quick || isQuick(part)))

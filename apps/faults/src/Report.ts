@@ -1,7 +1,7 @@
 /** The figures of a run as a table and as data. */
 import type { EmptyMirror } from "./EmptyMirror.ts"
 import { faults, requestKinds } from "./Fault.ts"
-import { type CellResult, type Company, maxAddedSeconds } from "./Matrix.ts"
+import { type CellResult, type Company, maxAdded } from "./Matrix.ts"
 import { companies, type Part } from "./Plan.ts"
 
 /** A part with its results. */
@@ -20,7 +20,7 @@ export const addedSeconds = (part: PartResult, cell: CellResult): number => cell
 
 /** The pull succeeded, but too late. */
 export const isLate = (part: PartResult, cell: CellResult): boolean =>
-  cell.succeeded && addedSeconds(part, cell) > maxAddedSeconds
+  cell.succeeded && addedSeconds(part, cell) > maxAdded(part.singleFlight)
 
 /** The pull succeeded in time. */
 export const isMet = (part: PartResult, cell: CellResult): boolean => cell.succeeded && !isLate(part, cell)
@@ -35,6 +35,12 @@ const textOf = (part: PartResult, cell: CellResult): string => {
 
 const line = (cells: ReadonlyArray<string>) => `| ${cells.join(" | ")} |`
 
+const titles: Readonly<Record<Company, string>> = {
+  upstream: "The fault peer is the only peer with the image; upstream has it too",
+  "good peer": "The fault peer, a good peer and upstream have the image",
+  "second node": "The fault peer and upstream have the image, and two nodes pull it at the same moment"
+}
+
 /** Seconds over a plain pull, for the parts with the same company. */
 const table = (company: Company, parts: ReadonlyArray<PartResult>): string => {
   const inCompany = parts.filter((part) => part.company === company)
@@ -47,11 +53,8 @@ const table = (company: Company, parts: ReadonlyArray<PartResult>): string => {
       return [fault as string, kind].concat(texts)
     })
   ).filter(([_fault, _kind, ...texts]) => texts.some((text) => text !== ""))
-  const title = company === "upstream"
-    ? "The fault peer is the only peer with the image; upstream has it too"
-    : "The fault peer, a good peer and upstream have the image"
   return [
-    `### ${title}`,
+    `### ${titles[company]}`,
     "",
     line(["fault", "request", ...inCompany.map(columnOf)]),
     line(["---", "---", ...inCompany.map(() => "---:")]),

@@ -24,12 +24,14 @@ const cellsBetweenPlainPulls = 8
 /** How often a cell that is late is measured: the machine may have been busy. */
 const maxMeasurements = 3
 
-const startLane = (index: number, { client, flavour }: Omit<Plan.Part, "company" | "cells">) =>
+const startLane = (index: number, { client, company, flavour, singleFlight }: Omit<Plan.Part, "cells">) =>
   Effect.flatMap(ContainerdPackages.fetch(flavour.version), (containerd) =>
     Lane.start({
       index,
       containerd,
       client,
+      hasKey: singleFlight,
+      hasSecond: company === "second node",
       ...(flavour.settings === undefined ? {} : { settings: flavour.settings })
     }))
 
@@ -60,6 +62,12 @@ const runPart = Effect.fnUntraced(function*(part: Plan.Part, index: number) {
 const flags = {
   quick: Flag.Boolean("quick").pipe(
     Flag.withDescription("All faults with the newest containerd only"),
+    Flag.withDefault(false)
+  ),
+  singleFlight: Flag.Boolean("single-flight").pipe(
+    Flag.withDescription(
+      "Give all members a cluster key, which switches single flight on; also has two nodes pull at once"
+    ),
     Flag.withDefault(false)
   ),
   containerd: Flag.Literals("containerd", ContainerdPackages.versions).pipe(
@@ -104,13 +112,14 @@ class CannotMeasure extends Data.TaggedError("CannotMeasure")<{ readonly reason:
 type Options = Command.Command.Config.Infer<typeof flags>
 
 const measure = Effect.fnUntraced(function*(options: Options) {
-  const { client, containerd, fault, lanes, only, out, pairs, quick, request } = options
+  const { client, containerd, fault, lanes, only, out, pairs, quick, request, singleFlight } = options
   const wants = (what: "cells" | "empty-mirror") => Option.getOrElse(only, () => what) === what
   const versions = containerd.length > 0 ? containerd : ContainerdPackages.versions
   const plan = Plan.make({
     versions,
     clients: client.length > 0 ? client : Plan.clients,
     quick,
+    singleFlight,
     filter: { fault, request }
   })
   if (plan.length === 0) {
@@ -130,10 +139,10 @@ const measure = Effect.fnUntraced(function*(options: Options) {
   // One after another: here tens of milliseconds matter.
   const empty = yield* Effect.forEach(
     wants("empty-mirror") ? plan.filter(({ company, flavour }) => company === "upstream" && !flavour.inParts) : [],
-    ({ client, flavour }) =>
+    (part) =>
       Effect.flatMap(
-        startLane(plan.length, { client, flavour }),
-        (lane) => EmptyMirror.measure(lane, `${flavour.name} ${client}`, pairs)
+        startLane(plan.length, part),
+        (lane) => EmptyMirror.measure(lane, `${part.flavour.name} ${part.client}`, pairs)
       ).pipe(
         Effect.scoped,
         Effect.tap(({ name, pairs, ratio }) =>
@@ -157,9 +166,9 @@ const measure = Effect.fnUntraced(function*(options: Options) {
   }
   const missed = empty.filter((result) => !EmptyMirror.isMet(result))
   yield* Console.log(
-    `${
-      cells.length - failed
-    } of ${cells.length} cells: pulled, at most ${Matrix.maxAddedSeconds} s later than without a mirror`
+    `${cells.length - failed} of ${cells.length} cells: pulled, at most ${
+      Matrix.maxAdded(singleFlight)
+    } s later than without a mirror`
   )
   for (const { name, ratio } of missed) {
     yield* Console.error(`${name}: a mirror that has nothing makes pulls take ${ratio.toFixed(3)} times as long`)

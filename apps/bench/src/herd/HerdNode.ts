@@ -1,6 +1,9 @@
 /** A node of the herd: a real containerd and a mirror, on a host of their own. */
+import * as ClientToken from "@spegel-ts/cluster-key/ClientToken"
+import * as ClusterKeyFile from "@spegel-ts/cluster-key/ClusterKeyFile"
 import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
 import type * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
+import * as CriClient from "@spegel-ts/testing/containerd/CriClient"
 import type { RandomImage } from "@spegel-ts/testing/content/RandomImage"
 import * as NetworkNamespace from "@spegel-ts/testing/network/NetworkNamespace"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
@@ -22,6 +25,8 @@ export interface HerdOptions {
   readonly programs: ContainerdPackages.Containerd
   readonly upstream: string
   readonly keyFile: string
+  /** Addresses of nodes, by whose routers its own finds all others. More than one: each may be started again. */
+  readonly bootstrap: ReadonlyArray<string>
   /** Speed of its link in both directions, in bytes per second. */
   readonly link: number
 }
@@ -39,72 +44,87 @@ export interface MirrorOptions {
   readonly node?: { readonly flags: ReadonlyArray<string>; readonly environment: Readonly<Record<string, string>> }
 }
 
+const addressFlags = (address: string, bootstrap: ReadonlyArray<string>) => [
+  `--registry-addr=${address}:${ports.registry}`,
+  `--router-addr=${address}:${ports.router}`,
+  `--metrics-addr=${address}:${ports.metrics}`,
+  "--bootstrap-kind=static",
+  ...bootstrap.map((other) => `--static-bootstrap-peers=${other}:${ports.router}`)
+]
+
+type Daemon = Effect.Success<ReturnType<typeof ContainerdDaemon.start>>
+
 /** Starts node `number`, without its mirror. */
-export const start = Effect.fnUntraced(function*(number: number, { keyFile, link, programs, upstream }: HerdOptions) {
-  const host = yield* Host.make(number, { up: link, down: link })
-  const directory = yield* temporary
-  const certs = join(directory, "certs.d")
-  const { namespace, address } = host
-  const containerd = yield* ContainerdDaemon.start({ programs, configPath: certs, namespace })
-  const registry = `http://${address}:${ports.registry}`
-  const name = `node-${number}`
-  const trust = [`--cluster-key-file=${keyFile}`, `--node-name=${name}`]
-  yield* run(process.execPath, [
-    bundle,
-    "configuration",
-    `--containerd-registry-config-path=${certs}`,
-    `--mirrored-registries=http://${upstream}`,
-    `--mirror-targets=${registry}`,
-    ...trust
-  ])
-  const blobOf = (digest: string) => join(containerd.contentPath, "blobs", digest.replace(":", "/"))
+export const start = Effect.fnUntraced(
+  function*(number: number, { bootstrap, keyFile, link, programs, upstream }: HerdOptions) {
+    const host = yield* Host.make(number, { up: link, down: link })
+    const directory = yield* temporary
+    const certs = join(directory, "certs.d")
+    const { namespace, address } = host
+    const containerd = yield* ContainerdDaemon.start({ programs, configPath: certs, namespace })
+    const registry = `http://${address}:${ports.registry}`
+    const name = `node-${number}`
+    const trust = [`--cluster-key-file=${keyFile}`, `--node-name=${name}`]
+    const token = ClientToken.make(yield* ClusterKeyFile.load(keyFile), name)
+    yield* run(process.execPath, [
+      bundle,
+      "configuration",
+      `--containerd-registry-config-path=${certs}`,
+      `--mirrored-registries=http://${upstream}`,
+      `--mirror-targets=${registry}`,
+      ...trust
+    ])
 
-  return {
-    name,
-    address,
-    namespace,
-    /** Cuts it off from the network. */
-    unplug: NetworkNamespace.ip("link", "set", Host.linkOf(number), "down"),
-    plug: NetworkNamespace.ip("link", "set", Host.linkOf(number), "up"),
-    containerd,
-    /** Starts its mirror, and kills it with the scope. */
-    startMirror: Effect.fnUntraced(function*({ flags, hasKey = true, log, node, program = bundle }: MirrorOptions) {
-      const [command, ...args] = NetworkNamespace.enter(namespace)
-      const stderr = yield* Effect.acquireRelease(
-        Effect.promise(() => open(log, "w")),
-        (file) => Effect.promise(() => file.close())
-      )
-      const child = yield* Subprocess.start(command, [
-        ...args,
-        process.execPath,
-        ...(node?.flags ?? []),
-        program,
-        "registry",
-        `--containerd-sock=${containerd.socket}`,
-        `--containerd-content-path=${containerd.contentPath}`,
-        `--containerd-registry-config-path=${certs}`,
-        `--data-dir=${join(directory, "data")}`,
-        `--registry-addr=${address}:${ports.registry}`,
-        `--router-addr=${address}:${ports.router}`,
-        `--metrics-addr=${address}:${ports.metrics}`,
-        "--bootstrap-kind=static",
-        `--static-bootstrap-peers=${Host.addressOf(1)}:${ports.router}`,
-        ...(hasKey ? trust : []),
-        ...flags
-      ], { stdio: ["ignore", "ignore", stderr.fd], env: { ...process.env, ...node?.environment } })
-      yield* SpegelProcess.untilReady(registry)
-      return child
-    }),
-    /** Downloads an image without unpacking it, all layers at once. */
-    pull: (image: string) => containerd.ctr("content", "fetch", "--hosts-dir", certs, image),
-    holds: ({ objects }: RandomImage) => objects.every(({ descriptor }) => existsSync(blobOf(descriptor.digest))),
-    /** Bytes that its containerd has of an image by now. */
-    received: ({ objects }: RandomImage) =>
-      bytesOf(containerd.contentPath, objects.map(({ descriptor }) => descriptor)),
-    remove: (image: string) => containerd.ctr("images", "rm", "--sync", image)
+    return {
+      name,
+      address,
+      namespace,
+      /** Cuts it off from the network. */
+      unplug: NetworkNamespace.ip("link", "set", Host.linkOf(number), "down"),
+      plug: NetworkNamespace.ip("link", "set", Host.linkOf(number), "up"),
+      containerd,
+      /** Starts its mirror, and kills it with the scope. */
+      startMirror: Effect.fnUntraced(function*({ flags, hasKey = true, log, node, program = bundle }: MirrorOptions) {
+        const [command, ...args] = NetworkNamespace.enter(namespace)
+        const stderr = yield* Effect.acquireRelease(
+          Effect.promise(() => open(log, "w")),
+          (file) => Effect.promise(() => file.close())
+        )
+        const child = yield* Subprocess.start(command, [
+          ...args,
+          process.execPath,
+          ...(node?.flags ?? []),
+          program,
+          "registry",
+          `--containerd-sock=${containerd.socket}`,
+          `--containerd-content-path=${containerd.contentPath}`,
+          `--containerd-registry-config-path=${certs}`,
+          `--data-dir=${join(directory, "data")}`,
+          ...addressFlags(address, bootstrap),
+          ...(hasKey ? trust : []),
+          ...flags
+        ], { stdio: ["ignore", "ignore", stderr.fd], env: { ...process.env, ...node?.environment } })
+        yield* SpegelProcess.untilReady(registry)
+        return child
+      }),
+      /** A debug page of its mirror. */
+      debug: (page: "peers" | "pulls") =>
+        Effect.tryPromise((signal) =>
+          fetch(`http://${address}:${ports.metrics}/debug/${page}`, {
+            headers: { authorization: `Bearer ${token}` },
+            signal
+          }).then((response): Promise<unknown> => response.json())
+        ),
+      /** Downloads an image without unpacking it, all layers at once. */
+      pull: (image: string) => containerd.ctr("content", "fetch", "--hosts-dir", certs, image),
+      /** Downloads and unpacks an image as the kubelet does. */
+      pullByCri: (image: string) => CriClient.pullImage(containerd.socket, image),
+      ...contentOf(containerd)
+    }
   }
-})
+)
 
+const blobPath = (contentPath: string, digest: string) => join(contentPath, "blobs", digest.replace(":", "/"))
 const sizeOf = (path: string) => stat(path).then(({ size }) => size, () => 0)
 
 const bytesOf = async (
@@ -115,9 +135,37 @@ const bytesOf = async (
   const names = await readdir(ingests).catch(() => [])
   const sizes = await Promise.all([
     ...names.map((name) => sizeOf(join(ingests, name, "data"))),
-    ...descriptors.map(({ digest }) => sizeOf(join(contentPath, "blobs", digest.replace(":", "/"))))
+    ...descriptors.map(({ digest }) => sizeOf(blobPath(contentPath, digest)))
   ])
   return sizes.reduce((sum, size) => sum + size, 0)
+}
+
+/** The names of what a daemon has of a kind. */
+const listed = (containerd: Daemon, kind: "images" | "leases") =>
+  Effect.map(containerd.ctr(kind, "ls", "-q"), (lines) => lines.split("\n").filter((name) => name !== ""))
+
+/** What a daemon has of images. */
+const contentOf = (containerd: Daemon) => {
+  const { contentPath } = containerd
+  return {
+    holds: ({ objects }: RandomImage) =>
+      objects.every(({ descriptor }) => existsSync(blobPath(contentPath, descriptor.digest))),
+    /** Bytes that it has of an image by now. */
+    received: ({ objects }: RandomImage) => bytesOf(contentPath, objects.map(({ descriptor }) => descriptor)),
+    /** How many downloads it has begun and not committed. */
+    downloads: async () => (await readdir(join(contentPath, "ingest")).catch(() => [])).length,
+    remove: (image: string) => containerd.ctr("images", "rm", "--sync", image),
+    /** Removes all images, and the leases of clients that were killed: what it still has then, it keeps in vain. */
+    clear: Effect.forEach(
+      ["leases", "images"] as const,
+      (kind) =>
+        Effect.flatMap(
+          listed(containerd, kind),
+          (names) => names.length === 0 ? Effect.void : containerd.ctr(kind, "rm", "--sync", ...names)
+        ),
+      { discard: true }
+    )
+  }
 }
 
 export type HerdNode = Effect.Success<ReturnType<typeof start>>

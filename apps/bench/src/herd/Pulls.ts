@@ -1,6 +1,6 @@
 /** The pulls of one image by many nodes. */
 import type { RandomImage } from "@spegel-ts/testing/content/RandomImage"
-import { Effect, Fiber } from "effect"
+import { Cause, Effect, Fiber } from "effect"
 import type { HerdNode } from "./HerdNode.ts"
 
 /** Times are in seconds. */
@@ -47,25 +47,41 @@ export const all = (options: PullsOptions) => {
 }
 
 const pull = Effect.fnUntraced(function*({ begun, image, name }: PullsOptions, node: HerdNode) {
-  const started = performance.now()
-  const pulling = yield* Effect.forkChild(Effect.exit(node.pull(name)))
-  let received = 0
-  let grewAt = started
-  let gap = 0
-  const look = Effect.gen(function*() {
-    yield* Effect.sleep(lookEvery)
-    const now = yield* Effect.promise(() => node.received(image))
-    if (now > received) {
-      gap = Math.max(gap, since(grewAt))
-      grewAt = performance.now()
-      received = now
-    }
-    return node.holds(image)
-  })
-  const committed = Effect.repeat(look, { until: (holds) => holds })
-  const ended = Effect.map(Fiber.join(pulling), (exit) => exit._tag === "Success")
-  const isDone = yield* Effect.raceFirst(committed, ended)
-  const pulled: Pulled = { node, own: since(started), total: since(begun), gap, isDone }
-  yield* Fiber.join(pulling)
-  return pulled
+  const { committed, gap, isDone, own } = yield* watch(node, image, node.pull(name))
+  return { node, own, total: (committed - begun) / 1000, gap, isDone } satisfies Pulled
 })
+
+export interface Watched extends Pick<Pulled, "own" | "gap" | "isDone"> {
+  /** When the node had the image, or when its pull failed, by `performance.now`. */
+  readonly committed: number
+  /** Why the client says that it failed. */
+  readonly error: string | undefined
+}
+
+/** Runs the pull of a node to its end, and watches its bytes until the last commit. */
+export const watch = Effect.fnUntraced(
+  function*(node: HerdNode, image: RandomImage, client: Effect.Effect<unknown, unknown>) {
+    const started = performance.now()
+    const pulling = yield* Effect.forkChild(Effect.exit(client))
+    let received = 0
+    let grewAt = started
+    let gap = 0
+    const look = Effect.gen(function*() {
+      yield* Effect.sleep(lookEvery)
+      const now = yield* Effect.promise(() => node.received(image))
+      if (now > received) {
+        gap = Math.max(gap, since(grewAt))
+        grewAt = performance.now()
+        received = now
+      }
+      return node.holds(image)
+    })
+    const held = Effect.repeat(look, { until: (holds) => holds })
+    const ended = Effect.map(Fiber.join(pulling), (exit) => exit._tag === "Success")
+    const isDone = yield* Effect.raceFirst(held, ended)
+    const committed = performance.now()
+    const exit = yield* Fiber.join(pulling)
+    const error = exit._tag === "Success" ? undefined : Cause.prettyErrors(exit.cause).map(String).join("; ")
+    return { own: (committed - started) / 1000, gap, isDone, committed, error } satisfies Watched
+  }
+)

@@ -34,6 +34,8 @@ export interface Plan {
   readonly logs: string
 }
 
+type NodesOptions = Pick<Plan, "nodes" | "upstreamSpeed" | "linkSpeed"> & Partial<Pick<Plan, "firstByte">>
+
 /** How many seconds the starts of the nodes are spread over; `control`: one node has the image before the others begin. */
 export type Scenario = number | "alone" | "control" | Fault.FaultName | "no credentials"
 
@@ -78,20 +80,27 @@ export interface Mirrors {
 
 const sampleEvery = "100 millis"
 
-/** Nodes without mirrors. */
+/** Nodes without mirrors, and their registry. Node after node has the next version of containerd. */
+export const startNodes = Effect.fnUntraced(
+  function*({ firstByte = 0, linkSpeed, nodes, upstreamSpeed }: NodesOptions) {
+    yield* Host.joinBridge
+    const upstream = yield* HerdUpstream.start(upstreamSpeed * kilobyte, firstByte)
+    const keyFile = join(yield* temporary, "cluster-key")
+    yield* Effect.promise(() => writeFile(keyFile, `${generate()}\n`, { mode: 0o600 }))
+    const versions = yield* Effect.forEach(ContainerdPackages.versions, ContainerdPackages.fetch)
+    const programsOfNodes = Array.from({ length: nodes }, () => versions).flat().slice(0, nodes)
+    const bootstrap = programsOfNodes.slice(0, 2).map((_, index) => Host.addressOf(index + 1))
+    const options = { keyFile, bootstrap, upstream: upstream.name, link: linkSpeed * kilobyte }
+    const started = yield* Effect.forEach(
+      programsOfNodes,
+      (programs, index) => HerdNode.start(index + 1, { programs, ...options })
+    )
+    return { upstream, nodes: started }
+  }
+)
+
 export const make = Effect.fnUntraced(function*(plan: Plan) {
-  yield* Host.joinBridge
-  const upstream = yield* HerdUpstream.start(plan.upstreamSpeed * kilobyte, plan.firstByte)
-  const keyFile = join(yield* temporary, "cluster-key")
-  yield* Effect.promise(() => writeFile(keyFile, `${generate()}\n`, { mode: 0o600 }))
-  const versions = yield* Effect.forEach(ContainerdPackages.versions, ContainerdPackages.fetch)
-  // Node after node has the next version.
-  const programsOfNodes = Array.from({ length: plan.nodes }, () => versions).flat().slice(0, plan.nodes)
-  const nodes = yield* Effect.forEach(
-    programsOfNodes,
-    (programs, index) =>
-      HerdNode.start(index + 1, { programs, keyFile, upstream: upstream.name, link: plan.linkSpeed * kilobyte })
-  )
+  const { nodes, upstream } = yield* startNodes(plan)
   return { plan, nodes, upstream, seed: Math.floor(Date.now() / 1000) % 100_000 } satisfies Herd
 })
 

@@ -59,21 +59,42 @@ export class Mirrors {
     return Effect.forEach(
       this.nodes,
       (node) =>
-        this.#stop(node).pipe(Effect.andThen(this.start(node, release)), Effect.andThen(Effect.sleep(pauseMillis))),
+        this.stop(node).pipe(Effect.andThen(this.start(node, release)), Effect.andThen(Effect.sleep(pauseMillis))),
       {
         discard: true
       }
     )
   }
 
-  #stop(node: HerdNode) {
-    const child = this.#running.get(node)
-    if (child === undefined) return Effect.void
-    this.#running.delete(node)
-    child.kill("SIGTERM")
-    return Effect.timeoutOrElse(ended(child), {
-      duration: stopTimeout,
-      orElse: () => Effect.die(new Error(`the mirror of ${node.name} did not stop within ${stopTimeout}`))
+  /** Stops a mirror as the kubelet does; gives its exit code. */
+  stop(node: HerdNode) {
+    return Effect.suspend(() => {
+      const child = this.#running.get(node)
+      if (child === undefined) return Effect.succeed<number | null>(0)
+      this.#running.delete(node)
+      child.kill("SIGTERM")
+      return Effect.timeoutOrElse(Effect.map(ended(child), () => child.exitCode), {
+        duration: stopTimeout,
+        orElse: () => Effect.die(new Error(`the mirror of ${node.name} did not stop within ${stopTimeout}`))
+      })
+    })
+  }
+
+  /** A mirror's process is gone at once. */
+  kill(node: HerdNode) {
+    return Effect.suspend(() => {
+      const child = this.#running.get(node)
+      this.#running.delete(node)
+      return child === undefined ? Effect.void : kill(child)
+    })
+  }
+
+  /** A mirror's process stands still for so many milliseconds. */
+  freeze(node: HerdNode, millis: number) {
+    return Effect.suspend(() => {
+      const child = this.#running.get(node)
+      child?.kill("SIGSTOP")
+      return Effect.andThen(Effect.sleep(millis), Effect.sync(() => child?.kill("SIGCONT")))
     })
   }
 
@@ -81,12 +102,7 @@ export class Mirrors {
   lose(node: HerdNode) {
     return Effect.suspend(() => {
       this.#lost.add(node)
-      const child = this.#running.get(node)
-      this.#running.delete(node)
-      return node.unplug.pipe(
-        Effect.andThen(child === undefined ? Effect.void : kill(child)),
-        Effect.andThen(node.containerd.kill)
-      )
+      return node.unplug.pipe(Effect.andThen(this.kill(node)), Effect.andThen(node.containerd.kill))
     })
   }
 

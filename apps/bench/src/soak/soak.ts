@@ -2,19 +2,14 @@
  * Nodes with real containerd daemons pull new images without a pause, while their mirrors are upgraded from the release before,
  * restarted, lost and cut off from each other.
  */
-import { generate } from "@spegel-ts/cluster-key/KeyRing"
-import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
 import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
 import { Effect } from "effect"
-import { readdir, readFile, writeFile } from "node:fs/promises"
-import { join } from "node:path"
-import * as HerdNode from "../herd/HerdNode.ts"
-import * as HerdUpstream from "../herd/HerdUpstream.ts"
-import * as Host from "../herd/Host.ts"
+import * as Herd from "../herd/herd.ts"
 import { since } from "../herd/Pulls.ts"
 import * as Image from "../Image.ts"
 import type * as Growth from "./Growth.ts"
 import { Mirrors } from "./Mirrors.ts"
+import * as Readings from "./Readings.ts"
 import * as Rounds from "./Rounds.ts"
 import * as Timeline from "./Timeline.ts"
 
@@ -49,39 +44,10 @@ export interface Result {
   readonly upstreamBytes: number
 }
 
-const megabyte = 1e6
-const linkSpeed = 50 * megabyte
+/** Of all links, in KB/s. */
+const linkSpeed = 50_000
 const sampleEvery = "1 second"
 const rowsOfSoak = 30
-
-/** Nodes without mirrors, and their registry. */
-const setUp = Effect.fnUntraced(function*({ nodes }: Plan) {
-  yield* Host.joinBridge
-  const upstream = yield* HerdUpstream.start(linkSpeed, 0)
-  const keyFile = join(yield* temporary, "cluster-key")
-  yield* Effect.promise(() => writeFile(keyFile, `${generate()}\n`, { mode: 0o600 }))
-  const versions = yield* Effect.forEach(ContainerdPackages.versions, ContainerdPackages.fetch)
-  const programs = Array.from({ length: nodes }, () => versions).flat().slice(0, nodes)
-  const started = yield* Effect.forEach(
-    programs,
-    (programs, index) => HerdNode.start(index + 1, { programs, keyFile, upstream: upstream.name, link: linkSpeed })
-  )
-  return { upstream, nodes: started }
-})
-
-/** Memory and descriptors of all mirrors; one that ends just now has none. */
-const read = (mirrors: Mirrors, seconds: number) =>
-  Effect.promise(async () => {
-    const readings = await Promise.all(mirrors.running.map(async ({ child: { pid = 0 }, node }) => {
-      const [status, descriptors] = await Promise.all([
-        readFile(`/proc/${pid}/status`, "utf8").catch(() => ""),
-        readdir(`/proc/${pid}/fd`).catch(() => [])
-      ])
-      const rss = Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0) * 1024
-      return { node: node.name, pid, seconds, rss, descriptors: descriptors.length } satisfies Growth.Reading
-    }))
-    return readings.filter(({ descriptors, rss }) => rss > 0 && descriptors > 0)
-  })
 
 const range = (values: ReadonlyArray<number>): readonly [number, number] =>
   values.length === 0 ? [0, 0] : [Math.min(...values), Math.max(...values)]
@@ -96,10 +62,13 @@ interface Mark {
 
 /** Runs it; `onRow` is called for each part. */
 export const run = Effect.fnUntraced(function*(plan: Plan, onRow: (row: Row) => Effect.Effect<void>) {
-  const { nodes, upstream } = yield* setUp(plan)
+  const { nodes, upstream } = yield* Herd.startNodes({ nodes: plan.nodes, upstreamSpeed: linkSpeed, linkSpeed })
   const image = { flags: Image.flags, environment: Image.compiledIn(yield* temporary) }
   const mirrors = new Mirrors(nodes, yield* Effect.scope, { logs: plan.logs, node: image })
-  yield* Effect.forEach(nodes, (node) => mirrors.start(node, { flags: [], hasKey: false, program: plan.before }))
+  yield* Effect.forEach(nodes, (node) => mirrors.start(node, { flags: [], hasKey: false, program: plan.before }), {
+    concurrency: "unbounded",
+    discard: true
+  })
 
   const duration = plan.minutes * 60
   const begun = performance.now()
@@ -134,7 +103,7 @@ export const run = Effect.fnUntraced(function*(plan: Plan, onRow: (row: Row) => 
     yield* onRow(row)
   })
   const sample = Effect.gen(function*() {
-    const lately = yield* read(mirrors, now())
+    const lately = yield* Readings.take(mirrors, now())
     readings.push(...lately)
     if (now() >= ((rows.length + 1) * duration) / rowsOfSoak) yield* endRow(lately)
   })

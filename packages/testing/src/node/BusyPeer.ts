@@ -2,9 +2,11 @@
 import { Effect, Schedule } from "effect"
 import { type ClientRequest, get } from "node:http"
 
-const begin = (url: string) =>
+type Headers = Readonly<Record<string, string>>
+
+const begin = (url: string, headers: Headers) =>
   Effect.callback<ClientRequest, string>((resume) => {
-    const request = get(url, { agent: false }, ({ statusCode }) =>
+    const request = get(url, { agent: false, headers }, ({ statusCode }) =>
       // Nobody reads the body.
       resume(statusCode === 200 ? Effect.succeed(request) : Effect.fail(`${url} answers ${statusCode}`)))
     request.on("error", ({ message }) => resume(Effect.fail(message)))
@@ -12,16 +14,16 @@ const begin = (url: string) =>
   })
 
 /** On a busy machine, the mirror may take too long to find the peer. */
-const untilBegun = (url: string) =>
-  begin(url).pipe(Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 100 }))
+const untilBegun = (url: string, headers: Headers) =>
+  begin(url, headers).pipe(Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 100 }))
 
 /**
  * Makes a mirror relay the blob at `url`, as many times at once as there are `requests`, to a client that does not read, while the
- * scope is open. The blob has to be larger than the buffers on the way, and held by that peer alone.
+ * scope is open. It is asked with these header fields. The blob has to be larger than the buffers on the way, and held by that peer alone.
  */
-export const occupy = (url: string, requests = 1) =>
+export const occupy = (url: string, requests = 1, headers: Headers = {}) =>
   Effect.forEach(
     Array.from({ length: requests }),
-    () => Effect.acquireRelease(untilBegun(url), (request) => Effect.sync(() => request.destroy())),
+    () => Effect.acquireRelease(untilBegun(url, headers), (request) => Effect.sync(() => request.destroy())),
     { concurrency: "unbounded", discard: true }
   )

@@ -135,10 +135,15 @@ const mayDownload = Effect.fnUntraced(function*<A>(
 
 /** Asks a source how far it is, and for the content once it is far enough. */
 const askSource = Effect.fnUntraced(function*<A>({ met, pull, start, use, waiting }: Following<A>, id: string) {
-  const { mirror: { router }, peers } = pull
+  const { content, mirror: { memory, router }, peers } = pull
   const peer = met.get(id) ?? (yield* router.peers).find((member) => member.id === id)
   if (peer === undefined) {
     waiting.unknown(id)
+    return Option.none<Attempt.Won<A>>()
+  }
+  // It may say that it has the content, and be the one that decides: its bytes would fail one pull after another.
+  if (memory.objection(peer, content, yield* MonotonicTime.millis)?.cost === "wrong bytes") {
+    waiting.gone(id)
     return Option.none<Attempt.Won<A>>()
   }
   const answer = yield* Effect.result(PeerProbe.ask(pull, peer, start, FollowPolicy.answerMillis))

@@ -1,5 +1,7 @@
 /** A pull from its beginning to the point where its answer can begin: the steps in their order. */
+import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import * as ByteRange from "@spegel-ts/oci/ByteRange"
+import type { Peer } from "@spegel-ts/router/Peer"
 import { Duration, Effect, Option, Result, type Scope } from "effect"
 import * as ContentId from "../../ContentId.ts"
 import type { MirroredContent } from "../../MirroredContent.ts"
@@ -11,6 +13,7 @@ import * as Attempt from "./Attempt.ts"
 import * as ElectTag from "./ElectTag.ts"
 import * as Hold from "./Hold.ts"
 import type { MirrorParts } from "./MirrorParts.ts"
+import * as PeerRace from "./PeerRace.ts"
 import * as Pull from "./Pull.ts"
 import * as Relay from "./Relay.ts"
 
@@ -58,8 +61,13 @@ const blob = Effect.fnUntraced(function*(
   pull: Pull.Pull
 ): Effect.fn.Return<MirroredContent, MirrorError | ByteRange.RangeNotSatisfiable> {
   const start = Option.getOrElse(ByteRange.firstByte(pull.range), () => 0)
+  const use = (attempt: Attempt.Attempt) => AskPeer.forWanted(pull, attempt)
+  const patientUntil = (yield* MonotonicTime.millis) + Duration.toMillis(pull.mirror.options.inProgressWait)
+  let failed: Peer | undefined
   while (true) {
-    const won = yield* Follow.race(pull, start, (attempt) => AskPeer.forWanted(pull, attempt))
+    // A peer that answers each time, and then fails in its body, must not begin one wait after another.
+    const isPatient = (yield* MonotonicTime.millis) < patientUntil
+    const won = yield* (isPatient ? Follow.race(pull, start, use, failed) : PeerRace.race(pull.peers, start, use))
     if (pull.request.method === "HEAD") return headOnly(pull, won)
     if (!isWhole(won.value) || won.value.size > pull.mirror.options.verifySize) {
       return Relay.content(pull, won)
@@ -67,6 +75,7 @@ const blob = Effect.fnUntraced(function*(
     const held = yield* Effect.result(Hold.blob(pull, won))
     if (Result.isFailure(held)) {
       yield* Attempt.leave(pull.peers, won, held.failure)
+      failed = won.peer
       continue
     }
     if (Option.isNone(held.success)) return Relay.content(pull, won)
