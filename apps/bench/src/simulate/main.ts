@@ -4,7 +4,7 @@
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import { Console, Effect, Option } from "effect"
+import { Console, Data, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import { json, svg } from "../Flags.ts"
 import * as Plot from "../Plot.ts"
@@ -57,6 +57,12 @@ const router = Command.make("router", {
     if (Option.isSome(svg)) yield* Effect.promise(() => Plot.write(svg.value, `simulate-${nodes}`, plot(figures)))
     if (json) yield* Console.log(JSON.stringify(figures))
   })).pipe(Command.withDescription("The DHT with latency, loss and churn, in one process"))
+
+class HerdFailed extends Data.TaggedError("HerdFailed")<{ readonly seed: number }> {
+  override get message() {
+    return `a node was stuck, or waited too long, with seed ${this.seed}`
+  }
+}
 
 /** Whatever happens, nobody waits longer for a byte. */
 const longestGapSeconds = 15
@@ -146,9 +152,7 @@ const herd = Command.make(
       const failed = all.findIndex((figures) =>
         figures.stuck > 0 || figures.cycles > 0 || figures.longestGapSeconds > longestGapSeconds
       )
-      if (failed >= 0) {
-        return yield* Effect.fail(new Error(`a node was stuck, or waited too long, with seed ${seed + failed}`))
-      }
+      if (failed >= 0) return yield* new HerdFailed({ seed: seed + failed })
     })
 ).pipe(Command.withDescription("Many nodes that want one blob, with the mirror's own leases and policy"))
 
