@@ -120,7 +120,7 @@ const sharing = (members: LaneMembers.LaneMembers) => {
 /** Pulls of a node's containerd. */
 const pulling = (
   { client, upstream }: LaneMembers.LaneMembers,
-  { configPath, containerd, token, url }: LaneMembers.PullingNode
+  { configPath, containerd, output, token, url }: LaneMembers.PullingNode
 ) => {
   const configure = (from: "mirror" | "upstream") =>
     MirrorConfiguration.write({
@@ -144,6 +144,8 @@ const pulling = (
     )
   return {
     lacking,
+    /** What its mirror has printed. */
+    output,
     /** Pulls once, with the mirror first or from upstream alone; an answer that takes too long is a failure. */
     pull: Effect.fnUntraced(function*({ name }: Image, from: "mirror" | "upstream") {
       yield* configure(from)

@@ -140,9 +140,10 @@ export const start = Effect.fnUntraced(function*(options: LaneOptions) {
     startMirror(mirror("good", [`--store=oci-layout:${goodRoot}`], addresses.node)),
     other === undefined ? Effect.undefined : startMirror(mirror("second", storeOf(other), addresses.node))
   ], { concurrency: "unbounded" })
-  /** A node that pulls: its containerd, its mirror, and the token that the one sends to the other. */
-  const puller = (name: string, daemon: typeof own, { url }: typeof node) => ({
+  /** A node that pulls: its containerd, its mirror with what it prints, and the token that the one sends to the other. */
+  const puller = (name: string, daemon: typeof own, { output, url }: typeof node) => ({
     ...daemon,
+    output,
     url,
     token: keys?.tokenOf(name)
   })

@@ -31,7 +31,7 @@ export interface CellResult extends Cell {
   readonly upstreamBytes: number
   /** How often the cell was run until the fault was met. */
   readonly tries: number
-  /** The mirror's log, if the cell failed. */
+  /** The log of the mirror, and that of the second node's, if the cell failed. */
   readonly log: string
 }
 
@@ -86,9 +86,12 @@ const trustGood = Effect.fnUntraced(function*(lane: Lane.Lane) {
   return upstreamBytes === 0
 })
 
+/** The node with the mirror under test, and the second one if there is one. */
+const pullersOf = (lane: Lane.Lane) => lane.second === undefined ? [lane] : [lane, lane.second]
+
 /** Pulls on the node, and at the same moment on the second one if there is one, until all have succeeded. */
 const pullAll = Effect.fnUntraced(function*(lane: Lane.Lane, image: Lane.Image, cell: Cell) {
-  const all = lane.second === undefined ? [lane] : [lane, lane.second]
+  const all = pullersOf(lane)
   const errors: Array<string> = []
   let seconds = 0
   let attempts = 0
@@ -118,7 +121,7 @@ const attempt = Effect.fnUntraced(function*(lane: Lane.Lane, cell: Cell) {
     if (!trusted) return yield* Effect.die(new Error("the good peer does not serve any more"))
   }
   const image = yield* lane.image()
-  const logStart = lane.node.output.stderr.length
+  const logStarts = pullersOf(lane).map(({ output }) => output.stderr.length)
   yield* Effect.all([
     lane.shareWithFault(image, cell),
     cell.company === "good peer" ? lane.shareWithGood(image) : Effect.void
@@ -134,8 +137,8 @@ const attempt = Effect.fnUntraced(function*(lane: Lane.Lane, cell: Cell) {
   const counts = yield* lane.faultPeer.stop
   yield* lane.forget(image)
   if (upstreamBytes > maxUpstreamBytes(cell)) errors.push(`${upstreamBytes} bytes came from upstream`)
-  const log = lane.node.output.stderr.slice(logStart)
-  const met = clockChanges[cell.fault] === undefined || log.includes(SettableClock.notice)
+  const logs = pullersOf(lane).map(({ output }, index) => output.stderr.slice(logStarts[index]))
+  const met = clockChanges[cell.fault] === undefined || logs[0]?.includes(SettableClock.notice) === true
   const good = succeeded && lacking.length === 0 && attempts <= maxAttempts(cell) &&
     upstreamBytes <= maxUpstreamBytes(cell)
   return {
@@ -148,7 +151,7 @@ const attempt = Effect.fnUntraced(function*(lane: Lane.Lane, cell: Cell) {
     faultBytes: counts.bytes,
     upstreamBytes,
     tries: 1,
-    log: good ? "" : log.slice(-8000)
+    log: good ? "" : logs.map((log) => log.slice(-8000)).join("\n")
   } satisfies CellResult
 }, Effect.scoped)
 
