@@ -147,6 +147,18 @@ describe("a download in progress", () => {
       }
     }))
 
+  it.live("is not taken in parts by a containerd that fetches several at once, and fails if one is not there", () =>
+    Effect.gen(function*() {
+      const network = Router.memoryNetwork()
+      const root = yield* startRoot(network, "127.0.27.2")
+      root.download.grow(large)
+      for (const [first, status] of [[undefined, 206], ["bytes=0-", 404]] as const) {
+        const follower = yield* startDownloading(network, "127.0.27.4")
+        assert.strictEqual((yield* follower.pull(first)).status, 200)
+        assert.strictEqual((yield* follower.pull("bytes=1000-")).status, status, first)
+      }
+    }))
+
   it.live("is taken by this node's own containerd only, and where sharing is on", () =>
     Effect.gen(function*() {
       const network = Router.memoryNetwork()

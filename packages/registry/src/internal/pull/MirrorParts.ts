@@ -27,6 +27,8 @@ export interface MirrorParts {
   readonly leases: Leases
   /** What its sources show it of downloads from upstream. */
   readonly evidence: Evidence
+  /** Layers of which this node's containerd fetches parts at once, if it can (`Range: bytes=0-` in its first request). */
+  readonly inParts: BoundedMap<string, true>
   /** When waits for a content have ended in vain: this node downloads it itself. As `MonotonicTime.millis` has it. */
   readonly gaveUpAt: BoundedMap<string, number>
   /** Outlives the pulls. */
@@ -41,7 +43,7 @@ export interface MirrorParts {
   readonly schedule: Schedule.Schedule<number, ResolvePolicy.Situation>
 }
 
-const maxGivenUp = 256
+const maxContents = 256
 
 export const make = Effect.fnUntraced(function*(options: MirrorOptions) {
   const memory = new PeerMemory({
@@ -56,7 +58,8 @@ export const make = Effect.fnUntraced(function*(options: MirrorOptions) {
     shares: options.inProgress !== "off" && mode !== "off",
     leases: new Leases(options.upstreamConcurrency),
     evidence: new Evidence(),
-    gaveUpAt: new BoundedMap(maxGivenUp),
+    inParts: new BoundedMap(maxContents),
+    gaveUpAt: new BoundedMap(maxContents),
     scope: yield* Effect.scope,
     router: yield* Router,
     transport: yield* ProvedTransport.make,

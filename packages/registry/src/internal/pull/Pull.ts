@@ -73,6 +73,7 @@ export const begin = Effect.fnUntraced(function*(mirror: MirrorParts, asked: Ask
   )
   if (own && request.method === "GET" && request._tag === "Blob" && range === undefined) {
     yield* commits.doubt(request.digest)
+    if (request.range !== undefined) mirror.inParts.set(request.digest, true)
   }
   const key = ContentKey.make(ContentId.print(content))
   const peers = yield* PullPeers.make({
@@ -90,7 +91,9 @@ export const begin = Effect.fnUntraced(function*(mirror: MirrorParts, asked: Ask
   const fork = (effect: Effect.Effect<void>) => void run(Effect.forkIn(effect, scope))
   const comparisons = new Comparisons()
   const mayFollow = mirror.shares && own && request.method === "GET" &&
-    (request._tag === "Blob" || (options.inProgress === "single-flight" && content._tag === "Digest"))
+    (request._tag === "Blob"
+      ? range === undefined || !isPartOfMany(mirror, request)
+      : options.inProgress === "single-flight" && content._tag === "Digest")
   return {
     ...asked,
     mirror,
@@ -105,6 +108,15 @@ export const begin = Effect.fnUntraced(function*(mirror: MirrorParts, asked: Ask
     fork
   } satisfies Pull
 })
+
+/**
+ * Whether containerd may ask for further parts, of which each has to be served once one was: it fails the pull otherwise (2.1 and later, with
+ * `concurrent_layer_fetch_buffer`). A download in progress may not have them. It is in its first request that it says so.
+ */
+const isPartOfMany = (
+  { inParts }: MirrorParts,
+  request: Extract<ContentId.ContentRequest, { readonly _tag: "Blob" }>
+) => inParts.has(request.digest)
 
 /** The download of containerd that a request is for. Its fate shows whether peers sent the right bytes. */
 const downloadOf = (mirror: MirrorParts, { own, request, userAgent }: Asked, range: string | undefined) => {
