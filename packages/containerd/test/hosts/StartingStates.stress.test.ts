@@ -16,8 +16,6 @@ const credentials = {
 }
 type Credential = keyof typeof credentials
 
-const everyWay = process.env["EVERY_KILL"] === "true"
-
 // These are left as they are.
 const mirrored = StartingStates.states.filter(({ isMirrored }) => isMirrored !== false)
 
@@ -46,13 +44,10 @@ describe.each(mirrored)("starting from $name", (state) => {
   const all = (...effects: ReadonlyArray<Effect.Effect<unknown, Error>>) =>
     killedAt(Infinity, Effect.all(effects, { concurrency: "unbounded" }))
 
-  // States that are one text are tested in one way each; `EveryKill.stress.test.ts` tries all of every state.
   const isText = StartingStates.texts.includes(state)
-  const isPassword = StartingStates.states.indexOf(state) % 4 < 2
   const sent = ["a password", "a token"] as const
   const ways = (isText ? [isEven] : [true, false]).flatMap((prepend) =>
-    sent.filter((credential) => everyWay || !isText || isPassword === (credential === "a password"))
-      .map((credential) => ({ prepend, credential }))
+    sent.map((credential) => ({ prepend, credential }))
   )
   it.live.each(ways)(
     "is restored, again and again (prepend: $prepend, with $credential)",
@@ -75,10 +70,8 @@ describe.each(mirrored)("starting from $name", (state) => {
 
   // A text is one more file to replace.
   if (isText) return
-  // Some changes of each state, half of the states in either way; `EveryKill.stress.test.ts` tries all of every state.
+  // Half of the states in either way.
   const prepend = isEven
-  const stride = everyWay ? 1 : 12
-  const first = 1 + Math.floor(StartingStates.states.indexOf(state) / 2) % stride
   it.live("is completed by the next run, wherever one is killed", () =>
     Effect.gen(function*() {
       const whole = yield* start
@@ -87,7 +80,7 @@ describe.each(mirrored)("starting from $name", (state) => {
       const removals = yield* killedAt(Infinity, whole.remove)
       assert.isAbove(writes, 4)
       assert.isAbove(removals, 2)
-      for (let at = first; at <= writes; at += stride) {
+      for (let at = 1; at <= writes; at++) {
         const { before, remove, snapshot, write } = yield* start
         yield* killedAt(at, write(prepend))
         yield* all(write(prepend))
@@ -98,7 +91,7 @@ describe.each(mirrored)("starting from $name", (state) => {
         yield* all(again.remove)
         assert.deepStrictEqual([snapshot(), again.snapshot()], [before, before], `killed at ${at}, then cleanup`)
       }
-      for (let at = first; at <= removals; at += stride) {
+      for (let at = 1; at <= removals; at++) {
         const { before, remove, snapshot, write } = yield* start
         yield* all(write(prepend))
         yield* killedAt(at, remove)
