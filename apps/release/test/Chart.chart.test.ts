@@ -560,7 +560,7 @@ describe.skipIf(missing !== undefined)(`the chart${missing === undefined ? "" : 
     for (const container of [configuration, registry]) {
       assert.deepStrictEqual(flag(container, "mirrored-registries"), registries)
     }
-    assert.include(flag(configuration, "mirror-targets"), "http://10.0.0.9:5000")
+    assert.include(flag(configuration, "additional-mirror-targets"), "http://10.0.0.9:5000")
     assert.deepStrictEqual(flag(configuration, "prepend-existing"), ["true"])
     assert.deepStrictEqual(flag(registry, "resolve-latest-tag"), ["false"])
     assert.deepStrictEqual(flag(registry, "kubeconfig-path"), ["/etc/kubeconfig"])
