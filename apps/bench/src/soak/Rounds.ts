@@ -47,7 +47,7 @@ const round = Effect.fnUntraced(function*({ mirrors, totals, upstream }: RoundsO
     Effect.sleep((1000 * spread * index) / nodes.length).pipe(
       Effect.andThen(pull(node, name, image, mirrors, totals))
     ), { concurrency: "unbounded", discard: true })
-  yield* Effect.forEach(nodes, (node) => Effect.ignore(node.remove(name)), { concurrency: "unbounded", discard: true })
+  yield* Effect.forEach(nodes, (node) => Effect.ignore(node.clear), { concurrency: "unbounded", discard: true })
   yield* upstream.clear
 })
 
