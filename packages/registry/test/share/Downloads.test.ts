@@ -99,6 +99,18 @@ describe("Growth", () => {
     ) assert.strictEqual(Growth.shownAt(of, evidence, 1000), expected)
   })
 
+  it("is dry if it has little more than another one, and does not know that more comes", () => {
+    const state = { origin: "peers", written: 10 * mebibyte, ageMillis: 1001 } as const
+    for (
+      const [fields, start, expected] of [
+        [{}, 10 * mebibyte - 1, true],
+        [{}, 8 * mebibyte, false],
+        [{ ageMillis: 1000 }, 9 * mebibyte, false],
+        [{ origin: "upstream" }, 9 * mebibyte, false]
+      ] as const
+    ) assert.strictEqual(Growth.isDry({ ...state, ...fields }, start), expected)
+  })
+
   it("is not stalled that has grown since it was looked at, or that nobody knows", () => {
     assert.strictEqual(Growth.originOf(growth("upstream", 0, mebibyte), 2 * mebibyte, 60_000), "upstream")
     assert.strictEqual(Growth.originOf(undefined, 0, 60_000), "peers")

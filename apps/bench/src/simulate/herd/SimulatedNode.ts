@@ -255,7 +255,9 @@ export class SimulatedNode {
       const answer = peer.#answer(asked)
       if (
         answer._tag === "Gone" ||
-        answer._tag === "Downloading" && (answer.state.written <= asked.start || answer.state.instead.length > 0)
+        answer._tag === "Downloading" &&
+          (answer.state.written <= asked.start || Growth.isDry(answer.state, asked.start) ||
+            answer.state.instead.length > 0)
       ) return answer
       peer.#admit(this, asked)
       return undefined

@@ -5,6 +5,8 @@
 
 /** A source that has not answered for this long is gone. */
 export const goneMillis = 2000
+/** The same of a source that was sending: it is no longer busy with its start. */
+export const brokenMillis = 1750
 /** The longest wait in which no source shows that a download from upstream goes on, though others say that there is one. */
 export const unprovedMillis = 3000
 /** Between two questions to the same source, if it answers at once. */

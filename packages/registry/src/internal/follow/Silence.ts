@@ -63,7 +63,7 @@ export class Silence {
     }
     const { longestMillis, turn } = this.#options
     const left = Math.min(
-      this.#shownAt + FollowPolicy.goneMillis,
+      this.#shownAt + FollowPolicy.brokenMillis,
       this.#provedAt + FollowPolicy.unprovedMillis + FollowPolicy.patienceMillis(turn),
       this.#grewAt + longestMillis
     ) - now

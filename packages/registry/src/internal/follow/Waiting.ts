@@ -70,10 +70,6 @@ export class Waiting {
     this.#inVain = new Set(options.failed === undefined ? [] : [options.failed])
   }
 
-  get hasBegun(): boolean {
-    return this.#begun !== undefined
-  }
-
   /** Whether a source has shown that a download from upstream goes on. */
   isHopeful(now: number): boolean {
     return now - this.#shownAt < FollowPolicy.goneMillis

@@ -18,6 +18,7 @@ import type { BodyMemory } from "../memory/BodyMemory.ts"
 import * as RegistryMetrics from "../observe/RegistryMetrics.ts"
 import type * as DownloadState from "../share/DownloadState.ts"
 import type { Followers } from "../share/Followers.ts"
+import * as Growth from "../share/Growth.ts"
 import type { OwnDownload, OwnDownloads } from "../share/OwnDownloads.ts"
 import * as Answer from "./Answer.ts"
 import { finish, sendGrowing } from "./BlobBody.ts"
@@ -75,7 +76,8 @@ export const make = Effect.fnUntraced(function*({ downloads, followers, memory, 
     }
     const part = ContentExchange.partOf(head)
     // Who takes bytes from here is always behind: so no two nodes ever wait for each other.
-    if (written <= part.start || state.instead.length > 0) {
+    const isDry = written < ingest.size && Growth.isDry(state, part.start)
+    if (written <= part.start || isDry || state.instead.length > 0) {
       return yield* new Refused({ refusal: Refusal.StillDownloading({ digest, state }) })
     }
     const file = yield* store.openIngest(ingest)

@@ -1,5 +1,5 @@
 /** How a download grows, and when it is stalled. Times are as `MonotonicTime.millis` has them. */
-import type { Origin } from "./DownloadState.ts"
+import type { DownloadState, Origin } from "./DownloadState.ts"
 
 export interface Growth {
   readonly origin: Exclude<Origin, "stalled">
@@ -24,6 +24,17 @@ export const shownAt = (growth: Growth | undefined, evidence: number, now: numbe
   if (growth === undefined) return evidence
   return growth.origin === "upstream" ? now : Math.max(evidence, growth.written > 0 ? growth.grewAt : -Infinity)
 }
+
+const dry = { leastBytes: 2 * step, ageMillis: 1000 } as const
+
+/**
+ * Whether a download that peers send has little more than the `start` that another node has, and may get no more itself: both have lost the
+ * same source, and one must not keep the other from finding a new one.
+ */
+export const isDry = (
+  { ageMillis, origin, written }: Pick<DownloadState, "ageMillis" | "origin" | "written">,
+  start: number
+): boolean => origin === "peers" && ageMillis > dry.ageMillis && written < start + dry.leastBytes
 
 /**
  * The origin of a download with `written` bytes. One that this process left to nobody may wait for other nodes itself. `upstreamAt` is when
