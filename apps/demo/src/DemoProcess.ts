@@ -1,4 +1,4 @@
-/** The `spegel` processes of the demo: each is killed when the scope that started it closes. Nobody needs what they would still do. */
+/** The `spegel` processes of the demo: each is killed when the scope that started it closes. Nothing that a graceful stop would finish is needed. */
 import { Data, Effect, Fiber, Schedule, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import { fileURLToPath } from "node:url"

@@ -61,8 +61,8 @@ const pauseBeforeRetry = "1 second"
 const cellLimit = "10 minutes"
 
 /**
- * How often a cell is run until its fault is met. A lookup may find the good peer so much earlier that it alone is asked; whatever makes
- * that so for a while is waited for.
+ * How often a cell is run until its fault is met. A lookup may find the good peer so much earlier that it alone is asked. Later
+ * tries wait first, because that may last a while.
  */
 const maxTries = 20
 const triesWithoutPause = 6

@@ -38,6 +38,30 @@ function* within(millis: number, paths: ReadonlyArray<string>): Generator<string
   }
 }
 
+/** Paths of content that nobody has. */
+export const missing = (kind: "blobs" | "manifests", count: number): ReadonlyArray<string> =>
+  Array.from(
+    { length: count },
+    (_, index) => `/v2/bench/${kind}/sha256:${createHash("sha256").update(`missing ${index}`).digest("hex")}${query}`
+  )
+
+/** Asks for one after another; answers with another status than expected are counted, and not measured. */
+export const askAll = async (
+  asker: Asker,
+  name: string,
+  paths: Iterable<string>,
+  status: number
+): Promise<Latencies> => {
+  const millis: Array<number> = []
+  let others = 0
+  for (const path of paths) {
+    const answer = await asker.ask(path)
+    if (answer.status === status) millis.push(answer.millis)
+    else others++
+  }
+  return { name, count: millis.length, others, p50: percentile(millis, 0.5), p99: percentile(millis, 0.99) }
+}
+
 export const latency = (
   hosts: Hosts,
   port: number
@@ -49,10 +73,6 @@ export const latency = (
       return paths
     }
     const [early, warming, measured] = [await make(firstBlobs), await make(warmUps), await make(blobs)]
-    const missing = Array.from(
-      { length: blobs },
-      (_, index) => `/v2/bench/blobs/sha256:${createHash("sha256").update(`missing ${index}`).digest("hex")}${query}`
-    )
     const peer = Servers.at(hosts.far, 1, port)
     const mirror = Servers.at(hosts.near, 1, port)
     await started(Servers.spegel(directory, peer, { store: "layout" }))
@@ -63,23 +83,14 @@ export const latency = (
     await started(Servers.spegel(directory, mirror, { store: "empty", bootstrap: peer }))
     await waitFor(`http://${mirror.host}:${port}/readyz`, (body) => body !== "")
     const asker = new Asker(mirror)
-    const ask = async (name: string, paths: Iterable<string>, status: number): Promise<Latencies> => {
-      const millis: Array<number> = []
-      let others = 0
-      for (const path of paths) {
-        const answer = await asker.ask(path)
-        if (answer.status === status) millis.push(answer.millis)
-        else others++
-      }
-      return { name, count: millis.length, others, p50: percentile(millis, 0.5), p99: percentile(millis, 0.99) }
-    }
+    const ask = (name: string, paths: Iterable<string>, status: number) => askAll(asker, name, paths, status)
     const first = await ask("in the first second", within(firstMillis, early), 200)
     await ask("to warm up", warming, 200)
     const figures = [
       first,
       await ask("first ask", measured, 200),
       await ask("asked again", measured, 200),
-      await ask("held by nobody", missing, 404)
+      await ask("held by nobody", missing("blobs", blobs), 404)
     ]
     asker.close()
     const [, asked, again] = figures as [Latencies, Latencies, Latencies]

@@ -1,11 +1,11 @@
 /** A node of the herd: a real containerd and a mirror, on a host of their own. */
-import * as ClientToken from "@spegel-ts/cluster-key/ClientToken"
-import * as ClusterKeyFile from "@spegel-ts/cluster-key/ClusterKeyFile"
+import type { ClusterKeyFile } from "@spegel-ts/testing/ClusterKeys"
 import * as ContainerdDaemon from "@spegel-ts/testing/containerd/ContainerdDaemon"
 import type * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
 import * as CriClient from "@spegel-ts/testing/containerd/CriClient"
 import type { RandomImage } from "@spegel-ts/testing/content/RandomImage"
 import * as NetworkNamespace from "@spegel-ts/testing/network/NetworkNamespace"
+import * as MirrorPorts from "@spegel-ts/testing/node/MirrorPorts"
 import * as SpegelProcess from "@spegel-ts/testing/node/SpegelProcess"
 import { run } from "@spegel-ts/testing/process/Command"
 import * as Subprocess from "@spegel-ts/testing/process/Subprocess"
@@ -14,18 +14,17 @@ import { Effect } from "effect"
 import { existsSync } from "node:fs"
 import { open, readdir, stat } from "node:fs/promises"
 import { join } from "node:path"
-import { fileURLToPath } from "node:url"
+import { bundle } from "../Image.ts"
 import * as Host from "./Host.ts"
 
-const bundle = fileURLToPath(new URL("../../../spegel/bundle/main.js", import.meta.url))
 /** Of all mirrors. */
 export const ports = { registry: 5001, router: 5002, metrics: 5003 }
 
 export interface HerdOptions {
   readonly programs: ContainerdPackages.Containerd
   readonly upstream: string
-  readonly keyFile: string
-  /** Addresses of nodes, by whose routers its own finds all others. More than one: each may be started again. */
+  readonly key: ClusterKeyFile
+  /** Addresses of nodes whose routers this one joins through. Several, because each may be restarted. */
   readonly bootstrap: ReadonlyArray<string>
   /** Speed of its link in both directions, in bytes per second. */
   readonly link: number
@@ -45,9 +44,7 @@ export interface MirrorOptions {
 }
 
 const addressFlags = (address: string, bootstrap: ReadonlyArray<string>) => [
-  `--registry-addr=${address}:${ports.registry}`,
-  `--router-addr=${address}:${ports.router}`,
-  `--metrics-addr=${address}:${ports.metrics}`,
+  ...MirrorPorts.flags(address, ports),
   "--bootstrap-kind=static",
   ...bootstrap.map((other) => `--static-bootstrap-peers=${other}:${ports.router}`)
 ]
@@ -56,7 +53,7 @@ type Daemon = Effect.Success<ReturnType<typeof ContainerdDaemon.start>>
 
 /** Starts node `number`, without its mirror. */
 export const start = Effect.fnUntraced(
-  function*(number: number, { bootstrap, keyFile, link, programs, upstream }: HerdOptions) {
+  function*(number: number, { bootstrap, key, link, programs, upstream }: HerdOptions) {
     const host = yield* Host.make(number, { up: link, down: link })
     const directory = yield* temporary
     const certs = join(directory, "certs.d")
@@ -64,8 +61,8 @@ export const start = Effect.fnUntraced(
     const containerd = yield* ContainerdDaemon.start({ programs, configPath: certs, namespace })
     const registry = `http://${address}:${ports.registry}`
     const name = `node-${number}`
-    const trust = [`--cluster-key-file=${keyFile}`, `--node-name=${name}`]
-    const token = ClientToken.make(yield* ClusterKeyFile.load(keyFile), name)
+    const trust = [key.flag, `--node-name=${name}`]
+    const token = key.tokenOf(name)
     yield* run(process.execPath, [
       bundle,
       "configuration",
@@ -154,8 +151,7 @@ const contentOf = (containerd: Daemon) => {
     received: ({ objects }: RandomImage) => bytesOf(contentPath, objects.map(({ descriptor }) => descriptor)),
     /** How many downloads it has begun and not committed. */
     downloads: async () => (await readdir(join(contentPath, "ingest")).catch(() => [])).length,
-    remove: (image: string) => containerd.ctr("images", "rm", "--sync", image),
-    /** Removes all images, and the leases of clients that were killed: what it still has then, it keeps in vain. */
+    /** Removes all images, and the leases of clients that were killed. Whatever is left afterwards has leaked. */
     clear: Effect.forEach(
       ["leases", "images"] as const,
       (kind) =>

@@ -47,10 +47,9 @@ const nowhere = "02:00:00:00:00:fe"
 
 const neighbours = Effect.fnUntraced(
   function*(namespace: string, others: ReadonlyArray<string>, change: "replace" | "del") {
-    const [command, ...args] = NetworkNamespace.enter(namespace)
     for (const other of others) {
       const entry = change === "del" ? [] : ["lladdr", nowhere, "nud", "permanent"]
-      yield* run(command, [...args, "ip", "neigh", change, other, ...entry, "dev", "eth0"])
+      yield* NetworkNamespace.ipIn(namespace, "neigh", change, other, ...entry, "dev", "eth0")
     }
   }
 )

@@ -1,13 +1,11 @@
 /** `npm run bench -- herd`. */
-import * as NetworkNamespace from "@spegel-ts/testing/network/NetworkNamespace"
 import { Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
-import { mkdirSync } from "node:fs"
-import { resolve } from "node:path"
 import { json, svg } from "../Flags.ts"
 import * as Plot from "../Plot.ts"
 import * as Fault from "./Fault.ts"
 import * as Herd from "./herd.ts"
+import * as Isolated from "./Isolated.ts"
 
 const number = (name: string, description: string, fallback: number) =>
   Flag.Int(name).pipe(Flag.withDescription(description), Flag.withDefault(fallback))
@@ -16,7 +14,7 @@ const modes = ["off", "share", "single-flight"] as const
 const faults = [...Fault.names, "no credentials"] as const
 
 const flags = {
-  nodes: number("nodes", "Nodes, each a containerd and a mirror", 8),
+  nodes: Isolated.nodes(8),
   layers: number("layers", "Layers of the image", 4),
   layerSize: number("layer-size", "Size of each layer in MiB", 32),
   upstreamSpeed: number("upstream-speed", "Speed of the registry's link in KB/s", 10_000),
@@ -38,14 +36,8 @@ const flags = {
     Flag.withDescription("Leave out the pulls of one node, and of all from one that has the image"),
     Flag.withDefault(false)
   ),
-  flag: Flag.String("flag").pipe(
-    Flag.withDescription("A further flag of the mirrors; may be repeated"),
-    Flag.atLeast(0)
-  ),
-  logs: Flag.String("logs").pipe(
-    Flag.withDescription("Directory for the mirrors' logs"),
-    Flag.withDefault("artifacts/herd")
-  ),
+  flag: Isolated.flag,
+  logs: Isolated.logs("herd"),
   svg,
   json
 }
@@ -121,9 +113,8 @@ const measure = Effect.fnUntraced(
   }
 )
 
-export const herd = Command.make("herd", flags, (options) =>
-  Effect.gen(function*() {
-    const logs = resolve(options.logs)
-    mkdirSync(logs, { recursive: true })
-    process.exitCode = yield* NetworkNamespace.isolated(Effect.scoped(measure({ ...options, logs })))
-  })).pipe(Command.withDescription("Many nodes pull a new image at once: bytes from upstream, and times"))
+export const herd = Command.make(
+  "herd",
+  flags,
+  (options) => Isolated.run(options.logs, (logs) => Effect.scoped(measure({ ...options, logs })))
+).pipe(Command.withDescription("Many nodes pull a new image at once: bytes from upstream, and times"))

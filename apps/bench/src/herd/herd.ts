@@ -2,12 +2,11 @@
  * Many nodes pull a new image at once, or within a few seconds, with real containerd daemons on hosts with links of limited speed:
  * what comes from upstream, and when the last node has the image.
  */
-import { generate } from "@spegel-ts/cluster-key/KeyRing"
+import * as ClusterKeys from "@spegel-ts/testing/ClusterKeys"
 import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
 import { temporary } from "@spegel-ts/testing/TemporaryDirectory"
 import { Effect, Scope } from "effect"
 import type { ChildProcess } from "node:child_process"
-import { writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import * as Fault from "./Fault.ts"
 import * as HerdNode from "./HerdNode.ts"
@@ -85,12 +84,11 @@ export const startNodes = Effect.fnUntraced(
   function*({ firstByte = 0, linkSpeed, nodes, upstreamSpeed }: NodesOptions) {
     yield* Host.joinBridge
     const upstream = yield* HerdUpstream.start(upstreamSpeed * kilobyte, firstByte)
-    const keyFile = join(yield* temporary, "cluster-key")
-    yield* Effect.promise(() => writeFile(keyFile, `${generate()}\n`, { mode: 0o600 }))
+    const key = yield* ClusterKeys.writeTo(join(yield* temporary, "cluster-key"))
     const versions = yield* Effect.forEach(ContainerdPackages.versions, ContainerdPackages.fetch)
     const programsOfNodes = Array.from({ length: nodes }, () => versions).flat().slice(0, nodes)
     const bootstrap = programsOfNodes.slice(0, 2).map((_, index) => Host.addressOf(index + 1))
-    const options = { keyFile, bootstrap, upstream: upstream.name, link: linkSpeed * kilobyte }
+    const options = { key, bootstrap, upstream: upstream.name, link: linkSpeed * kilobyte }
     const started = yield* Effect.forEach(
       programsOfNodes,
       (programs, index) => HerdNode.start(index + 1, { programs, ...options })
@@ -150,7 +148,7 @@ export const run = Effect.fnUntraced(function*(herd: Herd, scenario: Scenario, m
   const spread = typeof scenario === "number" ? scenario : 0
   const pulls = yield* Pulls.all({ nodes: pullersOf(nodes, scenario), image, name, spread, isLost, begun })
   const after = yield* upstream.counts
-  yield* Effect.forEach(nodes, (node) => Effect.ignore(node.remove(name)), { concurrency: "unbounded", discard: true })
+  yield* Effect.forEach(nodes, (node) => Effect.ignore(node.clear), { concurrency: "unbounded", discard: true })
   yield* upstream.clear
   const expected = pulls.filter(({ node }) => !isLost(node) && !refused.includes(node))
   return resultOf(scenario, expected, {

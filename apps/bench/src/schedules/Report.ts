@@ -24,7 +24,7 @@ export const line = (ran: Ran): string =>
 const maxDescriptors = 8
 const maxStopSeconds = 5
 
-/** Each kind of event is to strike nodes that pull, in one of so many schedules. */
+/** For every so many schedules, at least one event of each kind has to strike while nodes pull. */
 const schedulesForAKind = 20
 
 const inTime = ({ ran }: Result) => ran.flatMap(({ happened }) => happened).filter(({ isInTime }) => isInTime)

@@ -1,13 +1,11 @@
 /** `npm run bench -- schedules`. */
-import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
-import * as NetworkNamespace from "@spegel-ts/testing/network/NetworkNamespace"
 import { Cause, Console, Effect, Exit } from "effect"
 import { Command, Flag } from "effect/cli"
-import { mkdirSync } from "node:fs"
 import { writeFile } from "node:fs/promises"
-import { join, resolve } from "node:path"
+import { join } from "node:path"
 import * as Bar from "../Bar.ts"
 import { json } from "../Flags.ts"
+import * as Isolated from "../herd/Isolated.ts"
 import * as Promises from "./Promises.ts"
 import * as Report from "./Report.ts"
 import type { Ran } from "./Run.ts"
@@ -19,15 +17,9 @@ const flags = {
     Flag.withDescription("Seed of the first schedule; each one has the next"),
     Flag.withDefault(1)
   ),
-  nodes: Flag.Int("nodes").pipe(Flag.withDescription("Nodes, each a containerd and a mirror"), Flag.withDefault(5)),
-  flag: Flag.String("flag").pipe(
-    Flag.withDescription("A further flag of the mirrors; may be repeated"),
-    Flag.atLeast(0)
-  ),
-  logs: Flag.String("logs").pipe(
-    Flag.withDescription("Directory for the mirrors' logs, and for the events and requests of each schedule"),
-    Flag.withDefault("artifacts/schedules")
-  ),
+  nodes: Isolated.nodes(5),
+  flag: Isolated.flag,
+  logs: Isolated.logs("schedules", "Directory for the mirrors' logs, and for the events and requests of each schedule"),
   json
 }
 
@@ -64,13 +56,10 @@ const measure = Effect.fnUntraced(function*({ flag, json, logs, nodes, schedules
   return bars.every(Bar.isMet) ? 0 : 1
 })
 
-export const schedules = Command.make("schedules", flags, (options) =>
-  Effect.gen(function*() {
-    const logs = resolve(options.logs)
-    mkdirSync(logs, { recursive: true })
-    // There is no network to fetch them from in the isolated program.
-    yield* Effect.forEach(ContainerdPackages.versions, ContainerdPackages.fetch)
-    process.exitCode = yield* NetworkNamespace.isolated(measure({ ...options, logs }))
-  })).pipe(
-    Command.withDescription("Random schedules of crashes, restarts and aborts while nodes pull a new image at once")
-  )
+export const schedules = Command.make(
+  "schedules",
+  flags,
+  (options) => Isolated.run(options.logs, (logs) => measure({ ...options, logs }))
+).pipe(
+  Command.withDescription("Random schedules of crashes, restarts and aborts while nodes pull a new image at once")
+)

@@ -1,31 +1,23 @@
 /** `npm run soak`. */
-import * as ContainerdPackages from "@spegel-ts/testing/containerd/ContainerdPackages"
-import * as NetworkNamespace from "@spegel-ts/testing/network/NetworkNamespace"
 import { Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
-import { mkdirSync } from "node:fs"
 import { resolve } from "node:path"
 import * as Bar from "../Bar.ts"
 import { json } from "../Flags.ts"
+import * as Isolated from "../herd/Isolated.ts"
 import * as ReleaseBefore from "./ReleaseBefore.ts"
 import * as Report from "./Report.ts"
 import * as Soak from "./soak.ts"
 
 const flags = {
   minutes: Flag.Int("minutes").pipe(Flag.withDescription("How long it runs"), Flag.withDefault(30)),
-  nodes: Flag.Int("nodes").pipe(Flag.withDescription("Nodes, each a containerd and a mirror"), Flag.withDefault(5)),
+  nodes: Isolated.nodes(5),
   before: Flag.String("before").pipe(
     Flag.withDescription("The release before, as its bundle's main.js. Default: built from git, in a cache"),
     Flag.optional
   ),
-  flag: Flag.String("flag").pipe(
-    Flag.withDescription("A further flag of the mirrors; may be repeated"),
-    Flag.atLeast(0)
-  ),
-  logs: Flag.String("logs").pipe(
-    Flag.withDescription("Directory for the mirrors' logs"),
-    Flag.withDefault("artifacts/soak")
-  ),
+  flag: Isolated.flag,
+  logs: Isolated.logs("soak"),
   write: Flag.String("write").pipe(
     Flag.withDescription("Directory to write the table and the plot into: soak.md and soak.svg"),
     Flag.optional
@@ -52,10 +44,6 @@ const measure = Effect.fnUntraced(function*({ flag, json, logs, minutes, nodes, 
 
 export const soak = Command.make("soak", flags, (options) =>
   Effect.gen(function*() {
-    const logs = resolve(options.logs)
-    mkdirSync(logs, { recursive: true })
-    // There is no network to fetch them from in the isolated program.
-    yield* Effect.forEach(ContainerdPackages.versions, ContainerdPackages.fetch)
     const before = Option.isSome(options.before) ? resolve(options.before.value) : yield* ReleaseBefore.fetch
-    process.exitCode = yield* NetworkNamespace.isolated(measure({ ...options, logs }, before))
+    yield* Isolated.run(options.logs, (logs) => measure({ ...options, logs }, before))
   })).pipe(Command.withDescription("Pulls for half an hour, while mirrors are upgraded, restarted, lost and cut off"))

@@ -5,8 +5,8 @@ import type { Installation } from "../Installation.ts"
 import * as Steps from "../Steps.ts"
 
 /**
- * What a pod of the chart cannot see: configuration that containerd 2.x does not report, and files of which the token is root's
- * alone.
+ * What a pod of the chart cannot see: configuration that containerd 2.x does not report, and `hosts.toml` files with a token, which only
+ * root can read.
  */
 const unseen = new Set(["config-path", "pull-mode", "hosts-toml"])
 

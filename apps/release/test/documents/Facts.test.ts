@@ -66,6 +66,13 @@ const valueOf = (span: string): string | undefined => {
   return isPath && tops.has(path.split(".", 1)[0]) && !isFile(path) ? path : undefined
 }
 
+const commands = [...CommandLine.settings.keys()].filter((name) => name !== "every command")
+/** A command line of spegel. Longer names first: `cleanup` begins others. */
+const commandPattern = new RegExp(
+  `\\bspegel (${commands.toSorted((one, other) => other.length - one.length).join("|")})\\b[^|;&\\n#]*`,
+  "g"
+)
+
 describe("documents", () => {
   for (const page of Pages.forUsers) {
     it(`${page} names flags that exist`, () => {
@@ -81,11 +88,7 @@ describe("documents", () => {
         ...Pages.blocks(page).filter(({ language }) => language === "sh").map(({ text }) => text)
       ]
       for (const text of texts) {
-        for (
-          const [line, command = ""] of text.replaceAll(/\\\n\s*/g, " ").matchAll(
-            /\bspegel (registry|configuration|cleanup-wait|cleanup|cluster-key [a-z]+|data-dir|probe|version)\b[^|;&\n#]*/g
-          )
-        ) {
+        for (const [line, command = ""] of text.replaceAll(/\\\n\s*/g, " ").matchAll(commandPattern)) {
           const flags = [...line.matchAll(flagPattern)].map(([flag]) => flag)
           const has = new Set([...flagsOf(command), ...flagsOf("every command"), "--help"])
           assert.deepStrictEqual(flags.filter((flag) => !has.has(flag)), [], line)

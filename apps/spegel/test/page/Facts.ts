@@ -1,4 +1,5 @@
 /** What a node knows, for tests of its views. */
+import { LastHour } from "@spegel-ts/registry/internal/observe/LastHour"
 import { Standing } from "@spegel-ts/router/Router"
 import type { Facts } from "@spegel-ts/spegel/views/Facts"
 
@@ -13,15 +14,7 @@ export const factsOf = (facts: Partial<Facts> = {}): Facts => ({
   peers: [],
   advertised: { tags: new Map(), images: new Map(), digests: 0 },
   activity: { requests: [], downloads: [], circuits: [], paused: [] },
-  lastHour: {
-    fromPeers: 0,
-    bytesFromPeers: 0,
-    leftToUpstream: 0,
-    failed: 0,
-    peersFailed: 0,
-    sentToPeers: 0,
-    bytesSentToPeers: 0
-  },
+  lastHour: new LastHour().totals(0),
   pulls: [],
   ...facts
 })

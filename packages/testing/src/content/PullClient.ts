@@ -25,17 +25,13 @@ export class PullFailed extends Data.TaggedError("PullFailed")<{
 /** The host that served an object. */
 export type Host = "mirror" | "upstream"
 
-/** An object of the image that was pulled; `millis` is how long it took. */
+/** An object of the image that was pulled. */
 export interface PulledObject {
   readonly kind: string
-  readonly descriptor: Descriptor
   /** The host that sent its last byte. */
   readonly host: Host
   /** Body bytes that each host sent. */
   readonly bytes: Readonly<Record<Host, number>>
-  /** The failures of the hosts that were asked before. */
-  readonly refusals: ReadonlyArray<string>
-  readonly millis: number
 }
 
 /** A part of an object that was written. */
@@ -124,7 +120,7 @@ export const pull = Effect.fn("PullClient.pull")(function*(options: PullOptions)
   const headersFor = (host: Host) => host === "mirror" ? headers : {}
   const urlOf = (base: string, path: string) => `${base}/v2/${repository}/${path}?ns=${encodeURIComponent(registry)}`
 
-  /** Asks one host after another until one serves; gives the failures of those before it, too. */
+  /** Asks one host after another until one serves. */
   const fromHosts = <A, E>(content: string, use: (host: Host, base: string) => Effect.Effect<A, HostFailed | E>) =>
     Effect.gen(function*() {
       const refusals: Array<string> = []
@@ -136,7 +132,7 @@ export const pull = Effect.fn("PullClient.pull")(function*(options: PullOptions)
             return Effect.succeedNone
           })
         )
-        if (Option.isSome(result)) return { value: result.value, refusals }
+        if (Option.isSome(result)) return result.value
       }
       return yield* new PullFailed({ content, reasons: refusals })
     })
@@ -158,7 +154,6 @@ export const pull = Effect.fn("PullClient.pull")(function*(options: PullOptions)
 
   const fetchObject = Effect.fnUntraced(function*(kind: string, path: "blobs" | "manifests", descriptor: Descriptor) {
     const { digest, size } = descriptor
-    const started = performance.now()
     const ingest = yield* writer.ingest(digest, size)
     const taken = { mirror: 0, upstream: 0 }
     const onWritten = (host: Host) => (bytes: number) =>
@@ -179,13 +174,12 @@ export const pull = Effect.fn("PullClient.pull")(function*(options: PullOptions)
         }
         return yield* new HostFailed({ reason: `${new URL(url).host} kept breaking off` })
       })
-    const { refusals, value: host } = yield* fromHosts(digest, attempt)
+    const host = yield* fromHosts(digest, attempt)
     yield* ingest.commit
-    const millis = performance.now() - started
-    return { kind, descriptor, host, bytes: taken, refusals, millis } satisfies PulledObject
+    return { kind, host, bytes: taken } satisfies PulledObject
   }, Effect.scoped)
 
-  const { value: manifest } = yield* resolve
+  const manifest = yield* resolve
   const pulledManifest = yield* fetchObject("manifest", "manifests", manifest)
   const bytes = yield* writer.read(manifest.digest)
   const [config, ...layers] = Manifest.children(yield* Effect.fromResult(Manifest.parse(bytes)))

@@ -22,7 +22,8 @@ export const enter = (namespace: Namespace): readonly [string, ...ReadonlyArray<
 /** Runs `ip` in this process' namespace. */
 export const ip = (...args: ReadonlyArray<string>): Effect.Effect<string, CommandFailed> => run("ip", args)
 
-const ipIn = (namespace: Namespace | undefined, ...args: ReadonlyArray<string>) => {
+/** The same in a namespace, if one is given. */
+export const ipIn = (namespace: Namespace | undefined, ...args: ReadonlyArray<string>) => {
   if (namespace === undefined) return ip(...args)
   const [command, ...rest] = enter(namespace)
   return run(command, [...rest, "ip", ...args])

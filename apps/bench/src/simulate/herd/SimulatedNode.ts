@@ -1,7 +1,7 @@
 /**
  * One node of a simulated herd. What it decides is decided by the parts of the mirror that know neither clock nor network: leases, deciders,
- * followers, growth, and the states of a wait and of a body. This file carries out what they say, as `Follow`, `FollowWatch` and
- * `DownloadAnswer` do.
+ * followers, growth, and the states of a wait and of a body. This file carries out what they say, as `Follow`, `FollowWatch`,
+ * `HeldQuestion` and `DownloadAnswer` do.
  */
 import * as Digest from "@spegel-ts/oci/Digest"
 import * as Deciders from "@spegel-ts/registry/internal/flight/Deciders"
@@ -21,15 +21,9 @@ import type { Network } from "./Network.ts"
 /** containerd writes in steps of this size, in bytes. */
 const grain = 1024 * 1024
 const longestMillis = 10_000
-/** As in `LeaseRequest`. */
-const leaseMillis = 500
-const passMillis = 200
 const asksInRace = 3
 /** Until lookups find what was advertised. */
 const advertisedAfterMillis = 30
-/** As in `DownloadAnswer`. */
-const glanceMillis = 20
-const placeMillis = 1000
 /** Until a source notices that a follower has gone: its process, or its whole node. */
 const closedMillis = 1
 const unpluggedMillis = 10_000
@@ -42,7 +36,6 @@ export class SimulatedNode {
   readonly #followers = new Followers()
   readonly #sending = new Set<SimulatedNode>()
   readonly #evidence = new Evidence()
-  readonly #nodes: number
   readonly #unknown = new Set<SimulatedNode>()
   readonly #met = new Set<SimulatedNode>()
   received = 0
@@ -61,10 +54,9 @@ export class SimulatedNode {
   /** The longest time without a byte. */
   longestGap = 0
 
-  constructor(network: Network, id: string, nodes: number) {
+  constructor(network: Network, id: string) {
     this.#network = network
     this.id = id
-    this.#nodes = nodes
     network.nodes.push(this)
   }
 
@@ -135,8 +127,8 @@ export class SimulatedNode {
       const { origin, written } = this.#state
       const hasPlace = this.#followers.hasPlace(content, asked, clock.now)
       if (written > asked.start || origin === "stalled" || !hasPlace) break
-      this.#followers.expect(content, asked, clock.now + placeMillis)
-      await clock.sleep(glanceMillis)
+      this.#followers.expect(content, asked, clock.now + FollowPolicy.placeMillis)
+      await clock.sleep(FollowPolicy.glanceMillis)
     }
     return this.#answer(asked)
   }
@@ -192,7 +184,7 @@ export class SimulatedNode {
     const found = await this.#askProviders(waiting)
     if (found !== undefined) return found
     const silent = new Set<string>()
-    waiting.begin(clock.now, FollowPolicy.turnOf(this.#nodes, random.next()))
+    waiting.begin(clock.now, FollowPolicy.turnOf(this.#network.nodes.length, random.next()))
     while (!this.#isOver) {
       const step = waiting.next(clock.now)
       switch (step._tag) {
@@ -255,9 +247,7 @@ export class SimulatedNode {
       const answer = peer.#answer(asked)
       if (
         answer._tag === "Gone" ||
-        answer._tag === "Downloading" &&
-          (answer.state.written <= asked.start || Growth.isDry(answer.state, asked.start) ||
-            answer.state.instead.length > 0)
+        answer._tag === "Downloading" && !Growth.isSent(answer.state, asked.start, this.#network.options.size)
       ) return answer
       peer.#admit(this, asked)
       return undefined
@@ -320,7 +310,7 @@ export class SimulatedNode {
     return undefined
   }
 
-  async #say(id: string, asked: Lease.Asked, millis = leaseMillis): Promise<Lease.Decision | undefined> {
+  async #say(id: string, asked: Lease.Asked, millis = FollowPolicy.decideMillis): Promise<Lease.Decision | undefined> {
     const { clock, nodes } = this.#network
     const decider = nodes.find((node) => node.id === id)
     if (decider === this || decider === undefined) return this.#leases.ask(content, asked, clock.now)
@@ -333,7 +323,7 @@ export class SimulatedNode {
     const [first = this.id] = this.#decidersFor(asked.inVain)
     const passed = asked.verb !== "ask" || first === this.id || first === asked.asker
       ? undefined
-      : await this.#say(first, { ...asked, verb: "pass" }, passMillis)
+      : await this.#say(first, { ...asked, verb: "pass" }, FollowPolicy.passMillis)
     if (passed?._tag === "Wait") return passed
     return this.#leases.ask(content, passed === undefined ? asked : { ...asked, verb: "hold" }, clock.now)
   }
@@ -343,7 +333,10 @@ export class SimulatedNode {
     const { clock, random } = this.#network
     this.#begin("peers")
     const start = this.received
-    const silence = new Silence(clock.now, { longestMillis, turn: FollowPolicy.turnOf(this.#nodes, random.next()) })
+    const silence = new Silence(clock.now, {
+      longestMillis,
+      turn: FollowPolicy.turnOf(this.#network.nodes.length, random.next())
+    })
     while (!this.#isOver) {
       // The kernel of a process that has ended closes its connections.
       if (source.isRefusing) break

@@ -37,7 +37,7 @@ export const simulate = async (options: HerdOptions): Promise<HerdFigures> => {
   const { clock, random } = network
   const nodes = Array.from(
     { length: options.nodes },
-    (_, index) => new SimulatedNode(network, `node-${index}`, options.nodes)
+    (_, index) => new SimulatedNode(network, `node-${index}`)
   )
   const alone = firstByteMillis + 1000 * size / Math.min(upstream, link)
   for (const node of nodes) {

@@ -1,14 +1,12 @@
 /** Asks one node that decides who downloads a content from upstream: this one, or another. */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
 import type { PeerFacts } from "@spegel-ts/router/Peer"
-import { Duration, Effect } from "effect"
+import { Effect } from "effect"
 import type { ContentRequest } from "../../ContentId.ts"
+import * as FollowPolicy from "../follow/FollowPolicy.ts"
 import * as AskPeer from "../pull/AskPeer.ts"
 import type { MirrorParts } from "../pull/MirrorParts.ts"
 import * as Lease from "./Lease.ts"
-
-/** A node that starts many containers may answer late, and a wrong guess costs a download. */
-const timeout = Duration.millis(500)
 
 /** By the leases of this node. */
 export const here = ({ leases }: MirrorParts, content: string, asked: Lease.Asked): Effect.Effect<Lease.Decision> =>
@@ -21,7 +19,7 @@ export const peer = (
   peers: ReadonlyArray<PeerFacts>,
   id: string,
   asked: Lease.Asked,
-  time = timeout
+  millis = FollowPolicy.decideMillis
 ): Effect.Effect<Lease.Decision | undefined> => {
   const found = peers.find((one) => one.id === id)
   if (found === undefined) return Effect.undefined
@@ -30,7 +28,7 @@ export const peer = (
       status === 200 ? { _tag: "Wait", id } : Lease.parse(headers.get(Lease.leaseHeader))
     ),
     Effect.scoped,
-    Effect.timeout(time),
+    Effect.timeout(millis),
     Effect.orElseSucceed(() => undefined)
   )
 }

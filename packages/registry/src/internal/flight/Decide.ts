@@ -1,18 +1,16 @@
 /** Decides who downloads a content from upstream, for those that ask this node. */
 import type * as Digest from "@spegel-ts/oci/Digest"
-import { Duration, Effect } from "effect"
+import { Effect } from "effect"
 import type { ContentRequest } from "../../ContentId.ts"
+import * as FollowPolicy from "../follow/FollowPolicy.ts"
 import type { MirrorParts } from "../pull/MirrorParts.ts"
 import * as AskDecider from "./AskDecider.ts"
 import * as Deciders from "./Deciders.ts"
 import type * as Lease from "./Lease.ts"
 
-/** Whoever asks waits for this too. */
-const passTimeout = Duration.millis(200)
-
 /**
- * For a node that has just joined another one may decide than for all others, since it does not know all members. So its question
- * is passed on, once, to the node that decides as far as this one knows.
+ * A node that has just joined does not know all members, and may ask another node than all others do. So this one passes its question
+ * on, once, to the node that decides as far as this one knows.
  */
 export const forPeer = Effect.fnUntraced(function*(
   mirror: MirrorParts,
@@ -26,7 +24,7 @@ export const forPeer = Effect.fnUntraced(function*(
     const [first = mirror.self] = Deciders.choose(digest, mirror.self, others)
     const passed = first === mirror.self || first === asked.asker
       ? undefined
-      : yield* AskDecider.peer(mirror, request, peers, first, { ...asked, verb: "pass" }, passTimeout)
+      : yield* AskDecider.peer(mirror, request, peers, first, { ...asked, verb: "pass" }, FollowPolicy.passMillis)
     if (passed?._tag === "Wait") return passed
     if (passed?._tag === "Go") return yield* AskDecider.here(mirror, digest, { ...asked, verb: "hold" })
   }

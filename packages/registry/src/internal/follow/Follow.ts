@@ -24,6 +24,8 @@ import { Waiting } from "./Waiting.ts"
 /** One wait on behalf of a pull. */
 interface Following<A> {
   readonly pull: Pull
+  /** The name of its content. */
+  readonly name: string
   /** The first byte wanted. */
   readonly start: number
   readonly waiting: Waiting
@@ -62,7 +64,7 @@ export const race = Effect.fnUntraced(function*<A>(
         met.set(attempt.peer.id, attempt.peer)
         waiting.said(attempt.peer.id, state, now)
       }))
-  const following: Following<A> = { pull, start, waiting, use: noting, met, silent: new Set() }
+  const following: Following<A> = { pull, name, start, waiting, use: noting, met, silent: new Set() }
   const first = yield* Effect.result(PeerRace.race(peers, start, noting))
   if (Result.isSuccess(first)) return first.success
   if (!(yield* begin(following))) return yield* first.failure
@@ -79,12 +81,12 @@ export const race = Effect.fnUntraced(function*<A>(
 })
 
 /** A blob is waited for only on behalf of a download of this node's containerd. False if this one need not be. */
-const begin = Effect.fnUntraced(function*<A>({ pull, waiting }: Following<A>) {
-  const { content, download, mirror: { gaveUpAt, options }, request } = pull
+const begin = Effect.fnUntraced(function*<A>({ name, pull, waiting }: Following<A>) {
+  const { download, mirror: { gaveUpAt, options }, request } = pull
   const { size } = yield* Effect.flatMap(download, Fiber.join)
   if (request._tag === "Blob" && Option.isNone(size)) return false
   const now = yield* MonotonicTime.millis
-  if (now - (gaveUpAt.get(ContentId.print(content)) ?? -Infinity) < FollowPolicy.goMillis) return false
+  if (now - (gaveUpAt.get(name) ?? -Infinity) < FollowPolicy.goMillis) return false
   if (options.inProgress !== "single-flight" && !waiting.isHopeful(now)) return false
   waiting.begin(now, yield* Turn.draw(pull.mirror))
   return true
@@ -92,7 +94,7 @@ const begin = Effect.fnUntraced(function*<A>({ pull, waiting }: Following<A>) {
 
 /** Waits for somebody who sends what is wanted; none if this node is to download itself. */
 const wait = Effect.fnUntraced(function*<A>(following: Following<A>) {
-  const { pull, start, use, waiting } = following
+  const { name, pull, start, use, waiting } = following
   const { mirror: { evidence }, peers } = pull
   while (true) {
     const step = waiting.next(yield* MonotonicTime.millis)
@@ -118,7 +120,7 @@ const wait = Effect.fnUntraced(function*<A>(following: Following<A>) {
       case "Pause":
         yield* Effect.sleep(step.millis * (yield* Random.nextBetween(0.8, 1.2)))
     }
-    evidence.shown(ContentId.print(pull.content), waiting.provedAt)
+    evidence.shown(name, waiting.provedAt)
   }
 })
 

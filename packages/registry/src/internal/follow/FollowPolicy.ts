@@ -13,6 +13,14 @@ export const unprovedMillis = 3000
 export const askAgainMillis = 200
 /** For how long a source may keep such a question, until there is something to say. */
 export const holdMillis = 400
+/** How often a source looks meanwhile whether there is. */
+export const glanceMillis = 20
+/** How long a source keeps the place of a node that it told to come. */
+export const placeMillis = 1000
+/** A node that decides who downloads is asked again after this time without an answer: it may be busy, and a wrong guess costs a download. */
+export const decideMillis = 500
+/** The same for the node to which it passes the question on, while the one that asked waits for both. */
+export const passMillis = 200
 /** After this time without an answer, a question is asked again: a packet may be lost. */
 export const answerMillis = holdMillis + 400
 /** Between two lookups of further sources. */

@@ -65,7 +65,6 @@ export const make = Effect.fnUntraced(function*({ downloads, followers, memory, 
     const { request, response } = exchange
     const now = yield* MonotonicTime.millis
     const state: DownloadState.DownloadState = { ...found, instead: followers.instead(digest, asked, now) }
-    const { written } = state
     // The type of a manifest is known once it is complete.
     if (request._tag === "Manifest") return yield* new Refused({ refusal: Refusal.StillDownloading({ digest, state }) })
     const range = yield* ContentExchange.rangeOf(exchange, digest, ingest.size)
@@ -76,8 +75,7 @@ export const make = Effect.fnUntraced(function*({ downloads, followers, memory, 
     }
     const part = ContentExchange.partOf(head)
     // Who takes bytes from here is always behind: so no two nodes ever wait for each other.
-    const isDry = written < ingest.size && Growth.isDry(state, part.start)
-    if (written <= part.start || isDry || state.instead.length > 0) {
+    if (!Growth.isSent(state, part.start, ingest.size)) {
       return yield* new Refused({ refusal: Refusal.StillDownloading({ digest, state }) })
     }
     const file = yield* store.openIngest(ingest)

@@ -36,6 +36,10 @@ export const isDry = (
   start: number
 ): boolean => origin === "peers" && ageMillis > dry.ageMillis && written < start + dry.leastBytes
 
+/** Whether a node with this state of a download of `size` bytes sends it from `start` on. Who takes bytes is always behind who gives them. */
+export const isSent = (state: DownloadState, start: number, size: number): boolean =>
+  state.written > start && state.instead.length === 0 && !(state.written < size && isDry(state, start))
+
 /**
  * The origin of a download with `written` bytes. One that this process left to nobody may wait for other nodes itself. `upstreamAt` is when
  * any download from upstream last grew here: while upstream sends other layers, the first bytes of this one may wait for them.

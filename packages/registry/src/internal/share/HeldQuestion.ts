@@ -16,10 +16,6 @@ export interface HeldQuestionOptions {
   readonly followers: Followers
 }
 
-const glanceEvery = "20 millis"
-/** How long the place of a peer is kept that was told to come. In milliseconds. */
-const placeMillis = 1000
-
 /** Returns once the question can be answered: by what is held, by a part of it, or by other peers' ids; or after a while. */
 export const hold = Effect.fnUntraced(function*(
   { downloads, followers }: HeldQuestionOptions,
@@ -35,7 +31,7 @@ export const hold = Effect.fnUntraced(function*(
     const { origin, written } = download.value.state
     const isEnough = request._tag === "Blob" && written > asked.start
     if (isEnough || origin === "stalled" || !followers.hasPlace(digest, asked, now)) return
-    followers.expect(digest, asked, now + placeMillis)
-    yield* Effect.sleep(glanceEvery)
+    followers.expect(digest, asked, now + FollowPolicy.placeMillis)
+    yield* Effect.sleep(FollowPolicy.glanceMillis)
   }
 })
