@@ -5,6 +5,8 @@ import { mirrorFlags } from "./commands/doctor.ts"
 import * as MirrorArguments from "./doctor/MirrorArguments.ts"
 
 runMain((output) => {
-  const args = MirrorArguments.inherit(process.argv.slice(2), mirrorFlags)
+  const given = process.argv.slice(2)
+  // Only the doctor looks at the mirror beside it.
+  const args = given.includes("doctor") ? MirrorArguments.inherit(given, mirrorFlags) : given
   return CommandLine.run({ args, environment: process.env }, output)
 })

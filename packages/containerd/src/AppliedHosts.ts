@@ -96,8 +96,9 @@ export const find = Effect.fn("AppliedHosts.find")(function*(
   const file = yield* attempt(path, () => AtomicFile.read(path, maxSize))
   if (file === undefined) return AppliedHosts.NoFile({ directory: join(configPath, name) })
   const text = file.bytes.toString("latin1")
-  const { reasons } = HostsReading.read(text)
-  return Option.match(HostsReading.readBy(text, containerd), {
+  const readings = HostsReading.read(text)
+  const { reasons } = readings
+  return Option.match(HostsReading.readBy(readings, containerd), {
     onNone: () => AppliedHosts.Refused({ path, reasons }),
     onSome: ({ hosts }) => AppliedHosts.Hosts({ path, hosts: hosts.map(askedHost), doubts: reasons })
   })

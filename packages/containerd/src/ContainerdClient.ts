@@ -132,7 +132,7 @@ export class ContainerdClient extends Context.Service<ContainerdClient, {
   readonly criPlugin: Effect.Effect<CriPlugin, ContainerdUnavailable | ContainerdFailed>
   /** Pulls an image as the kubelet does, within half a minute. Interruption cancels the pull. */
   readonly criPull: (image: string) => Effect.Effect<void, ContainerdUnavailable | ContainerdFailed>
-  /** Removes an image with all its names, as the kubelet does. What it alone used is collected soon after. */
+  /** Removes an image with all its names, as the kubelet does. containerd then collects content that no other image uses. */
   readonly criRemove: (image: string) => Effect.Effect<void, ContainerdUnavailable | ContainerdFailed>
   /** The namespaces of this containerd. One appears with its first content. */
   readonly namespaces: Effect.Effect<ReadonlyArray<string>, ContainerdUnavailable | ContainerdFailed>

@@ -83,6 +83,8 @@ export interface HourTotals {
 const capacity = 512
 const maxQuestions = 128
 
+export { isFailed } from "./internal/observe/LastHour.ts"
+
 /** A peer asks what this node has. Those that follow a download in progress ask several times a second. */
 export const isQuestion = ({ method, mirrored }: PullEvent): boolean => mirrored && method === "HEAD"
 

@@ -83,8 +83,8 @@ const spegel = (output: Output) =>
     Command.withSharedFlags(flagsOf(sharedSettings)),
     Command.withDescription("Stateless, cluster-local, peer-to-peer mirror of OCI registries"),
     Command.withExamples([
-      { command: "spegel configuration --help", description: "How containerd is told of the mirror" },
-      { command: "spegel registry --help", description: "How the mirror runs" }
+      { command: "spegel configuration --help", description: "Settings that make containerd use the mirror" },
+      { command: "spegel registry --help", description: "Settings of the mirror" }
     ]),
     Command.withSubcommands([
       registry,

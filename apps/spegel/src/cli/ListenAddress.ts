@@ -24,6 +24,16 @@ export const print = ({ host, port }: ListenAddress): string =>
     onSome: (host) => isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`
   })
 
+/** Where to connect on this machine to reach a listener: one on all interfaces is reached on loopback. */
+export const localHost = ({ host }: ListenAddress): string => {
+  const named = Option.getOrElse(host, () => "0.0.0.0")
+  return named === "0.0.0.0" ? "127.0.0.1" : named === "::" ? "::1" : named
+}
+
+/** The base URL of a listener of this machine. */
+export const localUrl = (address: ListenAddress): string =>
+  `http://${print({ ...address, host: Option.some(localHost(address)) })}`
+
 export const ListenAddress = textSchema<ListenAddress>({
   expected: "an address to listen on, such as :5000, 10.0.0.7:5000 or [::1]:5000",
   parse,

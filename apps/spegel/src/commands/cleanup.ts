@@ -38,6 +38,6 @@ export const cleanup = Command.make(
 ).pipe(
   Command.withDescription("Undo what configuration did: give containerd its own hosts.toml files back"),
   Command.withExamples([
-    { command: "spegel cleanup", description: "On a node that the mirror leaves" }
+    { command: "spegel cleanup", description: "On a node where the mirror is being uninstalled" }
   ])
 )

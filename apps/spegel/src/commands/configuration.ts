@@ -134,7 +134,7 @@ export const configuration = Command.make(
     {
       command:
         "spegel configuration --mirror-targets=http://127.0.0.1:5000 --mirrored-registries=docker.io,ghcr.io --tag-resolution=upstream-first",
-      description: "Two registries, which say what a tag means while they answer"
+      description: "Two registries; upstream resolves tags while it answers"
     }
   ])
 )

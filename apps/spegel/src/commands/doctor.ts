@@ -74,7 +74,7 @@ export const doctor = Command.make(
     if (result !== "proved") return yield* new NotProved({ result })
   })
 ).pipe(
-  Command.withDescription("Examine this node: does containerd pull through the mirror, and what keeps it from that"),
+  Command.withDescription("Check that containerd on this node pulls through the mirror, and say what prevents it"),
   Command.withExamples([
     { command: "spegel doctor", description: "This node, with the flags of the mirror that runs in this container" },
     { command: "spegel doctor --output=json --registry-addr=:30020", description: "For a script" }

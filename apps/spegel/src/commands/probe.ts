@@ -1,17 +1,11 @@
-import { Console, Data, Duration, Effect, Option, Schedule, Schema } from "effect"
+import { Console, Duration, Effect, Option, Schedule, Schema } from "effect"
 import { Command } from "effect/cli"
 import { withBrackets } from "../cli/NodeUrl.ts"
+import * as HttpGet from "../cli/report/HttpGet.ts"
 import { flagsOf, many, one } from "../cli/Setting.ts"
 import { textSchema } from "../cli/TextSchema.ts"
 import { SettingsInvalid } from "../settings/SettingsInvalid.ts"
 import { positiveDuration } from "../settings/SharedSettings.ts"
-
-/** A URL did not answer, or not with a status from 200 to 299. */
-export class NoAnswer extends Data.TaggedError("NoAnswer")<{ readonly url: string; readonly reason: string }> {
-  override get message() {
-    return `${this.url}: ${this.reason}`
-  }
-}
 
 export const probeSettings = {
   url: many({
@@ -40,28 +34,8 @@ const tryPause = Duration.millis(100)
 /** How long one try may take: an address that swallows what it is sent is asked again. */
 const tryTimeout = Duration.seconds(5)
 
-const reasonOf = (cause: unknown): string => {
-  const { cause: inner, message } = cause as Error
-  return inner instanceof Error ? `${message}: ${inner.message}` : message
-}
-
 const ask = (url: string) =>
-  Effect.tryPromise({
-    try: async (signal) => {
-      const response = await fetch(url, { signal, redirect: "error" })
-      return { status: response.status, body: await response.text() }
-    },
-    catch: (cause) => new NoAnswer({ url, reason: reasonOf(cause) })
-  }).pipe(
-    Effect.timeoutOrElse({
-      duration: tryTimeout,
-      orElse: () => Effect.fail(new NoAnswer({ url, reason: `no answer within ${Duration.format(tryTimeout)}` }))
-    }),
-    Effect.filterOrFail(
-      ({ status }) => status >= 200 && status < 300,
-      ({ body, status }) => new NoAnswer({ url, reason: `answered ${status}: ${body.slice(0, 300)}` })
-    )
-  )
+  HttpGet.get(url, { isGood: (status) => status >= 200 && status < 300, timeout: tryTimeout })
 
 export const probe = Command.make(
   "probe",
@@ -69,7 +43,7 @@ export const probe = Command.make(
   Effect.fnUntraced(function*({ show, timeout, url: urls }) {
     if (urls.length === 0) return yield* new SettingsInvalid({ flag: "url", reason: "is needed" })
     yield* Effect.forEach(urls, (url) => {
-      let last = new NoAnswer({ url, reason: `no answer within ${Duration.format(timeout)}` })
+      let last = new HttpGet.NoAnswer({ url, reason: `no answer within ${Duration.format(timeout)}` })
       return ask(url).pipe(
         Effect.tapError((error) => Effect.sync(() => last = error)),
         Effect.retry(Schedule.spaced(tryPause)),

@@ -89,11 +89,11 @@ export const registry = Command.make(
     {
       command:
         "spegel registry --bootstrap-kind=static --static-bootstrap-peers=10.0.0.7:5001 --cluster-key-file=/etc/spegel/cluster-key",
-      description: "Beside containerd on a machine, with one other node known"
+      description: "Without Kubernetes, with one known peer"
     },
     {
       command: "spegel registry --mirrored-registries=docker.io --registry-filters=:latest$",
-      description: "Share only images of Docker Hub, and leave the tag latest to it"
+      description: "Share only images of Docker Hub, and let upstream serve the tag latest"
     }
   ])
 )

@@ -98,7 +98,7 @@ export const status = Command.make(
     if (reasons.length > 0) return yield* new NodeUnwell({ reasons })
   })
 ).pipe(
-  Command.withDescription("Say how the mirror on this node is, and what it is doing: its debug page, in a terminal"),
+  Command.withDescription("Show the state and current work of this node's mirror, as its debug page does"),
   Command.withExamples([
     { command: "spegel status", description: "Ask the mirror on port 9090 of this node" },
     { command: "spegel status --output=json", description: "For a program" }

@@ -40,7 +40,7 @@ const refuse = (response: ServerResponse, status: number, reason: string, header
   response.writeHead(status, { "content-type": "text/plain", ...headers }).end(`${reason}\n`)
 }
 
-/** All paths that it does not know are answered 404, with a list of those that exist. What it runs beside requests ends with the scope. */
+/** All paths that it does not know are answered 404, with a list of those that exist. Its background work ends with the scope. */
 export const make = Effect.fnUntraced(function*(options: AdminOptions) {
   const metrics = yield* MetricsEndpoint
   const { accepts } = yield* Registry

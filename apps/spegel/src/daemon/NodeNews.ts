@@ -1,6 +1,6 @@
 /** The log lines that an operator wants to read: what a node advertises, and that peers fail. Few lines, however much happens. */
 import * as MonotonicTime from "@spegel-ts/background/MonotonicTime"
-import { failuresOf, type PullEvent } from "@spegel-ts/registry/PullLog"
+import { failuresOf, isFailed, type PullEvent } from "@spegel-ts/registry/PullLog"
 import type { Snapshot } from "@spegel-ts/state-tracker/StateTracker"
 import { Effect, Stream } from "effect"
 
@@ -30,15 +30,12 @@ export const followAdvertised = Effect.fnUntraced(function*(snapshot: Effect.Eff
   }
 })
 
-/** A request that peers failed to serve, from the start or half way. */
-const isFailure = ({ peersFailed, status }: PullEvent): boolean => peersFailed > 0 && (status === 0 || status >= 400)
-
 const reasonsOf = ({ attempts }: PullEvent): string => failuresOf(attempts).slice(0, maxReasons).join("; ")
 
 /** Warns about requests that peers failed. Runs until interrupted. */
 export const followFailures = (events: Stream.Stream<PullEvent>): Effect.Effect<void> =>
   events.pipe(
-    Stream.filter(isFailure),
+    Stream.filter(isFailed),
     Stream.groupedWithin(maxGathered, gather),
     Stream.runForEach((failures) => {
       const last = failures.at(-1)

@@ -64,9 +64,11 @@ export type Result =
   | "not proved"
   | "problem"
 
-/** What all checks come to. */
+/** Whether a check did not find what keeps the mirror from working. */
+export const isProved = ({ verdict }: Check): boolean => verdict === "ok" || verdict === "warning"
+
+/** The overall result. */
 export const resultOf = (checks: ReadonlyArray<Check>): Result => {
   if (checks.some(({ verdict }) => verdict === "problem")) return "problem"
-  const isProved = checks.some(({ name, verdict }) => name === "canary" && (verdict === "ok" || verdict === "warning"))
-  return isProved ? "proved" : "not proved"
+  return checks.some((check) => check.name === "canary" && isProved(check)) ? "proved" : "not proved"
 }

@@ -37,7 +37,7 @@ export const namespace = Effect.fnUntraced(
   }
 )
 
-/** As many images as are compared. */
+/** At most this many images are compared. */
 const maxCompared = 200
 
 /** Images whose manifest is no file here. */

@@ -4,10 +4,10 @@ import type { KeyRing } from "@spegel-ts/cluster-key/KeyRing"
 import * as AppliedHosts from "@spegel-ts/containerd/AppliedHosts"
 import { ContainerdClient, CriPlugin } from "@spegel-ts/containerd/ContainerdClient"
 import { Effect, Option, type Redacted } from "effect"
-import { type ListenAddress, print } from "../cli/ListenAddress.ts"
+import { type ListenAddress, localUrl, print } from "../cli/ListenAddress.ts"
 import type { PeerAuthChoice } from "../settings/TrustSettings.ts"
 import * as CanaryPull from "./CanaryPull.ts"
-import { about, type Check, type CheckName, names, problem, skipped } from "./Check.ts"
+import { about, type Check, type CheckName, isProved, names, problem, skipped } from "./Check.ts"
 import * as ConfigChecks from "./ConfigChecks.ts"
 import * as ContainerdChecks from "./ContainerdChecks.ts"
 import * as HostsChecks from "./HostsChecks.ts"
@@ -42,10 +42,10 @@ export interface Examination {
   readonly checks: ReadonlyArray<Check>
 }
 
-/** As many registries are checked. */
+/** At most this many registries are checked. */
 const maxRegistries = 20
 
-/** A check that meets what nobody thought of is a problem that has its name, and no end of the examination. */
+/** Turns an unexpected failure into a problem of that check, so that the examination goes on. */
 const guarded = <E extends { readonly message: string }>(
   name: CheckName,
   check: Effect.Effect<Check, E>
@@ -76,11 +76,11 @@ const examineMirror = Effect.fnUntraced(
       MirrorChecks.registryPort(mirror, registryAddr),
       yield* MirrorChecks.routerPort(routerAddr),
       mirror._tag === "Mirror"
-        ? yield* MirrorChecks.ready(MirrorChecks.urlOf(registryAddr))
+        ? yield* MirrorChecks.ready(localUrl(registryAddr))
         : skipped("ready", "the mirror does not answer"),
       MirrorChecks.clusterKey({ answerer: mirror, choice: peerAuth, keys }),
       ...yield* PeerChecks.check({
-        metricsUrl: MirrorChecks.urlOf(metricsAddr),
+        metricsUrl: localUrl(metricsAddr),
         token: yield* options.token,
         isProving: peerAuth.mode !== "off",
         mirror
@@ -92,7 +92,7 @@ const examineMirror = Effect.fnUntraced(
 /** A pull that fails can take half a minute: after so many, no further one is tried. */
 const maxFailedPulls = 3
 
-/** One after another: they have one image, and a removal takes it from all. */
+/** One after another: all pull the same image, and removing it removes it for all. */
 const pullCanaries = Effect.fnUntraced(
   function*(client: typeof ContainerdClient.Service, cri: CriPlugin, registries: ReadonlyArray<string>) {
     const pulled: Array<CanaryPull.Pulled> = []
@@ -123,7 +123,6 @@ const examineContainerd = Effect.fnUntraced(
     const registries = yield* registriesOf(options)
     const canaries = yield* pullCanaries(client, cri, registries)
     const kept = canaries.flatMap(({ keptLayer }) => Option.toArray(keptLayer))
-    const isProved = ({ verdict }: Check) => verdict === "ok" || verdict === "warning"
     const hosts = yield* Effect.forEach(canaries, ({ check: canary }) =>
       Effect.map(
         HostsChecks.check(canary.subject, {
@@ -166,7 +165,7 @@ export const examine = Effect.fn("Doctor.examine")(function*(options: DoctorOpti
   const { containerdNamespace: namespace, containerdSock: socket } = options
   const keys = yield* keysOf(options)
   const ring = Option.filter(keys, (keys) => typeof keys !== "string")
-  const mirror = yield* MirrorProbe.ask(MirrorChecks.urlOf(options.registryAddr))
+  const mirror = yield* MirrorProbe.ask(localUrl(options.registryAddr))
   const onMirror = yield* examineMirror(options, mirror, keys)
   const onContainerd = yield* Effect.gen(function*() {
     const client = yield* ContainerdClient

@@ -25,7 +25,7 @@ interface Probed {
   readonly answerer: Answerer
 }
 
-/** As many hosts of a file are asked. */
+/** At most this many hosts of a file are asked. */
 const maxHosts = 8
 const configure = "run spegel configuration on this node, with the same --containerd-registry-config-path"
 

@@ -3,20 +3,11 @@ import type { KeyRing } from "@spegel-ts/cluster-key/KeyRing"
 import { Effect, Option } from "effect"
 import { createConnection } from "node:net"
 import type { ListenAddress } from "../cli/ListenAddress.ts"
-import { print } from "../cli/ListenAddress.ts"
+import { localHost, print } from "../cli/ListenAddress.ts"
 import type { PeerAuthChoice } from "../settings/TrustSettings.ts"
 import { type Check, ok, problem, skipped, warning } from "./Check.ts"
 import type { Answerer } from "./MirrorProbe.ts"
 import * as MirrorProbe from "./MirrorProbe.ts"
-
-const loopback = "127.0.0.1"
-
-/** Where to connect to reach a listener of this machine. */
-const hostOf = ({ host }: ListenAddress): string => Option.getOrElse(host, () => loopback)
-
-/** The base URL of a listener of this machine. */
-export const urlOf = (address: ListenAddress): string =>
-  `http://${print({ ...address, host: Option.some(hostOf(address)) })}`
 
 const start = "start the mirror (spegel registry), or give this command the flags that it has"
 
@@ -44,7 +35,7 @@ const greetingTimeout = "3 seconds"
 /** Why a router does not answer; undefined if it does. */
 const greet = (address: ListenAddress): Effect.Effect<string | undefined> =>
   Effect.callback<string | undefined>((resume) => {
-    const socket = createConnection({ host: hostOf(address), port: address.port })
+    const socket = createConnection({ host: localHost(address), port: address.port })
     let received = Buffer.alloc(0)
     socket.on("connect", () => socket.write(greeting))
     socket.on("data", (bytes) => {

@@ -1,6 +1,6 @@
 /** Checks of the other nodes: how many are known, have they proved the cluster key, can they be reached, are the clocks alike? */
 import { Data, Effect, Option, Redacted, Schema } from "effect"
-import { isIPv6 } from "node:net"
+import { print } from "../cli/ListenAddress.ts"
 import { type Check, ok, problem, skipped, warning } from "./Check.ts"
 import type { Answerer } from "./MirrorProbe.ts"
 import * as MirrorProbe from "./MirrorProbe.ts"
@@ -13,12 +13,7 @@ const Peers = Schema.fromJsonString(Schema.Array(Schema.Struct({
   proved: Schema.optionalKey(Schema.Boolean)
 })))
 
-interface Peer {
-  readonly id: string
-  readonly addresses: ReadonlyArray<string>
-  readonly servicePort: number
-  readonly proved?: boolean
-}
+type Peer = (typeof Peers)["Type"][number]
 
 export interface PeerOptions {
   /** The base URL of the metrics address. */
@@ -56,7 +51,7 @@ const knownPeers = Effect.fnUntraced(function*({ metricsUrl, token }: PeerOption
   return peers.filter(({ self }) => self !== true)
 })
 
-/** As many peers are asked. */
+/** At most this many peers are asked. */
 const maxAsked = 16
 
 /** A peer that was asked: how far its clock is ahead of this node's, in milliseconds; or why it did not answer. */
@@ -67,7 +62,7 @@ interface Asked {
 }
 
 const askPeer = Effect.fnUntraced(function*({ addresses: [host = ""], servicePort }: Peer) {
-  const address = isIPv6(host) ? `[${host}]:${servicePort}` : `${host}:${servicePort}`
+  const address = print({ host: Option.some(host), port: servicePort })
   const sent = Date.now()
   const answer = yield* Effect.result(MirrorProbe.get(`http://${address}/livez`))
   if (answer._tag === "Failure") return { address, aheadMillis: undefined, reason: answer.failure.reason }

@@ -1,6 +1,6 @@
 /**
- * Tells open pages what has changed, as server-sent events: a few pages at once, each with the sections that have become others. While
- * no page is open nothing is gathered. A page that does not read in time is left.
+ * Sends each open page the sections that changed, as server-sent events. Gathers nothing while no page is open. Disconnects a page that
+ * reads too slowly.
  */
 import * as Background from "@spegel-ts/background/Background"
 import { Effect, Latch } from "effect"
@@ -11,7 +11,7 @@ import { type SectionName, sections } from "./Sections.ts"
 
 /** How many pages are told at once. */
 export const maxStreams = 8
-/** A page that leaves so many bytes unread is left: it takes them up when it connects again. */
+/** A page with more unread bytes is disconnected. It gets all sections when it reconnects. */
 const maxUnread = 512 * 1024
 /** After so many seconds without news a comment shows that the stream lives. */
 const silentSeconds = 15
@@ -49,7 +49,7 @@ export const make = Effect.fnUntraced(function*(sources: Sources) {
   let seconds = 0
 
   const render = Effect.gen(function*() {
-    const due = names.filter((name) => !rendered.has(name) || seconds % sections[name].everySeconds === 0)
+    const due = names.filter((name) => seconds % sections[name].everySeconds === 0)
     const facts = yield* sources.facts
     const images = due.includes("images") ? yield* sources.images : { images: [], isUnknown: true }
     for (const name of due) rendered.set(name, sections[name].render({ facts, images }).text)

@@ -1,4 +1,4 @@
-/** The page at `/debug/web/`, whole and without need of scripts. With them its sections go on by themselves (`EventStreams`). */
+/** The page at `/debug/web/`, whole and without need of scripts. With them its sections update themselves (`EventStreams`). */
 import type { Lookup } from "../views/Lookup.ts"
 import { type Html, html, none } from "./Html.ts"
 import * as LookupSection from "./LookupSection.ts"
@@ -20,7 +20,7 @@ const section = (name: string, title: string, content: Html): Html =>
 const otherNodes = ({ facts: { peers }, port }: PageOptions): Html => {
   const address = peers[0]?.addresses[0] ?? "10.0.0.7"
   const pod = `kubectl --namespace spegel get pods --output name --field-selector status.podIP=${address}`
-  return html`<p>Each node has a page of its own, for whoever is on that node or forwards its port. For that of the node at ${address}:</p><pre tabindex="0"><code>kubectl --namespace spegel port-forward $(${pod}) 9091:${port}</code></pre><p>Then open <code>http://localhost:9091/debug/web/</code>. In a terminal on a node, <code>spegel status</code> and <code>spegel lookup IMAGE</code> say the same.</p>`
+  return html`<p>Each node serves its own page, on that node or through a forwarded port. To open the page of the node at ${address}:</p><pre tabindex="0"><code>kubectl --namespace spegel port-forward $(${pod}) 9091:${port}</code></pre><p>Then open <code>http://localhost:9091/debug/web/</code>. In a terminal on a node, <code>spegel status</code> and <code>spegel lookup IMAGE</code> say the same.</p>`
 }
 
 const jsonPaths = ["status", "pulls", "images", "peers", "requests", "uploads"].map((name) => `/debug/${name}.json`)
@@ -53,7 +53,7 @@ export const render = (options: PageOptions): string => {
   }</title><link rel="icon" href="data:,"><link rel="stylesheet" href="/debug/page.css"><script src="/debug/page.js" defer></script></head><body>
 <header><h1>spegel-ts ${version} <small>${
     self.addresses[0] ?? ""
-  }</small></h1><p id="live" role="status">As of when it was loaded. <a href="/debug/web/">Reload</a></p></header>
+  }</small></h1><p id="live" role="status">Not live: as it was when the page was loaded. <a href="/debug/web/">Reload</a></p></header>
 ${navigation}
 <main id="main"><div id="status">${sections.status.render(options)}</div>
 ${titles.map(([name, title]) => section(name, title, content(name)))}

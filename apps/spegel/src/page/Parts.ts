@@ -11,7 +11,7 @@ export interface Column<A> {
   readonly isNumber?: boolean
 }
 
-/** Names its roles, since the style of a narrow screen makes blocks of rows, which ends what browsers tell screen readers. */
+/** States ARIA roles: the narrow-screen style displays rows as blocks, and browsers then drop the table's semantics. */
 export const table = <A>(caption: string, columns: ReadonlyArray<Column<A>>, rows: ReadonlyArray<A>): Html =>
   html`<table role="table" aria-label="${caption}"><thead role="rowgroup"><tr role="row">${
     columns.map(({ isNumber, name }) => html`<th role="columnheader" scope="col"${numeric(isNumber)}>${name}</th>`)

@@ -80,5 +80,5 @@ export const render = (all: ReadonlyArray<PullEvent>, names: NodeNames): Html =>
       story(pull, names)
     }</details></li>`
   )
-  return html`${heading}<ol class="requests">${lines}</ol><p class="quiet">The last ${maxShown} at most, without peers' questions what this node has (HEAD): those, and older ones, are in <a href="/debug/requests.json">/debug/requests.json</a>.</p>`
+  return html`${heading}<ol class="requests">${lines}</ol><p class="quiet">At most the last ${maxShown} requests, without HEAD requests from peers. Those, and older requests, are in <a href="/debug/requests.json">/debug/requests.json</a>.</p>`
 }

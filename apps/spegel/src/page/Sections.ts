@@ -1,4 +1,4 @@
-/** The sections of the page that change while it is open: each is rendered whole, and sent again if it has become another. */
+/** The sections of the page that change while it is open: each is rendered whole, and sent again when its HTML changed. */
 import type { Facts } from "../views/Facts.ts"
 import type { ImagesView } from "../views/Images.ts"
 import * as NodeNames from "../views/NodeNames.ts"
@@ -22,7 +22,7 @@ export interface Shown {
 export type SectionName = "status" | "pulls" | "uploads" | "requests" | "peers" | "images"
 
 interface Section {
-  /** How often it is rendered again, in seconds: figures that move all the time are not worth more. */
+  /** How often it is rendered again, in seconds: slower for figures that change all the time. */
   readonly everySeconds: number
   readonly render: (shown: Shown) => Html
 }

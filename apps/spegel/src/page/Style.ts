@@ -1,4 +1,4 @@
-/** The style of the page: light and dark, from 320 px on. Text has a contrast of 4.5 and more on its ground. */
+/** The style of the page: light and dark, from 320 px on. Text has a contrast ratio of at least 4.5:1. */
 export const style =
   `:root{color-scheme:light dark;--text:#1b2130;--quiet:#566074;--ground:#f6f7f9;--card:#fff;--line:#dfe3ea;
 --yes:#17693a;--no:#a8231c;--accent:#1f5fbf;--self:#e6eefb}

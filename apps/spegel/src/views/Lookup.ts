@@ -23,7 +23,7 @@ export const Lookup = Schema.Struct({
 })
 export type Lookup = typeof Lookup.Type
 
-/** With the registry and tag that are added it is a `ContentKey` still. */
+/** Leaves room in a `ContentKey` for the default registry and tag. */
 const maxLength = 480
 const maxNodes = 100
 const timeout = "3 seconds"
@@ -100,5 +100,3 @@ export const make = Effect.gen(function*() {
     })
   }
 })
-
-export type LookUp = Effect.Success<typeof make>

@@ -16,7 +16,7 @@ export const LastHour = Schema.Struct({
   peersFailed: Schema.Int,
   sentToPeers: Schema.Int,
   bytesSentToPeers: Schema.Finite,
-  /** Of the requests for what this node lacked, the part that peers served, from 0 to 1; null if there were none. */
+  /** The share, from 0 to 1, of requests for content that this node lacked which peers served; null if there were none. */
   shareFromPeers: Schema.NullOr(Schema.Finite)
 })
 

@@ -2,7 +2,7 @@
 import { Cause, Exit, Runtime } from "effect"
 import { CliError } from "effect/cli"
 
-/** Errors of who wrote the command line or the environment: trying again does not help. */
+/** The command line or the environment is wrong: trying again does not help. */
 const usageError = 2
 
 /** 0 for success and for an end by a signal, 2 where the command line is wrong; for other failures the error's own code, or 1. */

@@ -276,8 +276,7 @@ const indexOf = (containerd: string): number => {
 }
 
 /** The file as one version of containerd reads it; none if it refuses it. */
-export const readBy = (text: string, containerd: string): Option.Option<Reading> => {
-  const { ways } = read(text)
+export const readBy = ({ ways }: Readings, containerd: string): Option.Option<Reading> => {
   // A text that no version can read has one entry.
   return Option.flatten(Option.fromUndefinedOr(ways[indexOf(containerd)]))
 }

@@ -72,25 +72,29 @@ const hostOf = (url: string) => URL.parse(url.includes("://") ? url : `https://$
 /** In an outage upstream may drop packets: without a timeout each tag would wait 30 s for it. */
 const upstreamDefaults = { capabilities: ["pull", "resolve"], dial_timeout: "5s" }
 
-const plain = (url: string): string => url.replace(/\/+$/, "")
-const allTargets = ({ additional, targets }: Mirror): ReadonlyArray<string> => [...targets, ...additional]
-
 const mirrorHost = (
   url: string,
   capabilities: ReadonlyArray<string>,
-  { authorization, targets }: Mirror
+  authorization: Option.Option<string>
 ): HostsReading.Host => ({
   url,
   options: {
     capabilities: [...capabilities],
     // From containerd 2.1 on. Older versions ignore it, and wait 30 s for a host that drops packets.
     dial_timeout: "200ms",
-    ...Option.match(targets.includes(plain(url)) ? authorization : Option.none(), {
-      onNone: () => ({}),
-      onSome: (value) => ({ header: { authorization: [value] } })
-    })
+    ...Option.match(authorization, { onNone: () => ({}), onSome: (value) => ({ header: { authorization: [value] } }) })
   }
 })
+
+/** All mirrors, in order, in a spelling of their own if something stands behind their URLs. */
+const mirrorHosts = (
+  { additional, authorization, targets }: Mirror,
+  capabilities: ReadonlyArray<string>,
+  behind = ""
+): ReadonlyArray<HostsReading.Host> => [
+  ...targets.map((url) => mirrorHost(url + behind, capabilities, authorization)),
+  ...additional.map((url) => mirrorHost(url + behind, capabilities, Option.none()))
+]
 
 /**
  * The hosts that come last. Measured with containerd 1.6, 1.7 and 2.1: containerd asks the hosts with both capabilities
@@ -119,7 +123,7 @@ const fallback = (
     ...hosts.some((host) => host.url === url)
       ? []
       : [{ url, options: { ...upstreamDefaults, ...first.value.options, ...options } }],
-    ...allTargets(mirror).map((target) => mirrorHost(`${target}/`, ["pull", "resolve"], mirror))
+    ...mirrorHosts(mirror, ["pull", "resolve"], "/")
   ])
 }
 
@@ -143,11 +147,12 @@ const planOf = (text: string, { hasServer, ways }: HostsReading.Readings, option
       ...ways.flatMap(Option.toArray).flatMap(({ server }) => Option.toArray(server)).map(hostOf)
     ])
     const isKept = ({ url }: HostsReading.Host) =>
-      !allTargets(mirror).includes(plain(url)) && (prependExisting || own.has(hostOf(url)))
+      ![...mirror.targets, ...mirror.additional].includes(url.replace(/\/+$/, "")) &&
+      (prependExisting || own.has(hostOf(url)))
     const kept = reading.hosts.filter(isKept)
     const capabilities = mirror.tagResolution === "mirror" ? ["pull", "resolve"] : ["pull"]
     const plan: Plan = {
-      mirrors: allTargets(mirror).map((target) => mirrorHost(target, capabilities, mirror)),
+      mirrors: mirrorHosts(mirror, capabilities),
       kept,
       last: yield* fallback(options, { ...reading, hosts: kept }),
       server: hasServer ? reading.server : upstream.server,

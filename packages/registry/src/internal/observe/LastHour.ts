@@ -20,6 +20,10 @@ const none = (): Sums => ({
 const bytesFromPeers = ({ attempts, bytes, status }: PullEvent): number =>
   status === 0 ? Math.min(bytes, attempts.reduce((sum, attempt) => sum + attempt.bytes, 0)) : bytes
 
+/** Whether peers failed to serve a request, from the start or half way. */
+export const isFailed = ({ peersFailed, status }: PullEvent): boolean =>
+  peersFailed > 0 && (status === 0 || status >= 400)
+
 const add = (sums: Sums, event: PullEvent): void => {
   const { bytes, method, mirrored, peersFailed, source, status } = event
   if (method !== "GET") return
@@ -30,7 +34,7 @@ const add = (sums: Sums, event: PullEvent): void => {
     return
   }
   sums.peersFailed += peersFailed
-  if (peersFailed > 0 && (status === 0 || status >= 400)) sums.failed++
+  if (isFailed(event)) sums.failed++
   if (source === "none") sums.leftToUpstream += status === 404 ? 1 : 0
   else if (source !== "local") {
     sums.fromPeers++
