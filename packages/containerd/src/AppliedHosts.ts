@@ -84,7 +84,7 @@ export const find = Effect.fn("AppliedHosts.find")(function*(
     readonly registry: string
   }
 ): Effect.fn.Return<AppliedHosts, HostsUnreadable> {
-  if (!(yield* attempt(configPath, () => AtomicFile.isDirectory(configPath)))) return AppliedHosts.NoConfigPath()
+  if (!(yield* attempt(configPath, () => AtomicFile.isThere(configPath)))) return AppliedHosts.NoConfigPath()
   const names = yield* attempt(configPath, () => AtomicFile.directories(configPath))
   const own = Result.match(RegistryDirectory.ofRegistry(registry, names), {
     onFailure: () => registry,

@@ -1,6 +1,7 @@
 /** Checks of containerd itself: does it answer, is the namespace right, is the content directory its own, is there a CRI? */
-import type { ContainerdClient, ContainerdUnavailable, CriPlugin, Image } from "@spegel-ts/containerd/ContainerdClient"
+import type { ContainerdClient, ContainerdUnavailable, CriPlugin } from "@spegel-ts/containerd/ContainerdClient"
 import { registryImages } from "@spegel-ts/containerd/ContainerdClient"
+import * as ContentDirectory from "@spegel-ts/containerd/ContentDirectory"
 import * as Digest from "@spegel-ts/oci/Digest"
 import { Effect } from "effect"
 import { readdir, stat } from "node:fs/promises"
@@ -37,21 +38,6 @@ export const namespace = Effect.fnUntraced(
   }
 )
 
-/** At most this many images are compared. */
-const maxCompared = 200
-
-/** Images whose manifest is no file here. */
-const missingOf = async (images: ReadonlyArray<Image>, contentPath: string) => {
-  const found: Array<Image> = []
-  for (const image of images.slice(0, maxCompared)) {
-    const path = join(contentPath, "blobs", Digest.algorithm(image.digest), Digest.hex(image.digest))
-    if (await stat(path).then(() => false, () => true)) found.push(image)
-  }
-  return found
-}
-
-const identityOf = (path: string) => stat(path).then(({ dev, ino }) => `${dev} ${ino}`, () => undefined)
-
 /** The reason why the blobs of a directory cannot be listed. `undefined` if they can, or if there are none. */
 const unreadable = (contentPath: string) =>
   readdir(join(contentPath, "blobs", "sha256")).then(
@@ -59,21 +45,10 @@ const unreadable = (contentPath: string) =>
     (cause: NodeJS.ErrnoException) => cause.code === "ENOENT" ? undefined : cause.message
   )
 
-/** containerd may be writing or removing the missing content at this moment, so we look twice. */
-const secondLook = "1 second"
-
-/** An image of containerd that the directory lacks; undefined if it has them all. */
-const lacking = Effect.fnUntraced(function*(client: Client, contentPath: string) {
-  const look = Effect.flatMap(
-    client.images([registryImages]),
-    (images) => Effect.promise(() => missingOf(images, contentPath))
+const hasFile = (contentPath: string) => (digest: Digest.Digest) =>
+  Effect.promise(() =>
+    stat(join(contentPath, "blobs", Digest.algorithm(digest), Digest.hex(digest))).then(() => true, () => false)
   )
-  const first = yield* look
-  if (first.length === 0) return undefined
-  yield* Effect.sleep(secondLook)
-  const second = yield* look
-  return second.find(({ digest, name }) => first.some((image) => image.name === name && image.digest === digest))
-})
 
 /** Whether the content directory is the one of this containerd. Inside a container its path may differ. */
 export const content = Effect.fnUntraced(function*(client: Client, contentPath: string) {
@@ -82,19 +57,17 @@ export const content = Effect.fnUntraced(function*(client: Client, contentPath: 
     `containerd keeps its content in ${root}: set --containerd-content-path to it, and mount it in a container`
   const reason = yield* Effect.promise(() => unreadable(contentPath))
   if (reason !== undefined) return problem("content", reason, "let the mirror's user read the content directory")
-  const missing = yield* lacking(client, contentPath)
-  if (missing !== undefined) {
-    return problem("content", `${contentPath} lacks what containerd has, such as ${missing.name}`, advice)
-  }
-  const images = yield* client.images([registryImages])
-  if (images.length > 0) return ok("content", `${contentPath} has containerd's content`)
-  const [theirs, ours] = yield* Effect.promise(() => Promise.all([identityOf(root), identityOf(contentPath)]))
-  if (theirs !== undefined && ours !== undefined && theirs !== ours) {
-    return problem("content", `${contentPath} is another directory than containerd's`, advice)
-  }
-  return ours === undefined && contentPath !== root
-    ? warning("content", `${contentPath} does not exist, and containerd has no images to compare`, advice)
-    : ok("content", `${contentPath}, and containerd has no images to compare yet`)
+  const images = client.images([registryImages])
+  const comparison = yield* ContentDirectory.compare({ client, contentPath, images, has: hasFile(contentPath) })
+  return ContentDirectory.Comparison.$match(comparison, {
+    Same: () => ok("content", `${contentPath} has containerd's content`),
+    Lacks: ({ image }) => problem("content", `${contentPath} lacks what containerd has, such as ${image}`, advice),
+    OtherPlace: () => problem("content", `${contentPath} is another directory than containerd's`, advice),
+    NoImages: ({ isThere }) =>
+      isThere || contentPath === root
+        ? ok("content", `${contentPath}, and containerd has no images to compare yet`)
+        : warning("content", `${contentPath} does not exist, and containerd has no images to compare`, advice)
+  })
 })
 
 /** Whether the kubelet can use this containerd. */

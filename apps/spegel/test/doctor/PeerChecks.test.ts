@@ -80,16 +80,14 @@ describe("PeerChecks", () => {
       assert.deepStrictEqual(verdicts(yield* checkOf([gone])), ["problem", "skipped"])
     }))
 
-  it.live("tells clocks that differ, which is a problem once proofs are refused", () =>
+  it.live("warns of clocks that differ", () =>
     Effect.gen(function*() {
       const [, minute] = yield* checkOf([{ servicePort: yield* startPeer(60), proved: true }])
       assert.strictEqual(minute?.verdict, "warning")
       assert.match(minute?.found ?? "", /^the clock of 127\.0\.0\.1:\d+ is (?:59|60|61) s ahead of this node's$/)
-      const hour = [{ servicePort: yield* startPeer(-3600), proved: true }]
-      const [, behind] = yield* checkOf(hour)
-      assert.strictEqual(behind?.verdict, "problem")
+      const [, behind] = yield* checkOf([{ servicePort: yield* startPeer(-3600), proved: true }])
+      assert.strictEqual(behind?.verdict, "warning")
       assert.include(behind?.found, "s behind this node's")
-      assert.strictEqual((yield* checkOf(hour, false))[1]?.verdict, "warning")
     }))
 
   it.live("skips what it cannot read", () =>

@@ -1,0 +1,60 @@
+/**
+ * Whether a content directory is the one of this containerd. It may belong to another daemon or another root, or the wrong
+ * directory was mounted. A container sees other paths than containerd does, so we compare contents, not paths.
+ */
+import type * as Digest from "@spegel-ts/oci/Digest"
+import { Data, Effect } from "effect"
+import { stat } from "node:fs/promises"
+import type { ContainerdClient, ContainerdFailed, ContainerdUnavailable, Image } from "./ContainerdClient.ts"
+
+export type Comparison = Data.TaggedEnum<{
+  /** It has the content of so many images. */
+  Same: { readonly images: number }
+  /** It lacks the content of this image. */
+  Lacks: { readonly image: string }
+  /** containerd has no images, and both directories are in sight: they are two. */
+  OtherPlace: {}
+  /** containerd has no images, and nothing speaks against the directory. */
+  NoImages: { readonly isThere: boolean }
+}>
+export const Comparison = Data.taggedEnum<Comparison>()
+
+export interface Options<E> {
+  readonly client: Pick<typeof ContainerdClient.Service, "contentRoot">
+  readonly contentPath: string
+  /** Images of containerd's namespace now. */
+  readonly images: Effect.Effect<ReadonlyArray<Image>, E>
+  /** Whether the directory has a blob. */
+  readonly has: (digest: Digest.Digest) => Effect.Effect<boolean>
+}
+
+/** The most images that are compared. */
+const maxImages = 1000
+/** containerd may be writing or removing the missing content at this moment, so we look twice. */
+const secondLook = "1 second"
+
+const placeOf = (path: string) =>
+  Effect.promise(() => stat(path).then(({ dev, ino }) => `${dev} ${ino}`, () => undefined))
+
+/** Compares all images. */
+export const compare = Effect.fn("ContentDirectory.compare")(function*<E>(
+  { client, contentPath, has, images }: Options<E>
+): Effect.fn.Return<Comparison, E | ContainerdUnavailable | ContainerdFailed> {
+  const known = Effect.map(images, (all) => all.slice(0, maxImages))
+  const missing = Effect.flatMap(known, Effect.filter(({ digest }) => Effect.map(has(digest), (isThere) => !isThere)))
+  const count = (yield* known).length
+  if (count === 0) {
+    // Two directories that are both in sight can still differ.
+    const [theirs, ours] = yield* Effect.all([placeOf(yield* client.contentRoot), placeOf(contentPath)])
+    return theirs !== undefined && ours !== undefined && theirs !== ours
+      ? Comparison.OtherPlace()
+      : Comparison.NoImages({ isThere: ours !== undefined })
+  }
+  const first = yield* missing
+  if (first.length === 0) return Comparison.Same({ images: count })
+  yield* Effect.sleep(secondLook)
+  const example = (yield* missing).find(({ digest, name }) =>
+    first.some((image) => image.name === name && image.digest === digest)
+  )
+  return example === undefined ? Comparison.Same({ images: count }) : Comparison.Lacks({ image: example.name })
+})
