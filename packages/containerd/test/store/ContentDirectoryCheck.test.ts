@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { ContainerdClient, type Image } from "@spegel-ts/containerd/ContainerdClient"
+import type { Image } from "@spegel-ts/containerd/ContainerdClient"
 import * as ContentDirectoryCheck from "@spegel-ts/containerd/internal/store/ContentDirectoryCheck"
 import { ContentNotFound } from "@spegel-ts/content/ContentStore"
 import * as Digest from "@spegel-ts/oci/Digest"
-import { Effect, Logger, Stream } from "effect"
+import { Effect, Logger } from "effect"
 import { TestClock } from "effect/testing"
 
 const imageOf = (name: string): Image => ({
@@ -18,23 +18,8 @@ const start = Effect.gen(function*() {
   const images: Array<Image> = []
   const held = new Set<Digest.Digest>()
   let comparisons = 0
-  const client = ContainerdClient.of({
-    images: () => Effect.die("not asked"),
-    image: () => Effect.die("not asked"),
-    events: Stream.empty,
-    contentInfo: () => Effect.succeed({ labels: {}, createdAt: 0 }),
-    isShared: () => Effect.succeed(false),
-    criConfig: Effect.succeedNone,
-    criPlugin: Effect.die("not asked"),
-    criPull: () => Effect.die("not asked"),
-    criRemove: () => Effect.die("not asked"),
-    namespaces: Effect.die("not asked"),
-    abortIngest: () => Effect.void,
-    contentRoot: Effect.succeed("/var/lib/containerd"),
-    version: Effect.succeed("2.1.0")
-  })
   const check = yield* ContentDirectoryCheck.make({
-    client,
+    client: { contentRoot: Effect.succeed("/var/lib/containerd") },
     directory: {
       size: (digest) => held.has(digest) ? Effect.succeed(1) : Effect.fail(new ContentNotFound({ content: digest }))
     },

@@ -14,7 +14,7 @@ export interface ContentDirectoryCheck {
 
 /** Logs once what is wrong, and once when it is right again. */
 export const make = Effect.fnUntraced(function*(options: {
-  readonly client: typeof ContainerdClient.Service
+  readonly client: Pick<typeof ContainerdClient.Service, "contentRoot">
   readonly directory: Pick<BlobDirectory, "size">
   readonly contentPath: string
   /** How users know the setting of that path. */
