@@ -94,6 +94,19 @@ describe("a download in progress", () => {
       assert.strictEqual(body.bytes, large.length)
     }))
 
+  it.live("of a manifest is advertised to nobody: no node takes a part of it", () =>
+    Effect.gen(function*() {
+      const network = Router.memoryNetwork()
+      const node = yield* startDownloading(network, "127.0.27.2")
+      const key = ContentKey.make(largeDigest)
+      const isAdvertised = () => network.providers.get(key)?.has(node.id) === true
+      const url = blobUrl(node.url, largeDigest)
+      assert.strictEqual((yield* FalsePeer.get(url.replace("blobs", "manifests"), { headers: own })).status, 404)
+      assert.isFalse(isAdvertised())
+      assert.strictEqual((yield* FalsePeer.get(url, { headers: own })).status, 404)
+      yield* eventually(isAdvertised)
+    }))
+
   it.live("gives only bytes that lie before its end, and names it to those who ask for others", () =>
     Effect.gen(function*() {
       const network = Router.memoryNetwork()

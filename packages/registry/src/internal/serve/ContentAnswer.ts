@@ -102,7 +102,11 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
     const { own, request } = exchange
     const digest = ContentExchange.digestOf(request)
     const leave = own && digest !== undefined && request.method === "GET"
-      ? downloads.leftToUpstream(digest, `${name.registry}/${name.repository}`)
+      ? downloads.leftToUpstream({
+        digest,
+        image: `${name.registry}/${name.repository}`,
+        isManifest: request._tag === "Manifest"
+      })
       : Effect.void
     const noPeer = (error: MirrorError) =>
       count(false).pipe(

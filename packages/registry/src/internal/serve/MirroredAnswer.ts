@@ -48,7 +48,8 @@ export const make = ({ downloads, memory, mirror, uploads }: MirroredAnswerOptio
     const answer = ContentExchange.writeHead(exchange, head, { _tag: "Peer", id: peer.id }, now)
     if (request.method === "HEAD") return yield* Effect.as(finish(response), answer)
     if (own && request._tag === "Blob") {
-      yield* downloads.servedByPeers(request.digest, `${name.registry}/${name.repository}`)
+      const image = `${name.registry}/${name.repository}`
+      yield* downloads.servedByPeers({ digest: request.digest, image, isManifest: false })
     }
     const to = yield* ContentExchange.recipient(exchange, memory)
     if (body._tag === "Verified") {

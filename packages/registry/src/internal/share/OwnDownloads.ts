@@ -18,10 +18,10 @@ import type { Evidence } from "./Evidence.ts"
 import * as Growth from "./Growth.ts"
 
 export interface OwnDownloads {
-  /** This node's containerd goes on with a download from upstream. `image` is `registry/repository`. */
-  readonly leftToUpstream: (digest: Digest.Digest, image: string) => Effect.Effect<void>
+  /** This node's containerd goes on with a download from upstream. */
+  readonly leftToUpstream: (download: Begun) => Effect.Effect<void>
   /** Peers send it the rest of a download. */
-  readonly servedByPeers: (digest: Digest.Digest, image: string) => Effect.Effect<void>
+  readonly servedByPeers: (download: Begun) => Effect.Effect<void>
   /** The download of a digest that has come furthest; none if there is none. */
   readonly find: (digest: Digest.Digest) => Effect.Effect<Option.Option<OwnDownload>>
   /** The same as it was a moment ago, for those that ask again and again. */
@@ -37,10 +37,16 @@ export interface OwnDownload {
   readonly state: Pick<DownloadState, "ageMillis" | "origin" | "written">
 }
 
-interface Known extends Growth.Growth {
+/** A download that begins. */
+export interface Begun {
+  readonly digest: Digest.Digest
   /** `registry/repository`; empty if that is not known. */
   readonly image: string
+  /** Nobody takes a part of it, so lookups need not find it while it is in progress. */
+  readonly isManifest: boolean
 }
+
+interface Known extends Growth.Growth, Omit<Begun, "digest"> {}
 
 interface Parts {
   readonly store: ContentStore["Service"]
@@ -78,8 +84,8 @@ export const make = Effect.fnUntraced(function*({ evidence, shares }: Pick<Mirro
   }
   const glanced = yield* Effect.cachedWithTTL(inProgress(parts), glanceAge)
   return {
-    leftToUpstream: (digest, image) => shares ? begin(parts, digest, "upstream", image) : Effect.void,
-    servedByPeers: (digest, image) => shares ? begin(parts, digest, "peers", image) : Effect.void,
+    leftToUpstream: (download) => shares ? begin(parts, download, "upstream") : Effect.void,
+    servedByPeers: (download) => shares ? begin(parts, download, "peers") : Effect.void,
     find: (digest) => Effect.flatMap(inProgress(parts), (found) => downloadOf(parts, found, digest)),
     glance: (digest) => Effect.flatMap(glanced, (found) => downloadOf(parts, found, digest)),
     isStalled: (digest) =>
@@ -146,25 +152,23 @@ const advertise = ({ router, scope }: Parts, digest: Digest.Digest) =>
 
 const begin = (
   parts: Parts,
-  digest: Digest.Digest,
-  origin: Growth.Growth["origin"],
-  image: string
+  { digest, image, isManifest }: Begun,
+  origin: Growth.Growth["origin"]
 ): Effect.Effect<void> =>
   Effect.flatMap(MonotonicTime.millis, (now) => {
     const { awake, known } = parts
     const before = known.get(digest)
     if (before === undefined && known.size >= maxKnown) return Effect.void
-    known.set(digest, { origin, image, since: now, grewAt: now, written: before?.written ?? 0 })
-    return Effect.asVoid(
-      Effect.andThen(awake.open, before === undefined ? advertise(parts, digest) : Effect.void)
-    )
+    known.set(digest, { origin, image, isManifest, since: now, grewAt: now, written: before?.written ?? 0 })
+    const isNews = !isManifest && before?.isManifest !== false
+    return Effect.asVoid(Effect.andThen(awake.open, isNews ? advertise(parts, digest) : Effect.void))
   })
 
 /** It has become a blob, which is advertised as such, or it was given up. */
-const end = Effect.fnUntraced(function*(parts: Parts, digest: Digest.Digest) {
+const end = Effect.fnUntraced(function*(parts: Parts, digest: Digest.Digest, { isManifest }: Known) {
   const { known, router } = parts
   known.delete(digest)
-  if (yield* isHeld(parts, digest)) return
+  if (isManifest || (yield* isHeld(parts, digest))) return
   yield* router.withdraw([ContentKey.make(digest)])
   // The next download may have begun meanwhile, and even ended.
   if (known.has(digest) || (yield* isHeld(parts, digest))) yield* advertise(parts, digest)
@@ -176,7 +180,7 @@ const look = Effect.fnUntraced(function*(parts: Parts) {
   for (const [digest, growth] of parts.known) {
     const written = furthest(found, digest)?.written
     if (written === undefined) {
-      if (now - growth.since > grace) yield* end(parts, digest)
+      if (now - growth.since > grace) yield* end(parts, digest, growth)
     } else if (written !== growth.written) {
       growth.written = written
       growth.grewAt = now
@@ -194,6 +198,6 @@ const watch = (parts: Parts) =>
 const adopt = Effect.fnUntraced(function*(parts: Parts) {
   yield* Effect.sleep(firstLook)
   for (const { digest, written } of yield* inProgress(parts)) {
-    if (written > 0 && !parts.known.has(digest)) yield* begin(parts, digest, "peers", "")
+    if (written > 0 && !parts.known.has(digest)) yield* begin(parts, { digest, image: "", isManifest: false }, "peers")
   }
 })
