@@ -28,20 +28,23 @@ export const make = Effect.fnUntraced(function*({ mirror, ...options }: SharedAn
       : Effect.void
   }
 
-  /** None for a request that is answered as if there were no downloads. */
-  const serve = Effect.fnUntraced(function*(
-    exchange: ContentExchange,
-    digest: Digest.Digest,
-    { inProgress, lease }: ContentAsked
-  ) {
-    if (!isProved(exchange)) return Option.none<Answer>()
-    if (lease !== undefined) {
+  /** Answers who downloads the content, without a look at what is held: who asks has looked holders up. */
+  const decide = Effect.fnUntraced(
+    function*(exchange: ContentExchange, digest: Digest.Digest, { lease }: ContentAsked) {
+      if (lease === undefined || !isProved(exchange)) return
       const decision = yield* mirror.decide(exchange.request, digest, lease)
       return yield* new Refused({ refusal: Refusal.Leased({ digest, decision }) })
     }
-    return inProgress === undefined ? Option.none<Answer>() : yield* serveDownload(exchange, digest, inProgress)
-  })
+  )
+
+  /** None for a request that is answered as if there were no downloads. */
+  const serve = (exchange: ContentExchange, digest: Digest.Digest, { inProgress }: ContentAsked) =>
+    inProgress !== undefined && isProved(exchange)
+      ? serveDownload(exchange, digest, inProgress)
+      : Effect.succeed(Option.none<Answer>())
+
   return {
+    decide,
     hold,
     serve,
     /** The nodes that a download is being sent to. */

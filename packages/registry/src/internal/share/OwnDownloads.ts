@@ -190,8 +190,9 @@ const look = Effect.fnUntraced(function*(parts: Parts) {
 
 const watch = (parts: Parts) =>
   parts.awake.await.pipe(
-    Effect.andThen(Effect.suspend(() => parts.known.size === 0 ? parts.awake.close : look(parts))),
+    // At first there is nothing to see, and a client is being answered.
     Effect.andThen(Effect.sleep(lookEvery)),
+    Effect.andThen(Effect.suspend(() => parts.known.size === 0 ? parts.awake.close : look(parts))),
     Effect.forever
   )
 
