@@ -20,9 +20,9 @@ const [first, second, third] = [
 ]
 
 /** The bytes of a body as they come. */
-const reading = (url: string) => {
+const reading = (url: string, headers: Record<string, string> = own) => {
   const body = { status: 0, bytes: 0, broken: false, ended: false }
-  get(url, { headers: own }, (response) => {
+  get(url, { headers }, (response) => {
     body.status = response.statusCode ?? 0
     response.on("data", (chunk: Buffer) => body.bytes += chunk.length)
     response.on("error", () => body.broken = true)
@@ -158,6 +158,20 @@ describe("a download in progress", () => {
         assert.strictEqual(answer.status, 404, JSON.stringify(asking))
         assert.isNull(answer.headers.get("x-spegel-in-progress"))
       }
+    }))
+
+  it.live("is sent to two nodes, even if more ask in the same moment", () =>
+    Effect.gen(function*() {
+      const root = yield* startRoot(Router.memoryNetwork(), "127.0.27.2")
+      root.download.grow(first)
+      const target = `/v2/team/app/blobs/${largeDigest}?ns=${FalsePeer.ns}`
+      const bodies = Array.from({ length: 6 }, (_, index) => {
+        const said = ["x-spegel-in-progress", `accepted asker${index} 0`] as const
+        const { headers } = signed({ receiver: root.id, target, said })
+        return reading(root.url + target, { ...headers, [said[0]]: said[1] })
+      })
+      yield* eventually(() => bodies.every(({ status }) => status > 0))
+      assert.deepStrictEqual(bodies.map(({ status }) => status).toSorted(), [200, 200, 404, 404, 404, 404])
     }))
 
   it.live("is not taken in parts by a containerd that fetches several at once, and fails if one is not there", () =>

@@ -7,6 +7,9 @@ import { appendFileSync, writeFileSync } from "node:fs"
 import { open } from "node:fs/promises"
 import { join } from "node:path"
 
+/** Requests that come meanwhile see what the first ones have done. */
+const openingTakes = "20 millis"
+
 export const make = Effect.fnUntraced(function*(digest: Digest, size: number) {
   const path = join(yield* temporary, "data")
   let written = 0
@@ -48,6 +51,7 @@ export const make = Effect.fnUntraced(function*(digest: Digest, size: number) {
       ingests,
       openIngest: () =>
         Effect.gen(function*() {
+          yield* Effect.sleep(openingTakes)
           if (state === "given up") return yield* new ContentNotFound({ content: digest })
           const handle = yield* Effect.acquireRelease(
             Effect.promise(() => open(path)),

@@ -78,8 +78,9 @@ export const make = Effect.fnUntraced(function*({ downloads, followers, memory, 
     if (!Growth.isSent(state, part.start, ingest.size)) {
       return yield* new Refused({ refusal: Refusal.StillDownloading({ digest, state }) })
     }
-    const file = yield* store.openIngest(ingest)
+    // At once: who asks meanwhile has to be counted with this one.
     yield* followers.admit(digest, asked)
+    const file = yield* store.openIngest(ingest)
     yield* uploads.admit(response)
     yield* ContentExchange.reserve(exchange, memory, "file")
     const answer = ContentExchange.writeHead(exchange, head, Answer.local, yield* MonotonicTime.millis)
