@@ -116,6 +116,25 @@ describe("Waiting", () => {
     assert.isTrue(waiting.isHopeful(0))
   })
 
+  it("asks those that know less than others only if there is nobody else", () => {
+    const waiting = begin({ failed: "gone", knownAt: -2000 })
+    const child = state({ origin: "peers", ageMillis: 1900 })
+    // These had the download from this node.
+    waiting.said("child", child, 0)
+    waiting.said("root", state({ instead: ["a", "b"] }), 0)
+    waiting.said("other child", child, 0)
+    assert.deepStrictEqual(waiting.next(0), ask("a"))
+    // It has not heard of the root yet.
+    waiting.answered("a", downloading({ origin: "peers", ageMillis: 2300 }), 400)
+    assert.deepStrictEqual(waiting.next(400), ask("b"))
+    waiting.answered("b", downloading({ origin: "peers", ageMillis: 2700 }), 800)
+    assert.deepStrictEqual(waiting.next(800), ask("root"))
+    waiting.answered("root", downloading({ instead: ["b", "a"] }), 801)
+    assert.deepStrictEqual(waiting.next(801), ask("b"))
+    for (const id of ["a", "b", "root"]) waiting.gone(id)
+    assert.deepStrictEqual(waiting.next(802), ask("other child"))
+  })
+
   it("looks for others once a second", () => {
     const waiting = begin()
     waiting.said("root", state(), 900)

@@ -46,8 +46,10 @@ const maxSources = 16
 export class Waiting {
   readonly #options: WaitingOptions
   readonly #knownAt: number
-  /** Those that may have enough soon. The last one is asked; the others if that one is gone. */
+  /** Those that may have enough soon. The last one is asked that is not behind; the others if that one is gone. */
   #line: ReadonlyArray<string> = []
+  /** When they last knew that a download from upstream goes on. Of one that was named by another, what that one knew. */
+  readonly #knewAt = new Map<string, number>()
   /** Those that were waited for in vain. */
   readonly #inVain: Set<string>
   /** Those that download from upstream, as they say themselves, or as a node that decides says. */
@@ -82,7 +84,12 @@ export class Waiting {
 
   /** The id of the node whose download is waited for; undefined if there is none at this moment. */
   get source(): string | undefined {
-    return this.#line.at(-1)
+    return this.#line.findLast((id) => !this.#isBehind(id)) ?? this.#line.at(-1)
+  }
+
+  /** Whether it knows less than another source: then it may get the download from this node, and wait for it. */
+  #isBehind(id: string): boolean {
+    return (this.#knewAt.get(id) ?? -Infinity) < this.#shownAt - sameMillis
   }
 
   /** How long it has waited, and for whom, in words. */
@@ -136,6 +143,7 @@ export class Waiting {
     this.#shownAt = now
     this.#leased = id
     this.#roots.add(id)
+    this.#knewAt.set(id, now)
     this.#ask([id])
   }
 
@@ -149,14 +157,17 @@ export class Waiting {
       // It has the lease, and does not download.
       return this.gone(id)
     }
-    if (now - ageMillis > this.#knownAt + sameMillis) {
-      this.#provedAt = Math.max(this.#provedAt, now - ageMillis)
-      this.#shownAt = Math.max(this.#shownAt, now - ageMillis)
+    const knewAt = now - ageMillis
+    if (knewAt > this.#knownAt + sameMillis) {
+      this.#provedAt = Math.max(this.#provedAt, knewAt)
+      this.#shownAt = Math.max(this.#shownAt, knewAt)
     }
+    this.#knewAt.set(id, knewAt)
     if (instead.length === 0) this.#ask([id])
     else {
       // The one that is named first is asked first, and this one only if there is no other.
       this.#line = [id, ...this.#line.filter((one) => one !== id)]
+      for (const one of instead) this.#knewAt.set(one, Math.max(knewAt, this.#knewAt.get(one) ?? -Infinity))
       this.#ask(instead)
     }
   }
@@ -172,6 +183,7 @@ export class Waiting {
 
   /** A source has not answered in time: another one is asked, if there is one. */
   silent(id: string): void {
+    this.#knewAt.delete(id)
     if (this.#line.length > 1) this.#line = [id, ...this.#line.filter((one) => one !== id)]
   }
 
@@ -183,6 +195,7 @@ export class Waiting {
 
   /** This node cannot ask it, since it has not heard of it. */
   unknown(id: string): void {
+    this.#knewAt.delete(id)
     this.#line = this.#line.filter((one) => one !== id)
   }
 
