@@ -25,7 +25,7 @@ export interface Growth {
 export interface Windows {
   /** How long a process takes to settle, in seconds. */
   readonly settle: number
-  /** The length of the windows, in seconds: several pulls take place in it. */
+  /** The length of the windows, in seconds. Memory falls with each major collection, every one to two minutes: a window holds some. */
   readonly window: number
 }
 

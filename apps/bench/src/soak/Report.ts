@@ -37,7 +37,7 @@ export const line = (row: Row): string => aligned(cells(row))
 /** In short soaks processes have less time to settle, and may still be growing. */
 const windowsOf = ({ minutes }: Plan): Growth.Windows => {
   const settle = Math.min(5 * 60, (minutes * 60) / 6)
-  return { settle, window: settle / 5 }
+  return { settle, window: 0.6 * settle }
 }
 
 const growths = ({ readings }: Result, plan: Plan) => Growth.of(readings, windowsOf(plan))
