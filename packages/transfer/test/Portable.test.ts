@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { pieceSize } from "@spegel-ts/transfer/ClientSink"
 import * as Buffers from "@spegel-ts/transfer/internal/Buffers"
 import * as Connections from "@spegel-ts/transfer/internal/conformance/Connections"
 import { sending } from "@spegel-ts/transfer/internal/conformance/Trials"
@@ -40,7 +41,7 @@ class FakeClient extends EventEmitter {
 /** The buffer that the next stream of the portable layer would get, to see that nobody else writes to it. */
 const spareBuffer = Effect.acquireRelease(
   Effect.sync(() => Buffers.acquire(Infinity)),
-  (buffer) => Effect.sync(() => Buffers.release(buffer))
+  (buffer) => Effect.sync(() => Buffers.release(buffer, true))
 )
 
 const relay = Effect.fnUntraced(
@@ -53,6 +54,21 @@ const relay = Effect.fnUntraced(
 )
 
 describe("the portable layer", () => {
+  it("gives a few streams a large buffer, and each further one a piece, as bodies count", () => {
+    const few = Array.from({ length: Buffers.maxLarge }, () => Buffers.acquire(Infinity))
+    const further = [Buffers.acquire(Infinity), Buffers.acquire(1000)]
+    const [first, second, ...others] = few
+    assert.isTrue(few.every(({ length }) => length === first?.length && length > pieceSize))
+    assert.deepStrictEqual(further.map(({ length }) => length), [pieceSize, 1000])
+    for (const buffer of [first, second]) if (buffer !== undefined) Buffers.release(buffer, buffer === first)
+    // One that is in use yet is made anew.
+    const again = [Buffers.acquire(1), Buffers.acquire(Infinity), Buffers.acquire(Infinity)]
+    assert.strictEqual(again[0], first)
+    assert.notStrictEqual(again[1], second)
+    assert.deepStrictEqual(again.map(({ length }) => length), [first?.length, first?.length, pieceSize])
+    for (const buffer of [...others, ...again]) Buffers.release(buffer, true)
+  })
+
   it.live("reads nothing into a buffer that was given back", () =>
     Effect.gen(function*() {
       const peer = yield* Connections.peer

@@ -1,9 +1,10 @@
-/** The buffers of the portable layer: one for each stream, reused so that they are not garbage. */
+/** The buffers of the portable layer: one for each stream. A few are large, and reused so that they are not garbage. */
+import { pieceSize } from "../ClientSink.ts"
 
 /** Large reads cost least per byte, as long as what was read is still in the core's cache when it is sent. */
-const size = 512 * 1024
-/** How many buffers are kept. When there are more streams, each further one makes its own. */
-const maxKept = 8
+const large = 512 * 1024
+/** How many streams may have a large one at a time. Further ones get what bodies count as: a piece. */
+export const maxLarge = 8
 
 /**
  * The offset of a buffer within its memory. malloc maps large memory 16 bytes into a page. An AMD EPYC copies cached pages
@@ -12,13 +13,23 @@ const maxKept = 8
 const allocationOffset = 48
 
 const kept: Array<Buffer> = []
+/** Those kept and those in use. */
+let count = 0
 
 const allocate = (bytes: number): Buffer => Buffer.allocUnsafeSlow(allocationOffset + bytes).subarray(allocationOffset)
 
 /** A buffer for a stream that has this many bytes left. It may have another size. */
-export const acquire = (left: number): Buffer => kept.pop() ?? allocate(Math.min(size, left))
+export const acquire = (left: number): Buffer => {
+  const buffer = kept.pop()
+  if (buffer !== undefined) return buffer
+  if (left <= pieceSize || count >= maxLarge) return allocate(Math.min(pieceSize, left))
+  count++
+  return allocate(large)
+}
 
-/** Keeps a buffer for another stream. Call it only when nobody reads or writes the buffer any more. */
-export const release = (buffer: Buffer): void => {
-  if (buffer.length === size && kept.length < maxKept) kept.push(buffer)
+/** Takes a buffer back, which is used for another stream if nobody reads or writes it any more. */
+export const release = (buffer: Buffer, isIdle: boolean): void => {
+  if (buffer.length !== large) return
+  if (isIdle) kept.push(buffer)
+  else count--
 }

@@ -91,7 +91,7 @@ const copy = ({ length, moved, progress, sink }: Rest, source: FileSource): Effe
       }
       return { source: "quiet" }
     } finally {
-      if (!sink.stopped) Buffers.release(buffer)
+      Buffers.release(buffer, !sink.stopped)
     }
   })
 
@@ -207,6 +207,6 @@ class Relay implements Reader {
     this.#peer.pause()
     this.#peer.use(this.#next)
     this.#next = undefined
-    if (!this.#sink.stopped) Buffers.release(this.#buffer)
+    Buffers.release(this.#buffer, !this.#sink.stopped)
   }
 }
