@@ -116,7 +116,7 @@ export const write = Effect.fnUntraced(function*(directory: string, result: Resu
     "",
     "![memory, descriptors, copies](soak.svg)",
     "",
-    "```",
+    "```text",
     summary(result, plan),
     ...bars(result, plan).map(Bar.print),
     "```",
