@@ -2,7 +2,7 @@
  * Whether a content directory is the one of this containerd. It may belong to another daemon or another root, or the wrong
  * directory was mounted. A container sees other paths than containerd does, so we compare contents, not paths.
  */
-import type * as Digest from "@spegel-ts/oci/Digest"
+import * as Digest from "@spegel-ts/oci/Digest"
 import { Data, Effect } from "effect"
 import { stat } from "node:fs/promises"
 import type { ContainerdClient, ContainerdFailed, ContainerdUnavailable, Image } from "./ContainerdClient.ts"
@@ -19,13 +19,13 @@ export type Comparison = Data.TaggedEnum<{
 }>
 export const Comparison = Data.taggedEnum<Comparison>()
 
-export interface Options<E> {
+export interface Options<E, E2> {
   readonly client: Pick<typeof ContainerdClient.Service, "contentRoot">
   readonly contentPath: string
-  /** Images of containerd's namespace now. */
+  /** Images of containerd's namespace now. Those with another digest than sha256 are not compared: they are not served. */
   readonly images: Effect.Effect<ReadonlyArray<Image>, E>
   /** Whether the directory has a blob. */
-  readonly has: (digest: Digest.Digest) => Effect.Effect<boolean>
+  readonly has: (digest: Digest.Digest) => Effect.Effect<boolean, E2>
 }
 
 /** The most images that are compared. */
@@ -37,10 +37,13 @@ const placeOf = (path: string) =>
   Effect.promise(() => stat(path).then(({ dev, ino }) => `${dev} ${ino}`, () => undefined))
 
 /** Compares all images. */
-export const compare = Effect.fn("ContentDirectory.compare")(function*<E>(
-  { client, contentPath, has, images }: Options<E>
-): Effect.fn.Return<Comparison, E | ContainerdUnavailable | ContainerdFailed> {
-  const known = Effect.map(images, (all) => all.slice(0, maxImages))
+export const compare = Effect.fn("ContentDirectory.compare")(function*<E, E2 = never>(
+  { client, contentPath, has, images }: Options<E, E2>
+): Effect.fn.Return<Comparison, E | E2 | ContainerdUnavailable | ContainerdFailed> {
+  const known = Effect.map(
+    images,
+    (all) => all.filter(({ digest }) => Digest.algorithm(digest) === "sha256").slice(0, maxImages)
+  )
   const missing = Effect.flatMap(known, Effect.filter(({ digest }) => Effect.map(has(digest), (isThere) => !isThere)))
   const count = (yield* known).length
   if (count === 0) {

@@ -44,6 +44,8 @@ export class ClientSink {
 
   /** Sends a chunk in pieces, each once there is room for it. */
   #writePieces(chunk: Buffer, room: SendRoom, done: (taken: boolean) => void): void {
+    // Between two pieces nobody waits whom `stop` could tell.
+    if (this.stopped) return done(false)
     const piece = chunk.subarray(0, pieceSize)
     const goOn = (taken: boolean) =>
       taken && piece.length < chunk.length ? this.#writePieces(chunk.subarray(pieceSize), room, done) : done(taken)

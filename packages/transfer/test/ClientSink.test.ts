@@ -85,4 +85,14 @@ describe("ClientSink", () => {
       assert.strictEqual(String(received()), "end")
       assert.strictEqual(progress.moved, 0)
     }).pipe(Effect.scoped))
+
+  it.live("tells the caller when it is stopped after a piece that the kernel took at once", () =>
+    Effect.gen(function*() {
+      const { progress, room, sink } = yield* crowded
+      const outcome = sink.send(randomBytes(150 * kib))
+      room.give(64 * kib)
+      assert.strictEqual(progress.moved, 64 * kib)
+      sink.stop()
+      assert.isFalse(yield* Effect.promise(() => outcome))
+    }).pipe(Effect.scoped))
 })

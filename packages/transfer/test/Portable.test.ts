@@ -62,7 +62,7 @@ describe("the portable layer", () => {
     assert.deepStrictEqual(further.map(({ length }) => length), [pieceSize, 1000])
     for (const buffer of [first, second]) if (buffer !== undefined) Buffers.release(buffer, buffer === first)
     // One that is in use yet is made anew.
-    const again = [Buffers.acquire(1), Buffers.acquire(Infinity), Buffers.acquire(Infinity)]
+    const again = [Buffers.acquire(Infinity), Buffers.acquire(Infinity), Buffers.acquire(Infinity)]
     assert.strictEqual(again[0], first)
     assert.notStrictEqual(again[1], second)
     assert.deepStrictEqual(again.map(({ length }) => length), [first?.length, first?.length, pieceSize])

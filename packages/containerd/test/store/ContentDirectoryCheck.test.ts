@@ -58,6 +58,19 @@ describe("ContentDirectoryCheck", () => {
       assert.strictEqual(comparisons(), 0)
     }))
 
+  it.effect("does not miss an image with another digest than sha256, which is not served", () =>
+    withLog((lines) =>
+      Effect.gen(function*() {
+        const { check, held, images } = yield* start
+        const there = imageOf("there")
+        held.add(there.digest)
+        images.push(there, { ...imageOf("other"), digest: Digest.Digest.make(`sha512:${"a".repeat(128)}`) })
+        yield* check.all
+        yield* pass
+        assert.deepStrictEqual(lines, [])
+      })
+    ))
+
   it.effect("warns of an image that is missing, and tells when it is there, whichever image changes then", () =>
     withLog((lines) =>
       Effect.gen(function*() {

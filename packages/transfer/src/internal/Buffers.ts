@@ -20,9 +20,10 @@ const allocate = (bytes: number): Buffer => Buffer.allocUnsafeSlow(allocationOff
 
 /** A buffer for a stream that has this many bytes left. It may have another size. */
 export const acquire = (left: number): Buffer => {
+  if (left <= pieceSize) return allocate(left)
   const buffer = kept.pop()
   if (buffer !== undefined) return buffer
-  if (left <= pieceSize || count >= maxLarge) return allocate(Math.min(pieceSize, left))
+  if (count >= maxLarge) return allocate(pieceSize)
   count++
   return allocate(large)
 }

@@ -135,7 +135,10 @@ class Relay implements Reader {
   }
 
   start(): void {
-    if (this.#peer.ended) return this.onEnd(undefined)
+    if (this.#peer.ended) {
+      Buffers.release(this.#buffer, true)
+      return this.onEnd(undefined)
+    }
     this.#next = this.#peer.use(this)
     this.#readOn()
   }

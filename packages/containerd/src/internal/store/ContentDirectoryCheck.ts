@@ -24,7 +24,11 @@ export const make = Effect.fnUntraced(function*(options: {
 }): Effect.fn.Return<ContentDirectoryCheck, never, Scope.Scope> {
   const { client, contentPath, contentPathSetting, directory, images } = options
   const looks = yield* Queue.sliding<void>(1)
-  const has = (digest: Image["digest"]) => Effect.isSuccess(directory.size(digest))
+  const has = (digest: Image["digest"]) =>
+    directory.size(digest).pipe(
+      Effect.as(true),
+      Effect.catchTag("ContentNotFound", () => Effect.succeed(false))
+    )
 
   let wasWrong = false
   const check = Effect.gen(function*() {
@@ -48,6 +52,6 @@ export const make = Effect.fnUntraced(function*(options: {
   return {
     all,
     image: ({ digest }) =>
-      Effect.suspend(() => wasWrong ? all : Effect.flatMap(has(digest), (isThere) => isThere ? Effect.void : all))
+      Effect.suspend(() => wasWrong ? all : Effect.catch(Effect.asVoid(directory.size(digest)), () => all))
   }
 })

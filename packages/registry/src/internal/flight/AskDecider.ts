@@ -24,7 +24,10 @@ export const peer = (
   const found = peers.find((one) => one.id === id)
   if (found === undefined) return Effect.undefined
   return transport.request(found, AskPeer.headWith(request, { [Lease.leaseHeader]: Lease.printAsked(asked) })).pipe(
-    Effect.map(({ headers }) => Lease.parse(headers.get(Lease.leaseHeader))),
+    // One that gives no leases and has the content says so.
+    Effect.map(({ headers, status }): Lease.Decision | undefined =>
+      status === 200 ? { _tag: "Wait", id } : Lease.parse(headers.get(Lease.leaseHeader))
+    ),
     Effect.scoped,
     Effect.timeout(millis),
     Effect.orElseSucceed(() => undefined)

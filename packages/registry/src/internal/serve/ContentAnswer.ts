@@ -130,8 +130,8 @@ export const make = Effect.fn("ContentAnswer.make")(function*(
     if (Canary.isAsked(exchange.request)) return yield* serveCanary(exchange)
     const digest = yield* digestOf(exchange)
     if (Option.isSome(digest)) {
-      if (exchange.request.mirrored) yield* checkDamage(digest.value, asked.suspected, exchange.proof !== undefined)
       yield* shared.decide(exchange, digest.value, asked)
+      if (exchange.request.mirrored) yield* checkDamage(digest.value, asked.suspected, exchange.proof !== undefined)
       const held = Effect.andThen(shared.hold(exchange, digest.value, asked), serveLocal(exchange, digest.value, name))
       const served = yield* LocalContent.ifHeld(held)
       if (Option.isSome(served)) return served.value

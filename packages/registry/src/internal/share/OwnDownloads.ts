@@ -159,7 +159,9 @@ const begin = (
     const { awake, known } = parts
     const before = known.get(digest)
     if (before === undefined && known.size >= maxKnown) return Effect.void
-    known.set(digest, { origin, image, isManifest, since: now, grewAt: now, written: before?.written ?? 0 })
+    // Once advertised, it has to be withdrawn.
+    const isUntold = isManifest && before?.isManifest !== false
+    known.set(digest, { origin, image, isManifest: isUntold, since: now, grewAt: now, written: before?.written ?? 0 })
     const isNews = !isManifest && before?.isManifest !== false
     return Effect.asVoid(Effect.andThen(awake.open, isNews ? advertise(parts, digest) : Effect.void))
   })
