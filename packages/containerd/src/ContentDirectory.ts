@@ -7,6 +7,7 @@ import { Data, Effect } from "effect"
 import { stat } from "node:fs/promises"
 import type { ContainerdClient, ContainerdFailed, ContainerdUnavailable, Image } from "./ContainerdClient.ts"
 
+/** What a comparison comes to. */
 export type Comparison = Data.TaggedEnum<{
   /** It has the content of so many images. */
   Same: { readonly images: number }
@@ -19,6 +20,7 @@ export type Comparison = Data.TaggedEnum<{
 }>
 export const Comparison = Data.taggedEnum<Comparison>()
 
+/** What is compared. Its effects may fail; then `compare` fails as they do. */
 export interface Options<E, E2> {
   readonly client: Pick<typeof ContainerdClient.Service, "contentRoot">
   readonly contentPath: string
