@@ -266,7 +266,14 @@ export const start = Effect.fnUntraced(function*({ addresses, upstreamBytesPerSe
       eventually(
         `${nodeName} is ready`,
         "2 minutes",
-        kubectl(["wait", "--for=condition=Ready", `node/${nodeName}`, "--timeout=1s"])
+        kubectl(["wait", "--for=condition=Ready", `node/${nodeName}`, "--timeout=1s"]).pipe(
+          // Kubernetes takes its own taint off a moment later.
+          Effect.andThen(kubectl(["get", "node", nodeName, "-o", "jsonpath={.spec.taints[*].key}"])),
+          Effect.filterOrFail(
+            (keys) => !keys.includes("node.kubernetes.io/not-ready"),
+            (keys) => new Error(`${nodeName} has the taints ${keys}`)
+          )
+        )
       ),
     /** Stops the cluster's DNS while the scope is open. */
     withoutDns: Effect.acquireRelease(
