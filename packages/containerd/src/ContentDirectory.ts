@@ -9,8 +9,8 @@ import type { ContainerdClient, ContainerdFailed, ContainerdUnavailable, Image }
 
 /** What a comparison comes to. */
 export type Comparison = Data.TaggedEnum<{
-  /** It has the content of so many images. */
-  Same: { readonly images: number }
+  /** It has the content of all images. */
+  Same: {}
   /** It lacks the content of this image. */
   Lacks: { readonly image: string }
   /** containerd has no images, and both directories are in sight: they are two. */
@@ -42,24 +42,23 @@ const placeOf = (path: string) =>
 export const compare = Effect.fn("ContentDirectory.compare")(function*<E, E2 = never>(
   { client, contentPath, has, images }: Options<E, E2>
 ): Effect.fn.Return<Comparison, E | E2 | ContainerdUnavailable | ContainerdFailed> {
-  const known = Effect.map(
-    images,
-    (all) => all.filter(({ digest }) => Digest.algorithm(digest) === "sha256").slice(0, maxImages)
-  )
-  const missing = Effect.flatMap(known, Effect.filter(({ digest }) => Effect.map(has(digest), (isThere) => !isThere)))
-  const count = (yield* known).length
-  if (count === 0) {
+  const look = Effect.gen(function*() {
+    const known = (yield* images).filter(({ digest }) => Digest.algorithm(digest) === "sha256").slice(0, maxImages)
+    const missing = yield* Effect.filter(known, ({ digest }) => Effect.map(has(digest), (isThere) => !isThere))
+    return { hasImages: known.length > 0, missing }
+  })
+  const first = yield* look
+  if (!first.hasImages) {
     // Two directories that are both in sight can still differ.
     const [theirs, ours] = yield* Effect.all([placeOf(yield* client.contentRoot), placeOf(contentPath)])
     return theirs !== undefined && ours !== undefined && theirs !== ours
       ? Comparison.OtherPlace()
       : Comparison.NoImages({ isThere: ours !== undefined })
   }
-  const first = yield* missing
-  if (first.length === 0) return Comparison.Same({ images: count })
+  if (first.missing.length === 0) return Comparison.Same()
   yield* Effect.sleep(secondLook)
-  const example = (yield* missing).find(({ digest, name }) =>
-    first.some((image) => image.name === name && image.digest === digest)
+  const example = (yield* look).missing.find(({ digest, name }) =>
+    first.missing.some((image) => image.name === name && image.digest === digest)
   )
-  return example === undefined ? Comparison.Same({ images: count }) : Comparison.Lacks({ image: example.name })
+  return example === undefined ? Comparison.Same() : Comparison.Lacks({ image: example.name })
 })

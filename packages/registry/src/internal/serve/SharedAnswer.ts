@@ -28,7 +28,7 @@ export const make = Effect.fnUntraced(function*({ mirror, ...options }: SharedAn
       : Effect.void
   }
 
-  /** Answers who downloads the content, without a look at what is held: who asks has looked holders up. */
+  /** Says who downloads the content. It does not look at what is held: that takes longer, and who asks has looked for holders. */
   const decide = Effect.fnUntraced(
     function*(exchange: ContentExchange, digest: Digest.Digest, { lease }: ContentAsked) {
       if (lease === undefined || !isProved(exchange)) return

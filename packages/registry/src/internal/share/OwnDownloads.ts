@@ -46,7 +46,9 @@ export interface Begun {
   readonly isManifest: boolean
 }
 
-interface Known extends Growth.Growth, Omit<Begun, "digest"> {}
+interface Known extends Growth.Growth, Pick<Begun, "image"> {
+  readonly isAdvertised: boolean
+}
 
 interface Parts {
   readonly store: ContentStore["Service"]
@@ -159,18 +161,18 @@ const begin = (
     const { awake, known } = parts
     const before = known.get(digest)
     if (before === undefined && known.size >= maxKnown) return Effect.void
-    // Once advertised, it has to be withdrawn.
-    const isUntold = isManifest && before?.isManifest !== false
-    known.set(digest, { origin, image, isManifest: isUntold, since: now, grewAt: now, written: before?.written ?? 0 })
-    const isNews = !isManifest && before?.isManifest !== false
+    const wasAdvertised = before?.isAdvertised ?? false
+    const isAdvertised = wasAdvertised || !isManifest
+    known.set(digest, { origin, image, isAdvertised, since: now, grewAt: now, written: before?.written ?? 0 })
+    const isNews = isAdvertised && !wasAdvertised
     return Effect.asVoid(Effect.andThen(awake.open, isNews ? advertise(parts, digest) : Effect.void))
   })
 
 /** It has become a blob, which is advertised as such, or it was given up. */
-const end = Effect.fnUntraced(function*(parts: Parts, digest: Digest.Digest, { isManifest }: Known) {
+const end = Effect.fnUntraced(function*(parts: Parts, digest: Digest.Digest, { isAdvertised }: Known) {
   const { known, router } = parts
   known.delete(digest)
-  if (isManifest || (yield* isHeld(parts, digest))) return
+  if (!isAdvertised || (yield* isHeld(parts, digest))) return
   yield* router.withdraw([ContentKey.make(digest)])
   // The next download may have begun meanwhile, and even ended.
   if (known.has(digest) || (yield* isHeld(parts, digest))) yield* advertise(parts, digest)
