@@ -14,6 +14,7 @@ import { type Addresses, inUrl } from "./Addresses.ts"
 import * as Certificates from "./Certificates.ts"
 import * as Machine from "./Machine.ts"
 import * as Programs from "./Programs.ts"
+import * as Steps from "./Steps.ts"
 import * as Upstream from "./Upstream.ts"
 
 /** Numbers of the machines; nodes have numbers after the last one. */
@@ -269,9 +270,8 @@ export const start = Effect.fnUntraced(function*({ addresses, upstreamBytesPerSe
         kubectl(["wait", "--for=condition=Ready", `node/${nodeName}`, "--timeout=1s"]).pipe(
           // Kubernetes takes its own taint off a moment later.
           Effect.andThen(kubectl(["get", "node", nodeName, "-o", "jsonpath={.spec.taints[*].key}"])),
-          Effect.filterOrFail(
-            (keys) => !keys.includes("node.kubernetes.io/not-ready"),
-            (keys) => new Error(`${nodeName} has the taints ${keys}`)
+          Effect.flatMap((keys) =>
+            Steps.promise(!keys.includes("node.kubernetes.io/not-ready"), `${nodeName} has the taints ${keys}`)
           )
         )
       ),
